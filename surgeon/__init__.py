@@ -1,0 +1,66 @@
+"""Find, edit and restore the outlier dimensions of pre-trained Transformers, and prove the effect.
+
+The way of the data, each step a function::
+
+    checkpoint = open_checkpoint("all-MiniLM-L6-v2/")
+    ranking = rank_by_layernorm(checkpoint)
+    plan = make_plan(checkpoint, Recipe(dims=(99, 157)))
+    record = operate(plan, Path("out"))
+    evaluation = evaluate(Path("out"))
+
+Names are imported when they are first used, so that ``import surgeon`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from surgeon.checkpoint import Checkpoint, open_checkpoint
+    from surgeon.errors import SurgeonError
+    from surgeon.evaluation import Evaluation, evaluate, save_evaluation
+    from surgeon.outliers import Ranking, rank_by_layernorm
+    from surgeon.surgery import (
+        Plan,
+        Recipe,
+        Record,
+        load_recipe,
+        make_plan,
+        operate,
+        read_record,
+        restore,
+    )
+    from surgeon.text import Texts, built_in_sample, read_texts
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "surgeon.checkpoint": ("Checkpoint", "open_checkpoint"),
+    "surgeon.errors": ("SurgeonError",),
+    "surgeon.evaluation": ("Evaluation", "evaluate", "save_evaluation"),
+    "surgeon.outliers": ("Ranking", "rank_by_layernorm"),
+    "surgeon.surgery": (
+        "Plan",
+        "Recipe",
+        "Record",
+        "load_recipe",
+        "make_plan",
+        "operate",
+        "read_record",
+        "restore",
+    ),
+    "surgeon.text": ("Texts", "built_in_sample", "read_texts"),
+}
+
+__all__ = [  # noqa: PLE0604  (the names of the table above)
+    "__version__",
+    *(name for names in _HOMES.values() for name in names),
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'surgeon' has no attribute {name!r}")

@@ -1,0 +1,50 @@
+"""Safetensors dtype names, their numpy types, and rounding from float64 exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Bits per element of every dtype of the safetensors format (enum Dtype of its Rust source).
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
+    "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
+    "F8_E5M2": 8, "F8_E4M3": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F8_E8M0": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
+
+_NUMPY = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+_ML_DTYPES = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+
+FLOATS = (*_NUMPY, *_ML_DTYPES)
+"""The dtypes whose scalars surgeon can read and write exactly."""
+
+
+def float_dtype(name: str) -> np.dtype[Any]:
+    """Return the numpy dtype for one of ``FLOATS`` (``KeyError`` for any other)."""
+    if name in _NUMPY:
+        return np.dtype(_NUMPY[name]).newbyteorder("<")
+    import ml_dtypes  # 10 ms that a float32 checkpoint need not pay
+
+    return np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
+
+
+def round_once(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Round float64 values to ``dtype``, to nearest, ties to even, in one rounding.
+
+    ``ml_dtypes`` converts float64 by way of float32, which rounds twice. Rounding to odd in the
+    first step makes the second one exact (Boldo and Melquiond 2008, "Emulation of FMA and
+    correctly rounded sums"): float32 has at least two bits more than each of these dtypes.
+    Values beyond the range become infinite, or NaN where the dtype has no infinity.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype.kind == "f":
+            return values.astype(dtype)
+        nearest = values.astype(np.float32)
+        inexact = nearest.astype(np.float64) != values
+        even = (nearest.view(np.uint32) & 1) == 0
+        toward = np.where(nearest.astype(np.float64) < values, np.inf, -np.inf)
+        odd = np.nextafter(nearest, toward.astype(np.float32))
+        return np.where(inexact & even, odd, nearest).astype(dtype)

@@ -1,0 +1,133 @@
+"""MODEL → files: a model directory, or a weight file, as it lies on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from surgeon.architectures import Family, Site, family_of
+from surgeon.checkpoint.dtypes import FLOATS
+from surgeon.checkpoint.pickle_file import PickleFile, open_pickle
+from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, open_safetensors
+from surgeon.errors import CheckpointError
+
+SAFETENSORS_NAME = "model.safetensors"
+PICKLE_NAME = "pytorch_model.bin"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model directory as it lies on disk.
+
+    ``name`` is the model's name for people and reports, ``weights`` the file that holds its
+    tensors. Nothing but headers is read until ``read`` asks for a tensor.
+    """
+
+    name: str
+    directory: Path
+    config: Mapping[str, Any]
+    weights: SafetensorsFile | PickleFile
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor by name, in the order of the file."""
+        return self.weights.tensors
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Read one floating-point tensor in its own dtype."""
+        return self.weights.read(name)
+
+    @property
+    def parameters_total(self) -> int:
+        """The number of floating-point scalars; index buffers do not count."""
+        return sum(t.size for t in self.tensors.values() if t.dtype in FLOATS)
+
+    @cached_property
+    def family(self) -> Family:
+        """The row of the architecture registry that describes this checkpoint."""
+        return family_of(self.config.get("model_type"))
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site of every role, with the shapes of its vectors checked."""
+        sites = self.family.sites(self.tensors)
+        hidden = self.tensors[sites[0].gain].shape[sites[0].axis :][:1]
+        for site in sites:
+            gain = self.tensors[site.gain]
+            dimensions = 1 if site.kind == "layernorm" else 2
+            shaped = len(gain.shape) == dimensions and gain.shape[site.axis] == hidden[0]
+            bias_shape = self.tensors[site.bias].shape if site.bias else hidden
+            if not shaped or bias_shape != hidden:
+                raise CheckpointError(
+                    f"{self.weights.path}: {site.gain} has shape {list(gain.shape)} and its bias "
+                    f"{list(bias_shape)}, which is no {site.kind} over {list(hidden)} dimensions"
+                )
+        return sites
+
+    @property
+    def hidden_size(self) -> int:
+        """How many dimensions the residual stream has."""
+        return self.tensors[self.sites[0].gain].shape[self.sites[0].axis]
+
+    @property
+    def layers(self) -> int:
+        """How many layers have an output site."""
+        return sum(site.role == "output" for site in self.sites)
+
+
+def open_checkpoint(model: str | Path) -> Checkpoint:
+    """Open a model directory or a ``.safetensors`` file with its ``config.json`` beside it.
+
+    Raises:
+        CheckpointError: there is no such path, no weights in it, or no readable configuration.
+    """
+    path = Path(model)
+    if path.is_dir():
+        weights = _weights_in(path)
+    elif path.is_file() and path.suffix == ".safetensors":
+        weights, path = open_safetensors(path), path.parent
+    elif path.is_file():
+        raise CheckpointError(
+            f"{path}: not a .safetensors file; give it or the model directory it is in"
+        )
+    else:
+        raise CheckpointError(
+            f"{model}: no such file or directory; download the model first and give its directory"
+        )
+    return Checkpoint(path.resolve().name, path, _read_config(path), weights)
+
+
+def _weights_in(directory: Path) -> SafetensorsFile | PickleFile:
+    if (directory / SAFETENSORS_NAME).is_file():
+        return open_safetensors(directory / SAFETENSORS_NAME)
+    if (directory / PICKLE_NAME).is_file():
+        return open_pickle(directory / PICKLE_NAME)
+    for index in directory.glob("*.index.json"):
+        raise CheckpointError(
+            f"{index}: weights in several shards are not read yet; "
+            "save the model with a larger max_shard_size first"
+        )
+    raise CheckpointError(
+        f"{directory}: no weights in it; surgeon reads {SAFETENSORS_NAME} and {PICKLE_NAME}"
+    )
+
+
+def _read_config(directory: Path) -> Mapping[str, Any]:
+    path = directory / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no such file; the architecture is read from it, so put it beside the weights"
+        )
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return config

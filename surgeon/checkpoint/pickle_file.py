@@ -1,0 +1,87 @@
+"""A ``pytorch_model.bin``: read without running its code, handed out like any other weights.
+
+This is the only reader that needs torch. ``torch.load(weights_only=True)`` refuses every global
+that is not a tensor's, so a pickle cannot carry code (``pytorch.org/docs``, "weights_only").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.checkpoint.dtypes import FLOATS, float_dtype
+from surgeon.checkpoint.safetensors_file import TensorInfo
+from surgeon.errors import CheckpointError
+
+_DTYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PickleFile:
+    """The tensors of a pickle, in memory on the CPU; offsets in ``tensors`` mean nothing."""
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    values: Mapping[str, Any]
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Return one floating-point tensor as an array of its own dtype."""
+        info = self.tensors[name]
+        if info.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{self.path}: tensor {name} is stored as {info.dtype}, which cannot be edited"
+            )
+        dtype = float_dtype(info.dtype)
+        import torch
+
+        raw = self.values[name].contiguous().reshape(-1).view(torch.uint8).numpy()
+        return np.frombuffer(raw.tobytes(), dtype=dtype).reshape(info.shape)
+
+    def write_safetensors(self, path: Path) -> None:
+        """Write the tensors as one safetensors file, tensors that share storage each in full."""
+        from safetensors.torch import save_file
+
+        apart = {name: value.contiguous().clone() for name, value in self.values.items()}
+        save_file(apart, path, metadata={"format": "pt"})
+
+
+def open_pickle(path: Path) -> PickleFile:
+    """Load a pickle's tensors to the CPU.
+
+    Raises:
+        CheckpointError: the file is no PyTorch pickle, carries more than tensors, or holds a
+            dtype that safetensors cannot hold.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{path}: not a PyTorch file of plain tensors, and nothing else is loaded from a "
+            f"pickle ({type(error).__name__}: {first_line})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise CheckpointError(
+            f"{path}: holds something other than a flat map of tensors; save model.state_dict()"
+        )
+    return PickleFile(path, {name: _info(path, name, v) for name, v in state.items()}, state)
+
+
+def _info(path: Path, name: str, value: Any) -> TensorInfo:
+    dtype = str(value.dtype).removeprefix("torch.")
+    if dtype not in _DTYPES or value.layout.__repr__() != "torch.strided":
+        raise CheckpointError(f"{path}: tensor {name} is {value.layout} {dtype}, not plain numbers")
+    return TensorInfo(name, _DTYPES[dtype], tuple(value.shape), 0, value.nbytes)

@@ -1,0 +1,154 @@
+"""One safetensors file: its header, checked before anything is allocated, and tensors by offset.
+
+Follows the format description at https://huggingface.co/docs/safetensors: eight bytes of header
+length, a JSON header, then the tensors' bytes, little-endian and row-major.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.checkpoint.dtypes import BITS, FLOATS, float_dtype
+from surgeon.errors import CheckpointError
+
+_MAX_HEADER = 100_000_000  # bytes, the bound of the reference implementation
+_MAX_ELEMENTS = 2**63
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor in a file: ``start`` and ``end`` are absolute byte offsets."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class SafetensorsFile:
+    """An open-on-demand safetensors file; ``tensors`` is in the order of the header."""
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Read one floating-point tensor, leaving the rest of the file untouched.
+
+        Raises:
+            CheckpointError: the dtype is not one of ``dtypes.FLOATS``.
+        """
+        info = self.tensors[name]
+        if info.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{self.path}: tensor {name} is stored as {info.dtype}, which cannot be edited "
+                f"exactly; surgeon edits {', '.join(FLOATS)}"
+            )
+        with self.path.open("rb") as file:
+            file.seek(info.start)
+            raw = file.read(info.end - info.start)
+        return np.frombuffer(raw, dtype=float_dtype(info.dtype)).reshape(info.shape)
+
+
+def open_safetensors(path: Path) -> SafetensorsFile:
+    """Read and check the header of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is shorter than it claims, or the header is not one.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise CheckpointError(f"{path}: {size} bytes is too short for a safetensors file")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > size - 8:
+            raise CheckpointError(
+                f"{path}: the header claims {length} bytes but the file has {size}; "
+                "it is truncated or no safetensors file: fetch it again"
+            )
+        if length > _MAX_HEADER:
+            raise CheckpointError(f"{path}: a header of {length} bytes is over {_MAX_HEADER}")
+        raw = file.read(length)
+    header = _parse_json(path, raw)
+    metadata = header.pop("__metadata__", {})
+    if not _is_text_map(metadata):
+        raise CheckpointError(f"{path}: __metadata__ in the header is not a map of strings")
+    tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
+    _check_layout(path, tensors.values(), 8 + length, size)
+    return SafetensorsFile(path, tensors, metadata)
+
+
+def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the header is not valid JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: the header is not a JSON object")
+    return header
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
+
+
+def _is_text_map(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
+def _tensor(path: Path, name: str, entry: object, data: int) -> TensorInfo:
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end]} if all(
+            _is_count(number) for number in (*shape, start, end)
+        ):
+            pass
+        case _:
+            raise CheckpointError(f"{path}: the header's entry for {name!r} is malformed")
+    if dtype not in BITS:
+        raise CheckpointError(f"{path}: tensor {name} has the unknown dtype {dtype!r}")
+    elements = math.prod(shape)
+    if elements > _MAX_ELEMENTS or (end - start) * 8 != elements * BITS[dtype]:
+        raise CheckpointError(
+            f"{path}: tensor {name} claims shape {shape} of {dtype} in {end - start} bytes"
+        )
+    return TensorInfo(name, dtype, tuple(shape), data + start, data + end)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_ELEMENTS
+
+
+def _check_layout(path: Path, tensors: Any, data: int, size: int) -> None:
+    position = data
+    for tensor in sorted(tensors, key=lambda t: (t.start, t.end)):
+        if tensor.start != position:
+            raise CheckpointError(
+                f"{path}: tensor {tensor.name} starts at byte {tensor.start}, not at {position}: "
+                "tensors overlap or leave a gap"
+            )
+        position = tensor.end
+    if position != size:
+        raise CheckpointError(
+            f"{path}: the header describes {position} bytes but the file has {size}; "
+            "it is truncated or damaged: fetch it again"
+        )

@@ -1,0 +1,102 @@
+"""The command line: registers the commands, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from surgeon.errors import SurgeonError
+
+if TYPE_CHECKING:
+    from typer import Context
+
+_COMMANDS = {  # name on the command line → module and function in surgeon.commands
+    "scan": "scan:scan",
+    "patch": "patch:patch",
+    "eval": "eval:evaluate",
+    "restore": "restore:restore",
+    "demo": "demo:demo",
+}
+_INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """The commands, each imported only when it is called or listed."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, function = _COMMANDS[cmd_name].partition(":")
+        commands = typer.Typer(add_completion=False, rich_markup_mode=None)
+        found = getattr(importlib.import_module(f"surgeon.commands.{module}"), function)
+        commands.command(cmd_name)(found)
+        return typer.main.get_command(commands)
+
+
+app = typer.Typer(cls=_Commands, invoke_without_command=True, rich_markup_mode=None)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001  (the signature typer calls)
+    if asked:
+        from surgeon import __version__
+
+        typer.echo(f"surgeon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _surgeon(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001  (its callback acts)
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Find, edit and restore the outlier dimensions of Transformers, and prove the effect."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 a check was not met, 2 wrong input or call."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code.
+
+    With ``SURGEON_DEBUG`` set, an error shows where it came from.
+    """
+    from surgeon import console
+
+    try:
+        code = app(arguments, prog_name="surgeon", standalone_mode=False)
+    except (SurgeonError, typer.TyperException, OSError, MemoryError) as error:
+        if os.environ.get("SURGEON_DEBUG"):
+            raise
+        console.print_error(_message(error))
+        return error.exit_code if isinstance(error, SurgeonError) else 2
+    except KeyboardInterrupt:
+        console.print_error("interrupted; nothing was left behind")
+        return _INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _message(error: BaseException) -> str:
+    match error:
+        case typer.TyperException():
+            return f"{error.format_message()} (try --help)"
+        case OSError(filename=str(name), strerror=str(reason)):
+            return f"{name}: {reason}"
+        case MemoryError():
+            return "not enough memory for this model"
+        case _:
+            return str(error)

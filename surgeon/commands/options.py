@@ -1,0 +1,38 @@
+"""Options that more than one command takes, each described once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A model directory, or a .safetensors file in one."),
+]
+ArtifactDirectory = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="A directory that surgeon patch made.")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="The directory to make.")
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace the output if it exists. What surgeon did not make is kept, as DIR.replaced.",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead of tables.")
+]
+Sigma = Annotated[
+    float, typer.Option(help="Standard deviations beyond which a gain or bias is flagged.")
+]
+MinLayers = Annotated[
+    float,
+    typer.Option(
+        help="Layers that must flag an outlier: a count, or a share of all layers below 1."
+    ),
+]

@@ -1,0 +1,121 @@
+"""``surgeon patch``: edit the weights themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from surgeon.commands.options import Force, Json, MinLayers, Model, Sigma
+from surgeon.architectures import ROLES
+from surgeon.errors import OutputError, SelectionError
+from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
+from surgeon.surgery.recipe import (
+    PARAMS,
+    Mode,
+    Recipe,
+    load_recipe,
+    parse_names,
+    parse_numbers,
+)
+
+
+def patch(
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="The artifact to make."),
+    ] = None,
+    remove_outliers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Edit the N strongest outliers of the criterion."),
+    ] = None,
+    dims: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Edit these dimensions, such as 308,381.")
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option(metavar="N", help="Edit N dimensions drawn with --seed.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="Do what a recipe says; takes no other choice."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For --random.")] = 0,
+    method: Annotated[str, typer.Option(help="What ranks the outliers.")] = "layernorm",
+    sigma: Sigma = SIGMA,
+    min_layers: MinLayers = MIN_LAYERS,
+    relax: Annotated[
+        bool, typer.Option("--relax", help="Take the N strongest, outliers or not.")
+    ] = False,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="Set to zero, scale by --factor, or set to the mean of the vector."),
+    ] = "zero",
+    factor: Annotated[float | None, typer.Option(metavar="F", help="For --mode scale.")] = None,
+    params: Annotated[
+        str, typer.Option(metavar="LIST", help="Which of gain and bias to edit.")
+    ] = "gain,bias",
+    layers: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Only these layers, such as 0-5,11.")
+    ] = None,
+    sites: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="output (the last operation), attention, embeddings, final; all."
+        ),
+    ] = "output",
+    no_onnx: Annotated[
+        bool, typer.Option("--no-onnx", help="Make the safetensors half alone, without torch.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show every edit and write nothing.")
+    ] = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Zero, rescale or average dimensions in the weights of MODEL.
+
+    The weights are copied and the planned scalars written in place, so every other byte stays as
+    it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.
+    """
+    from surgeon import console, make_plan, open_checkpoint, operate
+
+    asked = recipe_of(
+        recipe,
+        dims=dims and parse_numbers("--dims", dims),
+        remove_outliers=remove_outliers,
+        random=random,
+        seed=seed,
+        method=method,
+        sigma=sigma,
+        min_layers=min_layers,
+        relax=relax,
+        mode=mode,
+        factor=factor,
+        params=parse_names("--params", params, PARAMS),
+        layers=layers and parse_numbers("--layers", layers),
+        sites=ROLES if sites == "all" else parse_names("--sites", sites, ROLES),
+    )
+    if output is None and not dry_run:
+        raise OutputError("-o DIR: name the directory to make, or look first with --dry-run")
+    plan = make_plan(open_checkpoint(model), asked)
+    if output is None or dry_run:
+        console.show_plan(plan, json=json)
+        return
+    with console.shown_progress() as progress:
+        record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)
+    console.show_record(record, output, json=json)
+
+
+def recipe_of(name_or_path: str | None, **options: Any) -> Recipe:
+    """Make a recipe of the options, or load the named one, which takes no option beside it."""
+    if name_or_path is None:
+        return Recipe(**options)
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    for name, value in options.items():
+        if value != defaults[name]:
+            option = name.replace("_", "-")
+            raise SelectionError(f"--{option}: a recipe says it all; drop --recipe or this option")
+    return load_recipe(name_or_path)

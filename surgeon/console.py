@@ -1,0 +1,248 @@
+"""The only module that prints: tables and verdicts for people, JSON for scripts.
+
+Results go to standard output, progress and notes to standard error, so that ``--json`` leaves one
+document and nothing else on standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from json import dump
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from surgeon.progress import Progress
+
+if TYPE_CHECKING:
+    from surgeon.evaluation import Evaluation
+    from surgeon.outliers import Ranking
+    from surgeon.surgery import Plan, Record
+
+_LAYERS_SHOWN = 12
+
+_VERDICT_STYLES = {"degraded": "bold red", "intact": "bold green", "inconclusive": "bold yellow"}
+
+
+def _out() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _err() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document to standard output."""
+    dump(document, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def print_error(message: str) -> None:
+    """Print one line to standard error; a message never spans more."""
+    sys.stderr.write(f"surgeon: {' '.join(message.split())}\n")
+
+
+def print_note(message: str) -> None:
+    """Print something worth knowing to standard error."""
+    _err().print(f"[dim]{_escape(message)}[/dim]", soft_wrap=True)
+
+
+def print_heading(message: str) -> None:
+    """Print a line that opens a part of a longer output."""
+    _out().print(f"\n[bold]{_escape(message)}[/bold]", soft_wrap=True)
+
+
+def print_text(message: str) -> None:
+    """Print plain text to standard output."""
+    _out().print(_escape(message), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """Show long-running steps on a terminal's standard error; elsewhere show nothing."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = _err()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def report(step: str, done: int, total: int) -> None:
+            bars.update(task, description=step, completed=done, total=total or None)
+
+        yield report
+
+
+def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
+    """Show the strongest dimensions, and which of them are outliers."""
+    if json:
+        return print_json(ranking.to_json())
+    console = _out()
+    table = Table(
+        title=f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
+        f"{ranking.hidden_size} dimensions",
+        caption=f"{ranking.evidence}: {ranking.criterion}",
+    )
+    table.add_column("dim", justify="right")
+    table.add_column("outlier")
+    table.add_column("layers that flag it", justify="right")
+    table.add_column("which")
+    table.add_column("mean σ", justify="right")
+    outliers = set(ranking.outliers)
+    shown = max(top, len(outliers))
+    for dimension in ranking.dimensions[:shown]:
+        table.add_row(
+            str(dimension.dim),
+            "[bold red]yes[/bold red]" if dimension.dim in outliers else "no",
+            f"{len(dimension.layers)} of {ranking.layers}",
+            _numbers(dimension.layers),
+            f"{dimension.strength:.2f}",
+        )
+    console.print(table)
+    if ranking.outliers:
+        console.print(f"Outliers: {_numbers(ranking.outliers, limit=None)}", soft_wrap=True)
+    else:
+        console.print("No dimension meets the criterion.", soft_wrap=True)
+
+
+def show_plan(plan: Plan, *, json: bool) -> None:
+    """Show what an operation would do, tensor by tensor."""
+    if json:
+        return print_json(plan.to_json())
+    table = Table(title=f"{plan.checkpoint.name}: {', '.join(plan.kinds)}")
+    for column in ("tensor", "dims", "old", "new"):
+        table.add_column(column, overflow="fold")
+    for edit in plan.edits:
+        table.add_row(
+            edit.tensor, _numbers(edit.dims), _values(edit.old), _values(edit.new)
+        )
+    console = _out()
+    console.print(table)
+    console.print(
+        f"{plan.parameters_changed} of {plan.checkpoint.parameters_total:,} parameters would "
+        "change. Nothing was written.",
+        soft_wrap=True,
+    )
+
+
+def show_record(record: Record, output: Path, *, json: bool) -> None:
+    """Show what an operation did."""
+    if json:
+        return print_json(record.summary(output))
+    console = _out()
+    kinds = ", ".join(sorted({f"{edit.role} {edit.kind}" for edit in record.edits}))
+    console.print(
+        f"{record.model}: {record.parameters_changed} of {record.parameters_total:,} parameters "
+        f"changed at dimensions {_numbers(record.dims)} ({kinds}), all other bytes as they were.",
+        soft_wrap=True,
+    )
+    if record.parameters_changed == 0:
+        console.print("[yellow]The operation changed no value.[/yellow]", soft_wrap=True)
+    if record.onnx is not None:
+        parity = record.onnx["parity"]["largest"]
+        console.print(
+            f"ONNX: {record.onnx['model']}, within {parity:.1e} of PyTorch.", soft_wrap=True
+        )
+    if record.converted_from is not None:
+        console.print(
+            f"{record.converted_from} was a pickle: the artifact has its tensors as "
+            f"{record.weights}.",
+            soft_wrap=True,
+        )
+    if record.left_out:
+        console.print(
+            f"Left out, since they hold the unpatched weights or are no plain files: "
+            f"{_escape(', '.join(record.left_out))}",
+            soft_wrap=True,
+        )
+    console.print(f"Artifact: {_escape(str(output))}", soft_wrap=True)
+
+
+def show_restored(record: Record, output: Path, *, json: bool) -> None:
+    """Show what a restore gave back, and what it could not."""
+    if json:
+        return print_json(record.summary(output))
+    console = _out()
+    console.print(f"{record.model} restored to {_escape(str(output))}", soft_wrap=True)
+    if record.converted_from is not None:
+        console.print(
+            f"{record.converted_from} was a pickle: its tensors are back as {record.weights}.",
+            soft_wrap=True,
+        )
+    if record.left_out:
+        console.print(
+            f"Not in the artifact, so not restored: {', '.join(record.left_out)}", soft_wrap=True
+        )
+
+
+def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
+    """Show the scores side by side, and the verdict in words."""
+    if json:
+        return print_json(evaluation.to_json())
+    console = _out()
+    data, unit = evaluation.dataset, evaluation.unit
+    table = Table(
+        title=f"{evaluation.model}: {evaluation.title}",
+        caption=f"{data.examples} texts, {data.tokens} tokens of {data.name}; "
+        f"{', '.join(evaluation.providers)}",
+    )
+    table.add_column("variant")
+    table.add_column("dims")
+    names = [name for name in evaluation.baseline.others if name != evaluation.metric]
+    table.add_column(f"{evaluation.metric} ({unit})", justify="right")
+    table.add_column("change", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    base = evaluation.baseline.value
+    rows = [("baseline", evaluation.baseline), ("patched", evaluation.patched)]
+    worst = max(evaluation.controls, key=lambda control: control.value)
+    rows.append((f"worst of {len(evaluation.controls)} controls", worst))
+    for label, score in rows:
+        change = "" if score is evaluation.baseline else f"{score.value - base:+.4g}"
+        further = (f"{score.others[name]:.4g}" if name in score.others else "" for name in names)
+        table.add_row(label, _numbers(score.dims), f"{score.value:.4g}", change, *further)
+    console.print(table)
+    style = _VERDICT_STYLES[evaluation.verdict]
+    console.print(
+        f"[{style}]{evaluation.verdict}[/{style}]: {_explain(evaluation)}", soft_wrap=True
+    )
+    for warning in evaluation.warnings:
+        console.print(f"[yellow]Note: {_escape(warning)}.[/yellow]", soft_wrap=True)
+
+
+def _explain(evaluation: Evaluation) -> str:
+    low, high = evaluation.ci95
+    random_low, random_high = evaluation.control_range
+    change = (
+        f"the {evaluation.metric} changes by {evaluation.delta:+.4g} "
+        f"(95% interval {low:+.4g} to {high:+.4g})"
+    )
+    random = f"the {random_low:+.4g} to {random_high:+.4g} of random removals"
+    return {
+        "degraded": f"{change}, beyond {random}.",
+        "intact": f"{change}, no more than {random}.",
+        "inconclusive": f"{change}, against {random}; more --controls or more --data may settle it.",
+    }[evaluation.verdict]
+
+
+def _numbers(numbers: tuple[int, ...], limit: int | None = _LAYERS_SHOWN) -> str:
+    shown = ", ".join(map(str, numbers[:limit]))
+    return f"{shown}, … ({len(numbers)})" if limit and len(numbers) > limit else shown
+
+
+def _values(values: Any) -> str:
+    if values.ndim > 1:
+        return f"{values.size} values"
+    return ", ".join(f"{float(value):.4g}" for value in values[:_LAYERS_SHOWN])
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,42 @@
+"""What can go wrong, as one family, so that a caller catches one type and the CLI maps one table."""
+
+from __future__ import annotations
+
+
+class SurgeonError(Exception):
+    """An input or a call that surgeon cannot act on.
+
+    The message is one line: which file or option, what was found, and what to do about it.
+    """
+
+    exit_code = 2
+
+
+class CheckpointError(SurgeonError):
+    """The weights or the configuration of a model cannot be read as they lie on disk."""
+
+
+class UnknownArchitectureError(CheckpointError):
+    """No row of ``surgeon.architectures`` describes this model."""
+
+
+class SelectionError(SurgeonError):
+    """The asked-for dimensions, layers or sites do not exist or do not meet the criterion."""
+
+
+class OutputError(SurgeonError):
+    """The artifact cannot be written where it was asked for."""
+
+
+class ExportError(SurgeonError):
+    """The model cannot be exported to ONNX, or the exported graph does not match the weights."""
+
+
+class EvaluationError(SurgeonError):
+    """The artifact, the data or the execution provider does not allow an evaluation."""
+
+
+class CheckFailed(SurgeonError):  # noqa: N818  (it is a verdict, not an error of the caller's)
+    """A check that was asked for, such as ``--expect degraded``, was not met."""
+
+    exit_code = 1

@@ -1,0 +1,92 @@
+"""An artifact opened for evaluation: its record, its graph, and the values to swap in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import EvaluationError
+from surgeon.onnx_model.facts import OnnxFacts, onnx_facts
+from surgeon.onnx_model.weights import read_initializers
+from surgeon.surgery.byte_patch import hash_file
+from surgeon.surgery.record import EXCISED, Record, read_excised, read_record
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A patched model, with the edited tensors as they are and as they were.
+
+    ``patched`` and ``baseline`` hold whole tensors in the checkpoint's dtype, under their
+    checkpoint names.
+    """
+
+    directory: Path
+    record: Record
+    facts: OnnxFacts
+    patched: dict[str, npt.NDArray[Any]]
+    baseline: dict[str, npt.NDArray[Any]]
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file."""
+        return self.directory / self.facts.model
+
+
+def open_artifact(directory: Path) -> Artifact:
+    """Open an artifact and rebuild its baseline from the excised values.
+
+    Raises:
+        CheckpointError: the directory is no artifact.
+        EvaluationError: it has no ONNX half, or a file that the evaluation rests on was changed
+            after the patch.
+    """
+    record = read_record(directory)
+    if record.onnx is None:
+        raise EvaluationError(
+            f"{directory}: was made with --no-onnx and eval runs the ONNX half; patch without it"
+        )
+    facts = _facts(directory, record)
+    for name in (facts.model, EXCISED):
+        _check_unchanged(directory, record, name)
+    excised = read_excised(directory)
+    stored = read_initializers(directory / facts.model, excised)
+    patched, baseline = {}, {}
+    for edit in record.edits:
+        old = excised[edit.tensor]
+        # The graph holds float32, which represents every value of a narrower dtype exactly.
+        patched[edit.tensor] = stored[edit.tensor].astype(old.dtype)
+        baseline[edit.tensor] = with_slices(patched[edit.tensor], edit.axis, edit.dims, old)
+    return Artifact(directory, record, facts, patched, baseline)
+
+
+def with_slices(
+    tensor: npt.NDArray[Any], axis: int, dims: tuple[int, ...], values: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return a copy of a tensor with other values at ``dims`` along ``axis``."""
+    result = tensor.copy()
+    index: list[Any] = [slice(None)] * tensor.ndim
+    index[axis] = list(dims)
+    result[tuple(index)] = values
+    return result
+
+
+def _facts(directory: Path, record: Record) -> OnnxFacts:
+    try:
+        return onnx_facts(record.onnx or {})
+    except ValueError as error:
+        raise EvaluationError(f"{directory}: the record's ONNX part is damaged") from error
+
+
+def _check_unchanged(directory: Path, record: Record, name: str) -> None:
+    path, recorded = directory / name, record.files.get(name)
+    if recorded is None or not path.is_file():
+        raise EvaluationError(f"{path}: missing; the artifact is incomplete, patch again")
+    if path.stat().st_size != recorded.after.size or hash_file(path) != recorded.after.blake3:
+        raise EvaluationError(
+            f"{path}: is not the file that the record describes; patch again, so that the verdict "
+            "is about the recorded edit"
+        )

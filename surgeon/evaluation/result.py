@@ -1,0 +1,113 @@
+"""The result of an evaluation, as Python sees it and as ``eval.json`` holds it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgeon.evaluation.verdict import Verdict
+from surgeon.surgery.source_files import FOLDER
+from surgeon.surgery.staging import replace_file
+
+EVALUATION = f"{FOLDER}/eval.json"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one variant scored: ``value`` is the task's metric, ``others`` the further numbers."""
+
+    dims: tuple[int, ...]
+    value: float
+    others: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What was measured on. ``tokens`` and ``examples`` are those that were scored on.
+
+    ``scored_tokens`` is 0 where the score is not per token. ``skipped`` texts had nothing to
+    score, ``truncated`` ones were cut to the model's length, ``unknown`` tokens are not in the
+    vocabulary.
+    """
+
+    name: str
+    sha256: str
+    examples: int
+    tokens: int
+    scored_tokens: int
+    skipped: int
+    truncated: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Baseline, patched model and controls, and what follows from them.
+
+    ``delta`` is patched − baseline and ``ci95`` its paired bootstrap interval; ``control_range``
+    is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
+    among the controls.
+    """
+
+    model: str
+    task: str
+    title: str
+    metric: str
+    unit: str
+    baseline: Score
+    patched: Score
+    controls: tuple[Score, ...]
+    delta: float
+    ci95: tuple[float, float]
+    control_range: tuple[float, float]
+    p_value: float
+    verdict: Verdict
+    seed: int
+    mask_rate: float | None
+    providers: tuple[str, ...]
+    dataset: Dataset
+    versions: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``eval.json`` and ``eval --json``."""
+        return {
+            "model": self.model,
+            "task": self.task,
+            "metric": self.metric,
+            "unit": self.unit,
+            "baseline": _score(self.baseline),
+            "patched": _score(self.patched),
+            "controls": [_score(control) for control in self.controls],
+            "delta": self.delta,
+            "ci95": list(self.ci95),
+            "control_range": [_finite(bound) for bound in self.control_range],
+            "p_value": self.p_value,
+            "verdict": self.verdict,
+            "seed": self.seed,
+            "mask_rate": self.mask_rate,
+            "providers": list(self.providers),
+            "dataset": vars(self.dataset),
+            "versions": dict(self.versions),
+            "warnings": list(self.warnings),
+        }
+
+
+def save_evaluation(evaluation: Evaluation, artifact: Path) -> Path:
+    """Write ``surgeon/eval.json`` into an artifact, whole or not at all, and return its path."""
+    path = artifact / EVALUATION
+    text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n"
+    replace_file(path, text.encode())
+    return path
+
+
+def _score(score: Score) -> dict[str, Any]:
+    return {"dims": list(score.dims), "value": score.value, **score.others}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

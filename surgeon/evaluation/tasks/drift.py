@@ -1,0 +1,48 @@
+"""Representation drift: how far sentence embeddings move, for a model without a head.
+
+Drift is 1 − cosine between the mean-pooled last hidden states of the baseline and of the variant:
+0 for the baseline itself, 1 for embeddings that have nothing in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.evaluation.examples import Example
+from surgeon.evaluation.tasks.task import Floats, Scores, Settings, Task
+
+_NOTHING = np.empty(0, dtype=np.int64)
+
+
+def _whole(ids: tuple[int, ...], settings: Settings) -> Example | None:  # noqa: ARG001
+    return Example(ids, _NOTHING, _NOTHING) if ids else None
+
+
+def _pool(states: npt.NDArray[np.float32], example: Example) -> Floats:
+    pooled: Floats = states[: len(example.ids)].mean(axis=0, dtype=np.float64)
+    return pooled
+
+
+def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:
+    lengths = np.linalg.norm(observed, axis=1) * np.linalg.norm(baseline, axis=1)
+    products = np.einsum("ij,ij->i", observed, baseline)
+    # An embedding of all zeros has no direction: it shares nothing with any other.
+    cosine = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    same = (observed == baseline).all(axis=1)
+    drift = np.where(same, 0.0, np.maximum(0.0, 1.0 - cosine))
+    return {"drift": Scores(drift, np.ones_like(drift))}
+
+
+DRIFT = Task(
+    name="drift",
+    title="representation drift",
+    metric="drift",
+    unit="1 − cosine to the baseline",
+    prepare=_whole,
+    observe=_pool,
+    score=_score,
+    derive=lambda values: {},  # noqa: ARG005
+)

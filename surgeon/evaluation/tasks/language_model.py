@@ -1,0 +1,33 @@
+"""What masked and causal language modelling share: the loss at the scored positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.evaluation.examples import Example
+from surgeon.evaluation.tasks.task import Floats, Scores
+
+
+def observe_tokens(logits: npt.NDArray[np.float32], example: Example) -> Floats:
+    """Return (summed loss in nats, correct top-1 guesses, scored tokens) of one example."""
+    scored = logits[example.positions].astype(np.float64)
+    peak = scored.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(scored - peak).sum(axis=1)) + peak[:, 0]
+    loss = log_sum - scored[np.arange(len(scored)), example.labels]
+    correct = scored.argmax(axis=1) == example.labels
+    return np.array([loss.sum(), correct.sum(), len(scored)], dtype=np.float64)
+
+
+def score_tokens(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+    """Return the loss in nats and the top-1 accuracy, both per scored token."""
+    loss, correct, tokens = observed.T
+    return {"loss": Scores(loss, tokens), "top1": Scores(correct, tokens)}
+
+
+def perplexity(values: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the perplexity; of a loss that float64 cannot exponentiate, none."""
+    return {"perplexity": math.exp(values["loss"])} if values["loss"] < 700 else {}

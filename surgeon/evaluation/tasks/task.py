@@ -1,0 +1,70 @@
+"""What a task is, and the scores it gives per example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.evaluation.examples import Example
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user sets and a task may use.
+
+    ``mask_id`` and ``special_ids`` are the tokenizer's, ``mask_rate`` the share of tokens masked.
+    """
+
+    seed: int
+    mask_rate: float
+    mask_id: int | None
+    special_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One metric, per example: the score of a set is the ratio of the sums.
+
+    ``total`` and ``weight`` have shape (examples,): for a loss, the summed nats and the number of
+    scored tokens.
+    """
+
+    total: Floats
+    weight: Floats
+
+    @property
+    def value(self) -> float:
+        """The score of the whole set."""
+        return float(self.total.sum() / self.weight.sum())
+
+
+@dataclass(frozen=True)
+class Task:
+    """A way to score a model.
+
+    Attributes:
+        name: what the record and ``eval`` call it.
+        title: the same for people.
+        metric: the score that the verdict is about; larger is worse.
+        unit: of the metric.
+        prepare: makes an example of a token sequence; None where it has nothing to score.
+        observe: reduces the output of one example, (tokens, width), to what is kept of it.
+        score: maps the observations of a variant and of the baseline, (examples, kept), to
+            metrics, ``metric`` first.
+        derive: further numbers from the metrics' values, such as the perplexity.
+    """
+
+    name: str
+    title: str
+    metric: str
+    unit: str
+    prepare: Callable[[tuple[int, ...], Settings], Example | None]
+    observe: Callable[[npt.NDArray[np.float32], Example], Floats]
+    score: Callable[[Floats, Floats], Mapping[str, Scores]]
+    derive: Callable[[Mapping[str, float]], Mapping[str, float]]

@@ -1,0 +1,1 @@
+"""The ONNX half of an artifact: export, its editable vectors, parity with PyTorch."""

@@ -1,0 +1,60 @@
+"""Does onnxruntime compute what PyTorch computes? Compared on sequences, padded ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import ExportError
+from surgeon.onnx_model.facts import Parity
+
+TOLERANCE = 1e-4
+"""The largest difference in float32, relative to the largest value where that is above 1."""
+
+Batch: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
+Run: TypeAlias = Callable[[Batch], npt.NDArray[np.float32]]
+
+
+def make_batch(sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: int) -> Batch:
+    """Pad token sequences on the right to one batch of shape (sequences, longest).
+
+    ``inputs`` names the arrays that the graph takes; token types are all 0.
+    """
+    shape = (len(sequences), max(map(len, sequences)))
+    ids = np.full(shape, pad, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    return {name: arrays[name] for name in inputs}
+
+
+def check_parity(path: Path, reference: Run, batches: Sequence[Batch]) -> Parity:
+    """Compare an ONNX file with a reference; both map a batch to (sequences, tokens, width).
+
+    Raises:
+        ExportError: they differ by more than ``TOLERANCE``, or a value is not a number where the
+            other is one.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    largest, scale = 0.0, 0.0
+    for batch in batches:
+        real = batch["attention_mask"].astype(bool)
+        expected, got = reference(batch)[real], session.run(None, dict(batch))[0][real]
+        difference = np.abs(expected.astype(np.float64) - got)
+        largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
+        scale = max(scale, float(np.abs(expected).max()))
+    if not largest <= TOLERANCE * max(1.0, scale):
+        raise ExportError(
+            f"{path.name}: the exported graph differs from PyTorch by {largest:.2g} (values up to "
+            f"{scale:.2g}), over {TOLERANCE:g}; use --no-onnx for the safetensors half alone"
+        )
+    rows = sum(len(batch["attention_mask"]) for batch in batches)
+    return Parity(largest, largest / scale if scale else 0.0, rows, len(batches))

@@ -1,0 +1,13 @@
+"""How long-running steps tell whoever called them how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with the name of the step, the units done and the units in all (0: not known)."""
+
+
+def silent(step: str, done: int, total: int) -> None:  # noqa: ARG001
+    """Say nothing: the default of every function that takes a ``Progress``."""

@@ -1,0 +1,86 @@
+"""Values in terms of one file's bytes: where they lie, and what belongs there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.checkpoint import TensorInfo
+
+_CHUNK = 16 * 2**20  # bytes read at a time when hashing: large enough for all threads
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Values for a tensor's entries at ``dims`` along ``axis``, in the tensor's own dtype."""
+
+    tensor: str
+    axis: int
+    dims: tuple[int, ...]
+    values: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class BytePatch:
+    """Byte offsets in a file, ascending, (n,) int64, and what belongs there, (n,) uint8."""
+
+    offsets: npt.NDArray[np.int64]
+    content: npt.NDArray[np.uint8]
+
+
+def make_byte_patch(slices: Iterable[Slices], tensors: Mapping[str, TensorInfo]) -> BytePatch:
+    """Locate every scalar in the file whose header gave ``tensors``."""
+    parts = [(_offsets(part, tensors[part.tensor]), _bytes(part.values)) for part in slices]
+    offsets, content = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.argsort(offsets, kind="stable")
+    return BytePatch(offsets[order], content[order])
+
+
+def apply(patch: BytePatch, path: Path) -> None:
+    """Write a patch into a file in place, touching no other byte."""
+    file = np.memmap(path, dtype=np.uint8, mode="r+")
+    file[patch.offsets] = patch.content
+    file.flush()
+
+
+def hash_file(path: Path) -> str:
+    """Return the BLAKE3 hash of a file, as hex, in constant memory."""
+    return _hash(path, None)
+
+
+def hash_as_if_patched(patch: BytePatch, path: Path) -> str:
+    """Return the BLAKE3 hash that a file would have with the patch applied."""
+    return _hash(path, patch)
+
+
+def _hash(path: Path, patch: BytePatch | None) -> str:
+    from blake3 import blake3
+
+    hasher = blake3(max_threads=blake3.AUTO)
+    buffer = np.empty(_CHUNK, dtype=np.uint8)
+    position = 0
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(buffer):
+            if patch is not None:
+                first, last = np.searchsorted(patch.offsets, [position, position + read])
+                buffer[patch.offsets[first:last] - position] = patch.content[first:last]
+            hasher.update(buffer[:read])
+            position += read
+    return hasher.hexdigest()
+
+
+def _offsets(part: Slices, tensor: TensorInfo) -> npt.NDArray[np.int64]:
+    element_size = part.values.dtype.itemsize
+    coordinates = [np.arange(length, dtype=np.int64) for length in tensor.shape]
+    coordinates[part.axis] = np.asarray(part.dims, dtype=np.int64)
+    elements = np.ravel_multi_index(np.ix_(*coordinates), tensor.shape).reshape(-1, 1)
+    return (tensor.start + elements * element_size + np.arange(element_size)).reshape(-1)
+
+
+def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(np.ascontiguousarray(values).tobytes(), dtype=np.uint8)

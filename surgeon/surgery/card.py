@@ -1,0 +1,102 @@
+"""The artifact's model card: what was done to which base model, and how to undo it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from surgeon.surgery.plan import Edit, Plan
+
+# Facts about the base model that stay true of an edited copy. Its evaluation results do not.
+_KEPT = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")
+_ROWS = 60
+_SHOWN = 4
+
+
+def write_card(plan: Plan, source_card: Path, path: Path) -> None:
+    """Write the card to ``path``, with the facts that the source's card states, if it has one."""
+    path.write_text(_card(plan, read_front_matter(source_card)), encoding="utf-8")
+
+
+def read_front_matter(card: Path) -> Mapping[str, Any]:
+    """Return the YAML header of a model card; an absent or damaged one is empty."""
+    import yaml
+
+    if not card.is_file():
+        return {}
+    parts = card.read_text("utf-8", errors="replace").split("---\n", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return {}
+    try:
+        fields = yaml.safe_load(parts[1])
+    except yaml.YAMLError:  # a broken card of the source is no reason to refuse the patch
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _card(plan: Plan, source: Mapping[str, Any]) -> str:
+    import yaml
+
+    name = plan.checkpoint.name
+    kept = {key: source[key] for key in _KEPT if key in source}
+    tags = [*_tags(source), "norm-surgeon", "outlier-dimensions"]
+    header = yaml.safe_dump({"base_model": name, **kept, "tags": tags}, sort_keys=False)
+    recipe = {key: value for key, value in plan.recipe.to_json().items() if value not in (None, "")}
+    total = plan.checkpoint.parameters_total
+    return f"""---
+{header}---
+
+# {name}, dimensions {", ".join(map(str, plan.dims))} edited
+
+This is [{name}](surgeon/source/README.md) with **{plan.parameters_changed} of {total:,}
+parameters changed** ({plan.parameters_changed / total:.2g} of them), by
+[surgeon](https://pypi.org/project/norm-surgeon/). It is meant for research into what these
+dimensions do; do not expect it to work as well as its base model. Every other byte of the
+weights is the base model's.
+
+## Recipe
+
+```yaml
+{yaml.safe_dump(_plain(recipe), sort_keys=False).rstrip()}
+```
+
+## Edits
+
+{_table(plan.edits)}
+
+All old and new values, and the hash of every file before and after, are in
+`surgeon/record.json`; the old values, bit for bit, in `surgeon/excised.safetensors`.
+
+## Undo
+
+    pip install norm-surgeon
+    surgeon restore PATH_OF_THIS_FOLDER -o original/
+"""
+
+
+def _tags(source: Mapping[str, Any]) -> list[str]:
+    tags = source.get("tags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+
+def _table(edits: Iterable[Edit]) -> str:
+    rows = ["| tensor | entries | old | new |", "|---|---|---|---|"]
+    every = list(edits)
+    for edit in every[:_ROWS]:
+        dims = ", ".join(map(str, edit.dims))
+        rows.append(f"| `{edit.tensor}` | {dims} | {_values(edit.old)} | {_values(edit.new)} |")
+    if len(every) > _ROWS:
+        rows.append(f"| and {len(every) - _ROWS} more tensors | | | |")
+    return "\n".join(rows)
+
+
+def _values(values: Any) -> str:
+    if values.size > _SHOWN and values.ndim > 1:
+        return f"{values.size} values"
+    shown = ", ".join(f"{float(value):.4g}" for value in values[:_SHOWN].reshape(-1))
+    return shown + (", …" if values.size > _SHOWN else "")

@@ -1,0 +1,165 @@
+"""Recipe × checkpoint, resolved: every tensor, index, old value and new value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.architectures import Role, Site
+from surgeon.checkpoint import Checkpoint
+from surgeon.errors import SelectionError
+from surgeon.surgery.modes import new_values
+from surgeon.surgery.recipe import Param, Recipe
+from surgeon.surgery.selection import select_dims
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """The planned change of one tensor.
+
+    ``old`` and ``new`` hold the tensor's slices at ``dims`` along ``axis``, in its own dtype:
+    shape (dims,) for a vector, (inputs, dims) or (dims, inputs) for a weight.
+    """
+
+    tensor: str
+    role: Role
+    kind: str
+    layer: int | None
+    param: Param
+    axis: int
+    dims: tuple[int, ...]
+    old: npt.NDArray[Any]
+    new: npt.NDArray[Any]
+
+    @property
+    def changed(self) -> int:
+        """How many scalars differ in at least one bit."""
+        bits = np.dtype(f"u{self.old.dtype.itemsize}")
+        old, new = np.ascontiguousarray(self.old), np.ascontiguousarray(self.new)
+        return int(np.count_nonzero(old.view(bits) != new.view(bits)))
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What an operation will do to a checkpoint, scalar by scalar."""
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    dims: tuple[int, ...]
+    edits: tuple[Edit, ...]
+
+    @property
+    def parameters_changed(self) -> int:
+        """How many scalars end up with another value."""
+        return sum(edit.changed for edit in self.edits)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which kinds of vector are edited, for people."""
+        return tuple(sorted({f"{edit.role} {edit.kind}" for edit in self.edits}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``patch --dry-run --json`` prints."""
+        return {
+            "model": self.checkpoint.name,
+            "dims": list(self.dims),
+            "parameters_changed": self.parameters_changed,
+            "parameters_total": self.checkpoint.parameters_total,
+            "edits": [
+                {
+                    "tensor": edit.tensor,
+                    "role": edit.role,
+                    "kind": edit.kind,
+                    "layer": edit.layer,
+                    "param": edit.param,
+                    "axis": edit.axis,
+                    "old": edit.old.astype(np.float64).tolist(),
+                    "new": edit.new.astype(np.float64).tolist(),
+                }
+                for edit in self.edits
+            ],
+        }
+
+
+def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
+    """Resolve a recipe on a checkpoint. Nothing is written.
+
+    Raises:
+        SelectionError: a dimension, layer or site is not there, or too few dimensions meet the
+            criterion.
+        CheckpointError: a tensor cannot be edited exactly.
+    """
+    dims = select_dims(checkpoint, recipe)
+    sites = select_sites(checkpoint, recipe)
+    edits = tuple(
+        _edit(checkpoint, recipe, site, param, name, dims)
+        for site in sites
+        for param, name in editable_tensors(site, recipe.params)
+    )
+    if not edits:
+        raise SelectionError(
+            f"--params {','.join(recipe.params)}: the chosen sites of {checkpoint.name} have none"
+        )
+    return Plan(checkpoint, recipe, dims, edits)
+
+
+def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
+    """Return the sites that a recipe's ``sites`` and ``layers`` name.
+
+    Raises:
+        SelectionError: the model has no such site or layer.
+    """
+    for layer in recipe.layers or ():
+        if layer >= checkpoint.layers:
+            raise SelectionError(
+                f"--layers: {checkpoint.name} has no layer {layer}; "
+                f"its layers are 0 to {checkpoint.layers - 1}"
+            )
+    there = {site.role for site in checkpoint.sites}
+    for role in recipe.sites:
+        if role not in there:
+            raise SelectionError(
+                f"--sites {role}: {checkpoint.name} ({checkpoint.family.name}) has no such norm; "
+                f"it has {', '.join(sorted(there))}"
+            )
+    return tuple(
+        site
+        for site in checkpoint.sites
+        if site.role in recipe.sites
+        and (recipe.layers is None or site.layer is None or site.layer in recipe.layers)
+    )
+
+
+def editable_tensors(site: Site, params: tuple[Param, ...]) -> Iterator[tuple[Param, str]]:
+    """Yield the site's tensors that ``params`` names; a norm without a bias has none to yield."""
+    if "gain" in params:
+        yield "gain", site.gain
+    if "bias" in params and site.bias is not None:
+        yield "bias", site.bias
+
+
+def _edit(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    site: Site,
+    param: Param,
+    name: str,
+    dims: tuple[int, ...],
+) -> Edit:
+    tensor = checkpoint.read(name)
+    axis = site.axis if param == "gain" else 0
+    return Edit(
+        tensor=name,
+        role=site.role,
+        kind=site.kind,
+        layer=site.layer,
+        param=param,
+        axis=axis,
+        dims=dims,
+        old=np.take(tensor, dims, axis=axis),
+        new=new_values(tensor, axis, dims, recipe.mode, recipe.factor),
+    )

@@ -1,0 +1,159 @@
+"""What was done, in the artifact itself: ``surgeon/record.json`` and the excised values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.checkpoint.safetensors_file import open_safetensors
+from surgeon.errors import CheckpointError
+from surgeon.surgery.plan import Edit, Plan
+from surgeon.surgery.source_files import FOLDER
+
+SCHEMA = 1
+RECORD = f"{FOLDER}/record.json"
+EXCISED = f"{FOLDER}/excised.safetensors"
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file's size in bytes and its BLAKE3 hash as hex."""
+
+    size: int
+    blake3: str
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file of the artifact: ``source`` is its path in the source, before and after.
+
+    ``before`` is None for a file that surgeon made, and for weights converted from a pickle,
+    whose file in the source is another one.
+    """
+
+    source: str | None
+    before: FileState | None
+    after: FileState
+
+
+@dataclass(frozen=True)
+class EditRecord:
+    """An edit as it is recorded.
+
+    ``old`` and ``new`` list the values of a vector's edit; a weight's slices are in
+    ``excised.safetensors`` alone, because they are many.
+    """
+
+    tensor: str
+    role: str
+    kind: str
+    layer: int | None
+    param: str
+    axis: int
+    dims: tuple[int, ...]
+    scalars: int
+    changed: int
+    old: tuple[float | None, ...] | None
+    new: tuple[float | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that ``restore``, ``eval`` and an auditor need to know of an operation."""
+
+    surgeon: str
+    created: str
+    model: str
+    revision: str | None
+    architecture: str
+    weights: str
+    converted_from: str | None
+    recipe: Mapping[str, Any]
+    dims: tuple[int, ...]
+    hidden_size: int
+    parameters_changed: int
+    parameters_total: int
+    edits: tuple[EditRecord, ...]
+    left_out: tuple[str, ...]
+    files: Mapping[str, FileChange]
+    onnx: Mapping[str, Any] | None = None
+    schema: int = field(default=SCHEMA)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of ``record.json``."""
+        return (json.dumps(asdict(self), indent=1, allow_nan=False) + "\n").encode()
+
+    def summary(self, output: Path) -> dict[str, Any]:
+        """Return the document that ``patch --json`` prints."""
+        return {"output": str(output), **asdict(self)}
+
+
+def edit_record(edit: Edit) -> EditRecord:
+    """Make the record of one edit."""
+    vector = edit.old.ndim == 1
+    return EditRecord(
+        tensor=edit.tensor,
+        role=edit.role,
+        kind=edit.kind,
+        layer=edit.layer,
+        param=edit.param,
+        axis=edit.axis,
+        dims=edit.dims,
+        scalars=edit.old.size,
+        changed=edit.changed,
+        old=_numbers(edit.old) if vector else None,
+        new=_numbers(edit.new) if vector else None,
+    )
+
+
+def read_record(artifact: Path) -> Record:
+    """Read an artifact's record.
+
+    Raises:
+        CheckpointError: the directory is no artifact, or its record is damaged or of a newer
+            schema.
+    """
+    path = artifact / RECORD
+    if not path.is_file():
+        raise CheckpointError(
+            f"{artifact}: no {RECORD} in it, so it is no artifact; make one with surgeon patch"
+        )
+    import pydantic
+
+    try:
+        fields = json.loads(path.read_bytes())
+        schema = fields.get("schema") if isinstance(fields, dict) else None
+        if schema != SCHEMA:
+            raise CheckpointError(
+                f"{path}: its schema is {schema!r} and this surgeon reads {SCHEMA}; update surgeon"
+            )
+        return pydantic.TypeAdapter(Record).validate_python(fields)
+    except (ValueError, RecursionError) as error:  # pydantic's and json's errors are ValueErrors
+        raise CheckpointError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+
+
+def write_excised(plan: Plan, path: Path) -> None:
+    """Write the old values of a plan's edits, each under its tensor's name, bit for bit."""
+    from safetensors.numpy import save
+
+    # Contiguous, because the library takes an array's memory as it lies.
+    path.write_bytes(save({edit.tensor: np.ascontiguousarray(edit.old) for edit in plan.edits}))
+
+
+def read_excised(artifact: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the excised values: for each edited tensor, its old slices at the record's dims."""
+    file = open_safetensors(artifact / EXCISED)
+    return {name: file.read(name) for name in file.tensors}
+
+
+def _numbers(values: npt.NDArray[Any]) -> tuple[float | None, ...]:
+    # JSON has no infinities and no NaN; the excised values keep their bits.
+    exact = (float(value) for value in values.astype(np.float64))
+    return tuple(value if math.isfinite(value) else None for value in exact)

@@ -1,0 +1,79 @@
+"""Artifact → source: the undo, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from surgeon.checkpoint.safetensors_file import open_safetensors
+from surgeon.errors import CheckpointError
+from surgeon.progress import Progress, silent
+from surgeon.surgery.byte_patch import Slices, apply, hash_file, make_byte_patch
+from surgeon.surgery.record import RECORD, FileState, Record, read_excised, read_record
+from surgeon.surgery.source_files import copy_file
+from surgeon.surgery.staging import check_output, staged
+
+
+def restore(
+    artifact: Path, output: Path, *, force: bool = False, progress: Progress = silent
+) -> Record:
+    """Give back the source of an artifact, and check every file against the recorded hash.
+
+    A source that was a pickle comes back as safetensors with the same tensors; files that the
+    artifact left out (weights in other formats) do not come back. The returned record names
+    both.
+
+    Raises:
+        CheckpointError: the artifact is damaged, so that the source cannot be had from it.
+        OutputError: the output cannot be made there.
+    """
+    record = read_record(artifact)
+    check_output(output, artifact, force=force)
+    with staged(output, RECORD) as folder:
+        for name, change in record.files.items():
+            if change.source is None:
+                continue
+            progress(f"restoring {name}", 0, 0)
+            is_weights = name == record.weights
+            target = name if is_weights and record.converted_from else change.source
+            copy_file(artifact / _inside(name), folder / _inside(target))
+            _check(folder / target, change.after, name)
+            if is_weights:
+                _put_back(record, artifact, folder / target)
+            if change.before is not None:
+                _check(folder / target, change.before, name)
+    return record
+
+
+def _put_back(record: Record, artifact: Path, weights: Path) -> None:
+    excised = read_excised(artifact)
+    tensors = open_safetensors(weights).tensors
+    slices = []
+    for edit in record.edits:
+        shape = list(tensors[edit.tensor].shape) if edit.tensor in tensors else []
+        values = excised.get(edit.tensor)
+        fits = len(shape) > edit.axis >= 0 and all(0 <= d < shape[edit.axis] for d in edit.dims)
+        if fits:
+            shape[edit.axis] = len(edit.dims)
+        if values is None or not fits or list(values.shape) != shape:
+            raise CheckpointError(
+                f"{artifact}: the record's edit of {edit.tensor} does not fit the weights; "
+                "the artifact is damaged"
+            )
+        slices.append(Slices(edit.tensor, edit.axis, edit.dims, values))
+    apply(make_byte_patch(slices, tensors), weights)
+
+
+def _check(path: Path, expected: FileState, name: str) -> None:
+    if path.stat().st_size != expected.size or hash_file(path) != expected.blake3:
+        raise CheckpointError(
+            f"{name}: its hash is not the recorded one, so it was changed after the patch; "
+            "restore needs the artifact as surgeon made it"
+        )
+
+
+def _inside(name: str) -> str:
+    """Return a recorded path if it stays inside its folder; a record is untrusted input."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
+        raise CheckpointError(f"{RECORD}: the path {name!r} leaves the folder; it is damaged")
+    return name
