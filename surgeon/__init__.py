@@ -17,21 +17,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from surgeon.checkpoint import Checkpoint, open_checkpoint
-    from surgeon.errors import SurgeonError
-    from surgeon.evaluation import Evaluation, evaluate, save_evaluation
-    from surgeon.outliers import Ranking, rank_by_layernorm
-    from surgeon.surgery import (
-        Plan,
-        Recipe,
-        Record,
-        load_recipe,
-        make_plan,
-        operate,
-        read_record,
-        restore,
-    )
-    from surgeon.text import Texts, built_in_sample, read_texts
+    from surgeon.checkpoint import Checkpoint as Checkpoint
+    from surgeon.checkpoint import open_checkpoint as open_checkpoint
+    from surgeon.errors import SurgeonError as SurgeonError
+    from surgeon.evaluation.evaluate import evaluate as evaluate
+    from surgeon.evaluation.result import Evaluation as Evaluation
+    from surgeon.evaluation.result import save_evaluation as save_evaluation
+    from surgeon.outliers import Ranking as Ranking
+    from surgeon.outliers import rank_by_layernorm as rank_by_layernorm
+    from surgeon.surgery.operate import operate as operate
+    from surgeon.surgery.plan import Plan as Plan
+    from surgeon.surgery.plan import make_plan as make_plan
+    from surgeon.surgery.recipe import Recipe as Recipe
+    from surgeon.surgery.recipe import load_recipe as load_recipe
+    from surgeon.surgery.record import Record as Record
+    from surgeon.surgery.record import read_record as read_record
+    from surgeon.surgery.restore import restore as restore
+    from surgeon.text import Texts as Texts
+    from surgeon.text import built_in_sample as built_in_sample
+    from surgeon.text import read_texts as read_texts
 
 __version__ = "0.1.0"
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from surgeon.errors import SurgeonError
-
-if TYPE_CHECKING:
-    from typer import Context
 
 _COMMANDS = {  # name on the command line → module and function in surgeon.commands
     "scan": "scan:scan",
@@ -28,10 +25,10 @@ _INTERRUPTED = 130
 class _Commands(TyperGroup):
     """The commands, each imported only when it is called or listed."""
 
-    def list_commands(self, ctx: Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (typer's signature)
         return list(_COMMANDS)
 
-    def get_command(self, ctx: Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  (typer's signature)
         if cmd_name not in _COMMANDS:
             return None
         module, _, function = _COMMANDS[cmd_name].partition(":")
@@ -55,7 +52,7 @@ def _print_version(asked: bool) -> None:  # noqa: FBT001  (the signature typer c
 @app.callback()
 def _surgeon(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001  (its callback acts)
+    version: Annotated[  # noqa: ARG001, FBT002  (a flag, and its callback acts)
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,

@@ -82,7 +82,8 @@ def shown_progress() -> Iterator[Progress]:
 def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
     """Show the strongest dimensions, and which of them are outliers."""
     if json:
-        return print_json(ranking.to_json())
+        print_json(ranking.to_json())
+        return
     console = _out()
     table = Table(
         title=f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
@@ -114,14 +115,13 @@ def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
 def show_plan(plan: Plan, *, json: bool) -> None:
     """Show what an operation would do, tensor by tensor."""
     if json:
-        return print_json(plan.to_json())
+        print_json(plan.to_json())
+        return
     table = Table(title=f"{plan.checkpoint.name}: {', '.join(plan.kinds)}")
     for column in ("tensor", "dims", "old", "new"):
         table.add_column(column, overflow="fold")
     for edit in plan.edits:
-        table.add_row(
-            edit.tensor, _numbers(edit.dims), _values(edit.old), _values(edit.new)
-        )
+        table.add_row(edit.tensor, _numbers(edit.dims), _values(edit.old), _values(edit.new))
     console = _out()
     console.print(table)
     console.print(
@@ -134,7 +134,8 @@ def show_plan(plan: Plan, *, json: bool) -> None:
 def show_record(record: Record, output: Path, *, json: bool) -> None:
     """Show what an operation did."""
     if json:
-        return print_json(record.summary(output))
+        print_json(record.summary(output))
+        return
     console = _out()
     kinds = ", ".join(sorted({f"{edit.role} {edit.kind}" for edit in record.edits}))
     console.print(
@@ -167,7 +168,8 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
 def show_restored(record: Record, output: Path, *, json: bool) -> None:
     """Show what a restore gave back, and what it could not."""
     if json:
-        return print_json(record.summary(output))
+        print_json(record.summary(output))
+        return
     console = _out()
     console.print(f"{record.model} restored to {_escape(str(output))}", soft_wrap=True)
     if record.converted_from is not None:
@@ -184,7 +186,8 @@ def show_restored(record: Record, output: Path, *, json: bool) -> None:
 def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     """Show the scores side by side, and the verdict in words."""
     if json:
-        return print_json(evaluation.to_json())
+        print_json(evaluation.to_json())
+        return
     console = _out()
     data, unit = evaluation.dataset, evaluation.unit
     table = Table(
@@ -223,11 +226,12 @@ def _explain(evaluation: Evaluation) -> str:
         f"the {evaluation.metric} changes by {evaluation.delta:+.4g} "
         f"(95% interval {low:+.4g} to {high:+.4g})"
     )
-    random = f"the {random_low:+.4g} to {random_high:+.4g} of random removals"
+    span = f"{random_low:+.4g} to {random_high:+.4g}"
     return {
-        "degraded": f"{change}, beyond {random}.",
-        "intact": f"{change}, no more than {random}.",
-        "inconclusive": f"{change}, against {random}; more --controls or more --data may settle it.",
+        "degraded": f"{change}, all of it beyond the {span} of random removals.",
+        "intact": f"{change}; random removals do {span}.",
+        "inconclusive": f"{change} and random removals do {span}; more --data or --controls may "
+        "settle it.",
     }[evaluation.verdict]
 
 

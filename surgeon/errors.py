@@ -1,4 +1,4 @@
-"""What can go wrong, as one family, so that a caller catches one type and the CLI maps one table."""
+"""What can go wrong, as one family: a caller catches one type, the CLI maps one table."""
 
 from __future__ import annotations
 

@@ -9,5 +9,5 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with the name of the step, the units done and the units in all (0: not known)."""
 
 
-def silent(step: str, done: int, total: int) -> None:  # noqa: ARG001
+def silent(step: str, done: int, total: int) -> None:
     """Say nothing: the default of every function that takes a ``Progress``."""

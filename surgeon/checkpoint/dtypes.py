@@ -15,7 +15,7 @@ BITS = {
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
 
-_NUMPY = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _ML_DTYPES = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 FLOATS = (*_NUMPY, *_ML_DTYPES)
@@ -25,10 +25,11 @@ FLOATS = (*_NUMPY, *_ML_DTYPES)
 def float_dtype(name: str) -> np.dtype[Any]:
     """Return the numpy dtype for one of ``FLOATS`` (``KeyError`` for any other)."""
     if name in _NUMPY:
-        return np.dtype(_NUMPY[name]).newbyteorder("<")
+        return np.dtype(_NUMPY[name])
     import ml_dtypes  # 10 ms that a float32 checkpoint need not pay
 
-    return np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
+    scalar: type[Any] = getattr(ml_dtypes, _ML_DTYPES[name])
+    return np.dtype(scalar)
 
 
 def round_once(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -81,8 +81,12 @@ class Checkpoint:
         return sum(site.role == "output" for site in self.sites)
 
 
-def open_checkpoint(model: str | Path) -> Checkpoint:
+def open_checkpoint(model: str | Path, *, name: str | None = None) -> Checkpoint:
     """Open a model directory or a ``.safetensors`` file with its ``config.json`` beside it.
+
+    Args:
+        model: the path.
+        name: what reports and the model card call the model (None: the directory's name).
 
     Raises:
         CheckpointError: there is no such path, no weights in it, or no readable configuration.
@@ -100,7 +104,7 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{model}: no such file or directory; download the model first and give its directory"
         )
-    return Checkpoint(path.resolve().name, path, _read_config(path), weights)
+    return Checkpoint(name or path.resolve().name, path, _read_config(path), weights)
 
 
 def _weights_in(directory: Path) -> SafetensorsFile | PickleFile:

@@ -26,9 +26,10 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Scan, patch and evaluate all-MiniLM-L6-v2, twice: a real effect, and none.
+    """Run the whole way on a small real model, with no network.
 
-    First the two dimensions that matter most there by exhaustive ablation, then the two that the
+    Scans, patches and evaluates all-MiniLM-L6-v2 twice: a real effect, and none. First the two
+    dimensions that matter most there by exhaustive ablation, then the two that the
     paper's criterion ranks first.
     """
     from surgeon import (
@@ -43,7 +44,7 @@ def demo(
     )
 
     model, folder = _model_directory(), _new_folder(output)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, name="all-MiniLM-L6-v2")
     console.print_heading("surgeon scan: what the paper's criterion says, from the weights alone")
     console.show_ranking(rank_by_layernorm(checkpoint), top=5, json=False)
     for name, recipe_name in _RECIPES.items():

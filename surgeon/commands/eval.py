@@ -17,9 +17,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="One text per line; without it, English sentences."),
     ] = None,
-    controls: Annotated[
-        int, typer.Option(help="How many random removals to compare with.")
-    ] = 10,
+    controls: Annotated[int, typer.Option(help="How many random removals to compare with.")] = 10,
     seed: Annotated[int, typer.Option(help="For masks, controls and the interval.")] = 0,
     mask_rate: Annotated[
         float, typer.Option(help="Share of tokens masked, for a masked language model.")
@@ -33,9 +31,10 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare a patched model with its baseline and with random removals.
+    """Prove on onnxruntime what a patch did.
 
-    The baseline is rebuilt from the artifact alone. The same texts and masks go through every
+    Compares the patched model with its baseline and with random removals. The baseline is
+    rebuilt from the artifact alone. The same texts and masks go through every
     variant; the verdict is degraded, intact or inconclusive, and surgeon/eval.json keeps it all.
     """
     from surgeon import console, read_texts, save_evaluation

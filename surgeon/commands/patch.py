@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from surgeon.commands.options import Force, Json, MinLayers, Model, Sigma
 from surgeon.architectures import ROLES
+from surgeon.commands.options import Force, Json, MinLayers, Model, Sigma
 from surgeon.errors import OutputError, SelectionError
 from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
 from surgeon.surgery.recipe import (
@@ -75,7 +75,7 @@ def patch(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Zero, rescale or average dimensions in the weights of MODEL.
+    """Edit dimensions in the weights of MODEL: zero, rescale or average.
 
     The weights are copied and the planned scalars written in place, so every other byte stays as
     it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.

@@ -8,9 +8,10 @@ from surgeon.commands.options import ArtifactDirectory, Force, Json, Output
 def restore(
     artifact: ArtifactDirectory, output: Output, force: Force = False, json: Json = False
 ) -> None:
-    """Give back the source of ARTIFACT, every file checked against its recorded hash.
+    """Undo a patch, byte for byte.
 
-    A source that was a pickle comes back as safetensors with the same tensors.
+    Gives back the source of ARTIFACT, every file checked against its recorded hash. A source
+    that was a pickle comes back as safetensors with the same tensors.
     """
     from surgeon import console
     from surgeon import restore as run

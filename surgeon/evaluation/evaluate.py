@@ -24,6 +24,7 @@ from surgeon.onnx_model.parity import make_batch
 from surgeon.progress import Progress, silent
 from surgeon.text import Texts, built_in_sample
 
+_FEW_CONTROLS = 5
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
 
 
@@ -63,9 +64,7 @@ def evaluate(
     texts = texts or built_in_sample()
     encoded = encode(texts, artifact, opened.facts)
     examples = _prepare(task, encoded, _settings(opened, seed, mask_rate), texts)
-    session = open_session(
-        opened.model_path, opened.facts.output, tuple(opened.baseline), provider
-    )
+    session = open_session(opened.model_path, opened.facts.output, tuple(opened.baseline), provider)
     observed = [
         _observe(opened, task, session, examples, variant, _counted(progress, variant, variants))
         for variant in variants
@@ -101,7 +100,7 @@ def evaluate(
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },
-        warnings=_warnings(opened, dataset),
+        warnings=_warnings(opened, dataset, controls),
     )
 
 
@@ -190,8 +189,13 @@ def _dataset(texts: Texts, encoded: Encoded, examples: Sequence[Example]) -> Dat
     )
 
 
-def _warnings(artifact: Artifact, dataset: Dataset) -> tuple[str, ...]:
+def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str, ...]:
     found = []
+    if controls < _FEW_CONTROLS:
+        found.append(
+            f"with {controls} controls, 1 random removal in {controls + 1} is worse than all of "
+            "them; more --controls make a firmer verdict"
+        )
     if artifact.record.parameters_changed == 0:
         found.append("the operation changed no value: the patched model is the baseline")
     if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
@@ -200,7 +204,5 @@ def _warnings(artifact: Artifact, dataset: Dataset) -> tuple[str, ...]:
             "are not of the kind this model reads"
         )
     if dataset.truncated:
-        found.append(
-            f"{dataset.truncated} texts were cut to {artifact.facts.max_length} tokens"
-        )
+        found.append(f"{dataset.truncated} texts were cut to {artifact.facts.max_length} tokens")
     return tuple(found)

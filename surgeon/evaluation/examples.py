@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from surgeon.errors import EvaluationError
 from surgeon.onnx_model.facts import OnnxFacts, TokenizerFacts
 from surgeon.text import Texts
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _OUTPUT_ELEMENTS = 48_000_000  # of one batch's output: 192 MB in float32
 _MOST_TOKENS = 2048  # of one batch, padding included
@@ -82,7 +86,7 @@ def batches_by_length(examples: Sequence[Example], width: int) -> Iterator[list[
         yield batch
 
 
-def _load_tokenizer(directory: Path, facts: TokenizerFacts | None) -> "tokenizers.Tokenizer":  # noqa: F821, UP037
+def _load_tokenizer(directory: Path, facts: TokenizerFacts | None) -> Tokenizer:
     if facts is None:
         raise EvaluationError(
             f"{directory}: its source had no tokenizer; put the tokenizer's files "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ class Evaluation:
             "controls": [_score(control) for control in self.controls],
             "delta": self.delta,
             "ci95": list(self.ci95),
-            "control_range": [_finite(bound) for bound in self.control_range],
+            "control_range": list(self.control_range),
             "p_value": self.p_value,
             "verdict": self.verdict,
             "seed": self.seed,
@@ -107,7 +106,3 @@ def save_evaluation(evaluation: Evaluation, artifact: Path) -> Path:
 
 def _score(score: Score) -> dict[str, Any]:
     return {"dims": list(score.dims), "value": score.value, **score.others}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

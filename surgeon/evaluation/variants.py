@@ -27,7 +27,7 @@ BASELINE = Variant("baseline", ())
 
 
 def draw_controls(artifact: Artifact, count: int, seed: int) -> tuple[Variant, ...]:
-    """Draw ``count`` different sets of as many dims as were patched, none of the patched among them.
+    """Draw ``count`` different sets of as many dims as were patched, from the rest.
 
     Raises:
         EvaluationError: there are not that many sets.

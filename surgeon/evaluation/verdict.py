@@ -12,18 +12,21 @@ def judge(
 ) -> Verdict:
     """Judge a damage (how much worse the score got) by its interval and the controls' range.
 
-    ``degraded``: the interval lies above zero and the damage above the range.
-    ``intact``: the damage lies within the range, or below it without the score having become
-    better beyond doubt; either way, removing random dimensions does as much.
-    ``inconclusive``: anything else.
+    ``degraded``: the whole interval lies beyond the range, on the worse side.
+    ``intact``: the damage lies within the range, so that removing random dimensions does as much;
+    or no change was found, zero being in the interval, by a measurement as fine as the range is
+    wide.
+    ``inconclusive``: anything else, a score that became better beyond the range among it.
 
     Args:
         damage: patched − baseline, in the metric's unit.
         interval: the 95% interval of the damage.
-        control_range: see ``statistics.control_range``.
+        control_range: where the damage of a random removal lies; zero is in it
+            (``statistics.control_range``).
     """
     low, high = interval
-    if damage > control_range[1]:
-        return "degraded" if low > 0 else "inconclusive"
-    better_beyond_doubt = damage < control_range[0] and high < 0
-    return "inconclusive" if better_beyond_doubt else "intact"
+    if low > control_range[1]:
+        return "degraded"
+    within = control_range[0] <= damage <= control_range[1]
+    fine = (high - low) / 2 <= control_range[1] - control_range[0]
+    return "intact" if within or (low <= 0 <= high and fine) else "inconclusive"

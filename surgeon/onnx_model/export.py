@@ -172,7 +172,7 @@ def _equal(stored: npt.NDArray[Any], parameter: torch.Tensor) -> bool:
     )
 
 
-class _Graph(torch.nn.Module):
+class _Graph(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
     """A model as a function of its inputs and its editable vectors."""
 
     def __init__(self, loaded: _Loaded) -> None:
@@ -215,14 +215,14 @@ def _export(loaded: _Loaded, path: Path) -> int:
     _strip_traces(model)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     ir.save(model, path, external_data=f"{MODEL}.data" if size > _INLINE_LIMIT else None)
-    return model.opset_imports[""]
+    return int(model.opset_imports[""])
 
 
 def _name_values(model: ir.Model, loaded: _Loaded) -> None:
     """Name the inputs and the output, and turn the vectors' inputs into initializers."""
     graph = model.graph
     for value in list(graph.initializers.values()):
-        value.name = value.name.removeprefix("model.")  # of _Graph, not of the checkpoint
+        value.name = str(value.name).removeprefix("model.")  # of _Graph, not of the checkpoint
     values = list(graph.inputs)
     tokens, vectors = values[: len(loaded.inputs)], values[len(loaded.inputs) :]
     for value, name in zip(tokens, loaded.inputs, strict=True):
@@ -238,7 +238,7 @@ def _name_values(model: ir.Model, loaded: _Loaded) -> None:
 
 def _strip_traces(model: ir.Model) -> None:
     """Remove the exporter's stack traces: paths of this machine, and a fifth of a small file."""
-    graphs = [model.graph, *model.functions.values()]
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in graphs:
         graph.metadata_props.clear()
         for node in graph.all_nodes():
@@ -293,7 +293,7 @@ def _load_tokenizer(source: Path) -> Any | None:
     try:
         with _quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever the files hold, there is none to use)
         logging.getLogger(__name__).debug("no tokenizer in %s: %s", source, error)
         return None
     # Without any file of a vocabulary, transformers makes a tokenizer of special tokens alone.
@@ -353,5 +353,3 @@ def _quiet() -> Iterator[None]:
         transformers.logging.set_verbosity(verbosity)
         if bars:
             transformers.logging.enable_progress_bar()
-
-

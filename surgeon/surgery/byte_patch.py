@@ -62,14 +62,15 @@ def _hash(path: Path, patch: BytePatch | None) -> str:
     from blake3 import blake3
 
     hasher = blake3(max_threads=blake3.AUTO)
-    buffer = np.empty(_CHUNK, dtype=np.uint8)
+    memory = memoryview(bytearray(_CHUNK))
+    array = np.frombuffer(memory, dtype=np.uint8)
     position = 0
     with path.open("rb", buffering=0) as file:
-        while read := file.readinto(buffer):
+        while read := file.readinto(memory):
             if patch is not None:
                 first, last = np.searchsorted(patch.offsets, [position, position + read])
-                buffer[patch.offsets[first:last] - position] = patch.content[first:last]
-            hasher.update(buffer[:read])
+                array[patch.offsets[first:last] - position] = patch.content[first:last]
+            hasher.update(memory[:read])
             position += read
     return hasher.hexdigest()
 

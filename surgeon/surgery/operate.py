@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def _record(
     converted = isinstance(checkpoint.weights, PickleFile)
     return Record(
         surgeon=surgeon.__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model=checkpoint.name,
         revision=None,
         architecture=checkpoint.family.name,

@@ -76,7 +76,9 @@ def copy_file(source: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as read, target.open("wb") as write:
-        if not (_reflink(read.fileno(), write.fileno()) or _copy_range(read.fileno(), write.fileno())):
+        if not (
+            _reflink(read.fileno(), write.fileno()) or _copy_range(read.fileno(), write.fileno())
+        ):
             read.seek(0)
             write.truncate(0)
             shutil.copyfileobj(read, write, 16 * 2**20)
