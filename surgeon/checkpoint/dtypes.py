@@ -35,17 +35,23 @@ def float_dtype(name: str) -> np.dtype[Any]:
 def round_once(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Round float64 values to ``dtype``, to nearest, ties to even, in one rounding.
 
-    ``ml_dtypes`` converts float64 by way of float32, which rounds twice. Rounding to odd in the
-    first step makes the second one exact (Boldo and Melquiond 2008, "Emulation of FMA and
-    correctly rounded sums"): float32 has at least two bits more than each of these dtypes.
-    Values beyond the range become infinite, or NaN where the dtype has no infinity.
+    ``ml_dtypes`` converts float64 by way of float32, and to float8_e5m2 by way of float16, which
+    rounds twice. Rounding to odd in the first step makes the second one exact, as long as the step
+    between has two bits more (Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded
+    sums"). Values beyond the range become infinite, or NaN where the dtype has no infinity.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        if dtype.kind == "f":
+        if dtype.kind == "f" and dtype.itemsize > 1:
             return values.astype(dtype)
-        nearest = values.astype(np.float32)
-        inexact = nearest.astype(np.float64) != values
-        even = (nearest.view(np.uint32) & 1) == 0
-        toward = np.where(nearest.astype(np.float64) < values, np.inf, -np.inf)
-        odd = np.nextafter(nearest, toward.astype(np.float32))
-        return np.where(inexact & even, odd, nearest).astype(dtype)
+        between = np.float16 if dtype.name == "float8_e5m2" else np.float32
+        return _round_to_odd(values, between).astype(dtype)
+
+
+def _round_to_odd(values: npt.NDArray[np.float64], dtype: type[np.floating[Any]]) -> Any:
+    """Round to the one of the two nearest values whose last bit is 1, unless a value is exact."""
+    nearest = values.astype(dtype)
+    inexact = nearest.astype(np.float64) != values
+    even = (nearest.view(f"u{nearest.itemsize}") & 1) == 0
+    toward = np.where(nearest.astype(np.float64) < values, np.inf, -np.inf)
+    odd = np.nextafter(nearest, toward.astype(dtype))
+    return np.where(inexact & even, odd, nearest)

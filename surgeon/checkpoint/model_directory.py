@@ -57,18 +57,24 @@ class Checkpoint:
     def sites(self) -> tuple[Site, ...]:
         """Every site of every role, with the shapes of its vectors checked."""
         sites = self.family.sites(self.tensors)
-        hidden = self.tensors[sites[0].gain].shape[sites[0].axis :][:1]
-        for site in sites:
-            gain = self.tensors[site.gain]
-            dimensions = 1 if site.kind == "layernorm" else 2
-            shaped = len(gain.shape) == dimensions and gain.shape[site.axis] == hidden[0]
-            bias_shape = self.tensors[site.bias].shape if site.bias else hidden
-            if not shaped or bias_shape != hidden:
-                raise CheckpointError(
-                    f"{self.weights.path}: {site.gain} has shape {list(gain.shape)} and its bias "
-                    f"{list(bias_shape)}, which is no {site.kind} over {list(hidden)} dimensions"
-                )
-        return sites
+        first = sites[0]
+        hidden = self.tensors[first.gain].shape[first.axis : first.axis + 1]
+        return tuple(site for site in sites if self._writes_to(site, hidden))
+
+    def _writes_to(self, site: Site, hidden: tuple[int, ...]) -> bool:
+        """Whether a site's dimensions are those of the residual stream; its shapes are checked."""
+        shape = self.tensors[site.gain].shape
+        bias_shape = self.tensors[site.bias].shape if site.bias else shape[site.axis :][:1]
+        rank = 1 if site.kind == "layernorm" else 2
+        if len(shape) == rank and bias_shape == (shape[site.axis],):
+            if (shape[site.axis],) == hidden:
+                return True
+            if site.role == "embeddings":  # ELECTRA may embed into a space of its own
+                return False
+        raise CheckpointError(
+            f"{self.weights.path}: {site.gain} has shape {list(shape)} and its bias "
+            f"{list(bias_shape)}, which is no {site.kind} over {list(hidden)} dimensions"
+        )
 
     @property
     def hidden_size(self) -> int:

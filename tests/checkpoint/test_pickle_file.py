@@ -1,0 +1,64 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from surgeon.checkpoint import open_checkpoint
+from surgeon.checkpoint.pickle_file import open_pickle
+from surgeon.checkpoint.safetensors_file import open_safetensors
+from surgeon.errors import CheckpointError
+
+
+class _Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_never_runs_its_code(tmp_path):
+    torch.save({"a": _Bomb(tmp_path / "owned")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="nothing else is loaded"):
+        open_pickle(tmp_path / "pytorch_model.bin")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a pickle"])
+def test_a_file_that_is_no_pickle_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        open_pickle(tmp_path / "pytorch_model.bin")
+    assert "\n" not in str(caught.value)
+
+
+def test_something_other_than_tensors_is_refused(tmp_path):
+    torch.save({"a": 1}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="flat map of tensors"):
+        open_pickle(tmp_path / "pytorch_model.bin")
+
+
+def test_a_pickle_saved_on_cuda_is_read_on_the_cpu(antiberty):
+    checkpoint = open_checkpoint(antiberty)
+    state = torch.load(antiberty / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    for site in checkpoint.sites:
+        np.testing.assert_array_equal(checkpoint.read(site.gain), state[site.gain].numpy())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float8_e5m2])
+def test_every_tensor_survives_the_conversion_bit_for_bit(tmp_path, dtype):
+    shared = torch.randn(6, 4).to(dtype)
+    state = {"tied": shared, "tied too": shared, "turned": shared.t(), "ids": torch.arange(5)}
+    torch.save(state, tmp_path / "x.bin")
+    pickled = open_pickle(tmp_path / "x.bin")
+    pickled.write_safetensors(tmp_path / "x.safetensors")
+    converted = open_safetensors(tmp_path / "x.safetensors")
+    assert converted.metadata == {"format": "pt"}
+    assert {n: (t.dtype, t.shape) for n, t in converted.tensors.items()} == {
+        n: (t.dtype, t.shape) for n, t in pickled.tensors.items()
+    }
+    for name in ("tied", "tied too", "turned"):
+        assert converted.read(name).tobytes() == pickled.read(name).tobytes()
+        expected = state[name].contiguous().view(torch.uint8).numpy().tobytes()
+        assert converted.read(name).tobytes() == expected
