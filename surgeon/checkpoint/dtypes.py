@@ -44,7 +44,8 @@ def round_once(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDA
         if dtype.kind == "f" and dtype.itemsize > 1:
             return values.astype(dtype)
         between = np.float16 if dtype.name == "float8_e5m2" else np.float32
-        return _round_to_odd(values, between).astype(dtype)
+        rounded: npt.NDArray[Any] = _round_to_odd(values, between).astype(dtype)
+        return rounded
 
 
 def _round_to_odd(values: npt.NDArray[np.float64], dtype: type[np.floating[Any]]) -> Any:

@@ -75,7 +75,7 @@ def patch(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Edit dimensions in the weights of MODEL: zero, rescale or average.
+    """Zero, rescale or average dimensions in the weights.
 
     The weights are copied and the planned scalars written in place, so every other byte stays as
     it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.
@@ -96,7 +96,7 @@ def patch(
         factor=factor,
         params=parse_names("--params", params, PARAMS),
         layers=layers and parse_numbers("--layers", layers),
-        sites=ROLES if sites == "all" else parse_names("--sites", sites, ROLES),
+        sites=parse_names("--sites", sites, (*ROLES, "all")),
     )
     if output is None and not dry_run:
         raise OutputError("-o DIR: name the directory to make, or look first with --dry-run")

@@ -119,8 +119,9 @@ def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
                 f"--layers: {checkpoint.name} has no layer {layer}; "
                 f"its layers are 0 to {checkpoint.layers - 1}"
             )
-    there = {site.role for site in checkpoint.sites}
-    for role in recipe.sites:
+    there: set[str] = {site.role for site in checkpoint.sites}
+    asked = there if "all" in recipe.sites else set(recipe.sites)
+    for role in asked:
         if role not in there:
             raise SelectionError(
                 f"--sites {role}: {checkpoint.name} ({checkpoint.family.name}) has no such norm; "
@@ -129,7 +130,7 @@ def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
     return tuple(
         site
         for site in checkpoint.sites
-        if site.role in recipe.sites
+        if site.role in asked
         and (recipe.layers is None or site.layer is None or site.layer in recipe.layers)
     )
 

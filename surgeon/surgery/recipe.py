@@ -27,7 +27,7 @@ class Recipe:
     Exactly one of ``dims``, ``remove_outliers`` and ``random`` chooses the dimensions: the named
     ones, the N strongest that meet the criterion of ``method``, or N drawn with ``seed``.
     ``relax`` takes the N strongest even if they do not meet the criterion. ``layers`` limits
-    the edit to those layers (None: all).
+    the edit to those layers (None: all); ``sites`` says which norms, "all" those that there are.
 
     Raises:
         SelectionError: the fields contradict each other.
@@ -47,7 +47,7 @@ class Recipe:
     factor: float | None = None
     params: tuple[Param, ...] = PARAMS
     layers: tuple[int, ...] | None = None
-    sites: tuple[Role, ...] = ("output",)
+    sites: tuple[Role | Literal["all"], ...] = ("output",)
     description: str = ""
 
     def __post_init__(self) -> None:

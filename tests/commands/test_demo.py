@@ -1,0 +1,36 @@
+import json
+
+import surgeon.commands.demo as demo_module
+from surgeon.cli import run
+
+
+def test_the_demo_shows_a_real_effect_and_none(tmp_path, capsys):
+    assert run(["demo", "-o", str(tmp_path / "demo")]) == 0
+    verdicts = {
+        name: json.loads((tmp_path / "demo" / name / "surgeon" / "eval.json").read_text())
+        for name in ("measured", "criterion")
+    }
+    assert verdicts["measured"]["verdict"] == "degraded"
+    assert verdicts["criterion"]["verdict"] == "intact"
+    printed = capsys.readouterr().out
+    assert printed.index("surgeon scan") < printed.index("degraded: ") < printed.index("intact: ")
+    assert "Next" in printed
+
+
+def test_the_demo_refuses_a_directory_with_something_in_it(tmp_path, capsys):
+    (tmp_path / "mine").write_text("")
+    assert run(["demo", "-o", str(tmp_path)]) == 2
+    assert "already exists" in capsys.readouterr().err
+
+
+def test_the_demo_says_which_extra_it_needs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo_module, "_PACKAGE", "not_installed_here")
+    assert run(["demo", "-o", str(tmp_path / "demo")]) == 2
+    assert "pip install 'norm-surgeon[demo]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_name_the_demo_takes_a_new_directory_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "surgeon-demo").mkdir()
+    assert demo_module._new_folder(None).name == "surgeon-demo-1"

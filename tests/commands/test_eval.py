@@ -1,0 +1,80 @@
+import json
+
+import pytest
+
+from surgeon.cli import run
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "data.txt"
+    path.write_text("\n".join(f"Sentence number {i} is about the weather." for i in range(8)))
+    return str(path)
+
+
+def test_eval_prints_what_it_writes(minilm_patched, data, capsys):
+    assert run(["eval", str(minilm_patched), "--data", data, "--controls", "5", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((minilm_patched / "surgeon" / "eval.json").read_text())
+    assert printed["verdict"] == "degraded"
+    assert printed["dataset"]["name"] == "data.txt"
+    assert printed["dataset"]["examples"] == 8
+    assert len(printed["controls"]) == 5
+
+
+def test_eval_s_table_and_verdict_can_be_read_at_a_glance(minilm_patched, data, capsys):
+    assert run(["eval", str(minilm_patched), "--data", data, "--controls", "5"]) == 0
+    text = capsys.readouterr().out
+    for word in ("baseline", "patched", "worst of 5 controls", "degraded: ", "95% interval"):
+        assert word in text
+
+
+@pytest.mark.parametrize(("expect", "code"), [("degraded", 0), ("intact", 1)])
+def test_expect_turns_the_verdict_into_the_exit_code(minilm_patched, data, capsys, expect, code):
+    arguments = ["eval", str(minilm_patched), "--data", data, "--controls", "5"]
+    assert run([*arguments, "--expect", expect]) == code
+    assert ("the verdict is degraded" in capsys.readouterr().err) == (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--provider", "cuda"], "use --provider cpu"),
+        (["--provider", "tpu"], "--provider"),
+        (["--data", "nowhere.txt"], "no such file"),
+        (["--controls", "0"], "--controls 0"),
+        (["--expect", "fine"], "--expect"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(minilm_patched, capsys, options, complaint):
+    assert run(["eval", str(minilm_patched), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert complaint in captured.err
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00"])
+def test_data_without_text_is_refused(minilm_patched, tmp_path, capsys, content):
+    (tmp_path / "d.txt").write_bytes(content)
+    assert run(["eval", str(minilm_patched), "--data", str(tmp_path / "d.txt")]) == 2
+    assert "d.txt" in capsys.readouterr().err
+
+
+def test_a_model_that_is_no_artifact_is_refused(minilm, capsys):
+    assert run(["eval", str(minilm)]) == 2
+    assert "is no artifact; make one with surgeon patch" in capsys.readouterr().err
+
+
+def test_an_artifact_without_onnx_is_refused(tiny, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert run(["patch", str(tiny("bert")), "--dims", "3", "--no-onnx", "-o", out]) == 0
+    assert run(["eval", out]) == 2
+    assert "--no-onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"schema": 99}', '{"schema": 1}'])
+def test_a_damaged_record_is_refused(tmp_path, capsys, record):
+    (tmp_path / "surgeon").mkdir()
+    (tmp_path / "surgeon" / "record.json").write_text(record)
+    assert run(["eval", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

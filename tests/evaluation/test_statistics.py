@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from surgeon.evaluation.statistics import chance_of_rank, control_range, paired_interval
+from surgeon.evaluation.tasks import Scores
+from surgeon.evaluation.verdict import judge
+
+
+def _scores(total, weight=None):
+    total = np.asarray(total, dtype=np.float64)
+    return Scores(total, np.ones_like(total) if weight is None else np.asarray(weight, float))
+
+
+def test_the_interval_covers_the_true_difference_95_times_in_100():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        base = rng.normal(3, 1, size=80)
+        interval = paired_interval(
+            _scores(base + rng.normal(0.2, 0.5, size=80)), _scores(base), trial
+        )
+        hits += interval[0] <= 0.2 <= interval[1]
+    assert 180 <= hits <= 199
+
+
+def test_pairing_removes_what_both_variants_share():
+    base = np.random.default_rng(0).normal(0, 100, size=50)
+    low, high = paired_interval(_scores(base + 1), _scores(base), 0)
+    assert (low, high) == pytest.approx((1, 1))
+
+
+def test_examples_weigh_by_their_scored_tokens():
+    weight = np.array([1, 1, 98])
+    low, high = paired_interval(_scores([0, 0, 98], weight), _scores([0, 0, 0], weight), 0)
+    assert _scores([0, 0, 98], weight).value == 0.98
+    assert low < 0.98 < high <= 1.0
+
+
+def test_the_interval_depends_on_the_seed_alone():
+    one, two = (_scores(np.random.default_rng(s).normal(size=30)) for s in (1, 2))
+    assert paired_interval(one, two, 3) == paired_interval(one, two, 3)
+
+
+def test_no_difference_at_all_is_an_interval_of_zero():
+    scores = _scores(np.arange(5.0))
+    assert paired_interval(scores, scores, 0) == (0.0, 0.0)
+
+
+def test_the_control_range_spans_all_controls_and_zero():
+    low, high = control_range([0.2, 0.3, 0.25])
+    assert low == 0.0
+    assert high >= 0.3
+
+
+def test_one_control_that_hits_an_outlier_does_not_widen_the_lower_side():
+    usual = [0.004, 0.005, 0.006, 0.005, 0.004, 0.006, 0.005, 0.004, 0.006]
+    low, high = control_range([*usual, 0.34])
+    assert high == 0.34
+    assert low == 0.0
+
+
+def test_a_random_removal_seldom_lies_beyond_the_range_of_ten_others():
+    """The documented rate for normal damages, one in 37; the extremes alone give one in 11."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(5, 1, size=(20_000, 11))
+    beyond = np.mean([row[10] > control_range(row[:10])[1] for row in draws])
+    assert 1 / 45 < beyond < 1 / 31
+    assert np.mean(draws[:, 10] > draws[:, :10].max(1)) > 1 / 12
+
+
+@pytest.mark.parametrize(
+    ("damage", "interval", "controls", "verdict"),
+    [
+        (1.0, (0.8, 1.2), (-0.1, 0.2), "degraded"),
+        (0.3, (0.1, 0.5), (-0.1, 0.2), "inconclusive"),  # worse, but maybe as random removals are
+        (0.1, (0.05, 0.15), (-0.1, 0.2), "intact"),  # real, and what random removals do
+        (0.0, (0.0, 0.0), (0.0, 0.0), "intact"),  # nothing happened
+        (0.21, (-0.01, 0.4), (-0.1, 0.2), "intact"),  # none found, measured finely enough
+        (0.9, (-0.5, 2.0), (-0.1, 0.2), "inconclusive"),  # measured too coarsely
+        (-1.0, (-1.2, -0.8), (-0.1, 0.2), "inconclusive"),  # better, which is neither
+        (-0.05, (-0.06, -0.04), (-0.1, 0.2), "intact"),
+    ],
+)
+def test_the_verdict_rule(damage, interval, controls, verdict):
+    assert judge(damage, interval, controls) == verdict
+
+
+def test_the_chance_of_a_rank_is_never_zero():
+    assert chance_of_rank(1.0, [0.1] * 9) == 0.1
+    assert chance_of_rank(0.0, [0.1] * 9) == 1.0

@@ -1,0 +1,372 @@
+import filecmp
+import importlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import TINY_FAMILIES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from surgeon import Recipe, make_plan, open_checkpoint, operate, read_record, restore
+from surgeon.errors import CheckpointError, OutputError
+from surgeon.surgery.byte_patch import hash_file
+from surgeon.surgery.record import read_excised
+
+# By import_module, because the package's attribute of that name is the function.
+operate_module = importlib.import_module("surgeon.surgery.operate")
+
+
+def _patch(model, output, *, onnx=False, force=False, **fields):
+    plan = make_plan(open_checkpoint(model), Recipe(**fields))
+    return operate(plan, output, onnx=onnx, force=force)
+
+
+def _files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in _walk(folder)}
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _walk(folder):
+    return sorted(p for p in Path(folder).rglob("*") if p.is_file())
+
+
+def _planned_offsets(model, plan):
+    """The byte offsets of every planned scalar, from the file's own header."""
+    tensors = open_checkpoint(model).tensors
+    offsets = set()
+    for edit in plan.edits:
+        info = tensors[edit.tensor]
+        size = edit.old.dtype.itemsize
+        flat = np.arange(info.size).reshape(info.shape).take(edit.dims, axis=edit.axis).ravel()
+        offsets |= {info.start + int(i) * size + b for i in flat for b in range(size)}
+    return offsets
+
+
+def test_only_the_planned_bytes_of_minilm_change(minilm, minilm_patched):
+    before = np.fromfile(minilm / "model.safetensors", dtype=np.uint8)
+    after = np.fromfile(minilm_patched / "model.safetensors", dtype=np.uint8)
+    plan = make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157)))
+    assert before.size == after.size
+    differing = set(np.flatnonzero(before != after).tolist())
+    planned = _planned_offsets(minilm, plan)
+    assert len(planned) == 24 * 4
+    assert differing <= planned
+    assert not after[sorted(planned)].any()
+
+
+def test_every_other_file_of_minilm_is_as_it_was(minilm, minilm_patched):
+    for name, content in _files(minilm).items():
+        kept = "surgeon/source/README.md" if name == "README.md" else name
+        if name != "model.safetensors":
+            assert (minilm_patched / kept).read_bytes() == content
+    added = _files(minilm_patched).keys() - _files(minilm).keys()
+    assert added == {
+        "onnx/model.onnx",
+        "surgeon/record.json",
+        "surgeon/excised.safetensors",
+        "surgeon/source/README.md",
+    }
+
+
+def test_transformers_and_sentence_transformers_load_what_an_edit_in_memory_gives(
+    minilm, minilm_patched
+):
+    from sentence_transformers import SentenceTransformer
+
+    sentences = ["A river runs through the town.", "Nobody expected rain.", "Why?"]
+    tokens = transformers.AutoTokenizer.from_pretrained(minilm)(
+        sentences, padding=True, return_tensors="pt"
+    )
+    in_memory = transformers.AutoModel.from_pretrained(minilm).eval()
+    wrapped = SentenceTransformer(str(minilm), device="cpu")
+    for model in (in_memory, wrapped[0].auto_model):
+        with torch.no_grad():
+            for layer in model.encoder.layer:
+                layer.output.LayerNorm.weight[[99, 157]] = 0
+                layer.output.LayerNorm.bias[[99, 157]] = 0
+    loaded = transformers.AutoModel.from_pretrained(minilm_patched).eval()
+    with torch.no_grad():
+        expected, got = in_memory(**tokens), loaded(**tokens)
+    torch.testing.assert_close(got.last_hidden_state, expected.last_hidden_state, rtol=0, atol=0)
+    assert (got.last_hidden_state[..., [99, 157]] == 0).all()
+    patched = SentenceTransformer(str(minilm_patched), device="cpu")
+    np.testing.assert_array_equal(patched.encode(sentences), wrapped.encode(sentences))
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_in_every_family_transformers_sees_exactly_the_planned_entries_changed(
+    tiny, tmp_path, family
+):
+    record = _patch(tiny(family), tmp_path / "out", dims=(3, 9))
+    model_class, _ = TINY_FAMILIES[family]
+    before = model_class.from_pretrained(tiny(family)).state_dict()
+    after = model_class.from_pretrained(tmp_path / "out").state_dict()
+    planned = {edit.tensor: edit for edit in record.edits}
+    for name, old in before.items():
+        expected = old.clone()
+        if name in planned:
+            expected.index_fill_(planned[name].axis, torch.tensor([3, 9]), 0)
+        assert torch.equal(after[name], expected), name
+    assert planned.keys() <= before.keys()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "distilbert", "electra"])
+def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(tiny, tmp_path, family):
+    _patch(tiny(family), tmp_path / "out", dims=(3, 9))
+    model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        states = model(torch.tensor([[5, 6, 7, 8]]), output_hidden_states=True).hidden_states
+    assert len(states) == 4
+    for state in states[1:]:
+        assert (state[..., [3, 9]] == 0).all()
+        assert (state[..., [4]] != 0).any()
+
+
+def test_each_gpt2_mlp_adds_zero_at_the_dims(tiny, tmp_path):
+    _patch(tiny("gpt2"), tmp_path / "out", dims=(3, 9))
+    model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    written = []
+    for block in model.h:
+        block.mlp.register_forward_hook(lambda _m, _i, output: written.append(output))
+    with torch.no_grad():
+        model(torch.tensor([[5, 6, 7, 8]]))
+    assert len(written) == 3
+    for output in written:
+        assert (output[..., [3, 9]] == 0).all()
+        assert (output[..., [4]] != 0).any()
+
+
+def test_the_same_patch_twice_gives_the_same_bytes(tiny, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for output in (first, second):
+        _patch(tiny("bert"), output, dims=(3,), onnx=True)
+    one, two = _files(first), _files(second)
+    records = [json.loads(files.pop("surgeon/record.json")) for files in (one, two)]
+    assert one == two
+    assert "onnx/model.onnx" in one
+    for record in records:
+        assert record.pop("created")
+    assert records[0] == records[1]
+
+
+def test_the_record_tells_every_file_s_hash_and_every_value(minilm, minilm_patched):
+    record = read_record(minilm_patched)
+    files = _files(minilm_patched)
+    assert record.files.keys() == files.keys() - {"surgeon/record.json"}
+    for name, change in record.files.items():
+        assert change.after.blake3 == hash_file(minilm_patched / name)
+        assert change.after.size == len(files[name])
+        if change.source:
+            assert change.before.blake3 == hash_file(minilm / change.source)
+    tensors = load_file(minilm / "model.safetensors")
+    excised = read_excised(minilm_patched)
+    for edit in record.edits:
+        assert edit.old == tuple(float(v) for v in tensors[edit.tensor][[99, 157]])
+        assert edit.new == (0.0, 0.0)
+        np.testing.assert_array_equal(excised[edit.tensor], tensors[edit.tensor][[99, 157]])
+    assert (record.parameters_changed, record.parameters_total) == (24, 22_713_216)
+
+
+def test_the_card_names_the_base_the_recipe_the_edits_and_the_undo(minilm_patched):
+    card = (minilm_patched / "README.md").read_text()
+    header = card.split("---\n")[1]
+    assert "base_model: model\n" in header  # the directory's name inside the package
+    assert "license: apache-2.0\n" in header
+    assert "| `encoder.layer.5.output.LayerNorm.bias` | 99, 157 |" in card
+    assert "surgeon restore" in card
+    assert "mode: zero" in card
+
+
+@pytest.mark.parametrize("name", ["minilm", "antiberty", "iglm_s"])
+def test_restore_gives_back_the_source(request, tmp_path, name):
+    source = request.getfixturevalue(name)
+    restore(request.getfixturevalue(f"{name}_patched"), tmp_path / "back")
+    comparison = filecmp.dircmp(source, tmp_path / "back")
+    assert comparison.diff_files == []
+    if name == "minilm":
+        assert _files(source) == _files(tmp_path / "back")
+    else:  # a pickle: its tensors, as safetensors
+        state = torch.load(source / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        back = load_file(tmp_path / "back" / "model.safetensors")
+        assert back.keys() == state.keys()
+        for key, value in back.items():
+            np.testing.assert_array_equal(value, state[key].numpy())
+
+
+def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path):
+    _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    with (tmp_path / "out" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x77")
+    with pytest.raises(CheckpointError, match="changed after the patch"):
+        restore(tmp_path / "out", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ""])
+def test_restore_refuses_a_record_whose_paths_leave_the_folder(tiny, tmp_path, path):
+    _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    record_path = tmp_path / "out" / "surgeon" / "record.json"
+    record = json.loads(record_path.read_text())
+    record["files"]["config.json"]["source"] = path
+    record_path.write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="leaves the folder"):
+        restore(tmp_path / "out", tmp_path / "back")
+    assert _names(tmp_path) == ["out"]
+
+
+_DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+]
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_patch_then_restore_is_the_identity_on_bytes(tmp_path_factory, data):
+    """Over dtypes, sizes, dims, modes and site kinds; and only planned bytes ever change."""
+    folder = tmp_path_factory.mktemp("property")
+    model = folder / "model"
+    model.mkdir()
+    hidden = data.draw(st.integers(2, 9), "hidden")
+    layers = data.draw(st.integers(1, 3), "layers")
+    dense = data.draw(st.booleans(), "dense")
+    dtype = data.draw(st.sampled_from(_DTYPES), "dtype")
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 9), "values"))
+    tensors = {"unrelated": torch.arange(5), "odd": torch.zeros(3, dtype=torch.uint8)}
+    for layer in range(layers):
+        module = f"h.{layer}.mlp.c_proj" if dense else f"encoder.layer.{layer}.output.LayerNorm"
+        shape = (4, hidden) if dense else (hidden,)
+        tensors[f"{module}.weight"] = torch.randn(shape, generator=generator).to(dtype)
+        tensors[f"{module}.bias"] = torch.randn(hidden, generator=generator).to(dtype)
+    save_file(tensors, model / "model.safetensors")
+    (model / "config.json").write_text(json.dumps({"model_type": "gpt2" if dense else "bert"}))
+    dims = data.draw(
+        st.lists(st.integers(0, hidden - 1), min_size=1, max_size=hidden, unique=True), "dims"
+    )
+    mode = data.draw(st.sampled_from(["zero", "mean", "scale"]), "mode")
+    recipe = Recipe(dims=tuple(dims), mode=mode, factor=0.3 if mode == "scale" else None)
+    plan = make_plan(open_checkpoint(model), recipe)
+    operate(plan, folder / "out", onnx=False)
+    before = np.frombuffer((model / "model.safetensors").read_bytes(), np.uint8)
+    after = np.frombuffer((folder / "out" / "model.safetensors").read_bytes(), np.uint8)
+    assert set(np.flatnonzero(before != after).tolist()) <= _planned_offsets(model, plan)
+    written = open_checkpoint(folder / "out")
+    for edit in plan.edits:
+        found = written.read(edit.tensor).take(edit.dims, axis=edit.axis)
+        assert found.tobytes() == np.ascontiguousarray(edit.new).tobytes()
+    restore(folder / "out", folder / "back")
+    assert _files(folder / "back") == _files(model)
+    shutil.rmtree(folder)
+
+
+def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(tiny("bert"), source)
+    twins = ["pytorch_model.bin", "tf_model.h5", "model.gguf", "model.fp16.safetensors"]
+    for name in [*twins, "onnx/model.onnx", "openvino/openvino_model.xml", ".git/HEAD"]:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"old")
+    (source / "1_Dense").mkdir()
+    (source / "1_Dense" / "model.safetensors").write_bytes(b"another module")
+    record = _patch(source, tmp_path / "out", dims=(3,))
+    assert set(record.left_out) == {*twins, "onnx/", "openvino/", ".git/"}
+    assert not [name for name in _files(tmp_path / "out") if b"old" in name.encode()]
+    assert (tmp_path / "out" / "1_Dense" / "model.safetensors").read_bytes() == b"another module"
+    assert "tf_model.h5" not in _files(tmp_path / "out")
+
+
+def test_links_become_files_of_their_own_and_the_linked_file_is_untouched(tiny, tmp_path):
+    """A Hugging Face cache links to blobs that other snapshots share."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    shutil.copytree(tiny("bert"), blobs)
+    snapshot.mkdir()
+    for path in _walk(blobs):
+        (snapshot / path.name).symlink_to(path)
+    before = _files(blobs)
+    _patch(snapshot, tmp_path / "out", dims=(3,))
+    assert _files(blobs) == before
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_symlink()]
+
+
+def test_patching_an_artifact_keeps_the_first_record_and_undoes_to_it(tiny, tmp_path):
+    _patch(tiny("bert"), tmp_path / "one", dims=(3,))
+    _patch(tmp_path / "one", tmp_path / "two", dims=(4,))
+    restore(tmp_path / "two", tmp_path / "back")
+    assert _files(tmp_path / "back") == _files(tmp_path / "one")
+
+
+def test_an_existing_output_is_refused_and_untouched(tiny, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="already exists"):
+        _patch(tiny("bert"), output, dims=(3,))
+    assert _files(tmp_path) == {"out/mine.txt": b"mine"}
+
+
+def test_force_replaces_an_artifact_and_keeps_anything_else_aside(tiny, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "mine.txt").write_text("mine")
+    _patch(tiny("bert"), output, dims=(3,), force=True)
+    assert read_record(output).dims == (3,)
+    assert (tmp_path / "out.replaced" / "mine.txt").read_text() == "mine"
+    _patch(tiny("bert"), output, dims=(4,), force=True)
+    assert read_record(output).dims == (4,)
+    assert _names(tmp_path) == ["out", "out.replaced"]
+
+
+@pytest.mark.parametrize("where", ["", "inside", "inside/deeper", ".."])
+def test_the_source_a_folder_in_it_and_one_around_it_are_no_output(tiny, tmp_path, where):
+    source = tmp_path / "around" / "source"
+    shutil.copytree(tiny("bert"), source)
+    before = _files(tmp_path)
+    with pytest.raises(OutputError, match="name a directory elsewhere"):
+        _patch(source, source / where, dims=(3,), force=True)
+    assert _files(tmp_path) == before
+
+
+def test_a_failure_at_the_last_step_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
+    def fail(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(operate_module, "write_card", fail)
+    with pytest.raises(OSError, match="No space left"):
+        _patch(tiny("bert"), tmp_path / "new" / "parents" / "out", dims=(3,))
+    assert _names(tmp_path) == []
+
+
+def test_a_source_that_changes_while_it_is_read_is_noticed(tiny, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    shutil.copytree(tiny("bert"), source)
+    plan = make_plan(open_checkpoint(source), Recipe(dims=(3,)))
+    content = bytearray((source / "model.safetensors").read_bytes())
+    name = "bert.embeddings.word_embeddings.weight"
+    copy = operate_module.copy_file
+
+    def copy_then_change(origin, target):
+        copy(origin, target)
+        if origin.name == "model.safetensors":
+            content[plan.checkpoint.tensors[name].start] ^= 1
+            origin.write_bytes(content)
+
+    monkeypatch.setattr(operate_module, "copy_file", copy_then_change)
+    with pytest.raises(CheckpointError, match="more than the planned scalars"):
+        operate(plan, tmp_path / "out", onnx=False)
+    assert _names(tmp_path) == ["source"]

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+from surgeon import Recipe, load_recipe
+from surgeon.errors import SelectionError
+from surgeon.surgery.recipe import (
+    PARAMS,
+    parse_names,
+    parse_numbers,
+    recipe_from_json,
+    shipped_recipes,
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({}, "exactly one way"),
+        ({"dims": (1,), "random": 2}, "exactly one way"),
+        ({"dims": ()}, "--dims"),
+        ({"dims": (3, 3)}, "each dimension once"),
+        ({"remove_outliers": 0}, "--remove-outliers 0"),
+        ({"random": -1}, "--random -1"),
+        ({"random": 1, "seed": -1}, "--seed"),
+        ({"dims": (1,), "mode": "scale"}, "--factor"),
+        ({"dims": (1,), "factor": 2.0}, "--factor"),
+        ({"dims": (1,), "params": ()}, "--params"),
+        ({"dims": (1,), "layers": ()}, "--layers"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(fields, complaint):
+    with pytest.raises(SelectionError, match=complaint):
+        Recipe(**fields)
+
+
+def test_a_recipe_survives_json():
+    recipe = Recipe(dims=(5, 3), mode="scale", factor=0.5, layers=(0, 2), params=("bias",))
+    assert recipe_from_json(json.loads(json.dumps(recipe.to_json())), "test") == recipe
+
+
+@pytest.mark.parametrize(
+    "fields", [{"dims": "x"}, {"dims": [1], "colour": 1}, {"dims": [1], "mode": "cut"}, [1], None]
+)
+def test_fields_of_another_kind_are_refused_by_name(fields):
+    with pytest.raises(SelectionError, match=r"^file\.yaml: "):
+        recipe_from_json(fields, "file.yaml")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_recipe_that_ships_is_valid_and_says_what_it_is_for(name):
+    assert load_recipe(name).description
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "", "dims: [0.5]", "!!python/object:os.x {}"])
+def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(SelectionError, match=r"r\.yaml") as caught:
+        load_recipe(str(tmp_path / "r.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_is_answered_with_those_that_ship():
+    with pytest.raises(SelectionError, match="bert-base-uncased"):
+        load_recipe("no-such-recipe")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("308,381", (308, 381)), ("0-2, 11", (0, 1, 2, 11)), ("5-5", (5,))]
+)
+def test_lists_of_numbers_and_ranges_are_parsed(text, numbers):
+    assert parse_numbers("--dims", text) == numbers
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "1,,2", "-1", "5-3", "1-2-3", "1.5", "0-99999999999", "0-999999999", "²"]
+)
+def test_anything_else_is_refused(text):
+    with pytest.raises(SelectionError, match="--dims"):
+        parse_numbers("--dims", text)
+
+
+def test_names_are_taken_in_canonical_order_and_unknown_ones_refused():
+    assert parse_names("--params", "bias, gain", PARAMS) == ("gain", "bias")
+    with pytest.raises(SelectionError, match="--params 'beta'"):
+        parse_names("--params", "gain,beta", PARAMS)

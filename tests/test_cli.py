@@ -1,0 +1,103 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+import surgeon
+from surgeon.cli import run
+
+_HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "scipy", "onnx_ir")
+
+
+def _imported(arguments):
+    """Run the command line in a fresh interpreter; return which heavy modules it imported."""
+    code = (
+        "import sys\nfrom surgeon.cli import run\n"
+        f"code = run({arguments!r})\n"
+        f"print('heavy:', *[m for m in {_HEAVY!r} if m in sys.modules])\nsys.exit(code)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].removeprefix("heavy:").split()
+
+
+def test_help_scan_and_patch_without_onnx_import_no_framework(minilm, tmp_path):
+    assert _imported(["--help"]) == []
+    assert _imported(["patch", "--help"]) == []
+    assert _imported(["scan", str(minilm)]) == []
+    out = str(tmp_path / "out")
+    assert _imported(["patch", str(minilm), "--dims", "99", "--no-onnx", "-o", out]) == []
+    assert _imported(["restore", out, "-o", str(tmp_path / "back")]) == []
+
+
+def test_eval_imports_neither_torch_nor_transformers(minilm_patched, tmp_path):
+    data = tmp_path / "d.txt"
+    data.write_text("One line.\nAnother line.\n")
+    imported = _imported(["eval", str(minilm_patched), "--data", str(data), "--controls", "1"])
+    assert set(imported) == {"onnx", "onnxruntime", "scipy"}
+
+
+def test_the_version_is_the_package_s(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"surgeon {surgeon.__version__}\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "surgeon", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"surgeon {surgeon.__version__}\n"
+
+
+def test_help_lists_every_command_with_a_line_of_its_own(capsys):
+    assert run([]) == 0
+    bare = capsys.readouterr().out
+    assert run(["--help"]) == 0
+    assert capsys.readouterr().out.rstrip() == bare.rstrip()
+    for command in ("scan", "patch", "eval", "restore", "demo"):
+        (line,) = [line for line in bare.splitlines() if line.startswith(f"  {command} ")]
+        assert "..." not in line
+
+
+def test_the_shell_can_complete_commands_and_options():
+    def complete(words, index):
+        environment = {
+            **os.environ,
+            "_SURGEON_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(index),
+        }
+        command = [sys.executable, "-m", "surgeon"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        return done.stdout
+
+    assert complete("surgeon s", 1).split() == ["scan"]
+    assert "--remove-outliers" in complete("surgeon patch --rem", 2)
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["scan"], ["scan", "--nonsense"]])
+def test_a_wrong_command_is_one_line_and_exit_code_2(arguments, capsys):
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("surgeon: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_debug_shows_where_an_error_came_from(monkeypatch):
+    monkeypatch.setenv("SURGEON_DEBUG", "1")
+    with pytest.raises(surgeon.SurgeonError):
+        run(["scan", "/nowhere"])
+
+
+def test_every_name_of_the_api_is_there_and_documented():
+    assert len(surgeon.__all__) > 10
+    for name in surgeon.__all__:
+        assert getattr(surgeon, name).__doc__ or name == "__version__"
+    with pytest.raises(AttributeError, match="nonsense"):
+        surgeon.nonsense  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = "import sys, surgeon; print([m for m in sys.modules if m.startswith('surgeon.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
