@@ -109,7 +109,11 @@ def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
     if ranking.outliers:
         console.print(f"Outliers: {_numbers(ranking.outliers, limit=None)}", soft_wrap=True)
     else:
-        console.print("No dimension meets the criterion.", soft_wrap=True)
+        console.print(
+            "No dimension meets the criterion. Weights alone are weak evidence: patch some, and "
+            "surgeon eval tells what they do.",
+            soft_wrap=True,
+        )
 
 
 def show_plan(plan: Plan, *, json: bool) -> None:
@@ -189,16 +193,16 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         print_json(evaluation.to_json())
         return
     console = _out()
-    data, unit = evaluation.dataset, evaluation.unit
+    data = evaluation.dataset
     table = Table(
         title=f"{evaluation.model}: {evaluation.title}",
-        caption=f"{data.examples} texts, {data.tokens} tokens of {data.name}; "
-        f"{', '.join(evaluation.providers)}",
+        caption=f"{evaluation.metric}: {evaluation.unit}; {data.examples} texts, {data.tokens} "
+        f"tokens of {data.name}; {', '.join(evaluation.providers)}",
     )
     table.add_column("variant")
     table.add_column("dims")
     names = [name for name in evaluation.baseline.others if name != evaluation.metric]
-    table.add_column(f"{evaluation.metric} ({unit})", justify="right")
+    table.add_column(evaluation.metric, justify="right")
     table.add_column("change", justify="right")
     for name in names:
         table.add_column(name, justify="right")
@@ -226,7 +230,7 @@ def _explain(evaluation: Evaluation) -> str:
         f"the {evaluation.metric} changes by {evaluation.delta:+.4g} "
         f"(95% interval {low:+.4g} to {high:+.4g})"
     )
-    span = f"{random_low:+.4g} to {random_high:+.4g}"
+    span = f"{random_low:.4g} to {random_high:.4g}"
     return {
         "degraded": f"{change}, all of it beyond the {span} of random removals.",
         "intact": f"{change}; random removals do {span}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,7 +111,9 @@ def open_checkpoint(model: str | Path, *, name: str | None = None) -> Checkpoint
         raise CheckpointError(
             f"{model}: no such file or directory; download the model first and give its directory"
         )
-    return Checkpoint(name or path.resolve().name, path, _read_config(path), weights)
+    # Of the path as given: a link has the better name than what it leads to.
+    shown = name or Path(os.path.abspath(path)).name  # noqa: PTH100  (resolve follows links)
+    return Checkpoint(shown, path, _read_config(path), weights)
 
 
 def _weights_in(directory: Path) -> SafetensorsFile | PickleFile:
