@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -35,7 +36,8 @@ def test_help_scan_and_patch_without_onnx_import_no_framework(minilm, tmp_path):
 def test_eval_imports_neither_torch_nor_transformers(minilm_patched, tmp_path):
     data = tmp_path / "d.txt"
     data.write_text("One line.\nAnother line.\n")
-    imported = _imported(["eval", str(minilm_patched), "--data", str(data), "--controls", "1"])
+    artifact = shutil.copytree(minilm_patched, tmp_path / "artifact")
+    imported = _imported(["eval", str(artifact), "--data", str(data), "--controls", "1"])
     assert set(imported) == {"onnx", "onnxruntime", "scipy"}
 
 

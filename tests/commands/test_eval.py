@@ -1,8 +1,15 @@
 import json
+import shutil
 
 import pytest
 
 from surgeon.cli import run
+
+
+@pytest.fixture
+def artifact(minilm_patched, tmp_path):
+    """A copy, because eval writes into it."""
+    return shutil.copytree(minilm_patched, tmp_path / "artifact")
 
 
 @pytest.fixture
@@ -12,26 +19,26 @@ def data(tmp_path):
     return str(path)
 
 
-def test_eval_prints_what_it_writes(minilm_patched, data, capsys):
-    assert run(["eval", str(minilm_patched), "--data", data, "--controls", "5", "--json"]) == 0
+def test_eval_prints_what_it_writes(artifact, data, capsys):
+    assert run(["eval", str(artifact), "--data", data, "--controls", "5", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((minilm_patched / "surgeon" / "eval.json").read_text())
+    assert printed == json.loads((artifact / "surgeon" / "eval.json").read_text())
     assert printed["verdict"] == "degraded"
     assert printed["dataset"]["name"] == "data.txt"
     assert printed["dataset"]["examples"] == 8
     assert len(printed["controls"]) == 5
 
 
-def test_eval_s_table_and_verdict_can_be_read_at_a_glance(minilm_patched, data, capsys):
-    assert run(["eval", str(minilm_patched), "--data", data, "--controls", "5"]) == 0
+def test_eval_s_table_and_verdict_can_be_read_at_a_glance(artifact, data, capsys):
+    assert run(["eval", str(artifact), "--data", data, "--controls", "5"]) == 0
     text = capsys.readouterr().out
     for word in ("baseline", "patched", "worst of 5 controls", "degraded: ", "95% interval"):
         assert word in text
 
 
 @pytest.mark.parametrize(("expect", "code"), [("degraded", 0), ("intact", 1)])
-def test_expect_turns_the_verdict_into_the_exit_code(minilm_patched, data, capsys, expect, code):
-    arguments = ["eval", str(minilm_patched), "--data", data, "--controls", "5"]
+def test_expect_turns_the_verdict_into_the_exit_code(artifact, data, capsys, expect, code):
+    arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]
     assert run([*arguments, "--expect", expect]) == code
     assert ("the verdict is degraded" in capsys.readouterr().err) == (code == 1)
 
@@ -46,17 +53,17 @@ def test_expect_turns_the_verdict_into_the_exit_code(minilm_patched, data, capsy
         (["--expect", "fine"], "--expect"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_exit_code_2(minilm_patched, capsys, options, complaint):
-    assert run(["eval", str(minilm_patched), *options]) == 2
+def test_a_wrong_call_is_one_line_and_exit_code_2(artifact, capsys, options, complaint):
+    assert run(["eval", str(artifact), *options]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert complaint in captured.err
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00"])
-def test_data_without_text_is_refused(minilm_patched, tmp_path, capsys, content):
+def test_data_without_text_is_refused(artifact, tmp_path, capsys, content):
     (tmp_path / "d.txt").write_bytes(content)
-    assert run(["eval", str(minilm_patched), "--data", str(tmp_path / "d.txt")]) == 2
+    assert run(["eval", str(artifact), "--data", str(tmp_path / "d.txt")]) == 2
     assert "d.txt" in capsys.readouterr().err
 
 
