@@ -40,31 +40,31 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "surgeon.checkpoint": ("Checkpoint", "open_checkpoint"),
-    "surgeon.errors": ("SurgeonError",),
-    "surgeon.evaluation": ("Evaluation", "evaluate", "save_evaluation"),
-    "surgeon.outliers": ("Ranking", "rank_by_layernorm"),
-    "surgeon.surgery": (
-        "Plan",
-        "Recipe",
-        "Record",
-        "load_recipe",
-        "make_plan",
-        "operate",
-        "read_record",
-        "restore",
-    ),
-    "surgeon.text": ("Texts", "built_in_sample", "read_texts"),
+    "Checkpoint": "surgeon.checkpoint",
+    "Evaluation": "surgeon.evaluation.result",
+    "Plan": "surgeon.surgery.plan",
+    "Ranking": "surgeon.outliers",
+    "Recipe": "surgeon.surgery.recipe",
+    "Record": "surgeon.surgery.record",
+    "SurgeonError": "surgeon.errors",
+    "Texts": "surgeon.text",
+    "built_in_sample": "surgeon.text",
+    "evaluate": "surgeon.evaluation.evaluate",
+    "load_recipe": "surgeon.surgery.recipe",
+    "make_plan": "surgeon.surgery.plan",
+    "open_checkpoint": "surgeon.checkpoint",
+    "operate": "surgeon.surgery.operate",
+    "rank_by_layernorm": "surgeon.outliers",
+    "read_record": "surgeon.surgery.record",
+    "read_texts": "surgeon.text",
+    "restore": "surgeon.surgery.restore",
+    "save_evaluation": "surgeon.evaluation.result",
 }
 
-__all__ = [  # noqa: PLE0604  (the names of the table above)
-    "__version__",
-    *(name for names in _HOMES.values() for name in names),
-]
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (the names of the table above)
 
 
 def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(home), name)
-    raise AttributeError(f"module 'surgeon' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'surgeon' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -19,9 +19,10 @@ from rich.table import Table
 from surgeon.progress import Progress
 
 if TYPE_CHECKING:
-    from surgeon.evaluation import Evaluation
+    from surgeon.evaluation.result import Evaluation
     from surgeon.outliers import Ranking
-    from surgeon.surgery import Plan, Record
+    from surgeon.surgery.plan import Plan
+    from surgeon.surgery.record import Record
 
 _LAYERS_SHOWN = 12
 

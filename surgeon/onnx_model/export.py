@@ -1,17 +1,13 @@
 """Model directory → ``onnx/model.onnx``, with every editable vector an initializer of its own.
 
-The only module that runs a model in PyTorch. The vectors are exported as graph inputs, which no
+The only module that loads a model in PyTorch. The vectors are exported as graph inputs, which no
 exporter pass can merge, fold or transpose, and become initializers afterwards: two of equal
 content stay two, and an edit to one reaches no other.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +21,15 @@ import transformers
 from surgeon.architectures import Family, canonical_name
 from surgeon.checkpoint import Checkpoint, open_checkpoint
 from surgeon.errors import ExportError
-from surgeon.onnx_model.facts import OnnxFacts, TaskName, TokenizerFacts
+from surgeon.onnx_model.facts import OnnxFacts, TaskName
+from surgeon.onnx_model.graph import name_values, strip_traces
 from surgeon.onnx_model.parity import Batch, check_parity, make_batch
+from surgeon.onnx_model.tokenizer import load_tokenizer, quiet, save_tokenizer
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.progress import Progress
 from surgeon.text import built_in_sample
 
 MODEL = "model.onnx"
-_TOKENIZER = "tokenizer.json"
 _INLINE_LIMIT = 1_500_000_000  # bytes; protobuf holds 2 GiB, beyond this weights go beside it
 _LENGTHS = (5, 9, 14, 24, 48)  # tokens of the sequences that parity is checked on
 _UNBOUNDED = 1_000_000  # transformers writes 1e30 where a tokenizer knows no limit
@@ -71,7 +68,7 @@ def export_model(source: Path, folder: Path, family: Family, progress: Progress)
     """
     progress("loading the model", 0, 0)
     loaded = _load(source, family)
-    tokenizer = _load_tokenizer(source)
+    tokenizer = load_tokenizer(source)
     folder.mkdir()
     path = folder / MODEL
     progress("exporting to ONNX", 0, 0)
@@ -90,7 +87,7 @@ def export_model(source: Path, folder: Path, family: Family, progress: Progress)
         opset=opset,
         max_length=max_length,
         vectors=tuple(sorted(loaded.parameters)),
-        tokenizer=_tokenizer_facts(source, folder, tokenizer, pad) if tokenizer else None,
+        tokenizer=save_tokenizer(source, folder, tokenizer, pad) if tokenizer else None,
         parity=parity,
     )
 
@@ -111,7 +108,7 @@ def _load(source: Path, family: Family) -> _Loaded:
     checkpoint = open_checkpoint(source)
     task = choose_task(checkpoint)
     try:
-        with _quiet():
+        with quiet():
             model, report = _AUTO_CLASSES[task].from_pretrained(
                 source,
                 local_files_only=True,
@@ -195,7 +192,7 @@ def _export(loaded: _Loaded, path: Path) -> int:
     vectors = {name: parameters[name].detach().clone() for name in loaded.parameters.values()}
     axes = {0: "batch", 1: "sequence"}
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 _Graph(loaded).eval(),
                 (),
@@ -211,44 +208,14 @@ def _export(loaded: _Loaded, path: Path) -> int:
         raise _export_error("torch cannot export the model", error) from error
     assert program is not None
     model = program.model
-    _name_values(model, loaded)
-    _strip_traces(model)
+    vectors_stored = {
+        name: loaded.checkpoint.read(name).astype(np.float32) for name in loaded.parameters
+    }
+    name_values(model, loaded.inputs, vectors_stored, loaded.output)
+    strip_traces(model)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     ir.save(model, path, external_data=f"{MODEL}.data" if size > _INLINE_LIMIT else None)
     return int(model.opset_imports[""])
-
-
-def _name_values(model: ir.Model, loaded: _Loaded) -> None:
-    """Name the inputs and the output, and turn the vectors' inputs into initializers."""
-    graph = model.graph
-    for value in list(graph.initializers.values()):
-        value.name = str(value.name).removeprefix("model.")  # of _Graph, not of the checkpoint
-    values = list(graph.inputs)
-    tokens, vectors = values[: len(loaded.inputs)], values[len(loaded.inputs) :]
-    for value, name in zip(tokens, loaded.inputs, strict=True):
-        value.name = name
-    for value, tensor in zip(vectors, loaded.parameters, strict=True):
-        graph.inputs.remove(value)
-        value.name = tensor
-        stored = loaded.checkpoint.read(tensor).astype(np.float32)
-        value.const_value = ir.tensor(stored, name=tensor)
-        graph.register_initializer(value)
-    graph.outputs[0].name = loaded.output
-
-
-def _strip_traces(model: ir.Model) -> None:
-    """Remove the exporter's stack traces: paths of this machine, and a fifth of a small file."""
-    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for graph in graphs:
-        graph.metadata_props.clear()
-        for node in graph.all_nodes():
-            node.metadata_props.clear()
-            node.doc_string = None
-            for value in node.outputs:
-                value.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-    model.metadata_props.clear()
 
 
 def _check_vectors(checkpoint: Checkpoint, path: Path, names: Collection[str]) -> None:
@@ -288,33 +255,6 @@ def _sequences(loaded: _Loaded, tokenizer: Any | None) -> list[list[int]]:
     return [drawn.integers(vocabulary, size=length).tolist() for length in _LENGTHS]
 
 
-def _load_tokenizer(source: Path) -> Any | None:
-    """Return the source's tokenizer; None where there is none that onnxruntime's side can use."""
-    try:
-        with _quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except Exception as error:  # noqa: BLE001  (whatever the files hold, there is none to use)
-        logging.getLogger(__name__).debug("no tokenizer in %s: %s", source, error)
-        return None
-    # Without any file of a vocabulary, transformers makes a tokenizer of special tokens alone.
-    empty = len(tokenizer) <= len(tokenizer.all_special_ids)
-    return None if empty or not tokenizer.is_fast else tokenizer
-
-
-def _tokenizer_facts(source: Path, folder: Path, tokenizer: Any, pad: int) -> TokenizerFacts:
-    file = _TOKENIZER
-    if not (source / _TOKENIZER).is_file():
-        file = f"{folder.name}/{_TOKENIZER}"
-        (folder / _TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-    return TokenizerFacts(
-        file=file,
-        mask_id=tokenizer.mask_token_id,
-        pad_id=pad,
-        unknown_id=tokenizer.unk_token_id,
-        special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
-    )
-
-
 def _max_length(config: Any, tokenizer: Any | None, family: Family) -> int:
     positions = getattr(config, "max_position_embeddings", None)
     limits = [positions - family.position_offset] if positions else []
@@ -330,26 +270,3 @@ def _export_error(what: str, error: Exception) -> ExportError:
     return ExportError(
         f"{what} ({type(cause).__name__}: {reason}); use --no-onnx for the safetensors half alone"
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the chatter of transformers and the exporter off the screen; errors still rise."""
-    verbosity = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.logging.enable_progress_bar()

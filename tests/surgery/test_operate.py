@@ -1,5 +1,4 @@
 import filecmp
-import importlib
 import json
 import os
 import shutil
@@ -15,13 +14,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
+import surgeon.surgery.operate as operate_module
 from surgeon import Recipe, make_plan, open_checkpoint, operate, read_record, restore
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.surgery.byte_patch import hash_file
 from surgeon.surgery.record import read_excised
-
-# By import_module, because the package's attribute of that name is the function.
-operate_module = importlib.import_module("surgeon.surgery.operate")
 
 
 def _patch(model, output, *, onnx=False, force=False, **fields):
