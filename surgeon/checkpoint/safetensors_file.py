@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,9 @@ import numpy.typing as npt
 
 from surgeon.checkpoint.dtypes import BITS, FLOATS, float_dtype
 from surgeon.errors import CheckpointError
+
+PREFIX = 8
+"""Bytes before the header, which hold its length."""
 
 _MAX_HEADER = 100_000_000  # bytes, the bound of the reference implementation
 _MAX_ELEMENTS = 2**63
@@ -63,6 +65,8 @@ class SafetensorsFile:
         with self.path.open("rb") as file:
             file.seek(info.start)
             raw = file.read(info.end - info.start)
+        if len(raw) != info.end - info.start:
+            raise CheckpointError(f"{self.path}: shorter than when it was opened; try again")
         return np.frombuffer(raw, dtype=float_dtype(info.dtype)).reshape(info.shape)
 
 
@@ -74,34 +78,57 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(8)
-        if len(prefix) < 8:
-            raise CheckpointError(f"{path}: {size} bytes is too short for a safetensors file")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > size - 8:
-            raise CheckpointError(
-                f"{path}: the header claims {length} bytes but the file has {size}; "
-                "it is truncated or no safetensors file: fetch it again"
-            )
-        if length > _MAX_HEADER:
-            raise CheckpointError(f"{path}: a header of {length} bytes is over {_MAX_HEADER}")
-        raw = file.read(length)
-    header = _parse_json(path, raw)
-    metadata = header.pop("__metadata__", {})
-    if not _is_text_map(metadata):
-        raise CheckpointError(f"{path}: __metadata__ in the header is not a map of strings")
-    tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
-    _check_layout(path, tensors.values(), 8 + length, size)
+        length = header_length(str(path), file.read(PREFIX), size)
+        tensors, metadata = parse_header(str(path), file.read(length), size)
     return SafetensorsFile(path, tensors, metadata)
 
 
-def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
+def header_length(label: str, prefix: bytes, size: int) -> int:
+    """Return the length of the header that a file of ``size`` bytes claims in its first bytes.
+
+    Raises:
+        CheckpointError: it is more than the file has or a header may have.
+    """
+    if len(prefix) < PREFIX:
+        raise CheckpointError(f"{label}: {size} bytes is too short for a safetensors file")
+    length = int.from_bytes(prefix[:PREFIX], "little")
+    if length > size - PREFIX:
+        raise CheckpointError(
+            f"{label}: the header claims {length} bytes but the file has {size}; "
+            "it is truncated or no safetensors file: fetch it again"
+        )
+    if length > _MAX_HEADER:
+        raise CheckpointError(f"{label}: a header of {length} bytes is over {_MAX_HEADER}")
+    return length
+
+
+def parse_header(
+    label: str, raw: bytes, size: int
+) -> tuple[dict[str, TensorInfo], Mapping[str, str]]:
+    """Parse and check the JSON header of a file of ``size`` bytes; ``label`` names it in errors.
+
+    Returns the tensors, with absolute offsets, and the metadata.
+
+    Raises:
+        CheckpointError: it is no header, or does not describe the file to the last byte.
+    """
+    header = _parse_json(label, raw)
+    metadata = header.pop("__metadata__", {})
+    if not _is_text_map(metadata):
+        raise CheckpointError(f"{label}: __metadata__ in the header is not a map of strings")
+    data = PREFIX + len(raw)
+    tensors = {name: _tensor(label, name, entry, data) for name, entry in header.items()}
+    _check_layout(label, tensors.values(), data, size)
+    return tensors, metadata
+
+
+def _parse_json(label: str, raw: bytes) -> dict[str, Any]:
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header is not valid JSON ({error})") from error
+        raise CheckpointError(f"{label}: the header is not valid JSON ({error})") from error
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: the header is not a JSON object")
+        raise CheckpointError(f"{label}: the header is not a JSON object")
     return header
 
 
@@ -116,20 +143,20 @@ def _is_text_map(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
 
 
-def _tensor(path: Path, name: str, entry: object, data: int) -> TensorInfo:
+def _tensor(label: str, name: str, entry: object, data: int) -> TensorInfo:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end]} if all(
             _is_count(number) for number in (*shape, start, end)
         ):
             pass
         case _:
-            raise CheckpointError(f"{path}: the header's entry for {name!r} is malformed")
+            raise CheckpointError(f"{label}: the header's entry for {name!r} is malformed")
     if dtype not in BITS:
-        raise CheckpointError(f"{path}: tensor {name} has the unknown dtype {dtype!r}")
+        raise CheckpointError(f"{label}: tensor {name} has the unknown dtype {dtype!r}")
     elements = math.prod(shape)
     if elements > _MAX_ELEMENTS or (end - start) * 8 != elements * BITS[dtype]:
         raise CheckpointError(
-            f"{path}: tensor {name} claims shape {shape} of {dtype} in {end - start} bytes"
+            f"{label}: tensor {name} claims shape {shape} of {dtype} in {end - start} bytes"
         )
     return TensorInfo(name, dtype, tuple(shape), data + start, data + end)
 
@@ -138,17 +165,17 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_ELEMENTS
 
 
-def _check_layout(path: Path, tensors: Any, data: int, size: int) -> None:
+def _check_layout(label: str, tensors: Any, data: int, size: int) -> None:
     position = data
     for tensor in sorted(tensors, key=lambda t: (t.start, t.end)):
         if tensor.start != position:
             raise CheckpointError(
-                f"{path}: tensor {tensor.name} starts at byte {tensor.start}, not at {position}: "
+                f"{label}: tensor {tensor.name} starts at byte {tensor.start}, not at {position}: "
                 "tensors overlap or leave a gap"
             )
         position = tensor.end
     if position != size:
         raise CheckpointError(
-            f"{path}: the header describes {position} bytes but the file has {size}; "
+            f"{label}: the header describes {position} bytes but the file has {size}; "
             "it is truncated or damaged: fetch it again"
         )
