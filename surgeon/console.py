@@ -155,10 +155,10 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         console.print(
             f"ONNX: {record.onnx['model']}, within {parity:.1e} of PyTorch.", soft_wrap=True
         )
-    if record.converted_from is not None:
+    if record.converted_from:
         console.print(
-            f"{record.converted_from} was a pickle: the artifact has its tensors as "
-            f"{record.weights}.",
+            f"{', '.join(record.converted_from)} was a pickle: the artifact has its tensors as "
+            f"{', '.join(record.weights)}.",
             soft_wrap=True,
         )
     if record.left_out:
@@ -177,9 +177,10 @@ def show_restored(record: Record, output: Path, *, json: bool) -> None:
         return
     console = _out()
     console.print(f"{record.model} restored to {_escape(str(output))}", soft_wrap=True)
-    if record.converted_from is not None:
+    if record.converted_from:
         console.print(
-            f"{record.converted_from} was a pickle: its tensors are back as {record.weights}.",
+            f"{', '.join(record.converted_from)} was a pickle: its tensors are back as "
+            f"{', '.join(record.weights)}.",
             soft_wrap=True,
         )
     if record.left_out:

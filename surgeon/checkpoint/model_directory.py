@@ -8,41 +8,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
 from surgeon.architectures import Family, Site, family_of
 from surgeon.checkpoint.dtypes import FLOATS
-from surgeon.checkpoint.pickle_file import PickleFile, open_pickle
+from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, open_safetensors
+from surgeon.checkpoint.weight_files import WeightFiles, find_weights
 from surgeon.errors import CheckpointError
 
-SAFETENSORS_NAME = "model.safetensors"
-PICKLE_NAME = "pytorch_model.bin"
+WeightFile: TypeAlias = SafetensorsFile | PickleFile
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model directory as it lies on disk.
 
-    ``name`` is the model's name for people and reports, ``weights`` the file that holds its
-    tensors. Nothing but headers is read until ``read`` asks for a tensor.
+    ``name`` is the model's name for people and reports, ``files`` hold its tensors, and ``index``
+    is the name of the index file if they are shards. Nothing but headers is read until ``read``
+    asks for a tensor.
     """
 
     name: str
     directory: Path
     config: Mapping[str, Any]
-    weights: SafetensorsFile | PickleFile
+    files: tuple[WeightFile, ...]
+    index: str | None = None
 
-    @property
+    @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor by name, in the order of the file."""
-        return self.weights.tensors
+        """Every tensor by name, in the order of the files."""
+        return {name: info for file in self.files for name, info in file.tensors.items()}
+
+    @cached_property
+    def homes(self) -> Mapping[str, WeightFile]:
+        """The file that holds each tensor."""
+        return {name: file for file in self.files for name in file.tensors}
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """Read one floating-point tensor in its own dtype."""
-        return self.weights.read(name)
+        return self.homes[name].read(name)
 
     @property
     def parameters_total(self) -> int:
@@ -73,7 +80,7 @@ class Checkpoint:
             if site.role == "embeddings":  # ELECTRA may embed into a space of its own
                 return False
         raise CheckpointError(
-            f"{self.weights.path}: {site.gain} has shape {list(shape)} and its bias "
+            f"{self.homes[site.gain].path}: {site.gain} has shape {list(shape)} and its bias "
             f"{list(bias_shape)}, which is no {site.kind} over {list(hidden)} dimensions"
         )
 
@@ -100,9 +107,9 @@ def open_checkpoint(model: str | Path, *, name: str | None = None) -> Checkpoint
     """
     path = Path(model)
     if path.is_dir():
-        weights = _weights_in(path)
+        weights = find_weights(path)
     elif path.is_file() and path.suffix == ".safetensors":
-        weights, path = open_safetensors(path), path.parent
+        weights, path = WeightFiles((open_safetensors(path),), None), path.parent
     elif path.is_file():
         raise CheckpointError(
             f"{path}: not a .safetensors file; give it or the model directory it is in"
@@ -113,22 +120,7 @@ def open_checkpoint(model: str | Path, *, name: str | None = None) -> Checkpoint
         )
     # Of the path as given: a link has the better name than what it leads to.
     shown = name or Path(os.path.abspath(path)).name  # noqa: PTH100  (resolve follows links)
-    return Checkpoint(shown, path, _read_config(path), weights)
-
-
-def _weights_in(directory: Path) -> SafetensorsFile | PickleFile:
-    if (directory / SAFETENSORS_NAME).is_file():
-        return open_safetensors(directory / SAFETENSORS_NAME)
-    if (directory / PICKLE_NAME).is_file():
-        return open_pickle(directory / PICKLE_NAME)
-    for index in directory.glob("*.index.json"):
-        raise CheckpointError(
-            f"{index}: weights in several shards are not read yet; "
-            "save the model with a larger max_shard_size first"
-        )
-    raise CheckpointError(
-        f"{directory}: no weights in it; surgeon reads {SAFETENSORS_NAME} and {PICKLE_NAME}"
-    )
+    return Checkpoint(shown, path, _read_config(path), weights.files, weights.index)
 
 
 def _read_config(directory: Path) -> Mapping[str, Any]:

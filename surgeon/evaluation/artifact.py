@@ -11,8 +11,9 @@ import numpy.typing as npt
 from surgeon.errors import EvaluationError
 from surgeon.onnx_model.facts import OnnxFacts, onnx_facts
 from surgeon.onnx_model.weights import read_initializers
-from surgeon.surgery.byte_patch import hash_file
-from surgeon.surgery.record import EXCISED, Record, read_excised, read_record
+from surgeon.surgery.record import Record, read_excised, read_record
+from surgeon.surgery.source_files import EXCISED
+from surgeon.surgery.transfer import hash_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def _check_unchanged(directory: Path, record: Record, name: str) -> None:
     path, recorded = directory / name, record.files.get(name)
     if recorded is None or not path.is_file():
         raise EvaluationError(f"{path}: missing; the artifact is incomplete, patch again")
-    if path.stat().st_size != recorded.after.size or hash_file(path) != recorded.after.blake3:
+    if hash_file(path) != recorded.after:
         raise EvaluationError(
             f"{path}: is not the file that the record describes; patch again, so that the verdict "
             "is about the recorded edit"

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.evaluation.verdict import Verdict
-from surgeon.surgery.source_files import FOLDER
+from surgeon.surgery.source_files import EVALUATION
 from surgeon.surgery.staging import replace_file
-
-EVALUATION = f"{FOLDER}/eval.json"
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from surgeon.checkpoint import TensorInfo
 
-_CHUNK = 16 * 2**20  # bytes read at a time when hashing: large enough for all threads
-
 
 @dataclass(frozen=True, eq=False)
 class Slices:
@@ -41,38 +39,11 @@ def make_byte_patch(slices: Iterable[Slices], tensors: Mapping[str, TensorInfo])
     return BytePatch(offsets[order], content[order])
 
 
-def apply(patch: BytePatch, path: Path) -> None:
+def overlay(patch: BytePatch, path: Path) -> None:
     """Write a patch into a file in place, touching no other byte."""
     file = np.memmap(path, dtype=np.uint8, mode="r+")
     file[patch.offsets] = patch.content
     file.flush()
-
-
-def hash_file(path: Path) -> str:
-    """Return the BLAKE3 hash of a file, as hex, in constant memory."""
-    return _hash(path, None)
-
-
-def hash_as_if_patched(patch: BytePatch, path: Path) -> str:
-    """Return the BLAKE3 hash that a file would have with the patch applied."""
-    return _hash(path, patch)
-
-
-def _hash(path: Path, patch: BytePatch | None) -> str:
-    from blake3 import blake3
-
-    hasher = blake3(max_threads=blake3.AUTO)
-    memory = memoryview(bytearray(_CHUNK))
-    array = np.frombuffer(memory, dtype=np.uint8)
-    position = 0
-    with path.open("rb", buffering=0) as file:
-        while read := file.readinto(memory):
-            if patch is not None:
-                first, last = np.searchsorted(patch.offsets, [position, position + read])
-                array[patch.offsets[first:last] - position] = patch.content[first:last]
-            hasher.update(memory[:read])
-            position += read
-    return hasher.hexdigest()
 
 
 def _offsets(part: Slices, tensor: TensorInfo) -> npt.NDArray[np.int64]:

@@ -1,44 +1,33 @@
-"""Plan → artifact: copy the source, write the planned bytes, prove it, add ONNX and the record."""
+"""Plan → artifact: the source with the planned bytes, ONNX, a card and the record."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import surgeon
-from surgeon.checkpoint.model_directory import SAFETENSORS_NAME
+from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.pickle_file import PickleFile
-from surgeon.checkpoint.safetensors_file import open_safetensors
-from surgeon.errors import CheckpointError
+from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
+from surgeon.checkpoint.weight_files import converted_index, converted_name
 from surgeon.progress import Progress, silent
-from surgeon.surgery.byte_patch import (
-    Slices,
-    apply,
-    hash_as_if_patched,
-    hash_file,
-    make_byte_patch,
-)
+from surgeon.surgery.byte_patch import Slices, make_byte_patch
 from surgeon.surgery.card import write_card
 from surgeon.surgery.plan import Plan
-from surgeon.surgery.record import (
-    EXCISED,
-    RECORD,
-    FileChange,
-    FileState,
-    Record,
-    edit_record,
-    write_excised,
-)
+from surgeon.surgery.record import FileChange, Record, edit_record, write_excised
 from surgeon.surgery.source_files import (
     CARD,
+    EXCISED,
     ONNX_FOLDER,
+    RECORD,
     SourceFiles,
-    copy_file,
     list_source_files,
 )
 from surgeon.surgery.staging import check_output, staged
+from surgeon.surgery.transfer import hash_file, transfer
 
 
 def operate(
@@ -51,9 +40,9 @@ def operate(
 ) -> Record:
     """Make the artifact that a plan describes.
 
-    The weight file is copied as it is and the planned scalars are written at their offsets; the
-    other files are copied. With ``onnx``, the patched model is exported too, which needs torch
-    and transformers.
+    The weight files are copied with the planned scalars at their offsets, every byte hashed on its
+    way; the other files are copied as they are. With ``onnx``, the patched model is exported too,
+    which needs torch and transformers.
 
     Args:
         plan: what to do.
@@ -67,54 +56,73 @@ def operate(
         ExportError: the export failed, or does not match the weights.
         CheckpointError: the source changed while it was read.
     """
-    source = plan.checkpoint.directory
+    checkpoint = plan.checkpoint
+    source = checkpoint.directory
     check_output(output, source, force=force)
-    sources = list_source_files(source, plan.checkpoint.weights.path.name)
+    replaced = [file.path.name for file in checkpoint.files]
+    sources = list_source_files(source, [*replaced, checkpoint.index or replaced[0]])
     with staged(output, RECORD) as folder:
+        files = _write_weights(plan, folder, progress)
         progress("copying the other files", 0, 0)
         for target, origin in sources.copied.items():
-            copy_file(source / origin, folder / target)
-        progress("writing the weights", 0, 0)
-        weights, change = _write_weights(plan, folder)
+            before, after = transfer(source / origin, folder / target)
+            files[target] = FileChange(origin, before, after)
         (folder / EXCISED).parent.mkdir(exist_ok=True)
         write_excised(plan, folder / EXCISED)
         onnx_facts = _export(plan, folder, progress) if onnx else None
         write_card(plan, source / CARD, folder / CARD)
-        progress("hashing", 0, 0)
-        files = {**_hash_others(folder, sources, source, skip=weights), weights: change}
-        record = _record(plan, weights, sources, dict(sorted(files.items())), onnx_facts)
+        progress("hashing what was added", 0, 0)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            name = path.relative_to(folder).as_posix()
+            if name not in files:
+                files[name] = FileChange(None, None, hash_file(path))
+        record = _record(plan, sources, dict(sorted(files.items())), onnx_facts)
         (folder / RECORD).write_bytes(record.to_bytes())
         progress("flushing to disk", 0, 0)
     return record
 
 
-def _write_weights(plan: Plan, folder: Path) -> tuple[str, FileChange]:
-    """Write the patched weights and prove that only the planned bytes differ."""
-    weights = plan.checkpoint.weights
-    if isinstance(weights, PickleFile):
-        name, before = SAFETENSORS_NAME, None
-        weights.write_safetensors(folder / name)
-        unpatched = hash_file(folder / name)
-    else:
-        name = weights.path.name
-        copy_file(weights.path, folder / name)
-        unpatched = hash_file(weights.path)
-        before = FileState(weights.path.stat().st_size, unpatched)
-    tensors = open_safetensors(folder / name).tensors
-    new = [Slices(edit.tensor, edit.axis, edit.dims, edit.new) for edit in plan.edits]
-    apply(make_byte_patch(new, tensors), folder / name)
-    # The proof: with the old values put back, the file is the source again, to the last byte.
-    old = [Slices(edit.tensor, edit.axis, edit.dims, edit.old) for edit in plan.edits]
-    if hash_as_if_patched(make_byte_patch(old, tensors), folder / name) != unpatched:
-        raise _source_changed(name)
-    return name, FileChange(weights.path.name, before, _state(folder / name))
+def _write_weights(plan: Plan, folder: Path, progress: Progress) -> dict[str, FileChange]:
+    """Write every weight file, and the index of shards, to the artifact."""
+    checkpoint = plan.checkpoint
+    written = {}
+    for number, file in enumerate(checkpoint.files):
+        progress("writing the weights", number, len(checkpoint.files))
+        name = _artifact_name(checkpoint, file.path.name)
+        if isinstance(file, PickleFile):
+            converted = folder / f"{name}.unpatched"
+            file.write_safetensors(converted)
+            written[name] = _write_patched(plan, open_safetensors(converted), folder / name)
+            converted.unlink()
+        else:
+            written[name] = _write_patched(plan, file, folder / name)
+        written[name] = dataclasses.replace(written[name], source=file.path.name)
+    if checkpoint.index is not None:
+        name = _artifact_name(checkpoint, checkpoint.index)
+        index = checkpoint.directory / checkpoint.index
+        if name == checkpoint.index:
+            written[name] = FileChange(name, *transfer(index, folder / name))
+        else:
+            (folder / name).write_bytes(converted_index(index.read_bytes()))
+            state = hash_file(folder / name)
+            written[name] = FileChange(checkpoint.index, state, state)
+    return written
 
 
-def _source_changed(name: str) -> CheckpointError:
-    return CheckpointError(
-        f"{name}: the copy differs from the source in more than the planned scalars; the source "
-        "changed meanwhile, or the disk is failing: try again"
+def _write_patched(plan: Plan, file: SafetensorsFile, target: Path) -> FileChange:
+    edits = [edit for edit in plan.edits if edit.tensor in file.tensors]
+    if not edits:
+        return FileChange(None, *transfer(file.path, target))
+    old, new = (
+        make_byte_patch([Slices(e.tensor, e.axis, e.dims, v) for e, v in pairs], file.tensors)
+        for pairs in (((e, e.old) for e in edits), ((e, e.new) for e in edits))
     )
+    return FileChange(None, *transfer(file.path, target, old, new))
+
+
+def _artifact_name(checkpoint: Checkpoint, name: str) -> str:
+    """Return what a weight file or index is called in the artifact."""
+    return converted_name(name) if isinstance(checkpoint.files[0], PickleFile) else name
 
 
 def _export(plan: Plan, folder: Path, progress: Progress) -> Mapping[str, Any]:
@@ -123,51 +131,32 @@ def _export(plan: Plan, folder: Path, progress: Progress) -> Mapping[str, Any]:
     return export_model(folder, folder / ONNX_FOLDER, plan.checkpoint.family, progress).to_json()
 
 
-def _hash_others(
-    folder: Path, sources: SourceFiles, source: Path, *, skip: str
-) -> dict[str, FileChange]:
-    changes = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name == skip:
-            continue
-        origin = sources.copied.get(name)
-        before = _state(source / origin) if origin is not None else None
-        after = _state(path)
-        if before not in (None, after):
-            raise _source_changed(name)
-        changes[name] = FileChange(origin, before, after)
-    return changes
-
-
-def _state(path: Path) -> FileState:
-    return FileState(path.stat().st_size, hash_file(path))
-
-
 def _record(
     plan: Plan,
-    weights: str,
     sources: SourceFiles,
     files: Mapping[str, FileChange],
     onnx: Mapping[str, Any] | None,
 ) -> Record:
     checkpoint = plan.checkpoint
-    origin = checkpoint.weights.path.name
-    converted = isinstance(checkpoint.weights, PickleFile)
+    names = [file.path.name for file in checkpoint.files]
+    converted = isinstance(checkpoint.files[0], PickleFile)
     return Record(
         surgeon=surgeon.__version__,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model=checkpoint.name,
         revision=None,
         architecture=checkpoint.family.name,
-        weights=weights,
-        converted_from=origin if converted else None,
+        weights=tuple(_artifact_name(checkpoint, name) for name in names),
+        converted_from=tuple(names) if converted else (),
         recipe=plan.recipe.to_json(),
         dims=plan.dims,
         hidden_size=checkpoint.hidden_size,
         parameters_changed=plan.parameters_changed,
         parameters_total=checkpoint.parameters_total,
-        edits=tuple(edit_record(edit) for edit in plan.edits),
+        edits=tuple(
+            edit_record(edit, _artifact_name(checkpoint, checkpoint.homes[edit.tensor].path.name))
+            for edit in plan.edits
+        ),
         left_out=sources.left_out,
         files=files,
         onnx=onnx,

@@ -15,27 +15,18 @@ import numpy.typing as npt
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError
 from surgeon.surgery.plan import Edit, Plan
-from surgeon.surgery.source_files import FOLDER
+from surgeon.surgery.source_files import EXCISED, RECORD
+from surgeon.surgery.transfer import FileState
 
 SCHEMA = 1
-RECORD = f"{FOLDER}/record.json"
-EXCISED = f"{FOLDER}/excised.safetensors"
-
-
-@dataclass(frozen=True)
-class FileState:
-    """A file's size in bytes and its BLAKE3 hash as hex."""
-
-    size: int
-    blake3: str
 
 
 @dataclass(frozen=True)
 class FileChange:
     """A file of the artifact: ``source`` is its path in the source, before and after.
 
-    ``before`` is None for a file that surgeon made, and for weights converted from a pickle,
-    whose file in the source is another one.
+    ``source`` and ``before`` are None for a file that surgeon made. Where weights were converted
+    from a pickle, ``source`` is the pickle and ``before`` the converted file without the edit.
     """
 
     source: str | None
@@ -51,6 +42,7 @@ class EditRecord:
     ``excised.safetensors`` alone, because they are many.
     """
 
+    file: str
     tensor: str
     role: str
     kind: str
@@ -73,8 +65,8 @@ class Record:
     model: str
     revision: str | None
     architecture: str
-    weights: str
-    converted_from: str | None
+    weights: tuple[str, ...]
+    converted_from: tuple[str, ...]
     recipe: Mapping[str, Any]
     dims: tuple[int, ...]
     hidden_size: int
@@ -95,10 +87,11 @@ class Record:
         return {"output": str(output), **asdict(self)}
 
 
-def edit_record(edit: Edit) -> EditRecord:
-    """Make the record of one edit."""
+def edit_record(edit: Edit, file: str) -> EditRecord:
+    """Make the record of one edit; ``file`` is the artifact's file that has its tensor."""
     vector = edit.old.ndim == 1
     return EditRecord(
+        file=file,
         tensor=edit.tensor,
         role=edit.role,
         kind=edit.kind,

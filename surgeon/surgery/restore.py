@@ -7,10 +7,11 @@ from pathlib import Path, PurePosixPath
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError
 from surgeon.progress import Progress, silent
-from surgeon.surgery.byte_patch import Slices, apply, hash_file, make_byte_patch
-from surgeon.surgery.record import RECORD, FileState, Record, read_excised, read_record
-from surgeon.surgery.source_files import copy_file
+from surgeon.surgery.byte_patch import BytePatch, Slices, make_byte_patch
+from surgeon.surgery.record import Record, read_excised, read_record
+from surgeon.surgery.source_files import RECORD
 from surgeon.surgery.staging import check_output, staged
+from surgeon.surgery.transfer import transfer
 
 
 def restore(
@@ -29,26 +30,31 @@ def restore(
     record = read_record(artifact)
     check_output(output, artifact, force=force)
     with staged(output, RECORD) as folder:
-        for name, change in record.files.items():
+        for number, (name, change) in enumerate(record.files.items()):
             if change.source is None:
                 continue
-            progress(f"restoring {name}", 0, 0)
-            is_weights = name == record.weights
-            target = name if is_weights and record.converted_from else change.source
-            copy_file(artifact / _inside(name), folder / _inside(target))
-            _check(folder / target, change.after, name)
-            if is_weights:
-                _put_back(record, artifact, folder / target)
-            if change.before is not None:
-                _check(folder / target, change.before, name)
+            progress(f"restoring {name}", number, len(record.files))
+            converted = record.converted_from and change.source in record.converted_from
+            target = name if converted else change.source
+            patch = _old_values(record, artifact, name)
+            states = transfer(artifact / _inside(name), folder / _inside(target), None, patch)
+            if states != (change.after, change.before):
+                raise CheckpointError(
+                    f"{name}: its hash is not the recorded one, so it was changed after the patch; "
+                    "restore needs the artifact as surgeon made it"
+                )
     return record
 
 
-def _put_back(record: Record, artifact: Path, weights: Path) -> None:
+def _old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
+    """Locate the excised values in one weight file; None if it was not edited."""
+    edits = [edit for edit in record.edits if edit.file == name]
+    if not edits:
+        return None
     excised = read_excised(artifact)
-    tensors = open_safetensors(weights).tensors
+    tensors = open_safetensors(artifact / _inside(name)).tensors
     slices = []
-    for edit in record.edits:
+    for edit in edits:
         shape = list(tensors[edit.tensor].shape) if edit.tensor in tensors else []
         values = excised.get(edit.tensor)
         fits = len(shape) > edit.axis >= 0 and all(0 <= d < shape[edit.axis] for d in edit.dims)
@@ -60,15 +66,7 @@ def _put_back(record: Record, artifact: Path, weights: Path) -> None:
                 "the artifact is damaged"
             )
         slices.append(Slices(edit.tensor, edit.axis, edit.dims, values))
-    apply(make_byte_patch(slices, tensors), weights)
-
-
-def _check(path: Path, expected: FileState, name: str) -> None:
-    if path.stat().st_size != expected.size or hash_file(path) != expected.blake3:
-        raise CheckpointError(
-            f"{name}: its hash is not the recorded one, so it was changed after the patch; "
-            "restore needs the artifact as surgeon made it"
-        )
+    return make_byte_patch(slices, tensors)
 
 
 def _inside(name: str) -> str:

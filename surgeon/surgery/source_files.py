@@ -1,10 +1,9 @@
-"""The files of a source directory: which go into the artifact, and where; copying them."""
+"""The files of a source directory: which go into the artifact, and where."""
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,9 @@ FOLDER = "surgeon"
 
 CARD = "README.md"
 ONNX_FOLDER = "onnx"
+RECORD = f"{FOLDER}/record.json"
+EXCISED = f"{FOLDER}/excised.safetensors"
+EVALUATION = f"{FOLDER}/eval.json"
 
 # Weights in other formats. An unpatched twin in a patched folder is a trap: a loader may take it.
 _TWIN_FILES = (
@@ -23,10 +25,6 @@ _TWIN_FILES = (
 )  # fmt: skip
 _TWIN_FOLDERS = (ONNX_FOLDER, "openvino", "coreml", "gguf", "original")
 _BOOKKEEPING = (".git", ".cache")
-
-# What copy_file_range answers where it does not work: other kernel, other file system, odd file.
-_NOT_SUPPORTED = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
-_FICLONE = 0x40049409  # ioctl of Linux: share the extents of another file (man ioctl_ficlone)
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,11 @@ class SourceFiles:
     left_out: tuple[str, ...]
 
 
-def list_source_files(directory: Path, weights: str) -> SourceFiles:
-    """Decide for every file of a source directory; ``weights`` is the file that is patched.
+def list_source_files(directory: Path, weights: Collection[str]) -> SourceFiles:
+    """Decide for every file of a source directory but ``weights``, which are patched.
+
+    Links are followed inside the directory and into a Hugging Face cache's blobs. A link to
+    anywhere else is left out: an artifact is made to be given away.
 
     The source's own model card, and its folder ``surgeon`` if it is an artifact itself, go to
     ``surgeon/source/``, because the artifact brings its own.
@@ -59,29 +60,13 @@ def list_source_files(directory: Path, weights: str) -> SourceFiles:
         names.sort()
         for name in sorted(files):
             path = (relative / name).as_posix()
-            if path == weights:
+            if path in weights:
                 continue
-            if _is_twin(path) or not (directory / path).is_file():
+            if _is_twin(path) or not _may_copy(directory, directory / path):
                 left_out.append(path)
             else:
                 copied[_place(path)] = path
     return SourceFiles(dict(sorted(copied.items())), tuple(sorted(left_out)))
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's content the cheapest way the file system has.
-
-    Tries a reflink, then ``copy_file_range``, then plain reading and writing. A link is followed:
-    the copy is a file of its own, never a second name of the source.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as read, target.open("wb") as write:
-        if not (
-            _reflink(read.fileno(), write.fileno()) or _copy_range(read.fileno(), write.fileno())
-        ):
-            read.seek(0)
-            write.truncate(0)
-            shutil.copyfileobj(read, write, 16 * 2**20)
 
 
 def _is_twin(path: str) -> bool:
@@ -89,33 +74,15 @@ def _is_twin(path: str) -> bool:
     return "/" not in path and any(fnmatch(path, pattern) for pattern in _TWIN_FILES)
 
 
+def _may_copy(directory: Path, path: Path) -> bool:
+    if not path.is_file():
+        return False
+    target, root = path.resolve(), directory.resolve()
+    # models--org--name/snapshots/REVISION links to models--org--name/blobs.
+    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+    return root in target.parents or blobs in target.parents
+
+
 def _place(path: str) -> str:
     own = path == CARD or PurePosixPath(path).parts[0] == FOLDER
     return f"{FOLDER}/source/{path}" if own else path
-
-
-def _reflink(source: int, target: int) -> bool:
-    try:
-        import fcntl
-
-        fcntl.ioctl(target, _FICLONE, source)
-    except (ImportError, OSError):  # not this platform, or not this file system
-        return False
-    return True
-
-
-def _copy_range(source: int, target: int) -> bool:
-    if not hasattr(os, "copy_file_range"):  # Linux only
-        return False
-    remaining = os.fstat(source).st_size
-    try:
-        while remaining:
-            copied = os.copy_file_range(source, target, min(remaining, 2**30))
-            if copied == 0:
-                return False
-            remaining -= copied
-    except OSError as error:
-        if error.errno in _NOT_SUPPORTED:
-            return False
-        raise
-    return True

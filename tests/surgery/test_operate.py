@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from blake3 import blake3
 from conftest import TINY_FAMILIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,8 +18,8 @@ from safetensors.torch import save_file
 import surgeon.surgery.operate as operate_module
 from surgeon import Recipe, make_plan, open_checkpoint, operate, read_record, restore
 from surgeon.errors import CheckpointError, OutputError
-from surgeon.surgery.byte_patch import hash_file
 from surgeon.surgery.record import read_excised
+from surgeon.surgery.transfer import hash_file
 
 
 def _patch(model, output, *, onnx=False, force=False, **fields):
@@ -162,10 +163,11 @@ def test_the_record_tells_every_file_s_hash_and_every_value(minilm, minilm_patch
     files = _files(minilm_patched)
     assert record.files.keys() == files.keys() - {"surgeon/record.json"}
     for name, change in record.files.items():
-        assert change.after.blake3 == hash_file(minilm_patched / name)
+        assert change.after == hash_file(minilm_patched / name)
+        assert change.after.blake3 == blake3(files[name]).hexdigest()
         assert change.after.size == len(files[name])
         if change.source:
-            assert change.before.blake3 == hash_file(minilm / change.source)
+            assert change.before == hash_file(minilm / change.source)
     tensors = load_file(minilm / "model.safetensors")
     excised = read_excised(minilm_patched)
     for edit in record.edits:
@@ -290,14 +292,15 @@ def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
 
 def test_links_become_files_of_their_own_and_the_linked_file_is_untouched(tiny, tmp_path):
     """A Hugging Face cache links to blobs that other snapshots share."""
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0123abc"
     shutil.copytree(tiny("bert"), blobs)
-    snapshot.mkdir()
+    snapshot.mkdir(parents=True)
     for path in _walk(blobs):
         (snapshot / path.name).symlink_to(path)
     before = _files(blobs)
     _patch(snapshot, tmp_path / "out", dims=(3,))
     assert _files(blobs) == before
+    assert (tmp_path / "out" / "config.json").read_bytes() == before["config.json"]
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_symlink()]
 
 
@@ -349,21 +352,26 @@ def test_a_failure_at_the_last_step_leaves_nothing_behind(tiny, tmp_path, monkey
     assert _names(tmp_path) == []
 
 
-def test_a_source_that_changes_while_it_is_read_is_noticed(tiny, tmp_path, monkeypatch):
+def test_a_link_to_a_file_elsewhere_is_left_out(tiny, tmp_path):
+    """A hostile repository may link to a secret, and an artifact is made to be given away."""
+    (tmp_path / "secret").write_text("secret")
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / "vocab.txt").symlink_to(tmp_path / "secret")
+    (source / "folder").symlink_to(tmp_path)
+    (source / "inside.txt").symlink_to(source / "config.json")
+    record = _patch(source, tmp_path / "out", dims=(3,))
+    assert set(record.left_out) == {"vocab.txt", "folder/"}
+    assert (tmp_path / "out" / "inside.txt").read_bytes() == (source / "config.json").read_bytes()
+    assert b"secret" not in b"".join(_files(tmp_path / "out").values())
+
+
+def test_a_source_that_changes_after_planning_is_noticed(tiny, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(tiny("bert"), source)
     plan = make_plan(open_checkpoint(source), Recipe(dims=(3,)))
     content = bytearray((source / "model.safetensors").read_bytes())
-    name = "bert.embeddings.word_embeddings.weight"
-    copy = operate_module.copy_file
-
-    def copy_then_change(origin, target):
-        copy(origin, target)
-        if origin.name == "model.safetensors":
-            content[plan.checkpoint.tensors[name].start] ^= 1
-            origin.write_bytes(content)
-
-    monkeypatch.setattr(operate_module, "copy_file", copy_then_change)
-    with pytest.raises(CheckpointError, match="more than the planned scalars"):
+    content[plan.checkpoint.tensors[plan.edits[0].tensor].start + 3 * 4] ^= 1
+    (source / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="changed while it was being patched"):
         operate(plan, tmp_path / "out", onnx=False)
     assert _names(tmp_path) == ["source"]
