@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from surgeon.evaluation.result import save_evaluation as save_evaluation
     from surgeon.outliers import Ranking as Ranking
     from surgeon.outliers import rank_by_layernorm as rank_by_layernorm
+    from surgeon.surgery.compare import Comparison as Comparison
+    from surgeon.surgery.compare import compare as compare
     from surgeon.surgery.operate import operate as operate
     from surgeon.surgery.plan import Plan as Plan
     from surgeon.surgery.plan import make_plan as make_plan
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from surgeon.surgery.record import Record as Record
     from surgeon.surgery.record import read_record as read_record
     from surgeon.surgery.restore import restore as restore
+    from surgeon.surgery.small_patch import plan_from_small_patch as plan_from_small_patch
+    from surgeon.surgery.small_patch import write_small_patch as write_small_patch
+    from surgeon.surgery.verify import Verification as Verification
+    from surgeon.surgery.verify import verify as verify
     from surgeon.text import Texts as Texts
     from surgeon.text import built_in_sample as built_in_sample
     from surgeon.text import read_texts as read_texts
@@ -41,6 +47,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Checkpoint": "surgeon.checkpoint",
+    "Comparison": "surgeon.surgery.compare",
     "Evaluation": "surgeon.evaluation.result",
     "Plan": "surgeon.surgery.plan",
     "Ranking": "surgeon.outliers",
@@ -48,17 +55,22 @@ _HOMES = {
     "Record": "surgeon.surgery.record",
     "SurgeonError": "surgeon.errors",
     "Texts": "surgeon.text",
+    "Verification": "surgeon.surgery.verify",
     "built_in_sample": "surgeon.text",
+    "compare": "surgeon.surgery.compare",
     "evaluate": "surgeon.evaluation.evaluate",
     "load_recipe": "surgeon.surgery.recipe",
     "make_plan": "surgeon.surgery.plan",
     "open_checkpoint": "surgeon.checkpoint",
     "operate": "surgeon.surgery.operate",
+    "plan_from_small_patch": "surgeon.surgery.small_patch",
     "rank_by_layernorm": "surgeon.outliers",
     "read_record": "surgeon.surgery.record",
     "read_texts": "surgeon.text",
     "restore": "surgeon.surgery.restore",
     "save_evaluation": "surgeon.evaluation.result",
+    "verify": "surgeon.surgery.verify",
+    "write_small_patch": "surgeon.surgery.small_patch",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (the names of the table above)

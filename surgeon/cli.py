@@ -17,6 +17,9 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "patch": "patch:patch",
     "eval": "eval:evaluate",
     "restore": "restore:restore",
+    "verify": "verify:verify",
+    "diff": "diff:diff",
+    "apply": "apply:apply",
     "demo": "demo:demo",
 }
 _INTERRUPTED = 130

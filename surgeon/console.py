@@ -21,8 +21,10 @@ from surgeon.progress import Progress
 if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation
     from surgeon.outliers import Ranking
+    from surgeon.surgery.compare import Comparison
     from surgeon.surgery.plan import Plan
     from surgeon.surgery.record import Record
+    from surgeon.surgery.verify import Verification
 
 _LAYERS_SHOWN = 12
 
@@ -189,6 +191,50 @@ def show_restored(record: Record, output: Path, *, json: bool) -> None:
         )
 
 
+def show_small_patch(plan: Plan, path: Path, size: int, *, json: bool) -> None:
+    """Show what a small patch holds."""
+    if json:
+        print_json({"output": str(path), "bytes": size, **plan.to_json()})
+        return
+    _out().print(
+        f"{_escape(str(path))}: {size:,} bytes, {plan.parameters_changed} scalars of "
+        f"{plan.checkpoint.name} at dimensions {_numbers(plan.dims)}; surgeon apply performs it.",
+        soft_wrap=True,
+    )
+
+
+def show_comparison(comparison: Comparison, *, json: bool) -> None:
+    """Show which tensors differ, where and by how much."""
+    if json:
+        print_json(comparison.to_json())
+        return
+    console = _out()
+    if comparison.identical:
+        console.print(f"Identical: all {comparison.compared} tensors, bit for bit.", soft_wrap=True)
+        return
+    table = Table(caption=f"{comparison.scalars_changed:,} scalars differ")
+    for column in ("tensor", "what", "scalars", "dims"):
+        table.add_column(column, overflow="fold")
+    for tensor in comparison.tensors:
+        dims = "spread" if tensor.dims is None else _numbers(tensor.dims)
+        table.add_row(_escape(tensor.name), tensor.reason, f"{tensor.changed:,}", dims)
+    console.print(table)
+
+
+def show_verification(verification: Verification, *, json: bool) -> None:
+    """Show every check, and what failed."""
+    if json:
+        print_json(verification.to_json())
+        return
+    table = Table(title=verification.model)
+    for column in ("check", "", "found"):
+        table.add_column(column, overflow="fold")
+    for check in verification.checks:
+        mark = "[green]ok[/green]" if check.passed else "[bold red]failed[/bold red]"
+        table.add_row(_escape(check.name), mark, _escape(check.found))
+    _out().print(table)
+
+
 def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     """Show the scores side by side, and the verdict in words."""
     if json:
@@ -210,8 +256,10 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         table.add_column(name, justify="right")
     base = evaluation.baseline.value
     rows = [("baseline", evaluation.baseline), ("patched", evaluation.patched)]
-    worst = max(evaluation.controls, key=lambda control: control.value)
-    rows.append((f"worst of {len(evaluation.controls)} controls", worst))
+    controls = sorted(evaluation.controls, key=lambda control: control.value)
+    if len(controls) > 2:
+        rows.append(("median control", controls[(len(controls) - 1) // 2]))
+    rows.append((f"worst of {len(controls)} controls", controls[-1]))
     for label, score in rows:
         change = "" if score is evaluation.baseline else f"{score.value - base:+.4g}"
         further = (f"{score.others[name]:.4g}" if name in score.others else "" for name in names)

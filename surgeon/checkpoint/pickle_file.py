@@ -6,7 +6,7 @@ that is not a tensor's, so a pickle cannot carry code (``pytorch.org/docs``, "we
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.checkpoint.dtypes import FLOATS, float_dtype
-from surgeon.checkpoint.safetensors_file import TensorInfo
+from surgeon.checkpoint.safetensors_file import PIECE, TensorInfo
 from surgeon.errors import CheckpointError
 
 _DTYPES = {
@@ -41,10 +41,21 @@ class PickleFile:
                 f"{self.path}: tensor {name} is stored as {info.dtype}, which cannot be edited"
             )
         dtype = float_dtype(info.dtype)
+        return np.frombuffer(self._raw(name).tobytes(), dtype=dtype).reshape(info.shape)
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yield a tensor's bytes, of any dtype, in pieces of bounded length."""
+        raw = self._raw(name)
+        for start in range(0, raw.size, PIECE):
+            yield raw[start : start + PIECE].tobytes()
+
+    def _raw(self, name: str) -> npt.NDArray[np.uint8]:
         import torch
 
-        raw = self.values[name].contiguous().reshape(-1).view(torch.uint8).numpy()
-        return np.frombuffer(raw.tobytes(), dtype=dtype).reshape(info.shape)
+        raw: npt.NDArray[np.uint8] = (
+            self.values[name].contiguous().reshape(-1).view(torch.uint8).numpy()
+        )
+        return raw
 
     def write_safetensors(self, path: Path) -> None:
         """Write the tensors as one safetensors file, tensors that share storage each in full."""

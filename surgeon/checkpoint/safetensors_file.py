@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from surgeon.errors import CheckpointError
 
 PREFIX = 8
 """Bytes before the header, which hold its length."""
+
+PIECE = 4 * 2**20
+"""Bytes per piece of a tensor that is read in pieces; a multiple of every element's size."""
 
 _MAX_HEADER = 100_000_000  # bytes, the bound of the reference implementation
 _MAX_ELEMENTS = 2**63
@@ -68,6 +71,19 @@ class SafetensorsFile:
         if len(raw) != info.end - info.start:
             raise CheckpointError(f"{self.path}: shorter than when it was opened; try again")
         return np.frombuffer(raw, dtype=float_dtype(info.dtype)).reshape(info.shape)
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yield a tensor's bytes, of any dtype, in pieces of bounded length."""
+        info = self.tensors[name]
+        with self.path.open("rb") as file:
+            file.seek(info.start)
+            remaining = info.end - info.start
+            while remaining:
+                piece = file.read(min(remaining, PIECE))
+                if not piece:
+                    raise CheckpointError(f"{self.path}: shorter than when it was opened")
+                remaining -= len(piece)
+                yield piece
 
 
 def open_safetensors(path: Path) -> SafetensorsFile:

@@ -24,6 +24,9 @@ Force = Annotated[
         help="Replace the output if it exists. What surgeon did not make is kept, as DIR.replaced.",
     ),
 ]
+NoOnnx = Annotated[
+    bool, typer.Option("--no-onnx", help="Make the safetensors half alone, without torch.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Sigma = Annotated[
     float, typer.Option(help="Standard deviations beyond which a gain or bias is flagged.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.architectures import ROLES
-from surgeon.commands.options import Force, Json, MinLayers, Model, Sigma
+from surgeon.commands.options import Force, Json, MinLayers, Model, NoOnnx, Sigma
 from surgeon.errors import OutputError, SelectionError
 from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
 from surgeon.surgery.recipe import (
@@ -66,8 +66,13 @@ def patch(
             metavar="LIST", help="output (the last operation), attention, embeddings, final; all."
         ),
     ] = "output",
-    no_onnx: Annotated[
-        bool, typer.Option("--no-onnx", help="Make the safetensors half alone, without torch.")
+    no_onnx: NoOnnx = False,
+    record_only: Annotated[
+        bool,
+        typer.Option(
+            "--record-only",
+            help="Write the edit alone, as one small file for surgeon apply, to the output.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show every edit and write nothing.")
@@ -80,7 +85,7 @@ def patch(
     The weights are copied and the planned scalars written in place, so every other byte stays as
     it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.
     """
-    from surgeon import console, make_plan, open_checkpoint, operate
+    from surgeon import console, make_plan, open_checkpoint, operate, write_small_patch
 
     asked = recipe_of(
         recipe,
@@ -103,6 +108,11 @@ def patch(
     plan = make_plan(open_checkpoint(model), asked)
     if output is None or dry_run:
         console.show_plan(plan, json=json)
+        return
+    if record_only:
+        with console.shown_progress() as progress:
+            size = write_small_patch(plan, output, force=force, progress=progress)
+        console.show_small_patch(plan, output, size, json=json)
         return
     with console.shown_progress() as progress:
         record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)

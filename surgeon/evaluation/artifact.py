@@ -12,6 +12,7 @@ from surgeon.errors import EvaluationError
 from surgeon.onnx_model.facts import OnnxFacts, onnx_facts
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.surgery.record import Record, read_excised, read_record
+from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import EXCISED
 from surgeon.surgery.transfer import hash_file
 
@@ -61,17 +62,6 @@ def open_artifact(directory: Path) -> Artifact:
         patched[edit.tensor] = stored[edit.tensor].astype(old.dtype)
         baseline[edit.tensor] = with_slices(patched[edit.tensor], edit.axis, edit.dims, old)
     return Artifact(directory, record, facts, patched, baseline)
-
-
-def with_slices(
-    tensor: npt.NDArray[Any], axis: int, dims: tuple[int, ...], values: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
-    """Return a copy of a tensor with other values at ``dims`` along ``axis``."""
-    result = tensor.copy()
-    index: list[Any] = [slice(None)] * tensor.ndim
-    index[axis] = list(dims)
-    result[tuple(index)] = values
-    return result
 
 
 def _facts(directory: Path, record: Record) -> OnnxFacts:

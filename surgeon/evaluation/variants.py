@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import Artifact, with_slices
+from surgeon.evaluation.artifact import Artifact
 from surgeon.surgery.modes import new_values
 from surgeon.surgery.selection import draw_dims
+from surgeon.surgery.slices import with_slices
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,6 @@ def _edited(artifact: Artifact, variant: Variant) -> Iterator[tuple[str, npt.NDA
     for edit in record.edits:
         tensor = artifact.baseline[edit.tensor]
         if variant.dims:
-            values = new_values(tensor, edit.axis, variant.dims, mode, factor)
+            values = new_values(tensor, edit.axis, variant.dims, mode, factor, edit.offset)
             tensor = with_slices(tensor, edit.axis, variant.dims, values)
         yield edit.tensor, tensor

@@ -96,7 +96,7 @@ def _finite(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float64]:
     values = checkpoint.read(name).astype(np.float64)
     if not np.isfinite(values).all():
         raise CheckpointError(
-            f"{checkpoint.weights.path}: tensor {name} holds values that are not finite"
+            f"{checkpoint.homes[name].path}: tensor {name} holds values that are not finite"
         )
     return values
 

@@ -38,7 +38,7 @@ class FileChange:
 class EditRecord:
     """An edit as it is recorded.
 
-    ``old`` and ``new`` list the values of a vector's edit; a weight's slices are in
+    ``offset`` is what the model adds to the stored gain (Gemma: 1). ``old`` and ``new`` list the values of a vector's edit; a weight's slices are in
     ``excised.safetensors`` alone, because they are many.
     """
 
@@ -50,6 +50,7 @@ class EditRecord:
     param: str
     axis: int
     dims: tuple[int, ...]
+    offset: float
     scalars: int
     changed: int
     old: tuple[float | None, ...] | None
@@ -99,6 +100,7 @@ def edit_record(edit: Edit, file: str) -> EditRecord:
         param=edit.param,
         axis=edit.axis,
         dims=edit.dims,
+        offset=edit.offset,
         scalars=edit.old.size,
         changed=edit.changed,
         old=_numbers(edit.old) if vector else None,

@@ -36,8 +36,8 @@ def restore(
             progress(f"restoring {name}", number, len(record.files))
             converted = record.converted_from and change.source in record.converted_from
             target = name if converted else change.source
-            patch = _old_values(record, artifact, name)
-            states = transfer(artifact / _inside(name), folder / _inside(target), None, patch)
+            patch = old_values(record, artifact, name)
+            states = transfer(artifact / inside(name), folder / inside(target), None, patch)
             if states != (change.after, change.before):
                 raise CheckpointError(
                     f"{name}: its hash is not the recorded one, so it was changed after the patch; "
@@ -46,13 +46,13 @@ def restore(
     return record
 
 
-def _old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
+def old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
     """Locate the excised values in one weight file; None if it was not edited."""
     edits = [edit for edit in record.edits if edit.file == name]
     if not edits:
         return None
     excised = read_excised(artifact)
-    tensors = open_safetensors(artifact / _inside(name)).tensors
+    tensors = open_safetensors(artifact / inside(name)).tensors
     slices = []
     for edit in edits:
         shape = list(tensors[edit.tensor].shape) if edit.tensor in tensors else []
@@ -69,7 +69,7 @@ def _old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
     return make_byte_patch(slices, tensors)
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
     """Return a recorded path if it stays inside its folder; a record is untrusted input."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:

@@ -32,6 +32,11 @@ def hash_file(path: Path) -> FileState:
     return _pass_over(path, None, None)[0]
 
 
+def hash_as_if(path: Path, patch: BytePatch | None) -> FileState:
+    """Return the state that a file would have with a patch applied, leaving it as it is."""
+    return _pass_over(path, None, patch)[1]
+
+
 def transfer(
     source: Path, target: Path, old: BytePatch | None = None, new: BytePatch | None = None
 ) -> tuple[FileState, FileState]:

@@ -1,0 +1,33 @@
+"""``surgeon apply``: perform a small patch on its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from surgeon.commands.options import Force, Json, Model, NoOnnx, Output
+
+
+def apply(
+    edit: Annotated[
+        Path, typer.Argument(metavar="EDIT", help="A file that patch --record-only made.")
+    ],
+    model: Model,
+    output: Output,
+    no_onnx: NoOnnx = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Perform the small patch EDIT on MODEL, its base.
+
+    The base is known by the hashes of its weight files; any other one is refused.
+    """
+    from surgeon import console, open_checkpoint, operate, plan_from_small_patch
+
+    checkpoint = open_checkpoint(model)
+    with console.shown_progress() as progress:
+        plan = plan_from_small_patch(edit, checkpoint, progress)
+        record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)
+    console.show_record(record, output, json=json)

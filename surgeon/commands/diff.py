@@ -1,0 +1,26 @@
+"""``surgeon diff``: what differs between two checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from surgeon.commands.options import Json
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A model directory or weight file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one, in any shard layout.")],
+    json: Json = False,
+) -> None:
+    """Show what differs between two checkpoints, tensor by tensor.
+
+    Tensors are compared bit for bit and in pieces, so that memory does not grow with the models.
+    """
+    from surgeon import compare, console, open_checkpoint
+
+    one, other = open_checkpoint(a), open_checkpoint(b)
+    with console.shown_progress() as progress:
+        comparison = compare(one, other, progress)
+    console.show_comparison(comparison, json=json)

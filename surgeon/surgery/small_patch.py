@@ -1,0 +1,150 @@
+"""The edit alone, as one small file: made on one machine, applied to the same base on another.
+
+The file is safetensors: the new values under their tensors' names, and in its metadata, as JSON,
+what they are for: the recipe, the dims, and the hash of every weight file of the base.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surgeon.checkpoint import Checkpoint
+from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
+from surgeon.errors import CheckpointError, OutputError
+from surgeon.progress import Progress, silent
+from surgeon.surgery.plan import Edit, Plan
+from surgeon.surgery.recipe import recipe_from_json
+from surgeon.surgery.staging import replace_file
+from surgeon.surgery.transfer import FileState, hash_file
+
+_SCHEMA = "1"
+_KEY = "surgeon"
+
+
+@dataclass(frozen=True)
+class _Target:
+    tensor: str
+    param: str
+    role: str
+    kind: str
+    layer: int | None
+    axis: int
+    offset: float
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the metadata of the file says."""
+
+    schema: str
+    model: str
+    recipe: dict[str, Any]
+    dims: tuple[int, ...]
+    base: dict[str, FileState]
+    edits: tuple[_Target, ...]
+
+
+def write_small_patch(
+    plan: Plan, path: Path, *, force: bool = False, progress: Progress = silent
+) -> int:
+    """Write a plan's edit, and the hashes of the base it is for; return the file's size in bytes.
+
+    Raises:
+        OutputError: the file exists and ``force`` is off, or its folder does not.
+        CheckpointError: the base is a pickle, whose bytes are no fixed ground.
+    """
+    from safetensors.numpy import save
+
+    if path.exists() and not force:
+        raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
+    if path.is_dir() or not path.parent.is_dir():
+        raise OutputError(f"-o {path}: name a file in a directory that exists")
+    contents = _Contents(
+        schema=_SCHEMA,
+        model=plan.checkpoint.name,
+        recipe=plan.recipe.to_json(),
+        dims=plan.dims,
+        base=_states(plan.checkpoint, progress),
+        edits=tuple(
+            _Target(e.tensor, e.param, e.role, e.kind, e.layer, e.axis, e.offset)
+            for e in plan.edits
+        ),
+    )
+    values = {edit.tensor: np.ascontiguousarray(edit.new) for edit in plan.edits}
+    content = save(values, metadata={_KEY: json.dumps(asdict(contents))})
+    replace_file(path, content)
+    return len(content)
+
+
+def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress = silent) -> Plan:
+    """Resolve a small patch on a base; ``operate`` then performs it.
+
+    Raises:
+        CheckpointError: the file is damaged, or the base is another one.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; make one with surgeon patch --record-only")
+    file = open_safetensors(path)
+    contents = _read_contents(path, file)
+    states = _states(checkpoint, progress)
+    for name, state in contents.base.items():
+        if states.get(name) != state:
+            raise CheckpointError(
+                f"{checkpoint.directory}: is not the base of {path.name}: its {name} is "
+                f"{'another file' if name in states else 'not there'}; it takes {contents.model}, "
+                f"whose {name} has the BLAKE3 hash {state.blake3[:16]}…"
+            )
+    edits = tuple(_edit(path, file, target, contents.dims, checkpoint) for target in contents.edits)
+    recipe = recipe_from_json(contents.recipe, str(path))
+    return Plan(checkpoint, recipe, contents.dims, edits)
+
+
+def _states(checkpoint: Checkpoint, progress: Progress) -> dict[str, FileState]:
+    states = {}
+    for number, file in enumerate(checkpoint.files):
+        if not isinstance(file, SafetensorsFile):
+            raise CheckpointError(
+                f"{file.path}: a small patch needs safetensors as its base; make the whole "
+                "artifact instead"
+            )
+        progress(f"hashing {file.path.name}", number, len(checkpoint.files))
+        states[file.path.name] = hash_file(file.path)
+    return states
+
+
+def _read_contents(path: Path, file: SafetensorsFile) -> _Contents:
+    import pydantic
+
+    try:
+        contents = pydantic.TypeAdapter(_Contents).validate_json(file.metadata[_KEY])
+    except (KeyError, pydantic.ValidationError) as error:
+        raise CheckpointError(f"{path}: no small patch of surgeon's, or a damaged one") from error
+    if contents.schema != _SCHEMA:
+        raise CheckpointError(
+            f"{path}: its schema is {contents.schema!r} and this surgeon reads {_SCHEMA}"
+        )
+    return contents
+
+
+def _edit(
+    path: Path,
+    file: SafetensorsFile,
+    target: _Target,
+    dims: tuple[int, ...],
+    checkpoint: Checkpoint,
+) -> Edit:
+    info = checkpoint.tensors.get(target.tensor)
+    shape = list(info.shape) if info else []
+    fits = len(shape) > target.axis >= 0 and all(0 <= d < shape[target.axis] for d in dims)
+    if not fits or target.tensor not in file.tensors:
+        raise CheckpointError(f"{path}: its edit of {target.tensor} does not fit the base")
+    old = np.take(checkpoint.read(target.tensor), dims, axis=target.axis)
+    new = file.read(target.tensor)
+    if old.shape != new.shape or old.dtype != new.dtype:
+        raise CheckpointError(f"{path}: its edit of {target.tensor} does not fit the base")
+    return Edit(**asdict(target), dims=dims, old=old, new=new)
