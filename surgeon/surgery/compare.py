@@ -84,12 +84,9 @@ def _compare_tensor(a: Checkpoint, b: Checkpoint, name: str) -> TensorDifference
         assert there is not None
         reason = "only in A" if other is None else "only in B"
         return TensorDifference(name, reason, there.size, None, None)
-    for reason, differs in (
-        ("dtype", one.dtype != other.dtype),
-        ("shape", one.shape != other.shape),
-    ):
-        if differs:
-            return TensorDifference(name, reason, max(one.size, other.size), None, None)
+    if one.dtype != other.dtype or one.shape != other.shape:
+        reason = "dtype" if one.dtype != other.dtype else "shape"
+        return TensorDifference(name, reason, max(one.size, other.size), None, None)
     return _compare_values(one, a.homes[name].pieces(name), b.homes[name].pieces(name))
 
 

@@ -38,8 +38,9 @@ class FileChange:
 class EditRecord:
     """An edit as it is recorded.
 
-    ``offset`` is what the model adds to the stored gain (Gemma: 1). ``old`` and ``new`` list the values of a vector's edit; a weight's slices are in
-    ``excised.safetensors`` alone, because they are many.
+    ``offset`` is what the model adds to the stored gain (Gemma: 1). ``old`` and ``new`` list the
+    values of a vector's edit; a weight's slices are in ``excised.safetensors`` alone, because they
+    are many.
     """
 
     file: str

@@ -61,9 +61,7 @@ def verify(artifact: Path, progress: Progress = silent) -> Verification:
         CheckpointError: the directory is no artifact, or its record is damaged.
     """
     record = read_record(artifact)
-    checks = []
-    for check in (*_check_files(artifact, record, progress), *_check_edits(artifact, record)):
-        checks.append(check)
+    checks = [*_check_files(artifact, record, progress), *_check_edits(artifact, record)]
     if record.onnx is not None:
         checks.append(_check_onnx(artifact, record))
     return Verification(record.model, tuple(checks))
