@@ -1,0 +1,85 @@
+"""A patch that is killed leaves the output absent or complete, and the source as it was.
+
+``SURGEON_KILLS`` sets how often (CI: 12; the claim was run with 200).
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from surgeon import verify
+from surgeon.surgery.transfer import hash_file
+
+_KILLS = int(os.environ.get("SURGEON_KILLS", "12"))
+_PATCH = """
+import sys
+from pathlib import Path
+from surgeon import Recipe, make_plan, open_checkpoint, operate
+import surgeon.surgery.staging, surgeon.surgery.small_patch, surgeon.surgery.card, yaml, blake3
+print("ready", flush=True)
+plan = make_plan(open_checkpoint(sys.argv[1]), Recipe(dims=(3, 9)))
+operate(plan, Path(sys.argv[2]), onnx=False, force=True)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model of 200 MB, so that a patch takes long enough to be killed in its midst."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tensors = {"embeddings.word_embeddings.weight": np.zeros((100_000, 512), np.float32)}
+    for layer in range(4):
+        for leaf in ("weight", "bias"):
+            name = f"encoder.layer.{layer}.output.LayerNorm.{leaf}"
+            tensors[name] = np.random.default_rng(layer).random(512, np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "README.md").write_text("mine")
+    return folder
+
+
+def test_a_kill_at_any_moment_leaves_the_output_absent_or_complete(model, tmp_path):
+    source = {path.name: hash_file(path) for path in model.iterdir()}
+    output = tmp_path / "out"
+    rng = random.Random(0)
+    longest = _run(model, output, kill_after=None)
+    assert verify(output).passed
+    seen = set()
+    for _ in range(_KILLS):
+        _run(model, output, kill_after=rng.uniform(0, 1.2 * longest))
+        assert {path.name: hash_file(path) for path in model.iterdir()} == source
+        if output.exists():
+            assert verify(output).passed
+        seen.add(output.exists())
+        for path in tmp_path.iterdir():
+            if path.name.startswith(".out."):  # what a kill leaves is hidden and safe to delete
+                subprocess.run(["rm", "-r", str(path)], check=True)
+        if rng.random() < 0.5 and output.exists():
+            subprocess.run(["rm", "-r", str(output)], check=True)
+    assert seen == {True, False} or _KILLS < 5
+
+
+def _run(model, output, kill_after):
+    """Run a patch, kill it some seconds after its imports; return how long it took."""
+    command = [sys.executable, "-c", _PATCH, str(model), str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        start = time.perf_counter()
+        if kill_after is None:
+            process.wait()
+            assert process.returncode == 0
+        else:
+            try:
+                process.wait(kill_after)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        return time.perf_counter() - start

@@ -1,0 +1,146 @@
+import json
+import shutil
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from surgeon import Recipe, compare, make_plan, open_checkpoint, operate, restore
+from surgeon.errors import CheckpointError
+
+_SHARD = "5KB"
+
+
+@pytest.fixture(scope="module")
+def shards(tiny, tmp_path_factory):
+    """A tiny BERT in shards, with an index that has keys of its own."""
+    folder = tmp_path_factory.mktemp("shards") / "model"
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tiny("bert"))
+    model.save_pretrained(folder, max_shard_size=_SHARD)
+    index_path = folder / "model.safetensors.index.json"
+    index = json.loads(index_path.read_text())
+    index["metadata"]["mine"] = "kept"
+    index["extra"] = [1, 2]
+    index_path.write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pickle_shards(shards, tmp_path_factory):
+    """The same as sharded pickles."""
+    folder = tmp_path_factory.mktemp("pickles") / "model"
+    folder.mkdir()
+    for path in shards.glob("*.safetensors"):
+        name = path.name.replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
+        torch.save(load_file(path), folder / name)
+    index = (shards / "model.safetensors.index.json").read_text()
+    index = index.replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
+    (folder / "pytorch_model.bin.index.json").write_text(index)
+    shutil.copy(shards / "config.json", folder)
+    return folder
+
+
+def _patch(source, output):
+    plan = make_plan(open_checkpoint(source), Recipe(dims=(3, 9)))
+    return plan, operate(plan, output, onnx=False)
+
+
+def test_only_planned_bytes_of_shards_change_and_the_index_is_kept(shards, tmp_path):
+    plan, record = _patch(shards, tmp_path / "out")
+    assert len(record.weights) > 3
+    touched = {edit.file for edit in record.edits}
+    assert 0 < len(touched) < len(record.weights)
+    for path in shards.iterdir():
+        before, after = path.read_bytes(), (tmp_path / "out" / path.name).read_bytes()
+        assert (before != after) == (path.name in touched)
+        assert len(before) == len(after)
+    found = compare(open_checkpoint(shards), open_checkpoint(tmp_path / "out"))
+    assert found.scalars_changed == plan.parameters_changed == 12
+    restore(tmp_path / "out", tmp_path / "back")
+    for path in shards.iterdir():
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_transformers_loads_patched_shards(shards, tmp_path):
+    _patch(shards, tmp_path / "out")
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
+    for layer in model.bert.encoder.layer:
+        assert (layer.output.LayerNorm.weight[[3, 9]] == 0).all()
+        assert (layer.output.LayerNorm.bias[[3, 9]] == 0).all()
+
+
+def test_sharded_pickles_become_sharded_safetensors(pickle_shards, shards, tmp_path):
+    _, record = _patch(pickle_shards, tmp_path / "out")
+    assert len(record.converted_from) == len(record.weights) > 3
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not [name for name in names if name.endswith(".bin") or "bin.index" in name]
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == set(record.weights) <= names
+    assert index["extra"] == [1, 2]
+    assert index["metadata"]["mine"] == "kept"
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
+    assert (model.bert.encoder.layer[1].output.LayerNorm.bias[[3, 9]] == 0).all()
+    restore(tmp_path / "out", tmp_path / "back")
+    assert compare(open_checkpoint(tmp_path / "back"), open_checkpoint(shards)).identical
+
+
+def test_a_single_file_goes_before_shards_and_safetensors_before_pickles(shards, tmp_path):
+    both = shutil.copytree(shards, tmp_path / "both")
+    tensors = {}
+    for path in shards.glob("*.safetensors"):
+        tensors.update(load_file(path))
+    save_file(tensors, both / "model.safetensors")
+    (both / "pytorch_model.bin").write_bytes(b"never opened")
+    checkpoint = open_checkpoint(both)
+    assert [file.path.name for file in checkpoint.files] == ["model.safetensors"]
+    _, record = _patch(both, tmp_path / "out")
+    assert "pytorch_model.bin" in record.left_out
+    assert "model.safetensors.index.json" in record.left_out
+
+
+def test_a_weight_file_of_another_name_is_patched_under_that_name(tiny, tmp_path):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / "model.safetensors").rename(source / "mine.safetensors")
+    with pytest.raises(CheckpointError, match=r"found mine\.safetensors: give one of them"):
+        open_checkpoint(source)
+    _patch(source / "mine.safetensors", tmp_path / "out")
+    restore(tmp_path / "out", tmp_path / "back")
+    assert {p.name for p in (tmp_path / "back").iterdir()} == {p.name for p in source.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "shard",
+    ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "a\\b", "x\0y", 7, None],
+)
+def test_an_index_that_points_elsewhere_is_refused(shards, tmp_path, shard):
+    source = shutil.copytree(shards, tmp_path / "source")
+    path = source / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"][next(iter(index["weight_map"]))] = shard
+    path.write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="no file name beside the index"):
+        open_checkpoint(source)
+
+
+def test_an_index_that_does_not_fit_its_shards_is_refused(shards, tmp_path):
+    source = shutil.copytree(shards, tmp_path / "source")
+    path = source / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    names = sorted(set(index["weight_map"].values()))
+
+    def refuse(weight_map, complaint):
+        path.write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(CheckpointError, match=complaint):
+            open_checkpoint(source)
+
+    refuse(dict.fromkeys(index["weight_map"], names[0]), "though the index says so")
+    refuse({**index["weight_map"], "new": "model-9.safetensors"}, "named by the index, but not")
+    refuse({}, "no weight_map")
+    path.write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        open_checkpoint(source)
+    path.write_text(json.dumps(index))
+    shutil.copy(source / names[0], source / "twin.safetensors")
+    first = next(iter(index["weight_map"]))
+    refuse({**index["weight_map"], first: "twin.safetensors"}, "is also in")
