@@ -95,9 +95,8 @@ def test_a_mutated_weight_file_gives_a_surgeon_error_or_a_model(
         path.write_bytes(mutate(random.Random(seed), original))
         try:
             _try(folder)
-        except SurgeonError as error:
+        except SurgeonError:
             refused += 1
-            assert len(str(error)) < 2000, seed
         except BaseException as error:
             raise AssertionError(f"seed {seed}") from error
     assert refused > _MUTATIONS / 5
