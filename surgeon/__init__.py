@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from surgeon.checkpoint import Checkpoint as Checkpoint
     from surgeon.checkpoint import open_checkpoint as open_checkpoint
+    from surgeon.checkpoint import open_for_scan as open_for_scan
     from surgeon.errors import SurgeonError as SurgeonError
     from surgeon.evaluation.evaluate import evaluate as evaluate
     from surgeon.evaluation.result import Evaluation as Evaluation
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from surgeon.surgery.operate import operate as operate
     from surgeon.surgery.plan import Plan as Plan
     from surgeon.surgery.plan import make_plan as make_plan
+    from surgeon.surgery.push import push as push
     from surgeon.surgery.recipe import Recipe as Recipe
     from surgeon.surgery.recipe import load_recipe as load_recipe
     from surgeon.surgery.record import Record as Record
@@ -62,8 +64,10 @@ _HOMES = {
     "load_recipe": "surgeon.surgery.recipe",
     "make_plan": "surgeon.surgery.plan",
     "open_checkpoint": "surgeon.checkpoint",
+    "open_for_scan": "surgeon.checkpoint",
     "operate": "surgeon.surgery.operate",
     "plan_from_small_patch": "surgeon.surgery.small_patch",
+    "push": "surgeon.surgery.push",
     "rank_by_layernorm": "surgeon.outliers",
     "read_record": "surgeon.surgery.record",
     "read_texts": "surgeon.text",

@@ -20,6 +20,7 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "verify": "verify:verify",
     "diff": "diff:diff",
     "apply": "apply:apply",
+    "push": "push:push",
     "demo": "demo:demo",
 }
 _INTERRUPTED = 130

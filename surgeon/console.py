@@ -235,6 +235,14 @@ def show_verification(verification: Verification, *, json: bool) -> None:
     _out().print(table)
 
 
+def show_pushed(artifact: Path, url: str, *, json: bool) -> None:
+    """Show where an artifact is now."""
+    if json:
+        print_json({"artifact": str(artifact), "url": url})
+        return
+    print_text(f"{artifact} is at {url}")
+
+
 def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     """Show the scores side by side, and the verdict in words."""
     if json:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,21 +15,25 @@ import numpy.typing as npt
 
 from surgeon.architectures import Family, Site, family_of
 from surgeon.checkpoint.dtypes import FLOATS
+from surgeon.checkpoint.hub import cached, download, looks_like_hub_id
 from surgeon.checkpoint.pickle_file import PickleFile
+from surgeon.checkpoint.remote import RemoteFile, RemoteModel, open_remote
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, open_safetensors
 from surgeon.checkpoint.weight_files import WeightFiles, find_weights
-from surgeon.errors import CheckpointError
+from surgeon.errors import CheckpointError, UnknownArchitectureError
+from surgeon.progress import Progress, silent
 
-WeightFile: TypeAlias = SafetensorsFile | PickleFile
+WeightFile: TypeAlias = SafetensorsFile | PickleFile | RemoteFile
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model directory as it lies on disk.
+    """A model as it lies on disk, or on the Hub for reading alone.
 
-    ``name`` is the model's name for people and reports, ``files`` hold its tensors, and ``index``
-    is the name of the index file if they are shards. Nothing but headers is read until ``read``
-    asks for a tensor.
+    ``name`` is the model's name for people and reports: the Hub id where it is known. ``files``
+    hold its tensors, and ``index`` is the name of the index file if they are shards. Nothing but
+    headers is read until ``read`` asks for a tensor. ``revision`` is the commit on the Hub, and
+    ``sites_pattern`` what a person said about the norms of an architecture without a row.
     """
 
     name: str
@@ -36,6 +41,9 @@ class Checkpoint:
     config: Mapping[str, Any]
     files: tuple[WeightFile, ...]
     index: str | None = None
+    revision: str | None = None
+    sites_pattern: str | None = None
+    remote: RemoteModel | None = None
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -50,6 +58,11 @@ class Checkpoint:
     def read(self, name: str) -> npt.NDArray[Any]:
         """Read one floating-point tensor in its own dtype."""
         return self.homes[name].read(name)
+
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Fetch tensors of a remote model together, ahead of ``read``; on disk there is no need."""
+        if self.remote is not None:
+            self.remote.prefetch(names)
 
     @property
     def parameters_total(self) -> int:
@@ -95,32 +108,110 @@ class Checkpoint:
         return sum(site.role == "output" for site in self.sites)
 
 
-def open_checkpoint(model: str | Path, *, name: str | None = None) -> Checkpoint:
-    """Open a model directory or a ``.safetensors`` file with its ``config.json`` beside it.
+def open_checkpoint(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    sites_pattern: str | None = None,
+    name: str | None = None,
+    progress: Progress = silent,
+) -> Checkpoint:
+    """Open a model directory, a ``.safetensors`` file in one, or a model on the Hub.
+
+    A model on the Hub is downloaded to the Hugging Face cache first, the needed files alone, and
+    never written to.
 
     Args:
-        model: the path.
-        name: what reports and the model card call the model (None: the directory's name).
+        model: the path or the Hub id. A path that exists is taken as one.
+        revision: for a Hub id: a branch, a tag or a commit (None: the default branch).
+        sites_pattern: for an architecture without a row: a regular expression for the paths of
+            the modules that are the last operation of each layer.
+        name: what reports and the model card call the model (None: as it was found).
+        progress: told of a download.
 
     Raises:
-        CheckpointError: there is no such path, no weights in it, or no readable configuration.
+        CheckpointError: there is no such model, no weights in it, or no readable configuration.
     """
     path = Path(model)
+    if path.exists():
+        if revision is not None:
+            raise CheckpointError(f"--revision {revision}: {path} is a path, which has none")
+        return _open_local(path, name, sites_pattern)
+    if not looks_like_hub_id(str(model)):
+        raise CheckpointError(f"{model}: no such file or directory, and no Hub id either")
+    with _no_such_directory(model):
+        snapshot = download(str(model), revision, progress)
+    return _open_local(snapshot.path, name, sites_pattern)
+
+
+def open_for_scan(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    sites_pattern: str | None = None,
+    progress: Progress = silent,
+) -> Checkpoint:
+    """Open a model to read some of its tensors: as ``open_checkpoint``, but without a download.
+
+    A model on the Hub that is not in the cache is read by range requests alone:
+    ``checkpoint.remote.bytes_read`` tells how much.
+    """
+    if Path(model).exists() or not looks_like_hub_id(str(model)):
+        return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
+    with _no_such_directory(model):
+        snapshot = cached(str(model), revision)
+        if snapshot is not None:
+            return _open_local(snapshot.path, None, sites_pattern)
+        progress("asking the Hub", 0, 0)
+        remote = open_remote(str(model), revision)
+    return Checkpoint(
+        name=remote.model_id,
+        directory=Path(),
+        config=remote.config,
+        files=remote.files,
+        revision=remote.revision,
+        sites_pattern=sites_pattern,
+        remote=remote,
+    )
+
+
+@contextlib.contextmanager
+def _no_such_directory(model: str | Path) -> Iterator[None]:
+    """Say that a model was looked for on the Hub because there is no such path."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"no directory {model} here, and on the Hub: {error}") from error
+
+
+def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Checkpoint:
     if path.is_dir():
-        weights = find_weights(path)
-    elif path.is_file() and path.suffix == ".safetensors":
-        weights, path = WeightFiles((open_safetensors(path),), None), path.parent
-    elif path.is_file():
+        directory, weights = path, find_weights(path)
+    elif path.suffix == ".safetensors":
+        directory, weights = path.parent, WeightFiles((open_safetensors(path),), None)
+    else:
         raise CheckpointError(
             f"{path}: not a .safetensors file; give it or the model directory it is in"
         )
-    else:
-        raise CheckpointError(
-            f"{model}: no such file or directory; download the model first and give its directory"
-        )
-    # Of the path as given: a link has the better name than what it leads to.
-    shown = name or Path(os.path.abspath(path)).name  # noqa: PTH100  (resolve follows links)
-    return Checkpoint(shown, path, _read_config(path), weights.files, weights.index)
+    model_id, revision = _in_cache(directory)
+    return Checkpoint(
+        # Of the path as given: a link has the better name than what it leads to.
+        name=name or model_id or Path(os.path.abspath(directory)).name,  # noqa: PTH100
+        directory=directory,
+        config=_read_config(directory),
+        files=weights.files,
+        index=weights.index,
+        revision=revision,
+        sites_pattern=sites_pattern,
+    )
+
+
+def _in_cache(directory: Path) -> tuple[str, str] | tuple[None, None]:
+    """Return the id and the commit of a snapshot in a Hugging Face cache."""
+    repository = directory.parent.parent.name
+    if directory.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/"), directory.name
+    return None, None
 
 
 def _read_config(directory: Path) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Force, Json, Model, NoOnnx, Output
+from surgeon.commands.options import Force, Json, Model, NoOnnx, Output, Revision
 
 
 def apply(
@@ -16,6 +16,7 @@ def apply(
     ],
     model: Model,
     output: Output,
+    revision: Revision = None,
     no_onnx: NoOnnx = False,
     force: Force = False,
     json: Json = False,
@@ -26,8 +27,8 @@ def apply(
     """
     from surgeon import console, open_checkpoint, operate, plan_from_small_patch
 
-    checkpoint = open_checkpoint(model)
     with console.shown_progress() as progress:
+        checkpoint = open_checkpoint(model, revision=revision, progress=progress)
         plan = plan_from_small_patch(edit, checkpoint, progress)
         record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)
     console.show_record(record, output, json=json)

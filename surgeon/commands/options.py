@@ -9,7 +9,20 @@ import typer
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A model directory, or a .safetensors file in one."),
+    typer.Argument(
+        metavar="MODEL", help="A model directory, a .safetensors file in one, or a Hub id."
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(metavar="REV", help="Branch, tag or commit of a model on the Hub."),
+]
+SitesPattern = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="For an unknown architecture: the paths of the modules that end each layer.",
+    ),
 ]
 ArtifactDirectory = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="A directory that surgeon patch made.")

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.architectures import ROLES
-from surgeon.commands.options import Force, Json, MinLayers, Model, NoOnnx, Sigma
+from surgeon.commands.options import (
+    Force,
+    Json,
+    MinLayers,
+    Model,
+    NoOnnx,
+    Revision,
+    Sigma,
+    SitesPattern,
+)
 from surgeon.errors import OutputError, SelectionError
 from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
 from surgeon.surgery.recipe import (
@@ -49,6 +58,8 @@ def patch(
     relax: Annotated[
         bool, typer.Option("--relax", help="Take the N strongest, outliers or not.")
     ] = False,
+    revision: Revision = None,
+    sites_pattern: SitesPattern = None,
     mode: Annotated[
         Mode,
         typer.Option(help="Set to zero, scale by --factor, or set to the mean of the vector."),
@@ -105,7 +116,11 @@ def patch(
     )
     if output is None and not dry_run:
         raise OutputError("-o DIR: name the directory to make, or look first with --dry-run")
-    plan = make_plan(open_checkpoint(model), asked)
+    with console.shown_progress() as progress:
+        checkpoint = open_checkpoint(
+            model, revision=revision, sites_pattern=sites_pattern, progress=progress
+        )
+    plan = make_plan(checkpoint, asked)
     if output is None or dry_run:
         console.show_plan(plan, json=json)
         return

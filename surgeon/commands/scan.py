@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Json, MinLayers, Model, Sigma
+from surgeon.commands.options import Json, MinLayers, Model, Revision, Sigma, SitesPattern
 from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
 
 
 def scan(
     model: Model,
+    revision: Revision = None,
+    sites_pattern: SitesPattern = None,
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = MIN_LAYERS,
     top: Annotated[int, typer.Option(min=1, help="How many dimensions the table shows.")] = 10,
@@ -21,9 +23,19 @@ def scan(
 
     A dimension is an outlier if its gain and its bias each lie more than SIGMA standard
     deviations from their mean in at least MIN_LAYERS layers. Weights alone are weak evidence:
-    surgeon eval tells what a dimension does.
+    surgeon eval tells what a dimension does. Of a model on the Hub that is not in the cache, only
+    headers and norms are read.
     """
-    from surgeon import console, open_checkpoint, rank_by_layernorm
+    from surgeon import console, open_for_scan, rank_by_layernorm
 
-    ranking = rank_by_layernorm(open_checkpoint(model), sigma=sigma, min_layers=min_layers)
+    with console.shown_progress() as progress:
+        checkpoint = open_for_scan(
+            model, revision=revision, sites_pattern=sites_pattern, progress=progress
+        )
+        ranking = rank_by_layernorm(checkpoint, sigma=sigma, min_layers=min_layers)
     console.show_ranking(ranking, top, json=json)
+    if checkpoint.remote is not None:
+        console.print_note(
+            f"Read {checkpoint.remote.bytes_read:,} bytes of {checkpoint.name} at "
+            f"{checkpoint.revision}, by range requests."
+        )

@@ -144,7 +144,7 @@ def _record(
         surgeon=surgeon.__version__,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model=checkpoint.name,
-        revision=None,
+        revision=checkpoint.revision,
         architecture=checkpoint.family.name,
         weights=tuple(_artifact_name(checkpoint, name) for name in names),
         converted_from=tuple(names) if converted else (),

@@ -101,7 +101,7 @@ def edit_record(edit: Edit, file: str) -> EditRecord:
         param=edit.param,
         axis=edit.axis,
         dims=edit.dims,
-        offset=getattr(edit,"offset",0.0),
+        offset=edit.offset,
         scalars=edit.old.size,
         changed=edit.changed,
         old=_numbers(edit.old) if vector else None,
