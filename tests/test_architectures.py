@@ -1,10 +1,18 @@
 import pytest
 import transformers
 from conftest import TINY_FAMILIES, rename_tensors
+from families import FAMILIES as TINY
+from families import save_family
 
 from surgeon import open_checkpoint
-from surgeon.architectures import FAMILIES, family_of
-from surgeon.errors import CheckpointError, UnknownArchitectureError
+from surgeon.architectures import (
+    FAMILIES,
+    family_of,
+    one_stream,
+    propose_sites,
+    sites_from_pattern,
+)
+from surgeon.errors import CheckpointError, SelectionError, UnknownArchitectureError
 
 # family → the output site of layer 1, its kind and axis, and the roles that are there
 _EXPECTED = {
@@ -26,6 +34,75 @@ def test_the_output_site_is_the_last_operation_of_each_layer(tiny, family):
     assert (output[1].gain, output[1].kind, output[1].axis) == _EXPECTED[family]
     assert output[1].bias == output[1].gain.replace("weight", "bias")
     assert checkpoint.hidden_size == 16
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_each_family_has_the_output_sites_of_its_table_row(tmp_path, name):
+    expected = TINY[name]
+    save_family(name, tmp_path)
+    output = [site for site in open_checkpoint(tmp_path).sites if site.role == "output"]
+    found = [(site.stack, site.layer) for site in output]
+    assert found == [(stack, i) for stack, count in expected.stacks.items() for i in range(count)]
+    site = next(site for site in output if site.gain == expected.output)
+    assert (site.kind, site.axis, site.gain_offset) == (
+        expected.kind,
+        expected.axis,
+        expected.offset,
+    )
+    assert site.bias == (expected.output.replace("weight", "bias") if expected.bias else None)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "gain"),
+    [
+        ("bloom", "h.0.mlp.dense_4h_to_h.weight"),
+        ("opt", "decoder.layers.0.fc2.weight"),
+        ("gpt2", "h.0.mlp.c_proj.weight"),
+        ("camembert", "roberta.encoder.layer.0.output.LayerNorm.weight"),
+        ("deberta", "deberta.encoder.layer.0.output.LayerNorm.gamma"),
+        ("vit", "encoder.layer.0.output.dense.weight"),
+        ("bart", "decoder.layers.0.final_layer_norm.weight"),
+        ("t5", "transformer.decoder.block.0.layer.2.DenseReluDense.wo.weight"),
+        ("llama", "layers.0.mlp.down_proj.weight"),
+        ("gemma3", "model.language_model.layers.0.post_feedforward_layernorm.weight"),
+        ("gemma3", "language_model.model.layers.0.post_feedforward_layernorm.weight"),
+        ("clip_text_model", "text_model.encoder.layers.0.mlp.fc2.weight"),
+        ("wav2vec2", "encoder.layers.0.final_layer_norm.weight"),
+    ],
+)
+def test_names_that_other_versions_of_transformers_wrote_are_found(model_type, gain):
+    (site,) = family_of(model_type).sites([gain])
+    assert (site.role, site.layer, site.gain) == ("output", 0, gain)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"model_type": "opt"}, "dense"),
+        ({"model_type": "opt", "do_layer_norm_before": True}, "dense"),
+        ({"model_type": "opt", "do_layer_norm_before": False}, "layernorm"),
+        ({"model_type": "wav2vec2"}, "layernorm"),
+        ({"model_type": "wav2vec2", "do_stable_layer_norm": False}, "layernorm"),
+        ({"model_type": "wav2vec2", "do_stable_layer_norm": True}, "dense"),
+        ({"model_type": "bart"}, "layernorm"),
+        ({"model_type": "mbart"}, "dense"),
+    ],
+)
+def test_the_configuration_decides_between_post_norm_and_pre_norm(config, kind):
+    assert family_of(config["model_type"], config).templates[0].kind == kind
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "albert", "inner_group_num": 2},
+        {"model_type": "wav2vec2", "do_stable_layer_norm": True, "adapter_attn_dim": 16},
+    ],
+)
+def test_layers_with_an_operation_that_no_row_has_are_refused(config):
+    option = list(config.items())[-1]
+    with pytest.raises(UnknownArchitectureError, match="{} {}".format(*option)):
+        family_of(config["model_type"], config)
 
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)
@@ -82,10 +159,110 @@ def test_weights_of_another_model_are_refused():
 
 @pytest.mark.parametrize("model_type", [None, "mamba", ["bert"], 3])
 def test_an_unknown_architecture_is_named_with_those_known(model_type):
-    with pytest.raises(UnknownArchitectureError, match=r"it knows bert, .*roberta"):
+    with pytest.raises(UnknownArchitectureError, match=r"it knows albert, .*roberta"):
         family_of(model_type)
 
 
 def test_every_model_type_is_one_that_transformers_knows():
     known = transformers.CONFIG_MAPPING
     assert not [name for family in FAMILIES for name in family.model_types if name not in known]
+
+
+def test_a_norm_under_another_prefix_than_the_layers_is_no_site():
+    names = ["model.layers.0.mlp.down_proj.weight", "model.norm.weight", "vision.norm.weight"]
+    assert [site.gain for site in family_of("llama").sites(names)] == names[:2]
+
+
+@pytest.mark.parametrize(
+    ("gain", "bias", "complaint"),
+    [
+        ((16, 16), (16,), r"no layernorm over any"),
+        ((16,), (12,), r"shape \[16\] and its bias \[12\]"),
+        ((12,), (12,), r"no layernorm over 16 dimensions"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_stream_are_refused(gain, bias, complaint):
+    shapes = {
+        "encoder.layer.0.output.LayerNorm.weight": (16,),
+        "encoder.layer.0.output.LayerNorm.bias": (16,),
+        "encoder.layer.1.output.LayerNorm.weight": gain,
+        "encoder.layer.1.output.LayerNorm.bias": bias,
+    }
+    with pytest.raises(CheckpointError, match=complaint):
+        one_stream(family_of("bert").sites(shapes), shapes)
+
+
+_UNKNOWN = {
+    "embed.weight": (40, 16),
+    "stem.norm.weight": (16,),
+    **{
+        f"blocks.{i}.{leaf}": shape
+        for i in range(3)
+        for leaf, shape in {
+            "ln_1.weight": (16,),
+            "ln_1.bias": (16,),
+            "attn.q_norm.weight": (8,),
+            "attn.kiln.weight": (16,),
+            "mlp.out.weight": (16, 24),
+            "mlp.out.bias": (16,),
+            "mlp.conv1d.weight": (24, 16),
+            "mlp.conv1d.bias": (16,),
+            "mlp.norm-2.weight": (16,),
+            "kernel.weight": (16, 16, 3),
+            "growing_norm.weight": (16 + i,),
+            "flat_norm.weight": (4, 4),
+        }.items()
+    },
+    "head.0.norm.weight": (16,),
+}
+
+
+def test_norms_that_every_layer_has_are_proposed():
+    assert propose_sites({}) == []
+    assert propose_sites({"pair.0.norm.weight": (4,), "pair.1.norm.weight": (4,), **_UNKNOWN}) == [
+        r"blocks\.\d+\.ln_1",
+        r"blocks\.\d+\.attn\.q_norm",
+        r"blocks\.\d+\.mlp\.norm\-2",
+        r"pair\.\d+\.norm",
+    ]
+
+
+@pytest.mark.parametrize("name", [n for n, f in TINY.items() if f.kind != "dense"])
+def test_the_norms_of_the_known_families_are_among_the_proposals(tmp_path, name):
+    save_family(name, tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    shapes = {tensor: info.shape for tensor, info in checkpoint.tensors.items()}
+    proposed = [s.gain for p in propose_sites(shapes) for s in sites_from_pattern(p, shapes)]
+    output = [site.gain for site in checkpoint.sites if site.role == "output"]
+    assert set(output) <= set(proposed) or len(output) == 1  # ALBERT's one layer repeats nowhere
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind", "axis", "bias"),
+    [
+        (r"blocks\.\d+\.ln_1", "layernorm", 0, "blocks.1.ln_1.bias"),
+        (r"blocks\.\d+\.mlp\.norm-2", "rmsnorm", 0, None),
+        (r".*mlp\.out", "dense", 0, "blocks.1.mlp.out.bias"),
+        (r".*mlp\.conv1d", "dense", 1, "blocks.1.mlp.conv1d.bias"),
+    ],
+)
+def test_a_pattern_makes_output_sites_by_the_shapes(pattern, kind, axis, bias):
+    sites = sites_from_pattern(pattern, dict(reversed(_UNKNOWN.items())))
+    assert [site.layer for site in sites] == [0, 1, 2]
+    assert {site.role for site in sites} == {"output"}
+    assert (sites[1].kind, sites[1].axis, sites[1].bias) == (kind, axis, bias)
+    assert one_stream(sites, _UNKNOWN) == sites
+
+
+@pytest.mark.parametrize(
+    ("pattern", "complaint"),
+    [
+        (r"blocks.(", "no regular expression"),
+        (r"layers\.\d+\.norm", r"matches no module; likely is blocks\\\.\\d\+\\\.ln_1"),
+        (r"ln_1", "matches no module"),  # the whole path, not a part of it
+        (r"blocks\.\d+\.kernel", r"shape \[16, 16, 3\]"),
+    ],
+)
+def test_a_pattern_that_makes_no_sites_is_refused(pattern, complaint):
+    with pytest.raises(SelectionError, match=complaint):
+        sites_from_pattern(pattern, _UNKNOWN)

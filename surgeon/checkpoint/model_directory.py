@@ -13,17 +13,26 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from surgeon.architectures import Family, Site, family_of
+from surgeon.architectures import (
+    Family,
+    Site,
+    family_of,
+    one_stream,
+    propose_sites,
+    sites_from_pattern,
+)
 from surgeon.checkpoint.dtypes import FLOATS
-from surgeon.checkpoint.hub import cached, download, looks_like_hub_id
+from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
 from surgeon.checkpoint.pickle_file import PickleFile
-from surgeon.checkpoint.remote import RemoteFile, RemoteModel, open_remote
+from surgeon.checkpoint.remote import RemoteModel, open_remote
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, open_safetensors
 from surgeon.checkpoint.weight_files import WeightFiles, find_weights
 from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.progress import Progress, silent
 
-WeightFile: TypeAlias = SafetensorsFile | PickleFile | RemoteFile
+_PROPOSED = 4
+
+WeightFile: TypeAlias = SafetensorsFile | PickleFile
 
 
 @dataclass(frozen=True)
@@ -48,16 +57,23 @@ class Checkpoint:
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor by name, in the order of the files."""
-        return {name: info for file in self.files for name, info in file.tensors.items()}
+        files = self.files if self.remote is None else self.remote.files
+        return {name: info for file in files for name, info in file.tensors.items()}
 
     @cached_property
     def homes(self) -> Mapping[str, WeightFile]:
-        """The file that holds each tensor."""
+        """The file on disk that holds each tensor."""
         return {name: file for file in self.files for name in file.tensors}
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """Read one floating-point tensor in its own dtype."""
+        if self.remote is not None:
+            return self.remote.homes[name].read(name)
         return self.homes[name].read(name)
+
+    def where(self, name: str) -> str:
+        """Say which file of which model a tensor is in, for an error."""
+        return self.name if self.remote is not None else str(self.homes[name].path)
 
     def prefetch(self, names: Iterable[str]) -> None:
         """Fetch tensors of a remote model together, ahead of ``read``; on disk there is no need."""
@@ -71,31 +87,37 @@ class Checkpoint:
 
     @cached_property
     def family(self) -> Family:
-        """The row of the architecture registry that describes this checkpoint."""
-        return family_of(self.config.get("model_type"))
+        """The row of the architecture registry that describes this checkpoint.
+
+        With ``sites_pattern`` it is a row of no templates, named after the pattern.
+        """
+        model_type = self.config.get("model_type")
+        if self.sites_pattern is not None:
+            return Family(f"{model_type} by --sites-pattern", (), (), "drift")
+        try:
+            return family_of(model_type, self.config)
+        except UnknownArchitectureError as error:
+            proposed = propose_sites(self._shapes)[:_PROPOSED]
+            if not proposed:
+                raise
+            likely = " or ".join(repr(pattern) for pattern in proposed)
+            raise UnknownArchitectureError(
+                f"{error}; by names and shapes its norms are {likely}: if one of them ends each "
+                "layer, say so with --sites-pattern"
+            ) from error
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
-        """Every site of every role, with the shapes of its vectors checked."""
-        sites = self.family.sites(self.tensors)
-        first = sites[0]
-        hidden = self.tensors[first.gain].shape[first.axis : first.axis + 1]
-        return tuple(site for site in sites if self._writes_to(site, hidden))
+        """Every site of every role whose dimensions are those of the first output site."""
+        if self.sites_pattern is not None:
+            sites = sites_from_pattern(self.sites_pattern, self._shapes)
+        else:
+            sites = self.family.sites(self.tensors)
+        return one_stream(sites, self._shapes)
 
-    def _writes_to(self, site: Site, hidden: tuple[int, ...]) -> bool:
-        """Whether a site's dimensions are those of the residual stream; its shapes are checked."""
-        shape = self.tensors[site.gain].shape
-        bias_shape = self.tensors[site.bias].shape if site.bias else shape[site.axis :][:1]
-        rank = 1 if site.kind == "layernorm" else 2
-        if len(shape) == rank and bias_shape == (shape[site.axis],):
-            if (shape[site.axis],) == hidden:
-                return True
-            if site.role == "embeddings":  # ELECTRA may embed into a space of its own
-                return False
-        raise CheckpointError(
-            f"{self.homes[site.gain].path}: {site.gain} has shape {list(shape)} and its bias "
-            f"{list(bias_shape)}, which is no {site.kind} over {list(hidden)} dimensions"
-        )
+    @cached_property
+    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: info.shape for name, info in self.tensors.items()}
 
     @property
     def hidden_size(self) -> int:
@@ -159,7 +181,7 @@ def open_for_scan(
     if Path(model).exists() or not looks_like_hub_id(str(model)):
         return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
     with _no_such_directory(model):
-        snapshot = cached(str(model), revision)
+        snapshot = find_cached(str(model), revision)
         if snapshot is not None:
             return _open_local(snapshot.path, None, sites_pattern)
         progress("asking the Hub", 0, 0)
@@ -168,7 +190,7 @@ def open_for_scan(
         name=remote.model_id,
         directory=Path(),
         config=remote.config,
-        files=remote.files,
+        files=(),
         revision=remote.revision,
         sites_pattern=sites_pattern,
         remote=remote,

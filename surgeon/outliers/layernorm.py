@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.architectures import Site
+from surgeon.architectures import Kind, Site, Stack
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.outliers.ranking import Dimension, Ranking
@@ -15,9 +16,12 @@ from surgeon.outliers.ranking import Dimension, Ranking
 SIGMA = 3.0
 MIN_LAYERS = 0.5
 
-_EVIDENCE = {
-    "layernorm": "gain and bias of the output LayerNorm",
-    "dense": "column norm and bias of the output dense layer",
+_SLAB = 2**20  # weights converted to float64 at a time
+
+_LOOKED_AT: dict[Kind, tuple[str, str]] = {
+    "layernorm": ("gain", "output LayerNorm"),
+    "rmsnorm": ("gain", "output RMSNorm"),
+    "dense": ("weight norm", "output dense layer"),
 }
 
 
@@ -30,7 +34,8 @@ def rank_by_layernorm(
     deviations from the mean of that vector. The score is the share of layers that flag it, the
     strength the mean over layers of the smaller of the two distances. Where the last operation
     of a layer is a dense layer (GPT-2), the Euclidean norm of the dimension's weight slice
-    stands for the gain.
+    stands for the gain; where it has no bias (RMSNorm), the gain alone decides. The layers of an
+    encoder and its decoder are counted through, the encoder's first.
 
     Args:
         checkpoint: an open checkpoint of a known architecture.
@@ -46,6 +51,8 @@ def rank_by_layernorm(
     needed = _layers_needed(min_layers, len(sites))
     if not (math.isfinite(sigma) and sigma > 0):
         raise SelectionError(f"--sigma {sigma}: give a positive number of standard deviations")
+    both = "both " if any(site.bias is not None for site in sites) else ""
+    checkpoint.prefetch(name for site in sites for name in (site.gain, site.bias) if name)
     distance = np.stack([_distance(checkpoint, site) for site in sites])
     flags = distance > sigma
     counts = flags.sum(axis=0)
@@ -57,8 +64,8 @@ def rank_by_layernorm(
         layers=len(sites),
         hidden_size=checkpoint.hidden_size,
         method="layernorm",
-        evidence=_EVIDENCE[sites[0].kind],
-        criterion=f"both beyond {sigma:g}σ in at least {needed} of {len(sites)} layers",
+        evidence=_evidence(checkpoint, sites),
+        criterion=f"{both}beyond {sigma:g}σ in at least {needed} of {len(sites)} layers",
         dimensions=tuple(
             Dimension(
                 dim=int(dim),
@@ -82,21 +89,51 @@ def _layers_needed(min_layers: float, layers: int) -> int:
     return int(needed)
 
 
+def _evidence(checkpoint: Checkpoint, sites: list[Site]) -> str:
+    """Say which vectors were looked at, in which of the model's stacks."""
+    phrases: dict[str, list[Stack]] = {}
+    for site in sites:
+        vector, operation = _LOOKED_AT[site.kind]
+        bias = " and bias" if site.bias is not None else ""
+        stacks = phrases.setdefault(f"{vector}{bias} of the {operation}", [])
+        if site.stack and site.stack not in stacks:
+            stacks.append(site.stack)
+    told = [
+        f"{phrase} ({' and '.join(stacks)})" if stacks else phrase
+        for phrase, stacks in phrases.items()
+    ]
+    used = {site.stack for site in sites}
+    apart = {s.stack for s in checkpoint.family.sites(checkpoint.tensors) if s.stack not in used}
+    if used != {""} and apart:
+        told.append(f"not {' and '.join(sorted(apart))}, which has dimensions of its own")
+    return ", ".join(told)
+
+
 def _distance(checkpoint: Checkpoint, site: Site) -> npt.NDArray[np.float64]:
     """Return the smaller of the gain's and the bias's distance per dimension, shape (hidden,)."""
-    gain = _finite(checkpoint, site.gain)
-    if gain.ndim == 2:
-        gain = np.linalg.norm(gain, axis=1 - site.axis)
+    gain = checkpoint.read(site.gain)
+    size = _slice_norms(gain, site.axis) if gain.ndim == 2 else gain.astype(np.float64)
+    distance = _sigmas(_finite(checkpoint, site.gain, size))
     if site.bias is None:
-        return _sigmas(gain)
-    return np.minimum(_sigmas(gain), _sigmas(_finite(checkpoint, site.bias)))
+        return distance
+    bias = checkpoint.read(site.bias).astype(np.float64)
+    return np.minimum(distance, _sigmas(_finite(checkpoint, site.bias, bias)))
 
 
-def _finite(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float64]:
-    values = checkpoint.read(name).astype(np.float64)
+def _slice_norms(weight: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float64]:
+    """Return the Euclidean norm of each dimension's slice, without a float64 copy of the whole."""
+    by_dim = np.moveaxis(weight, axis, 0)
+    step = max(1, _SLAB // max(1, by_dim.shape[1]))
+    slabs = (by_dim[start : start + step] for start in range(0, by_dim.shape[0], step))
+    return np.concatenate([np.linalg.norm(slab.astype(np.float64), axis=1) for slab in slabs])
+
+
+def _finite(
+    checkpoint: Checkpoint, name: str, values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     if not np.isfinite(values).all():
         raise CheckpointError(
-            f"{checkpoint.homes[name].path}: tensor {name} holds values that are not finite"
+            f"{checkpoint.where(name)}: tensor {name} holds values that are not finite"
         )
     return values
 

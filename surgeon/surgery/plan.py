@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.architectures import Role, Site
+from surgeon.architectures import Role, Site, Stack
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import SelectionError
 from surgeon.surgery.modes import new_values
@@ -22,7 +22,8 @@ class Edit:
     """The planned change of one tensor.
 
     ``old`` and ``new`` hold the tensor's slices at ``dims`` along ``axis``, in its own dtype:
-    shape (dims,) for a vector, (inputs, dims) or (dims, inputs) for a weight.
+    shape (dims,) for a vector, (inputs, dims) or (dims, inputs) for a weight. The model uses
+    ``offset`` plus what is stored.
     """
 
     tensor: str
@@ -34,6 +35,8 @@ class Edit:
     dims: tuple[int, ...]
     old: npt.NDArray[Any]
     new: npt.NDArray[Any]
+    stack: Stack = ""
+    offset: float = 0.0
 
     @property
     def changed(self) -> int:
@@ -60,7 +63,8 @@ class Plan:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Which kinds of vector are edited, for people."""
-        return tuple(sorted({f"{edit.role} {edit.kind}" for edit in self.edits}))
+        named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in self.edits}
+        return tuple(sorted(named))
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``patch --dry-run --json`` prints."""
@@ -72,11 +76,13 @@ class Plan:
             "edits": [
                 {
                     "tensor": edit.tensor,
+                    "stack": edit.stack,
                     "role": edit.role,
                     "kind": edit.kind,
                     "layer": edit.layer,
                     "param": edit.param,
                     "axis": edit.axis,
+                    "offset": edit.offset,
                     "old": edit.old.astype(np.float64).tolist(),
                     "new": edit.new.astype(np.float64).tolist(),
                 }
@@ -113,11 +119,11 @@ def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
     Raises:
         SelectionError: the model has no such site or layer.
     """
+    last = max(site.layer or 0 for site in checkpoint.sites)  # they count within a stack
     for layer in recipe.layers or ():
-        if layer >= checkpoint.layers:
+        if layer > last:
             raise SelectionError(
-                f"--layers: {checkpoint.name} has no layer {layer}; "
-                f"its layers are 0 to {checkpoint.layers - 1}"
+                f"--layers: {checkpoint.name} has no layer {layer}; its layers are 0 to {last}"
             )
     there: set[str] = {site.role for site in checkpoint.sites}
     asked = there if "all" in recipe.sites else set(recipe.sites)
@@ -152,7 +158,7 @@ def _edit(
     dims: tuple[int, ...],
 ) -> Edit:
     tensor = checkpoint.read(name)
-    axis = site.axis if param == "gain" else 0
+    axis, offset = (site.axis, site.gain_offset) if param == "gain" else (0, 0.0)
     return Edit(
         tensor=name,
         role=site.role,
@@ -162,5 +168,7 @@ def _edit(
         axis=axis,
         dims=dims,
         old=np.take(tensor, dims, axis=axis),
-        new=new_values(tensor, axis, dims, recipe.mode, recipe.factor),
+        new=new_values(tensor, axis, dims, recipe.mode, recipe.factor, offset),
+        stack=site.stack,
+        offset=offset,
     )

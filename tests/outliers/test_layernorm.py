@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from surgeon import open_checkpoint, rank_by_layernorm
 from surgeon.errors import CheckpointError, SelectionError
+from surgeon.outliers.layernorm import _slice_norms as slice_norms
 
 
 def _checkpoint(folder, gains, biases):
@@ -93,6 +95,18 @@ def test_a_dense_layer_is_ranked_by_column_norm_and_bias(tiny, tmp_path):
     ranking = rank_by_layernorm(open_checkpoint(tmp_path))
     assert ranking.outliers == (5,)
     assert "output dense layer" in ranking.evidence
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_norm_of_each_dimension_s_slice_needs_no_float64_copy_of_the_weight(axis):
+    weight = np.random.default_rng(0).normal(size=(8192, 1024)).astype(np.float16)
+    exact = np.linalg.norm(weight.astype(np.float64), axis=1 - axis)
+    tracemalloc.start()
+    norms = slice_norms(weight, axis)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(norms, exact, rtol=1e-14)
+    assert peak < 2 * weight.nbytes
 
 
 def test_minilm_has_no_outlier_and_ranks_267_and_127_first(minilm):

@@ -1,0 +1,33 @@
+"""Where each model family keeps its norms: one row per family, nothing else to touch."""
+
+from surgeon.architectures.families import FAMILIES, Family, Objective, family_of
+from surgeon.architectures.patterns import propose_sites, sites_from_pattern
+from surgeon.architectures.sites import (
+    ROLES,
+    STACKS,
+    Kind,
+    Role,
+    Site,
+    SiteTemplate,
+    Stack,
+    canonical_name,
+    one_stream,
+)
+
+__all__ = [
+    "FAMILIES",
+    "ROLES",
+    "STACKS",
+    "Family",
+    "Kind",
+    "Objective",
+    "Role",
+    "Site",
+    "SiteTemplate",
+    "Stack",
+    "canonical_name",
+    "family_of",
+    "one_stream",
+    "propose_sites",
+    "sites_from_pattern",
+]

@@ -1,0 +1,174 @@
+"""A site: one place where a layer writes dimension d of the residual stream.
+
+The default site is the last operation of the layer (Kovaleva et al. 2021, section 3): the output
+LayerNorm in post-norm models, the output dense layer in pre-norm models such as GPT-2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from surgeon.errors import CheckpointError
+
+Role: TypeAlias = Literal["output", "attention", "embeddings", "final"]
+Kind: TypeAlias = Literal["layernorm", "rmsnorm", "dense"]
+Stack: TypeAlias = Literal["", "encoder", "decoder", "text", "vision"]
+
+ROLES: tuple[Role, ...] = get_args(Role)
+STACKS: tuple[Stack, ...] = get_args(Stack)
+
+_GAIN_NAMES = ("weight", "gamma")  # TensorFlow-born checkpoints say gamma and beta
+_BIAS_NAMES = ("bias", "beta")
+_LAYER = r"(?P<layer>0|[1-9]\d{0,4})"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where a layer writes dimension d.
+
+    ``gain`` and ``bias`` are tensor names. The dimension indexes ``axis`` of the gain and the
+    only axis of the bias. For ``kind="dense"`` the gain is the weight matrix, so that a
+    dimension is a slice of it. ``layer`` counts within ``stack``, which is empty in a model of
+    one stack. The model multiplies by ``gain + gain_offset``.
+    """
+
+    role: Role
+    kind: Kind
+    layer: int | None
+    gain: str
+    bias: str | None
+    axis: int
+    stack: Stack = ""
+    gain_offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class SiteTemplate:
+    """The module path of a site below the model prefix, ``{layer}`` standing for the number.
+
+    ``only_layer`` marks an operation that follows one layer alone: where it is there, it is that
+    layer's last operation, in place of the site that the other layers have.
+    """
+
+    role: Role
+    kind: Kind
+    path: str
+    axis: int = 0
+    stack: Stack = ""
+    gain_offset: float = 0.0
+    only_layer: int | None = None
+
+    def prefixes(self, tensors: Iterable[str]) -> set[str]:
+        """Return what stands before the path in the tensor names that it matches."""
+        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){self._pattern}")
+        return {match["prefix"] for match in map(pattern.fullmatch, tensors) if match}
+
+    def sites(self, prefix: str, tensors: Iterable[str]) -> list[Site]:
+        """Find the sites under a model prefix, by layer.
+
+        Raises:
+            CheckpointError: a layer is missing between others, or a gain beside its bias.
+        """
+        pattern = re.compile(re.escape(prefix) + self._pattern)
+        modules: dict[int | None, dict[str, str]] = {}
+        for name in tensors:
+            if match := pattern.fullmatch(name):
+                layer = int(match["layer"]) if "layer" in pattern.groupindex else self.only_layer
+                modules.setdefault(layer, {})[match["leaf"]] = name
+        layers = [layer for layer in modules if layer is not None]
+        if "{layer}" in self.path and sorted(layers) != list(range(len(layers))):
+            missing = min(set(range(max(layers))) - set(layers))
+            raise CheckpointError(
+                f"the weights have no {self.path.format(layer=missing)}, though later layers are "
+                "there: the checkpoint is incomplete"
+            )
+        return [
+            self._site(layer, leaves)
+            for layer, leaves in sorted(modules.items(), key=lambda item: item[0] or 0)
+        ]
+
+    @property
+    def _pattern(self) -> str:
+        path = re.escape(self.path).replace(re.escape("{layer}"), _LAYER)
+        return rf"{path}\.(?P<leaf>{'|'.join(_GAIN_NAMES + _BIAS_NAMES)})"
+
+    def _site(self, layer: int | None, leaves: Mapping[str, str]) -> Site:
+        gain, bias = gain_and_bias(leaves)
+        if gain is None:
+            where = self.path.format(layer=layer)
+            raise CheckpointError(f"the weights have a bias but no gain for {where}")
+        return Site(
+            self.role, self.kind, layer, gain, bias, self.axis, self.stack, self.gain_offset
+        )
+
+
+def gain_and_bias(leaves: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the tensor names of a module's gain and bias, given them all by last component."""
+    gain = next((leaves[leaf] for leaf in _GAIN_NAMES if leaf in leaves), None)
+    bias = next((leaves[leaf] for leaf in _BIAS_NAMES if leaf in leaves), None)
+    return gain, bias
+
+
+def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
+    """Sort sites by role, then stack, then layer; those of one layer keep their order."""
+    return tuple(
+        sorted(sites, key=lambda s: (ROLES.index(s.role), STACKS.index(s.stack), s.layer or 0))
+    )
+
+
+def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
+    """Check the shapes of sites and keep those that share the dimensions of the first one.
+
+    A stack of another width (CLIP's vision tower beside its text tower) has a residual stream of
+    its own, so that dimension d means something else there: it is left out as a whole. So is an
+    embeddings norm of another width (ELECTRA, ALBERT).
+
+    Args:
+        sites: the sites of a checkpoint, output sites first.
+        shapes: the shape of every tensor.
+
+    Raises:
+        CheckpointError: a tensor's shape is not that of a vector or weight over the dimensions.
+    """
+    widths: dict[Stack, int] = {}
+    for site in sites:
+        if site.role == "output":
+            widths.setdefault(site.stack, _width(site, shapes))
+    hidden = next(iter(widths.values()))
+    kept = []
+    for site in sites:
+        if widths.get(site.stack) != hidden:
+            continue
+        width = _width(site, shapes)
+        if width == hidden:
+            kept.append(site)
+        elif site.role != "embeddings":
+            raise _wrong_shape(site, shapes, f"{hidden} dimensions")
+    return tuple(kept)
+
+
+def _width(site: Site, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    shape, rank = shapes[site.gain], 2 if site.kind == "dense" else 1
+    if len(shape) != rank or (site.bias and shapes[site.bias] != (shape[site.axis],)):
+        raise _wrong_shape(site, shapes, "any dimensions")
+    return shape[site.axis]
+
+
+def _wrong_shape(
+    site: Site, shapes: Mapping[str, tuple[int, ...]], dimensions: str
+) -> CheckpointError:
+    bias = f" and its bias {list(shapes[site.bias])}" if site.bias else ""
+    return CheckpointError(
+        f"{site.gain} has shape {list(shapes[site.gain])}{bias}, "
+        f"which is no {site.kind} over {dimensions}"
+    )
+
+
+def canonical_name(tensor: str) -> str:
+    """Return a tensor name with the modern spelling of a LayerNorm's gain and bias."""
+    module, _, leaf = tensor.rpartition(".")
+    modern = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)
+    return f"{module}.{modern}" if module else modern

@@ -1,0 +1,348 @@
+import itertools
+import json
+import time
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import transformers
+from hub_server import connect, serve
+from safetensors.numpy import save_file
+
+from surgeon import open_checkpoint, rank_by_layernorm
+from surgeon.checkpoint import Checkpoint, remote
+from surgeon.checkpoint.remote import open_remote
+from surgeon.errors import CheckpointError
+
+_BERT_BASE = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
+_INDEX = "model.safetensors.index.json"
+
+
+def _write_sparse(path, shapes, filled):
+    """Write a safetensors file with zeros that take no space, but for the ``filled`` tensors."""
+    header, position = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape))
+        offsets = [position, position + size]
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": offsets}
+        position += size
+    raw = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for name, values in filled.items():
+            file.seek(8 + len(raw) + header[name]["data_offsets"][0])
+            file.write(values.astype("<f4").tobytes())
+        file.truncate(8 + len(raw) + position)
+
+
+@pytest.fixture(scope="module")
+def bert_base(tmp_path_factory) -> Path:
+    """A model of BERT-base's shapes, whose output LayerNorms have an outlier at dimension 308."""
+    with torch.device("meta"):
+        state = transformers.BertForMaskedLM(transformers.BertConfig()).state_dict()
+    tied = "cls.predictions.decoder"
+    shapes = {n: tuple(state[n].shape) for n in sorted(state) if not n.startswith(tied)}
+    random = np.random.default_rng(0)
+    filled = {}
+    for layer, part in itertools.product(range(12), ("weight", "bias")):
+        values = random.normal(0.8, 0.05, 768)
+        values[308] = 5.0
+        filled[f"bert.encoder.layer.{layer}.output.LayerNorm.{part}"] = values
+    folder = tmp_path_factory.mktemp("sparse") / "bert-base"
+    folder.mkdir()
+    _write_sparse(folder / "model.safetensors", shapes, filled)
+    (folder / "config.json").write_text(json.dumps(_BERT_BASE))
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path, tiny) -> Path:
+    """A copy of a tiny model to break."""
+    folder = tmp_path / "small"
+    transformers.BertForMaskedLM.from_pretrained(tiny("bert")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(bert_base, small, tmp_path, monkeypatch):
+    with serve({"org/bert-base": bert_base, "small": small}) as server:
+        connect(monkeypatch, server.url, tmp_path / "cache")
+        yield server
+
+
+def _norms(file):
+    return [name for name in file.tensors if ".output.LayerNorm." in name and "att" not in name]
+
+
+def _checkpoint(model):
+    return Checkpoint(model.model_id, Path(), model.config, model.files)
+
+
+def test_ranking_bert_base_reads_under_2_mb_concurrently(hub, bert_base):
+    hub.delay = 0.02
+    model = open_remote("org/bert-base")
+    checkpoint = _checkpoint(model)
+    sites = [site for site in checkpoint.sites if site.role == "output"]
+    model.prefetch(name for site in sites for name in (site.gain, site.bias))
+    asked = len(hub.requests)
+    ranking = rank_by_layernorm(checkpoint)
+    assert len(hub.requests) == asked
+    assert ranking.outliers == (308,)
+    local = open_checkpoint(bert_base)
+    assert ranking.dimensions == rank_by_layernorm(local).dimensions
+    assert local.files[0].path.stat().st_size > 430_000_000
+    assert hub.sent < 2_000_000
+    assert hub.most_in_flight > 1
+
+
+def test_arrays_are_those_of_the_file_and_every_byte_is_counted(hub, bert_base):
+    model = open_remote("org/bert-base")
+    (file,) = model.files
+    local = open_checkpoint(bert_base).files[0]
+    assert file.tensors == local.tensors
+    assert list(file.tensors) == list(local.tensors)
+    assert file.metadata == local.metadata
+    assert model.config == _BERT_BASE
+    file.prefetch(_norms(file))
+    for name in _norms(file):
+        np.testing.assert_array_equal(file.read(name), local.read(name), strict=True)
+    of_files = sum(r.sent for r in hub.requests if not r.path.startswith("/api/"))
+    assert model.bytes_read == of_files
+
+
+def test_near_tensors_come_in_one_request_and_far_ones_do_not(hub):
+    (file,) = open_remote("org/bert-base").files
+    hub.requests.clear()
+    file.prefetch(_norms(file))
+    assert len(_norms(file)) == 24
+    assert len(_parts(hub)) == 12
+    file.prefetch(_norms(file))
+    file.read(_norms(file)[0])
+    assert len(_parts(hub)) == 12
+
+
+def test_a_gap_that_is_small_is_read_and_one_that_is_large_is_not(hub, small):
+    small_gap, large_gap = 2**14 - 1, 2**14  # of float32: 64 KiB less one number, and 64 KiB
+    shapes = {"a": (2,), "gap": (small_gap,), "b": (2,), "wide gap": (large_gap,), "c": (2,)}
+    filled = {name: np.arange(2) + n for n, name in enumerate("abc")}
+    _write_sparse(small / "model.safetensors", shapes, filled)
+    (file,) = open_remote("small").files
+    hub.requests.clear()
+    file.prefetch("cab")
+    assert len(_parts(hub)) == 2
+    assert [file.read(name).tolist() for name in "abc"] == [[0, 1], [1, 2], [2, 3]]
+    assert len(_parts(hub)) == 2
+
+
+def _parts(hub):
+    return [r for r in hub.requests if r.range and r.path.startswith("/cdn/")]
+
+
+def test_a_tensor_is_read_without_a_prefetch(hub, small):
+    model = open_remote("small")
+    local = open_checkpoint(small)
+    name = "bert.embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(model.homes[name].read(name), local.read(name), strict=True)
+
+
+@pytest.mark.parametrize(("tensors", "requests"), [(10, 1), (3000, 2)])
+def test_a_header_takes_a_second_request_only_if_it_is_long(hub, small, tensors, requests):
+    values = {f"a.tensor.with.a.long.name.{n}": np.float32([n]) for n in range(tensors)}
+    save_file(values | {"empty": np.zeros((0, 4), np.float32)}, small / "model.safetensors")
+    (file,) = open_remote("small").files
+    assert len(file.tensors) == tensors + 1
+    assert len(_parts(hub)) == requests
+    file.prefetch(file.tensors)
+    assert [file.read(name)[0] for name in values] == list(range(tensors))
+    assert file.read("empty").shape == (0, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn", "int64"])
+def test_dtypes_are_those_of_the_file(hub, small, dtype):
+    values = np.arange(6).reshape(2, 3).astype(getattr(ml_dtypes, dtype, dtype))
+    save_file({"a": values}, small / "model.safetensors")
+    (file,) = open_remote("small").files
+    if dtype == "int64":
+        with pytest.raises(CheckpointError, match="stored as I64, which cannot be edited exactly"):
+            file.read("a")
+        return
+    assert file.read("a").dtype == values.dtype
+    np.testing.assert_array_equal(file.read("a"), values)
+
+
+@pytest.fixture
+def sharded(small):
+    model = transformers.BertForMaskedLM.from_pretrained(small)
+    (small / "model.safetensors").unlink()
+    model.save_pretrained(small, max_shard_size="8KB")
+    return small
+
+
+def test_shards_are_read_as_one_model(hub, sharded):
+    hub.delay = 0.02
+    model = open_remote("small")
+    local = open_checkpoint(sharded)
+    assert len(model.files) > 2
+    assert _checkpoint(model).tensors == local.tensors
+    model.prefetch(local.tensors)
+    asked = len(hub.requests)
+    for name in local.tensors:
+        np.testing.assert_array_equal(model.homes[name].read(name), local.read(name), strict=True)
+    assert len(hub.requests) == asked
+    assert hub.most_in_flight > 1
+
+
+def _change_index(folder, change):
+    index = json.loads((folder / _INDEX).read_bytes())
+    change(index["weight_map"])
+    (folder / _INDEX).write_text(json.dumps(index))
+
+
+_BAD_INDEX = {
+    "outside": (lambda m: m.update(a="../../x"), r"'\.\./\.\./x' is no file name"),
+    "absolute": (lambda m: m.update(a="/etc/passwd"), "is no file name"),
+    "no text": (lambda m: m.update(a=7), "7 is no file name"),
+    "elsewhere": (lambda m: m.update(a="x.safetensors"), "names x.safetensors, which is not there"),
+    "not in it": (lambda m: m.update(a=m["cls.predictions.bias"]), "has no a, though"),
+    "empty": (lambda m: m.clear(), "no weight_map"),
+}
+
+
+@pytest.mark.parametrize("case", _BAD_INDEX)
+def test_an_index_that_does_not_fit_is_refused(hub, sharded, case):
+    change, complaint = _BAD_INDEX[case]
+    _change_index(sharded, change)
+    _is_refused("small", complaint)
+
+
+def test_a_tensor_in_two_shards_is_refused(hub, sharded):
+    first, second = sorted(sharded.glob("*.safetensors"))[:2]
+    second.write_bytes(first.read_bytes())
+    _change_index(sharded, lambda m: [m.pop(n) for n, s in list(m.items()) if s == second.name])
+    _change_index(sharded, lambda m: m.update({"x": second.name}))
+    _is_refused("small", f"is also in {first.name}")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 10**5])
+@pytest.mark.parametrize("name", [_INDEX, "config.json"])
+def test_json_that_is_none_is_refused(hub, sharded, name, text):
+    (sharded / name).write_text(text)
+    _is_refused("small", "not valid JSON|not a JSON object|no weight_map")
+
+
+def test_an_index_over_the_bound_is_refused_unread(hub, sharded):
+    with (sharded / _INDEX).open("ab") as file:
+        file.truncate(100_000_001)
+    _is_refused("small", "an index has")
+    assert _INDEX not in hub.fetched()
+
+
+def test_a_configuration_over_the_bound_is_not_read_to_its_end(hub, small):
+    with (small / "config.json").open("ab") as file:
+        file.truncate(100_000_000)
+    _is_refused("small", "config.json: .* over 10000000 bytes")
+    assert hub.sent < 20_000_000
+
+
+def test_no_configuration_is_refused(hub, small):
+    (small / "config.json").unlink()
+    _is_refused("small", "config.json: no such file")
+
+
+def test_a_pickle_cannot_be_read_in_parts(hub, small):
+    (small / "model.safetensors").rename(small / "pytorch_model.bin")
+    _is_refused("small", "download it first: surgeon scan reads pickles whole")
+
+
+def test_no_weights_at_all_are_refused(hub, small):
+    (small / "model.safetensors").unlink()
+    _is_refused("small", "no weights in it")
+
+
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("no ranges", "sends whole files"),
+        ("shifted range", "damaged or lies"),
+        ("lying size", "damaged or lies"),
+        ("no numbers", "damaged or lies"),
+        ("short body", "sent 130972 bytes instead of 131072"),
+        ("long body", "sent over 131072 bytes"),
+        ("broken body", "cannot be reached"),
+    ],
+)
+def test_a_server_that_cheats_is_refused_and_not_read_to_its_end(
+    hub, monkeypatch, fault, complaint
+):
+    monkeypatch.setattr(remote, "_WAITS", (0.0, 0.0))
+    hub.fault = fault
+    _is_refused("org/bert-base", complaint)
+    time.sleep(0.1)  # for the server to count what it got rid of
+    assert hub.sent < 30_000_000
+
+
+def test_a_part_that_cheats_after_an_honest_header_is_refused(hub, monkeypatch):
+    (file,) = open_remote("org/bert-base").files
+    for fault in ("no ranges", "shifted range", "lying size", "short body", "long body"):
+        hub.fault = fault
+        with pytest.raises(CheckpointError, match="org/bert-base"):
+            file.prefetch(_norms(file))
+    hub.fault = None
+    file.prefetch(_norms(file))
+
+
+def test_a_size_that_is_not_the_listed_one_is_refused(hub):
+    hub.listed = {"model.safetensors": 12345}
+    _is_refused("small", "of 12345; it is damaged or lies")
+
+
+@pytest.mark.parametrize("length", [2**60, 2**63, 2**64 - 1, 200_000_000, 10**6])
+def test_a_header_that_claims_too_much_is_refused(hub, small, length):
+    path = small / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    _is_refused("small", f"claims {length} bytes")
+
+
+@pytest.mark.parametrize("size", [0, 7, 8])
+def test_a_file_too_short_to_be_one_is_refused(hub, small, size):
+    (small / "model.safetensors").write_bytes(b"\0" * size)
+    _is_refused("small", "small")
+
+
+def test_one_huge_tensor_is_left_to_a_download(hub, small):
+    _write_sparse(small / "model.safetensors", {"a": (2**28 + 1,)}, {})
+    (file,) = open_remote("small").files
+    with pytest.raises(CheckpointError, match="too many to read in one part; download"):
+        file.read("a")
+
+
+def test_a_passing_outage_is_waited_for_and_a_lasting_one_is_told(hub, monkeypatch):
+    monkeypatch.setattr(remote, "_WAITS", (0.0, 0.0))
+    hub.status, hub.failing, hub.failures = 503, "/cdn/", 2
+    assert open_remote("small").files[0].tensors
+    hub.failures = None
+    _is_refused("small", "out of order")
+
+
+def test_the_token_goes_to_the_hub_and_not_to_its_cdn(hub, monkeypatch):
+    hub.token = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    (file,) = open_remote("small").files
+    file.prefetch(file.tensors)
+    sent = {(r.path.startswith("/cdn/"), r.authorization) for r in hub.requests}
+    assert sent == {(True, None), (False, "Bearer hf_right")}
+
+
+def test_what_is_gated_or_not_there_is_one_line(hub):
+    _is_refused("org/missing", "no such model on")
+    hub.gated.add("small")
+    _is_refused("small", "accept its terms")
+
+
+def _is_refused(model, complaint):
+    with pytest.raises(CheckpointError, match=complaint) as caught:
+        open_remote(model)
+    assert "\n" not in str(caught.value)
+    assert model in str(caught.value)
