@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -82,30 +83,29 @@ def _pass_over(
     buffers = [memoryview(bytearray(_CHUNK)), memoryview(bytearray(_CHUNK))]
     waiting: list[list[Future[Any]]] = [[], []]
     position = 0
-    with source.open("rb", buffering=0) as read, ThreadPoolExecutor(2) as pool:
-        for turn in _alternate():
+    # One thread for each hash: chunks must enter it in their order.
+    with (
+        source.open("rb", buffering=0) as read,
+        ThreadPoolExecutor(1) as first,
+        ThreadPoolExecutor(1) as second,
+    ):
+        for turn in itertools.cycle((0, 1)):
             for future in waiting[turn]:
                 future.result()
             size = read.readinto(buffers[turn])
             if not size:
                 break
             chunk = buffers[turn][:size]
-            waiting[turn] = [pool.submit(before.update, chunk)]
+            waiting[turn] = [first.submit(before.update, chunk)]
             if new is not None and after is not None:
                 if (span := _span(new, position, size)) is not None:
                     waiting[turn][0].result()  # the source's bytes are hashed before they change
                     _put(chunk, old, new, span, position, source)
-                waiting[turn].append(pool.submit(after.update, chunk))
+                waiting[turn].append(second.submit(after.update, chunk))
             write(chunk)
             position += size
-    first = FileState(position, before.hexdigest())
-    return first, FileState(position, after.hexdigest()) if after is not None else first
-
-
-def _alternate() -> Any:
-    while True:
-        yield 0
-        yield 1
+    state = FileState(position, before.hexdigest())
+    return state, FileState(position, after.hexdigest()) if after is not None else state
 
 
 def _span(patch: BytePatch, position: int, size: int) -> slice | None:

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import surgeon.surgery.transfer as transfer_module
+from surgeon.errors import CheckpointError
+from surgeon.surgery.byte_patch import BytePatch
+from surgeon.surgery.transfer import hash_as_if, hash_file, transfer
+
+
+def _patch(content, offsets):
+    where = np.array(sorted(offsets), dtype=np.int64)
+    old = np.frombuffer(content, dtype=np.uint8)[where]
+    return BytePatch(where, old), BytePatch(where, old ^ 0xFF)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_one_pass_copies_patches_and_hashes(tmp_path_factory, data):
+    """Over sizes and offsets around the borders of chunks, against hashes of the whole."""
+    folder = tmp_path_factory.mktemp("transfer")
+    size = data.draw(st.integers(1, 200), "size")
+    content = np.random.default_rng(size).bytes(size)
+    offsets = data.draw(st.sets(st.integers(0, size - 1), max_size=20), "offsets")
+    (folder / "a").write_bytes(content)
+    old, new = _patch(content, offsets)
+    expected = bytearray(content)
+    for offset in offsets:
+        expected[offset] ^= 0xFF
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer_module, "_CHUNK", data.draw(st.integers(1, 64), "chunk"))
+        before, after = transfer(folder / "a", folder / "b", old, new)
+        assert hash_as_if(folder / "b", old) == before
+    assert (folder / "b").read_bytes() == bytes(expected)
+    assert (before.size, before.blake3) == (size, blake3(content).hexdigest())
+    assert (after.size, after.blake3) == (size, blake3(bytes(expected)).hexdigest())
+    assert hash_file(folder / "b") == after
+    assert (folder / "a").read_bytes() == content
+
+
+def test_chunks_enter_the_hash_in_their_order(tmp_path, monkeypatch):
+    """Many small chunks: were two hashed at once, some run would put them in another order."""
+    content = np.random.default_rng(0).bytes(4_000_000)
+    (tmp_path / "a").write_bytes(content)
+    monkeypatch.setattr(transfer_module, "_CHUNK", 3000)
+    states = {hash_file(tmp_path / "a").blake3 for _ in range(20)}
+    assert states == {blake3(content).hexdigest()}
+
+
+def test_an_empty_file_is_copied(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    before, after = transfer(tmp_path / "a", tmp_path / "deep" / "b")
+    assert before == after == hash_file(tmp_path / "deep" / "b")
+
+
+def test_a_source_that_does_not_hold_the_old_bytes_is_refused(tmp_path):
+    (tmp_path / "a").write_bytes(b"0123456789")
+    old, new = _patch(b"9876543210", {3})
+    with pytest.raises(CheckpointError, match="changed while it was being patched"):
+        transfer(tmp_path / "a", tmp_path / "b", old, new)
