@@ -270,6 +270,8 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= size:
                 return self._send(b"", {"Content-Range": f"bytes */{size}"}, 416)
             status = 206
+            start += 8 if fault == "late start" else 0
+            end -= 100 if fault == "early end" else 0
             told = {
                 "shifted range": f"bytes {start + 8}-{end + 7}/{size}",
                 "lying size": f"bytes {start}-{end - 1}/{size + 2**40}",

@@ -347,12 +347,15 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
             return _explain_status(error, not_found, log_in)
         case errors.OfflineModeIsEnabled():
             return (
-                f"not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set; unset it "
-                "to reach the Hub"
+                f"no such file or directory here, not in the cache ({constants.HF_HUB_CACHE}), and "
+                "HF_HUB_OFFLINE is set; unset it to reach the Hub"
             )
         case httpx2.HTTPError() | httpx2.InvalidURL():
             reason = str(error) or type(error).__name__
-            return f"{hub} cannot be reached ({reason}); check the connection and HF_ENDPOINT"
+            return (
+                f"no such file or directory here, and {hub} cannot be reached ({reason}); check "
+                "the connection and HF_ENDPOINT"
+            )
         case _ if isinstance(error.__cause__, (httpx2.HTTPError, errors.OfflineModeIsEnabled)):
             return _explain(error.__cause__, model_id, revision, to_write=to_write)
         case OSError(filename=str(name), strerror=str(reason)):

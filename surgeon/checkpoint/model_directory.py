@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -161,8 +160,7 @@ def open_checkpoint(
         return _open_local(path, name, sites_pattern)
     if not looks_like_hub_id(str(model)):
         raise CheckpointError(f"{model}: no such file or directory, and no Hub id either")
-    with _no_such_directory(model):
-        snapshot = download(str(model), revision, progress)
+    snapshot = download(str(model), revision, progress)
     return _open_local(snapshot.path, name, sites_pattern)
 
 
@@ -180,12 +178,11 @@ def open_for_scan(
     """
     if Path(model).exists() or not looks_like_hub_id(str(model)):
         return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
-    with _no_such_directory(model):
-        snapshot = find_cached(str(model), revision)
-        if snapshot is not None:
-            return _open_local(snapshot.path, None, sites_pattern)
-        progress("asking the Hub", 0, 0)
-        remote = open_remote(str(model), revision)
+    snapshot = find_cached(str(model), revision)
+    if snapshot is not None:
+        return _open_local(snapshot.path, None, sites_pattern)
+    progress("asking the Hub", 0, 0)
+    remote = open_remote(str(model), revision)
     return Checkpoint(
         name=remote.model_id,
         directory=Path(),
@@ -195,15 +192,6 @@ def open_for_scan(
         sites_pattern=sites_pattern,
         remote=remote,
     )
-
-
-@contextlib.contextmanager
-def _no_such_directory(model: str | Path) -> Iterator[None]:
-    """Say that a model was looked for on the Hub because there is no such path."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"no directory {model} here, and on the Hub: {error}") from error
 
 
 def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Checkpoint:

@@ -266,6 +266,8 @@ def test_no_weights_at_all_are_refused(hub, small):
     [
         ("no ranges", "sends whole files"),
         ("shifted range", "damaged or lies"),
+        ("late start", "damaged or lies"),
+        ("early end", "damaged or lies"),
         ("lying size", "damaged or lies"),
         ("no numbers", "damaged or lies"),
         ("short body", "sent 130972 bytes instead of 131072"),
