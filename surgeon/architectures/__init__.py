@@ -1,6 +1,7 @@
 """Where each model family keeps its norms: one row per family, nothing else to touch."""
 
-from surgeon.architectures.families import FAMILIES, Family, Objective, family_of
+from surgeon.architectures.families import FAMILIES, family_of
+from surgeon.architectures.family import Family, Objective
 from surgeon.architectures.patterns import propose_sites, sites_from_pattern
 from surgeon.architectures.sites import (
     ROLES,

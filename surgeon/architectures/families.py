@@ -7,64 +7,12 @@ template in the tensor names is the prefix.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import replace
 
-from surgeon.architectures.sites import Site, SiteTemplate, Stack, in_order
-from surgeon.errors import CheckpointError, UnknownArchitectureError
-
-Objective: TypeAlias = Literal["mlm", "clm", "drift"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A row of the registry.
-
-    ``model_types`` are the values of ``model_type`` in ``config.json``; ``when`` gives the
-    values that other keys of it must have, None for an absent one. ``objective`` is what its
-    language-model head is measured by, "drift" if there is no measure for one; ``head`` are
-    fragments of tensor names that only a checkpoint with the head has (empty: the head is tied
-    to the embeddings and known by ``architectures`` in the configuration). ``position_offset``
-    is how many rows of the position table are reserved.
-    """
-
-    name: str
-    model_types: tuple[str, ...]
-    templates: tuple[SiteTemplate, ...]
-    objective: Objective
-    head: tuple[str, ...] = ()
-    position_offset: int = 0
-    when: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-
-    def sites(self, tensors: Collection[str]) -> tuple[Site, ...]:
-        """Find every site of the family among tensor names, by role, then stack, then layer.
-
-        Raises:
-            CheckpointError: no layer is there, one is missing between others, or the names
-                hold several models of the family.
-        """
-        outputs = [template for template in self.templates if template.role == "output"]
-        prefixes = sorted({prefix for t in outputs for prefix in t.prefixes(tensors)})
-        if not prefixes:
-            wanted = self.templates[0].path.format(layer=0)
-            raise CheckpointError(
-                f"no tensor named like {wanted}.weight: the weights are not those of a {self.name} "
-                "model; check model_type in config.json"
-            )
-        if len(prefixes) > 1:
-            found = ", ".join(map(repr, prefixes))
-            raise CheckpointError(
-                f"the weights hold several models, under {found}: split them into one directory "
-                "each"
-            )
-        every = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
-        last = {(s.role, s.stack, s.layer) for t, s in every if t.only_layer is not None}
-        return in_order(
-            site
-            for template, site in every
-            if template.only_layer is not None or (site.role, site.stack, site.layer) not in last
-        )
+from surgeon.architectures.family import Family
+from surgeon.architectures.sites import SiteTemplate, Stack
+from surgeon.errors import UnknownArchitectureError
 
 
 def _under(
@@ -115,6 +63,16 @@ _LLAMA = (
     SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj"),
     SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj"),
     SiteTemplate("final", "rmsnorm", "norm"),
+)
+# Gemma multiplies by 1 + what it stores; since Gemma 2 there is one more norm between the output
+# dense layer and the stream.
+_GEMMA = (*_LLAMA[:2], SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0))
+_GEMMA2 = (
+    SiteTemplate("output", "rmsnorm", "layers.{layer}.post_feedforward_layernorm", gain_offset=1.0),
+    SiteTemplate(
+        "attention", "rmsnorm", "layers.{layer}.post_attention_layernorm", gain_offset=1.0
+    ),
+    SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0),
 )
 
 FAMILIES: tuple[Family, ...] = (
@@ -199,7 +157,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("BART", ("bart",), _both(_BART), "drift"),
     Family(
-        "OPT, post-norm",
+        "OPT",
         ("opt",),
         (
             SiteTemplate("output", "layernorm", "decoder.layers.{layer}.final_layer_norm"),
@@ -278,28 +236,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("Qwen2", ("qwen2",), _LLAMA, "clm"),
     Family("Qwen3", ("qwen3",), _LLAMA, "clm"),
     Family("Phi-3", ("phi3",), _LLAMA, "clm"),
-    # Gemma multiplies by 1 + what it stores.
-    Family(
-        "Gemma",
-        ("gemma",),
-        (*_LLAMA[:2], SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0)),
-        "clm",
-    ),
-    # Between the output dense layer and the stream there is one more norm.
-    Family(
-        "Gemma 2 and 3",
-        ("gemma2", "gemma3_text", "gemma3"),
-        (
-            SiteTemplate(
-                "output", "rmsnorm", "layers.{layer}.post_feedforward_layernorm", gain_offset=1.0
-            ),
-            SiteTemplate(
-                "attention", "rmsnorm", "layers.{layer}.post_attention_layernorm", gain_offset=1.0
-            ),
-            SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0),
-        ),
-        "clm",
-    ),
+    Family("Gemma", ("gemma",), _GEMMA, "clm"),
+    Family("Gemma 2", ("gemma2",), _GEMMA2, "clm"),
+    Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA2, "clm"),
     Family(
         "Phi",
         ("phi",),
@@ -341,9 +280,9 @@ FAMILIES: tuple[Family, ...] = (
         _under("text_model", "text", _CLIP) + _under("vision_model", "vision", _CLIP),
         "drift",
     ),
-    Family("CLIP tower", ("clip_text_model", "clip_vision_model"), _CLIP, "drift"),
+    Family("CLIP", ("clip_text_model", "clip_vision_model"), _CLIP, "drift"),
     Family(
-        "Wav2Vec2, pre-norm",
+        "Wav2Vec2",
         ("wav2vec2",),
         (
             SiteTemplate("output", "dense", "encoder.layers.{layer}.feed_forward.output_dense"),

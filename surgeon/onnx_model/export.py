@@ -78,7 +78,12 @@ def export_model(source: Path, folder: Path, family: Family, progress: Progress)
     max_length = _max_length(loaded.model.config, tokenizer, family)
     pad = tokenizer.pad_token_id if tokenizer and tokenizer.pad_token_id is not None else 0
     batches = _parity_batches(loaded, tokenizer, max_length, pad)
-    parity = check_parity(path, lambda batch: _reference(loaded, batch), batches)
+    try:
+        parity = check_parity(path, lambda batch: _reference(loaded, batch), batches)
+    except ExportError:
+        raise
+    except Exception as error:  # a graph that onnxruntime refuses raises its own types
+        raise _export_error("onnxruntime cannot run the exported model", error) from error
     return OnnxFacts(
         model=f"{folder.name}/{MODEL}",
         task=loaded.task,

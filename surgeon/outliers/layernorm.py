@@ -102,11 +102,14 @@ def _evidence(checkpoint: Checkpoint, sites: list[Site]) -> str:
         f"{phrase} ({' and '.join(stacks)})" if stacks else phrase
         for phrase, stacks in phrases.items()
     ]
-    used = {site.stack for site in sites}
-    apart = {s.stack for s in checkpoint.family.sites(checkpoint.tensors) if s.stack not in used}
-    if used != {""} and apart:
-        told.append(f"not {' and '.join(sorted(apart))}, which has dimensions of its own")
-    return ", ".join(told)
+    return ", ".join(told + _left_out(checkpoint, {site.stack for site in sites}))
+
+
+def _left_out(checkpoint: Checkpoint, used: set[Stack]) -> list[str]:
+    if used == {""}:
+        return []
+    every = {site.stack for site in checkpoint.family.sites(checkpoint.tensors)}
+    return [f"not {stack}, which has dimensions of its own" for stack in sorted(every - used)]
 
 
 def _distance(checkpoint: Checkpoint, site: Site) -> npt.NDArray[np.float64]:

@@ -59,8 +59,6 @@ def artifact(made, tmp_path):
 def hub(tmp_path, monkeypatch):
     with serve({}) as server:
         connect(monkeypatch, server.url, tmp_path / "cache")
-        # Its protocol, of content-defined chunks, is not one to serve from a test.
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", "hf_right")
         server.token = "hf_right"
         yield server

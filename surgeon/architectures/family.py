@@ -1,0 +1,62 @@
+"""A row of the registry, and how it finds its sites among a checkpoint's tensor names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from surgeon.architectures.sites import Site, SiteTemplate, in_order
+from surgeon.errors import CheckpointError
+
+Objective: TypeAlias = Literal["mlm", "clm", "drift"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the registry.
+
+    ``model_types`` are the values of ``model_type`` in ``config.json``; ``when`` gives the
+    values that other keys of it must have, None for an absent one. ``objective`` is what its
+    language-model head is measured by, "drift" if there is no measure for one; ``head`` are
+    fragments of tensor names that only a checkpoint with the head has (empty: the head is tied
+    to the embeddings and known by ``architectures`` in the configuration). ``position_offset``
+    is how many rows of the position table are reserved.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    templates: tuple[SiteTemplate, ...]
+    objective: Objective
+    head: tuple[str, ...] = ()
+    position_offset: int = 0
+    when: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+    def sites(self, tensors: Collection[str]) -> tuple[Site, ...]:
+        """Find every site of the family among tensor names, by role, then stack, then layer.
+
+        Raises:
+            CheckpointError: no layer is there, one is missing between others, or the names
+                hold several models of the family.
+        """
+        outputs = [template for template in self.templates if template.role == "output"]
+        prefixes = sorted({prefix for t in outputs for prefix in t.prefixes(tensors)})
+        if not prefixes:
+            wanted = self.templates[0].path.format(layer=0)
+            raise CheckpointError(
+                f"no tensor named like {wanted}.weight: the weights are not those of a {self.name} "
+                "model; check model_type in config.json"
+            )
+        if len(prefixes) > 1:
+            found = ", ".join(map(repr, prefixes))
+            raise CheckpointError(
+                f"the weights hold several models, under {found}: split them into one directory "
+                "each"
+            )
+        every = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
+        last = {(s.role, s.stack, s.layer) for t, s in every if t.only_layer is not None}
+        return in_order(
+            site
+            for template, site in every
+            if template.only_layer is not None or (site.role, site.stack, site.layer) not in last
+        )
