@@ -25,7 +25,7 @@ def test_the_readme_s_commands_print_what_it_says(minilm, tmp_path):
     (tmp_path / "all-MiniLM-L6-v2").symlink_to(minilm)
     seen = 0
     for command, printed in _examples():
-        arguments = shlex.split(command)
+        arguments = shlex.split(command.removesuffix(" > /dev/null"))
         if arguments[0] == "surgeon":
             arguments[:1] = [sys.executable, "-m", "surgeon"]
         done = subprocess.run(
@@ -33,6 +33,8 @@ def test_the_readme_s_commands_print_what_it_says(minilm, tmp_path):
             env={"PATH": "/usr/bin:/bin", "COLUMNS": "80", "PYTHONUTF8": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        if command.endswith(" > /dev/null"):
+            continue
         assert _NUMBER.sub("#", done.stdout).split() == _NUMBER.sub("#", printed).split()
         for got, expected in zip(
             _NUMBER.findall(done.stdout), _NUMBER.findall(printed), strict=True

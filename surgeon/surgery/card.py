@@ -16,7 +16,9 @@ _SHOWN = 4
 
 def write_card(plan: Plan, source_card: Path, path: Path) -> None:
     """Write the card to ``path``, with the facts that the source's card states, if it has one."""
-    path.write_text(_card(plan, read_front_matter(source_card)), encoding="utf-8")
+    name = plan.checkpoint.name
+    base = f"[{name}](surgeon/source/README.md)" if source_card.is_file() else name
+    path.write_text(_card(plan, base, read_front_matter(source_card)), encoding="utf-8")
 
 
 def read_front_matter(card: Path) -> Mapping[str, Any]:
@@ -35,7 +37,7 @@ def read_front_matter(card: Path) -> Mapping[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _card(plan: Plan, source: Mapping[str, Any]) -> str:
+def _card(plan: Plan, base: str, source: Mapping[str, Any]) -> str:
     import yaml
 
     name = plan.checkpoint.name
@@ -49,7 +51,7 @@ def _card(plan: Plan, source: Mapping[str, Any]) -> str:
 
 # {name}, dimensions {", ".join(map(str, plan.dims))} edited
 
-This is [{name}](surgeon/source/README.md) with **{plan.parameters_changed} of {total:,}
+This is {base} with **{plan.parameters_changed} of {total:,}
 parameters changed** ({plan.parameters_changed / total:.2g} of them), by
 [surgeon](https://pypi.org/project/norm-surgeon/). It is meant for research into what these
 dimensions do; do not expect it to work as well as its base model. Every other byte of the
@@ -97,6 +99,7 @@ def _table(edits: Iterable[Edit]) -> str:
 
 def _values(values: Any) -> str:
     if values.size > _SHOWN and values.ndim > 1:
-        return f"{values.size} values"
+        same = bool((values == values.flat[0]).all())
+        return f"{values.size} × {float(values.flat[0]):.4g}" if same else f"{values.size} values"
     shown = ", ".join(f"{float(value):.4g}" for value in values[:_SHOWN].reshape(-1))
     return shown + (", …" if values.size > _SHOWN else "")
