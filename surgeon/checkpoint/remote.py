@@ -21,13 +21,11 @@ from surgeon.checkpoint.hub import (
     MAX_INDEX,
     Listing,
     check_index_size,
-    endpoint,
-    explained,
     find_weights_name,
-    is_outage,
     list_files,
     no_weights,
 )
+from surgeon.checkpoint.hub_errors import endpoint, explained, is_outage
 from surgeon.checkpoint.safetensors_file import PREFIX, TensorInfo, header_length, parse_header
 from surgeon.checkpoint.weight_files import PICKLE, weight_map
 from surgeon.errors import CheckpointError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,20 +33,19 @@ def find_weights(directory: Path) -> WeightFiles:
     Raises:
         CheckpointError: there are none, or an index does not fit its shards.
     """
-    if (directory / SAFETENSORS).is_file():
-        return WeightFiles((open_safetensors(directory / SAFETENSORS),), None)
-    if (directory / (SAFETENSORS + INDEX_SUFFIX)).is_file():
-        names = read_index(directory / (SAFETENSORS + INDEX_SUFFIX))
-        shards = {name: open_safetensors(directory / name) for name in _there(directory, names)}
-        _check_index(directory, names, {name: shard.tensors for name, shard in shards.items()})
-        return WeightFiles(tuple(shards.values()), SAFETENSORS + INDEX_SUFFIX)
-    if (directory / PICKLE).is_file():
-        return WeightFiles((open_pickle(directory / PICKLE),), None)
-    if (directory / (PICKLE + INDEX_SUFFIX)).is_file():
-        names = read_index(directory / (PICKLE + INDEX_SUFFIX))
-        pickles = {name: open_pickle(directory / name) for name in _there(directory, names)}
-        _check_index(directory, names, {name: shard.tensors for name, shard in pickles.items()})
-        return WeightFiles(tuple(pickles.values()), PICKLE + INDEX_SUFFIX)
+    readers: tuple[tuple[str, Callable[[Path], Any]], ...] = (
+        (SAFETENSORS, open_safetensors),
+        (PICKLE, open_pickle),
+    )
+    for whole, open_file in readers:
+        if (directory / whole).is_file():
+            return WeightFiles((open_file(directory / whole),), None)
+        index = directory / (whole + INDEX_SUFFIX)
+        if index.is_file():
+            names = read_index(index)
+            shards = {name: open_file(directory / name) for name in _there(directory, names)}
+            _check_index(directory, names, {name: file.tensors for name, file in shards.items()})
+            return WeightFiles(tuple(shards.values()), index.name)
     others = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:5])
     found = f"found {others}: give one of them as MODEL" if others else "nothing like them is there"
     raise CheckpointError(

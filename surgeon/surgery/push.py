@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from surgeon.checkpoint.hub import answers_like_the_hub, explained, hub_api, looks_like_hub_id
+from surgeon.checkpoint.hub import hub_api, looks_like_hub_id
+from surgeon.checkpoint.hub_errors import answers_like_the_hub, explained
 from surgeon.errors import OutputError
 from surgeon.progress import Progress, silent
 from surgeon.surgery.record import Record, read_record
