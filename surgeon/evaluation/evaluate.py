@@ -12,16 +12,16 @@ import onnxruntime
 import surgeon
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact, open_artifact
-from surgeon.evaluation.examples import Encoded, Example, batches_by_length, encode
 from surgeon.evaluation.result import Dataset, Evaluation, Score
 from surgeon.evaluation.session import ProviderName, Session, open_session
-from surgeon.evaluation.statistics import chance_of_rank, control_range, paired_interval
-from surgeon.evaluation.tasks import TASKS, Scores, Settings, Task
-from surgeon.evaluation.tasks.task import Floats
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, tensors_of
 from surgeon.evaluation.verdict import judge
-from surgeon.onnx_model.parity import make_batch
 from surgeon.progress import Progress, silent
+from surgeon.scoring.examples import Encoded, Example, batches_by_length, encode, make_batch
+from surgeon.scoring.statistics import chance_of_rank, control_range, paired_interval
+from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
+from surgeon.scoring.tasks.task import Floats
+from surgeon.scoring.tokenizer import read_tokenizer
 from surgeon.text import Texts, built_in_sample
 
 _FEW_CONTROLS = 5
@@ -62,7 +62,7 @@ def evaluate(
     patched = Variant("patched", opened.record.dims)
     variants = (BASELINE, patched, *draw_controls(opened, controls, seed))
     texts = texts or built_in_sample()
-    encoded = encode(texts, artifact, opened.facts)
+    encoded = encode_for(opened, texts)
     examples = _prepare(task, encoded, _settings(opened, seed, mask_rate), texts)
     session = open_session(opened.model_path, opened.facts.output, tuple(opened.baseline), provider)
     observed = [
@@ -102,6 +102,18 @@ def evaluate(
         },
         warnings=_warnings(opened, dataset, controls),
     )
+
+
+def encode_for(artifact: Artifact, texts: Texts) -> Encoded:
+    """Tokenize texts with the artifact's own tokenizer, cut to the model's length.
+
+    Raises:
+        EvaluationError: the artifact has no tokenizer, or it cannot be read.
+    """
+    facts = artifact.facts.tokenizer
+    tokenizer = read_tokenizer(artifact.directory, facts)
+    unknown = facts.unknown_id if facts else None
+    return encode(texts, tokenizer, artifact.facts.max_length, unknown)
 
 
 def _check_numbers(seed: int, mask_rate: float) -> None:

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-TaskName: TypeAlias = Literal["mlm", "clm", "drift"]
-
-
-@dataclass(frozen=True)
-class TokenizerFacts:
-    """Where the tokenizer lies in the artifact, and the ids that scoring must know."""
-
-    file: str
-    mask_id: int | None
-    pad_id: int
-    unknown_id: int | None
-    special_ids: tuple[int, ...]
+from surgeon.scoring.tasks.task import TaskName
+from surgeon.scoring.tokenizer import TokenizerFacts
 
 
 @dataclass(frozen=True)

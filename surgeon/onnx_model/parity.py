@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,27 +11,12 @@ import numpy.typing as npt
 
 from surgeon.errors import ExportError
 from surgeon.onnx_model.facts import Parity
+from surgeon.scoring.examples import Batch
 
 TOLERANCE = 1e-4
 """The largest difference in float32, relative to the largest value where that is above 1."""
 
-Batch: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
 Run: TypeAlias = Callable[[Batch], npt.NDArray[np.float32]]
-
-
-def make_batch(sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: int) -> Batch:
-    """Pad token sequences on the right to one batch of shape (sequences, longest).
-
-    ``inputs`` names the arrays that the graph takes; token types are all 0.
-    """
-    shape = (len(sequences), max(map(len, sequences)))
-    ids = np.full(shape, pad, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
-    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    return {name: arrays[name] for name in inputs}
 
 
 def check_parity(path: Path, reference: Run, batches: Sequence[Batch]) -> Parity:

@@ -12,11 +12,11 @@ from surgeon import Recipe, evaluate, make_plan, open_checkpoint, operate, read_
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.examples import encode
+from surgeon.evaluation.evaluate import encode_for
 from surgeon.evaluation.session import open_session
-from surgeon.evaluation.tasks import TASKS, Settings
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, tensors_of
-from surgeon.onnx_model.parity import make_batch
+from surgeon.scoring.examples import make_batch
+from surgeon.scoring.tasks import TASKS, Settings
 from surgeon.text import Texts, built_in_sample
 
 
@@ -61,7 +61,7 @@ def test_the_baseline_s_masked_loss_is_pytorch_s(antiberty, antiberty_patched, a
     opened = open_artifact(antiberty_patched)
     tokenizer = opened.facts.tokenizer
     settings = Settings(0, 0.15, tokenizer.mask_id, tokenizer.special_ids)
-    encoded = encode(texts, antiberty_patched, opened.facts)
+    encoded = encode_for(opened, texts)
     model = transformers.AutoModelForMaskedLM.from_pretrained(antiberty).eval()
     loss = count = 0
     for ids in encoded.sequences:

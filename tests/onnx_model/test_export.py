@@ -11,9 +11,10 @@ from conftest import TINY_FAMILIES
 
 from surgeon import Recipe, make_plan, open_checkpoint, operate
 from surgeon.errors import ExportError
-from surgeon.onnx_model.export import choose_task
-from surgeon.onnx_model.parity import check_parity, make_batch
+from surgeon.onnx_model.parity import check_parity
 from surgeon.onnx_model.weights import read_initializers, with_replaceable
+from surgeon.scoring.examples import make_batch
+from surgeon.torch_model.loading import choose_task
 
 _TASKS = {
     "bert": "mlm",

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.errors import EvaluationError
-from surgeon.onnx_model.facts import OnnxFacts, TokenizerFacts
 from surgeon.text import Texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+Batch: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
 
 _OUTPUT_ELEMENTS = 48_000_000  # of one batch's output: 192 MB in float32
 _MOST_TOKENS = 2048  # of one batch, padding included
@@ -52,21 +51,16 @@ class Example:
     labels: npt.NDArray[np.int64]
 
 
-def encode(texts: Texts, directory: Path, facts: OnnxFacts) -> Encoded:
-    """Tokenize texts with the artifact's own tokenizer, special tokens included.
-
-    Raises:
-        EvaluationError: the artifact has no tokenizer, or it cannot be read.
-    """
-    tokenizer = _load_tokenizer(directory, facts.tokenizer)
-    limited = [encoding.ids for encoding in tokenizer.encode_batch(list(texts.lines))]
-    tokenizer.enable_truncation(facts.max_length)
+def encode(texts: Texts, tokenizer: Tokenizer, max_length: int, unknown_id: int | None) -> Encoded:
+    """Tokenize texts, special tokens included, and cut them to ``max_length`` tokens."""
+    whole = [encoding.ids for encoding in tokenizer.encode_batch(list(texts.lines))]
+    tokenizer.enable_truncation(max_length)
     cut = [encoding.ids for encoding in tokenizer.encode_batch(list(texts.lines))]
-    unknown = facts.tokenizer.unknown_id if facts.tokenizer else None
+    tokenizer.no_truncation()
     return Encoded(
         sequences=tuple(map(tuple, cut)),
-        truncated=sum(len(a) > len(b) for a, b in zip(limited, cut, strict=True)),
-        unknown=sum(ids.count(unknown) for ids in cut) if unknown is not None else 0,
+        truncated=sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True)),
+        unknown=sum(ids.count(unknown_id) for ids in cut) if unknown_id is not None else 0,
     )
 
 
@@ -86,20 +80,16 @@ def batches_by_length(examples: Sequence[Example], width: int) -> Iterator[list[
         yield batch
 
 
-def _load_tokenizer(directory: Path, facts: TokenizerFacts | None) -> Tokenizer:
-    if facts is None:
-        raise EvaluationError(
-            f"{directory}: its source had no tokenizer; put the tokenizer's files "
-            "(tokenizer.json, or vocab.txt and tokenizer_config.json) beside the weights and "
-            "patch again"
-        )
-    import tokenizers
+def make_batch(sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: int) -> Batch:
+    """Pad token sequences on the right to one batch of shape (sequences, longest).
 
-    path = directory / facts.file
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise EvaluationError(f"{path}: the tokenizer cannot be read ({error})") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    ``inputs`` names the arrays that the graph takes; token types are all 0.
+    """
+    shape = (len(sequences), max(map(len, sequences)))
+    ids = np.full(shape, pad, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    return {name: arrays[name] for name in inputs}

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surgeon.evaluation.examples import Example, batches_by_length
-from surgeon.evaluation.tasks import TASKS, Settings
-from surgeon.evaluation.tasks.masked import mask
+from surgeon.scoring.examples import Example, batches_by_length
+from surgeon.scoring.tasks import TASKS, Settings
+from surgeon.scoring.tasks.masked import mask
 
 _SETTINGS = Settings(seed=0, mask_rate=0.15, mask_id=4, special_ids=(0, 1, 2, 3, 4))
 _SEQUENCE = (2, *range(5, 45), 3)

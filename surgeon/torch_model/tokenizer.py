@@ -12,7 +12,7 @@ from typing import Any
 
 import transformers
 
-from surgeon.onnx_model.facts import TokenizerFacts
+from surgeon.scoring.tokenizer import TokenizerFacts
 
 _TOKENIZER = "tokenizer.json"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from surgeon.evaluation.tasks import Scores
+from surgeon.scoring.tasks import Scores
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999

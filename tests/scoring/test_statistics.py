@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from surgeon.evaluation.statistics import chance_of_rank, control_range, paired_interval
-from surgeon.evaluation.tasks import Scores
 from surgeon.evaluation.verdict import judge
+from surgeon.scoring.statistics import chance_of_rank, control_range, paired_interval
+from surgeon.scoring.tasks import Scores
 
 
 def _scores(total, weight=None):

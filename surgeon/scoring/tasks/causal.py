@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from surgeon.evaluation.examples import Example
-from surgeon.evaluation.tasks.language_model import observe_tokens, perplexity, score_tokens
-from surgeon.evaluation.tasks.task import Settings, Task
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.language_model import observe_tokens, perplexity, score_tokens
+from surgeon.scoring.tasks.task import Settings, Task
 
 
 def predict_next(ids: tuple[int, ...], settings: Settings) -> Example | None:  # noqa: ARG001

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.evaluation.examples import Example
-from surgeon.evaluation.tasks.task import Floats, Scores, Settings, Task
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.task import Floats, Scores, Settings, Task
 
 _NOTHING = np.empty(0, dtype=np.int64)
 

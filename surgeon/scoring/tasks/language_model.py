@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.evaluation.examples import Example
-from surgeon.evaluation.tasks.task import Floats, Scores
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.task import Floats, Scores
 
 
 def observe_tokens(logits: npt.NDArray[np.float32], example: Example) -> Floats:

@@ -9,9 +9,9 @@ import numpy as np
 from blake3 import blake3
 
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.examples import Example
-from surgeon.evaluation.tasks.language_model import observe_tokens, perplexity, score_tokens
-from surgeon.evaluation.tasks.task import Settings, Task
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.language_model import observe_tokens, perplexity, score_tokens
+from surgeon.scoring.tasks.task import Settings, Task
 
 
 def mask(ids: tuple[int, ...], settings: Settings) -> Example | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.evaluation.examples import Example
+from surgeon.scoring.examples import Example
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+TaskName: TypeAlias = Literal["mlm", "clm", "drift"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Task:
         derive: further numbers from the metrics' values, such as the perplexity.
     """
 
-    name: str
+    name: TaskName
     title: str
     metric: str
     unit: str

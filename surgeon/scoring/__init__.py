@@ -1,0 +1,1 @@
+"""How a model is scored: texts as examples, tasks, and the statistics of a difference."""

@@ -1,0 +1,1 @@
+"""A model directory as transformers loads it in PyTorch, and its tokenizer."""
