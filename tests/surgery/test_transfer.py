@@ -1,3 +1,6 @@
+import mmap
+import os
+
 import numpy as np
 import pytest
 from blake3 import blake3
@@ -19,18 +22,23 @@ def _patch(content, offsets):
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_one_pass_copies_patches_and_hashes(tmp_path_factory, data):
-    """Over sizes and offsets around the borders of chunks, against hashes of the whole."""
+    """Over sizes and offsets around the borders of pieces, against hashes of the whole."""
     folder = tmp_path_factory.mktemp("transfer")
-    size = data.draw(st.integers(1, 200), "size")
+    size = data.draw(st.integers(1, 4 * mmap.PAGESIZE), "size")
     content = np.random.default_rng(size).bytes(size)
-    offsets = data.draw(st.sets(st.integers(0, size - 1), max_size=20), "offsets")
+    near = [
+        at for n in range(5) for at in (n * mmap.PAGESIZE - 1, n * mmap.PAGESIZE) if 0 <= at < size
+    ]
+    where = st.integers(0, size - 1) | st.sampled_from(near)
+    offsets = data.draw(st.sets(where, max_size=20), "offsets")
     (folder / "a").write_bytes(content)
     old, new = _patch(content, offsets)
     expected = bytearray(content)
     for offset in offsets:
         expected[offset] ^= 0xFF
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer_module, "_CHUNK", data.draw(st.integers(1, 64), "chunk"))
+        pages = data.draw(st.integers(1, 3), "pages")
+        patch.setattr(transfer_module, "_PIECE", pages * mmap.PAGESIZE)
         before, after = transfer(folder / "a", folder / "b", old, new)
         assert hash_as_if(folder / "b", old) == before
     assert (folder / "b").read_bytes() == bytes(expected)
@@ -40,11 +48,11 @@ def test_one_pass_copies_patches_and_hashes(tmp_path_factory, data):
     assert (folder / "a").read_bytes() == content
 
 
-def test_chunks_enter_the_hash_in_their_order(tmp_path, monkeypatch):
-    """Many small chunks: were two hashed at once, some run would put them in another order."""
+def test_pieces_enter_the_hash_in_their_order(tmp_path, monkeypatch):
+    """Many small pieces: were two hashed at once, some run would put them in another order."""
     content = np.random.default_rng(0).bytes(4_000_000)
     (tmp_path / "a").write_bytes(content)
-    monkeypatch.setattr(transfer_module, "_CHUNK", 3000)
+    monkeypatch.setattr(transfer_module, "_PIECE", mmap.PAGESIZE)
     states = {hash_file(tmp_path / "a").blake3 for _ in range(20)}
     assert states == {blake3(content).hexdigest()}
 
@@ -58,5 +66,21 @@ def test_an_empty_file_is_copied(tmp_path):
 def test_a_source_that_does_not_hold_the_old_bytes_is_refused(tmp_path):
     (tmp_path / "a").write_bytes(b"0123456789")
     old, new = _patch(b"9876543210", {3})
-    with pytest.raises(CheckpointError, match="changed while it was being patched"):
+    with pytest.raises(CheckpointError, match="changed while it was being read"):
         transfer(tmp_path / "a", tmp_path / "b", old, new)
+
+
+def test_a_source_that_changes_during_the_copy_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(bytes(8 * mmap.PAGESIZE))
+    monkeypatch.setattr(transfer_module, "_PIECE", mmap.PAGESIZE)
+    written = transfer_module._write_all
+
+    def write_and_change(descriptor, piece):
+        written(descriptor, piece)
+        with (tmp_path / "a").open("r+b") as file:
+            file.write(b"x")
+        os.utime(tmp_path / "a", ns=(0, 0))
+
+    monkeypatch.setattr(transfer_module, "_write_all", write_and_change)
+    with pytest.raises(CheckpointError, match="a: changed while it was being read"):
+        transfer(tmp_path / "a", tmp_path / "b")

@@ -1,0 +1,37 @@
+"""What the benchmarks of whole commands share: running them, and the peer to run against."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_TRANSFORMERS = """
+import sys, torch
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1])
+with torch.no_grad():
+    for layer in model.encoder.layer:
+        layer.output.LayerNorm.weight[[99, 157]] = 0
+        layer.output.LayerNorm.bias[[99, 157]] = 0
+model.save_pretrained(sys.argv[2])
+"""
+
+SURGEON = (sys.executable, "-m", "surgeon")
+
+
+def edit_with_transformers(model: Path, out: Path) -> list[str]:
+    """What a user would otherwise run to zero dimensions 99 and 157 of a BERT."""
+    return [sys.executable, "-c", _TRANSFORMERS, str(model), str(out)]
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Return a command's wall time in seconds and peak memory in MiB."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    elapsed = time.perf_counter() - start
+    assert status == 0, command
+    return elapsed, usage.ru_maxrss / 1024
