@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Batch: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
+Side: TypeAlias = Literal["left", "right"]
 
 _OUTPUT_ELEMENTS = 48_000_000  # of one batch's output: 192 MB in float32
 _MOST_TOKENS = 2048  # of one batch, padding included
@@ -80,8 +81,10 @@ def batches_by_length(examples: Sequence[Example], width: int) -> Iterator[list[
         yield batch
 
 
-def make_batch(sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: int) -> Batch:
-    """Pad token sequences on the right to one batch of shape (sequences, longest).
+def make_batch(
+    sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: int, side: Side = "right"
+) -> Batch:
+    """Pad token sequences on one side to one batch of shape (sequences, longest).
 
     ``inputs`` names the arrays that the graph takes; token types are all 0.
     """
@@ -89,7 +92,8 @@ def make_batch(sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: i
     ids = np.full(shape, pad, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)
     for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
+        start = shape[1] - len(sequence) if side == "left" else 0
+        ids[row, start : start + len(sequence)] = sequence
+        mask[row, start : start + len(sequence)] = 1
     arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
     return {name: arrays[name] for name in inputs}

@@ -12,7 +12,17 @@ import numpy.typing as npt
 from surgeon.scoring.examples import Example
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-TaskName: TypeAlias = Literal["mlm", "clm", "drift"]
+TaskName: TypeAlias = Literal[
+    "mlm",
+    "clm",
+    "rtd",
+    "plm",
+    "denoising",
+    "classification",
+    "token-classification",
+    "question-answering",
+    "drift",
+]
 
 
 @dataclass(frozen=True)
