@@ -277,8 +277,39 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     console.print(
         f"[{style}]{evaluation.verdict}[/{style}]: {_explain(evaluation)}", soft_wrap=True
     )
+    if evaluation.stopped_after is not None:
+        console.print(
+            f"Settled after {evaluation.stopped_after} texts, by an interval that is valid at any "
+            "number of them.",
+            soft_wrap=True,
+        )
     for warning in evaluation.warnings:
         console.print(f"[yellow]Note: {_escape(warning)}.[/yellow]", soft_wrap=True)
+    if evaluation.dose:
+        _show_dose(console, evaluation)
+    if evaluation.fill_ins:
+        _show_fill_ins(console, evaluation)
+
+
+def _show_dose(console: Console, evaluation: Evaluation) -> None:
+    table = Table(title=f"dose: {evaluation.metric} as dims are removed one by one")
+    for name in ("removed", evaluation.metric, "change", "95% interval"):
+        table.add_column(name, justify="left" if name == "removed" else "right")
+    for dose in evaluation.dose:
+        low, high = dose.ci95
+        interval = f"{low:+.4g} to {high:+.4g}"
+        table.add_row(_numbers(dose.dims), f"{dose.value:.4g}", f"{dose.delta:+.4g}", interval)
+    console.print(table)
+
+
+def _show_fill_ins(console: Console, evaluation: Evaluation) -> None:
+    table = Table(title="blanks filled in", show_lines=True)
+    for name in ("text", "expected", "baseline", "patched"):
+        table.add_column(name, overflow="fold")
+    for blank in evaluation.fill_ins:
+        cells = (blank.text, blank.expected, blank.baseline, blank.patched)
+        table.add_row(*map(_escape, cells))
+    console.print(table)
 
 
 def _explain(evaluation: Evaluation) -> str:

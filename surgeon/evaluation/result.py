@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,33 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Dose:
+    """The score with the first of the dims alone, its change and the interval of that."""
+
+    dims: tuple[int, ...]
+    value: float
+    delta: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class FillIn:
+    """A text with a blank, and what the baseline and the patched model would put there."""
+
+    text: str
+    expected: str
+    baseline: str
+    patched: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Baseline, patched model and controls, and what follows from them.
 
     ``delta`` is patched − baseline and ``ci95`` its paired bootstrap interval; ``control_range``
     is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
-    among the controls.
+    among the controls. ``stopped_after`` is the number of examples that settled the verdict, where
+    the evaluation stopped then; ``ci95`` is then valid at any number of examples.
     """
 
     model: str
@@ -69,6 +90,9 @@ class Evaluation:
     dataset: Dataset
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    stopped_after: int | None = None
+    dose: tuple[Dose, ...] = ()
+    fill_ins: tuple[FillIn, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""
@@ -91,6 +115,9 @@ class Evaluation:
             "dataset": vars(self.dataset),
             "versions": dict(self.versions),
             "warnings": list(self.warnings),
+            "stopped_after": self.stopped_after,
+            "dose": [asdict(dose) for dose in self.dose],
+            "fill_ins": [asdict(fill_in) for fill_in in self.fill_ins],
         }
 
 

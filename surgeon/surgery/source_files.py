@@ -16,6 +16,7 @@ ONNX_FOLDER = "onnx"
 RECORD = f"{FOLDER}/record.json"
 EXCISED = f"{FOLDER}/excised.safetensors"
 EVALUATION = f"{FOLDER}/eval.json"
+PARTIAL_EVALUATION = f"{FOLDER}/eval.partial.npz"
 
 # Weights in other formats. An unpatched twin in a patched folder is a trap: a loader may take it.
 _TWIN_FILES = (
