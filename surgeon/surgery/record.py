@@ -40,7 +40,7 @@ class EditRecord:
 
     ``offset`` is what the model adds to the stored gain (Gemma: 1). ``old`` and ``new`` list the
     values of a vector's edit; a weight's slices are in ``excised.safetensors`` alone, because they
-    are many.
+    are many. ``stack`` is empty in a model of one stack, and in older records.
     """
 
     file: str
@@ -56,6 +56,7 @@ class EditRecord:
     changed: int
     old: tuple[float | None, ...] | None
     new: tuple[float | None, ...] | None
+    stack: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def edit_record(edit: Edit, file: str) -> EditRecord:
         changed=edit.changed,
         old=_numbers(edit.old) if vector else None,
         new=_numbers(edit.new) if vector else None,
+        stack=edit.stack,
     )
 
 
