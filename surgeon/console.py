@@ -144,10 +144,11 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         print_json(record.summary(output))
         return
     console = _out()
-    kinds = ", ".join(sorted({f"{edit.role} {edit.kind}" for edit in record.edits}))
+    named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in record.edits}
+    kinds = ", ".join(sorted(named))
     console.print(
-        f"{record.model}: {record.parameters_changed} of {record.parameters_total:,} parameters "
-        f"changed at dimensions {_numbers(record.dims)} ({kinds}), all other bytes as they were.",
+        f"{record.model} ({record.architecture}): {record.parameters_changed} of "
+        f"{record.parameters_total:,} parameters changed at dimensions {_numbers(record.dims)} ({kinds}), all other bytes as they were.",
         soft_wrap=True,
     )
     if record.parameters_changed == 0:

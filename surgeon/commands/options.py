@@ -9,9 +9,7 @@ import typer
 
 Model = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL", help="A model directory, a .safetensors file in one, or a Hub id."
-    ),
+    typer.Argument(metavar="MODEL", help="A model directory, a .safetensors file, or a Hub id."),
 ]
 Revision = Annotated[
     str | None,

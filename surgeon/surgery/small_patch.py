@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from surgeon.architectures import Stack
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
 from surgeon.errors import CheckpointError, OutputError
@@ -35,6 +36,7 @@ class _Target:
     layer: int | None
     axis: int
     offset: float
+    stack: Stack = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def write_small_patch(
         dims=plan.dims,
         base=_states(plan.checkpoint, progress),
         edits=tuple(
-            _Target(e.tensor, e.param, e.role, e.kind, e.layer, e.axis, e.offset)
+            _Target(e.tensor, e.param, e.role, e.kind, e.layer, e.axis, e.offset, e.stack)
             for e in plan.edits
         ),
     )
