@@ -27,9 +27,8 @@ def scan(
     surgeon eval tells what a dimension does. Of a model on the Hub that is not in the cache, only
     headers and norms are read.
     """
-    from surgeon import console, open_for_scan, rank_by_layernorm
-    from surgeon.outliers import read_zscores
-    from surgeon.plots import check_picture, plot_ranking
+    from surgeon import console, open_for_scan, plot_ranking, rank_by_layernorm, read_zscores
+    from surgeon.plots import check_picture
 
     if plot is not None:
         check_picture(plot)

@@ -31,7 +31,7 @@ MAX_COLUMNS = 550
 """More would be too narrow to see on a page or a screen."""
 
 _CANDIDATES = 5
-_NAMED = 20
+_NAMED = 15
 _RANKED = 12
 _LISTED = 8
 _SCALE = 12

@@ -17,7 +17,7 @@ from surgeon.plots.labels import spread
 _LAYER, _LEAST, _MOST = 17, 120, 460  # pixels of a layer on a map, and of a map
 _ROW, _TOP, _BETWEEN, _BOTTOM = 25, 90, 80, 60
 _ABOVE_NAMES = 36
-_MAP, _DIGIT = 850, 8  # pixels of the narrowest map, and of a digit
+_MAP, _DIGIT = 850, 9  # pixels of the narrowest map, and of a digit
 _FONT = {"family": "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", "color": content.INK}
 
 _CONFIG = {
@@ -165,16 +165,27 @@ def _name_dimensions(figure: go.Figure, ranking: Ranking) -> None:
     wanted = [dim * _MAP / ranking.hidden_size for dim in dims]
     widths = [_DIGIT * len(str(dim)) for dim in dims]
     for dim, own, x in zip(dims, wanted, spread(wanted, widths, 0, _MAP, 6), strict=True):
+        move = x - own
         figure.add_annotation(
             text=f"<b>{dim}</b>" if ranking.outliers else str(dim),
             x=dim,
             y=-0.5,
-            ax=x - own,
-            ay=-22,
+            xshift=move,
+            yshift=22,
+            showarrow=False,
+            font={"color": colour, "size": 13},
+            row=1,
+            col=1,
+        )
+        figure.add_annotation(  # its line, which ends below all names
+            text="",
+            x=dim,
+            y=-0.5,
+            ax=move,
+            ay=-13,
             arrowhead=0,
             arrowwidth=1,
             arrowcolor=colour,
-            font={"color": colour, "size": 13},
             row=1,
             col=1,
         )
