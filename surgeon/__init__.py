@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from surgeon.evaluation.result import save_evaluation as save_evaluation
     from surgeon.outliers import Ranking as Ranking
     from surgeon.outliers import rank_by_layernorm as rank_by_layernorm
+    from surgeon.outliers import read_zscores as read_zscores
+    from surgeon.plots import plot_ranking as plot_ranking
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
     from surgeon.surgery.operate import operate as operate
@@ -67,10 +69,12 @@ _HOMES = {
     "open_for_scan": "surgeon.checkpoint",
     "operate": "surgeon.surgery.operate",
     "plan_from_small_patch": "surgeon.surgery.small_patch",
+    "plot_ranking": "surgeon.plots",
     "push": "surgeon.surgery.push",
     "rank_by_layernorm": "surgeon.outliers",
     "read_record": "surgeon.surgery.record",
     "read_texts": "surgeon.text",
+    "read_zscores": "surgeon.outliers",
     "restore": "surgeon.surgery.restore",
     "save_evaluation": "surgeon.evaluation.result",
     "verify": "surgeon.surgery.verify",

@@ -22,6 +22,12 @@ SitesPattern = Annotated[
         help="For an unknown architecture: the paths of the modules that end each layer.",
     ),
 ]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Draw the z-scores and the ranking: FILE.png, .svg, .pdf or .html."
+    ),
+]
 ArtifactDirectory = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="A directory that surgeon patch made.")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Json, MinLayers, Model, Revision, Sigma, SitesPattern
+from surgeon.commands.options import Json, MinLayers, Model, Plot, Revision, Sigma, SitesPattern
 from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
 
 
@@ -16,6 +16,7 @@ def scan(
     sites_pattern: SitesPattern = None,
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = MIN_LAYERS,
+    plot: Plot = None,
     top: Annotated[int, typer.Option(min=1, help="How many dimensions the table shows.")] = 10,
     json: Json = False,
 ) -> None:
@@ -26,14 +27,20 @@ def scan(
     surgeon eval tells what a dimension does. Of a model on the Hub that is not in the cache, only
     headers and norms are read.
     """
-    from surgeon import console, open_for_scan, rank_by_layernorm
+    from surgeon import console, open_for_scan, plot_ranking, rank_by_layernorm, read_zscores
+    from surgeon.plots import check_picture
 
+    if plot is not None:
+        check_picture(plot)
     with console.shown_progress() as progress:
         checkpoint = open_for_scan(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
         )
         ranking = rank_by_layernorm(checkpoint, sigma=sigma, min_layers=min_layers)
     console.show_ranking(ranking, top, json=json)
+    if plot is not None:
+        plot_ranking(ranking, read_zscores(checkpoint), plot)
+        console.print_note(f"Picture: {plot}")
     if checkpoint.remote is not None:
         console.print_note(
             f"Read {checkpoint.remote.bytes_read:,} bytes of {checkpoint.name} at "

@@ -7,17 +7,40 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Measured:
+    """How the damage of a ranking was measured.
+
+    ``task``, ``metric`` and ``unit`` are those of the evaluation, ``texts`` and ``sha256`` name
+    what it read, ``examples`` of them. A damage below ``min_damage`` does not count;
+    ``control_range`` is that of random removals.
+    """
+
+    task: str
+    metric: str
+    unit: str
+    texts: str
+    sha256: str
+    examples: int
+    min_damage: float
+    control_range: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Dimension:
     """One dimension's evidence.
 
     ``score`` orders the ranking together with ``strength``, which separates equal scores (both:
-    larger is stronger; each detector says what they are). ``layers`` flag the dimension.
+    larger is stronger; each detector says what they are). ``layers`` flag the dimension. ``damage``
+    is how much worse the model does without it, with a 95% ``interval``, where it was measured.
     """
 
     dim: int
     score: float
     strength: float
     layers: tuple[int, ...]
+    damage: float | None = None
+    interval: tuple[float, float] | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,6 +59,7 @@ class Ranking:
     criterion: str
     dimensions: tuple[Dimension, ...]
     outliers: tuple[int, ...]
+    measured: Measured | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``scan --json`` prints."""

@@ -109,6 +109,25 @@ def test_scan_s_table_names_the_layers_that_flag_a_dimension(minilm, capsys):
     assert "Outliers: 267, 127" in table
 
 
+@pytest.mark.parametrize("suffix", ["png", "html"])
+def test_scan_draws_a_picture_and_says_where_beside_the_one_document(
+    minilm, tmp_path, capsys, suffix
+):
+    path = tmp_path / f"scan.{suffix}"
+    assert run(["scan", str(minilm), "--plot", str(path), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["outliers"] == []
+    assert str(path) in "".join(captured.err.split("\n"))
+    assert path.stat().st_size > 20_000
+
+
+def test_scan_refuses_a_picture_that_cannot_be_before_it_reads_the_model(tmp_path, capsys):
+    assert run(["scan", str(tmp_path / "no model"), "--plot", "scan.jpg"]) == 2
+    assert ".png, .svg, .pdf or .html" in capsys.readouterr().err
+    assert run(["scan", str(tmp_path), "--plot", str(tmp_path / "missing" / "scan.png")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_patch_json_holds_what_scripts_lean_on(tiny, tmp_path, json_of):
     document = json_of("patch", tiny("bert"), "--dims", "3,9", "--no-onnx", "-o", tmp_path / "out")
     assert document["output"] == str(tmp_path / "out")
