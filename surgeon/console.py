@@ -148,7 +148,8 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     kinds = ", ".join(sorted(named))
     console.print(
         f"{record.model} ({record.architecture}): {record.parameters_changed} of "
-        f"{record.parameters_total:,} parameters changed at dimensions {_numbers(record.dims)} ({kinds}), all other bytes as they were.",
+        f"{record.parameters_total:,} parameters changed at dimensions "
+        f"{_numbers(record.dims)} ({kinds}), all other bytes as they were.",
         soft_wrap=True,
     )
     if record.parameters_changed == 0:
