@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from surgeon.errors import SurgeonError as SurgeonError
     from surgeon.evaluation.evaluate import evaluate as evaluate
     from surgeon.evaluation.result import Evaluation as Evaluation
+    from surgeon.evaluation.result import read_evaluation as read_evaluation
     from surgeon.evaluation.result import save_evaluation as save_evaluation
     from surgeon.outliers import Ranking as Ranking
     from surgeon.outliers import rank_by_layernorm as rank_by_layernorm
     from surgeon.outliers import read_zscores as read_zscores
     from surgeon.plots import plot_ranking as plot_ranking
+    from surgeon.plots.report import write_report as write_report
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
     from surgeon.surgery.operate import operate as operate
@@ -72,12 +74,14 @@ _HOMES = {
     "plot_ranking": "surgeon.plots",
     "push": "surgeon.surgery.push",
     "rank_by_layernorm": "surgeon.outliers",
+    "read_evaluation": "surgeon.evaluation.result",
     "read_record": "surgeon.surgery.record",
     "read_texts": "surgeon.text",
     "read_zscores": "surgeon.outliers",
     "restore": "surgeon.surgery.restore",
     "save_evaluation": "surgeon.evaluation.result",
     "verify": "surgeon.surgery.verify",
+    "write_report": "surgeon.plots.report",
     "write_small_patch": "surgeon.surgery.small_patch",
 }
 

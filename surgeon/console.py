@@ -250,6 +250,8 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     if json:
         print_json(evaluation.to_json())
         return
+    from surgeon.evaluation.words import explain
+
     console = _out()
     data = evaluation.dataset
     table = Table(
@@ -276,9 +278,7 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         table.add_row(label, _numbers(score.dims), f"{score.value:.4g}", change, *further)
     console.print(table)
     style = _VERDICT_STYLES[evaluation.verdict]
-    console.print(
-        f"[{style}]{evaluation.verdict}[/{style}]: {_explain(evaluation)}", soft_wrap=True
-    )
+    console.print(f"[{style}]{evaluation.verdict}[/{style}]: {explain(evaluation)}", soft_wrap=True)
     if evaluation.stopped_after is not None:
         console.print(
             f"Settled after {evaluation.stopped_after} texts, by an interval that is valid at any "
@@ -312,22 +312,6 @@ def _show_fill_ins(console: Console, evaluation: Evaluation) -> None:
         cells = (blank.text, blank.expected, blank.baseline, blank.patched)
         table.add_row(*map(_escape, cells))
     console.print(table)
-
-
-def _explain(evaluation: Evaluation) -> str:
-    low, high = evaluation.ci95
-    random_low, random_high = evaluation.control_range
-    change = (
-        f"the {evaluation.metric} changes by {evaluation.delta:+.4g} "
-        f"(95% interval {low:+.4g} to {high:+.4g})"
-    )
-    span = f"{random_low:.4g} to {random_high:.4g}"
-    return {
-        "degraded": f"{change}, all of it beyond the {span} of random removals.",
-        "intact": f"{change}; random removals do {span}.",
-        "inconclusive": f"{change} and random removals do {span}; more --data or --controls may "
-        "settle it.",
-    }[evaluation.verdict]
 
 
 def _numbers(numbers: tuple[int, ...], limit: int | None = _LAYERS_SHOWN) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -13,43 +12,12 @@ from plotly.subplots import make_subplots
 from surgeon.outliers import Ranking, ZScores
 from surgeon.plots import content, page_evidence
 from surgeon.plots.labels import spread
+from surgeon.plots.page import FONT, chart, page, paragraphs
 
 _LAYER, _LEAST, _MOST = 17, 120, 460  # pixels of a layer on a map, and of a map
 _ROW, _TOP, _BETWEEN, _BOTTOM = 25, 90, 80, 60
 _ABOVE_NAMES = 36
 _MAP, _DIGIT = 850, 9  # pixels of the narrowest map, and of a digit
-_FONT = {"family": "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", "color": content.INK}
-
-_CONFIG = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
-    "plotlyServerURL": "",  # nowhere to send the chart to
-    "responsive": True,
-}
-
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ margin: 1.6rem auto; min-width: 1000px; max-width: 1240px; padding: 0 1rem; color: {ink};
-  font: 15px/1.45 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }}
-h1 {{ font-size: 1.45rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }}
-p {{ margin: 0; color: {quiet}; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{lines}
-{figure}
-</body>
-</html>
-"""
 
 
 def render(ranking: Ranking, zscores: ZScores, form: str) -> bytes:  # noqa: ARG001  (only HTML)
@@ -57,22 +25,9 @@ def render(ranking: Ranking, zscores: ZScores, form: str) -> bytes:  # noqa: ARG
 
     Its policy forbids the browser to load anything, so that opening it tells nobody.
     """
-    figure = draw(ranking, zscores)
-    body = figure.to_html(
-        full_html=False,
-        include_plotlyjs=True,
-        div_id="picture",  # a random one would differ from run to run
-        config=_CONFIG,
-    )
-    lines = content.subtitle(ranking, zscores)
-    page = _PAGE.format(
-        title=escape(content.headline(ranking)),
-        ink=content.INK,
-        quiet=content.QUIET,
-        lines="\n".join(f"<p>{escape(line)}</p>" for line in lines),
-        figure=body,
-    )
-    return page.encode()
+    figure = chart(draw(ranking, zscores), "picture", first=True)
+    lines = paragraphs(content.subtitle(ranking, zscores))
+    return page(content.headline(ranking), f"{lines}\n{figure}")
 
 
 def draw(ranking: Ranking, zscores: ZScores) -> go.Figure:
@@ -104,7 +59,7 @@ def draw(ranking: Ranking, zscores: ZScores) -> go.Figure:
     figure.update_layout(
         height=total + _TOP + _BOTTOM,
         margin={"l": 70, "r": 20, "t": _TOP, "b": _BOTTOM},
-        font=_FONT,
+        font=FONT,
         plot_bgcolor="#f5f7f8",
         showlegend=False,
         coloraxis={
