@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import numpy.typing as npt
 from surgeon.architectures import Kind, Site, Stack
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import CheckpointError, SelectionError
+from surgeon.outliers.options import SIGMA
 from surgeon.outliers.ranking import Dimension, Ranking
 
-SIGMA = 3.0
 MIN_LAYERS = 0.5
 
 _SLAB = 2**20  # weights converted to float64 at a time
@@ -47,13 +48,12 @@ def rank_by_layernorm(
         SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
         CheckpointError: a vector holds values that are not finite.
     """
-    sites = [site for site in checkpoint.sites if site.role == "output"]
-    needed = _layers_needed(min_layers, len(sites))
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise SelectionError(f"--sigma {sigma}: give a positive number of standard deviations")
+    sites = output_sites(checkpoint)
+    needed = layers_needed(min_layers, len(sites))
+    check_sigma(sigma)
     both = "both " if any(site.bias is not None for site in sites) else ""
-    checkpoint.prefetch(name for site in sites for name in (site.gain, site.bias) if name)
-    distance = np.stack([_distance(checkpoint, site) for site in sites])
+    # The vector that is nearer to its mean decides.
+    distance = np.stack([np.min(pair, axis=0) for pair in distances(checkpoint, sites)])
     flags = distance > sigma
     counts = flags.sum(axis=0)
     strength = distance.mean(axis=0)
@@ -64,7 +64,7 @@ def rank_by_layernorm(
         layers=len(sites),
         hidden_size=checkpoint.hidden_size,
         method="layernorm",
-        evidence=_evidence(checkpoint, sites),
+        evidence=evidence(checkpoint, sites),
         criterion=f"{both}beyond {sigma:g}σ in at least {needed} of {len(sites)} layers",
         dimensions=tuple(
             Dimension(
@@ -76,10 +76,27 @@ def rank_by_layernorm(
             for dim in order
         ),
         outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
+        columns=("", "mean σ"),
     )
 
 
-def _layers_needed(min_layers: float, layers: int) -> int:
+def output_sites(checkpoint: Checkpoint) -> list[Site]:
+    """Return the last operation of each layer."""
+    return [site for site in checkpoint.sites if site.role == "output"]
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuse a distance that is none."""
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise SelectionError(f"--sigma {sigma}: give a positive number of standard deviations")
+
+
+def layers_needed(min_layers: float, layers: int) -> int:
+    """Return how many of the layers must flag an outlier.
+
+    Raises:
+        SelectionError: it is neither a count of them nor a share below 1.
+    """
     needed = math.ceil(min_layers * layers) if min_layers < 1 else min_layers
     if not (math.isfinite(min_layers) and 1 <= needed <= layers and needed == int(needed)):
         raise SelectionError(
@@ -89,7 +106,7 @@ def _layers_needed(min_layers: float, layers: int) -> int:
     return int(needed)
 
 
-def _evidence(checkpoint: Checkpoint, sites: list[Site]) -> str:
+def evidence(checkpoint: Checkpoint, sites: Sequence[Site]) -> str:
     """Say which vectors were looked at, in which of the model's stacks."""
     phrases: dict[str, list[Stack]] = {}
     for site in sites:
@@ -112,15 +129,24 @@ def _left_out(checkpoint: Checkpoint, used: set[Stack]) -> list[str]:
     return [f"not {stack}, which has dimensions of its own" for stack in sorted(every - used)]
 
 
-def _distance(checkpoint: Checkpoint, site: Site) -> npt.NDArray[np.float64]:
-    """Return the smaller of the gain's and the bias's distance per dimension, shape (hidden,)."""
-    gain = checkpoint.read(site.gain)
-    size = _slice_norms(gain, site.axis) if gain.ndim == 2 else gain.astype(np.float64)
-    distance = _sigmas(_finite(checkpoint, site.gain, size))
-    if site.bias is None:
-        return distance
-    bias = checkpoint.read(site.bias).astype(np.float64)
-    return np.minimum(distance, _sigmas(_finite(checkpoint, site.bias, bias)))
+def distances(checkpoint: Checkpoint, sites: Sequence[Site]) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield each site's vectors as distances from their mean, (vectors, hidden).
+
+    The vectors are the gain and, where there is one, the bias; the unit is the standard deviation
+    of the vector. Of a weight matrix, the norm of each dimension's slice is the gain.
+
+    Raises:
+        CheckpointError: a vector holds values that are not finite.
+    """
+    checkpoint.prefetch(name for site in sites for name in (site.gain, site.bias) if name)
+    for site in sites:
+        gain = checkpoint.read(site.gain)
+        size = _slice_norms(gain, site.axis) if gain.ndim == 2 else gain.astype(np.float64)
+        vectors = [_sigmas(_finite(checkpoint, site.gain, size))]
+        if site.bias is not None:
+            bias = checkpoint.read(site.bias).astype(np.float64)
+            vectors.append(_sigmas(_finite(checkpoint, site.bias, bias)))
+        yield np.stack(vectors)
 
 
 def _slice_norms(weight: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float64]:
