@@ -13,6 +13,7 @@ _MEASURED = Measured(
     texts="built-in English sentences",
     sha256="0" * 64,
     examples=120,
+    baseline=0.0,
     min_damage=0.02,
     control_range=(0.0, 0.006),
 )

@@ -31,7 +31,7 @@ from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
 from surgeon.scoring.tasks.task import Floats
 from surgeon.scoring.tokenizer import read_tokenizer
 from surgeon.surgery.source_files import RECORD
-from surgeon.text import Texts, built_in_sample
+from surgeon.text import Texts, built_in_sample, fingerprint
 
 _FEW_CONTROLS = 5
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
@@ -141,7 +141,7 @@ def evaluate(
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },
-        warnings=_warnings(opened, dataset, controls),
+        warnings=_warnings(opened, texts, dataset, controls),
         stopped_after=seen if stopped else None,
         dose=tuple(
             _dose(score, main[0], scored, seed)
@@ -260,7 +260,7 @@ def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score
 def _dataset(texts: Texts, encoded: Encoded, examples: Sequence[Example]) -> Dataset:
     return Dataset(
         name=texts.name,
-        sha256=hashlib.sha256(texts.raw).hexdigest(),
+        sha256=texts.sha256,
         examples=len(examples),
         tokens=sum(len(example.ids) for example in examples),
         scored_tokens=sum(example.labels.size for example in examples),
@@ -270,7 +270,7 @@ def _dataset(texts: Texts, encoded: Encoded, examples: Sequence[Example]) -> Dat
     )
 
 
-def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str, ...]:
+def _warnings(artifact: Artifact, texts: Texts, dataset: Dataset, controls: int) -> tuple[str, ...]:
     found = []
     if controls < _FEW_CONTROLS:
         found.append(
@@ -279,6 +279,13 @@ def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str,
         )
     if artifact.record.parameters_changed == 0:
         found.append("the operation changed no value: the patched model is the baseline")
+    ranked_on = artifact.record.ranked_on
+    seen = set(ranked_on.lines) if ranked_on else set()
+    if shared := sum(fingerprint(line) in seen for line in texts.lines):
+        found.append(
+            f"{shared} of {len(texts.lines)} texts also chose the dimensions: judged on what "
+            "chose it, a removal looks worse than it is; take other --data"
+        )
     if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
         found.append(
             f"{dataset.unknown} of {dataset.tokens} tokens are unknown to the tokenizer: the data "

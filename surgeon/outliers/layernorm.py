@@ -8,10 +8,10 @@ import numpy as np
 
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import SelectionError
+from surgeon.outliers.options import SIGMA
 from surgeon.outliers.ranking import Dimension, Ranking
 from surgeon.outliers.zscores import read_zscores
 
-SIGMA = 3.0
 MIN_LAYERS = 0.5
 
 
@@ -37,9 +37,8 @@ def rank_by_layernorm(
         SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
         CheckpointError: a vector holds values that are not finite.
     """
-    needed = _layers_needed(min_layers, checkpoint.layers)
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise SelectionError(f"--sigma {sigma}: give a positive number of standard deviations")
+    needed = layers_needed(min_layers, checkpoint.layers)
+    check_sigma(sigma)
     zscores = read_zscores(checkpoint)
     layers, both = len(zscores.rows), "" if zscores.bias is None else "both "
     distance = zscores.smaller
@@ -65,10 +64,22 @@ def rank_by_layernorm(
             for dim in order
         ),
         outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
+        columns=("", "mean σ"),
     )
 
 
-def _layers_needed(min_layers: float, layers: int) -> int:
+def check_sigma(sigma: float) -> None:
+    """Refuse a distance that is none."""
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise SelectionError(f"--sigma {sigma}: give a positive number of standard deviations")
+
+
+def layers_needed(min_layers: float, layers: int) -> int:
+    """Return how many of the layers must flag an outlier.
+
+    Raises:
+        SelectionError: it is neither a count of them nor a share below 1.
+    """
     needed = math.ceil(min_layers * layers) if min_layers < 1 else min_layers
     if not (math.isfinite(min_layers) and 1 <= needed <= layers and needed == int(needed)):
         raise SelectionError(

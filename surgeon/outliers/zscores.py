@@ -45,6 +45,12 @@ class ZScores:
         gain = np.abs(self.gain)
         return gain if self.bias is None else np.fmin(gain, np.abs(self.bias))
 
+    @property
+    def larger(self) -> npt.NDArray[np.float64]:
+        """The larger of the two distances, or the gain's where there is no bias; unsigned."""
+        gain = np.abs(self.gain)
+        return gain if self.bias is None else np.fmax(gain, np.abs(self.bias))
+
 
 def read_zscores(checkpoint: Checkpoint) -> ZScores:
     """Read the gain and bias of every output site of a checkpoint.

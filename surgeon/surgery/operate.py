@@ -177,4 +177,5 @@ def _record(
         left_out=sources.left_out,
         files=files,
         onnx=onnx,
+        ranked_on=plan.ranked_on,
     )

@@ -17,6 +17,7 @@ from surgeon.errors import CheckpointError
 from surgeon.surgery.plan import Edit, Plan
 from surgeon.surgery.source_files import EXCISED, RECORD
 from surgeon.surgery.transfer import FileState
+from surgeon.text import TextsUsed
 
 SCHEMA = 1
 
@@ -61,7 +62,10 @@ class EditRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """All that ``restore``, ``eval`` and an auditor need to know of an operation."""
+    """All that ``restore``, ``eval`` and an auditor need to know of an operation.
+
+    ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
+    """
 
     surgeon: str
     created: str
@@ -79,6 +83,7 @@ class Record:
     left_out: tuple[str, ...]
     files: Mapping[str, FileChange]
     onnx: Mapping[str, Any] | None = None
+    ranked_on: TextsUsed | None = None
     schema: int = field(default=SCHEMA)
 
     def to_bytes(self) -> bytes:

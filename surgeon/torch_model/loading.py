@@ -59,18 +59,21 @@ def choose_task(checkpoint: Checkpoint) -> TaskName:
     return "drift"
 
 
-def load_model(source: Path, family: Family, otherwise: str) -> TorchModel:
+def load_model(
+    source: Path, family: Family, otherwise: str, sites_pattern: str | None = None
+) -> TorchModel:
     """Load a model directory in float32, with the class that its task asks for.
 
     Args:
         source: the directory, with safetensors weights.
         family: its row of the architecture registry.
         otherwise: what an error tells the user to do instead.
+        sites_pattern: where the sites of an architecture without a row are.
 
     Raises:
         ExportError: transformers cannot load it, or not as it is stored.
     """
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, sites_pattern=sites_pattern)
     task = choose_task(checkpoint)
     try:
         with quiet():
