@@ -21,6 +21,7 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "diff": "diff:diff",
     "apply": "apply:apply",
     "push": "push:push",
+    "report": "report:report",
     "demo": "demo:demo",
 }
 _INTERRUPTED = 130

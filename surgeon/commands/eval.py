@@ -25,6 +25,24 @@ def evaluate(
     provider: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where onnxruntime runs.")
     ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Texts that run at once; changes the speed alone."),
+    ] = None,
+    dose: Annotated[
+        bool, typer.Option("--dose", help="Score the first dims alone too: one, two, and so on.")
+    ] = False,
+    until_certain: Annotated[
+        bool,
+        typer.Option(
+            "--until-certain",
+            help="Stop once an interval valid at any number of texts settles the verdict.",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on where the same evaluation was interrupted."),
+    ] = False,
     expect: Annotated[
         Literal["degraded", "intact"] | None,
         typer.Option(help="Exit with 1 unless this is the verdict."),
@@ -48,6 +66,10 @@ def evaluate(
             seed=seed,
             mask_rate=mask_rate,
             provider=provider,
+            batch_size=batch_size,
+            dose=dose,
+            until_certain=until_certain,
+            resume=resume,
             progress=progress,
         )
     save_evaluation(evaluation, artifact)

@@ -12,20 +12,31 @@ import onnxruntime
 import surgeon
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact, open_artifact
-from surgeon.evaluation.result import Dataset, Evaluation, Score
-from surgeon.evaluation.session import ProviderName, Session, open_session
-from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, tensors_of
-from surgeon.evaluation.verdict import judge
+from surgeon.evaluation.fill_ins import fill_in
+from surgeon.evaluation.observe import Scorer, observe_all
+from surgeon.evaluation.partial import Partial, partial_of
+from surgeon.evaluation.result import Dataset, Dose, Evaluation, Score
+from surgeon.evaluation.session import ProviderName, open_session
+from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, draw_doses
+from surgeon.evaluation.verdict import is_settled, judge
 from surgeon.progress import Progress, silent
-from surgeon.scoring.examples import Encoded, Example, batches_by_length, encode, make_batch
-from surgeon.scoring.statistics import chance_of_rank, control_range, paired_interval
+from surgeon.scoring.examples import Encoded, Example, encode
+from surgeon.scoring.statistics import (
+    chance_of_rank,
+    confidence_sequence,
+    control_range,
+    paired_interval,
+)
 from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
 from surgeon.scoring.tasks.task import Floats
 from surgeon.scoring.tokenizer import read_tokenizer
-from surgeon.text import Texts, built_in_sample
+from surgeon.surgery.source_files import RECORD
+from surgeon.text import Texts, built_in_sample, fingerprint
 
 _FEW_CONTROLS = 5
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
+_BLOCK = 512  # examples between two savings of what was observed
+_LOOK = 32  # examples between two looks at whether the verdict is settled
 
 
 def evaluate(
@@ -36,6 +47,10 @@ def evaluate(
     seed: int = 0,
     mask_rate: float = 0.15,
     provider: ProviderName = "auto",
+    batch_size: int | None = None,
+    dose: bool = False,
+    until_certain: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure what an operation did, against the baseline and random controls.
@@ -48,36 +63,62 @@ def evaluate(
         artifact: a directory that ``patch`` made, with its ONNX half.
         texts: what to measure on (None: the built-in English sentences).
         controls: how many random controls.
-        seed: of the masks, the controls and the bootstrap.
+        seed: of the masks, the controls, the bootstrap and the order of ``until_certain``.
         mask_rate: the share of tokens masked, for a model with a masked head.
         provider: where onnxruntime runs.
+        batch_size: examples that run at once (None: as many as a budget of tokens holds).
+        dose: whether to score the first dims alone too: one, two, and so on.
+        until_certain: whether to stop as soon as an interval that is valid at any number of
+            examples settles the verdict. The examples then come in random order.
+        resume: whether to go on where an evaluation with the same settings was interrupted.
         progress: told of each batch.
 
     Raises:
         EvaluationError: the artifact, the data, a number or the provider does not allow it.
     """
-    _check_numbers(seed, mask_rate)
+    _check_numbers(seed, mask_rate, batch_size)
     opened = open_artifact(artifact)
     task = TASKS[opened.facts.task]
+    doses = draw_doses(opened) if dose else ()
     patched = Variant("patched", opened.record.dims)
-    variants = (BASELINE, patched, *draw_controls(opened, controls, seed))
+    variants = (BASELINE, patched, *draw_controls(opened, controls, seed), *doses)
     texts = texts or built_in_sample()
     encoded = encode_for(opened, texts)
-    examples = _prepare(task, encoded, _settings(opened, seed, mask_rate), texts)
-    session = open_session(opened.model_path, opened.facts.output, tuple(opened.baseline), provider)
-    observed = [
-        _observe(opened, task, session, examples, variant, _counted(progress, variant, variants))
-        for variant in variants
-    ]
+    settings = _settings(opened, seed, mask_rate)
+    examples = _prepare(task, encoded, settings, texts)
+    if until_certain:
+        order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
+        examples = [examples[number] for number in order]
+    session = open_session(
+        opened.model_path,
+        opened.facts.output,
+        tuple(opened.baseline),
+        provider,
+        per_token=task.reduce is not None,
+    )
+    scorer = Scorer(opened, task, session, batch_size)
+    dataset = _dataset(texts, encoded, examples)
+    partial = partial_of(artifact, _identity(artifact, variants, settings, dataset, until_certain))
+    observed = _observe(
+        scorer, variants, examples, partial, progress, controls, until_certain, resume
+    )
+    seen = observed.shape[1]
+    stopped = seen < len(examples)
     metrics = [task.score(kept, observed[0]) for kept in observed]
     scores = [_score(task, *pair) for pair in zip(variants, metrics, strict=True)]
+    main = [metric[task.metric] for metric in metrics]
+    last = 2 + controls
+    damages = [control.value - scores[0].value for control in scores[2:last]]
     delta = scores[1].value - scores[0].value
-    damages = [control.value - scores[0].value for control in scores[2:]]
     progress("computing the interval", 0, 0)
-    interval = paired_interval(metrics[1][task.metric], metrics[0][task.metric], seed)
+    interval = (
+        confidence_sequence(main[1], main[0])
+        if stopped
+        else paired_interval(main[1], main[0], seed)
+    )
     random_range = control_range(damages)
-    dataset = _dataset(texts, encoded, examples)
-    return Evaluation(
+    progress("filling in blanks", 0, 0)
+    result = Evaluation(
         model=opened.record.model,
         task=task.name,
         title=task.title,
@@ -85,7 +126,7 @@ def evaluate(
         unit=task.unit,
         baseline=scores[0],
         patched=scores[1],
-        controls=tuple(scores[2:]),
+        controls=tuple(scores[2:last]),
         delta=delta,
         ci95=interval,
         control_range=random_range,
@@ -94,14 +135,22 @@ def evaluate(
         seed=seed,
         mask_rate=mask_rate if task.name == "mlm" else None,
         providers=session.providers,
-        dataset=dataset,
+        dataset=_dataset(texts, encoded, examples[:seen]),
         versions={
             "surgeon": surgeon.__version__,
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },
-        warnings=_warnings(opened, dataset, controls),
+        warnings=_warnings(opened, texts, dataset, controls),
+        stopped_after=seen if stopped else None,
+        dose=tuple(
+            _dose(score, main[0], scored, seed)
+            for score, scored in zip(scores[last:], main[last:], strict=True)
+        ),
+        fill_ins=fill_in(scorer, patched, examples),
     )
+    partial.remove()
+    return result
 
 
 def encode_for(artifact: Artifact, texts: Texts) -> Encoded:
@@ -116,11 +165,69 @@ def encode_for(artifact: Artifact, texts: Texts) -> Encoded:
     return encode(texts, tokenizer, artifact.facts.max_length, unknown)
 
 
-def _check_numbers(seed: int, mask_rate: float) -> None:
+def _check_numbers(seed: int, mask_rate: float, batch_size: int | None) -> None:
     if seed < 0:
         raise EvaluationError(f"--seed {seed}: give a number of 0 or more")
     if not 0 < mask_rate < 1:
         raise EvaluationError(f"--mask-rate {mask_rate:g}: give a share between 0 and 1")
+    if batch_size is not None and batch_size < 1:
+        raise EvaluationError(f"--batch-size {batch_size}: give a number of 1 or more")
+
+
+def _identity(
+    artifact: Path,
+    variants: Sequence[Variant],
+    settings: Settings,
+    dataset: Dataset,
+    until_certain: bool,  # noqa: FBT001  (it is one of the values, not a switch)
+) -> dict[str, object]:
+    """Return all that the observations depend on, as plain JSON values."""
+    return {
+        "record": hashlib.sha256((artifact / RECORD).read_bytes()).hexdigest(),
+        "variants": [list(variant.dims) for variant in variants],
+        "settings": repr(settings),
+        "dataset": vars(dataset),
+        "shuffled": until_certain,
+        "surgeon": surgeon.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _observe(
+    scorer: Scorer,
+    variants: Sequence[Variant],
+    examples: Sequence[Example],
+    partial: Partial,
+    progress: Progress,
+    controls: int,
+    until_certain: bool,  # noqa: FBT001
+    resume: bool,  # noqa: FBT001
+) -> Floats:
+    """Observe block after block, until the end or the verdict; (variants, examples, kept)."""
+    observed = partial.load() if resume else None
+    step = _LOOK if until_certain else _BLOCK
+    start = 0 if observed is None else observed.shape[1]
+    for first in range(start, len(examples), step):
+        block = examples[first : first + step]
+        new = observe_all(scorer, variants, block, progress, first, len(examples))
+        observed = new if observed is None else np.concatenate([observed, new], axis=1)
+        if until_certain and _settled(scorer.task, observed, controls):
+            break
+        if observed.shape[1] < len(examples):
+            partial.save(observed)
+    assert observed is not None
+    return observed
+
+
+def _settled(task: Task, observed: Floats, controls: int) -> bool:
+    scores = [task.score(kept, observed[0])[task.metric] for kept in observed[: 2 + controls]]
+    damages = [control.value - scores[0].value for control in scores[2:]]
+    return is_settled(confidence_sequence(scores[1], scores[0]), control_range(damages))
+
+
+def _dose(score: Score, baseline: Scores, scored: Scores, seed: int) -> Dose:
+    interval = paired_interval(scored, baseline, seed)
+    return Dose(score.dims, score.value, score.value - baseline.value, interval)
 
 
 def _settings(artifact: Artifact, seed: int, mask_rate: float) -> Settings:
@@ -145,44 +252,6 @@ def _prepare(task: Task, encoded: Encoded, settings: Settings, texts: Texts) -> 
     return examples
 
 
-def _counted(progress: Progress, variant: Variant, variants: Sequence[Variant]) -> Progress:
-    """Turn progress within one variant into progress over all of them."""
-    before = variants.index(variant)
-
-    def report(step: str, done: int, total: int) -> None:
-        progress(step, before * total + done, len(variants) * total)
-
-    return report
-
-
-def _observe(
-    artifact: Artifact,
-    task: Task,
-    session: Session,
-    examples: Sequence[Example],
-    variant: Variant,
-    progress: Progress,
-) -> Floats:
-    """Run all examples through one variant; returns (examples, kept), in their order."""
-    facts, tensors = artifact.facts, tensors_of(artifact, variant)
-    pad = facts.tokenizer.pad_id if facts.tokenizer else 0
-    kept: list[Floats | None] = [None] * len(examples)
-    done = 0
-    for numbers in batches_by_length(examples, session.width):
-        progress(f"scoring {variant.name}", done, len(examples))
-        batch = make_batch([examples[n].ids for n in numbers], facts.inputs, pad)
-        for number, output in zip(numbers, session.run(batch, tensors), strict=True):
-            kept[number] = task.observe(output, examples[number])
-        done += len(numbers)
-    observed: Floats = np.stack([row for row in kept if row is not None])
-    if not np.isfinite(observed).all():
-        raise EvaluationError(
-            f"{variant.name} with dims {list(variant.dims)}: the model's output is not finite, so "
-            "there is no score to compare"
-        )
-    return observed
-
-
 def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score:
     values = {name: scores.value for name, scores in metrics.items()}
     return Score(variant.dims, values[task.metric], {**values, **task.derive(values)})
@@ -191,7 +260,7 @@ def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score
 def _dataset(texts: Texts, encoded: Encoded, examples: Sequence[Example]) -> Dataset:
     return Dataset(
         name=texts.name,
-        sha256=hashlib.sha256(texts.raw).hexdigest(),
+        sha256=texts.sha256,
         examples=len(examples),
         tokens=sum(len(example.ids) for example in examples),
         scored_tokens=sum(example.labels.size for example in examples),
@@ -201,7 +270,7 @@ def _dataset(texts: Texts, encoded: Encoded, examples: Sequence[Example]) -> Dat
     )
 
 
-def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str, ...]:
+def _warnings(artifact: Artifact, texts: Texts, dataset: Dataset, controls: int) -> tuple[str, ...]:
     found = []
     if controls < _FEW_CONTROLS:
         found.append(
@@ -210,6 +279,13 @@ def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str,
         )
     if artifact.record.parameters_changed == 0:
         found.append("the operation changed no value: the patched model is the baseline")
+    ranked_on = artifact.record.ranked_on
+    seen = set(ranked_on.lines) if ranked_on else set()
+    if shared := sum(fingerprint(line) in seen for line in texts.lines):
+        found.append(
+            f"{shared} of {len(texts.lines)} texts also chose the dimensions: judged on what "
+            "chose it, a removal looks worse than it is; take other --data"
+        )
     if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
         found.append(
             f"{dataset.unknown} of {dataset.tokens} tokens are unknown to the tokenizer: the data "

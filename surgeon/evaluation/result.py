@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
 from surgeon.surgery.source_files import EVALUATION
 from surgeon.surgery.staging import replace_file
@@ -42,12 +43,33 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Dose:
+    """The score with the first of the dims alone, its change and the interval of that."""
+
+    dims: tuple[int, ...]
+    value: float
+    delta: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class FillIn:
+    """A text with a blank, and what the baseline and the patched model would put there."""
+
+    text: str
+    expected: str
+    baseline: str
+    patched: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Baseline, patched model and controls, and what follows from them.
 
     ``delta`` is patched − baseline and ``ci95`` its paired bootstrap interval; ``control_range``
     is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
-    among the controls.
+    among the controls. ``stopped_after`` is the number of examples that settled the verdict, where
+    the evaluation stopped then; ``ci95`` is then valid at any number of examples.
     """
 
     model: str
@@ -69,12 +91,16 @@ class Evaluation:
     dataset: Dataset
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    stopped_after: int | None = None
+    dose: tuple[Dose, ...] = ()
+    fill_ins: tuple[FillIn, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""
         return {
             "model": self.model,
             "task": self.task,
+            "title": self.title,
             "metric": self.metric,
             "unit": self.unit,
             "baseline": _score(self.baseline),
@@ -91,6 +117,9 @@ class Evaluation:
             "dataset": vars(self.dataset),
             "versions": dict(self.versions),
             "warnings": list(self.warnings),
+            "stopped_after": self.stopped_after,
+            "dose": [asdict(dose) for dose in self.dose],
+            "fill_ins": [asdict(fill_in) for fill_in in self.fill_ins],
         }
 
 
@@ -100,6 +129,32 @@ def save_evaluation(evaluation: Evaluation, artifact: Path) -> Path:
     text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n"
     replace_file(path, text.encode())
     return path
+
+
+def read_evaluation(artifact: Path) -> Evaluation | None:
+    """Read ``surgeon/eval.json`` of an artifact; None if it was not evaluated.
+
+    Raises:
+        EvaluationError: the file is damaged, or of another version.
+    """
+    path = artifact / EVALUATION
+    if not path.is_file():
+        return None
+    import pydantic
+
+    try:
+        document = json.loads(path.read_bytes())
+        for name in ("baseline", "patched"):
+            document[name] = _score_fields(document[name])
+        document["controls"] = [_score_fields(control) for control in document["controls"]]
+        return pydantic.TypeAdapter(Evaluation).validate_python(document)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise EvaluationError(f"{path}: damaged or of another version; run surgeon eval") from error
+
+
+def _score_fields(document: Any) -> dict[str, Any]:
+    others = {name: value for name, value in document.items() if name not in ("dims", "value")}
+    return {"dims": document["dims"], "value": document["value"], "others": others}
 
 
 def _score(score: Score) -> dict[str, Any]:

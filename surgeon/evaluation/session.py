@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 
 from surgeon.errors import EvaluationError
-from surgeon.onnx_model.weights import with_replaceable
+from surgeon.onnx_model.token_scores import GUESSES, LOSSES, with_token_scores
+from surgeon.onnx_model.weights import make_replaceable
 
 ProviderName: TypeAlias = Literal["auto", "cpu", "cuda"]
 
@@ -26,38 +30,40 @@ class Session:
     """A graph whose edited tensors every run may replace.
 
     One session serves all variants: each run feeds its own tensors, so that nothing else can
-    differ between them.
+    differ between them. ``per_token`` says whether it gives losses and guesses at positions that
+    are fed to it, or the model's own output.
     """
 
     runtime: Any
-    output: str
+    outputs: tuple[str, ...]
+    per_token: bool
+    width: int
 
     @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers that run, as onnxruntime reports them."""
         return tuple(self.runtime.get_providers())
 
-    @property
-    def width(self) -> int:
-        """The size of the output's last axis."""
-        size = self.runtime.get_outputs()[0].shape[-1]
-        return size if isinstance(size, int) else 1
-
     def run(
         self,
-        batch: Mapping[str, npt.NDArray[np.int64]],
+        batch: Mapping[str, npt.NDArray[Any]],
         tensors: Mapping[str, npt.NDArray[np.float32]],
-    ) -> npt.NDArray[np.float32]:
-        """Run a batch; the output has shape (sequences, tokens, width)."""
-        (result,) = self.runtime.run([self.output], {**batch, **tensors})
-        array: npt.NDArray[np.float32] = result
-        return array
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """Run a batch and return the outputs, in the order of ``outputs``."""
+        return tuple(self.runtime.run(list(self.outputs), {**batch, **tensors}))
 
 
 def open_session(
-    path: Path, output: str, replaceable: tuple[str, ...], provider: ProviderName
+    path: Path,
+    output: str,
+    replaceable: tuple[str, ...],
+    provider: ProviderName,
+    *,
+    per_token: bool = False,
 ) -> Session:
     """Open an ONNX file with the named initializers open to replacement.
+
+    With ``per_token`` the graph is extended to score itself (``onnx_model.token_scores``).
 
     ``auto`` takes CUDA where this onnxruntime has it and a device answers, else the CPU. Any
     other name is a promise: onnxruntime falls back to the CPU without failing, so what runs is
@@ -81,8 +87,16 @@ def open_session(
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent)
     )
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
+    model = onnx.load(str(path), load_external_data=False)
+    width = _width(model, output)
+    make_replaceable(model, replaceable, str(path))
+    if per_token:
+        with_token_scores(model, output)
     runtime = onnxruntime.InferenceSession(
-        with_replaceable(path, replaceable), options, providers=list(dict.fromkeys((wanted, _CPU)))
+        model.SerializeToString(),
+        options,
+        providers=list(dict.fromkeys((wanted, _CPU))),
     )
     if provider != "auto" and runtime.get_providers()[0] != wanted:
         raise EvaluationError(
@@ -90,4 +104,9 @@ def open_session(
             f"{', '.join(runtime.get_providers())}; check the driver and the CUDA and cuDNN "
             "versions that onnxruntime-gpu asks for, or use --provider cpu"
         )
-    return Session(runtime, output)
+    return Session(runtime, (LOSSES, GUESSES) if per_token else (output,), per_token, width)
+
+
+def _width(model: onnx.ModelProto, output: str) -> int:
+    (value,) = (value for value in model.graph.output if value.name == output)
+    return int(value.type.tensor_type.shape.dim[-1].dim_value) or 1

@@ -47,6 +47,12 @@ def draw_controls(artifact: Artifact, count: int, seed: int) -> tuple[Variant, .
     return tuple(Variant(f"control {i}", chosen) for i, chosen in enumerate(drawn, start=1))
 
 
+def draw_doses(artifact: Artifact) -> tuple[Variant, ...]:
+    """Return the removal of the first of the patched dims, of the first two, and so on to all."""
+    dims = artifact.record.dims
+    return tuple(Variant(f"dose {n}", dims[:n]) for n in range(1, len(dims) + 1))
+
+
 def tensors_of(artifact: Artifact, variant: Variant) -> dict[str, npt.NDArray[np.float32]]:
     """Return the edited tensors as they are in a variant, as the graph takes them.
 

@@ -30,3 +30,13 @@ def judge(
     within = control_range[0] <= damage <= control_range[1]
     fine = (high - low) / 2 <= control_range[1] - control_range[0]
     return "intact" if within or (low <= 0 <= high and fine) else "inconclusive"
+
+
+def is_settled(interval: tuple[float, float], control_range: tuple[float, float]) -> bool:
+    """Whether more examples would not change the verdict, by an interval valid at any number.
+
+    The whole interval lies beyond the range, or the whole of it within: stricter than ``judge``,
+    which takes the damage alone for intact.
+    """
+    low, high = interval
+    return low > control_range[1] or (control_range[0] <= low and high <= control_range[1])

@@ -30,24 +30,21 @@ def read_initializers(path: Path, names: Collection[str]) -> dict[str, npt.NDArr
     return found
 
 
-def with_replaceable(path: Path, names: Collection[str]) -> bytes:
-    """Return an ONNX model in which each run may replace the named initializers.
+def make_replaceable(model: onnx.ModelProto, names: Collection[str], label: str) -> None:
+    """Let each run of an ONNX model replace the named initializers; changed in place.
 
     An initializer that is also a graph input is a default: a run that feeds the input overrides
-    it (ONNX IR specification, "Graphs"). Weights in external data stay where they are.
+    it (ONNX IR specification, "Graphs"). ``label`` is for errors.
 
     Raises:
         ExportError: one is not there under its name.
     """
-    model = onnx.load(str(path), load_external_data=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = {value.name for value in model.graph.input}
     for name in names:
         if name not in tensors:
-            raise ExportError(f"{path}: no initializer is named {name}; export the model again")
+            raise ExportError(f"{label}: no initializer is named {name}; export the model again")
         if name not in inputs:
             tensor = tensors[name]
             value = onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
             model.graph.input.append(value)
-    serialized: bytes = model.SerializeToString()
-    return serialized

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Batch: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
 Side: TypeAlias = Literal["left", "right"]
 
-_OUTPUT_ELEMENTS = 48_000_000  # of one batch's output: 192 MB in float32
+_OUTPUT_ELEMENTS = 48_000_000  # of one batch's scored output: 192 MB in float32
 _MOST_TOKENS = 2048  # of one batch, padding included
 
 
@@ -65,20 +65,31 @@ def encode(texts: Texts, tokenizer: Tokenizer, max_length: int, unknown_id: int 
     )
 
 
-def batches_by_length(examples: Sequence[Example], width: int) -> Iterator[list[int]]:
-    """Yield batches as lists of example numbers, of similar length, under a token budget.
+def batches_by_length(
+    examples: Sequence[Example], width: int, batch_size: int | None = None
+) -> Iterator[list[int]]:
+    """Yield batches as lists of example numbers, of similar length.
 
+    A batch has ``batch_size`` examples, or (None) as many as a budget of tokens holds, padding
+    included. Sorted by length, little is padded: about twice as fast as in the order of arrival.
     ``width`` is the size of the output's last axis, which bounds the memory of a batch.
     """
-    budget = max(1, min(_MOST_TOKENS, _OUTPUT_ELEMENTS // max(1, width)))
     batch: list[int] = []
     for number in sorted(range(len(examples)), key=lambda n: (len(examples[n].ids), n)):
-        if batch and (len(batch) + 1) * len(examples[number].ids) > budget:
+        larger = [*batch, number]
+        full = _is_too_large(examples, larger, width)
+        if batch and (full if batch_size is None else len(batch) == batch_size):
             yield batch
-            batch = []
-        batch.append(number)
+            larger = [number]
+        batch = larger
     if batch:
         yield batch
+
+
+def _is_too_large(examples: Sequence[Example], batch: Sequence[int], width: int) -> bool:
+    padded = len(batch) * len(examples[batch[-1]].ids)  # the last is the longest
+    scored = sum(examples[number].labels.size for number in batch)
+    return padded > _MOST_TOKENS or (scored or padded) * width > _OUTPUT_ELEMENTS
 
 
 def make_batch(

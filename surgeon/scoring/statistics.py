@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from surgeon.scoring.tasks import Scores
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
+
+_TIGHTEST = 100
 
 
 def paired_interval(patched: Scores, baseline: Scores, seed: int) -> tuple[float, float]:
@@ -61,6 +64,27 @@ def chance_of_rank(damage: float, controls: Sequence[float]) -> float:
     2010, "Permutation p-values should never be zero".
     """
     return (1 + sum(control >= damage for control in controls)) / (1 + len(controls))
+
+
+def confidence_sequence(patched: Scores, baseline: Scores) -> tuple[float, float]:
+    """Return a 95% interval of patched − baseline that may be looked at after every example.
+
+    The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024
+    ("Time-uniform central limit theory and asymptotic confidence sequences", theorem 2.2), on the
+    linearised residuals of the ratio of sums. Unlike an interval of fixed size, it holds at all
+    sample sizes at once, so that stopping when it settles a question is no cheating. The examples
+    must come in random order.
+    """
+    difference, weight = patched.total - baseline.total, patched.weight
+    count = difference.size
+    ratio = difference.sum() / weight.sum()
+    deviation = float(np.std((difference - ratio * weight) / weight.mean()))
+    alpha = 1 - CONFIDENCE
+    # Tightest around _TIGHTEST examples (their equation 10); valid at any other number too.
+    rho = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / _TIGHTEST
+    inner = count * rho + 1
+    reach = deviation * math.sqrt(2 * inner / (count**2 * rho) * math.log(math.sqrt(inner) / alpha))
+    return float(ratio - reach), float(ratio + reach)
 
 
 def _ratio_of_sums(total: Any, weight: Any, axis: int) -> Any:

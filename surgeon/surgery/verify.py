@@ -16,7 +16,7 @@ from surgeon.surgery.modes import new_values
 from surgeon.surgery.record import EditRecord, Record, read_excised, read_record
 from surgeon.surgery.restore import inside, old_values
 from surgeon.surgery.slices import with_slices
-from surgeon.surgery.source_files import EVALUATION, RECORD
+from surgeon.surgery.source_files import EVALUATION, PARTIAL_EVALUATION, RECORD
 from surgeon.surgery.transfer import hash_as_if, hash_file
 
 
@@ -78,7 +78,7 @@ def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator
         else:
             yield Check(name, passed=True)
     there = {p.relative_to(artifact).as_posix() for p in artifact.rglob("*") if not p.is_dir()}
-    extra = sorted(there - record.files.keys() - {RECORD, EVALUATION})
+    extra = sorted(there - record.files.keys() - {RECORD, EVALUATION, PARTIAL_EVALUATION})
     found = f"{len(extra)} more, {extra[0]} among them" if extra else ""
     yield Check("no file beside those recorded", passed=not extra, found=found)
 

@@ -151,8 +151,8 @@ def test_one_session_gives_each_variant_the_output_of_a_session_of_its_own(minil
     shared = open_session(opened.model_path, "last_hidden_state", names, "cpu")
     batch = make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
     alone = onnxruntime.InferenceSession(opened.model_path)
-    baseline = shared.run(batch, tensors_of(opened, BASELINE))
-    patched = shared.run(batch, tensors_of(opened, Variant("patched", (99, 157))))
+    (baseline,) = shared.run(batch, tensors_of(opened, BASELINE))
+    (patched,) = shared.run(batch, tensors_of(opened, Variant("patched", (99, 157))))
     np.testing.assert_array_equal(patched, alone.run(None, dict(batch))[0])
     assert not np.array_equal(baseline, patched)
 
@@ -211,6 +211,7 @@ def test_long_texts_are_cut_to_the_model_s_length_and_counted(antiberty_patched)
         ({"controls": 0}, "--controls 0"),
         ({"controls": 10**9}, "--controls"),
         ({"seed": -1}, "--seed"),
+        ({"batch_size": 0}, "--batch-size"),
         ({"mask_rate": 0.0}, "--mask-rate"),
         ({"mask_rate": 1.0}, "--mask-rate"),
         ({"mask_rate": float("nan")}, "--mask-rate"),

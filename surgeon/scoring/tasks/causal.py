@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks.language_model import observe_tokens, perplexity, score_tokens
+from surgeon.scoring.tasks.language_model import (
+    observe_tokens,
+    perplexity,
+    reduce_tokens,
+    score_tokens,
+)
 from surgeon.scoring.tasks.task import Settings, Task
 
 
@@ -24,4 +29,5 @@ CAUSAL = Task(
     observe=observe_tokens,
     score=score_tokens,
     derive=perplexity,
+    reduce=reduce_tokens,
 )

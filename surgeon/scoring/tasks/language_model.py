@@ -12,14 +12,19 @@ from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.task import Floats, Scores
 
 
-def observe_tokens(logits: npt.NDArray[np.float32], example: Example) -> Floats:
+def reduce_tokens(losses: Floats, hits: Floats) -> Floats:
     """Return (summed loss in nats, correct top-1 guesses, scored tokens) of one example."""
+    return np.array([losses.sum(), hits.sum(), len(losses)], dtype=np.float64)
+
+
+def observe_tokens(logits: npt.NDArray[np.float32], example: Example) -> Floats:
+    """Return what ``reduce_tokens`` does, from an example's logits, (tokens, vocabulary)."""
     scored = logits[example.positions].astype(np.float64)
     peak = scored.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(scored - peak).sum(axis=1)) + peak[:, 0]
     loss = log_sum - scored[np.arange(len(scored)), example.labels]
     correct = scored.argmax(axis=1) == example.labels
-    return np.array([loss.sum(), correct.sum(), len(scored)], dtype=np.float64)
+    return reduce_tokens(loss, correct)
 
 
 def score_tokens(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001

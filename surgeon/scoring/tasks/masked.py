@@ -10,7 +10,12 @@ from blake3 import blake3
 
 from surgeon.errors import EvaluationError
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks.language_model import observe_tokens, perplexity, score_tokens
+from surgeon.scoring.tasks.language_model import (
+    observe_tokens,
+    perplexity,
+    reduce_tokens,
+    score_tokens,
+)
 from surgeon.scoring.tasks.task import Settings, Task
 
 
@@ -44,4 +49,5 @@ MASKED = Task(
     observe=observe_tokens,
     score=score_tokens,
     derive=perplexity,
+    reduce=reduce_tokens,
 )

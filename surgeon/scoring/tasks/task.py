@@ -66,6 +66,8 @@ class Task:
         unit: of the metric.
         prepare: makes an example of a token sequence; None where it has nothing to score.
         observe: reduces the output of one example, (tokens, width), to what is kept of it.
+        reduce: does the same from the losses in nats and the hits, each (scored,), of an example
+            whose tokens were scored inside the graph; None for a task that is not about tokens.
         score: maps the observations of a variant and of the baseline, (examples, kept), to
             metrics, ``metric`` first.
         derive: further numbers from the metrics' values, such as the perplexity.
@@ -79,3 +81,4 @@ class Task:
     observe: Callable[[npt.NDArray[np.float32], Example], Floats]
     score: Callable[[Floats, Floats], Mapping[str, Scores]]
     derive: Callable[[Mapping[str, float]], Mapping[str, float]]
+    reduce: Callable[[Floats, Floats], Floats] | None = None

@@ -1,0 +1,125 @@
+"""Examples × variants → observations: what a task keeps of every example's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import EvaluationError
+from surgeon.evaluation.artifact import Artifact
+from surgeon.evaluation.session import Session
+from surgeon.evaluation.variants import Variant, tensors_of
+from surgeon.onnx_model.token_scores import LABELS, POSITIONS
+from surgeon.progress import Progress
+from surgeon.scoring.examples import Example, batches_by_length, make_batch
+from surgeon.scoring.tasks import Task
+from surgeon.scoring.tasks.task import Floats
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """All that turns examples into observations, for any variant of one artifact.
+
+    ``batch_size`` is how many examples go through at once (None: as many as a budget of tokens
+    holds). It changes the speed alone.
+    """
+
+    artifact: Artifact
+    task: Task
+    session: Session
+    batch_size: int | None = None
+
+    def observe(self, variant: Variant, examples: Sequence[Example]) -> Floats:
+        """Run examples through a variant; returns (examples, kept), in their order.
+
+        Raises:
+            EvaluationError: the model's output is not finite.
+        """
+        kept: list[Floats | None] = [None] * len(examples)
+        for numbers, outputs in self._run(variant, examples):
+            chosen = [examples[number] for number in numbers]
+            for number, row in zip(numbers, self._reduced(chosen, outputs), strict=True):
+                kept[number] = row
+        observed: Floats = np.stack([row for row in kept if row is not None])
+        if not np.isfinite(observed).all():
+            raise EvaluationError(
+                f"{variant.name} with dims {list(variant.dims)}: the model's output is not finite, "
+                "so there is no score to compare"
+            )
+        return observed
+
+    def guesses(self, variant: Variant, examples: Sequence[Example]) -> list[npt.NDArray[np.int64]]:
+        """Return the likeliest token at each scored position of each example, (scored,)."""
+        found: list[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * len(examples)
+        for numbers, (_, guesses) in self._run(variant, examples):
+            for number, part in zip(numbers, _by_example(examples, numbers, guesses), strict=True):
+                found[number] = part
+        return found
+
+    def _run(
+        self, variant: Variant, examples: Sequence[Example]
+    ) -> Iterator[tuple[list[int], tuple[npt.NDArray[Any], ...]]]:
+        """Yield the numbers of the examples of each batch, and what the session gives for it."""
+        facts, tensors = self.artifact.facts, tensors_of(self.artifact, variant)
+        pad = facts.tokenizer.pad_id if facts.tokenizer else 0
+        for numbers in batches_by_length(examples, self.session.width, self.batch_size):
+            chosen = [examples[number] for number in numbers]
+            batch: Mapping[str, Any] = make_batch([e.ids for e in chosen], facts.inputs, pad)
+            if self.session.per_token:
+                batch = {**batch, **_scored(chosen)}
+            yield numbers, self.session.run(batch, tensors)
+
+    def _reduced(
+        self, examples: Sequence[Example], outputs: tuple[npt.NDArray[Any], ...]
+    ) -> Iterator[Floats]:
+        if self.task.reduce is None:
+            for output, example in zip(outputs[0], examples, strict=True):
+                yield self.task.observe(output, example)
+            return
+        everyone = range(len(examples))
+        losses, guesses = (_by_example(examples, everyone, output) for output in outputs)
+        for loss, guess, example in zip(losses, guesses, examples, strict=True):
+            hits = (guess == example.labels).astype(np.float64)
+            yield self.task.reduce(loss.astype(np.float64), hits)
+
+
+def observe_all(
+    scorer: Scorer,
+    variants: Sequence[Variant],
+    examples: Sequence[Example],
+    progress: Progress,
+    done: int,
+    total: int,
+) -> Floats:
+    """Observe a block of examples in every variant; returns (variants, examples, kept).
+
+    ``done`` of ``total`` examples came before this block; ``progress`` counts from there.
+    """
+    rows = []
+    for number, variant in enumerate(variants):
+        finished = done * len(variants) + number * len(examples)
+        progress(f"scoring {variant.name}", finished, total * len(variants))
+        rows.append(scorer.observe(variant, examples))
+    return np.stack(rows)
+
+
+def _scored(examples: Sequence[Example]) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the positions and labels of a batch as the extended graph takes them."""
+    pairs = [
+        np.stack([np.full_like(example.positions, row), example.positions], axis=1)
+        for row, example in enumerate(examples)
+    ]
+    labels = [example.labels for example in examples]
+    return {POSITIONS: np.concatenate(pairs), LABELS: np.concatenate(labels)}
+
+
+def _by_example(
+    examples: Sequence[Example], numbers: Sequence[int], flat: npt.NDArray[Any]
+) -> list[npt.NDArray[Any]]:
+    """Split what a batch gave per scored position, (scored in all,), by example."""
+    counts = [examples[number].labels.size for number in numbers]
+    return np.split(flat, np.cumsum(counts)[:-1])

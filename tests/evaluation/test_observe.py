@@ -1,0 +1,171 @@
+"""Blocks, batches, doses, early stopping and going on after an interruption."""
+
+import importlib
+import shutil
+
+import numpy as np
+import pytest
+from antibodies import antibodies
+
+from surgeon import evaluate
+from surgeon.evaluation import observe
+from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.evaluate import encode_for
+from surgeon.evaluation.observe import Scorer
+from surgeon.evaluation.session import open_session
+from surgeon.evaluation.variants import BASELINE
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks import TASKS, Settings
+from surgeon.surgery.source_files import PARTIAL_EVALUATION
+from surgeon.text import Texts, built_in_sample
+
+evaluate_module = importlib.import_module("surgeon.evaluation.evaluate")
+
+
+def _texts(lines):
+    return Texts("test", tuple(lines), "\n".join(lines).encode())
+
+
+def _scorer(artifact, batch_size, *, per_token):
+    opened = open_artifact(artifact)
+    facts, task = opened.facts, TASKS[opened.facts.task]
+    names = tuple(opened.baseline)
+    session = open_session(opened.model_path, facts.output, names, "cpu", per_token=per_token)
+    return Scorer(opened, task, session, batch_size)
+
+
+def _examples(artifact, texts):
+    opened = open_artifact(artifact)
+    tokenizer = opened.facts.tokenizer
+    settings = Settings(0, 0.15, tokenizer.mask_id, tokenizer.special_ids)
+    sequences = encode_for(opened, texts).sequences
+    return [TASKS[opened.facts.task].prepare(ids, settings) for ids in sequences]
+
+
+@pytest.mark.parametrize("name", ["minilm_patched", "antiberty_patched", "iglm_s_patched"])
+def test_batch_size_and_order_leave_every_example_s_score_as_it_is(request, name):
+    artifact = request.getfixturevalue(name)
+    english = _texts(built_in_sample().lines[::6])
+    texts = english if name == "minilm_patched" else _texts(antibodies(20))
+    examples = _examples(artifact, texts)
+    per_token = name != "minilm_patched"
+    expected = _scorer(artifact, None, per_token=per_token).observe(BASELINE, examples)
+    for batch_size in (1, 8, 64):
+        scorer = _scorer(artifact, batch_size, per_token=per_token)
+        np.testing.assert_allclose(
+            scorer.observe(BASELINE, examples), expected, atol=1e-5, rtol=1e-5
+        )
+        backward = scorer.observe(BASELINE, examples[::-1])[::-1]
+        np.testing.assert_allclose(backward, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["antiberty_patched", "iglm_s_patched"])
+def test_the_loss_inside_the_graph_is_the_loss_of_its_logits(request, name):
+    artifact = request.getfixturevalue(name)
+    examples = _examples(artifact, _texts(antibodies(8)))
+    inside = _scorer(artifact, None, per_token=True).observe(BASELINE, examples)
+    opened = open_artifact(artifact)
+    names = tuple(opened.baseline)
+    session = open_session(opened.model_path, opened.facts.output, names, "cpu")
+    for row, example in zip(inside, examples, strict=True):
+        batch = observe.make_batch([example.ids], opened.facts.inputs, 0)
+        tensors = observe.tensors_of(opened, BASELINE)
+        (logits,) = session.run(batch, tensors)
+        outside = TASKS[opened.facts.task].observe(logits[0], example)
+        np.testing.assert_allclose(row, outside, rtol=1e-5, atol=1e-5)
+
+
+def test_the_vocabulary_is_projected_to_at_the_scored_positions_alone(antiberty_patched):
+    """The product with the vocabulary comes after the positions are gathered."""
+    import onnx
+
+    from surgeon.onnx_model.token_scores import with_token_scores
+
+    model = onnx.load(antiberty_patched / "onnx" / "model.onnx")
+    with_token_scores(model, "logits")
+    made = {name: node for node in model.graph.node for name in node.output}
+    (product,) = (n for n in model.graph.node if "surgeon.gathered" in n.input)
+    assert product.op_type == "MatMul"
+    assert made["surgeon.gathered"].op_type == "GatherND"
+
+
+def test_a_dose_goes_from_the_first_dim_to_the_whole_patch(minilm_patched):
+    texts = _texts(built_in_sample().lines[::6])
+    result = evaluate(minilm_patched, texts=texts, controls=3, dose=True)
+    assert [dose.dims for dose in result.dose] == [(99,), (99, 157)]
+    assert result.dose[-1].value == result.patched.value
+    assert 0 < result.dose[0].value < result.dose[1].value
+    assert result.dose[-1].delta == result.delta
+    assert evaluate(minilm_patched, texts=texts, controls=3).dose == ()
+
+
+def test_a_clear_case_is_settled_early_with_the_verdict_of_all_texts(minilm_patched):
+    result = evaluate(minilm_patched, until_certain=True)
+    assert result.verdict == "degraded"
+    assert result.stopped_after is not None
+    assert result.stopped_after == result.dataset.examples < 240
+    low, high = result.ci95
+    whole = evaluate(minilm_patched)
+    assert low < whole.delta < high
+    assert high - low > whole.ci95[1] - whole.ci95[0]
+
+
+def test_what_is_never_settled_is_measured_on_all_texts(antiberty_patched):
+    texts = _texts(antibodies(40, mutations=0.035))
+    result = evaluate(antiberty_patched, texts=texts, until_certain=True)
+    assert result.stopped_after is None
+    assert result.dataset.examples == 40
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_same_result(
+    minilm_patched, tmp_path, monkeypatch
+):
+    shutil.copytree(minilm_patched, tmp_path / "out")
+    texts = _texts(built_in_sample().lines[::4])
+    monkeypatch.setattr(evaluate_module, "_BLOCK", 16)
+    expected = evaluate(tmp_path / "out", texts=texts, controls=3)
+    calls = []
+
+    def stop_in_the_third_block(step, done, total):
+        if step.startswith("scoring baseline"):
+            calls.append(done)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path / "out", texts=texts, controls=3, progress=stop_in_the_third_block)
+    assert (tmp_path / "out" / PARTIAL_EVALUATION).is_file()
+    seen = []
+    monkeypatch.setattr(
+        Scorer, "observe", lambda *a, real=Scorer.observe: seen.append(len(a[2])) or real(*a)
+    )
+    other = evaluate(tmp_path / "out", texts=texts, controls=3, seed=1, resume=True)
+    assert sum(seen) == 60 * 5  # another seed: nothing to go on from
+    assert other.to_json() != expected.to_json()
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path / "out", texts=texts, controls=3, progress=stop_in_the_third_block)
+    seen.clear()
+    resumed = evaluate(tmp_path / "out", texts=texts, controls=3, resume=True)
+    assert sum(seen) == (60 - 32) * 5
+    assert resumed.to_json() == expected.to_json()
+    assert not (tmp_path / "out" / PARTIAL_EVALUATION).exists()
+
+
+def test_blanks_are_filled_before_and_after(antiberty_patched, iglm_s_patched, minilm_patched):
+    lines = [" ".join(line.split()[:20]) for line in antibodies(12)]
+    for artifact in (antiberty_patched, iglm_s_patched):
+        result = evaluate(artifact, texts=_texts(lines), controls=1)
+        assert 1 <= len(result.fill_ins) <= 5
+        for blank in result.fill_ins:
+            assert blank.text.count("____") == 1
+            assert len(blank.expected) == 1  # an amino acid
+        assert any(blank.expected == blank.baseline for blank in result.fill_ins)
+    few = _texts(built_in_sample().lines[:4])
+    assert evaluate(minilm_patched, texts=few, controls=1).fill_ins == ()
+
+
+def test_labels_are_split_by_example():
+    examples = [Example((1, 2, 3), np.arange(n), np.arange(n)) for n in (2, 0, 1)]
+    parts = observe._by_example(examples, (0, 1, 2), np.array([7, 8, 9]))
+    assert [part.tolist() for part in parts] == [[7, 8], [], [9]]
