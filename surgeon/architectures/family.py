@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from surgeon.architectures.sites import Site, SiteTemplate, in_order
 from surgeon.errors import CheckpointError
 
-Objective: TypeAlias = Literal["mlm", "clm", "drift"]
+Objective: TypeAlias = Literal["mlm", "clm", "plm", "denoising", "drift"]
 
 
 @dataclass(frozen=True)

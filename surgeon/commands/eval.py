@@ -16,8 +16,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE|hf:NAME",
-            help="One text per line, labelled rows (CSV, TSV, JSON, JSON Lines, Parquet), or a data "
-            "set of the Hub, hf:org/name[:config][:split]; without it, English sentences.",
+            help="One text per line, labelled rows (CSV, TSV, JSON, JSON Lines, Parquet), or "
+            "data of the Hub, hf:org/name[:config][:split]; without it, English sentences.",
         ),
     ] = None,
     task: Annotated[

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import surgeon
-from surgeon.checkpoint import Checkpoint
+from surgeon.checkpoint import Checkpoint, open_checkpoint
 from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
 from surgeon.checkpoint.weight_files import converted_index, converted_name
+from surgeon.onnx_model.facts import Dtype
 from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import Slices, make_byte_patch
 from surgeon.surgery.card import write_card
@@ -35,6 +36,7 @@ def operate(
     output: Path,
     *,
     onnx: bool = True,
+    dtype: Dtype = "float32",
     force: bool = False,
     progress: Progress = silent,
 ) -> Record:
@@ -48,6 +50,7 @@ def operate(
         plan: what to do.
         output: the directory to make. It appears whole, or not at all.
         onnx: whether to export ``onnx/model.onnx``.
+        dtype: of its weights.
         force: whether an output that exists is replaced.
         progress: told of each step.
 
@@ -69,7 +72,7 @@ def operate(
             files[target] = FileChange(origin, before, after)
         (folder / EXCISED).parent.mkdir(exist_ok=True)
         write_excised(plan, folder / EXCISED)
-        onnx_facts = _export(plan, folder, progress) if onnx else None
+        onnx_facts = _export(plan, folder, dtype, progress) if onnx else None
         write_card(plan, source / CARD, folder / CARD)
         progress("hashing what was added", 0, 0)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -125,10 +128,18 @@ def _artifact_name(checkpoint: Checkpoint, name: str) -> str:
     return converted_name(name) if isinstance(checkpoint.files[0], PickleFile) else name
 
 
-def _export(plan: Plan, folder: Path, progress: Progress) -> Mapping[str, Any]:
+def _export(plan: Plan, folder: Path, dtype: Dtype, progress: Progress) -> Mapping[str, Any]:
     from surgeon.onnx_model.export import export_model  # brings torch and transformers
 
-    return export_model(folder, folder / ONNX_FOLDER, plan.checkpoint.family, progress).to_json()
+    source = plan.checkpoint
+    facts = export_model(
+        open_checkpoint(folder, sites_pattern=source.sites_pattern, name=source.name),
+        folder / ONNX_FOLDER,
+        progress,
+        otherwise="use --no-onnx for the safetensors half alone",
+        dtype=dtype,
+    )
+    return facts.to_json()
 
 
 def _record(
