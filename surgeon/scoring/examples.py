@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,8 +20,9 @@ Side: TypeAlias = Literal["left", "right"]
 _OUTPUT_ELEMENTS = 48_000_000  # of one batch's scored output: 192 MB in float32
 _MOST_TOKENS = 2048  # of one batch, padding included
 
-NOTHING: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-"""The positions and labels of an example whose tokens are not scored."""
+
+def _nothing() -> npt.NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Example:
     """
 
     ids: tuple[int, ...]
-    positions: npt.NDArray[np.int64] = NOTHING
-    labels: npt.NDArray[np.int64] = NOTHING
+    positions: npt.NDArray[np.int64] = field(default_factory=_nothing)
+    labels: npt.NDArray[np.int64] = field(default_factory=_nothing)
     types: tuple[int, ...] = ()
     decoder_ids: tuple[int, ...] = ()
     places: tuple[int, ...] = ()
