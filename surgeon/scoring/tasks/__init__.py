@@ -7,10 +7,12 @@ from surgeon.scoring.tasks.drift import DRIFT
 from surgeon.scoring.tasks.glue import GLUE
 from surgeon.scoring.tasks.masked import MASKED
 from surgeon.scoring.tasks.permuted import PERMUTED
+from surgeon.scoring.tasks.questions import QUESTIONS
 from surgeon.scoring.tasks.regression import REGRESSION
 from surgeon.scoring.tasks.replaced import REPLACED
 from surgeon.scoring.tasks.similarity import SIMILARITY
 from surgeon.scoring.tasks.task import Scores, Settings, Task
+from surgeon.scoring.tasks.token_labels import TOKEN_LABELS
 
 _ALL = (
     MASKED,
@@ -21,6 +23,8 @@ _ALL = (
     CLASSIFICATION,
     REGRESSION,
     *GLUE,
+    TOKEN_LABELS,
+    QUESTIONS,
     DRIFT,
     SIMILARITY,
 )
