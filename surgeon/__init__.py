@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from surgeon.checkpoint import open_for_scan as open_for_scan
     from surgeon.errors import SurgeonError as SurgeonError
     from surgeon.evaluation.evaluate import evaluate as evaluate
+    from surgeon.evaluation.request import TaskOptions as TaskOptions
     from surgeon.evaluation.result import Evaluation as Evaluation
     from surgeon.evaluation.result import read_evaluation as read_evaluation
     from surgeon.evaluation.result import save_evaluation as save_evaluation
@@ -67,6 +68,7 @@ _HOMES = {
     "Recipe": "surgeon.surgery.recipe",
     "Record": "surgeon.surgery.record",
     "SurgeonError": "surgeon.errors",
+    "TaskOptions": "surgeon.evaluation.request",
     "Texts": "surgeon.text",
     "Verification": "surgeon.surgery.verify",
     "built_in_sample": "surgeon.text",

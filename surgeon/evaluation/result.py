@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ class Evaluation:
     ``delta`` is patched − baseline and ``ci95`` its paired bootstrap interval; ``control_range``
     is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
     among the controls. ``stopped_after`` is the number of examples that settled the verdict, where
-    the evaluation stopped then; ``ci95`` is then valid at any number of examples.
+    the evaluation stopped then; ``ci95`` is then valid at any number of examples. ``options`` are
+    those that the task used.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Evaluation:
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     stopped_after: int | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
     dose: tuple[Dose, ...] = ()
     fill_ins: tuple[FillIn, ...] = ()
 
@@ -113,6 +115,7 @@ class Evaluation:
             "verdict": self.verdict,
             "seed": self.seed,
             "mask_rate": self.mask_rate,
+            "options": dict(self.options),
             "providers": list(self.providers),
             "dataset": vars(self.dataset),
             "versions": dict(self.versions),

@@ -59,11 +59,13 @@ def open_session(
     replaceable: tuple[str, ...],
     provider: ProviderName,
     *,
+    further: tuple[str, ...] = (),
     per_token: bool = False,
 ) -> Session:
     """Open an ONNX file with the named initializers open to replacement.
 
-    With ``per_token`` the graph is extended to score itself (``onnx_model.token_scores``).
+    It gives ``output`` and the ``further`` outputs; with ``per_token``, the graph is extended to
+    score itself instead (``onnx_model.token_scores``).
 
     ``auto`` takes CUDA where this onnxruntime has it and a device answers, else the CPU. Any
     other name is a promise: onnxruntime falls back to the CPU without failing, so what runs is
@@ -104,7 +106,9 @@ def open_session(
             f"{', '.join(runtime.get_providers())}; check the driver and the CUDA and cuDNN "
             "versions that onnxruntime-gpu asks for, or use --provider cpu"
         )
-    return Session(runtime, (LOSSES, GUESSES) if per_token else (output,), per_token, width)
+    return Session(
+        runtime, (LOSSES, GUESSES) if per_token else (output, *further), per_token, width
+    )
 
 
 def _width(model: onnx.ModelProto, output: str) -> int:

@@ -26,6 +26,9 @@ MASK_RATE = 0.15
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the texts do not fit the model
 
 
+_BY_TEXT = ("mlm", "clm")  # tasks that text alone is enough for
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """A loaded model, its output sites, and the texts as token sequences."""
@@ -71,6 +74,7 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
     progress("loading PyTorch", 0, 0)
     from surgeon.torch_model.directory import loadable
     from surgeon.torch_model.forward import INSTEAD
+    from surgeon.torch_model.heads import choose_task
     from surgeon.torch_model.loading import load_model, max_length_of
     from surgeon.torch_model.tokenizer import load_tokenizer
 
@@ -79,7 +83,9 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
         opened = open_checkpoint(
             directory, sites_pattern=checkpoint.sites_pattern, name=checkpoint.name
         )
-        loaded = load_model(opened, INSTEAD)
+        task = choose_task(opened)
+        # What other heads are for takes labels, or more than text: their body alone is weighed.
+        loaded = load_model(opened, INSTEAD, task if task in _BY_TEXT else "drift")
         tokenizer = load_tokenizer(directory)
         if tokenizer is None:
             raise EvaluationError(
@@ -165,7 +171,8 @@ def open_scale(bench: Bench, seed: int) -> Scale:
     settings = Settings(
         seed, MASK_RATE, tokenizer.mask_token_id, tuple(sorted(set(tokenizer.all_special_ids)))
     )
-    prepared = (task.prepare(ids, settings) for ids in bench.encoded.sequences)
+    assert task.prepare is not None
+    prepared = [task.prepare(ids, settings) for ids in bench.encoded.sequences]
     examples = tuple(example for example in prepared if example is not None)
     if len(examples) < 2:
         raise EvaluationError(

@@ -59,17 +59,18 @@ class TorchModel:
         return self.head.outputs[0]
 
 
-def load_model(checkpoint: Checkpoint, otherwise: str) -> TorchModel:
+def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = None) -> TorchModel:
     """Load a model directory in float32, with the class that its task asks for.
 
     Args:
         checkpoint: the opened directory, with safetensors weights.
         otherwise: what an error tells the user to do instead.
+        task: load it for this one (None: for the head that is there).
 
     Raises:
         ExportError: transformers cannot load it, or not as it is stored.
     """
-    head = HEADS[choose_task(checkpoint)]
+    head = HEADS[task or choose_task(checkpoint)]
     try:
         with quiet():
             model, report = getattr(transformers, head.auto_class).from_pretrained(

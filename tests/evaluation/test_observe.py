@@ -10,11 +10,11 @@ from antibodies import antibodies
 from surgeon import evaluate
 from surgeon.evaluation import observe
 from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.evaluate import encode_for
 from surgeon.evaluation.observe import Scorer
+from surgeon.evaluation.request import encode_for
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.variants import BASELINE
-from surgeon.scoring.examples import Example
+from surgeon.scoring.examples import Example, make_batch
 from surgeon.scoring.tasks import TASKS, Settings
 from surgeon.surgery.source_files import PARTIAL_EVALUATION
 from surgeon.text import Texts, built_in_sample
@@ -68,7 +68,7 @@ def test_the_loss_inside_the_graph_is_the_loss_of_its_logits(request, name):
     names = tuple(opened.baseline)
     session = open_session(opened.model_path, opened.facts.output, names, "cpu")
     for row, example in zip(inside, examples, strict=True):
-        batch = observe.make_batch([example.ids], opened.facts.inputs, 0)
+        batch = make_batch([example.ids], opened.facts.inputs, 0)
         tensors = observe.tensors_of(opened, BASELINE)
         (logits,) = session.run(batch, tensors)
         outside = TASKS[opened.facts.task].observe(logits[0], example)

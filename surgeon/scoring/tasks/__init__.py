@@ -1,22 +1,33 @@
-"""What a model is scored on: one module per task, found by the name in the record."""
+"""What a model is scored on: one module per task, found by the name in the record or ``--task``."""
 
-from surgeon.errors import EvaluationError
 from surgeon.scoring.tasks.causal import CAUSAL
+from surgeon.scoring.tasks.classification import CLASSIFICATION
+from surgeon.scoring.tasks.denoising import DENOISING
 from surgeon.scoring.tasks.drift import DRIFT
+from surgeon.scoring.tasks.glue import GLUE
 from surgeon.scoring.tasks.masked import MASKED
+from surgeon.scoring.tasks.permuted import PERMUTED
+from surgeon.scoring.tasks.questions import QUESTIONS
+from surgeon.scoring.tasks.regression import REGRESSION
+from surgeon.scoring.tasks.replaced import REPLACED
+from surgeon.scoring.tasks.similarity import SIMILARITY
 from surgeon.scoring.tasks.task import Scores, Settings, Task
+from surgeon.scoring.tasks.token_labels import TOKEN_LABELS
 
-
-class _Tasks(dict[str, Task]):
-    """The tasks by name; a model may have a head that none of them scores."""
-
-    def __missing__(self, name: str) -> Task:
-        raise EvaluationError(
-            f"the model's head is for {name}, and this surgeon scores {', '.join(self)} alone; "
-            "update surgeon"
-        )
-
-
-TASKS: dict[str, Task] = _Tasks({task.name: task for task in (MASKED, CAUSAL, DRIFT)})
+_ALL = (
+    MASKED,
+    CAUSAL,
+    REPLACED,
+    PERMUTED,
+    DENOISING,
+    CLASSIFICATION,
+    REGRESSION,
+    *GLUE,
+    TOKEN_LABELS,
+    QUESTIONS,
+    DRIFT,
+    SIMILARITY,
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 __all__ = ["TASKS", "Scores", "Settings", "Task"]
