@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -50,7 +51,31 @@ class Session:
         tensors: Mapping[str, npt.NDArray[np.float32]],
     ) -> tuple[npt.NDArray[Any], ...]:
         """Run a batch and return the outputs, in the order of ``outputs``."""
+        if self.providers[0] == _PROVIDERS["cuda"]:
+            return run_bound(self, batch, tensors, "cuda")
         return tuple(self.runtime.run(list(self.outputs), {**batch, **tensors}))
+
+
+def run_bound(
+    session: Session,
+    batch: Mapping[str, npt.NDArray[Any]],
+    tensors: Mapping[str, npt.NDArray[np.float32]],
+    device: str,
+) -> tuple[npt.NDArray[Any], ...]:
+    """Run a batch with its inputs and outputs bound to a device ("cuda", or "cpu" for tests).
+
+    The outputs are made on the device, and only they are copied back.
+    """
+    binding = session.runtime.io_binding()
+    for name, array in {**batch, **tensors}.items():
+        contiguous = np.ascontiguousarray(array)
+        binding.bind_ortvalue_input(
+            name, onnxruntime.OrtValue.ortvalue_from_numpy(contiguous, device, 0)
+        )
+    for name in session.outputs:
+        binding.bind_output(name, device)
+    session.runtime.run_with_iobinding(binding)
+    return tuple(binding.copy_outputs_to_cpu())
 
 
 def open_session(
@@ -82,7 +107,7 @@ def open_session(
     if wanted not in available:
         raise EvaluationError(
             f"--provider {provider}: this onnxruntime has {', '.join(available)}; "
-            "install onnxruntime-gpu in place of onnxruntime, or use --provider cpu"
+            f"{_remedy()}, or use --provider cpu"
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
@@ -95,8 +120,10 @@ def open_session(
     make_replaceable(model, replaceable, str(path))
     if per_token:
         with_token_scores(model, output)
+    serialized = model.SerializeToString()
+    del model  # or the weights would be there three times while the session is made
     runtime = onnxruntime.InferenceSession(
-        model.SerializeToString(),
+        serialized,
         options,
         providers=list(dict.fromkeys((wanted, _CPU))),
     )
@@ -109,6 +136,25 @@ def open_session(
     return Session(
         runtime, (LOSSES, GUESSES) if per_token else (output, *further), per_token, width
     )
+
+
+def _remedy() -> str:
+    """Say what gives this machine the CUDA provider, by which wheels are installed."""
+    wheels = {wheel for wheel in ("onnxruntime", "onnxruntime-gpu") if _is_installed(wheel)}
+    if len(wheels) == 2:
+        return (
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
+            "uninstall both, then install onnxruntime-gpu"
+        )
+    return "install onnxruntime-gpu in place of onnxruntime"
+
+
+def _is_installed(wheel: str) -> bool:
+    try:
+        metadata.distribution(wheel)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _width(model: onnx.ModelProto, output: str) -> int:

@@ -8,7 +8,9 @@ import pytest
 from antibodies import antibodies
 
 from surgeon import evaluate
+from surgeon.errors import EvaluationError
 from surgeon.evaluation import observe
+from surgeon.evaluation import session as session_module
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.request import encode_for
@@ -169,3 +171,21 @@ def test_labels_are_split_by_example():
     examples = [Example((1, 2, 3), np.arange(n), np.arange(n)) for n in (2, 0, 1)]
     parts = observe._by_example(examples, (0, 1, 2), np.array([7, 8, 9]))
     assert [part.tolist() for part in parts] == [[7, 8], [], [9]]
+
+
+def test_a_run_with_bound_inputs_gives_what_a_plain_run_gives(minilm_patched):
+    """What the CUDA path does, on the device that is here."""
+    opened = open_artifact(minilm_patched)
+    names = tuple(opened.baseline)
+    session = open_session(opened.model_path, opened.facts.output, names, "cpu")
+    batch = observe.make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
+    tensors = observe.tensors_of(opened, BASELINE)
+    (plain,) = session.run(batch, tensors)
+    (bound,) = session_module.run_bound(session, batch, tensors, "cpu")
+    np.testing.assert_array_equal(plain, bound)
+
+
+def test_two_wheels_of_onnxruntime_are_told_apart(minilm_patched, monkeypatch):
+    monkeypatch.setattr(session_module, "_is_installed", lambda wheel: True)
+    with pytest.raises(EvaluationError, match="overwrite each other's files: uninstall both"):
+        evaluate(minilm_patched, provider="cuda")
