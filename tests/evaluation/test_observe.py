@@ -186,6 +186,6 @@ def test_a_run_with_bound_inputs_gives_what_a_plain_run_gives(minilm_patched):
 
 
 def test_two_wheels_of_onnxruntime_are_told_apart(minilm_patched, monkeypatch):
-    monkeypatch.setattr(session_module, "_is_installed", lambda wheel: True)
+    monkeypatch.setattr(session_module, "_is_installed", lambda _wheel: True)
     with pytest.raises(EvaluationError, match="overwrite each other's files: uninstall both"):
         evaluate(minilm_patched, provider="cuda")
