@@ -114,6 +114,8 @@ def open_session(
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent)
     )
+    # Waiting threads would spin, and take the cores from everything else on the machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
     model = onnx.load(str(path), load_external_data=False)
     width = _width(model, output)
