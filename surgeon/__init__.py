@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from surgeon.plots.report import write_report as write_report
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
+    from surgeon.surgery.export_only import Export as Export
+    from surgeon.surgery.export_only import export as export
     from surgeon.surgery.operate import operate as operate
     from surgeon.surgery.plan import Plan as Plan
     from surgeon.surgery.plan import make_plan as make_plan
@@ -62,6 +64,7 @@ _HOMES = {
     "Checkpoint": "surgeon.checkpoint",
     "Comparison": "surgeon.surgery.compare",
     "Evaluation": "surgeon.evaluation.result",
+    "Export": "surgeon.surgery.export_only",
     "Options": "surgeon.outliers",
     "Plan": "surgeon.surgery.plan",
     "Ranking": "surgeon.outliers",
@@ -75,6 +78,7 @@ _HOMES = {
     "compare": "surgeon.surgery.compare",
     "compare_detectors": "surgeon.outliers",
     "evaluate": "surgeon.evaluation.evaluate",
+    "export": "surgeon.surgery.export_only",
     "load_recipe": "surgeon.surgery.recipe",
     "make_plan": "surgeon.surgery.plan",
     "open_checkpoint": "surgeon.checkpoint",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,6 +43,12 @@ Force = Annotated[
 ]
 NoOnnx = Annotated[
     bool, typer.Option("--no-onnx", help="Make the safetensors half alone, without torch.")
+]
+OnnxDtype = Annotated[
+    Literal["float32", "float16"],
+    typer.Option(
+        "--dtype", help="What the ONNX weights are stored in; float16 halves them, and rounds."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Sigma = Annotated[

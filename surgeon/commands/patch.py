@@ -17,6 +17,7 @@ from surgeon.commands.options import (
     MinLayers,
     Model,
     NoOnnx,
+    OnnxDtype,
     RankingData,
     Revision,
     Sigma,
@@ -84,6 +85,7 @@ def patch(
         ),
     ] = "output",
     no_onnx: NoOnnx = False,
+    dtype: OnnxDtype = "float32",
     record_only: Annotated[
         bool,
         typer.Option(
@@ -148,7 +150,9 @@ def patch(
         console.show_weakness(plan, json=json)
         return
     with console.shown_progress() as progress:
-        record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)
+        record = operate(
+            plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
+        )
     console.show_record(record, output, json=json)
     console.show_weakness(plan, json=json)
 

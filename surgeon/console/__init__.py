@@ -24,6 +24,7 @@ from surgeon.progress import Progress
 if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation
     from surgeon.surgery.compare import Comparison
+    from surgeon.surgery.export_only import Export
     from surgeon.surgery.plan import Plan
     from surgeon.surgery.record import Record
     from surgeon.surgery.verify import Verification
@@ -131,6 +132,19 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
             soft_wrap=True,
         )
     console.print(f"Artifact: {escape(str(output))}", soft_wrap=True)
+
+
+def show_exported(done: Export, output: Path, *, json: bool) -> None:
+    """Show what an export made, and how near to PyTorch it is."""
+    if json:
+        print_json({"output": str(output), **done.to_json()})
+        return
+    facts, parity = done.onnx, done.onnx.parity
+    out().print(
+        f"{done.model}: {escape(str(output / facts.model))} ({facts.task}, {facts.dtype}), within "
+        f"{parity.largest:.1e} of PyTorch over {parity.sequences} sequences.",
+        soft_wrap=True,
+    )
 
 
 def show_restored(record: Record, output: Path, *, json: bool) -> None:
