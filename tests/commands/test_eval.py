@@ -51,6 +51,13 @@ def test_expect_turns_the_verdict_into_the_exit_code(artifact, data, capsys, exp
         (["--data", "nowhere.txt"], "no such file"),
         (["--controls", "0"], "--controls 0"),
         (["--expect", "fine"], "--expect"),
+        (["--task", "nope"], "no such task; there are mlm"),
+        (["--task", "glue/mnli"], "is for drift, which allows drift, sts"),
+        (["--task", "sts"], "sts takes labelled rows"),
+        (["--stride", "5"], "--stride 5: the task drift does not use it"),
+        (["--label-column", "x"], "--label-column x: the task drift does not use it"),
+        (["--masking", "some"], "--masking"),
+        (["--task", "sts", "--data", "x.csv", "--until-certain"], "score of the whole set"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(artifact, capsys, options, complaint):
