@@ -36,6 +36,21 @@ def test_eval_s_table_and_verdict_can_be_read_at_a_glance(artifact, data, capsys
         assert word in text
 
 
+def test_eval_scores_the_task_that_is_asked_for_on_the_columns_that_are_named(
+    artifact, tmp_path, capsys
+):
+    lines = [f"Sentence {n} is about the weather.;A {n % 3} cat.;{n % 4}" for n in range(8)]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["one,two,rating", *(line.replace(";", ",") for line in lines)]))
+    columns = ["--text-column", "one", "--pair-column", "two", "--label-column", "rating"]
+    arguments = ["eval", str(artifact), "--task", "sts", "--data", str(path), *columns]
+    assert run([*arguments, "--controls", "1", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["task"], printed["metric"]) == ("sts", "1 − Spearman")
+    assert printed["baseline"]["value"] == pytest.approx(1 - printed["baseline"]["Spearman"])
+    assert printed["dataset"]["examples"] == 8
+
+
 @pytest.mark.parametrize(("expect", "code"), [("degraded", 0), ("intact", 1)])
 def test_expect_turns_the_verdict_into_the_exit_code(artifact, data, capsys, expect, code):
     arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]

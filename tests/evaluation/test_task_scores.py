@@ -17,7 +17,11 @@ from task_models import MODELS, patched, save_model, word_tokenizer
 
 from surgeon import TaskOptions, evaluate
 from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.request import choose_task, make_examples, make_settings
+from surgeon.evaluation.session import open_session
+from surgeon.evaluation.variants import BASELINE
+from surgeon.scoring.data.files import read_table
 from surgeon.text import Texts, built_in_sample
 
 LINES = sorted(built_in_sample().lines, key=len)[:24]
@@ -349,3 +353,22 @@ def _overlap(answer, expected):
 
     first, second = words(answer), words(expected)
     return 2 * (first & second).total() / (first.total() + second.total())
+
+
+@pytest.mark.parametrize("name", ["rtd", "plm", "denoising", "classification"])
+def test_batch_size_and_order_leave_every_example_s_score_as_it_is(made, tmp_path, name):
+    _, artifact = made(name)
+    opened = open_artifact(artifact)
+    task = choose_task(opened, None)
+    settings = make_settings(opened, task, TaskOptions(), 0)
+    rows = [{"text": line, "label": NAMES[n % 3]} for n, line in enumerate(LINES)]
+    data = _texts(LINES) if task.needs == "texts" else read_table(_rows(tmp_path, rows))
+    examples = make_examples(opened, task, settings, data).examples
+    facts, per_token = opened.facts, task.reduce is not None
+    names = tuple(opened.baseline)
+    session = open_session(opened.model_path, facts.output, names, "cpu", per_token=per_token)
+    expected = Scorer(opened, task, session, 1).observe(BASELINE, examples)
+    for batch_size in (8, 64, None):
+        scorer = Scorer(opened, task, session, batch_size)
+        backward = scorer.observe(BASELINE, examples[::-1])[::-1]
+        np.testing.assert_allclose(backward, expected, atol=1e-4, rtol=1e-5)
