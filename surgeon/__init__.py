@@ -24,11 +24,21 @@ if TYPE_CHECKING:
     from surgeon.evaluation.evaluate import evaluate as evaluate
     from surgeon.evaluation.request import TaskOptions as TaskOptions
     from surgeon.evaluation.result import Evaluation as Evaluation
+    from surgeon.evaluation.result import read_evaluation as read_evaluation
     from surgeon.evaluation.result import save_evaluation as save_evaluation
+    from surgeon.outliers import Agreement as Agreement
+    from surgeon.outliers import Options as Options
     from surgeon.outliers import Ranking as Ranking
+    from surgeon.outliers import compare_detectors as compare_detectors
     from surgeon.outliers import rank_by_layernorm as rank_by_layernorm
+    from surgeon.outliers import rank_dimensions as rank_dimensions
+    from surgeon.outliers import read_zscores as read_zscores
+    from surgeon.plots import plot_ranking as plot_ranking
+    from surgeon.plots.report import write_report as write_report
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
+    from surgeon.surgery.export_only import Export as Export
+    from surgeon.surgery.export_only import export as export
     from surgeon.surgery.operate import operate as operate
     from surgeon.surgery.plan import Plan as Plan
     from surgeon.surgery.plan import make_plan as make_plan
@@ -44,14 +54,18 @@ if TYPE_CHECKING:
     from surgeon.surgery.verify import verify as verify
     from surgeon.text import Texts as Texts
     from surgeon.text import built_in_sample as built_in_sample
+    from surgeon.text import ranking_sample as ranking_sample
     from surgeon.text import read_texts as read_texts
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Agreement": "surgeon.outliers",
     "Checkpoint": "surgeon.checkpoint",
     "Comparison": "surgeon.surgery.compare",
     "Evaluation": "surgeon.evaluation.result",
+    "Export": "surgeon.surgery.export_only",
+    "Options": "surgeon.outliers",
     "Plan": "surgeon.surgery.plan",
     "Ranking": "surgeon.outliers",
     "Recipe": "surgeon.surgery.recipe",
@@ -62,20 +76,28 @@ _HOMES = {
     "Verification": "surgeon.surgery.verify",
     "built_in_sample": "surgeon.text",
     "compare": "surgeon.surgery.compare",
+    "compare_detectors": "surgeon.outliers",
     "evaluate": "surgeon.evaluation.evaluate",
+    "export": "surgeon.surgery.export_only",
     "load_recipe": "surgeon.surgery.recipe",
     "make_plan": "surgeon.surgery.plan",
     "open_checkpoint": "surgeon.checkpoint",
     "open_for_scan": "surgeon.checkpoint",
     "operate": "surgeon.surgery.operate",
     "plan_from_small_patch": "surgeon.surgery.small_patch",
+    "plot_ranking": "surgeon.plots",
     "push": "surgeon.surgery.push",
     "rank_by_layernorm": "surgeon.outliers",
+    "rank_dimensions": "surgeon.outliers",
+    "ranking_sample": "surgeon.text",
+    "read_evaluation": "surgeon.evaluation.result",
     "read_record": "surgeon.surgery.record",
     "read_texts": "surgeon.text",
+    "read_zscores": "surgeon.outliers",
     "restore": "surgeon.surgery.restore",
     "save_evaluation": "surgeon.evaluation.result",
     "verify": "surgeon.surgery.verify",
+    "write_report": "surgeon.plots.report",
     "write_small_patch": "surgeon.surgery.small_patch",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ _TEXT = {
 _THREE = {"id2label": {0: "neutral", 1: "entailment", 2: "contradiction"}}
 _BERT = t.BertConfig(**_TEXT, **_THREE)
 _ROBERTA = t.RobertaConfig(**_TEXT, **_THREE, type_vocab_size=1)
-_ELECTRA = t.ElectraConfig(**_TEXT, **_THREE, embedding_size=12)
+_ELECTRA = t.ElectraConfig(**_TEXT, id2label={0: "similarity"}, embedding_size=12)
 _XLNET = t.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=40, **_THREE)
 _DISTILBERT = t.DistilBertConfig(
     dim=16, n_layers=2, n_heads=2, hidden_dim=24, vocab_size=40, **_THREE
@@ -43,7 +43,6 @@ _BART = t.BartConfig(
 _GPT2 = t.GPT2Config(
     n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=40, pad_token_id=0, **_THREE
 )
-_LLAMA = t.LlamaConfig(**_TEXT, **_THREE, num_key_value_heads=1, pad_token_id=0)
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,8 @@ class TinyHead:
     task: str
 
 
-def _regression(head: TinyHead) -> TinyHead:
-    config = type(head.config)(**{**head.config.to_dict(), "id2label": {0: "similarity"}})
-    return replace(head, config=config)
-
-
-_BERT_CLASSIFIER = TinyHead(t.BertForSequenceClassification, _BERT, "classification")
-
 HEADS = {
-    "bert, classification": _BERT_CLASSIFIER,
-    "bert, regression": _regression(_BERT_CLASSIFIER),
+    "bert, classification": TinyHead(t.BertForSequenceClassification, _BERT, "classification"),
     "bert, tokens": TinyHead(t.BertForTokenClassification, _BERT, "token-classification"),
     "bert, questions": TinyHead(
         t.BertForQuestionAnswering, t.BertConfig(**_TEXT), "question-answering"
@@ -77,9 +68,7 @@ HEADS = {
         t.RobertaForQuestionAnswering, t.RobertaConfig(**_TEXT), "question-answering"
     ),
     "electra, discriminator": TinyHead(t.ElectraForPreTraining, _ELECTRA, "rtd"),
-    "electra, classification": TinyHead(
-        t.ElectraForSequenceClassification, _ELECTRA, "classification"
-    ),
+    "electra, regression": TinyHead(t.ElectraForSequenceClassification, _ELECTRA, "classification"),
     "xlnet, classification": TinyHead(t.XLNetForSequenceClassification, _XLNET, "classification"),
     "distilbert, classification": TinyHead(
         t.DistilBertForSequenceClassification, _DISTILBERT, "classification"
@@ -89,7 +78,6 @@ HEADS = {
     ),
     "bart, classification": TinyHead(t.BartForSequenceClassification, _BART, "classification"),
     "gpt2, classification": TinyHead(t.GPT2ForSequenceClassification, _GPT2, "classification"),
-    "llama, classification": TinyHead(t.LlamaForSequenceClassification, _LLAMA, "classification"),
 }
 
 

@@ -12,15 +12,20 @@ from surgeon.architectures import ROLES
 from surgeon.commands.options import (
     Force,
     Json,
+    Method,
+    MinDamage,
     MinLayers,
     Model,
     NoOnnx,
+    OnnxDtype,
+    RankingData,
     Revision,
     Sigma,
     SitesPattern,
 )
 from surgeon.errors import OutputError, SelectionError
-from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
+from surgeon.outliers import DEFAULT, find_detector
+from surgeon.outliers.options import MIN_DAMAGE, SIGMA
 from surgeon.surgery.recipe import (
     PARAMS,
     Mode,
@@ -52,9 +57,11 @@ def patch(
         typer.Option(metavar="FILE|NAME", help="Do what a recipe says; takes no other choice."),
     ] = None,
     seed: Annotated[int, typer.Option(help="For --random.")] = 0,
-    method: Annotated[str, typer.Option(help="What ranks the outliers.")] = "layernorm",
+    method: Method = DEFAULT,
+    data: RankingData = None,
     sigma: Sigma = SIGMA,
-    min_layers: MinLayers = MIN_LAYERS,
+    min_layers: MinLayers = None,
+    min_damage: MinDamage = MIN_DAMAGE,
     relax: Annotated[
         bool, typer.Option("--relax", help="Take the N strongest, outliers or not.")
     ] = False,
@@ -78,6 +85,7 @@ def patch(
         ),
     ] = "output",
     no_onnx: NoOnnx = False,
+    dtype: OnnxDtype = "float32",
     record_only: Annotated[
         bool,
         typer.Option(
@@ -96,8 +104,16 @@ def patch(
     The weights are copied and the planned scalars written in place, so every other byte stays as
     it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.
     """
-    from surgeon import console, make_plan, open_checkpoint, operate, write_small_patch
+    from surgeon import (
+        console,
+        make_plan,
+        open_checkpoint,
+        operate,
+        read_texts,
+        write_small_patch,
+    )
 
+    find_detector(method)
     asked = recipe_of(
         recipe,
         dims=dims and parse_numbers("--dims", dims),
@@ -107,6 +123,7 @@ def patch(
         method=method,
         sigma=sigma,
         min_layers=min_layers,
+        min_damage=min_damage,
         relax=relax,
         mode=mode,
         factor=factor,
@@ -120,18 +137,24 @@ def patch(
         checkpoint = open_checkpoint(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
         )
-    plan = make_plan(checkpoint, asked)
+        texts = read_texts(data) if data is not None else None
+        plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
     if output is None or dry_run:
         console.show_plan(plan, json=json)
+        console.show_weakness(plan, json=json)
         return
     if record_only:
         with console.shown_progress() as progress:
             size = write_small_patch(plan, output, force=force, progress=progress)
         console.show_small_patch(plan, output, size, json=json)
+        console.show_weakness(plan, json=json)
         return
     with console.shown_progress() as progress:
-        record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)
+        record = operate(
+            plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
+        )
     console.show_record(record, output, json=json)
+    console.show_weakness(plan, json=json)
 
 
 def recipe_of(name_or_path: str | None, **options: Any) -> Recipe:

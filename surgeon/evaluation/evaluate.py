@@ -38,6 +38,7 @@ from surgeon.scoring.statistics import (
 from surgeon.scoring.tasks import Scores, Settings, Task
 from surgeon.scoring.tasks.task import Data, Floats
 from surgeon.surgery.source_files import RECORD
+from surgeon.text import fingerprint
 
 _FEW_CONTROLS = 5
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
@@ -162,7 +163,7 @@ def evaluate(
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },
-        warnings=_warnings(opened, dataset, controls),
+        warnings=_warnings(opened, data, dataset, controls),
         stopped_after=seen if stopped else None,
         dose=tuple(
             _dose(score, main[0], scored, seed)
@@ -253,7 +254,7 @@ def _options(task: Task, settings: Settings) -> dict[str, object]:
 def _dataset(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
     return Dataset(
         name=data.name,
-        sha256=hashlib.sha256(data.raw).hexdigest(),
+        sha256=data.sha256,
         examples=len(examples),
         tokens=sum(example.tokens for example in examples),
         scored_tokens=sum(example.labels.size for example in examples),
@@ -263,7 +264,7 @@ def _dataset(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dat
     )
 
 
-def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str, ...]:
+def _warnings(artifact: Artifact, data: Data, dataset: Dataset, controls: int) -> tuple[str, ...]:
     found = []
     if controls < _FEW_CONTROLS:
         found.append(
@@ -272,6 +273,13 @@ def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str,
         )
     if artifact.record.parameters_changed == 0:
         found.append("the operation changed no value: the patched model is the baseline")
+    ranked_on = artifact.record.ranked_on
+    seen = set(ranked_on.lines) if ranked_on else set()
+    if shared := sum(fingerprint(line) in seen for line in data.lines):
+        found.append(
+            f"{shared} of {len(data.lines)} texts also chose the dimensions: judged on what "
+            "chose it, a removal looks worse than it is; take other --data"
+        )
     if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
         found.append(
             f"{dataset.unknown} of {dataset.tokens} tokens are unknown to the tokenizer: the data "

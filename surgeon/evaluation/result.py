@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
 from surgeon.surgery.source_files import EVALUATION
 from surgeon.surgery.staging import replace_file
@@ -101,6 +102,7 @@ class Evaluation:
         return {
             "model": self.model,
             "task": self.task,
+            "title": self.title,
             "metric": self.metric,
             "unit": self.unit,
             "baseline": _score(self.baseline),
@@ -130,6 +132,32 @@ def save_evaluation(evaluation: Evaluation, artifact: Path) -> Path:
     text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n"
     replace_file(path, text.encode())
     return path
+
+
+def read_evaluation(artifact: Path) -> Evaluation | None:
+    """Read ``surgeon/eval.json`` of an artifact; None if it was not evaluated.
+
+    Raises:
+        EvaluationError: the file is damaged, or of another version.
+    """
+    path = artifact / EVALUATION
+    if not path.is_file():
+        return None
+    import pydantic
+
+    try:
+        document = json.loads(path.read_bytes())
+        for name in ("baseline", "patched"):
+            document[name] = _score_fields(document[name])
+        document["controls"] = [_score_fields(control) for control in document["controls"]]
+        return pydantic.TypeAdapter(Evaluation).validate_python(document)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise EvaluationError(f"{path}: damaged or of another version; run surgeon eval") from error
+
+
+def _score_fields(document: Any) -> dict[str, Any]:
+    others = {name: value for name, value in document.items() if name not in ("dims", "value")}
+    return {"dims": document["dims"], "value": document["value"], "others": others}
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def export_model(
     return OnnxFacts(
         model=f"{folder.name}/{MODEL}",
         task=loaded.task,
-        inputs=loaded.inputs,
+        inputs=loaded.graph_inputs,
         output=loaded.output,
         outputs=loaded.head.outputs,
         opset=int(model.opset_imports[""]),
@@ -128,7 +128,7 @@ def _probe(loaded: TorchModel, feed: Feed, otherwise: str) -> Probe:
 
 def _write(model: ir.Model, loaded: TorchModel, path: Path, dtype: Dtype) -> None:
     vectors = {name: _vector(loaded, name, dtype) for name in loaded.parameters}
-    name_values(model, loaded.inputs, vectors, loaded.head.outputs)
+    name_values(model, loaded.graph_inputs, vectors, loaded.head.outputs)
     strip_traces(model)
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
     # The name that transformers.js and Optimum look for.

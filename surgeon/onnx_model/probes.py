@@ -19,7 +19,6 @@ Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]]
 _LENGTHS = (5, 9, 14, 24, 48)  # tokens of the sequences that are drawn
 _SENTENCES = 10
 _TARGETS = 3  # tokens to predict of a permuted sequence
-_TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def make_probes(
     sequences = [[*s[: max_length - 1], s[-1]] for s in _sequences(loaded, tokenizer, padding)]
     groups = [sequences[:1], sequences[-1:] * 2, sequences[1:3], sequences]
     first = padding.token if start is None else start
-    return [_feed(group, loaded.inputs, padding, first) for group in groups]
+    return [_feed(group, loaded, padding, first) for group in groups]
 
 
 def real_rows(feed: Feed, rows: Rows) -> npt.NDArray[np.bool_]:
@@ -77,16 +76,13 @@ def _sequences(loaded: TorchModel, tokenizer: Any | None, padding: Padding) -> l
     return [[*ids, *ends] for ids in drawn]
 
 
-def _feed(
-    group: Sequence[Sequence[int]], inputs: Sequence[str], padding: Padding, start: int
-) -> Feed:
-    plain = [name for name in inputs if name in _TOKENS]
-    feed: Feed = make_batch(group, plain, padding.token, padding.side)
-    if "decoder_input_ids" in inputs:
+def _feed(group: Sequence[Sequence[int]], loaded: TorchModel, padding: Padding, start: int) -> Feed:
+    feed: Feed = make_batch(group, loaded.inputs, padding.token, padding.side)
+    if "decoder_input_ids" in loaded.head.inputs:
         targets = [(start, *ids[: len(ids) // 2 + 1]) for ids in group]
         decoder = make_batch(targets, ["input_ids"], padding.token)
         feed = {**feed, "decoder_input_ids": decoder["input_ids"]}
-    if "perm_mask" in inputs:
+    if "perm_mask" in loaded.head.inputs:
         feed = {**feed, **_permuted(group, feed["input_ids"].shape[1])}
     return feed
 

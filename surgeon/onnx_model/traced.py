@@ -51,7 +51,7 @@ def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> An
         ExportError: torch cannot export it.
     """
     loaded.model.to(getattr(torch, dtype))
-    tokens = {name: torch.from_numpy(example[name]) for name in loaded.inputs}
+    tokens = {name: torch.from_numpy(example[name]) for name in loaded.graph_inputs}
     parameters: Mapping[str, torch.Tensor] = dict(loaded.model.named_parameters())
     vectors = {name: parameters[name].detach().clone() for name in loaded.parameters.values()}
     axes = {name: dict(enumerate(AXES[name])) for name in tokens}

@@ -33,8 +33,8 @@ _SEGMENTS_COMPARED = ("xlnet",)
 class TorchModel:
     """A model in PyTorch, ready to run.
 
-    ``inputs`` names the arrays that it takes, and ``parameters`` maps the checkpoint's name of
-    each editable tensor to the model's.
+    ``inputs`` names the arrays that are made of the tokens alone, and ``parameters`` maps the
+    checkpoint's name of each editable tensor to the model's.
     """
 
     checkpoint: Checkpoint
@@ -42,6 +42,11 @@ class TorchModel:
     model: Any
     inputs: tuple[str, ...]
     parameters: Mapping[str, str]
+
+    @property
+    def graph_inputs(self) -> tuple[str, ...]:
+        """All that the exported graph takes: PyTorch makes the head's further inputs up."""
+        return (*self.inputs, *self.head.inputs)
 
     @property
     def task(self) -> TaskName:
@@ -94,12 +99,12 @@ def load_model(checkpoint: Checkpoint, otherwise: str) -> TorchModel:
         checkpoint,
         head,
         model,
-        _input_names(checkpoint.name, model, head, otherwise),
+        _input_names(checkpoint.name, model, otherwise),
         _parameter_names(checkpoint, model, otherwise),
     )
 
 
-def _input_names(name: str, model: Any, head: Head, otherwise: str) -> tuple[str, ...]:
+def _input_names(name: str, model: Any, otherwise: str) -> tuple[str, ...]:
     taken = list(inspect.signature(model.forward).parameters)
     if "input_ids" not in taken:
         raise ExportError(
@@ -109,8 +114,7 @@ def _input_names(name: str, model: Any, head: Head, otherwise: str) -> tuple[str
     config = model.config
     segments = 2 if config.model_type in _SEGMENTS_COMPARED else 0
     typed = "token_type_ids" in taken and getattr(config, "type_vocab_size", segments) > 1
-    types = ("token_type_ids",) if typed else ()
-    return ("input_ids", "attention_mask", *types, *head.inputs)
+    return ("input_ids", "attention_mask", *(("token_type_ids",) if typed else ()))
 
 
 def _parameter_names(checkpoint: Checkpoint, model: Any, otherwise: str) -> dict[str, str]:
@@ -176,7 +180,7 @@ def padding_id_of(config: Any, tokenizer: Any | None) -> int:
 
 def decoder_start_of(loaded: TorchModel) -> int | None:
     """Return the token that a decoder's input begins with; None without an input or a token."""
-    if "decoder_input_ids" not in loaded.inputs:
+    if "decoder_input_ids" not in loaded.head.inputs:
         return None
     for declared in (loaded.model.config, getattr(loaded.model, "generation_config", None)):
         start = getattr(declared, "decoder_start_token_id", None)

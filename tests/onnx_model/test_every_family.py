@@ -173,7 +173,7 @@ def test_the_facts_name_the_labels_in_the_order_of_the_outputs(patched):
         "entailment",
         "contradiction",
     )
-    assert patched("bert, regression")[1].onnx["labels"] == ("similarity",)
+    assert patched("electra, regression")[1].onnx["labels"] == ("similarity",)
     assert patched("bert")[1].onnx["labels"] == ()
 
 
