@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import torch
 import transformers as t
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from surgeon import Recipe, make_plan, open_checkpoint, operate
 from surgeon.text import built_in_sample
@@ -18,10 +20,10 @@ _SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-_WORDS = 400
+_WORDS = 800
 _TEXT = {
     "hidden_size": 16,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 24,
     "vocab_size": _WORDS,
@@ -33,8 +35,8 @@ _THREE = {"id2label": {0: "CONTRADICTION", 1: "Neutral", 2: "entailment"}}
 _NAMES = {"id2label": {0: "I-PER", 1: "O", 2: "B-PER", 3: "B-LOC"}}
 _BART = t.BartConfig(
     d_model=16,
-    encoder_layers=2,
-    decoder_layers=2,
+    encoder_layers=1,
+    decoder_layers=1,
     encoder_attention_heads=2,
     decoder_attention_heads=2,
     encoder_ffn_dim=24,
@@ -48,23 +50,16 @@ _BART = t.BartConfig(
     forced_eos_token_id=None,
 )
 MODELS = {
-    "mlm": (t.BertForMaskedLM, t.BertConfig(**_TEXT)),
-    "clm": (
-        t.GPT2LMHeadModel,
-        t.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, vocab_size=_WORDS),
-    ),
     "rtd": (t.ElectraForPreTraining, t.ElectraConfig(**_TEXT, embedding_size=12)),
     "plm": (
         t.XLNetLMHeadModel,
-        t.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=_WORDS),
+        t.XLNetConfig(d_model=16, n_layer=1, n_head=2, d_inner=24, vocab_size=_WORDS),
     ),
     "denoising": (t.BartForConditionalGeneration, _BART),
     "classification": (t.BertForSequenceClassification, t.BertConfig(**_TEXT, **_THREE)),
-    "plain labels": (t.BertForSequenceClassification, t.BertConfig(**_TEXT, num_labels=2)),
     "regression": (t.BertForSequenceClassification, t.BertConfig(**_TEXT, num_labels=1)),
     "token-classification": (t.BertForTokenClassification, t.BertConfig(**_TEXT, **_NAMES)),
     "question-answering": (t.BertForQuestionAnswering, t.BertConfig(**_TEXT)),
-    "sts": (t.BertModel, t.BertConfig(**_TEXT)),
 }
 
 
@@ -82,18 +77,23 @@ def save_model(name: str, folder: Path) -> Path:
 
 
 def word_tokenizer() -> t.PreTrainedTokenizerFast:
-    """WordPiece of BERT's form, trained on the built-in sentences."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """WordPiece of BERT's form: letters, and the most frequent words of the built-in sentences."""
+    words = Counter(re.findall(r"\w+|[^\w\s]", " ".join(built_in_sample().lines).lower()))
+    letters = sorted({letter for word in words for letter in word})
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    pieces = [*_SPECIAL.values(), *letters, *(f"##{letter}" for letter in letters), *frequent]
+    vocabulary = {piece: n for n, piece in enumerate(list(dict.fromkeys(pieces))[:_WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    names = list(_SPECIAL.values())
-    trainer = trainers.WordPieceTrainer(vocab_size=_WORDS, special_tokens=names)
-    tokenizer.train_from_iterator(built_in_sample().lines, trainer)
-    ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
-    return t.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return t.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=names, **_SPECIAL
+    )
 
 
 def patched(source: Path, output: Path) -> Path:

@@ -38,7 +38,7 @@ from surgeon.scoring.statistics import (
 from surgeon.scoring.tasks import Scores, Settings, Task
 from surgeon.scoring.tasks.task import Data, Floats
 from surgeon.surgery.source_files import RECORD
-from surgeon.text import Texts, fingerprint
+from surgeon.text import fingerprint
 
 _FEW_CONTROLS = 5
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
@@ -254,7 +254,7 @@ def _options(task: Task, settings: Settings) -> dict[str, object]:
 def _dataset(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
     return Dataset(
         name=data.name,
-        sha256=hashlib.sha256(data.raw).hexdigest(),
+        sha256=data.sha256,
         examples=len(examples),
         tokens=sum(example.tokens for example in examples),
         scored_tokens=sum(example.labels.size for example in examples),
@@ -275,10 +275,9 @@ def _warnings(artifact: Artifact, data: Data, dataset: Dataset, controls: int) -
         found.append("the operation changed no value: the patched model is the baseline")
     ranked_on = artifact.record.ranked_on
     seen = set(ranked_on.lines) if ranked_on else set()
-    scored = _lines(data) if seen else []
-    if shared := sum(fingerprint(line) in seen for line in scored):
+    if shared := sum(fingerprint(line) in seen for line in data.lines):
         found.append(
-            f"{shared} of {len(scored)} texts also chose the dimensions: judged on what "
+            f"{shared} of {len(data.lines)} texts also chose the dimensions: judged on what "
             "chose it, a removal looks worse than it is; take other --data"
         )
     if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
@@ -289,10 +288,3 @@ def _warnings(artifact: Artifact, data: Data, dataset: Dataset, controls: int) -
     if dataset.truncated:
         found.append(f"{dataset.truncated} texts were cut to {artifact.facts.max_length} tokens")
     return tuple(found)
-
-
-def _lines(data: Data) -> list[str]:
-    """Return the texts of the data, those in a table's cells among them."""
-    if isinstance(data, Texts):
-        return list(data.lines)
-    return [cell for row in data.rows for cell in row.values() if isinstance(cell, str)]

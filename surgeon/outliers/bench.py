@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MASK_RATE = 0.15
 
+_WEIGHED = ("mlm", "clm", "drift")  # the tasks that a text alone makes examples for
+
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the texts do not fit the model
 
 
@@ -165,9 +167,15 @@ def open_scale(bench: Bench, seed: int) -> Scale:
     """Prepare a bench's texts for the task that its model is scored on.
 
     Raises:
-        EvaluationError: fewer than two texts have anything to score.
+        EvaluationError: the model's head is for another task, or fewer than two texts have
+            anything to score.
     """
     task, tokenizer = TASKS[bench.loaded.task], bench.tokenizer
+    if task.name not in _WEIGHED or task.prepare is None:
+        raise EvaluationError(
+            f"the model's head is for {task.name}, and removals are weighed by "
+            f"{', '.join(_WEIGHED)} alone; choose another --method"
+        )
     settings = Settings(
         seed, MASK_RATE, tokenizer.mask_token_id, tuple(sorted(set(tokenizer.all_special_ids)))
     )

@@ -36,6 +36,21 @@ def test_eval_s_table_and_verdict_can_be_read_at_a_glance(artifact, data, capsys
         assert word in text
 
 
+def test_eval_scores_the_task_that_is_asked_for_on_the_columns_that_are_named(
+    artifact, tmp_path, capsys
+):
+    lines = [f"Sentence {n} is about the weather.;A {n % 3} cat.;{n % 4}" for n in range(8)]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["one,two,rating", *(line.replace(";", ",") for line in lines)]))
+    columns = ["--text-column", "one", "--pair-column", "two", "--label-column", "rating"]
+    arguments = ["eval", str(artifact), "--task", "sts", "--data", str(path), *columns]
+    assert run([*arguments, "--controls", "1", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["task"], printed["metric"]) == ("sts", "1 − Spearman")
+    assert printed["baseline"]["value"] == pytest.approx(1 - printed["baseline"]["Spearman"])
+    assert printed["dataset"]["examples"] == 8
+
+
 @pytest.mark.parametrize(("expect", "code"), [("degraded", 0), ("intact", 1)])
 def test_expect_turns_the_verdict_into_the_exit_code(artifact, data, capsys, expect, code):
     arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]
@@ -51,6 +66,13 @@ def test_expect_turns_the_verdict_into_the_exit_code(artifact, data, capsys, exp
         (["--data", "nowhere.txt"], "no such file"),
         (["--controls", "0"], "--controls 0"),
         (["--expect", "fine"], "--expect"),
+        (["--task", "nope"], "no such task; there are mlm"),
+        (["--task", "glue/mnli"], "is for drift, which allows drift, sts"),
+        (["--task", "sts"], "sts takes labelled rows"),
+        (["--stride", "5"], "--stride 5: the task drift does not use it"),
+        (["--label-column", "x"], "--label-column x: the task drift does not use it"),
+        (["--masking", "some"], "--masking"),
+        (["--task", "sts", "--data", "x.csv", "--until-certain"], "score of the whole set"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(artifact, capsys, options, complaint):

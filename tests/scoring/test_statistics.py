@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from surgeon.evaluation.verdict import judge
 from surgeon.scoring.statistics import chance_of_rank, control_range, paired_interval
 from surgeon.scoring.tasks import Scores
+from surgeon.scoring.tasks.similarity import one_minus_spearman
 
 
 def _scores(total, weight=None):
@@ -44,6 +46,28 @@ def test_the_interval_depends_on_the_seed_alone():
 def test_no_difference_at_all_is_an_interval_of_zero():
     scores = _scores(np.arange(5.0))
     assert paired_interval(scores, scores, 0) == (0.0, 0.0)
+
+
+def test_a_statistic_of_the_whole_set_is_taken_anew_in_each_resample():
+    """The interval of a rank correlation, against a loop with scipy's own."""
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 6, size=60).astype(float)
+    baseline, patched = (gold + rng.normal(0, noise, size=60) for noise in (0.5, 3))
+    scores = [Scores(predicted, gold, one_minus_spearman) for predicted in (patched, baseline)]
+    for score, predicted in zip(scores, (patched, baseline), strict=True):
+        assert score.value == pytest.approx(1 - spearmanr(predicted, gold).statistic, abs=1e-12)
+    draws = rng.integers(60, size=(2000, 60))
+    differences = [
+        spearmanr(baseline[d], gold[d]).statistic - spearmanr(patched[d], gold[d]).statistic
+        for d in draws
+    ]
+    expected = np.quantile(differences, [0.025, 0.975])
+    np.testing.assert_allclose(paired_interval(*scores, 0), expected, atol=0.02)
+
+
+def test_a_rank_correlation_of_what_does_not_vary_is_none():
+    constant = Scores(np.ones(5), np.arange(5.0), one_minus_spearman)
+    assert constant.value == 1.0
 
 
 def test_the_control_range_spans_all_controls_and_zero():

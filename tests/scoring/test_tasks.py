@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -5,10 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
+from surgeon.errors import EvaluationError
 from surgeon.scoring.examples import Example, batches_by_length
+from surgeon.scoring.pooling import read_pooling
 from surgeon.scoring.tasks import TASKS, Settings
+from surgeon.scoring.tasks.answers import best_f1, exact_match
 from surgeon.scoring.tasks.masked import mask
+from surgeon.scoring.tasks.token_labels import spans_of
 
 _SETTINGS = Settings(seed=0, mask_rate=0.15, mask_id=4, special_ids=(0, 1, 2, 3, 4))
 _SEQUENCE = (2, *range(5, 45), 3)
@@ -89,3 +95,95 @@ def test_batches_hold_every_example_once_within_the_budget(lengths, width):
         padded = len(batch) * max(lengths[n] for n in batch)
         assert len(batch) == 1 or padded <= 2048
         assert len(batch) == 1 or padded * width <= 48_000_000
+
+
+@pytest.mark.parametrize(
+    ("labels", "spans"),
+    [
+        ("O B-PER I-PER O", [("PER", 1, 3)]),
+        ("B-PER B-PER", [("PER", 0, 1), ("PER", 1, 2)]),
+        ("I-PER I-LOC", [("PER", 0, 1), ("LOC", 1, 2)]),
+        ("B-PER I-LOC I-LOC", [("PER", 0, 1), ("LOC", 1, 3)]),
+        ("S-PER B-LOC E-LOC I-LOC", [("PER", 0, 1), ("LOC", 1, 3), ("LOC", 3, 4)]),
+        ("NOUN NOUN VERB", [("NOUN", 0, 2), ("VERB", 2, 3)]),
+        ("O O", []),
+    ],
+)
+def test_entities_are_read_as_conll_does(labels, spans):
+    assert spans_of(labels.split()) == spans
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "f1", "exact"),
+    [
+        ("The  cat!", ("a cat",), 1.0, 1.0),
+        ("black cat", ("cat", "black cat sat"), 0.8, 0.0),
+        ("dog", ("cat",), 0.0, 0.0),
+        ("", (), 1.0, 1.0),  # a question without an answer
+        ("dog", (), 0.0, 0.0),
+    ],
+)
+def test_answers_are_compared_as_squad_does(answer, expected, f1, exact):
+    assert best_f1(answer, expected) == pytest.approx(f1)
+    assert exact_match(answer, expected) == exact
+
+
+def test_f1_of_glue_is_that_of_the_class_that_means_the_same_whatever_its_output():
+    expected, guesses = np.array([1, 1, 1, 0, 0]), np.array([1, 1, 0, 1, 0])
+    for order in ((0, 1), (1, 0)):
+        names = [("not_equivalent", "equivalent")[n] for n in order]
+        settings = Settings(0, 0.0, None, (), labels=tuple(names))
+        place = np.argsort(order)
+        observed = np.column_stack([place[expected], np.eye(2)[place[guesses]]])
+        found = TASKS["glue/mrpc"].measure(observed, settings)
+        assert found["F1"] == pytest.approx(f1_score(expected, guesses))
+        assert found["accuracy"] == pytest.approx(0.6)
+
+
+def test_all_nine_tasks_of_glue_are_there():
+    glue = {name.removeprefix("glue/") for name in TASKS if name.startswith("glue/")}
+    assert glue == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
+    assert all(TASKS[f"glue/{name}"].sample.startswith(f"hf:nyu-mll/glue:{name}:") for name in glue)
+
+
+def _sentence_transformer(folder, pooling, *kinds):
+    modules = [{"path": "" if k == "Transformer" else f"1_{k}", "type": f"st.{k}"} for k in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+
+
+@pytest.mark.parametrize(
+    ("config", "modes"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, ("cls",)),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, ("max", "mean")),
+        ({"pooling_mode": "lasttoken"}, ("lasttoken",)),
+        ({"pooling_mode": ["mean", "weightedmean"]}, ("mean", "weightedmean")),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, ("mean_sqrt_len_tokens",)),
+    ],
+)
+def test_pooling_is_that_of_sentence_transformers(tmp_path, config, modes):
+    from sentence_transformers.models import Pooling
+
+    _sentence_transformer(tmp_path, config, "Transformer", "Pooling", "Normalize")
+    pooling = read_pooling(tmp_path)
+    assert pooling.modes == modes
+    states = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    features = {
+        "token_embeddings": torch.tensor(states)[None],
+        "attention_mask": torch.ones(1, 5, dtype=torch.int64),
+    }
+    theirs = Pooling(8, pooling_mode=list(modes))(features)["sentence_embedding"][0]
+    parts = np.split(theirs.numpy(), len(modes))
+    ours = np.split(pooling.pool(states), len(modes))
+    # sentence-transformers has an order of its own for modes side by side; no cosine depends on it.
+    for part in ours:
+        assert any(np.allclose(part, other, atol=1e-5) for other in parts)
+
+
+def test_a_module_with_weights_of_its_own_is_refused(tmp_path):
+    _sentence_transformer(tmp_path, {}, "Transformer", "Pooling", "Dense")
+    with pytest.raises(EvaluationError, match="Dense, and sts embeds with"):
+        read_pooling(tmp_path)
+    assert read_pooling(tmp_path / "nothing").modes == ("mean",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,16 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         """The names of the columns."""
         return tuple(self.rows[0]) if self.rows else ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The texts of all rows, whichever their columns."""
+        return tuple(v for row in self.rows for v in row.values() if isinstance(v, str))
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file."""
+        return hashlib.sha256(self.raw).hexdigest()
 
     def place(self, row: int) -> str:
         """Return how an error names a row, counted from 0."""

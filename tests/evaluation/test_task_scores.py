@@ -1,0 +1,374 @@
+"""Each task's score is what PyTorch, scikit-learn and scipy make of the same examples."""
+
+import csv
+import itertools
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from antibodies import antibodies
+from scipy import stats
+from sklearn import metrics
+from task_models import MODELS, patched, save_model, word_tokenizer
+
+from surgeon import TaskOptions, evaluate
+from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.observe import Scorer
+from surgeon.evaluation.request import choose_task, make_examples, make_settings
+from surgeon.evaluation.session import open_session
+from surgeon.evaluation.variants import BASELINE
+from surgeon.scoring.data.files import read_table
+from surgeon.text import Texts, built_in_sample
+
+LINES = sorted(built_in_sample().lines, key=len)[:24]
+NAMES = ("entailment", "neutral", "contradiction")
+LOSS, METRIC = {"abs": 1e-4}, {"abs": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Give (PyTorch's model, artifact) of a name in MODELS, each made once."""
+    folder, done = tmp_path_factory.mktemp("tasks"), {}
+
+    def make(name):
+        if name not in done:
+            source = save_model(name, folder / name)
+            artifact = patched(source, folder / f"{name}-out")
+            done[name] = MODELS[name][0].from_pretrained(source).eval(), artifact
+        return done[name]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return word_tokenizer()
+
+
+def _texts(lines):
+    return Texts("test", tuple(lines), "\n".join(lines).encode())
+
+
+def _rows(folder, rows):
+    path = folder / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def _examples(artifact, texts, **options):
+    opened = open_artifact(artifact)
+    task = choose_task(opened, None)
+    settings = make_settings(opened, task, TaskOptions(**options), 0)
+    return make_examples(opened, task, settings, texts).examples
+
+
+def _cross_entropy(logits, example):
+    """Return the summed loss at an example's positions, and the number of right guesses."""
+    scored = logits.double()[torch.tensor(example.positions)]
+    labels = torch.tensor(example.labels)
+    loss = torch.nn.functional.cross_entropy(scored, labels, reduction="sum")
+    return loss.item(), (scored.argmax(1) == labels).sum().item()
+
+
+@torch.no_grad()
+def test_masked_loss_in_blocks_with_bert_s_masking(antiberty, antiberty_patched):
+    texts = _texts(antibodies(10))
+    options = {"masking": "bert", "block": 50, "mask_rate": 0.3}
+    result = evaluate(antiberty_patched, texts=texts, options=TaskOptions(**options), controls=1)
+    model = transformers.AutoModelForMaskedLM.from_pretrained(antiberty).eval()
+    examples = _examples(antiberty_patched, texts, **options)
+    pairs = [_cross_entropy(model(torch.tensor([e.ids])).logits[0], e) for e in examples]
+    tokens = sum(e.labels.size for e in examples)
+    assert result.baseline.value == pytest.approx(sum(a for a, _ in pairs) / tokens, **LOSS)
+    assert result.baseline.others["top1"] == pytest.approx(sum(b for _, b in pairs) / tokens)
+    assert result.options == options
+    whole = transformers.AutoTokenizer.from_pretrained(antiberty)
+    stream = [t for line in texts.lines for t in whole(line, add_special_tokens=False).input_ids]
+    original = []
+    for example in examples:
+        ids = np.array(example.ids)
+        assert len(ids) == 50 or example is examples[-1]
+        assert (ids[0], ids[-1]) == (whole.cls_token_id, whole.sep_token_id)
+        ids[example.positions] = example.labels
+        original += ids[1:-1].tolist()
+    assert original == stream
+
+
+@torch.no_grad()
+def test_causal_loss_of_long_texts_with_a_stride(iglm_s, iglm_s_patched):
+    length, stride = open_artifact(iglm_s_patched).facts.max_length, 100
+    lines = [" ".join(antibodies(9)), *antibodies(2)]
+    options = TaskOptions(stride=stride)
+    result = evaluate(iglm_s_patched, texts=_texts(lines), options=options, controls=1)
+    model = transformers.AutoModelForCausalLM.from_pretrained(iglm_s).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(iglm_s)
+    loss = count = size = 0
+    for line in lines:  # the loop of the documentation of transformers
+        ids, previous = tokenizer(line, return_tensors="pt").input_ids, 0
+        for begin in range(0, ids.shape[1], stride):
+            end = min(begin + length, ids.shape[1])
+            labels = ids[:, begin:end].clone()
+            labels[:, : previous - begin] = -100
+            number = (labels[0, 1:] != -100).sum().item()
+            mean = model(ids[:, begin:end], labels=labels).loss.item()
+            loss, count, previous = loss + mean * number, count + number, end
+            if end == ids.shape[1]:
+                break
+        size += len(line.encode()) - len(tokenizer.decode(ids[0, :1], skip_special_tokens=True))
+    assert max(len(tokenizer(line).input_ids) for line in lines) > length
+    assert result.dataset.scored_tokens == count
+    assert result.dataset.truncated == 0
+    assert result.baseline.value == pytest.approx(loss / count, **LOSS)
+    bits = loss / math.log(2) / size
+    assert result.baseline.others["bits per byte"] == pytest.approx(bits, **LOSS)
+
+
+@torch.no_grad()
+def test_replaced_token_detection(made):
+    model, artifact = made("rtd")
+    result = evaluate(artifact, texts=_texts(LINES), controls=1)
+    loss, labels, guesses = 0, [], []
+    for example in _examples(artifact, _texts(LINES)):
+        ids, expected = torch.tensor([example.ids]), torch.tensor(example.labels)[None]
+        output = model(ids, labels=expected)
+        loss += output.loss.item() * len(example.ids)
+        labels += example.labels.tolist()
+        guesses += (output.logits[0] > 0).long().tolist()
+    assert result.task == "rtd"
+    assert result.baseline.value == pytest.approx(loss / len(labels), **LOSS)
+    others = result.baseline.others
+    assert others["accuracy"] == pytest.approx(metrics.accuracy_score(labels, guesses), **METRIC)
+    assert others["F1"] == pytest.approx(metrics.f1_score(labels, guesses), **METRIC)
+
+
+@torch.no_grad()
+def test_permuted_tokens(made):
+    model, artifact = made("plm")
+    result = evaluate(artifact, texts=_texts(LINES), controls=1)
+    loss = tokens = 0
+    for example in _examples(artifact, _texts(LINES)):
+        places, size = example.places, len(example.ids)
+        hidden = torch.zeros(1, size, size)
+        for token in range(size):
+            for other in range(size):
+                hidden[0, token, other] = places[other] > 0 and places[other] >= places[token]
+        asked = [token for token in range(size) if places[token] > 0]
+        mapping = torch.nn.functional.one_hot(torch.tensor(asked), size).float()[None]
+        ids = torch.tensor([example.ids])
+        logits = model(ids, perm_mask=hidden, target_mapping=mapping).logits[0]
+        labels = ids[0, asked]
+        loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        tokens += len(asked)
+    assert result.baseline.value == pytest.approx(loss / tokens, **LOSS)
+    assert result.baseline.others["perplexity"] == pytest.approx(np.exp(loss / tokens), rel=1e-3)
+
+
+@torch.no_grad()
+def test_text_infilling(made, tokenizer):
+    model, artifact = made("denoising")
+    result = evaluate(artifact, texts=_texts(LINES), controls=1)
+    loss = tokens = 0
+    examples = _examples(artifact, _texts(LINES))
+    for example, line in zip(examples, LINES, strict=True):
+        labels = tokenizer(line, return_tensors="pt").input_ids
+        mean = model(input_ids=torch.tensor([example.ids]), labels=labels).loss.item()
+        loss, tokens = loss + mean * labels.numel(), tokens + labels.numel()
+    assert result.dataset.scored_tokens == tokens
+    assert result.baseline.value == pytest.approx(loss / tokens, **LOSS)
+
+
+@torch.no_grad()
+def test_classes_are_found_by_name_in_any_order(made, tokenizer, tmp_path):
+    model, artifact = made("classification")
+    rows = [
+        {"premise": a, "hypothesis": b, "label": n % 3}  # of GLUE's order: entailment first
+        for n, (a, b) in enumerate(itertools.pairwise(LINES))
+    ]
+    result = evaluate(artifact, texts=_rows(tmp_path, rows), task="glue/mnli", controls=1)
+    named = [{**row, "label": NAMES[row["label"]]} for row in rows]
+    again = evaluate(artifact, texts=_rows(tmp_path, named), controls=1)
+    expected, guesses, loss = [], [], 0
+    for row in rows:
+        inputs = tokenizer(row["premise"], row["hypothesis"], truncation=True, max_length=64)
+        logits = model(**inputs.convert_to_tensors("pt", prepend_batch_axis=True)).logits[0]
+        names = [model.config.id2label[n].lower() for n in range(3)]
+        expected.append(NAMES[row["label"]])
+        guesses.append(names[logits.argmax()])
+        loss -= logits.double().log_softmax(0)[names.index(expected[-1])].item()
+    wrong = 1 - metrics.accuracy_score(expected, guesses)
+    assert 0 < wrong < 1
+    for one in (result, again):
+        assert one.metric == "error rate"
+        assert one.baseline.value == pytest.approx(wrong, **METRIC)
+        assert one.baseline.others["accuracy"] == pytest.approx(1 - wrong, **METRIC)
+        assert one.baseline.others["log-loss"] == pytest.approx(loss / len(rows), **LOSS)
+    others = again.baseline.others
+    f1 = metrics.f1_score(expected, guesses, average="macro")
+    assert others["F1 (macro)"] == pytest.approx(f1, **METRIC)
+    matthews = metrics.matthews_corrcoef(expected, guesses)
+    assert others["Matthews"] == pytest.approx(matthews, **METRIC)
+
+
+@torch.no_grad()
+def test_one_output_is_a_regression(made, tokenizer, tmp_path):
+    model, artifact = made("regression")
+    rows = [{"text": line, "label": n % 5 + 0.5} for n, line in enumerate(LINES)]
+    result = evaluate(artifact, texts=_rows(tmp_path, rows), controls=1)
+    guesses = [model(**tokenizer(line, return_tensors="pt")).logits.item() for line in LINES]
+    expected = [row["label"] for row in rows]
+    error = metrics.mean_squared_error(expected, guesses)
+    assert result.metric == "squared error"
+    assert result.baseline.value == pytest.approx(error, **LOSS)
+    pearson, spearman = stats.pearsonr(expected, guesses), stats.spearmanr(expected, guesses)
+    assert result.baseline.others["Pearson"] == pytest.approx(pearson.statistic, abs=1e-5)
+    assert result.baseline.others["Spearman"] == pytest.approx(spearman.statistic, **METRIC)
+
+
+def test_sentence_similarity_is_that_of_sentence_transformers(minilm, minilm_patched, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    rng = np.random.default_rng(0)
+    lines = built_in_sample().lines[:40]
+    pairs = list(zip(lines, lines[5:], strict=False))
+    scores = [round(float(rng.uniform(0, 5)), 2) for _ in pairs]
+    path = tmp_path / "pairs.csv"  # as STS-B comes: without a header
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [*pair, score] for pair, score in zip(pairs, scores, strict=True)
+        )
+    result = evaluate(minilm_patched, texts=path, task="sts", controls=1)
+    for source, score in ((minilm, result.baseline), (minilm_patched, result.patched)):
+        model = SentenceTransformer(str(source), device="cpu")
+        first, second = (
+            model.encode([pair[n] for pair in pairs]).astype(np.float64) for n in (0, 1)
+        )
+        cosines = (first * second).sum(1)  # its last module normalises
+        spearman = stats.spearmanr(cosines, scores).statistic
+        assert score.value == pytest.approx(1 - spearman, **METRIC)
+        pearson = stats.pearsonr(cosines, scores).statistic
+        assert score.others["Pearson"] == pytest.approx(pearson, abs=1e-5)
+    assert result.ci95[0] <= result.delta <= result.ci95[1]
+
+
+@torch.no_grad()
+def test_labels_of_words(made, tokenizer, tmp_path):
+    model, artifact = made("token-classification")
+    names = [model.config.id2label[n] for n in range(4)]
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "tokens": line.split(),
+            "tags": [names[n] for n in rng.integers(4, size=len(line.split()))],
+        }
+        for line in LINES
+    ]
+    options = TaskOptions(label_column="tags")
+    result = evaluate(artifact, texts=_rows(tmp_path, rows), options=options, controls=1)
+    expected, guesses, right, found, there = [], [], 0, 0, 0
+    for row in rows:
+        inputs = tokenizer(row["tokens"], is_split_into_words=True, return_tensors="pt")
+        logits, words = model(**inputs).logits[0], inputs.word_ids()
+        first = [words.index(n) for n in range(len(row["tokens"]))]
+        got = [names[n] for n in logits[first].argmax(1).tolist()]
+        expected, guesses = expected + row["tags"], guesses + got
+        spans = [_bio(labels) for labels in (got, row["tags"])]
+        right, found = right + len(spans[0] & spans[1]), found + len(spans[0])
+        there += len(spans[1])
+    wrong = 1 - metrics.accuracy_score(expected, guesses)
+    assert result.dataset.scored_tokens == len(expected)
+    assert result.baseline.value == pytest.approx(wrong, **METRIC)
+    assert right > 0
+    assert result.baseline.others["precision"] == pytest.approx(right / found, **METRIC)
+    assert result.baseline.others["F1"] == pytest.approx(2 * right / (found + there), **METRIC)
+
+
+def _bio(labels):
+    """Return the entities of BIO labels, by asking of each stretch whether it is one."""
+    marks = [tuple(label.split("-")) if label != "O" else ("O", "") for label in labels] + [
+        ("O", "")
+    ]
+    spans = set()
+    for start in range(len(labels)):
+        mark, kind = marks[start]
+        before = marks[start - 1] if start else ("O", "")
+        if mark == "B" or (mark == "I" and before[1] != kind):
+            end = start + 1
+            while marks[end] == ("I", kind):
+                end += 1
+            spans.add((kind, start, end))
+    return spans
+
+
+@torch.no_grad()
+def test_answers_to_questions(made, tokenizer, tmp_path):
+    model, artifact = made("question-answering")
+    context = " ".join(built_in_sample().lines[:8])
+    questions = [f"What did {line.split()[1]} do?" for line in LINES[:12]]
+    words = context.split()
+    answers = [" ".join(words[n * len(words) // 12 :][:25]) for n in range(12)]
+    tree = [
+        {"question": question, "id": str(n), "answers": [{"text": answers[n], "answer_start": 0}]}
+        for n, question in enumerate(questions)
+    ]
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": context, "qas": tree}]}]}))
+    result = evaluate(artifact, texts=path, controls=1)
+    overlaps = []
+    for question, expected in zip(questions, answers, strict=True):
+        best = (-np.inf, "")
+        inputs = tokenizer(
+            question,
+            context,
+            truncation="only_second",
+            max_length=64,
+            stride=16,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        assert len(inputs.input_ids) > 2
+        for window, ids in enumerate(inputs.input_ids):
+            types = torch.tensor([inputs.token_type_ids[window]])
+            output = model(torch.tensor([ids]), token_type_ids=types)
+            starts, ends = output.start_logits[0].tolist(), output.end_logits[0].tolist()
+            inside = [n for n, part in enumerate(inputs.sequence_ids(window)) if part == 1]
+            for first in inside:
+                for last in [n for n in inside if first <= n < first + 30]:
+                    offsets = inputs.offset_mapping[window]
+                    text = context[offsets[first][0] : offsets[last][1]]
+                    best = max(best, (starts[first] + ends[last], text))
+        overlaps.append(_overlap(best[1], expected))
+    assert 0 < np.mean(overlaps) < 1
+    assert result.baseline.value == pytest.approx(1 - np.mean(overlaps), **METRIC)
+    assert result.baseline.others["F1"] == pytest.approx(np.mean(overlaps), **METRIC)
+
+
+def _overlap(answer, expected):
+    def words(text):
+        kept = "".join(c for c in text.lower() if c.isalnum() or c.isspace())
+        return Counter(w for w in kept.split() if w not in ("a", "an", "the"))
+
+    first, second = words(answer), words(expected)
+    return 2 * (first & second).total() / (first.total() + second.total())
+
+
+@pytest.mark.parametrize("name", ["rtd", "plm", "denoising", "classification"])
+def test_batch_size_and_order_leave_every_example_s_score_as_it_is(made, tmp_path, name):
+    _, artifact = made(name)
+    opened = open_artifact(artifact)
+    task = choose_task(opened, None)
+    settings = make_settings(opened, task, TaskOptions(), 0)
+    rows = [{"text": line, "label": NAMES[n % 3]} for n, line in enumerate(LINES)]
+    data = _texts(LINES) if task.needs == "texts" else read_table(_rows(tmp_path, rows))
+    examples = make_examples(opened, task, settings, data).examples
+    facts, per_token = opened.facts, task.reduce is not None
+    names = tuple(opened.baseline)
+    session = open_session(opened.model_path, facts.output, names, "cpu", per_token=per_token)
+    expected = Scorer(opened, task, session, 1).observe(BASELINE, examples)
+    for batch_size in (8, 64, None):
+        scorer = Scorer(opened, task, session, batch_size)
+        backward = scorer.observe(BASELINE, examples[::-1])[::-1]
+        np.testing.assert_allclose(backward, expected, atol=1e-4, rtol=1e-5)

@@ -1,0 +1,194 @@
+"""Labelled data: files, columns, labels and how what is wrong with them is told."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from surgeon.errors import EvaluationError
+from surgeon.scoring.data import Columns, read_data
+from surgeon.scoring.data.columns import locate
+from surgeon.scoring.data.files import read_table
+from surgeon.scoring.data.hub import _parts
+from surgeon.scoring.tasks.labels import match_labels
+
+ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
+CONTENTS = {
+    "d.csv": 'text,label\n"Good, “really”.",yes\n"Bad\nindeed",no\n',
+    "d.jsonl": "\n".join(map(json.dumps, ROWS)) + "\n",
+    "d.json": json.dumps(ROWS),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_every_format_gives_the_same_rows(tmp_path, name):
+    (tmp_path / name).write_text(CONTENTS[name], encoding="utf-8")
+    table = read_table(tmp_path / name)
+    assert [dict(row) for row in table.rows] == ROWS
+    assert table.raw == (tmp_path / name).read_bytes()
+
+
+def test_parquet_gives_the_same_rows_too(tmp_path):
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "d.parquet")
+    assert list(read_table(tmp_path / "d.parquet").rows) == ROWS
+
+
+def test_cells_of_tsv_files_keep_their_quotation_marks(tmp_path):
+    (tmp_path / "d.tsv").write_text('sentence\tlabel\nHe said "no\t1\n')
+    assert dict(read_table(tmp_path / "d.tsv").rows[0]) == {"sentence": 'He said "no', "label": "1"}
+
+
+def test_squad_s_tree_is_a_row_per_question(tmp_path):
+    questions = [{"id": "1", "question": "Who?", "answers": [{"text": "She", "answer_start": 0}]}]
+    tree = {"data": [{"title": "t", "paragraphs": [{"context": "She did.", "qas": questions}]}]}
+    (tmp_path / "d.json").write_text(json.dumps(tree))
+    (row,) = read_table(tmp_path / "d.json").rows
+    assert (row["question"], row["context"]) == ("Who?", "She did.")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("d.xls", b"x", r"rows are read from \.csv"),
+        ("d.csv", b"", "no rows"),
+        ("d.csv", b"a,b\n1\n", "row 2 has 1 cells and the first has 2"),
+        ("d.csv", b"\xff\xfe", "no CSV file"),
+        ("d.csv", b'"a', "no CSV file"),
+        ("d.json", b"3", "expected a list of rows"),
+        ("d.jsonl", b"[1]\n", "row 1 is no object"),
+        ("d.jsonl", b"{", "no JSONL file"),
+        ("d.json", b'{"data": [{"paragraphs": 3}]}', "SQuAD"),
+    ],
+)
+def test_what_is_no_table_is_one_line_with_the_reason(tmp_path, name, content, complaint):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EvaluationError, match=complaint) as caught:
+        read_table(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def _located(tmp_path, content, columns=None, *, pair=None, label=True):
+    (tmp_path / "d.csv").write_text(content)
+    found = locate(read_table(tmp_path / "d.csv"), columns or Columns(), pair=pair, label=label)
+    return found.text, found.pair, found.label, len(found.table.rows)
+
+
+def test_columns_are_found_by_their_usual_names_or_as_they_are_named(tmp_path):
+    usual = "id,premise,hypothesis,gold_label\n1,a,b,c\n"
+    assert _located(tmp_path, usual) == ("premise", "hypothesis", "gold_label", 1)
+    named = Columns("x", "y", "z")
+    assert _located(tmp_path, "z,y,x\n1,2,3\n", named) == ("x", "y", "z", 1)
+
+
+def test_a_file_without_a_header_is_read_from_its_first_line(tmp_path):
+    assert _located(tmp_path, "A dog.,A cat.,1.5\nB,C,2\n", pair=True) == ("1", "2", "3", 2)
+    assert _located(tmp_path, "A dog.,yes\nB,no\n") == ("1", None, "2", 2)
+    by_number = Columns("3", None, "1")
+    assert _located(tmp_path, "yes,x,A dog.,y\nno,x,B,y\n", by_number) == ("3", None, "1", 2)
+
+
+def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
+    with pytest.raises(EvaluationError, match=r"no column nope; it has a, b, c, d; .*--text-col"):
+        _located(tmp_path, "a,b,c,d\n1,2,3,4\n", Columns("nope"))
+    with pytest.raises(EvaluationError, match=r"no column for the label"):
+        _located(tmp_path, "text,b,c,d\n1,2,3,4\n")
+    with pytest.raises(EvaluationError, match=r"no column for the pair"):
+        _located(tmp_path, "text,label,c,d\n1,2,3,4\n", pair=True)
+
+
+def test_texts_come_from_lines_or_from_the_column_that_is_named(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("note,text\na,One.\nb,Two.\n")
+    assert read_data(str(path), "texts", Columns()).lines == ("note,text", "a,One.", "b,Two.")
+    assert read_data(str(path), "texts", Columns("text")).lines == ("One.", "Two.")
+    (tmp_path / "d.jsonl").write_text('{"text": "One\\ntwo."}\n{"text": null}\n')
+    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One two.",)
+
+
+MNLI = ("entailment", "neutral", "contradiction")
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "labels", "expected"),
+    [
+        (["neutral", "entailment"], (), ("CONTRADICTION", "Neutral", "Entailment"), [1, 2]),
+        (["not entailment"], (), ("entailment", "not_entailment"), [1]),
+        ([0, 2, 1], MNLI, ("contradiction", "entailment", "neutral"), [1, 0, 2]),
+        (["1", 0, "LABEL_1"], (), ("LABEL_0", "LABEL_1"), [1, 0, 1]),
+        (["contradiction"], MNLI, ("LABEL_0", "LABEL_1", "LABEL_2"), [2]),
+        ([True, False], (), ("LABEL_0", "LABEL_1"), [1, 0]),
+        ([1, 5], (), ("1", "5"), [0, 1]),  # stars, say: the name of the label is a number
+    ],
+)
+def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
+    values, classes, labels, expected
+):
+    assert match_labels(values, classes, labels, "data") == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "labels", "complaint"),
+    [
+        (
+            ["yes", "maybe"],
+            (),
+            ("yes", "no"),
+            "label maybe .* data have maybe, yes .*model yes, no",
+        ),
+        ([0, 1], (), ("negative", "positive"), "label 0 .*model negative, positive"),
+        ([2], (), ("LABEL_0", "LABEL_1"), "label 2 "),
+        ([-1], MNLI, MNLI, "label -1 "),
+    ],
+)
+def test_a_label_that_the_model_does_not_have_lists_both_sides(values, classes, labels, complaint):
+    with pytest.raises(EvaluationError, match=complaint):
+        match_labels(values, classes, labels, "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("hf:org/name", ("org/name", None, None)),
+        ("hf:org/name:config", ("org/name", "config", None)),
+        ("hf:org/name:test", ("org/name", None, "test")),
+        ("hf:org/name:validation_matched", ("org/name", None, "validation_matched")),
+        ("hf:org/name:mnli:train[:9]", None),
+        ("hf:org/name:mnli:train", ("org/name", "mnli", "train")),
+        ("hf:", None),
+        ("hf:a:b:c:d", None),
+    ],
+)
+def test_a_data_set_of_the_hub_is_named_in_up_to_three_parts(name, parts):
+    if parts is None:
+        with pytest.raises(EvaluationError, match=r"give hf:org/name\[:config\]\[:split\]"):
+            _parts(name)
+    else:
+        assert _parts(name) == parts
+
+
+@pytest.mark.parametrize(
+    ("source", "module"), [("hf:org/name", "datasets"), ("d.parquet", "pyarrow")]
+)
+def test_a_package_that_is_missing_is_told_with_what_to_install(
+    tmp_path, monkeypatch, source, module
+):
+    monkeypatch.setitem(sys.modules, module, None)  # as Python has it for what cannot be imported
+    monkeypatch.setitem(sys.modules, f"{module}.parquet", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.parquet").write_bytes(b"PAR1")
+    with pytest.raises(EvaluationError, match=r"pip install 'norm-surgeon\[data\]'"):
+        read_data(source, "table", Columns())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="takes the extra data")
+def test_a_data_set_in_a_folder_is_read_as_one_of_the_hub(tmp_path):
+    (tmp_path / "validation.csv").write_text("text,label\nOne.,yes\nTwo.,no\n")
+    table = read_data(f"hf:{tmp_path}", "table", Columns())
+    assert [dict(row) for row in table.rows] == [
+        {"text": "One.", "label": "yes"},
+        {"text": "Two.", "label": "no"},
+    ]
+    with pytest.raises(EvaluationError, match=r"hf:.*nothing.*:config"):
+        read_data(f"hf:{tmp_path}/nothing", "table", Columns())
