@@ -84,6 +84,13 @@ def iglm_s(tmp_path_factory) -> Path:
     return _protein_model(tmp_path_factory, trained / "IgLM-S", trained)
 
 
+@pytest.fixture(scope="session")
+def iglm(tmp_path_factory) -> Path:
+    """IgLM: GPT-2 with 4 layers, a pickle."""
+    trained = _package("iglm") / "trained_models"
+    return _protein_model(tmp_path_factory, trained / "IgLM", trained)
+
+
 def _protein_model(tmp_path_factory, checkpoint: Path, vocabulary: Path) -> Path:
     folder = tmp_path_factory.mktemp("models") / checkpoint.name
     folder.mkdir()

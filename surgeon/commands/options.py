@@ -79,9 +79,10 @@ RankingData = Annotated[
     ),
 ]
 MinDamage = Annotated[
-    float,
+    float | None,
     typer.Option(
-        help="The least damage that makes an outlier, for ablation: in nats per token (0.05 are "
-        "5% of perplexity), or in drift without a head."
+        help="The least damage that makes an outlier, for ablation: in nats per token, or in drift "
+        "for a model without a head.",
+        show_default="0.1 nats, 0.05 of drift",
     ),
 ]

@@ -25,7 +25,7 @@ from surgeon.commands.options import (
 )
 from surgeon.errors import OutputError, SelectionError
 from surgeon.outliers import DEFAULT, find_detector
-from surgeon.outliers.options import MIN_DAMAGE, SIGMA
+from surgeon.outliers.options import SIGMA
 from surgeon.surgery.recipe import (
     PARAMS,
     Mode,
@@ -61,7 +61,7 @@ def patch(
     data: RankingData = None,
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = None,
-    min_damage: MinDamage = MIN_DAMAGE,
+    min_damage: MinDamage = None,
     relax: Annotated[
         bool, typer.Option("--relax", help="Take the N strongest, outliers or not.")
     ] = False,

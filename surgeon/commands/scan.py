@@ -20,7 +20,7 @@ from surgeon.commands.options import (
 )
 from surgeon.errors import SelectionError
 from surgeon.outliers import DEFAULT, Options, check_options, find_detector
-from surgeon.outliers.options import MIN_DAMAGE, SIGMA
+from surgeon.outliers.options import SIGMA
 
 
 def scan(
@@ -31,7 +31,7 @@ def scan(
     data: RankingData = None,
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = None,
-    min_damage: MinDamage = MIN_DAMAGE,
+    min_damage: MinDamage = None,
     exhaustive: Annotated[
         bool,
         typer.Option(

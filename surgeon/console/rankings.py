@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from surgeon.outliers import Agreement, Dimension, Ranking
     from surgeon.surgery.plan import Plan
 
+_OUTLIERS_SHOWN = 6
+
 SETTLE_SCAN = "surgeon scan MODEL --method ablation measures what removing each does"
 SETTLE_PATCH = "surgeon patch MODEL --remove-outliers {count} --method ablation measures them first"
 
@@ -58,22 +60,25 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
     table.add_column("method")
     table.add_column("first")
     table.add_column("outliers")
-    for standing in agreement.standings:
-        table.add_column(f"shared with {standing.method}", justify="right")
     table.add_column("damage", justify="right")
     table.add_column("captured", justify="right")
     for standing in agreement.standings:
-        shared = agreement.overlap[standing.method]
         table.add_row(
             standing.method,
             numbers(standing.first),
-            numbers(standing.outliers) or "none",
-            *("" if name == standing.method else str(k) for name, k in shared.items()),
+            numbers(standing.outliers, _OUTLIERS_SHOWN) or "none",
             f"{standing.damage:+.4g}",
             "" if standing.captured is None else f"{standing.captured:.0%}",
         )
+    shared = Table(title=f"dimensions shared among the first {count}")
+    shared.add_column("")
+    for method in agreement.overlap:
+        shared.add_column(method, justify="right")
+    for method, others in agreement.overlap.items():
+        shared.add_row(method, *("" if name == method else str(k) for name, k in others.items()))
     console = out()
     console.print(table)
+    console.print(shared)
     if any(standing.captured is None for standing in agreement.standings):
         console.print(
             f"No method's first {count} do damage beyond that of random removals: there is nothing "
@@ -102,7 +107,7 @@ def _table(ranking: Ranking, shown: int) -> Table:
     table.add_column("outlier")
     if ranking.measured:
         table.add_column("damage", justify="right")
-        table.add_column("95% interval")
+        table.add_column("95% interval", no_wrap=True)
         table.add_column("added", justify="right")
     else:
         table.add_column("layers that flag it", justify="right")
@@ -110,7 +115,7 @@ def _table(ranking: Ranking, shown: int) -> Table:
     for name in filter(None, (score, strength)):
         table.add_column(name, justify="right")
     if flagged:
-        table.add_column("activation criteria")
+        table.add_column("flags")
     for dimension in dimensions:
         table.add_row(
             str(dimension.dim),
@@ -131,8 +136,8 @@ def _damage(dimension: Dimension) -> tuple[str, str, str]:
     if dimension.damage is None or dimension.interval is None:
         return "not measured", "", ""
     low, high = dimension.interval
-    added = "" if dimension.added is None else f"{dimension.added:+.4g}"
-    return f"{dimension.damage:+.4g}", f"{low:+.4g} to {high:+.4g}", added
+    added = "" if dimension.added is None else f"{dimension.added:+.3g}"
+    return f"{dimension.damage:+.3g}", f"{low:+.3g} to {high:+.3g}", added
 
 
 def _sentence(text: str) -> str:

@@ -14,7 +14,7 @@ from surgeon.outliers.activations import rank_on_bench
 from surgeon.outliers.bench import Bench, Scale, open_bench, open_scale
 from surgeon.outliers.layernorm import rank_by_layernorm
 from surgeon.outliers.layernorm_count import rank_by_count
-from surgeon.outliers.options import Options
+from surgeon.outliers.options import MIN_DAMAGE, Options
 from surgeon.outliers.ranking import Dimension, Measured, Ranking
 from surgeon.progress import Progress
 from surgeon.scoring.statistics import control_range, paired_interval
@@ -54,11 +54,12 @@ def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
     together, each removed alone, on every fourth text first and on all if it does a quarter of
     ``min_damage`` there. ``exhaustive`` removes every dimension alone, on all texts.
 
-    A damage meets the criterion if it is at least ``min_damage`` and its whole paired 95% interval
-    lies beyond the range of random removals (``statistics.control_range``). Outliers are the
-    dimensions whose removal alone meets it, chosen one after another: each time the one that adds
-    most to those chosen before. After them come dimensions that meet it only beside those chosen
-    before, if there are any: two that stand in for each other do nothing alone.
+    A damage meets the criterion if it is at least ``min_damage`` (``options.MIN_DAMAGE``) and its
+    whole paired 95% interval lies beyond the range of random removals
+    (``statistics.control_range``). Outliers are the dimensions whose removal alone meets it,
+    chosen one after another: each time the one that adds most to those chosen before. After them
+    come dimensions that meet it only beside those chosen before, if there are any: two that stand
+    in for each other do nothing alone.
 
     ``score`` is 1 or more for the outliers, first come first, 0 for other candidates and −1
     for what was not measured; ``strength`` is the damage alone, or the score by activations.
@@ -106,7 +107,7 @@ def ablate_on_bench(
         examples=len(scale.examples),
         baseline=trial.scores(()).value,
         control_range=random_range,
-        min_damage=options.min_damage,
+        min_damage=trial.min_damage,
     )
     dimensions = _in_order(by_size, alone, added)
     return Ranking(
@@ -117,7 +118,7 @@ def ablate_on_bench(
         method="ablation",
         evidence=f"{scale.task.metric} on {len(scale.examples)} texts of {bench.texts.name}, "
         f"{len(alone)} of {hidden} dimensions removed alone",
-        criterion=f"a damage of {options.min_damage:g} or more, its 95% interval beyond the "
+        criterion=f"a damage of {trial.min_damage:g} or more, its 95% interval beyond the "
         f"{random_range[0]:.3g} to {random_range[1]:.3g} of random removals",
         dimensions=dimensions,
         outliers=tuple(added),
@@ -128,9 +129,9 @@ def ablate_on_bench(
     )
 
 
-def check_min_damage(min_damage: float) -> None:
+def check_min_damage(min_damage: float | None) -> None:
     """Refuse a least damage that is none."""
-    if not (math.isfinite(min_damage) and min_damage >= 0):
+    if min_damage is not None and not (math.isfinite(min_damage) and min_damage >= 0):
         raise SelectionError(f"--min-damage {min_damage:g}: give a number of 0 or more")
 
 
@@ -149,6 +150,12 @@ class _Trial:
     scale: Scale
     baseline: Floats
     options: Options
+
+    @property
+    def min_damage(self) -> float:
+        """The least damage that counts."""
+        asked = self.options.min_damage
+        return MIN_DAMAGE[self.scale.task.name] if asked is None else asked
 
     @property
     def some(self) -> tuple[int, ...]:
@@ -177,13 +184,13 @@ class _Trial:
     def damage_alone(self, dim: int) -> Damage:
         """Measure on some texts what removing ``dim`` does, and on all if it may be much."""
         first = self.damage((), dim, numbers=self.some)
-        promising = first.interval[1] >= _WORTH_A_LOOK * self.options.min_damage
+        promising = first.interval[1] >= _WORTH_A_LOOK * self.min_damage
         whole = first.examples == len(self.scale.examples)
         return self.damage((), dim) if promising and not whole else first
 
     def meets(self, damage: Damage, random_range: tuple[float, float]) -> bool:
         """Whether a damage makes an outlier."""
-        return damage.value >= self.options.min_damage and damage.interval[0] > random_range[1]
+        return damage.value >= self.min_damage and damage.interval[0] > random_range[1]
 
 
 def _choose(

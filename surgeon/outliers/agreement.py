@@ -131,7 +131,7 @@ def _stand(
     best, best_interval = max(damages.values())
     assert ablation.measured is not None
     beyond = best_interval[0] > ablation.measured.control_range[1]
-    attainable = best if beyond and best >= options.min_damage else None
+    attainable = best if beyond and best >= ablation.measured.min_damage else None
     standings = []
     for ranking, dims in zip(rankings, map(frozenset, tops), strict=True):
         damage, interval = damages[dims]

@@ -54,15 +54,9 @@ class Bench:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes a measurement on these texts doubtful."""
-        unknown, tokens = self.encoded.unknown, self.encoded.tokens
-        if unknown <= _MOST_UNKNOWN * tokens:
-            return ()
-        warning = (
-            f"{unknown} of {tokens} tokens of {self.texts.name} are unknown to the tokenizer: "
-            "give --data FILE, text of the kind that this model reads"
-        )
-        return (warning,)
+        """What a person should know about the texts."""
+        cut = self.encoded.truncated
+        return (f"{cut} texts were cut to {self.max_length} tokens",) if cut else ()
 
 
 @contextlib.contextmanager
@@ -71,7 +65,7 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
 
     Raises:
         ExportError: transformers cannot load it, or not as it is stored.
-        EvaluationError: it has no tokenizer.
+        EvaluationError: it has no tokenizer, or one that does not know the texts' words.
     """
     progress("loading PyTorch", 0, 0)
     from surgeon.torch_model.directory import loadable
@@ -101,10 +95,18 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
 
 
 def _encode(texts: Texts, tokenizer: Any, max_length: int) -> Encoded:
+    """Tokenize texts, and refuse those that the model cannot read: it shows nothing on them."""
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    return encode(texts, backend, max_length, tokenizer.unk_token_id)
+    encoded = encode(texts, backend, max_length, tokenizer.unk_token_id)
+    if encoded.unknown > _MOST_UNKNOWN * encoded.tokens:
+        raise EvaluationError(
+            f"{encoded.unknown} of {encoded.tokens} tokens of {texts.name} are unknown to the "
+            "tokenizer, so nothing can be measured on them; give --data FILE, text of the kind "
+            "that this model reads"
+        )
+    return encoded
 
 
 @dataclass(frozen=True, eq=False)

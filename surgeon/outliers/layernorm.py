@@ -27,6 +27,9 @@ def rank_by_layernorm(
     stands for the gain; where it has no bias (RMSNorm), the gain alone decides. The layers of an
     encoder and its decoder are counted through, the encoder's first.
 
+    It reads what a norm multiplies by, not what comes in or who reads what goes out: a dimension
+    that matters by its size in the stream, with a gain like any other, it cannot see.
+
     Args:
         checkpoint: an open checkpoint of a known architecture.
         sigma: the distance, in standard deviations of the vector.

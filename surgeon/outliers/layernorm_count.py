@@ -21,7 +21,7 @@ def rank_by_count(
     of the two counts, as a share of the layers, is the score, and the mean over layers of the
     larger distance the strength. Outliers are flagged in more than a quarter of the layers: more
     than 3 of 12, in the paper. What stands for the gain of a dense layer is said in
-    ``layernorm.rank_by_layernorm``.
+    ``layernorm.rank_by_layernorm``, as is what no criterion on the weights can see.
 
     Args:
         checkpoint: an open checkpoint of a known architecture.

@@ -4,13 +4,18 @@ import surgeon.commands.demo as demo_module
 from surgeon.cli import run
 
 
-def test_the_demo_shows_a_real_effect_and_none(tmp_path, capsys):
+def test_the_demo_finds_a_real_effect_by_measurement_and_none_by_the_criterion(tmp_path, capsys):
     assert run(["demo", "-o", str(tmp_path / "demo")]) == 0
-    verdicts = {
-        name: json.loads((tmp_path / "demo" / name / "surgeon" / "eval.json").read_text())
-        for name in ("measured", "criterion")
-    }
+    folders = {name: tmp_path / "demo" / name / "surgeon" for name in ("measured", "criterion")}
+    records = {name: json.loads((f / "record.json").read_text()) for name, f in folders.items()}
+    verdicts = {name: json.loads((f / "eval.json").read_text()) for name, f in folders.items()}
+    assert records["measured"]["recipe"]["method"] == "ablation"
+    assert records["measured"]["dims"] == [99, 157]
+    assert records["measured"]["ranked_on"]["name"] == "built-in ranking sentences"
     assert verdicts["measured"]["verdict"] == "degraded"
+    assert verdicts["measured"]["warnings"] == []
+    assert records["criterion"]["dims"] == [267, 127]
+    assert records["criterion"]["ranked_on"] is None
     assert verdicts["criterion"]["verdict"] == "intact"
     printed = capsys.readouterr().out
     assert printed.index("surgeon scan") < printed.index("degraded: ") < printed.index("intact: ")

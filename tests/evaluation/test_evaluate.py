@@ -255,3 +255,17 @@ def test_an_artifact_without_a_tokenizer_says_what_to_add(tiny, tmp_path):
     operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,))), tmp_path / "out")
     with pytest.raises(EvaluationError, match=r"no tokenizer; put .*tokenizer\.json"):
         evaluate(tmp_path / "out")
+
+
+def test_texts_that_also_chose_the_dimensions_are_told(minilm_patched, tmp_path):
+    """The record of an artifact, as if two lines had ranked; one of them is judged on again."""
+    artifact = shutil.copytree(minilm_patched, tmp_path / "artifact")
+    path = artifact / "surgeon" / "record.json"
+    record = json.loads(path.read_text())
+    ranked = Texts("mine", ("The cat sat.", "A line that only ranked."), b"")
+    path.write_text(json.dumps({**record, "ranked_on": dataclasses.asdict(ranked.used())}))
+    texts = Texts("mine", ("the  CAT sat.", "Another line.", "A third one."), b"")
+    evaluation = evaluate(artifact, texts=texts, controls=5)
+    (warning,) = evaluation.warnings
+    assert warning.startswith("1 of 3 texts also chose the dimensions")
+    assert evaluate(minilm_patched, texts=texts, controls=5).warnings == ()

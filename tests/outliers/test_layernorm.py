@@ -10,7 +10,7 @@ from surgeon.errors import CheckpointError, SelectionError
 from surgeon.outliers.zscores import _slice_norms as slice_norms
 
 
-def _checkpoint(folder, gains, biases):
+def make_checkpoint(folder, gains, biases):
     """A BERT of output LayerNorms alone, gains and biases of shape (layers, hidden)."""
     folder.mkdir()
     tensors = {}
@@ -36,7 +36,7 @@ def test_an_outlier_needs_gain_and_bias_in_half_of_the_layers(tmp_path, vectors)
     gains[:1, 8], biases[:1, 8] = 9, 9  # both, in 1 of 4
     gains[:, 9] = 9  # the gain alone
     biases[:, 10] = 9  # the bias alone
-    ranking = rank_by_layernorm(_checkpoint(tmp_path / "m", gains, biases))
+    ranking = rank_by_layernorm(make_checkpoint(tmp_path / "m", gains, biases))
     assert ranking.outliers == (7,)
     first, second = ranking.dimensions[:2]
     assert (first.dim, first.layers, first.score) == (7, (0, 1), 0.5)
@@ -48,7 +48,7 @@ def test_an_outlier_needs_gain_and_bias_in_half_of_the_layers(tmp_path, vectors)
 def test_fewer_layers_or_a_smaller_sigma_widen_the_criterion(tmp_path, vectors):
     gains, biases = vectors
     gains[:1, 8], biases[:1, 8] = 9, 9
-    checkpoint = _checkpoint(tmp_path / "m", gains, biases)
+    checkpoint = make_checkpoint(tmp_path / "m", gains, biases)
     assert rank_by_layernorm(checkpoint, min_layers=1).outliers == (8,)
     assert rank_by_layernorm(checkpoint, min_layers=0.25).outliers == (8,)
     assert rank_by_layernorm(checkpoint, min_layers=2).outliers == ()
@@ -69,11 +69,13 @@ def test_fewer_layers_or_a_smaller_sigma_widen_the_criterion(tmp_path, vectors):
 )
 def test_options_without_sense_are_refused(tmp_path, vectors, options):
     with pytest.raises(SelectionError, match=r"--sigma|--min-layers"):
-        rank_by_layernorm(_checkpoint(tmp_path / "m", *vectors), **options)
+        rank_by_layernorm(make_checkpoint(tmp_path / "m", *vectors), **options)
 
 
 def test_equal_values_have_no_outlier(tmp_path):
-    ranking = rank_by_layernorm(_checkpoint(tmp_path / "m", np.ones((3, 20)), np.zeros((3, 20))))
+    ranking = rank_by_layernorm(
+        make_checkpoint(tmp_path / "m", np.ones((3, 20)), np.zeros((3, 20)))
+    )
     assert ranking.outliers == ()
     assert all(d.score == d.strength == 0 for d in ranking.dimensions)
 
@@ -82,7 +84,7 @@ def test_values_that_are_not_finite_are_an_error(tmp_path, vectors):
     gains, biases = vectors
     biases[2, 5] = np.nan
     with pytest.raises(CheckpointError, match=r"layer\.2\.output\.LayerNorm\.bias .*not finite"):
-        rank_by_layernorm(_checkpoint(tmp_path / "m", gains, biases))
+        rank_by_layernorm(make_checkpoint(tmp_path / "m", gains, biases))
 
 
 def test_a_dense_layer_is_ranked_by_column_norm_and_bias(tiny, tmp_path):
