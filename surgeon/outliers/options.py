@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from surgeon.progress import Progress, silent
-from surgeon.scoring.tasks.task import TaskName
 from surgeon.text import Texts
 
 SIGMA = 3.0
 
-MIN_DAMAGE: dict[TaskName, float] = {"mlm": 0.1, "clm": 0.1, "drift": 0.05}
+MIN_DAMAGE: Mapping[str, float] = {"mlm": 0.1, "clm": 0.1, "drift": 0.05}
 """The least damage that makes an outlier, by task.
 
 Enough text tells any removal from chance; it takes more to be worth a name. 0.1 nats are a tenth of
