@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from surgeon.checkpoint.links import may_follow
+
 FOLDER = "surgeon"
 """The folder inside an artifact that holds all that surgeon adds for itself."""
 
@@ -63,7 +65,7 @@ def list_source_files(directory: Path, weights: Collection[str]) -> SourceFiles:
             path = (relative / name).as_posix()
             if path in weights:
                 continue
-            if _is_twin(path) or not _may_copy(directory, directory / path):
+            if _is_twin(path) or not may_follow(directory, directory / path):
                 left_out.append(path)
             else:
                 copied[_place(path)] = path
@@ -73,15 +75,6 @@ def list_source_files(directory: Path, weights: Collection[str]) -> SourceFiles:
 def _is_twin(path: str) -> bool:
     # Deeper folders hold other modules (a Dense layer of sentence-transformers, say), not twins.
     return "/" not in path and any(fnmatch(path, pattern) for pattern in _TWIN_FILES)
-
-
-def _may_copy(directory: Path, path: Path) -> bool:
-    if not path.is_file():
-        return False
-    target, root = path.resolve(), directory.resolve()
-    # models--org--name/snapshots/REVISION links to models--org--name/blobs.
-    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-    return root in target.parents or blobs in target.parents
 
 
 def _place(path: str) -> str:

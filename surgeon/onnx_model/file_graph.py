@@ -1,0 +1,324 @@
+"""An ONNX file as it lies on disk: its nodes, and where every tensor's bytes are.
+
+Follows onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). The file is mapped and
+walked field by field; no weight is read.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import math
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from surgeon.checkpoint import TensorInfo
+from surgeon.checkpoint.dtypes import BITS
+from surgeon.checkpoint.links import may_follow
+from surgeon.errors import CheckpointError
+from surgeon.onnx_model.wire import LENGTH, Buffer, Field, read_fields, read_packed
+
+# TensorProto.DataType; dtypes that are missing here cannot be edited and are of no interest.
+DTYPES = {
+    1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16",
+    11: "F64", 12: "U32", 13: "U64", 16: "BF16", 17: "F8_E4M3", 19: "F8_E5M2",
+}  # fmt: skip
+# A packed list of floats is, byte for byte, what raw_data would be.
+_PAYLOADS = {9: tuple(DTYPES.values()), 4: ("F32",), 10: ("F64",)}
+_MAX_DEPTH = 100  # of messages in messages, as protobuf's own readers have it
+_MAX_ELEMENTS = 2**63
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of an ONNX file: an initializer, or what a Constant node gives.
+
+    ``location`` is the data file beside the ONNX file, None for the ONNX file itself. ``info`` has
+    the offsets there. ``obstacle`` says why its scalars have none, if they have none.
+    """
+
+    info: TensorInfo
+    location: str | None
+    obstacle: str = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node: ``start`` to ``end`` are its whole field in the file, ``begin`` its payload.
+
+    ``input_fields`` are the fields of the input names. ``scope`` is the module path that torch's
+    exporter noted. ``captured`` are the names that the node's subgraphs use. ``attributes`` holds
+    the integers alone.
+    """
+
+    name: str
+    operation: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    scope: str
+    captured: frozenset[str]
+    attributes: Mapping[str, int]
+    input_fields: tuple[Field, ...]
+    start: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """The graph of an ONNX file; ``span`` is its field in the file."""
+
+    path: Path
+    span: Field
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, StoredTensor]
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+    ir_version: int
+
+    @cached_property
+    def producers(self) -> Mapping[str, int]:
+        """The number of the node that gives a value."""
+        return {name: number for number, node in enumerate(self.nodes) for name in node.outputs}
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
+        """Where each value is read: the number of the node, and of its input."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for number, node in enumerate(self.nodes):
+            for slot, name in enumerate(node.inputs):
+                found.setdefault(name, []).append((number, slot))
+        return {name: tuple(places) for name, places in found.items()}
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name of a value, subgraphs included."""
+        nodes = (name for n in self.nodes for name in (*n.inputs, *n.outputs, *n.captured))
+        return frozenset({*nodes, *self.tensors, *self.inputs, *self.outputs})
+
+    def tensor_of(self, value: str) -> StoredTensor | None:
+        """Return the tensor that a value is, seen through Identity nodes; None if computed."""
+        for _ in range(_MAX_DEPTH):
+            producer = self.producers.get(value)
+            if producer is None or self.nodes[producer].operation != "Identity":
+                return self.tensors.get(value)
+            value = self.nodes[producer].inputs[0]
+        return None
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[Buffer]:
+    """Map a file for reading; an empty one, which cannot be mapped, is empty bytes."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def read_file_graph(path: Path, root: Path | None = None) -> FileGraph:
+    """Read the structure of an ONNX file.
+
+    Args:
+        path: the file.
+        root: the model directory that links of data files may stay in (None: the file's own).
+
+    Raises:
+        CheckpointError: it is no ONNX file, or a tensor does not lie where it claims.
+    """
+    try:
+        with mapped(path) as data:
+            return _Reader(data, path, root or path.parent).graph()
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+@dataclass
+class _Reader:
+    data: Buffer
+    path: Path
+    root: Path
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def graph(self) -> FileGraph:
+        parts = list(read_fields(self.data, 0, len(self.data)))
+        graphs = [part for part in parts if part.number == 7 and part.wire == LENGTH]
+        if len(graphs) != 1:
+            raise CheckpointError(f"not an ONNX model: it has {len(graphs)} graphs, not one")
+        (span,) = graphs
+        nodes, tensors, inputs, outputs = [], {}, set(), set()
+        for part in self.fields(span):
+            if part.number == 1:
+                node, constant = self.node(part)
+                nodes.append(node)
+                if constant is not None:
+                    tensors[node.outputs[0]] = self.tensor(constant, node.outputs[0])
+            elif part.number == 5:
+                stored = self.tensor(part)
+                if stored.info.name in tensors:
+                    raise CheckpointError(f"two initializers are named {stored.info.name!r}")
+                tensors[stored.info.name] = stored
+            elif part.number in (11, 12):
+                (inputs if part.number == 11 else outputs).add(self.texts(part, 1)[-1])
+        version = next((part.value for part in parts if part.number == 1), 0)
+        return FileGraph(
+            path=self.path,
+            span=span,
+            nodes=tuple(nodes),
+            tensors=tensors,
+            inputs=frozenset(inputs),
+            outputs=frozenset(outputs),
+            ir_version=version,
+        )
+
+    def fields(self, message: Field) -> Iterator[Field]:
+        if message.wire != LENGTH:
+            raise CheckpointError(f"byte {message.start} is no message")
+        return read_fields(self.data, message.begin, message.end)
+
+    def text(self, part: Field) -> str:
+        try:
+            return bytes(self.data[part.begin : part.end]).decode()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"the text at byte {part.begin} is not UTF-8") from error
+
+    def texts(self, message: Field, number: int) -> list[str]:
+        return [self.text(f) for f in self.fields(message) if f.number == number] or [""]
+
+    def node(self, span: Field) -> tuple[Node, Field | None]:
+        """Return a node, and the tensor in it if it is a Constant."""
+        texts: dict[int, list[str]] = {1: [], 2: [], 3: [""], 4: [""]}
+        input_fields, captured, integers, scope = [], set[str](), {}, ""
+        constant = None
+        for part in self.fields(span):
+            if part.number in texts:
+                texts[part.number].append(self.text(part))
+                if part.number == 1:
+                    input_fields.append(part)
+            elif part.number == 5:
+                name, tensor, integer = self.attribute(part, captured)
+                constant = tensor if name == "value" and tensor else constant
+                integers[name] = integer
+            elif part.number == 9 and self.texts(part, 1)[-1] == "pkg.torch.onnx.name_scopes":
+                scope = _module_of_scopes(self.texts(part, 2)[-1])
+        operation, outputs = texts[4][-1], tuple(texts[2])
+        node = Node(
+            name=texts[3][-1],
+            operation=operation,
+            inputs=tuple(texts[1]),
+            outputs=outputs,
+            scope=scope,
+            captured=frozenset(captured),
+            attributes=integers,
+            input_fields=tuple(input_fields),
+            start=span.start,
+            begin=span.begin,
+            end=span.end,
+        )
+        return node, constant if operation == "Constant" and outputs else None
+
+    def attribute(self, span: Field, captured: set[str]) -> tuple[str, Field | None, int]:
+        name, tensor, integer = "", None, 0
+        for part in self.fields(span):
+            match part.number:
+                case 1:
+                    name = self.text(part)
+                case 3:
+                    integer = part.value
+                case 5:
+                    tensor = part
+                case 6 | 11:
+                    self.capture(part, captured, 0)
+        return name, tensor, integer
+
+    def capture(self, graph: Field, captured: set[str], depth: int) -> None:
+        """Add the names that the nodes of a subgraph read, those of its own among them."""
+        if depth > _MAX_DEPTH:
+            raise CheckpointError("its subgraphs are nested too deeply")
+        for node in (part for part in self.fields(graph) if part.number == 1):
+            captured.update(self.texts(node, 1))
+            for attribute in (part for part in self.fields(node) if part.number == 5):
+                for inner in self.fields(attribute):
+                    if inner.number in (6, 11):
+                        self.capture(inner, captured, depth + 1)
+        captured.update(
+            name for out in self.fields(graph) if out.number == 12 for name in self.texts(out, 1)
+        )
+
+    def tensor(self, span: Field, name: str = "") -> StoredTensor:
+        shape: list[int] = []
+        data_type, external = 0, dict[str, str]()
+        payloads: dict[int, Field] = {}
+        for part in self.fields(span):
+            match part.number:
+                case 1:
+                    shape.extend(read_packed(self.data, part))
+                case 2:
+                    data_type = part.value
+                case 8:
+                    name = name or self.text(part)
+                case 4 | 5 | 9 | 10:
+                    payloads[part.number] = part
+                case 13:
+                    external[self.texts(part, 1)[-1]] = self.texts(part, 2)[-1]
+        dtype = DTYPES.get(data_type, f"type {data_type}")
+        size = math.prod(shape)
+        if size > _MAX_ELEMENTS:
+            raise CheckpointError(f"tensor {name} claims the shape {shape}")
+        length = size * BITS.get(dtype, 0) // 8
+        if external:
+            return self.external(TensorInfo(name, dtype, tuple(shape), 0, length), external)
+        for number, dtypes in _PAYLOADS.items():
+            found = payloads.get(number)
+            if found and found.wire == LENGTH and dtype in dtypes:
+                if found.end - found.begin != length:
+                    raise CheckpointError(
+                        f"tensor {name} claims the shape {shape} of {dtype} in "
+                        f"{found.end - found.begin} bytes"
+                    )
+                return StoredTensor(
+                    TensorInfo(name, dtype, tuple(shape), found.begin, found.end), None
+                )
+        obstacle = f"{name} ({dtype}) is not stored as raw bytes; save the model with onnx.save"
+        return StoredTensor(TensorInfo(name, dtype, tuple(shape), 0, 0), None, obstacle)
+
+    def external(self, info: TensorInfo, entries: Mapping[str, str]) -> StoredTensor:
+        location = entries.get("location", "")
+        path = PurePosixPath(location)
+        if path.is_absolute() or ".." in path.parts or not path.parts or set(location) & {"\\", "\0"}:
+            raise CheckpointError(f"tensor {info.name} has its data in {location!r}, outside")
+        if location not in self.sizes:
+            file = self.path.parent / path
+            if not file.is_file() or file.samefile(self.path):
+                raise CheckpointError(f"its data file {location!r} is missing: put it beside")
+            if not may_follow(self.root, file):
+                raise CheckpointError(f"its data file {location!r} is a link to elsewhere")
+            self.sizes[location] = file.stat().st_size
+        start, claimed = _number(entries.get("offset", "0")), entries.get("length")
+        end = start + info.end
+        if end > self.sizes[location] or (claimed is not None and _number(claimed) != info.end):
+            raise CheckpointError(
+                f"tensor {info.name} claims {claimed or info.end} bytes from {start} of "
+                f"{location!r}, which has {self.sizes[location]}, for shape {list(info.shape)}"
+            )
+        return StoredTensor(TensorInfo(info.name, info.dtype, info.shape, start, end), location)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise CheckpointError(f"{text!r} is no offset or length of external data")
+    return int(text)
+
+
+def _module_of_scopes(text: str) -> str:
+    """Return the innermost module of a list such as ``['', 'bert', 'bert.pooler', 'linear']``."""
+    try:
+        scopes = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # another tool's note: no note
+        return ""
+    modules = scopes[:-1] if isinstance(scopes, list) else []
+    return modules[-1] if modules and isinstance(modules[-1], str) else ""
