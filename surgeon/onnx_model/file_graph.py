@@ -82,7 +82,11 @@ class FileGraph:
     @cached_property
     def producers(self) -> Mapping[str, int]:
         """The number of the node that gives a value."""
-        return {name: number for number, node in enumerate(self.nodes) for name in node.outputs}
+        return {
+            name: number
+            for number, node in enumerate(self.nodes)
+            for name in filter(None, node.outputs)
+        }
 
     @cached_property
     def readers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
@@ -164,6 +168,7 @@ class _Reader:
                 tensors[stored.info.name] = stored
             elif part.number in (11, 12):
                 (inputs if part.number == 11 else outputs).add(self.texts(part, 1)[-1])
+        _check_order(nodes)
         version = next((part.value for part in parts if part.number == 1), 0)
         return FileGraph(
             path=self.path,
@@ -306,6 +311,19 @@ class _Reader:
                 f"{location!r}, which has {self.sizes[location]}, for shape {list(info.shape)}"
             )
         return StoredTensor(TensorInfo(info.name, info.dtype, info.shape, start, end), location)
+
+
+def _check_order(nodes: list[Node]) -> None:
+    """Check that each value is given once, and before it is read: so there is no cycle."""
+    place: dict[str, int] = {}
+    for number, node in enumerate(nodes):
+        for name in filter(None, node.outputs):
+            if place.setdefault(name, number) != number:
+                raise CheckpointError(f"two nodes give {name!r}: it is no valid ONNX graph")
+    for number, node in enumerate(nodes):
+        for name in node.inputs:
+            if place.get(name, -1) >= number:
+                raise CheckpointError(f"{name!r} is read before it is given: no valid ONNX graph")
 
 
 def _number(text: str) -> int:

@@ -56,6 +56,7 @@ _FUSED = {
     "SkipSimplifiedLayerNormalization": _Fused("rmsnorm", (0, 1), 2, None),
     "EmbedLayerNormalization": _Fused("layernorm", (), 5, 6),
 }
+_SKIP_BIAS = {"SkipLayerNormalization": 4, "SkipSimplifiedLayerNormalization": 3}
 
 
 def find_operations(graph: FileGraph) -> tuple[Operation, ...]:
@@ -157,7 +158,7 @@ def _dense(graph: FileGraph) -> Iterator[Operation]:
             bias = (number, 2) if _is_vector(graph, number, 2) else None
         else:
             for after in _below(graph, node.outputs[0]):
-                bias = bias or _vector_beside(graph, after, "Add")
+                bias = bias or _vector_beside(graph, after, "Add") or _skip_bias(graph, after)
             last = bias[0] if bias else number
         result = graph.nodes[last].outputs[0]
         yield Operation("dense", last, (node.inputs[0],), result, weight, bias, axis)
@@ -173,11 +174,13 @@ def _operands(graph: FileGraph, value: str, operation: str) -> list[str]:
 
 def _below(graph: FileGraph, value: str) -> Iterator[int]:
     """Yield the nodes that read a value, through casts."""
-    for number, _ in graph.readers.get(value, ()):
-        if graph.nodes[number].operation in ("Cast", "Identity"):
-            yield from _below(graph, graph.nodes[number].outputs[0])
-        else:
-            yield number
+    values = [value]
+    while values:
+        for number, _ in graph.readers.get(values.pop(), ()):
+            if graph.nodes[number].operation in ("Cast", "Identity"):
+                values.append(graph.nodes[number].outputs[0])
+            else:
+                yield number
 
 
 def _vector_beside(graph: FileGraph, number: int, operation: str) -> Use | None:
@@ -185,6 +188,12 @@ def _vector_beside(graph: FileGraph, number: int, operation: str) -> Use | None:
     if node.operation != operation:
         return None
     return next(((number, s) for s in range(len(node.inputs)) if _is_vector(graph, number, s)), None)
+
+
+def _skip_bias(graph: FileGraph, number: int) -> Use | None:
+    """Return where a fused norm reads the bias of the dense layer before it."""
+    slot = _SKIP_BIAS.get(graph.nodes[number].operation)
+    return (number, slot) if slot is not None and _is_vector(graph, number, slot) else None
 
 
 def _is_vector(graph: FileGraph, number: int, slot: int) -> bool:

@@ -106,7 +106,7 @@ def _evidence(checkpoint: Checkpoint, sites: list[Site]) -> str:
 
 
 def _left_out(checkpoint: Checkpoint, used: set[Stack]) -> list[str]:
-    if used == {""}:
+    if used == {""} or not checkpoint.family.templates:
         return []
     every = {site.stack for site in checkpoint.family.sites(checkpoint.tensors)}
     return [f"not {stack}, which has dimensions of its own" for stack in sorted(every - used)]
