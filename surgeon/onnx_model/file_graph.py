@@ -69,7 +69,11 @@ class Node:
 
 @dataclass(frozen=True)
 class FileGraph:
-    """The graph of an ONNX file; ``span`` is its field in the file."""
+    """The graph of an ONNX file; ``span`` is its field in the file.
+
+    ``others`` are the tensors of subgraphs, functions and attributes, which share the data files.
+    ``locations`` are those files.
+    """
 
     path: Path
     span: Field
@@ -77,6 +81,8 @@ class FileGraph:
     tensors: Mapping[str, StoredTensor]
     inputs: frozenset[str]
     outputs: frozenset[str]
+    others: tuple[StoredTensor, ...]
+    locations: tuple[str, ...]
     ir_version: int
 
     @cached_property
@@ -147,6 +153,7 @@ class _Reader:
     path: Path
     root: Path
     sizes: dict[str, int] = field(default_factory=dict)
+    others: list[StoredTensor] = field(default_factory=list)
 
     def graph(self) -> FileGraph:
         parts = list(read_fields(self.data, 0, len(self.data)))
@@ -166,8 +173,12 @@ class _Reader:
                 if stored.info.name in tensors:
                     raise CheckpointError(f"two initializers are named {stored.info.name!r}")
                 tensors[stored.info.name] = stored
+            elif part.number == 15:  # sparse: values and indices
+                self.others += [self.tensor(f) for f in self.fields(part) if f.number in (1, 2)]
             elif part.number in (11, 12):
                 (inputs if part.number == 11 else outputs).add(self.texts(part, 1)[-1])
+        for function in (part for part in parts if part.number == 25):
+            self.capture(function, set(), 0, node_number=7)
         _check_order(nodes)
         version = next((part.value for part in parts if part.number == 1), 0)
         return FileGraph(
@@ -177,6 +188,8 @@ class _Reader:
             tensors=tensors,
             inputs=frozenset(inputs),
             outputs=frozenset(outputs),
+            others=tuple(self.others),
+            locations=tuple(self.sizes),
             ir_version=version,
         )
 
@@ -198,7 +211,7 @@ class _Reader:
         """Return a node, and the tensor in it if it is a Constant."""
         texts: dict[int, list[str]] = {1: [], 2: [], 3: [""], 4: [""]}
         input_fields, captured, integers, scope = [], set[str](), {}, ""
-        constant = None
+        tensors: dict[str, Field] = {}
         for part in self.fields(span):
             if part.number in texts:
                 texts[part.number].append(self.text(part))
@@ -206,11 +219,14 @@ class _Reader:
                     input_fields.append(part)
             elif part.number == 5:
                 name, tensor, integer = self.attribute(part, captured)
-                constant = tensor if name == "value" and tensor else constant
                 integers[name] = integer
+                if tensor is not None:
+                    tensors[name] = tensor
             elif part.number == 9 and self.texts(part, 1)[-1] == "pkg.torch.onnx.name_scopes":
                 scope = _module_of_scopes(self.texts(part, 2)[-1])
         operation, outputs = texts[4][-1], tuple(texts[2])
+        constant = tensors.pop("value", None) if operation == "Constant" and outputs else None
+        self.others += [self.tensor(tensor) for tensor in tensors.values()]
         node = Node(
             name=texts[3][-1],
             operation=operation,
@@ -224,7 +240,7 @@ class _Reader:
             begin=span.begin,
             end=span.end,
         )
-        return node, constant if operation == "Constant" and outputs else None
+        return node, constant
 
     def attribute(self, span: Field, captured: set[str]) -> tuple[str, Field | None, int]:
         name, tensor, integer = "", None, 0
@@ -240,19 +256,23 @@ class _Reader:
                     self.capture(part, captured, 0)
         return name, tensor, integer
 
-    def capture(self, graph: Field, captured: set[str], depth: int) -> None:
-        """Add the names that the nodes of a subgraph read, those of its own among them."""
+    def capture(self, graph: Field, captured: set[str], depth: int, node_number: int = 1) -> None:
+        """Add the names that a subgraph's nodes read, its own among them, and note its tensors."""
         if depth > _MAX_DEPTH:
             raise CheckpointError("its subgraphs are nested too deeply")
-        for node in (part for part in self.fields(graph) if part.number == 1):
-            captured.update(self.texts(node, 1))
-            for attribute in (part for part in self.fields(node) if part.number == 5):
-                for inner in self.fields(attribute):
-                    if inner.number in (6, 11):
-                        self.capture(inner, captured, depth + 1)
-        captured.update(
-            name for out in self.fields(graph) if out.number == 12 for name in self.texts(out, 1)
-        )
+        for part in self.fields(graph):
+            if part.number == node_number:
+                captured.update(self.texts(part, 1))
+                for attribute in (inner for inner in self.fields(part) if inner.number == 5):
+                    for inner in self.fields(attribute):
+                        if inner.number in (6, 11):
+                            self.capture(inner, captured, depth + 1)
+                        elif inner.number == 5:
+                            self.others.append(self.tensor(inner))
+            elif node_number == 1 and part.number == 5:
+                self.others.append(self.tensor(part))
+            elif node_number == 1 and part.number == 12:
+                captured.update(self.texts(part, 1))
 
     def tensor(self, span: Field, name: str = "") -> StoredTensor:
         shape: list[int] = []
@@ -294,7 +314,12 @@ class _Reader:
     def external(self, info: TensorInfo, entries: Mapping[str, str]) -> StoredTensor:
         location = entries.get("location", "")
         path = PurePosixPath(location)
-        if path.is_absolute() or ".." in path.parts or not path.parts or set(location) & {"\\", "\0"}:
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or not path.parts
+            or set(location) & {"\\", "\0"}
+        ):
             raise CheckpointError(f"tensor {info.name} has its data in {location!r}, outside")
         if location not in self.sizes:
             file = self.path.parent / path
@@ -304,8 +329,9 @@ class _Reader:
                 raise CheckpointError(f"its data file {location!r} is a link to elsewhere")
             self.sizes[location] = file.stat().st_size
         start, claimed = _number(entries.get("offset", "0")), entries.get("length")
-        end = start + info.end
-        if end > self.sizes[location] or (claimed is not None and _number(claimed) != info.end):
+        known = info.dtype in BITS
+        end = start + (info.end if known else _number(claimed or "0"))
+        if end > self.sizes[location] or (claimed and start + _number(claimed) != end):
             raise CheckpointError(
                 f"tensor {info.name} claims {claimed or info.end} bytes from {start} of "
                 f"{location!r}, which has {self.sizes[location]}, for shape {list(info.shape)}"

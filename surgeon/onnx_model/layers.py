@@ -23,6 +23,7 @@ _ATTENTION = (
     "Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention",
     "PackedMultiHeadAttention", "QAttention", "DecoderMaskedMultiHeadAttention",
 )  # fmt: skip
+_CALL = re.compile(r"_\d+$")
 _LAYER = re.compile(r"(?<!\d)(\d{1,5})(?!\d)")
 
 
@@ -135,11 +136,14 @@ def paths_of(graph: FileGraph, operation: Operation) -> list[str]:
     """
     node = graph.nodes[operation.node]
     gain, bias = (_own_name(graph, use) for use in (operation.gain, operation.bias))
-    slashed = (name for name in (node.name, operation.result) if name.startswith("/"))
+    slashed = [name for name in (node.name, operation.result) if name.startswith("/")]
+    modules = [".".join(name.strip("/").split("/")[:-1]) for name in slashed]
     paths = (
         gain.rpartition(".")[0],
         node.scope,
-        *(".".join(name.strip("/").split("/")[:-1]) for name in slashed),
+        *modules,
+        # torch numbers the calls of a module that several layers share.
+        *(_CALL.sub("", module) for module in modules),
         bias.rpartition(".")[0],
     )
     return [path for path in paths if path]
@@ -154,9 +158,7 @@ def _own_name(graph: FileGraph, use: Use | None) -> str:
 
 def _names(graph: FileGraph, operation: Operation) -> list[str]:
     node = graph.nodes[operation.node]
-    inputs = [
-        graph.nodes[use[0]].inputs[use[1]] for use in (operation.gain, operation.bias) if use
-    ]
+    inputs = [graph.nodes[use[0]].inputs[use[1]] for use in (operation.gain, operation.bias) if use]
     return [*inputs, *paths_of(graph, operation), *filter(None, [node.name])]
 
 

@@ -24,8 +24,8 @@ from surgeon.onnx_model.layers import (
 from surgeon.onnx_model.operations import find_operations
 
 _LAYER_COUNTS = (
-    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
-    "num_hidden_groups", "num_decoder_layers",
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
+    "encoder_layers", "decoder_layers",
 )  # fmt: skip
 
 
@@ -164,11 +164,13 @@ def _find(
 def _check_count(places: tuple[Place, ...], config: Mapping[str, Any]) -> None:
     """Check that no layer was missed: as many in each stack as the configuration says."""
     expected = {config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)}
-    sites = [place.site for place in places if place.site.role == "output"]
-    for stack in {site.stack for site in sites}:
-        layers = len({site.layer for site in sites if site.stack == stack})
-        if expected and layers not in expected:
+    runs: dict[str, int] = {}  # a layer that is shared runs several times
+    for place in places:
+        if place.site.role == "output":
+            runs[place.site.stack] = runs.get(place.site.stack, 0) + len(place.operations)
+    for count in runs.values():
+        if expected and count not in expected:
             raise CheckpointError(
-                f"{layers} layers found and config.json says {' or '.join(map(str, expected))}; "
-                "name the norms that end each one with --sites-pattern REGEX"
+                f"{count} layers found and config.json says {' or '.join(map(str, expected))}; "
+                "name the operations that end each one with --sites-pattern REGEX"
             )

@@ -149,6 +149,8 @@ def _dense(graph: FileGraph) -> Iterator[Operation]:
         weight, axis = (number, 1), 0 if node.attributes.get("transB") else 1
         producer = graph.producers.get(node.inputs[1])
         if producer is not None and graph.nodes[producer].operation == "Transpose":
+            if len(graph.readers[node.inputs[1]]) > 1:
+                continue  # an edit would reach another node
             weight, axis = (producer, 0), 1 - axis
         tensor = graph.tensor_of(graph.nodes[weight[0]].inputs[weight[1]])
         if tensor is None or len(tensor.info.shape) != 2:
@@ -187,7 +189,9 @@ def _vector_beside(graph: FileGraph, number: int, operation: str) -> Use | None:
     node = graph.nodes[number]
     if node.operation != operation:
         return None
-    return next(((number, s) for s in range(len(node.inputs)) if _is_vector(graph, number, s)), None)
+    return next(
+        ((number, s) for s in range(len(node.inputs)) if _is_vector(graph, number, s)), None
+    )
 
 
 def _skip_bias(graph: FileGraph, number: int) -> Use | None:

@@ -65,18 +65,20 @@ def list_source_files(directory: Path, weights: Collection[str]) -> SourceFiles:
             path = (relative / name).as_posix()
             if path in weights:
                 continue
-            if _is_twin(path) or not may_follow(directory, directory / path):
+            if is_twin(path) or not may_follow(directory, directory / path):
                 left_out.append(path)
             else:
-                copied[_place(path)] = path
+                copied[place(path)] = path
     return SourceFiles(dict(sorted(copied.items())), tuple(sorted(left_out)))
 
 
-def _is_twin(path: str) -> bool:
+def is_twin(path: str) -> bool:
+    """Tell whether a path, relative to the model directory, is a file of weights."""
     # Deeper folders hold other modules (a Dense layer of sentence-transformers, say), not twins.
     return "/" not in path and any(fnmatch(path, pattern) for pattern in _TWIN_FILES)
 
 
-def _place(path: str) -> str:
+def place(path: str) -> str:
+    """Return where a file of the source goes in the artifact."""
     own = path == CARD or PurePosixPath(path).parts[0] == FOLDER
     return f"{FOLDER}/source/{path}" if own else path
