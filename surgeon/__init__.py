@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from surgeon.evaluation.evaluate import evaluate as evaluate
     from surgeon.evaluation.result import Evaluation as Evaluation
     from surgeon.evaluation.result import save_evaluation as save_evaluation
+    from surgeon.onnx_model.open_onnx import OnnxModel as OnnxModel
+    from surgeon.onnx_model.open_onnx import open_onnx as open_onnx
     from surgeon.outliers import Ranking as Ranking
     from surgeon.outliers import rank_by_layernorm as rank_by_layernorm
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
+    from surgeon.surgery.onnx_patch import operate_onnx as operate_onnx
+    from surgeon.surgery.onnx_plan import OnnxPlan as OnnxPlan
+    from surgeon.surgery.onnx_plan import make_onnx_plan as make_onnx_plan
     from surgeon.surgery.operate import operate as operate
     from surgeon.surgery.plan import Plan as Plan
     from surgeon.surgery.plan import make_plan as make_plan
@@ -51,6 +56,8 @@ _HOMES = {
     "Checkpoint": "surgeon.checkpoint",
     "Comparison": "surgeon.surgery.compare",
     "Evaluation": "surgeon.evaluation.result",
+    "OnnxModel": "surgeon.onnx_model.open_onnx",
+    "OnnxPlan": "surgeon.surgery.onnx_plan",
     "Plan": "surgeon.surgery.plan",
     "Ranking": "surgeon.outliers",
     "Recipe": "surgeon.surgery.recipe",
@@ -62,10 +69,13 @@ _HOMES = {
     "compare": "surgeon.surgery.compare",
     "evaluate": "surgeon.evaluation.evaluate",
     "load_recipe": "surgeon.surgery.recipe",
+    "make_onnx_plan": "surgeon.surgery.onnx_plan",
     "make_plan": "surgeon.surgery.plan",
     "open_checkpoint": "surgeon.checkpoint",
     "open_for_scan": "surgeon.checkpoint",
+    "open_onnx": "surgeon.onnx_model.open_onnx",
     "operate": "surgeon.surgery.operate",
+    "operate_onnx": "surgeon.surgery.onnx_patch",
     "plan_from_small_patch": "surgeon.surgery.small_patch",
     "push": "surgeon.surgery.push",
     "rank_by_layernorm": "surgeon.outliers",

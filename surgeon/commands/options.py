@@ -10,7 +10,8 @@ import typer
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A model directory, a .safetensors file in one, or a Hub id."
+        metavar="MODEL",
+        help="A model directory, a .safetensors file in one, an .onnx file, or a Hub id.",
     ),
 ]
 Revision = Annotated[
@@ -21,7 +22,8 @@ SitesPattern = Annotated[
     str | None,
     typer.Option(
         metavar="REGEX",
-        help="For an unknown architecture: the paths of the modules that end each layer.",
+        help="For an unknown architecture: the paths of the modules that end each layer; in an "
+        ".onnx file, the names of the nodes or initializers.",
     ),
 ]
 ArtifactDirectory = Annotated[

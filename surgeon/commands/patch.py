@@ -95,6 +95,7 @@ def patch(
 
     The weights are copied and the planned scalars written in place, so every other byte stays as
     it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.
+    An existing .onnx file is edited in place of weights.
     """
     from surgeon import console, make_plan, open_checkpoint, operate, write_small_patch
 
@@ -116,6 +117,18 @@ def patch(
     )
     if output is None and not dry_run:
         raise OutputError("-o DIR: name the directory to make, or look first with --dry-run")
+    if Path(model).suffix == ".onnx":
+        refused = {"revision": revision, "record-only": record_only, "no-onnx": no_onnx}
+        _patch_onnx(
+            Path(model),
+            asked,
+            sites_pattern,
+            None if dry_run else output,
+            refused=[name for name, given in refused.items() if given],
+            force=force,
+            json=json,
+        )
+        return
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
@@ -131,6 +144,31 @@ def patch(
         return
     with console.shown_progress() as progress:
         record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)
+    console.show_record(record, output, json=json)
+
+
+def _patch_onnx(
+    path: Path,
+    recipe: Recipe,
+    sites_pattern: str | None,
+    output: Path | None,
+    *,
+    refused: list[str],
+    force: bool,
+    json: bool,
+) -> None:
+    """Edit an existing ONNX file; without an output, show what would be edited."""
+    from surgeon import console, make_onnx_plan, open_onnx, operate_onnx
+
+    if refused:
+        raise SelectionError(f"--{refused[0]}: {path} is an ONNX file, which this is not for")
+    planned = make_onnx_plan(open_onnx(path, sites_pattern), recipe)
+    console.show_inferred(planned)
+    if output is None:
+        console.show_plan(planned.plan, json=json)
+        return
+    with console.shown_progress() as progress:
+        record = operate_onnx(planned, output, force=force, progress=progress)
     console.show_record(record, output, json=json)
 
 

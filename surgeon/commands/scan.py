@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from surgeon.commands.options import Json, MinLayers, Model, Revision, Sigma, SitesPattern
 from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
+
+if TYPE_CHECKING:
+    from surgeon.checkpoint import Checkpoint
 
 
 def scan(
@@ -26,11 +30,15 @@ def scan(
     surgeon eval tells what a dimension does. Of a model on the Hub that is not in the cache, only
     headers and norms are read.
     """
-    from surgeon import console, open_for_scan, rank_by_layernorm
+    from surgeon import console, open_for_scan, open_onnx, rank_by_layernorm
 
     with console.shown_progress() as progress:
-        checkpoint = open_for_scan(
-            model, revision=revision, sites_pattern=sites_pattern, progress=progress
+        checkpoint: Checkpoint = (
+            open_onnx(Path(model), sites_pattern)
+            if Path(model).suffix == ".onnx"
+            else open_for_scan(
+                model, revision=revision, sites_pattern=sites_pattern, progress=progress
+            )
         )
         ranking = rank_by_layernorm(checkpoint, sigma=sigma, min_layers=min_layers)
     console.show_ranking(ranking, top, json=json)

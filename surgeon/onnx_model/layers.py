@@ -1,28 +1,22 @@
 """Which of a graph's norms and dense layers is the last operation of a layer.
 
 Told by names where the exporter kept them and the family is known: of the initializers, and of the
-modules that torch's exporters note. Else by structure, for models whose layers end in a norm:
-there each norm adds what the last one gave to what a block made of it (post-norm), and the blocks
-alternate between attention and feed-forward.
+modules that torch's exporters note. Or by a person's pattern; else ``structure`` may tell.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from surgeon.architectures import Family, Role, Site, Stack
+from surgeon.architectures import Family, Role, Site
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx_model.file_graph import FileGraph
-from surgeon.onnx_model.operations import Operation, Use, skip_casts
+from surgeon.onnx_model.operations import Operation, Use
 
 _SHOWN = 4
-_ATTENTION = (
-    "Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention",
-    "PackedMultiHeadAttention", "QAttention", "DecoderMaskedMultiHeadAttention",
-)  # fmt: skip
 _CALL = re.compile(r"_\d+$")
 _LAYER = re.compile(r"(?<!\d)(\d{1,5})(?!\d)")
 
@@ -54,45 +48,17 @@ def places_by_name(
         for leaf, use in (("weight", found[0].gain), ("bias", found[0].bias))
         if use is not None
     }
-    places = [_place(graph, site, named[leaves[site.gain]]) for site in family.sites(leaves.keys())]
+    places = [
+        place_of(graph, site, named[leaves[site.gain]]) for site in family.sites(leaves.keys())
+    ]
     if not any(place.site.role == "embeddings" for place in places):
         # onnxruntime's fusion of the embeddings with their norm has a name of its own.
         places += [
-            Place(_site(graph, operation, "embeddings", None), (operation,))
+            Place(site_of(graph, operation, "embeddings", None), (operation,))
             for operation in operations
             if operation.embeds
         ]
     return tuple(places)
-
-
-def places_by_structure(graph: FileGraph, operations: Sequence[Operation]) -> tuple[Place, ...]:
-    """Find the sites of a post-norm model by how its norms follow each other.
-
-    Raises:
-        CheckpointError: no norm, or no regular alternation of blocks, says where a layer ends.
-    """
-    norms = [operation for operation in operations if operation.kind != "dense"]
-    chains = _chains(graph, norms)
-    stacks: dict[Stack, list[list[tuple[Operation, Role]]]] = {}
-    for chain in chains:
-        steps = "".join(role[0] for _, role in chain if role != "embeddings")
-        layer = re.fullmatch(r"(a+o)\1*", steps)
-        if layer is None:
-            raise CheckpointError(
-                f"its norms follow blocks of attention (a) and others (o) as {steps}: that is no "
-                "regular layer; name the norms that end each one with --sites-pattern REGEX"
-            )
-        stacks.setdefault("decoder" if "aa" in steps else "encoder", []).append(chain)
-    if not chains or any(len(found) > 1 for found in stacks.values()):
-        raise CheckpointError(
-            f"{len(norms)} norms, in {len(chains)} chains of layers: which of them ends a layer "
-            "cannot be told; name them with --sites-pattern REGEX"
-        )
-    return tuple(
-        place
-        for stack, (chain,) in stacks.items()
-        for place in _numbered(graph, chain, stack if len(stacks) > 1 else "")
-    )
 
 
 def places_by_pattern(
@@ -124,7 +90,7 @@ def places_by_pattern(
         numbers = list(range(len(found)))
     ordered = sorted(zip(numbers, (operation for operation, _ in found), strict=True), key=_first)
     return tuple(
-        _place(graph, _site(graph, operation, "output", layer), [operation])
+        place_of(graph, site_of(graph, operation, "output", layer), [operation])
         for layer, operation in ordered
     )
 
@@ -170,7 +136,7 @@ def _fits(family: Family, path: str, operation: Operation) -> bool:
     )
 
 
-def _place(graph: FileGraph, site: Site, operations: Sequence[Operation]) -> Place:
+def place_of(graph: FileGraph, site: Site, operations: Sequence[Operation]) -> Place:
     """Return a site with the tensors that its operations read."""
     first = operations[0]
     found = {(_tensor(graph, o.gain), _tensor(graph, o.bias), o.axis) for o in operations}
@@ -188,7 +154,8 @@ def _place(graph: FileGraph, site: Site, operations: Sequence[Operation]) -> Pla
     return Place(own, tuple(operations))
 
 
-def _site(graph: FileGraph, operation: Operation, role: Role, layer: int | None) -> Site:
+def site_of(graph: FileGraph, operation: Operation, role: Role, layer: int | None) -> Site:
+    """Return the site that an operation is, with the tensors that it reads."""
     gain = _tensor(graph, operation.gain)
     assert gain is not None
     return Site(role, operation.kind, layer, gain, _tensor(graph, operation.bias), operation.axis)
@@ -202,66 +169,6 @@ def _tensor(graph: FileGraph, use: Use | None) -> str | None:
     if stored.obstacle:
         raise CheckpointError(stored.obstacle)
     return stored.info.name
-
-
-def _chains(graph: FileGraph, norms: Iterable[Operation]) -> list[list[tuple[Operation, Role]]]:
-    """Return each chain of norms that pass the stream on, with the role of each, root first."""
-    by_result = {norm.result: norm for norm in norms}
-    chains: dict[str, list[tuple[Operation, Role]]] = {}
-    for norm in by_result.values():
-        summands = _summands(graph, norm.reads, by_result)
-        before = [part for part in summands if part in chains]
-        attends = _attends(graph, summands.difference(before), by_result)
-        if len(before) != 1:
-            chains[norm.result] = [(norm, "attention" if attends else "embeddings")]
-            continue
-        chain = chains.pop(before[0])
-        chains[norm.result] = [*chain, (norm, "attention" if attends else "output")]
-    return [chain for chain in chains.values() if len(chain) > 1]
-
-
-def _summands(graph: FileGraph, values: Iterable[str], norms: Mapping[str, Operation]) -> set[str]:
-    """Return what the sum of some values is the sum of, but for stored biases."""
-    found, seen = set[str](), set[str]()
-    waiting = [skip_casts(graph, value) for value in values]
-    while waiting:
-        part = waiting.pop()
-        if part in seen:
-            continue
-        seen.add(part)
-        producer = graph.producers.get(part)
-        is_sum = producer is not None and graph.nodes[producer].operation == "Add"
-        if is_sum and part not in norms:  # a decomposed norm ends in a sum, too
-            assert producer is not None
-            waiting.extend(skip_casts(graph, name) for name in graph.nodes[producer].inputs)
-        elif graph.tensor_of(part) is None:
-            found.add(part)
-    return found
-
-
-def _attends(graph: FileGraph, values: Iterable[str], norms: Mapping[str, Operation]) -> bool:
-    """Tell whether attention is among what made the values since the last norms."""
-    seen, values = set[str](), list(values)
-    while values:
-        value = values.pop()
-        producer = graph.producers.get(value)
-        if producer is None or value in seen or value in norms:
-            continue
-        seen.add(value)
-        if graph.nodes[producer].operation in _ATTENTION:
-            return True
-        values.extend(graph.nodes[producer].inputs)
-    return False
-
-
-def _numbered(
-    graph: FileGraph, chain: Sequence[tuple[Operation, Role]], stack: Stack
-) -> Iterable[Place]:
-    layer = 0
-    for operation, role in chain:
-        site = _site(graph, operation, role, None if role == "embeddings" else layer)
-        yield _place(graph, dataclasses.replace(site, stack=stack), [operation])
-        layer += role == "output"
 
 
 def _first(pair: tuple[int, Operation]) -> int:

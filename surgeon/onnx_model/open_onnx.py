@@ -14,14 +14,15 @@ from surgeon.architectures.sites import in_order
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.safetensors_file import SafetensorsFile
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.onnx_model.file_graph import FileGraph, read_file_graph
+from surgeon.onnx_model.file_graph import FileGraph
 from surgeon.onnx_model.layers import (
     Place,
     places_by_name,
     places_by_pattern,
-    places_by_structure,
 )
 from surgeon.onnx_model.operations import find_operations
+from surgeon.onnx_model.read_graph import read_file_graph
+from surgeon.onnx_model.structure import places_by_structure
 
 _LAYER_COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
@@ -58,11 +59,6 @@ class OnnxModel(Checkpoint):
         """Every site of every role whose dimensions are those of the first output site."""
         shapes = {name: info.shape for name, info in self.tensors.items()}
         return one_stream(in_order(place.site for place in self.places), shapes)
-
-
-def is_onnx(model: str | Path) -> bool:
-    """Tell whether MODEL names an ONNX file."""
-    return Path(model).suffix == ".onnx"
 
 
 def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:

@@ -10,12 +10,14 @@ import datetime as dt
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import surgeon
 from surgeon.checkpoint.links import may_follow
 from surgeon.errors import CheckpointError
-from surgeon.onnx_model.file_graph import FileGraph, Node, mapped, read_file_graph
+from surgeon.onnx_model.file_graph import FileGraph, Node
 from surgeon.onnx_model.open_onnx import TensorFile, tensor_files
+from surgeon.onnx_model.read_graph import mapped, read_file_graph
 from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import BytePatch, Slices, make_byte_patch
 from surgeon.surgery.card import write_card
@@ -109,7 +111,7 @@ def _write(
     return FileChange(name, hash_file(file.path), after)
 
 
-def _patch(file: TensorFile, edits: list[tuple[Edit, object]]) -> BytePatch | None:
+def _patch(file: TensorFile, edits: list[tuple[Edit, Any]]) -> BytePatch | None:
     slices = [Slices(edit.tensor, edit.axis, edit.dims, values) for edit, values in edits]
     return make_byte_patch(slices, file.tensors) if slices else None
 
@@ -119,7 +121,7 @@ def _side_files(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the files to copy, artifact's path to source's, and the weights that are left out."""
     root, own = planned.model.directory, planned.model.graph.path.parent
-    copied, left_out = {}, set()
+    copied, left_out = dict[str, str](), set[str]()
     for folder in dict.fromkeys((root, own)):
         for path in itertools.chain.from_iterable(folder.glob(pattern) for pattern in _COPIED):
             name = path.relative_to(root).as_posix()

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from surgeon.errors import OutputError
-from surgeon.onnx_model.file_graph import DTYPES, FileGraph, mapped
+from surgeon.onnx_model.file_graph import FileGraph
 from surgeon.onnx_model.open_onnx import OnnxModel
 from surgeon.onnx_model.operations import Use
+from surgeon.onnx_model.read_graph import DTYPES, mapped
 from surgeon.onnx_model.wire import encode_field, encode_integer, encode_tag, encode_varint
 from surgeon.surgery.plan import Edit, Plan, make_plan
 from surgeon.surgery.recipe import Recipe
@@ -108,7 +109,7 @@ def split_splices(planned: OnnxPlan) -> tuple[Splice, ...]:
 
 def _uses(model: OnnxModel, edit: Edit) -> set[Use]:
     """Return where an edit's tensor is read as the parameter that is edited."""
-    found = set()
+    found = set[Use]()
     for place in model.places:
         site = place.site
         if (site.role, site.stack, site.layer) == (edit.role, edit.stack, edit.layer):
