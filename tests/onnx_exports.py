@@ -51,9 +51,7 @@ MODELS = {
         transformers.AlbertConfig(**_TEXT, embedding_size=12),
         "full_layer_layer_norm",
     ),
-    "bart": Model(
-        transformers.BartModel, transformers.BartConfig(**_SEQ2SEQ), "final_layer_norm"
-    ),
+    "bart": Model(transformers.BartModel, transformers.BartConfig(**_SEQ2SEQ), "final_layer_norm"),
     "gpt2": Model(
         transformers.GPT2LMHeadModel,
         transformers.GPT2Config(
@@ -75,7 +73,10 @@ MODELS = {
         "post_feedforward_layernorm",
     ),
 }
-TOKENS = (torch.tensor([[5, 6, 7, 8, 9], [4, 3, 2, 0, 0]]), torch.tensor([[1] * 5, [1, 1, 1, 0, 0]]))
+TOKENS = (
+    torch.tensor([[5, 6, 7, 8, 9], [4, 3, 2, 0, 0]]),
+    torch.tensor([[1] * 5, [1, 1, 1, 0, 0]]),
+)
 
 
 class _Graph(torch.nn.Module):

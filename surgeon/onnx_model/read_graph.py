@@ -6,18 +6,18 @@ stand here as numbers.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import math
 import mmap
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from surgeon.checkpoint import TensorInfo
 from surgeon.checkpoint.dtypes import BITS
-from surgeon.checkpoint.links import may_follow
 from surgeon.errors import CheckpointError
+from surgeon.onnx_model.data_files import DataFiles
 from surgeon.onnx_model.file_graph import FileGraph, Node, StoredTensor
 from surgeon.onnx_model.wire import LENGTH, Buffer, Field, read_fields, read_packed
 
@@ -30,6 +30,8 @@ DTYPES = {
 _PAYLOADS = {9: tuple(DTYPES.values()), 4: ("F32",), 10: ("F64",)}
 _MAX_DEPTH = 100  # of messages in messages, as protobuf's own readers have it
 _MAX_ELEMENTS = 2**63
+_MAX_RANK = 64
+_QUOTED = re.compile(r"'([^']*)'")
 
 
 @contextlib.contextmanager
@@ -55,7 +57,7 @@ def read_file_graph(path: Path, root: Path | None = None) -> FileGraph:
     """
     try:
         with mapped(path) as data:
-            return _Reader(data, path, root or path.parent).graph()
+            return _Reader(data, path, DataFiles(path, root or path.parent)).graph()
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -64,8 +66,7 @@ def read_file_graph(path: Path, root: Path | None = None) -> FileGraph:
 class _Reader:
     data: Buffer
     path: Path
-    root: Path
-    sizes: dict[str, int] = field(default_factory=dict)
+    files: DataFiles
     others: list[StoredTensor] = field(default_factory=list)
 
     def graph(self) -> FileGraph:
@@ -103,7 +104,7 @@ class _Reader:
             inputs=frozenset(inputs),
             outputs=frozenset(outputs),
             others=tuple(self.others),
-            locations=tuple(self.sizes),
+            locations=tuple(self.files.sizes),
             ir_version=version,
         )
 
@@ -205,12 +206,13 @@ class _Reader:
                 case 13:
                     external[self.texts(part, 1)[-1]] = self.texts(part, 2)[-1]
         dtype = DTYPES.get(data_type, f"type {data_type}")
+        if len(shape) > _MAX_RANK or math.prod(shape) > _MAX_ELEMENTS:
+            raise CheckpointError(f"tensor {name} claims a shape of {len(shape)} axes, too large")
         size = math.prod(shape)
-        if size > _MAX_ELEMENTS:
-            raise CheckpointError(f"tensor {name} claims the shape {shape}")
         length = size * BITS.get(dtype, 0) // 8
         if external:
-            return self.external(TensorInfo(name, dtype, tuple(shape), 0, length), external)
+            info = TensorInfo(name, dtype, tuple(shape), 0, length)
+            return self.files.locate(info, external)
         for number, dtypes in _PAYLOADS.items():
             found = payloads.get(number)
             if found and found.wire == LENGTH and dtype in dtypes:
@@ -224,33 +226,6 @@ class _Reader:
                 )
         obstacle = f"{name} ({dtype}) is not stored as raw bytes; save the model with onnx.save"
         return StoredTensor(TensorInfo(name, dtype, tuple(shape), 0, 0), None, obstacle)
-
-    def external(self, info: TensorInfo, entries: Mapping[str, str]) -> StoredTensor:
-        location = entries.get("location", "")
-        path = PurePosixPath(location)
-        if (
-            path.is_absolute()
-            or ".." in path.parts
-            or not path.parts
-            or set(location) & {"\\", "\0"}
-        ):
-            raise CheckpointError(f"tensor {info.name} has its data in {location!r}, outside")
-        if location not in self.sizes:
-            file = self.path.parent / path
-            if not file.is_file() or file.samefile(self.path):
-                raise CheckpointError(f"its data file {location!r} is missing: put it beside")
-            if not may_follow(self.root, file):
-                raise CheckpointError(f"its data file {location!r} is a link to elsewhere")
-            self.sizes[location] = file.stat().st_size
-        start, claimed = _number(entries.get("offset", "0")), entries.get("length")
-        known = info.dtype in BITS
-        end = start + (info.end if known else _number(claimed or "0"))
-        if end > self.sizes[location] or (claimed and start + _number(claimed) != end):
-            raise CheckpointError(
-                f"tensor {info.name} claims {claimed or info.end} bytes from {start} of "
-                f"{location!r}, which has {self.sizes[location]}, for shape {list(info.shape)}"
-            )
-        return StoredTensor(TensorInfo(info.name, info.dtype, info.shape, start, end), location)
 
 
 def _check_order(nodes: list[Node]) -> None:
@@ -266,17 +241,7 @@ def _check_order(nodes: list[Node]) -> None:
                 raise CheckpointError(f"{name!r} is read before it is given: no valid ONNX graph")
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise CheckpointError(f"{text!r} is no offset or length of external data")
-    return int(text)
-
-
 def _module_of_scopes(text: str) -> str:
     """Return the innermost module of a list such as ``['', 'bert', 'bert.pooler', 'linear']``."""
-    try:
-        scopes = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # another tool's note: no note
-        return ""
-    modules = scopes[:-1] if isinstance(scopes, list) else []
-    return modules[-1] if modules and isinstance(modules[-1], str) else ""
+    modules = _QUOTED.findall(text)[:-1]
+    return modules[-1] if modules else ""

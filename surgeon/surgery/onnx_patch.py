@@ -14,7 +14,7 @@ from typing import Any
 
 import surgeon
 from surgeon.checkpoint.links import may_follow
-from surgeon.errors import CheckpointError
+from surgeon.errors import CheckpointError, OutputError
 from surgeon.onnx_model.file_graph import FileGraph, Node
 from surgeon.onnx_model.open_onnx import TensorFile, tensor_files
 from surgeon.onnx_model.read_graph import mapped, read_file_graph
@@ -67,7 +67,7 @@ def operate_onnx(
     """
     model = planned.model
     source = model.directory
-    check_output(output, source, force=force)
+    _check_output(planned, output, force=force)
     splices = split_splices(planned)
     with staged(output, RECORD) as folder:
         files = {}
@@ -89,6 +89,14 @@ def operate_onnx(
         (folder / RECORD).write_bytes(record.to_bytes())
         progress("flushing to disk", 0, 0)
     return record
+
+
+def _check_output(planned: OnnxPlan, output: Path, *, force: bool) -> None:
+    # Beside the file is a fine place: a folder with an ONNX file need not be a model's own.
+    folder = planned.model.graph.path.parent.resolve()
+    if output.resolve() in (folder, *folder.parents):
+        raise OutputError(f"-o {output}: holds the source; name a directory elsewhere")
+    check_output(output, planned.model.graph.path, force=force)
 
 
 def _data_files(planned: OnnxPlan) -> Iterator[TensorFile]:
@@ -186,17 +194,19 @@ def _check_written(planned: OnnxPlan, path: Path) -> None:
     before, after = planned.model.graph, read_file_graph(path)
     if len(before.nodes) != len(after.nodes):
         raise CheckpointError(f"{path.name}: the written graph has other nodes; report this")
+    edited = {edit.tensor for edit in planned.plan.edits}
     with mapped(before.path) as old, mapped(path) as new:
         for number, (was, now) in enumerate(zip(before.nodes, after.nodes, strict=True)):
             if old[was.begin : was.end] == new[now.begin : now.end]:
                 continue
-            expected = renamed_inputs(planned, number, was.inputs)
-            if expected == was.inputs or _shape_of(was, expected) != _shape_of(now, now.inputs):
+            inputs = renamed_inputs(planned, number, was.inputs)
+            meant = inputs != was.inputs or not edited.isdisjoint(was.outputs)  # a Constant's value
+            if not meant or _but_for_tensors(was, inputs) != _but_for_tensors(now, now.inputs):
                 raise CheckpointError(f"{path.name}: node {was.name} differs; report this")
     _check_tensors(planned, before, after)
 
 
-def _shape_of(node: Node, inputs: tuple[str, ...]) -> tuple[object, ...]:
+def _but_for_tensors(node: Node, inputs: tuple[str, ...]) -> tuple[object, ...]:
     return (node.name, node.operation, inputs, node.outputs, node.attributes, node.captured)
 
 
@@ -218,13 +228,20 @@ def _check_tensors(planned: OnnxPlan, before: FileGraph, after: FileGraph) -> No
 
 
 def undo_splices(record: Record, name: str) -> tuple[Splice, ...]:
-    """Return what takes the splits out of a file of an artifact again."""
+    """Return what takes the splits out of a file of an artifact again.
+
+    Raises:
+        CheckpointError: the record is damaged.
+    """
     if record.onnx_patch is None or record.onnx_patch.model != name:
         return ()
-    return tuple(
-        Splice(undo.start, undo.length, bytes.fromhex(undo.content))
-        for undo in record.onnx_patch.undo
-    )
+    try:
+        return tuple(
+            Splice(undo.start, undo.length, bytes.fromhex(undo.content))
+            for undo in record.onnx_patch.undo
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{RECORD}: its undo is not hex ({error}); it is damaged") from error
 
 
 def open_patched(record: Record, artifact: Path) -> dict[str, TensorFile]:

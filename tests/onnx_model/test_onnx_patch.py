@@ -41,12 +41,12 @@ def exported(tmp_path_factory):
     made = {}
     folder = tmp_path_factory.mktemp("exports")
 
-    def make(name, how, fresh, target, config=True):
+    def make(name, how, target, *, fresh=False, config=True):
         key = f"{name}-{how}-{fresh}"
         if key not in made:
             path = folder / key / "model.onnx"
             if how == "fused":
-                source, _ = make(name, "legacy-14", fresh, folder / f"{key}-source")
+                source, _ = make(name, "legacy-14", folder / f"{key}-source", fresh=fresh)
                 made[key] = fuse(source, path)
             else:
                 made[key] = export(make_model(name, fresh=fresh), path, how)
@@ -106,7 +106,7 @@ def _same_tree(one, other):
 def test_the_patched_file_computes_what_pytorch_does_and_restores_to_the_source(
     exported, tmp_path, name, how, fresh, config
 ):
-    path, model = exported(name, how, fresh, tmp_path / "source", config)
+    path, model = exported(name, how, tmp_path / "source", fresh=fresh, config=config)
     untouched = _run(path)
     np.testing.assert_allclose(untouched, _torch(model), atol=1e-4)
     record = _patch(path, tmp_path / "out")
@@ -123,7 +123,7 @@ def test_the_patched_file_computes_what_pytorch_does_and_restores_to_the_source(
                                             ("legacy-17", True), ("fused", True)])  # fmt: skip
 def test_no_other_initializer_or_node_changes(exported, tmp_path, how, fresh):
     """Read by onnx's own library: the claim does not rest on surgeon's reader."""
-    path, _ = exported("bert", how, fresh, tmp_path / "source")
+    path, _ = exported("bert", how, tmp_path / "source", fresh=fresh)
     record = _patch(path, tmp_path / "out")
     before, after = (onnx.load(p) for p in (path, tmp_path / "out" / "model.onnx"))
     copies = {split.copy: split.tensor for split in record.onnx_patch.splits}
@@ -155,7 +155,7 @@ def test_no_other_initializer_or_node_changes(exported, tmp_path, how, fresh):
 
 
 def test_an_edit_in_place_changes_no_other_byte_of_the_file(exported, tmp_path):
-    path, _ = exported("bert", "legacy-14", False, tmp_path / "source")
+    path, _ = exported("bert", "legacy-14", tmp_path / "source")
     record = _patch(path, tmp_path / "out")
     before, after = path.read_bytes(), (tmp_path / "out" / "model.onnx").read_bytes()
     assert len(before) == len(after)
@@ -166,7 +166,7 @@ def test_an_edit_in_place_changes_no_other_byte_of_the_file(exported, tmp_path):
 
 def test_names_and_structure_find_the_same_norms(exported, tmp_path):
     for how in ("legacy-14", "fused", "dynamo"):
-        path, _ = exported("bert", how, False, tmp_path / how)
+        path, _ = exported("bert", how, tmp_path / how)
         named = open_onnx(path)
         (tmp_path / how / "config.json").unlink()
         inferred = open_onnx(path)
@@ -180,7 +180,7 @@ def test_names_and_structure_find_the_same_norms(exported, tmp_path):
 
 
 def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_path, capsys):
-    path, _ = exported("gpt2", "legacy-14", False, tmp_path / "source", config=False)
+    path, _ = exported("gpt2", "legacy-14", tmp_path / "source", config=False)
     assert run(["patch", str(path), "--dims", "3", "-o", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -193,7 +193,7 @@ def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_
 
 
 def test_a_model_of_fewer_layers_than_its_config_says_is_refused(exported, tmp_path):
-    path, _ = exported("bert", "legacy-14", False, tmp_path / "source")
+    path, _ = exported("bert", "legacy-14", tmp_path / "source")
     config = json.loads(path.with_name("config.json").read_text())
     path.with_name("config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(CheckpointError, match=r"2 layers found and config\.json says 3"):
@@ -211,7 +211,7 @@ def test_every_float_type_is_rounded_once(tmp_path, kind):
     for name, old in tensors[0].items():
         new = tensors[1][name]
         exact = torch.tensor(float(old[2]) * 0.3, dtype=torch.float64)
-        expected = exact.to(getattr(torch, kind.lower().replace("float", "float")))
+        expected = exact.to(getattr(torch, kind.lower()))
         assert float(new[2]) == float(expected)
         assert np.delete(new, 2).tobytes() == np.delete(old, 2).tobytes()
 
@@ -224,7 +224,7 @@ def test_parameters_in_constant_nodes_are_edited(tmp_path):
         node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
         model.graph.node.insert(0, node)
     onnx.save(model, tmp_path / "m.onnx")
-    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN)
+    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
     after = onnx.load(tmp_path / "out" / "m.onnx")
     edited = [onnx.numpy_helper.to_array(n.attribute[0].t) for n in after.graph.node[:4]]
     assert [np.flatnonzero(values == 0).tolist() for values in edited] == [[3]] * 4
@@ -315,7 +315,7 @@ def test_a_pattern_that_matches_nothing_shows_what_there_is(tmp_path):
 
 
 def test_the_folder_onnx_of_a_repository_is_kept_with_the_files_above_it(exported, tmp_path):
-    path, _ = exported("bert", "dynamo-external", False, tmp_path / "repo" / "onnx")
+    path, _ = exported("bert", "dynamo-external", tmp_path / "repo" / "onnx")
     repo = tmp_path / "repo"
     (repo / "onnx" / "config.json").rename(repo / "config.json")
     (repo / "tokenizer.json").write_text("{}")
@@ -332,7 +332,7 @@ def test_the_folder_onnx_of_a_repository_is_kept_with_the_files_above_it(exporte
 
 @pytest.mark.parametrize(("how", "fresh"), [("dynamo-external", False), ("legacy-17", True)])
 def test_verify_and_restore_notice_a_changed_byte(exported, tmp_path, how, fresh):
-    path, _ = exported("bert", how, fresh, tmp_path / "source")
+    path, _ = exported("bert", how, tmp_path / "source", fresh=fresh)
     _patch(path, tmp_path / "out")
     for name in ("model.onnx", "model.onnx.data"):
         file = tmp_path / "out" / name
@@ -351,7 +351,7 @@ def test_verify_and_restore_notice_a_changed_byte(exported, tmp_path, how, fresh
 
 
 def test_the_command_line_scans_plans_and_patches_an_onnx_file(exported, tmp_path, capsys):
-    path, _ = exported("bert", "legacy-17", True, tmp_path / "source")
+    path, _ = exported("bert", "legacy-17", tmp_path / "source", fresh=True)
     out = str(tmp_path / "out")
     assert run(["scan", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"] == 2
