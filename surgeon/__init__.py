@@ -22,14 +22,25 @@ if TYPE_CHECKING:
     from surgeon.checkpoint import open_for_scan as open_for_scan
     from surgeon.errors import SurgeonError as SurgeonError
     from surgeon.evaluation.evaluate import evaluate as evaluate
+    from surgeon.evaluation.request import TaskOptions as TaskOptions
     from surgeon.evaluation.result import Evaluation as Evaluation
+    from surgeon.evaluation.result import read_evaluation as read_evaluation
     from surgeon.evaluation.result import save_evaluation as save_evaluation
     from surgeon.onnx_model.open_onnx import OnnxModel as OnnxModel
     from surgeon.onnx_model.open_onnx import open_onnx as open_onnx
+    from surgeon.outliers import Agreement as Agreement
+    from surgeon.outliers import Options as Options
     from surgeon.outliers import Ranking as Ranking
+    from surgeon.outliers import compare_detectors as compare_detectors
     from surgeon.outliers import rank_by_layernorm as rank_by_layernorm
+    from surgeon.outliers import rank_dimensions as rank_dimensions
+    from surgeon.outliers import read_zscores as read_zscores
+    from surgeon.plots import plot_ranking as plot_ranking
+    from surgeon.plots.report import write_report as write_report
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
+    from surgeon.surgery.export_only import Export as Export
+    from surgeon.surgery.export_only import export as export
     from surgeon.surgery.onnx_patch import operate_onnx as operate_onnx
     from surgeon.surgery.onnx_plan import OnnxPlan as OnnxPlan
     from surgeon.surgery.onnx_plan import make_onnx_plan as make_onnx_plan
@@ -48,26 +59,33 @@ if TYPE_CHECKING:
     from surgeon.surgery.verify import verify as verify
     from surgeon.text import Texts as Texts
     from surgeon.text import built_in_sample as built_in_sample
+    from surgeon.text import ranking_sample as ranking_sample
     from surgeon.text import read_texts as read_texts
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Agreement": "surgeon.outliers",
     "Checkpoint": "surgeon.checkpoint",
     "Comparison": "surgeon.surgery.compare",
     "Evaluation": "surgeon.evaluation.result",
+    "Export": "surgeon.surgery.export_only",
     "OnnxModel": "surgeon.onnx_model.open_onnx",
     "OnnxPlan": "surgeon.surgery.onnx_plan",
+    "Options": "surgeon.outliers",
     "Plan": "surgeon.surgery.plan",
     "Ranking": "surgeon.outliers",
     "Recipe": "surgeon.surgery.recipe",
     "Record": "surgeon.surgery.record",
     "SurgeonError": "surgeon.errors",
+    "TaskOptions": "surgeon.evaluation.request",
     "Texts": "surgeon.text",
     "Verification": "surgeon.surgery.verify",
     "built_in_sample": "surgeon.text",
     "compare": "surgeon.surgery.compare",
+    "compare_detectors": "surgeon.outliers",
     "evaluate": "surgeon.evaluation.evaluate",
+    "export": "surgeon.surgery.export_only",
     "load_recipe": "surgeon.surgery.recipe",
     "make_onnx_plan": "surgeon.surgery.onnx_plan",
     "make_plan": "surgeon.surgery.plan",
@@ -77,13 +95,19 @@ _HOMES = {
     "operate": "surgeon.surgery.operate",
     "operate_onnx": "surgeon.surgery.onnx_patch",
     "plan_from_small_patch": "surgeon.surgery.small_patch",
+    "plot_ranking": "surgeon.plots",
     "push": "surgeon.surgery.push",
     "rank_by_layernorm": "surgeon.outliers",
+    "rank_dimensions": "surgeon.outliers",
+    "ranking_sample": "surgeon.text",
+    "read_evaluation": "surgeon.evaluation.result",
     "read_record": "surgeon.surgery.record",
     "read_texts": "surgeon.text",
+    "read_zscores": "surgeon.outliers",
     "restore": "surgeon.surgery.restore",
     "save_evaluation": "surgeon.evaluation.result",
     "verify": "surgeon.surgery.verify",
+    "write_report": "surgeon.plots.report",
     "write_small_patch": "surgeon.surgery.small_patch",
 }
 

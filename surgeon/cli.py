@@ -20,7 +20,9 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "verify": "verify:verify",
     "diff": "diff:diff",
     "apply": "apply:apply",
+    "export": "export:export",
     "push": "push:push",
+    "report": "report:report",
     "demo": "demo:demo",
 }
 _INTERRUPTED = 130

@@ -1,14 +1,35 @@
-"""Texts to measure on: the sample in the package, or a file with one text per line."""
+"""Texts to measure on: the samples in the package, or a file with one text per line.
+
+One sample evaluates and another ranks: a dimension chosen on the very texts that judge it would
+look worse than it is.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from surgeon.errors import EvaluationError
 
 BUILT_IN = "built-in English sentences"
+BUILT_IN_RANKING = "built-in ranking sentences"
 _SAMPLE = Path(__file__).with_name("sentences.txt")
+_RANKING_SAMPLE = Path(__file__).with_name("ranking_sentences.txt")
+
+_FINGERPRINT = 8  # bytes; two of 100,000 lines share one in 3 of a billion cases
+
+
+@dataclass(frozen=True)
+class TextsUsed:
+    """Which texts something rests on, without the texts themselves.
+
+    ``sha256`` is that of the file, ``lines`` are the fingerprints of the lines that were used.
+    """
+
+    name: str
+    sha256: str
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -22,10 +43,31 @@ class Texts:
     lines: tuple[str, ...]
     raw: bytes
 
+    @property
+    def sha256(self) -> str:
+        """The hash of the file."""
+        return hashlib.sha256(self.raw).hexdigest()
+
+    def used(self) -> TextsUsed:
+        """Return what a record keeps of the texts."""
+        return TextsUsed(self.name, self.sha256, tuple(map(fingerprint, self.lines)))
+
+
+def fingerprint(line: str) -> str:
+    """Return a short hash of a line; case and the width of its gaps do not count."""
+    from blake3 import blake3
+
+    return blake3(" ".join(line.casefold().split()).encode()).hexdigest(_FINGERPRINT)
+
 
 def built_in_sample() -> Texts:
-    """Return the sample that ships with the package, written for it: varied English sentences."""
+    """Return the sample that evaluates, written for the package: varied English sentences."""
     return _parse(BUILT_IN, _SAMPLE.read_bytes())
+
+
+def ranking_sample() -> Texts:
+    """Return the sample that ranks: sentences of the same kind, none of them in the other one."""
+    return _parse(BUILT_IN_RANKING, _RANKING_SAMPLE.read_bytes())
 
 
 def read_texts(path: Path) -> Texts:

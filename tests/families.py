@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -424,11 +425,24 @@ ODD = {
 
 
 def save_family(name: str, folder: Path) -> None:
-    """Save a tiny model of which no two parameters are equal, as a trained one's are not."""
+    """Save a family's tiny model."""
+    _made(name).save_pretrained(folder)
+
+
+def save_family_in_shards(name: str, folder: Path) -> None:
+    """Save the same in a few shards, with an index."""
+    model = _made(name)
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    model.save_pretrained(folder, max_shard_size=size // 3)
+
+
+@functools.cache
+def _made(name: str) -> t.PreTrainedModel:
+    """Make a tiny model of which no two parameters are equal, as a trained one's are not."""
     family = {**FAMILIES, **ODD}[name]
     torch.manual_seed(0)
     model = family.model(family.config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
+    return model

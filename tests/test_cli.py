@@ -8,7 +8,16 @@ import pytest
 import surgeon
 from surgeon.cli import run
 
-_HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "scipy", "onnx_ir")
+_HEAVY = (
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "scipy",
+    "onnx_ir",
+    "matplotlib",
+    "plotly",
+)
 
 
 def _imported(arguments):

@@ -2,6 +2,7 @@
 
 from surgeon.architectures.families import FAMILIES, family_of
 from surgeon.architectures.family import Family, Objective
+from surgeon.architectures.infer import infer_family
 from surgeon.architectures.patterns import propose_sites, sites_from_pattern
 from surgeon.architectures.sites import (
     ROLES,
@@ -28,6 +29,7 @@ __all__ = [
     "Stack",
     "canonical_name",
     "family_of",
+    "infer_family",
     "one_stream",
     "propose_sites",
     "sites_from_pattern",

@@ -45,6 +45,9 @@ _MBART = (
     SiteTemplate("embeddings", "layernorm", "layernorm_embedding"),
     SiteTemplate("final", "layernorm", "layer_norm"),
 )
+# Their heads are their embeddings, so that every checkpoint has one (facebook/bart-base, which
+# fills in blanks, declares a BartModel).
+_SHARED_EMBEDDING = ("shared.", "embed_tokens.")
 _T5 = (
     SiteTemplate("output", "dense", "block.{layer}.layer.1.DenseReluDense.wo"),
     SiteTemplate("output", "dense", "block.{layer}.layer.2.DenseReluDense.wo"),  # of the decoder
@@ -86,7 +89,7 @@ FAMILIES: tuple[Family, ...] = (
         head=("lm_head.",),
         position_offset=2,  # positions count from padding_idx + 1
     ),
-    # The discriminator has no language-model head: it is measured by drift.
+    # The discriminator has no language-model head, but one of its own.
     Family("ELECTRA", ("electra",), _BERT, "mlm", head=("generator_predictions.",)),
     Family(
         "MPNet",
@@ -145,7 +148,6 @@ FAMILIES: tuple[Family, ...] = (
         "mlm",
         head=("cls.predictions.",),
     ),
-    # XLNet predicts permuted tokens: neither objective is the one that it was trained for.
     Family(
         "XLNet",
         ("xlnet",),
@@ -153,9 +155,10 @@ FAMILIES: tuple[Family, ...] = (
             SiteTemplate("output", "layernorm", "transformer.layer.{layer}.ff.layer_norm"),
             SiteTemplate("attention", "layernorm", "transformer.layer.{layer}.rel_attn.layer_norm"),
         ),
-        "drift",
+        "plm",
+        head=("lm_loss.",),
     ),
-    Family("BART", ("bart",), _both(_BART), "drift"),
+    Family("BART", ("bart",), _both(_BART), "denoising", head=_SHARED_EMBEDDING),
     Family(
         "OPT",
         ("opt",),
@@ -261,9 +264,9 @@ FAMILIES: tuple[Family, ...] = (
         "mlm",
         head=("decoder.bias",),
     ),
-    Family("mBART", ("mbart",), _both(_MBART), "drift"),
+    Family("mBART", ("mbart",), _both(_MBART), "denoising", head=_SHARED_EMBEDDING),
     Family("Whisper", ("whisper",), _both(_MBART), "drift"),
-    Family("T5", ("t5", "mt5"), _both(_T5), "drift"),
+    Family("T5", ("t5", "mt5"), _both(_T5), "denoising"),
     Family(
         "ViT",
         ("vit",),

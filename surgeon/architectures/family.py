@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from surgeon.architectures.sites import Site, SiteTemplate, in_order
 from surgeon.errors import CheckpointError
 
-Objective: TypeAlias = Literal["mlm", "clm", "drift"]
+Objective: TypeAlias = Literal["mlm", "clm", "plm", "denoising", "drift"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,20 @@ class Family:
             CheckpointError: no layer is there, one is missing between others, or the names
                 hold several models of the family.
         """
+        every = self.places(tensors)
+        last = {(s.role, s.stack, s.layer) for t, s in every if t.only_layer is not None}
+        return in_order(
+            site
+            for template, site in every
+            if template.only_layer is not None or (site.role, site.stack, site.layer) not in last
+        )
+
+    def places(self, tensors: Collection[str]) -> list[tuple[SiteTemplate, Site]]:
+        """Find what each template matches, the sites that another one replaces among it.
+
+        Raises:
+            CheckpointError: as ``sites``.
+        """
         outputs = [template for template in self.templates if template.role == "output"]
         prefixes = sorted({prefix for t in outputs for prefix in t.prefixes(tensors)})
         if not prefixes:
@@ -53,10 +67,4 @@ class Family:
                 f"the weights hold several models, under {found}: split them into one directory "
                 "each"
             )
-        every = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
-        last = {(s.role, s.stack, s.layer) for t, s in every if t.only_layer is not None}
-        return in_order(
-            site
-            for template, site in every
-            if template.only_layer is not None or (site.role, site.stack, site.layer) not in last
-        )
+        return [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from surgeon.architectures.sites import Kind, Site, gain_and_bias
 from surgeon.errors import SelectionError
@@ -26,19 +26,28 @@ def propose_sites(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         of the file.
     """
     lengths: dict[str, list[tuple[int, ...]]] = {}
-    for module, leaves in _modules(shapes).items():
-        gain, _ = gain_and_bias(leaves)
-        path = module.split(".")
-        layer = _layer_at(path)
-        if gain is not None and layer is not None and _NORM.search(path[-1]):
-            parts = [r"\d+" if i == layer else re.escape(part) for i, part in enumerate(path)]
-            lengths.setdefault(r"\.".join(parts), []).append(shapes[gain])
+    for gain, pattern in norms_in_layers(shapes):
+        lengths.setdefault(pattern, []).append(shapes[gain])
     repeated = [
         (pattern, len(found))
         for pattern, found in lengths.items()
         if len(found) > 1 and len(found[0]) == 1 and len(set(found)) == 1
     ]
     return [pattern for pattern, _ in sorted(repeated, key=lambda item: -item[1])]
+
+
+def norms_in_layers(tensors: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the gain of each module in a layer whose name says norm or ln.
+
+    With it comes the pattern of the modules that have its place in the other layers.
+    """
+    for module, leaves in _modules(tensors).items():
+        gain, _ = gain_and_bias(leaves)
+        path = module.split(".")
+        layer = _layer_at(path)
+        if gain is not None and layer is not None and _NORM.search(path[-1]):
+            parts = [r"\d+" if i == layer else re.escape(part) for i, part in enumerate(path)]
+            yield gain, r"\.".join(parts)
 
 
 def sites_from_pattern(pattern: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:

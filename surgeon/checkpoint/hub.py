@@ -7,7 +7,6 @@ huggingface_hub's own.
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,15 +20,19 @@ from surgeon.checkpoint.hub_errors import (
     explained,
     is_outage,
 )
-from surgeon.checkpoint.weight_files import INDEX_SUFFIX, PICKLE, SAFETENSORS, weight_map
+from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.weight_files import (
+    INDEX_SUFFIX,
+    MAX_INDEX,
+    PICKLE,
+    SAFETENSORS,
+    weight_map,
+)
 from surgeon.errors import CheckpointError
 from surgeon.progress import Progress, silent
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ResolvedRevision
-
-MAX_INDEX = 100_000_000
-"""Bytes that an index of shards may have."""
 
 # The same weights in other formats, wherever they lie.
 _OTHER_FORMATS = (
@@ -226,11 +229,7 @@ def check_index_size(model_id: str, name: str, listing: Listing) -> None:
 
 def _shards(model_id: str, index: Path) -> set[str]:
     label = f"{model_id}/{index.name}"
-    try:
-        content = json.loads(index.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{label}: not valid JSON ({error})") from error
-    return set(weight_map(label, content).values())
+    return set(weight_map(label, parse_object(label, index.read_bytes())).values())
 
 
 def _beside_weights(sizes: Mapping[str, int | None]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,12 +15,15 @@ from surgeon.architectures import (
     Family,
     Site,
     family_of,
+    infer_family,
     one_stream,
     propose_sites,
     sites_from_pattern,
 )
+from surgeon.checkpoint.artifact import is_artifact
 from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
+from surgeon.checkpoint.json_object import parse_object
 from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.remote import RemoteModel, open_remote
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, open_safetensors
@@ -29,6 +31,7 @@ from surgeon.checkpoint.weight_files import WeightFiles, find_weights
 from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.progress import Progress, silent
 
+_CONFIG = "config.json"
 _PROPOSED = 4
 
 WeightFile: TypeAlias = SafetensorsFile | PickleFile
@@ -38,10 +41,12 @@ WeightFile: TypeAlias = SafetensorsFile | PickleFile
 class Checkpoint:
     """A model as it lies on disk, or on the Hub for reading alone.
 
-    ``name`` is the model's name for people and reports: the Hub id where it is known. ``files``
-    hold its tensors, and ``index`` is the name of the index file if they are shards. Nothing but
-    headers is read until ``read`` asks for a tensor. ``revision`` is the commit on the Hub, and
-    ``sites_pattern`` what a person said about the norms of an architecture without a row.
+    ``name`` is the model's name for people and reports: the Hub id where it is known. ``config``
+    is empty if there is none: then the tensor names tell the family. ``files`` hold the tensors,
+    and ``index`` is the name of the index file if they are shards. Nothing but headers is read
+    until ``read`` asks for a tensor. ``revision`` is the commit on the Hub, and ``sites_pattern``
+    what a person said about the norms of an architecture without a row. ``alone`` says that the
+    weight file is all of the model: its folder may be anybody's.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Checkpoint:
     revision: str | None = None
     sites_pattern: str | None = None
     remote: RemoteModel | None = None
+    alone: bool = False
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -92,14 +98,17 @@ class Checkpoint:
         """
         model_type = self.config.get("model_type")
         if self.sites_pattern is not None:
-            return Family(f"{model_type} by --sites-pattern", (), (), "drift")
+            known = "unknown" if model_type is None else model_type
+            return Family(f"{known} by --sites-pattern", (), (), "drift")
+        if not self.config and self.remote is None:
+            return infer_family(str(self.files[0].path), self._shapes)
         try:
             return family_of(model_type, self.config)
         except UnknownArchitectureError as error:
             proposed = propose_sites(self._shapes)[:_PROPOSED]
             if not proposed:
                 raise
-            likely = " or ".join(repr(pattern) for pattern in proposed)
+            likely = " or ".join(f"'{pattern}'" for pattern in proposed)
             raise UnknownArchitectureError(
                 f"{error}; by names and shapes its norms are {likely}: if one of them ends each "
                 "layer, say so with --sites-pattern"
@@ -152,6 +161,7 @@ def open_checkpoint(
 
     Raises:
         CheckpointError: there is no such model, no weights in it, or no readable configuration.
+            A weight file needs none, nor does an artifact of one.
     """
     path = Path(model)
     if path.exists():
@@ -204,15 +214,25 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
             f"{path}: not a .safetensors file; give it or the model directory it is in"
         )
     model_id, revision = _in_cache(directory)
+    config = _read_config(directory)
+    made = is_artifact(directory)
+    if config is None and path.is_dir() and not made:
+        raise CheckpointError(
+            f"{directory / _CONFIG}: no such file; the architecture is read from it, so put it "
+            "beside the weights"
+        )
+    alone = config is None and not made
+    # Of the path as given: a link has the better name than what it leads to.
+    folder = Path(os.path.abspath(directory)).name  # noqa: PTH100
     return Checkpoint(
-        # Of the path as given: a link has the better name than what it leads to.
-        name=name or model_id or Path(os.path.abspath(directory)).name,  # noqa: PTH100
+        name=name or model_id or (path.stem if alone else folder),
         directory=directory,
-        config=_read_config(directory),
+        config=config or {},
         files=weights.files,
         index=weights.index,
         revision=revision,
         sites_pattern=sites_pattern,
+        alone=alone,
     )
 
 
@@ -224,16 +244,6 @@ def _in_cache(directory: Path) -> tuple[str, str] | tuple[None, None]:
     return None, None
 
 
-def _read_config(directory: Path) -> Mapping[str, Any]:
-    path = directory / "config.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such file; the architecture is read from it, so put it beside the weights"
-        )
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return config
+def _read_config(directory: Path) -> Mapping[str, Any] | None:
+    path = directory / _CONFIG
+    return parse_object(str(path), path.read_bytes()) if path.is_file() else None

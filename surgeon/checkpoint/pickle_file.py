@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.checkpoint.dtypes import FLOATS, float_dtype
-from surgeon.checkpoint.safetensors_file import PIECE, TensorInfo
+from surgeon.checkpoint.safetensors_file import PIECE, TensorInfo, editable_dtype
 from surgeon.errors import CheckpointError
 
 _DTYPES = {
@@ -36,11 +35,7 @@ class PickleFile:
     def read(self, name: str) -> npt.NDArray[Any]:
         """Return one floating-point tensor as an array of its own dtype."""
         info = self.tensors[name]
-        if info.dtype not in FLOATS:
-            raise CheckpointError(
-                f"{self.path}: tensor {name} is stored as {info.dtype}, which cannot be edited"
-            )
-        dtype = float_dtype(info.dtype)
+        dtype = editable_dtype(str(self.path), info)
         return np.frombuffer(self._raw(name).tobytes(), dtype=dtype).reshape(info.shape)
 
     def pieces(self, name: str) -> Iterator[bytes]:

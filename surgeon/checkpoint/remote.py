@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -16,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.checkpoint.dtypes import FLOATS, float_dtype
 from surgeon.checkpoint.hub import (
-    MAX_INDEX,
     Listing,
     check_index_size,
     find_weights_name,
@@ -26,8 +23,15 @@ from surgeon.checkpoint.hub import (
     no_weights,
 )
 from surgeon.checkpoint.hub_errors import endpoint, explained, is_outage
-from surgeon.checkpoint.safetensors_file import PREFIX, TensorInfo, header_length, parse_header
-from surgeon.checkpoint.weight_files import PICKLE, weight_map
+from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.safetensors_file import (
+    PREFIX,
+    TensorInfo,
+    editable_dtype,
+    header_length,
+    parse_header,
+)
+from surgeon.checkpoint.weight_files import MAX_INDEX, PICKLE, check_index, weight_map
 from surgeon.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -60,13 +64,9 @@ class RemoteFile:
             CheckpointError: the dtype is not one of ``dtypes.FLOATS``, or it cannot be had.
         """
         info = self.tensors[name]
-        if info.dtype not in FLOATS:
-            raise CheckpointError(
-                f"{self.path}: tensor {name} is stored as {info.dtype}, which cannot be edited "
-                f"exactly; surgeon edits {', '.join(FLOATS)}"
-            )
+        dtype = editable_dtype(str(self.path), info)
         raw = self._repository.fetch([(self, name)])[name]
-        return np.frombuffer(raw, dtype=float_dtype(info.dtype)).reshape(info.shape)
+        return np.frombuffer(raw, dtype=dtype).reshape(info.shape)
 
     def prefetch(self, names: Iterable[str]) -> None:
         """Fetch tensors for ``read``, several at a time, near ones in one request.
@@ -133,7 +133,7 @@ def open_remote(model_id: str, revision: str | None = None) -> RemoteModel:
             homes = _homes(repository, weights)
             names = sorted(set(homes.values())) or [weights]
             files = tuple(pool.map(repository.open, names))
-            _check_homes(model_id, homes, files)
+            check_index(model_id, homes, {file.path.name: file.tensors for file in files})
             return RemoteModel(model_id, listing.commit, config.result(), files, repository)
 
 
@@ -162,14 +162,7 @@ class _Repository:
         label = f"{self.model_id}/{name}"
         if name not in self.listing.sizes:
             raise CheckpointError(f"{label}: no such file; the model cannot be read without it")
-        raw, _ = self._ask(name, None, limit)
-        try:
-            document = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{label}: not valid JSON ({error})") from error
-        if not isinstance(document, dict):
-            raise CheckpointError(f"{label}: not a JSON object")
-        return document
+        return parse_object(label, self._ask(name, None, limit)[0])
 
     def fetch(self, wanted: Iterable[tuple[RemoteFile, str]]) -> Mapping[str, bytes]:
         """Fetch tensors unless they were before, and return all that were."""
@@ -288,18 +281,6 @@ def _homes(repository: _Repository, weights: str) -> Mapping[str, str]:
     for shard in sorted(set(homes.values()) - repository.listing.sizes.keys()):
         raise CheckpointError(f"{label}: names {shard}, which is not there")
     return homes
-
-
-def _check_homes(model_id: str, homes: Mapping[str, str], files: Iterable[RemoteFile]) -> None:
-    found: dict[str, str] = {}
-    for file in files:
-        for tensor in file.tensors:
-            if tensor in found:
-                raise CheckpointError(f"{file.path}: {tensor} is also in {found[tensor]}")
-            found[tensor] = file.path.name
-    for tensor, shard in homes.items():
-        if found.get(tensor) != shard:
-            raise CheckpointError(f"{model_id}/{shard}: has no {tensor}, though the index says so")
 
 
 def _runs(infos: list[TensorInfo]) -> Iterator[list[TensorInfo]]:

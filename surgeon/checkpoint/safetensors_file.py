@@ -60,17 +60,13 @@ class SafetensorsFile:
             CheckpointError: the dtype is not one of ``dtypes.FLOATS``.
         """
         info = self.tensors[name]
-        if info.dtype not in FLOATS:
-            raise CheckpointError(
-                f"{self.path}: tensor {name} is stored as {info.dtype}, which cannot be edited "
-                f"exactly; surgeon edits {', '.join(FLOATS)}"
-            )
+        dtype = editable_dtype(str(self.path), info)
         with self.path.open("rb") as file:
             file.seek(info.start)
             raw = file.read(info.end - info.start)
         if len(raw) != info.end - info.start:
             raise CheckpointError(f"{self.path}: shorter than when it was opened; try again")
-        return np.frombuffer(raw, dtype=float_dtype(info.dtype)).reshape(info.shape)
+        return np.frombuffer(raw, dtype=dtype).reshape(info.shape)
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield a tensor's bytes, of any dtype, in pieces of bounded length."""
@@ -84,6 +80,20 @@ class SafetensorsFile:
                     raise CheckpointError(f"{self.path}: shorter than when it was opened")
                 remaining -= len(piece)
                 yield piece
+
+
+def editable_dtype(label: str, info: TensorInfo) -> np.dtype[Any]:
+    """Return the numpy dtype of a tensor that can be edited; ``label`` names its file in errors.
+
+    Raises:
+        CheckpointError: the dtype is not one of ``dtypes.FLOATS``.
+    """
+    if info.dtype not in FLOATS:
+        raise CheckpointError(
+            f"{label}: tensor {info.name} is stored as {info.dtype}, which cannot be edited "
+            f"exactly; surgeon edits {', '.join(FLOATS)}"
+        )
+    return float_dtype(info.dtype)
 
 
 def open_safetensors(path: Path) -> SafetensorsFile:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgeon.checkpoint.artifact import recorded_weights
+from surgeon.checkpoint.json_object import is_file_name, parse_object
 from surgeon.checkpoint.pickle_file import PickleFile, open_pickle
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
 from surgeon.errors import CheckpointError
@@ -16,7 +18,8 @@ SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
 
-_MAX_INDEX = 100_000_000  # bytes
+MAX_INDEX = 100_000_000
+"""Bytes that an index of shards may have."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class WeightFiles:
 
 def find_weights(directory: Path) -> WeightFiles:
     """Find and open the weights of a directory as transformers does: safetensors before pickles.
+
+    An artifact's weights may have another name, that of the weight file it was made of.
 
     Raises:
         CheckpointError: there are none, or an index does not fit its shards.
@@ -43,9 +48,14 @@ def find_weights(directory: Path) -> WeightFiles:
         index = directory / (whole + INDEX_SUFFIX)
         if index.is_file():
             names = read_index(index)
-            shards = {name: open_file(directory / name) for name in _there(directory, names)}
-            _check_index(directory, names, {name: file.tensors for name, file in shards.items()})
+            there = _there(directory, names.values(), "index")
+            shards = {name: open_file(directory / name) for name in there}
+            contents = {name: file.tensors for name, file in shards.items()}
+            check_index(str(directory), names, contents)
             return WeightFiles(tuple(shards.values()), index.name)
+    if names_of_own := recorded_weights(directory):
+        there = _there(directory, names_of_own, "record")
+        return WeightFiles(tuple(open_safetensors(directory / name) for name in there), None)
     others = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:5])
     found = f"found {others}: give one of them as MODEL" if others else "nothing like them is there"
     raise CheckpointError(
@@ -60,25 +70,46 @@ def read_index(path: Path) -> Mapping[str, str]:
     Raises:
         CheckpointError: it is no index, or names a file elsewhere.
     """
-    if path.stat().st_size > _MAX_INDEX:
-        raise CheckpointError(f"{path}: an index of more than {_MAX_INDEX} bytes")
-    try:
-        index = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    return weight_map(str(path), index)
+    if path.stat().st_size > MAX_INDEX:
+        raise CheckpointError(f"{path}: an index of more than {MAX_INDEX} bytes")
+    return weight_map(str(path), parse_object(str(path), path.read_bytes()))
 
 
-def weight_map(label: str, index: Any) -> Mapping[str, str]:
+def weight_map(label: str, index: Mapping[str, Any]) -> Mapping[str, str]:
     """Return an index's map if every file in it is a plain name; ``label`` is for errors."""
-    names = index.get("weight_map") if isinstance(index, dict) else None
+    names = index.get("weight_map")
     if not isinstance(names, dict) or not names:
         raise CheckpointError(f"{label}: no weight_map in it")
     for name in names.values():
-        plain = isinstance(name, str) and name not in ("", ".", "..")
-        if not plain or any(mark in name for mark in "/\\\0"):
+        if not is_file_name(name):
             raise CheckpointError(f"{label}: the shard {name!r} is no file name beside the index")
     return names
+
+
+def check_index(
+    label: str, names: Mapping[str, str], shards: Mapping[str, Mapping[str, object]]
+) -> None:
+    """Check that each tensor is in the shard that an index names, and in no other.
+
+    Args:
+        label: the directory or repository, for errors.
+        names: the ``weight_map`` of the index; empty for weights in one file.
+        shards: the tensors of each shard, by its file name.
+
+    Raises:
+        CheckpointError: a tensor is missing, or there twice.
+    """
+    homes: dict[str, str] = {}
+    for shard, tensors in shards.items():
+        for tensor in tensors:
+            if tensor in homes:
+                raise CheckpointError(
+                    f"{label}/{shard}: {tensor} is also in {homes[tensor]}; keep one of them"
+                )
+            homes[tensor] = shard
+    for tensor, shard in names.items():
+        if homes.get(tensor) != shard:
+            raise CheckpointError(f"{label}/{shard}: has no {tensor}, though the index says so")
 
 
 def converted_name(pickle_name: str) -> str:
@@ -98,25 +129,9 @@ def converted_index(content: bytes) -> bytes:
     return (json.dumps({**index, "weight_map": renamed}, indent=2) + "\n").encode()
 
 
-def _there(directory: Path, names: Mapping[str, str]) -> list[str]:
-    shards = sorted(set(names.values()))
-    for shard in shards:
-        if not (directory / shard).is_file():
-            raise CheckpointError(f"{directory / shard}: named by the index, but not there")
-    return shards
-
-
-def _check_index(
-    directory: Path, names: Mapping[str, str], shards: Mapping[str, Mapping[str, object]]
-) -> None:
-    for tensor, shard in names.items():
-        if tensor not in shards[shard]:
-            raise CheckpointError(f"{directory / shard}: has no {tensor}, though the index says so")
-    homes: dict[str, str] = {}
-    for shard, tensors in shards.items():
-        for tensor in tensors:
-            if tensor in homes:
-                raise CheckpointError(
-                    f"{directory / shard}: {tensor} is also in {homes[tensor]}; keep one of them"
-                )
-            homes[tensor] = shard
+def _there(directory: Path, names: Iterable[str], namer: str) -> list[str]:
+    files = sorted(set(names))
+    for name in files:
+        if not (directory / name).is_file():
+            raise CheckpointError(f"{directory / name}: named by the {namer}, but not there")
+    return files

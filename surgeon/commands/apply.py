@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Force, Json, Model, NoOnnx, Output, Revision
+from surgeon.commands.options import Force, Json, Model, NoOnnx, OnnxDtype, Output, Revision
 
 
 def apply(
@@ -18,6 +18,7 @@ def apply(
     output: Output,
     revision: Revision = None,
     no_onnx: NoOnnx = False,
+    dtype: OnnxDtype = "float32",
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -30,5 +31,7 @@ def apply(
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(model, revision=revision, progress=progress)
         plan = plan_from_small_patch(edit, checkpoint, progress)
-        record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)
+        record = operate(
+            plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
+        )
     console.show_record(record, output, json=json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -14,14 +13,49 @@ from surgeon.errors import CheckFailed
 def evaluate(
     artifact: ArtifactDirectory,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="One text per line; without it, English sentences."),
+        str | None,
+        typer.Option(
+            metavar="FILE|hf:NAME",
+            help="One text per line, labelled rows (CSV, TSV, JSON, JSON Lines, Parquet), or "
+            "data of the Hub, hf:org/name[:config][:split]; without it, English sentences.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What to score, such as sts or glue/mnli; without it, what the head is for.",
+        ),
     ] = None,
     controls: Annotated[int, typer.Option(help="How many random removals to compare with.")] = 10,
     seed: Annotated[int, typer.Option(help="For masks, controls and the interval.")] = 0,
     mask_rate: Annotated[
-        float, typer.Option(help="Share of tokens masked, for a masked language model.")
-    ] = 0.15,
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Share of tokens masked, replaced or asked for [task's own]."
+        ),
+    ] = None,
+    masking: Annotated[
+        Literal["all", "bert"] | None,
+        typer.Option(help="Hide every chosen token (all), or 80 in 100 and change 10 (bert)."),
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Blocks of N tokens of the corpus, not single texts."),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Tokens by which windows over a long text move (clm)."),
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the text, by name or number.")
+    ] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the second text.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the label or score.")
+    ] = None,
     provider: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where onnxruntime runs.")
     ] = "auto",
@@ -55,16 +89,26 @@ def evaluate(
     rebuilt from the artifact alone. The same texts and masks go through every
     variant; the verdict is degraded, intact or inconclusive, and surgeon/eval.json keeps it all.
     """
-    from surgeon import console, read_texts, save_evaluation
+    from surgeon import TaskOptions, console, save_evaluation
     from surgeon import evaluate as run
 
+    options = TaskOptions(
+        mask_rate=mask_rate,
+        masking=masking,
+        block=block,
+        stride=stride,
+        text_column=text_column,
+        pair_column=pair_column,
+        label_column=label_column,
+    )
     with console.shown_progress() as progress:
         evaluation = run(
             artifact,
-            texts=read_texts(data) if data is not None else None,
+            texts=data,
+            task=task,
+            options=options,
             controls=controls,
             seed=seed,
-            mask_rate=mask_rate,
             provider=provider,
             batch_size=batch_size,
             dose=dose,

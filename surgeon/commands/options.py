@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A model directory, a .safetensors file in one, an .onnx file, or a Hub id.",
+        help="A model directory, a .safetensors file, an .onnx file, or a Hub id.",
     ),
 ]
 Revision = Annotated[
@@ -24,6 +24,12 @@ SitesPattern = Annotated[
         metavar="REGEX",
         help="For an unknown architecture: the paths of the modules that end each layer; in an "
         ".onnx file, the names of the nodes or initializers.",
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Draw the z-scores and the ranking: FILE.png, .svg, .pdf or .html."
     ),
 ]
 ArtifactDirectory = Annotated[
@@ -42,13 +48,44 @@ Force = Annotated[
 NoOnnx = Annotated[
     bool, typer.Option("--no-onnx", help="Make the safetensors half alone, without torch.")
 ]
+OnnxDtype = Annotated[
+    Literal["float32", "float16"],
+    typer.Option(
+        "--dtype", help="What the ONNX weights are stored in; float16 halves them, and rounds."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Sigma = Annotated[
     float, typer.Option(help="Standard deviations beyond which a gain or bias is flagged.")
 ]
 MinLayers = Annotated[
+    float | None,
+    typer.Option(
+        help="Layers that must flag an outlier: a count, or a share of all layers below 1.",
+        show_default="the method's own",
+    ),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What ranks: layernorm or layernorm-count read the weights alone; activations and "
+        "ablation run the model on text, in PyTorch, and ablation measures what a removal does.",
+    ),
+]
+RankingData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="The text that ranks, one per line, for a method that runs the model; without it, "
+        "English sentences that surgeon eval does not use.",
+    ),
+]
+MinDamage = Annotated[
     float,
     typer.Option(
-        help="Layers that must flag an outlier: a count, or a share of all layers below 1."
+        help="The least damage that makes an outlier, for ablation: in nats per token (0.05 are "
+        "5% of perplexity), or in drift without a head."
     ),
 ]

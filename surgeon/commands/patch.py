@@ -9,18 +9,24 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.architectures import ROLES
+from surgeon.commands.onnx_file import is_onnx, refuse_options
 from surgeon.commands.options import (
     Force,
     Json,
+    Method,
+    MinDamage,
     MinLayers,
     Model,
     NoOnnx,
+    OnnxDtype,
+    RankingData,
     Revision,
     Sigma,
     SitesPattern,
 )
 from surgeon.errors import OutputError, SelectionError
-from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
+from surgeon.outliers import DEFAULT, find_detector
+from surgeon.outliers.options import MIN_DAMAGE, SIGMA
 from surgeon.surgery.recipe import (
     PARAMS,
     Mode,
@@ -52,9 +58,11 @@ def patch(
         typer.Option(metavar="FILE|NAME", help="Do what a recipe says; takes no other choice."),
     ] = None,
     seed: Annotated[int, typer.Option(help="For --random.")] = 0,
-    method: Annotated[str, typer.Option(help="What ranks the outliers.")] = "layernorm",
+    method: Method = DEFAULT,
+    data: RankingData = None,
     sigma: Sigma = SIGMA,
-    min_layers: MinLayers = MIN_LAYERS,
+    min_layers: MinLayers = None,
+    min_damage: MinDamage = MIN_DAMAGE,
     relax: Annotated[
         bool, typer.Option("--relax", help="Take the N strongest, outliers or not.")
     ] = False,
@@ -78,6 +86,7 @@ def patch(
         ),
     ] = "output",
     no_onnx: NoOnnx = False,
+    dtype: OnnxDtype = "float32",
     record_only: Annotated[
         bool,
         typer.Option(
@@ -97,8 +106,16 @@ def patch(
     it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.
     An existing .onnx file is edited in place of weights.
     """
-    from surgeon import console, make_plan, open_checkpoint, operate, write_small_patch
+    from surgeon import (
+        console,
+        make_plan,
+        open_checkpoint,
+        operate,
+        read_texts,
+        write_small_patch,
+    )
 
+    find_detector(method)
     asked = recipe_of(
         recipe,
         dims=dims and parse_numbers("--dims", dims),
@@ -108,6 +125,7 @@ def patch(
         method=method,
         sigma=sigma,
         min_layers=min_layers,
+        min_damage=min_damage,
         relax=relax,
         mode=mode,
         factor=factor,
@@ -117,34 +135,41 @@ def patch(
     )
     if output is None and not dry_run:
         raise OutputError("-o DIR: name the directory to make, or look first with --dry-run")
-    if Path(model).suffix == ".onnx":
-        refused = {"revision": revision, "record-only": record_only, "no-onnx": no_onnx}
-        _patch_onnx(
-            Path(model),
-            asked,
-            sites_pattern,
-            None if dry_run else output,
-            refused=[name for name, given in refused.items() if given],
-            force=force,
-            json=json,
+    if is_onnx(model):
+        refuse_options(
+            model,
+            revision=revision,
+            record_only=record_only,
+            no_onnx=no_onnx,
+            dtype=dtype if dtype != "float32" else None,
+            data=data,
+            method=asked.method if find_detector(asked.method).needs_model else None,
         )
+        where = None if dry_run else output
+        _patch_onnx(Path(model), asked, sites_pattern, where, force=force, json=json)
         return
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
         )
-    plan = make_plan(checkpoint, asked)
+        texts = read_texts(data) if data is not None else None
+        plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
     if output is None or dry_run:
         console.show_plan(plan, json=json)
+        console.show_weakness(plan, json=json)
         return
     if record_only:
         with console.shown_progress() as progress:
             size = write_small_patch(plan, output, force=force, progress=progress)
         console.show_small_patch(plan, output, size, json=json)
+        console.show_weakness(plan, json=json)
         return
     with console.shown_progress() as progress:
-        record = operate(plan, output, onnx=not no_onnx, force=force, progress=progress)
+        record = operate(
+            plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
+        )
     console.show_record(record, output, json=json)
+    console.show_weakness(plan, json=json)
 
 
 def _patch_onnx(
@@ -153,19 +178,17 @@ def _patch_onnx(
     sites_pattern: str | None,
     output: Path | None,
     *,
-    refused: list[str],
     force: bool,
     json: bool,
 ) -> None:
     """Edit an existing ONNX file; without an output, show what would be edited."""
     from surgeon import console, make_onnx_plan, open_onnx, operate_onnx
 
-    if refused:
-        raise SelectionError(f"--{refused[0]}: {path} is an ONNX file, which this is not for")
     planned = make_onnx_plan(open_onnx(path, sites_pattern), recipe)
     console.show_inferred(planned)
     if output is None:
         console.show_plan(planned.plan, json=json)
+        console.show_weakness(planned.plan, json=json)
         return
     with console.shown_progress() as progress:
         record = operate_onnx(planned, output, force=force, progress=progress)

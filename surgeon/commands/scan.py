@@ -7,8 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.commands.options import Json, MinLayers, Model, Revision, Sigma, SitesPattern
-from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
+from surgeon.commands.onnx_file import is_onnx, refuse_options
+from surgeon.commands.options import (
+    Json,
+    Method,
+    MinDamage,
+    MinLayers,
+    Model,
+    Plot,
+    RankingData,
+    Revision,
+    Sigma,
+    SitesPattern,
+)
+from surgeon.errors import SelectionError
+from surgeon.outliers import DEFAULT, Options, check_options, find_detector
+from surgeon.outliers.options import MIN_DAMAGE, SIGMA
 
 if TYPE_CHECKING:
     from surgeon.checkpoint import Checkpoint
@@ -18,30 +32,87 @@ def scan(
     model: Model,
     revision: Revision = None,
     sites_pattern: SitesPattern = None,
+    method: Method = DEFAULT,
+    data: RankingData = None,
     sigma: Sigma = SIGMA,
-    min_layers: MinLayers = MIN_LAYERS,
+    min_layers: MinLayers = None,
+    min_damage: MinDamage = MIN_DAMAGE,
+    exhaustive: Annotated[
+        bool,
+        typer.Option(
+            "--exhaustive", help="For ablation: remove every dimension, not a shortlist alone."
+        ),
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Rank by every method, and measure what removing each one's first two does.",
+        ),
+    ] = False,
+    plot: Plot = None,
     top: Annotated[int, typer.Option(min=1, help="How many dimensions the table shows.")] = 10,
     json: Json = False,
 ) -> None:
-    """Rank the dimensions of MODEL by the paper's criterion.
+    """Rank the dimensions of MODEL.
 
-    A dimension is an outlier if its gain and its bias each lie more than SIGMA standard
-    deviations from their mean in at least MIN_LAYERS layers. Weights alone are weak evidence:
-    surgeon eval tells what a dimension does. Of a model on the Hub that is not in the cache, only
-    headers and norms are read.
+    By default by the paper's criterion: a dimension is an outlier if its gain and its bias each
+    lie more than SIGMA standard deviations from their mean in at least half of the layers. Weights
+    alone are weak evidence, and --method ablation measures what a dimension does. Of a model on
+    the Hub that is not in the cache, the methods on the weights read headers and norms alone.
     """
-    from surgeon import console, open_for_scan, open_onnx, rank_by_layernorm
+    from surgeon import (
+        compare_detectors,
+        console,
+        open_checkpoint,
+        open_for_scan,
+        open_onnx,
+        plot_ranking,
+        rank_dimensions,
+        read_texts,
+        read_zscores,
+    )
+    from surgeon.plots import check_picture
 
+    detector = find_detector(method)
+    if compare and method != DEFAULT:
+        raise SelectionError("--compare: runs every method; leave out --method")
+    if compare and plot is not None:
+        raise SelectionError("--plot: draws one ranking; leave out --compare")
+    if plot is not None:
+        check_picture(plot)
     with console.shown_progress() as progress:
-        checkpoint: Checkpoint = (
-            open_onnx(Path(model), sites_pattern)
-            if Path(model).suffix == ".onnx"
-            else open_for_scan(
+        options = Options(
+            sigma=sigma,
+            min_layers=min_layers,
+            texts=read_texts(data) if data is not None else None,
+            min_damage=min_damage,
+            exhaustive=exhaustive,
+            progress=progress,
+        )
+        if not compare:
+            check_options(detector, options)
+        checkpoint: Checkpoint
+        if is_onnx(model):
+            measured = method if detector.needs_model else None
+            refuse_options(model, revision=revision, method=measured, compare=compare)
+            checkpoint = open_onnx(Path(model), sites_pattern)
+        else:
+            opened = open_checkpoint if compare or detector.needs_model else open_for_scan
+            checkpoint = opened(
                 model, revision=revision, sites_pattern=sites_pattern, progress=progress
             )
-        )
-        ranking = rank_by_layernorm(checkpoint, sigma=sigma, min_layers=min_layers)
+        if compare:
+            agreement = compare_detectors(checkpoint, options)
+        else:
+            ranking = rank_dimensions(checkpoint, method, options)
+    if compare:
+        console.show_agreement(agreement, json=json)
+        return
     console.show_ranking(ranking, top, json=json)
+    if plot is not None:
+        plot_ranking(ranking, read_zscores(checkpoint), plot)
+        console.print_note(f"Picture: {plot}")
     if checkpoint.remote is not None:
         console.print_note(
             f"Read {checkpoint.remote.bytes_read:,} bytes of {checkpoint.name} at "

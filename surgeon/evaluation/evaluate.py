@@ -15,23 +15,30 @@ from surgeon.evaluation.artifact import Artifact, open_artifact
 from surgeon.evaluation.fill_ins import fill_in
 from surgeon.evaluation.observe import Scorer, observe_all
 from surgeon.evaluation.partial import Partial, partial_of
+from surgeon.evaluation.request import (
+    TaskOptions,
+    choose_task,
+    find_data,
+    make_examples,
+    make_settings,
+)
 from surgeon.evaluation.result import Dataset, Dose, Evaluation, Score
 from surgeon.evaluation.session import ProviderName, open_session
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, draw_doses
 from surgeon.evaluation.verdict import is_settled, judge
 from surgeon.progress import Progress, silent
-from surgeon.scoring.examples import Encoded, Example, encode
+from surgeon.scoring.encoder import Prepared
+from surgeon.scoring.examples import Example
 from surgeon.scoring.statistics import (
     chance_of_rank,
     confidence_sequence,
     control_range,
     paired_interval,
 )
-from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
-from surgeon.scoring.tasks.task import Floats
-from surgeon.scoring.tokenizer import read_tokenizer
+from surgeon.scoring.tasks import Scores, Settings, Task
+from surgeon.scoring.tasks.task import Data, Floats
 from surgeon.surgery.source_files import RECORD
-from surgeon.text import Texts, built_in_sample
+from surgeon.text import Texts, fingerprint
 
 _FEW_CONTROLS = 5
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
@@ -42,10 +49,11 @@ _LOOK = 32  # examples between two looks at whether the verdict is settled
 def evaluate(
     artifact: Path,
     *,
-    texts: Texts | None = None,
+    texts: Data | str | Path | None = None,
+    task: str | None = None,
+    options: TaskOptions | None = None,
     controls: int = 10,
     seed: int = 0,
-    mask_rate: float = 0.15,
     provider: ProviderName = "auto",
     batch_size: int | None = None,
     dose: bool = False,
@@ -61,10 +69,12 @@ def evaluate(
 
     Args:
         artifact: a directory that ``patch`` made, with its ONNX half.
-        texts: what to measure on (None: the built-in English sentences).
+        texts: what to measure on: texts or labelled rows, a file of either, or a data set of the
+            Hub, as ``hf:org/name`` (None: the task's own sample, or built-in English sentences).
+        task: what to score (None: what the model's head is for).
+        options: what is set about the task (None: its defaults).
         controls: how many random controls.
         seed: of the masks, the controls, the bootstrap and the order of ``until_certain``.
-        mask_rate: the share of tokens masked, for a model with a masked head.
         provider: where onnxruntime runs.
         batch_size: examples that run at once (None: as many as a budget of tokens holds).
         dose: whether to score the first dims alone too: one, two, and so on.
@@ -76,16 +86,21 @@ def evaluate(
     Raises:
         EvaluationError: the artifact, the data, a number or the provider does not allow it.
     """
-    _check_numbers(seed, mask_rate, batch_size)
+    _check_batch_size(batch_size)
     opened = open_artifact(artifact)
-    task = TASKS[opened.facts.task]
+    chosen = choose_task(opened, task)
+    if until_certain and not chosen.averages:
+        raise EvaluationError(
+            f"--until-certain: the {chosen.metric} is a score of the whole set, for which no "
+            "interval is known that is valid at any number of examples; leave it out"
+        )
+    settings = make_settings(opened, chosen, options or TaskOptions(), seed)
     doses = draw_doses(opened) if dose else ()
     patched = Variant("patched", opened.record.dims)
     variants = (BASELINE, patched, *draw_controls(opened, controls, seed), *doses)
-    texts = texts or built_in_sample()
-    encoded = encode_for(opened, texts)
-    settings = _settings(opened, seed, mask_rate)
-    examples = _prepare(task, encoded, settings, texts)
+    data = find_data(chosen, texts, settings.columns)
+    prepared = make_examples(opened, chosen, settings, data)
+    examples = list(prepared.examples)
     if until_certain:
         order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
         examples = [examples[number] for number in order]
@@ -94,19 +109,25 @@ def evaluate(
         opened.facts.output,
         tuple(opened.baseline),
         provider,
-        per_token=task.reduce is not None,
+        further=opened.facts.outputs[1:],
+        per_token=chosen.reduce is not None,
     )
-    scorer = Scorer(opened, task, session, batch_size)
-    dataset = _dataset(texts, encoded, examples)
-    partial = partial_of(artifact, _identity(artifact, variants, settings, dataset, until_certain))
+    scorer = Scorer(opened, chosen, session, batch_size)
+    dataset = _dataset(data, prepared, examples)
+    partial = partial_of(
+        artifact, _identity(artifact, chosen, variants, settings, dataset, until_certain)
+    )
     observed = _observe(
         scorer, variants, examples, partial, progress, controls, until_certain, resume
     )
     seen = observed.shape[1]
     stopped = seen < len(examples)
-    metrics = [task.score(kept, observed[0]) for kept in observed]
-    scores = [_score(task, *pair) for pair in zip(variants, metrics, strict=True)]
-    main = [metric[task.metric] for metric in metrics]
+    metrics = [chosen.score(kept, observed[0]) for kept in observed]
+    scores = [
+        _score(chosen, variant, metric, chosen.measure(kept, settings))
+        for variant, metric, kept in zip(variants, metrics, observed, strict=True)
+    ]
+    main = [metric[chosen.metric] for metric in metrics]
     last = 2 + controls
     damages = [control.value - scores[0].value for control in scores[2:last]]
     delta = scores[1].value - scores[0].value
@@ -120,10 +141,10 @@ def evaluate(
     progress("filling in blanks", 0, 0)
     result = Evaluation(
         model=opened.record.model,
-        task=task.name,
-        title=task.title,
-        metric=task.metric,
-        unit=task.unit,
+        task=chosen.name,
+        title=chosen.title,
+        metric=chosen.metric,
+        unit=chosen.unit,
         baseline=scores[0],
         patched=scores[1],
         controls=tuple(scores[2:last]),
@@ -133,15 +154,16 @@ def evaluate(
         p_value=chance_of_rank(delta, damages),
         verdict=judge(delta, interval, random_range),
         seed=seed,
-        mask_rate=mask_rate if task.name == "mlm" else None,
+        mask_rate=settings.mask_rate or None,
+        options=_options(chosen, settings),
         providers=session.providers,
-        dataset=_dataset(texts, encoded, examples[:seen]),
+        dataset=_dataset(data, prepared, examples[:seen]),
         versions={
             "surgeon": surgeon.__version__,
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },
-        warnings=_warnings(opened, dataset, controls),
+        warnings=_warnings(opened, data, dataset, controls),
         stopped_after=seen if stopped else None,
         dose=tuple(
             _dose(score, main[0], scored, seed)
@@ -153,29 +175,14 @@ def evaluate(
     return result
 
 
-def encode_for(artifact: Artifact, texts: Texts) -> Encoded:
-    """Tokenize texts with the artifact's own tokenizer, cut to the model's length.
-
-    Raises:
-        EvaluationError: the artifact has no tokenizer, or it cannot be read.
-    """
-    facts = artifact.facts.tokenizer
-    tokenizer = read_tokenizer(artifact.directory, facts)
-    unknown = facts.unknown_id if facts else None
-    return encode(texts, tokenizer, artifact.facts.max_length, unknown)
-
-
-def _check_numbers(seed: int, mask_rate: float, batch_size: int | None) -> None:
-    if seed < 0:
-        raise EvaluationError(f"--seed {seed}: give a number of 0 or more")
-    if not 0 < mask_rate < 1:
-        raise EvaluationError(f"--mask-rate {mask_rate:g}: give a share between 0 and 1")
+def _check_batch_size(batch_size: int | None) -> None:
     if batch_size is not None and batch_size < 1:
         raise EvaluationError(f"--batch-size {batch_size}: give a number of 1 or more")
 
 
 def _identity(
     artifact: Path,
+    task: Task,
     variants: Sequence[Variant],
     settings: Settings,
     dataset: Dataset,
@@ -183,6 +190,7 @@ def _identity(
 ) -> dict[str, object]:
     """Return all that the observations depend on, as plain JSON values."""
     return {
+        "task": task.name,
         "record": hashlib.sha256((artifact / RECORD).read_bytes()).hexdigest(),
         "variants": [list(variant.dims) for variant in variants],
         "settings": repr(settings),
@@ -230,47 +238,33 @@ def _dose(score: Score, baseline: Scores, scored: Scores, seed: int) -> Dose:
     return Dose(score.dims, score.value, score.value - baseline.value, interval)
 
 
-def _settings(artifact: Artifact, seed: int, mask_rate: float) -> Settings:
-    tokenizer = artifact.facts.tokenizer
-    return Settings(
-        seed=seed,
-        mask_rate=mask_rate,
-        mask_id=tokenizer.mask_id if tokenizer else None,
-        special_ids=tokenizer.special_ids if tokenizer else (),
-    )
-
-
-def _prepare(task: Task, encoded: Encoded, settings: Settings, texts: Texts) -> list[Example]:
-    prepared = (task.prepare(ids, settings) for ids in encoded.sequences)
-    examples = [example for example in prepared if example is not None]
-    if len(examples) < 2:
-        raise EvaluationError(
-            f"--data {texts.name}: {len(examples)} of {len(texts.lines)} texts have tokens that "
-            "this model's tokenizer knows and an interval takes 2; give text of the kind the model "
-            "was trained on"
-        )
-    return examples
-
-
-def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score:
+def _score(
+    task: Task, variant: Variant, metrics: Mapping[str, Scores], measured: Mapping[str, float]
+) -> Score:
     values = {name: scores.value for name, scores in metrics.items()}
-    return Score(variant.dims, values[task.metric], {**values, **task.derive(values)})
+    others = {**values, **task.derive(values), **measured}
+    return Score(variant.dims, values[task.metric], others)
 
 
-def _dataset(texts: Texts, encoded: Encoded, examples: Sequence[Example]) -> Dataset:
+def _options(task: Task, settings: Settings) -> dict[str, object]:
+    """Return what the task's options were, the columns aside, which belong to the data."""
+    return {name: getattr(settings, name) for name in task.options if hasattr(settings, name)}
+
+
+def _dataset(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
     return Dataset(
-        name=texts.name,
-        sha256=hashlib.sha256(texts.raw).hexdigest(),
+        name=data.name,
+        sha256=hashlib.sha256(data.raw).hexdigest(),
         examples=len(examples),
-        tokens=sum(len(example.ids) for example in examples),
+        tokens=sum(example.tokens for example in examples),
         scored_tokens=sum(example.labels.size for example in examples),
-        skipped=len(texts.lines) - len(examples),
-        truncated=encoded.truncated,
-        unknown=encoded.unknown,
+        skipped=prepared.given - len(examples),
+        truncated=prepared.truncated,
+        unknown=prepared.unknown,
     )
 
 
-def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str, ...]:
+def _warnings(artifact: Artifact, data: Data, dataset: Dataset, controls: int) -> tuple[str, ...]:
     found = []
     if controls < _FEW_CONTROLS:
         found.append(
@@ -279,6 +273,14 @@ def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str,
         )
     if artifact.record.parameters_changed == 0:
         found.append("the operation changed no value: the patched model is the baseline")
+    ranked_on = artifact.record.ranked_on
+    seen = set(ranked_on.lines) if ranked_on else set()
+    scored = _lines(data) if seen else []
+    if shared := sum(fingerprint(line) in seen for line in scored):
+        found.append(
+            f"{shared} of {len(scored)} texts also chose the dimensions: judged on what "
+            "chose it, a removal looks worse than it is; take other --data"
+        )
     if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
         found.append(
             f"{dataset.unknown} of {dataset.tokens} tokens are unknown to the tokenizer: the data "
@@ -287,3 +289,10 @@ def _warnings(artifact: Artifact, dataset: Dataset, controls: int) -> tuple[str,
     if dataset.truncated:
         found.append(f"{dataset.truncated} texts were cut to {artifact.facts.max_length} tokens")
     return tuple(found)
+
+
+def _lines(data: Data) -> list[str]:
+    """Return the texts of the data, those in a table's cells among them."""
+    if isinstance(data, Texts):
+        return list(data.lines)
+    return [cell for row in data.rows for cell in row.values() if isinstance(cell, str)]

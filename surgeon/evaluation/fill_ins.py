@@ -10,7 +10,7 @@ from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.result import FillIn
 from surgeon.evaluation.variants import BASELINE, Variant
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tokenizer import read_tokenizer
+from surgeon.scoring.tokenizer import TokenizerFacts, read_tokenizer
 
 _SHOWN = 5
 _SHORT, _LONG = 8, 32  # tokens of a text that is pleasant to read
@@ -21,15 +21,14 @@ def fill_in(scorer: Scorer, patched: Variant, examples: Sequence[Example]) -> tu
     """Let the baseline and the patched model guess one token in each of a few examples.
 
     For a masked model the blank is the first masked token, with the others as they are; for a
-    causal one it is the last token, after all before it. Tasks without tokens have none.
+    causal one it is the last token, after all before it. Other tasks have none.
     """
-    if not scorer.session.per_token:
-        return ()
     facts = scorer.artifact.facts
-    special = facts.tokenizer.special_ids if facts.tokenizer else ()
-    one_blank = _last_token if facts.task == "clm" else _first_mask
+    one_blank = _BLANKS.get(scorer.task.name)
+    if one_blank is None or facts.tokenizer is None:
+        return ()
     short = (e for e in examples if _SHORT <= len(e.ids) <= _LONG)
-    chosen = [made for e in short if (made := one_blank(e, special)) is not None][:_SHOWN]
+    chosen = [made for e in short if (made := one_blank(e, facts.tokenizer)) is not None][:_SHOWN]
     if not chosen:
         return ()
     tokenizer = read_tokenizer(scorer.artifact.directory, facts.tokenizer)
@@ -39,9 +38,9 @@ def fill_in(scorer: Scorer, patched: Variant, examples: Sequence[Example]) -> tu
         return text.removeprefix("##").strip() or tokenizer.id_to_token(token) or "?"
 
     def text(example: Example) -> str:
-        place = int(example.positions[0]) + (facts.task == "clm")
+        place = int(example.positions[0]) + (scorer.task.name == "clm")
         before, after = example.ids[:place], example.ids[place + 1 :]
-        if facts.task == "clm":
+        if scorer.task.name == "clm":
             after = ()
         return " ".join(filter(None, (tokenizer.decode(before), _BLANK, tokenizer.decode(after))))
 
@@ -52,17 +51,21 @@ def fill_in(scorer: Scorer, patched: Variant, examples: Sequence[Example]) -> tu
     )
 
 
-def _first_mask(example: Example, special: Sequence[int]) -> Example:  # noqa: ARG001
-    """Keep the first masked token of an example, and put back what the others hide."""
+def _first_mask(example: Example, tokenizer: TokenizerFacts) -> Example:
+    """Hide the first chosen token of an example, and put back what the others were."""
     ids = np.array(example.ids)
-    ids[example.positions[1:]] = example.labels[1:]
+    ids[example.positions] = example.labels
+    ids[example.positions[0]] = tokenizer.mask_id
     return Example(tuple(ids.tolist()), example.positions[:1], example.labels[:1])
 
 
-def _last_token(example: Example, special: Sequence[int]) -> Example | None:
+def _last_token(example: Example, tokenizer: TokenizerFacts) -> Example | None:
     """Keep the last token of an example that is an ordinary one."""
-    ordinary = np.flatnonzero(~np.isin(example.labels, special))
+    ordinary = np.flatnonzero(~np.isin(example.labels, tokenizer.special_ids))
     if not ordinary.size:
         return None
     last = ordinary[-1:]
     return Example(example.ids, example.positions[last], example.labels[last])
+
+
+_BLANKS = {"mlm": _first_mask, "clm": _last_token}

@@ -15,7 +15,7 @@ from surgeon.evaluation.session import Session
 from surgeon.evaluation.variants import Variant, tensors_of
 from surgeon.onnx_model.token_scores import LABELS, POSITIONS
 from surgeon.progress import Progress
-from surgeon.scoring.examples import Example, batches_by_length, make_batch
+from surgeon.scoring.examples import Example, batch_examples, batches_by_length
 from surgeon.scoring.tasks import Task
 from surgeon.scoring.tasks.task import Floats
 
@@ -68,23 +68,27 @@ class Scorer:
         pad = facts.tokenizer.pad_id if facts.tokenizer else 0
         for numbers in batches_by_length(examples, self.session.width, self.batch_size):
             chosen = [examples[number] for number in numbers]
-            batch: Mapping[str, Any] = make_batch([e.ids for e in chosen], facts.inputs, pad)
+            rows = [sequence for example in chosen for sequence in example.sequences]
+            batch: Mapping[str, Any] = batch_examples(rows, facts.inputs, pad, facts.padding)
             if self.session.per_token:
-                batch = {**batch, **_scored(chosen)}
+                batch = {**batch, **_scored(rows)}
             yield numbers, self.session.run(batch, tensors)
 
     def _reduced(
         self, examples: Sequence[Example], outputs: tuple[npt.NDArray[Any], ...]
     ) -> Iterator[Floats]:
         if self.task.reduce is None:
-            for output, example in zip(outputs[0], examples, strict=True):
-                yield self.task.observe(output, example)
+            row = 0
+            for example in examples:
+                count = len(example.sequences)
+                yield self.task.observe(_of_rows(outputs, row, count), example)
+                row += count
             return
         everyone = range(len(examples))
         losses, guesses = (_by_example(examples, everyone, output) for output in outputs)
         for loss, guess, example in zip(losses, guesses, examples, strict=True):
             hits = (guess == example.labels).astype(np.float64)
-            yield self.task.reduce(loss.astype(np.float64), hits)
+            yield self.task.reduce(loss.astype(np.float64), hits, example)
 
 
 def observe_all(
@@ -105,6 +109,13 @@ def observe_all(
         progress(f"scoring {variant.name}", finished, total * len(variants))
         rows.append(scorer.observe(variant, examples))
     return np.stack(rows)
+
+
+def _of_rows(outputs: tuple[npt.NDArray[Any], ...], row: int, count: int) -> npt.NDArray[Any]:
+    """Return the output of one example's rows; several rows or outputs along a leading axis."""
+    if len(outputs) == 1:
+        return outputs[0][row] if count == 1 else outputs[0][row : row + count]
+    return np.stack([output[row : row + count] for output in outputs], axis=1)
 
 
 def _scored(examples: Sequence[Example]) -> dict[str, npt.NDArray[np.int64]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
 from surgeon.surgery.source_files import EVALUATION
 from surgeon.surgery.staging import replace_file
@@ -68,7 +69,8 @@ class Evaluation:
     ``delta`` is patched − baseline and ``ci95`` its paired bootstrap interval; ``control_range``
     is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
     among the controls. ``stopped_after`` is the number of examples that settled the verdict, where
-    the evaluation stopped then; ``ci95`` is then valid at any number of examples.
+    the evaluation stopped then; ``ci95`` is then valid at any number of examples. ``options`` are
+    those that the task used.
     """
 
     model: str
@@ -91,6 +93,7 @@ class Evaluation:
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     stopped_after: int | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
     dose: tuple[Dose, ...] = ()
     fill_ins: tuple[FillIn, ...] = ()
 
@@ -99,6 +102,7 @@ class Evaluation:
         return {
             "model": self.model,
             "task": self.task,
+            "title": self.title,
             "metric": self.metric,
             "unit": self.unit,
             "baseline": _score(self.baseline),
@@ -111,6 +115,7 @@ class Evaluation:
             "verdict": self.verdict,
             "seed": self.seed,
             "mask_rate": self.mask_rate,
+            "options": dict(self.options),
             "providers": list(self.providers),
             "dataset": vars(self.dataset),
             "versions": dict(self.versions),
@@ -127,6 +132,32 @@ def save_evaluation(evaluation: Evaluation, artifact: Path) -> Path:
     text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n"
     replace_file(path, text.encode())
     return path
+
+
+def read_evaluation(artifact: Path) -> Evaluation | None:
+    """Read ``surgeon/eval.json`` of an artifact; None if it was not evaluated.
+
+    Raises:
+        EvaluationError: the file is damaged, or of another version.
+    """
+    path = artifact / EVALUATION
+    if not path.is_file():
+        return None
+    import pydantic
+
+    try:
+        document = json.loads(path.read_bytes())
+        for name in ("baseline", "patched"):
+            document[name] = _score_fields(document[name])
+        document["controls"] = [_score_fields(control) for control in document["controls"]]
+        return pydantic.TypeAdapter(Evaluation).validate_python(document)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise EvaluationError(f"{path}: damaged or of another version; run surgeon eval") from error
+
+
+def _score_fields(document: Any) -> dict[str, Any]:
+    others = {name: value for name, value in document.items() if name not in ("dims", "value")}
+    return {"dims": document["dims"], "value": document["value"], "others": others}
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -50,7 +51,31 @@ class Session:
         tensors: Mapping[str, npt.NDArray[np.float32]],
     ) -> tuple[npt.NDArray[Any], ...]:
         """Run a batch and return the outputs, in the order of ``outputs``."""
+        if self.providers[0] == _PROVIDERS["cuda"]:
+            return run_bound(self, batch, tensors, "cuda")
         return tuple(self.runtime.run(list(self.outputs), {**batch, **tensors}))
+
+
+def run_bound(
+    session: Session,
+    batch: Mapping[str, npt.NDArray[Any]],
+    tensors: Mapping[str, npt.NDArray[np.float32]],
+    device: str,
+) -> tuple[npt.NDArray[Any], ...]:
+    """Run a batch with its inputs and outputs bound to a device ("cuda", or "cpu" for tests).
+
+    The outputs are made on the device, and only they are copied back.
+    """
+    binding = session.runtime.io_binding()
+    for name, array in {**batch, **tensors}.items():
+        contiguous = np.ascontiguousarray(array)
+        binding.bind_ortvalue_input(
+            name, onnxruntime.OrtValue.ortvalue_from_numpy(contiguous, device, 0)
+        )
+    for name in session.outputs:
+        binding.bind_output(name, device)
+    session.runtime.run_with_iobinding(binding)
+    return tuple(binding.copy_outputs_to_cpu())
 
 
 def open_session(
@@ -59,11 +84,13 @@ def open_session(
     replaceable: tuple[str, ...],
     provider: ProviderName,
     *,
+    further: tuple[str, ...] = (),
     per_token: bool = False,
 ) -> Session:
     """Open an ONNX file with the named initializers open to replacement.
 
-    With ``per_token`` the graph is extended to score itself (``onnx_model.token_scores``).
+    It gives ``output`` and the ``further`` outputs; with ``per_token``, the graph is extended to
+    score itself instead (``onnx_model.token_scores``).
 
     ``auto`` takes CUDA where this onnxruntime has it and a device answers, else the CPU. Any
     other name is a promise: onnxruntime falls back to the CPU without failing, so what runs is
@@ -80,21 +107,25 @@ def open_session(
     if wanted not in available:
         raise EvaluationError(
             f"--provider {provider}: this onnxruntime has {', '.join(available)}; "
-            "install onnxruntime-gpu in place of onnxruntime, or use --provider cpu"
+            f"{_remedy()}, or use --provider cpu"
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent)
     )
+    # Waiting threads would spin, and take the cores from everything else on the machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
     model = onnx.load(str(path), load_external_data=False)
     width = _width(model, output)
     make_replaceable(model, replaceable, str(path))
     if per_token:
         with_token_scores(model, output)
+    serialized = model.SerializeToString()
+    del model  # or the weights would be there three times while the session is made
     runtime = onnxruntime.InferenceSession(
-        model.SerializeToString(),
+        serialized,
         options,
         providers=list(dict.fromkeys((wanted, _CPU))),
     )
@@ -104,7 +135,28 @@ def open_session(
             f"{', '.join(runtime.get_providers())}; check the driver and the CUDA and cuDNN "
             "versions that onnxruntime-gpu asks for, or use --provider cpu"
         )
-    return Session(runtime, (LOSSES, GUESSES) if per_token else (output,), per_token, width)
+    return Session(
+        runtime, (LOSSES, GUESSES) if per_token else (output, *further), per_token, width
+    )
+
+
+def _remedy() -> str:
+    """Say what gives this machine the CUDA provider, by which wheels are installed."""
+    wheels = {wheel for wheel in ("onnxruntime", "onnxruntime-gpu") if _is_installed(wheel)}
+    if len(wheels) == 2:
+        return (
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
+            "uninstall both, then install onnxruntime-gpu"
+        )
+    return "install onnxruntime-gpu in place of onnxruntime"
+
+
+def _is_installed(wheel: str) -> bool:
+    try:
+        metadata.distribution(wheel)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _width(model: onnx.ModelProto, output: str) -> int:

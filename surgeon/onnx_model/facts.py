@@ -4,31 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+from surgeon.scoring.examples import Side
 from surgeon.scoring.tasks.task import TaskName
 from surgeon.scoring.tokenizer import TokenizerFacts
+
+Dtype: TypeAlias = Literal["float32", "float16"]
+"""What the graph's weights are stored in; what it takes and gives does not depend on it."""
 
 
 @dataclass(frozen=True)
 class Parity:
     """How far onnxruntime is from PyTorch, over all real positions of all sequences compared.
 
-    ``largest`` is the largest absolute difference, ``relative`` the same over the largest
-    absolute value of the reference.
+    ``largest`` is the largest absolute difference, with onnxruntime's graph optimisations as an
+    evaluation runs them, and ``largest_unoptimized`` with none (None in older records).
+    ``relative`` is ``largest`` over the largest absolute value of the reference.
     """
 
     largest: float
     relative: float
     sequences: int
     batches: int
+    largest_unoptimized: float | None = None
 
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """``task`` is what the graph's output can be scored on; ``max_length`` is in tokens.
+    """``task`` is what the graph's outputs can be scored on; ``max_length`` is in tokens.
 
-    ``vectors`` are the editable vectors: initializers under their checkpoint names.
+    ``output`` is the first of ``outputs``, float32 whatever ``dtype`` is. ``vectors`` are the
+    editable vectors: initializers of that dtype under their checkpoint names. ``labels`` are a
+    classifier's, in the order of its outputs (one: a regression), and ``decoder_start_id`` is the
+    token that a decoder's input begins with. ``padding`` is the side on which shorter sequences
+    of a batch are filled up.
     """
 
     model: str
@@ -40,6 +50,11 @@ class OnnxFacts:
     vectors: tuple[str, ...]
     tokenizer: TokenizerFacts | None
     parity: Parity
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    decoder_start_id: int | None = None
+    padding: Side = "right"
+    dtype: Dtype = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -47,7 +62,11 @@ class OnnxFacts:
 
 
 def onnx_facts(fields: Mapping[str, Any]) -> OnnxFacts:
-    """Check and take back what ``to_json`` gave (``ValueError`` if it is not that)."""
+    """Check and take back what ``to_json`` gave (``ValueError`` if it is not that).
+
+    Older records, which have one output and say nothing of labels, are read too.
+    """
     import pydantic
 
-    return pydantic.TypeAdapter(OnnxFacts).validate_python(dict(fields))
+    outputs = [fields["output"]] if "output" in fields else []
+    return pydantic.TypeAdapter(OnnxFacts).validate_python({"outputs": outputs, **fields})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -12,10 +12,10 @@ import onnx_ir as ir
 def name_values(
     model: ir.Model,
     inputs: Sequence[str],
-    vectors: Mapping[str, npt.NDArray[np.float32]],
-    output: str,
+    vectors: Mapping[str, npt.NDArray[Any]],
+    outputs: Sequence[str],
 ) -> None:
-    """Name the inputs and the output, and turn the vectors' inputs into initializers.
+    """Name the inputs and the outputs, and turn the vectors' inputs into initializers.
 
     The graph's inputs are ``inputs`` followed by ``vectors``, in order; each vector's key becomes
     its name, each value its content.
@@ -30,7 +30,8 @@ def name_values(
             graph.inputs.remove(value)
             value.const_value = ir.tensor(vectors[name], name=name)
             graph.register_initializer(value)
-    graph.outputs[0].name = output
+    for value, name in zip(graph.outputs, outputs, strict=True):
+        value.name = name
 
 
 def strip_traces(model: ir.Model) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 from surgeon.architectures import Family, Site, family_of, one_stream
 from surgeon.architectures.sites import in_order
 from surgeon.checkpoint import Checkpoint
+from surgeon.checkpoint.json_object import parse_object
 from surgeon.checkpoint.safetensors_file import SafetensorsFile
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx_model.file_graph import FileGraph
@@ -121,13 +121,7 @@ def _config(root: Path) -> Mapping[str, Any]:
     path = root / "config.json"
     if not path.is_file():
         return {}
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return config
+    return parse_object(str(path), path.read_bytes())
 
 
 def _find(

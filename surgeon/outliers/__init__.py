@@ -1,9 +1,35 @@
 """Which dimensions a model leans on: one module per detector, one ``Ranking``."""
 
+from surgeon.outliers.agreement import Agreement, compare_detectors
+from surgeon.outliers.detectors import (
+    DEFAULT,
+    DETECTORS,
+    MEASURED,
+    Detector,
+    check_options,
+    find_detector,
+    rank_dimensions,
+)
 from surgeon.outliers.layernorm import rank_by_layernorm
-from surgeon.outliers.ranking import Dimension, Ranking
+from surgeon.outliers.options import Options
+from surgeon.outliers.ranking import Dimension, Measured, Ranking
+from surgeon.outliers.zscores import ZScores, read_zscores
 
-DETECTORS = {"layernorm": rank_by_layernorm}
-"""Detectors by the name that ``--method`` takes."""
-
-__all__ = ["DETECTORS", "Dimension", "Ranking", "rank_by_layernorm"]
+__all__ = [
+    "DEFAULT",
+    "DETECTORS",
+    "MEASURED",
+    "Agreement",
+    "Detector",
+    "Dimension",
+    "Measured",
+    "Options",
+    "Ranking",
+    "ZScores",
+    "check_options",
+    "compare_detectors",
+    "find_detector",
+    "rank_by_layernorm",
+    "rank_dimensions",
+    "read_zscores",
+]

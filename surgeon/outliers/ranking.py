@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from surgeon.text import TextsUsed
 
 
 @dataclass(frozen=True)
@@ -11,13 +13,45 @@ class Dimension:
     """One dimension's evidence.
 
     ``score`` orders the ranking together with ``strength``, which separates equal scores (both:
-    larger is stronger; each detector says what they are). ``layers`` flag the dimension.
+    larger is stronger; each detector says what they are). ``layers`` flag the dimension, and
+    ``flags`` are the criteria of the literature that its activations meet.
+
+    Where the dimension was removed and the model measured, ``damage`` is what its removal alone
+    did on ``examples`` texts and ``interval`` its paired 95% interval; ``added`` and
+    ``added_interval`` are what its removal did on top of the dimensions ranked before it. The
+    unit is the measurement's.
     """
 
     dim: int
     score: float
     strength: float
     layers: tuple[int, ...]
+    flags: tuple[str, ...] = ()
+    damage: float | None = None
+    interval: tuple[float, float] | None = None
+    examples: int | None = None
+    added: float | None = None
+    added_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How damages were measured, and what they are held against.
+
+    ``metric`` in ``unit`` is the score of ``task``, ``baseline`` its value for the model as it is,
+    on ``examples`` of the texts. ``control_range`` is where the removal of one random dimension
+    lies, ``min_damage`` the least effect that counts.
+    """
+
+    task: str
+    metric: str
+    unit: str
+    texts: str
+    sha256: str
+    examples: int
+    baseline: float
+    control_range: tuple[float, float]
+    min_damage: float
 
 
 @dataclass(frozen=True)
@@ -25,6 +59,9 @@ class Ranking:
     """All dimensions, strongest first, and which of them meet the detector's criterion.
 
     ``evidence`` says in words which vectors were looked at, ``criterion`` what makes an outlier.
+    ``columns`` name the score and the strength for people ("": not worth a column). ``text`` is
+    what a forward pass read, ``measured`` how damages were measured, ``weak`` why the evidence is
+    weak where it is, and ``warnings`` what else a person should know.
     """
 
     model: str
@@ -36,6 +73,11 @@ class Ranking:
     criterion: str
     dimensions: tuple[Dimension, ...]
     outliers: tuple[int, ...]
+    columns: tuple[str, str] = ("", "strength")
+    text: TextsUsed | None = None
+    measured: Measured | None = None
+    weak: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``scan --json`` prints."""
@@ -48,8 +90,8 @@ class Ranking:
             "evidence": self.evidence,
             "criterion": self.criterion,
             "outliers": list(self.outliers),
-            "dimensions": [
-                {"dim": d.dim, "score": d.score, "strength": d.strength, "layers": list(d.layers)}
-                for d in self.dimensions
-            ],
+            "measured": asdict(self.measured) if self.measured else None,
+            "weak": self.weak,
+            "warnings": list(self.warnings),
+            "dimensions": [asdict(dimension) for dimension in self.dimensions],
         }

@@ -1,10 +1,10 @@
-"""Text → token sequences, and sequences → batches."""
+"""Text → token sequences, and examples → batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +14,29 @@ from surgeon.text import Texts
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Batch: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
+Batch: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Side: TypeAlias = Literal["left", "right"]
 
 _OUTPUT_ELEMENTS = 48_000_000  # of one batch's scored output: 192 MB in float32
 _MOST_TOKENS = 2048  # of one batch, padding included
+
+
+def _nothing() -> npt.NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Token sequences of the texts, in their order, cut to the model's length.
 
-    ``truncated`` counts the sequences that were cut, ``unknown`` the tokens that the tokenizer
-    does not know.
+    ``types`` are the token types of each sequence. ``truncated`` counts the sequences that were
+    cut, ``unknown`` the tokens that the tokenizer does not know.
     """
 
     sequences: tuple[tuple[int, ...], ...]
     truncated: int
     unknown: int
+    types: tuple[tuple[int, ...], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -42,25 +48,64 @@ class Encoded:
 class Example:
     """What goes into the model, and what is asked of it.
 
-    ``labels`` are the tokens expected at ``positions`` of the output, both of shape (scored,);
-    empty where the output itself is the measure.
+    Attributes:
+        ids: the tokens.
+        positions: where the output is scored, (scored,); empty where it is so as a whole.
+        labels: what is expected there, (scored,).
+        types: the token types; empty for all 0.
+        decoder_ids: what the decoder of an encoder-decoder takes.
+        places: the place of each token in the order of prediction, 0 for what is given: each
+            token sees those of lower places. Empty for a model that knows no such order.
+        further: more sequences of the same example, such as the second sentence of two to compare.
+        reference: what a task compares the output as a whole with.
     """
 
     ids: tuple[int, ...]
-    positions: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64] = field(default_factory=_nothing)
+    labels: npt.NDArray[np.int64] = field(default_factory=_nothing)
+    types: tuple[int, ...] = ()
+    decoder_ids: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()
+    further: tuple[Example, ...] = ()
+    reference: Any = None
+
+    @property
+    def sequences(self) -> tuple[Example, ...]:
+        """All its sequences, this one first."""
+        return (self, *self.further)
+
+    @property
+    def length(self) -> int:
+        """The tokens of its longest sequence, in or out."""
+        return max(max(len(e.ids), len(e.decoder_ids)) for e in self.sequences)
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all its sequences."""
+        return sum(len(sequence.ids) for sequence in self.sequences)
 
 
 def encode(texts: Texts, tokenizer: Tokenizer, max_length: int, unknown_id: int | None) -> Encoded:
     """Tokenize texts, special tokens included, and cut them to ``max_length`` tokens."""
-    whole = [encoding.ids for encoding in tokenizer.encode_batch(list(texts.lines))]
+    return encode_all(texts.lines, tokenizer, max_length, unknown_id)
+
+
+def encode_all(
+    texts: Sequence[str | tuple[str, str]],
+    tokenizer: Tokenizer,
+    max_length: int,
+    unknown_id: int | None,
+) -> Encoded:
+    """Do the same with texts and pairs of texts; of a pair, the longer text is cut first."""
+    whole = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     tokenizer.enable_truncation(max_length)
-    cut = [encoding.ids for encoding in tokenizer.encode_batch(list(texts.lines))]
+    cut = tokenizer.encode_batch(list(texts))
     tokenizer.no_truncation()
     return Encoded(
-        sequences=tuple(map(tuple, cut)),
-        truncated=sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True)),
-        unknown=sum(ids.count(unknown_id) for ids in cut) if unknown_id is not None else 0,
+        sequences=tuple(tuple(encoding.ids) for encoding in cut),
+        truncated=sum(len(a) > len(b.ids) for a, b in zip(whole, cut, strict=True)),
+        unknown=sum(e.ids.count(unknown_id) for e in cut) if unknown_id is not None else 0,
+        types=tuple(tuple(encoding.type_ids) for encoding in cut),
     )
 
 
@@ -74,7 +119,7 @@ def batches_by_length(
     ``width`` is the size of the output's last axis, which bounds the memory of a batch.
     """
     batch: list[int] = []
-    for number in sorted(range(len(examples)), key=lambda n: (len(examples[n].ids), n)):
+    for number in sorted(range(len(examples)), key=lambda n: (examples[n].length, n)):
         larger = [*batch, number]
         full = _is_too_large(examples, larger, width)
         if batch and (full if batch_size is None else len(batch) == batch_size):
@@ -86,21 +131,81 @@ def batches_by_length(
 
 
 def _is_too_large(examples: Sequence[Example], batch: Sequence[int], width: int) -> bool:
-    padded = len(batch) * len(examples[batch[-1]].ids)  # the last is the longest
+    rows = sum(len(examples[number].sequences) for number in batch)
+    padded = rows * examples[batch[-1]].length  # the last is the longest
     scored = sum(examples[number].labels.size for number in batch)
     return padded > _MOST_TOKENS or (scored or padded) * width > _OUTPUT_ELEMENTS
 
 
-def make_batch(sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: int) -> Batch:
-    """Pad token sequences on the right to one batch of shape (sequences, longest).
+def make_batch(
+    sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: int, side: Side = "right"
+) -> Batch:
+    """Pad token sequences on one side to one batch of shape (sequences, longest).
 
     ``inputs`` names the arrays that the graph takes; token types are all 0.
     """
-    shape = (len(sequences), max(map(len, sequences)))
-    ids = np.full(shape, pad, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
-    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    return {name: arrays[name] for name in inputs}
+    return batch_examples([Example(tuple(ids)) for ids in sequences], inputs, pad, side)
+
+
+def batch_examples(
+    examples: Sequence[Example], inputs: Sequence[str], pad: int, side: Side = "right"
+) -> Batch:
+    """Pad the first sequences of examples to one batch, with all that the graph takes."""
+    return {name: _ARRAYS[name](examples, pad, side) for name in inputs}
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], fill: int, side: Side, width: int | None = None
+) -> npt.NDArray[np.int64]:
+    width = max(map(len, rows)) if width is None else width
+    array = np.full((len(rows), width), fill, dtype=np.int64)
+    for row, values in enumerate(rows):
+        start = width - len(values) if side == "left" else 0
+        array[row, start : start + len(values)] = values
+    return array
+
+
+def _ids(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]:
+    return _padded([e.ids for e in examples], pad, side)
+
+
+def _mask(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]:  # noqa: ARG001
+    return _padded([(1,) * len(e.ids) for e in examples], 0, side)
+
+
+def _types(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]:  # noqa: ARG001
+    return _padded([e.types for e in examples], 0, side, max(len(e.ids) for e in examples))
+
+
+def _decoder_ids(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]:  # noqa: ARG001
+    # Always on the right: a decoder sees no token after its own, so that padding changes nothing.
+    return _padded([e.decoder_ids for e in examples], pad, "right")
+
+
+def _perm_mask(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]:  # noqa: ARG001
+    """Return 1 where a token (axis 1) may not see another (axis 2) (Yang et al. 2019, 2.2)."""
+    places = _padded([e.places for e in examples], 0, side, max(len(e.ids) for e in examples))
+    asked = places[:, None, :] > 0
+    return (asked & (places[:, None, :] >= places[:, :, None])).astype(np.float32)
+
+
+def _target_mapping(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]:  # noqa: ARG001
+    """Return which token (axis 2) each target (axis 1) is; the targets come in text order."""
+    places = _padded([e.places for e in examples], 0, side, max(len(e.ids) for e in examples))
+    most = max(1, int((places > 0).sum(axis=1).max()))
+    mapping = np.zeros((len(examples), most, places.shape[1]), dtype=np.float32)
+    for row, tokens in enumerate(places):
+        targets = np.flatnonzero(tokens)
+        mapping[row, np.arange(len(targets)), targets] = 1
+    return mapping
+
+
+# What a graph may take, by the name of the input.
+_ARRAYS: Mapping[str, Callable[[Sequence[Example], int, Side], npt.NDArray[Any]]] = {
+    "input_ids": _ids,
+    "attention_mask": _mask,
+    "token_type_ids": _types,
+    "decoder_input_ids": _decoder_ids,
+    "perm_mask": _perm_mask,
+    "target_mapping": _target_mapping,
+}

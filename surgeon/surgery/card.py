@@ -15,7 +15,7 @@ _SHOWN = 4
 
 
 def write_card(plan: Plan, source_card: Path, path: Path) -> None:
-    """Write the card to ``path``, with the facts that the source's card states, if it has one."""
+    """Write the card to ``path``, with the facts of the source's own, if the artifact has it."""
     name = plan.checkpoint.name
     base = f"[{name}](surgeon/source/README.md)" if source_card.is_file() else name
     path.write_text(_card(plan, base, read_front_matter(source_card)), encoding="utf-8")
@@ -65,6 +65,8 @@ weights is the base model's.
 
 ## Edits
 
+{plan.checkpoint.family.name}; edited: {", ".join(plan.kinds)}.
+
 {_table(plan.edits)}
 
 All old and new values, and the hash of every file before and after, are in
@@ -87,14 +89,20 @@ def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(edits: Iterable[Edit]) -> str:
-    rows = ["| tensor | entries | old | new |", "|---|---|---|---|"]
+    rows = ["| tensor | entries | what | old | new |", "|---|---|---|---|---|"]
     every = list(edits)
     for edit in every[:_ROWS]:
         dims = ", ".join(map(str, edit.dims))
-        rows.append(f"| `{edit.tensor}` | {dims} | {_values(edit.old)} | {_values(edit.new)} |")
+        old, new = _values(edit.old), _values(edit.new)
+        rows.append(f"| `{edit.tensor}` | {dims} | {_place(edit)} | {old} | {new} |")
     if len(every) > _ROWS:
-        rows.append(f"| and {len(every) - _ROWS} more tensors | | | |")
+        rows.append(f"| and {len(every) - _ROWS} more tensors | | | | |")
     return "\n".join(rows)
+
+
+def _place(edit: Edit) -> str:
+    layer = "" if edit.layer is None else f"layer {edit.layer}"
+    return " ".join(filter(None, (edit.stack, layer, edit.role, edit.kind, edit.param)))
 
 
 def _values(values: Any) -> str:

@@ -82,7 +82,7 @@ def operate_onnx(
         _check_written(planned, folder / model.model)
         (folder / EXCISED).parent.mkdir(exist_ok=True)
         write_excised(planned.plan, folder / EXCISED)
-        write_card(planned.plan, source / CARD, folder / CARD)
+        write_card(planned.plan, folder / place(CARD), folder / CARD)
         for name in (EXCISED, CARD):
             files[name] = FileChange(None, None, hash_file(folder / name))
         record = _record(planned, splices, dict(sorted(files.items())), left_out)
@@ -135,8 +135,9 @@ def _side_files(
             name = path.relative_to(root).as_posix()
             if name not in weights and may_follow(root, path):
                 copied[place(name)] = name
-        names = (path.relative_to(root).as_posix() for path in folder.iterdir() if path.is_file())
-        left_out.update(n for n in names if is_twin(Path(n).name) and n not in weights)
+        if planned.model.config:  # else the folder may be anybody's, and its files no business
+            names = (p.relative_to(root).as_posix() for p in folder.iterdir() if p.is_file())
+            left_out.update(n for n in names if is_twin(Path(n).name) and n not in weights)
     return dict(sorted(copied.items())), tuple(sorted(left_out))
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import surgeon
-from surgeon.checkpoint import Checkpoint
+from surgeon.checkpoint import Checkpoint, open_checkpoint
 from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
-from surgeon.checkpoint.weight_files import converted_index, converted_name
+from surgeon.checkpoint.weight_files import SAFETENSORS, converted_index, converted_name
+from surgeon.errors import ExportError
+from surgeon.onnx_model.facts import Dtype
 from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import Slices, make_byte_patch
 from surgeon.surgery.card import write_card
@@ -23,6 +25,7 @@ from surgeon.surgery.source_files import (
     EXCISED,
     ONNX_FOLDER,
     RECORD,
+    SOURCE_CARD,
     SourceFiles,
     list_source_files,
 )
@@ -35,6 +38,7 @@ def operate(
     output: Path,
     *,
     onnx: bool = True,
+    dtype: Dtype = "float32",
     force: bool = False,
     progress: Progress = silent,
 ) -> Record:
@@ -48,6 +52,7 @@ def operate(
         plan: what to do.
         output: the directory to make. It appears whole, or not at all.
         onnx: whether to export ``onnx/model.onnx``.
+        dtype: of its weights.
         force: whether an output that exists is replaced.
         progress: told of each step.
 
@@ -58,9 +63,10 @@ def operate(
     """
     checkpoint = plan.checkpoint
     source = checkpoint.directory
-    check_output(output, source, force=force)
-    replaced = [file.path.name for file in checkpoint.files]
-    sources = list_source_files(source, [*replaced, checkpoint.index or replaced[0]])
+    if onnx:
+        _check_exportable(checkpoint)
+    check_output(output, checkpoint.files[0].path if checkpoint.alone else source, force=force)
+    sources = list_source_files(checkpoint)
     with staged(output, RECORD) as folder:
         files = _write_weights(plan, folder, progress)
         progress("copying the other files", 0, 0)
@@ -69,8 +75,8 @@ def operate(
             files[target] = FileChange(origin, before, after)
         (folder / EXCISED).parent.mkdir(exist_ok=True)
         write_excised(plan, folder / EXCISED)
-        onnx_facts = _export(plan, folder, progress) if onnx else None
-        write_card(plan, source / CARD, folder / CARD)
+        onnx_facts = _export(plan, folder, dtype, progress) if onnx else None
+        write_card(plan, folder / SOURCE_CARD, folder / CARD)
         progress("hashing what was added", 0, 0)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             name = path.relative_to(folder).as_posix()
@@ -80,6 +86,20 @@ def operate(
         (folder / RECORD).write_bytes(record.to_bytes())
         progress("flushing to disk", 0, 0)
     return record
+
+
+def _check_exportable(checkpoint: Checkpoint) -> None:
+    """Refuse, before anything is written, a checkpoint that transformers could not load."""
+    path = checkpoint.files[0].path
+    if not checkpoint.config:
+        raise ExportError(
+            f"{path}: has no config.json beside it, and the ONNX half needs one; put it there, "
+            "or use --no-onnx"
+        )
+    if checkpoint.index is None and _artifact_name(checkpoint, path.name) != SAFETENSORS:
+        raise ExportError(
+            f"{path}: the ONNX half is made of a {SAFETENSORS}; rename it, or use --no-onnx"
+        )
 
 
 def _write_weights(plan: Plan, folder: Path, progress: Progress) -> dict[str, FileChange]:
@@ -125,10 +145,18 @@ def _artifact_name(checkpoint: Checkpoint, name: str) -> str:
     return converted_name(name) if isinstance(checkpoint.files[0], PickleFile) else name
 
 
-def _export(plan: Plan, folder: Path, progress: Progress) -> Mapping[str, Any]:
+def _export(plan: Plan, folder: Path, dtype: Dtype, progress: Progress) -> Mapping[str, Any]:
     from surgeon.onnx_model.export import export_model  # brings torch and transformers
 
-    return export_model(folder, folder / ONNX_FOLDER, plan.checkpoint.family, progress).to_json()
+    source = plan.checkpoint
+    facts = export_model(
+        open_checkpoint(folder, sites_pattern=source.sites_pattern, name=source.name),
+        folder / ONNX_FOLDER,
+        progress,
+        otherwise="use --no-onnx for the safetensors half alone",
+        dtype=dtype,
+    )
+    return facts.to_json()
 
 
 def _record(
@@ -160,4 +188,5 @@ def _record(
         left_out=sources.left_out,
         files=files,
         onnx=onnx,
+        ranked_on=plan.ranked_on,
     )

@@ -12,9 +12,12 @@ import numpy.typing as npt
 from surgeon.architectures import Role, Site, Stack
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import SelectionError
+from surgeon.outliers import Ranking
+from surgeon.progress import Progress, silent
 from surgeon.surgery.modes import new_values
 from surgeon.surgery.recipe import Param, Recipe
 from surgeon.surgery.selection import select_dims
+from surgeon.text import Texts, TextsUsed
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +51,17 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What an operation will do to a checkpoint, scalar by scalar."""
+    """What an operation will do to a checkpoint, scalar by scalar.
+
+    ``ranking`` chose the dims, unless they were named or drawn; ``ranked_on`` is what it read.
+    """
 
     checkpoint: Checkpoint
     recipe: Recipe
     dims: tuple[int, ...]
     edits: tuple[Edit, ...]
+    ranking: Ranking | None = None
+    ranked_on: TextsUsed | None = None
 
     @property
     def parameters_changed(self) -> int:
@@ -91,18 +99,31 @@ class Plan:
         }
 
 
-def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    *,
+    texts: Texts | None = None,
+    progress: Progress = silent,
+) -> Plan:
     """Resolve a recipe on a checkpoint. Nothing is written.
+
+    Args:
+        checkpoint: the model.
+        recipe: what was asked for.
+        texts: what ranks, for a method that runs the model (None: the built-in sample that ranks,
+            which is not the one that evaluates).
+        progress: told of each step of such a method.
 
     Raises:
         SelectionError: a dimension, layer or site is not there, or too few dimensions meet the
             criterion.
         CheckpointError: a tensor cannot be edited exactly.
     """
-    dims = select_dims(checkpoint, recipe)
+    selection = select_dims(checkpoint, recipe, texts, progress)
     sites = select_sites(checkpoint, recipe)
     edits = tuple(
-        _edit(checkpoint, recipe, site, param, name, dims)
+        _edit(checkpoint, recipe, site, param, name, selection.dims)
         for site in sites
         for param, name in editable_tensors(site, recipe.params)
     )
@@ -110,7 +131,10 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
         raise SelectionError(
             f"--params {','.join(recipe.params)}: the chosen sites of {checkpoint.name} have none"
         )
-    return Plan(checkpoint, recipe, dims, edits)
+    ranking = selection.ranking
+    return Plan(
+        checkpoint, recipe, selection.dims, edits, ranking, ranking.text if ranking else None
+    )
 
 
 def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from surgeon.architectures import Role
 from surgeon.errors import SelectionError
-from surgeon.outliers.layernorm import MIN_LAYERS, SIGMA
+from surgeon.outliers.options import MIN_DAMAGE, SIGMA
 
 Mode: TypeAlias = Literal["zero", "scale", "mean"]
 Param: TypeAlias = Literal["gain", "bias"]
@@ -26,8 +26,10 @@ class Recipe:
 
     Exactly one of ``dims``, ``remove_outliers`` and ``random`` chooses the dimensions: the named
     ones, the N strongest that meet the criterion of ``method``, or N drawn with ``seed``.
-    ``relax`` takes the N strongest even if they do not meet the criterion. ``layers`` limits
-    the edit to those layers (None: all); ``sites`` says which norms, "all" those that there are.
+    ``relax`` takes the N strongest even if they do not meet the criterion. ``sigma``,
+    ``min_layers`` (None: the method's own rule) and ``min_damage`` are settings of the methods
+    that take them. ``layers`` limits the edit to those layers (None: all); ``sites`` says which
+    norms, "all" those that there are.
 
     Raises:
         SelectionError: the fields contradict each other.
@@ -41,7 +43,8 @@ class Recipe:
     seed: int = 0
     method: str = "layernorm"
     sigma: float = SIGMA
-    min_layers: float = MIN_LAYERS
+    min_layers: float | None = None
+    min_damage: float = MIN_DAMAGE
     relax: bool = False
     mode: Mode = "zero"
     factor: float | None = None

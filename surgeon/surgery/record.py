@@ -17,6 +17,7 @@ from surgeon.errors import CheckpointError
 from surgeon.surgery.plan import Edit, Plan
 from surgeon.surgery.source_files import EXCISED, RECORD
 from surgeon.surgery.transfer import FileState
+from surgeon.text import TextsUsed
 
 SCHEMA = 1
 
@@ -40,7 +41,7 @@ class EditRecord:
 
     ``offset`` is what the model adds to the stored gain (Gemma: 1). ``old`` and ``new`` list the
     values of a vector's edit; a weight's slices are in ``excised.safetensors`` alone, because they
-    are many.
+    are many. ``stack`` is empty in a model of one stack, and in older records.
     """
 
     file: str
@@ -56,6 +57,7 @@ class EditRecord:
     changed: int
     old: tuple[float | None, ...] | None
     new: tuple[float | None, ...] | None
+    stack: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,10 @@ class OnnxPatch:
 
 @dataclass(frozen=True)
 class Record:
-    """All that ``restore``, ``eval`` and an auditor need to know of an operation."""
+    """All that ``restore``, ``eval`` and an auditor need to know of an operation.
+
+    ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
+    """
 
     surgeon: str
     created: str
@@ -110,6 +115,7 @@ class Record:
     files: Mapping[str, FileChange]
     onnx: Mapping[str, Any] | None = None
     onnx_patch: OnnxPatch | None = None
+    ranked_on: TextsUsed | None = None
     schema: int = field(default=SCHEMA)
 
     def to_bytes(self) -> bytes:
@@ -138,6 +144,7 @@ def edit_record(edit: Edit, file: str) -> EditRecord:
         changed=edit.changed,
         old=_numbers(edit.old) if vector else None,
         new=_numbers(edit.new) if vector else None,
+        stack=edit.stack,
     )
 
 

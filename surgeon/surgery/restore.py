@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from surgeon.checkpoint import TensorInfo
+import numpy.typing as npt
+
+from surgeon.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError
 from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import BytePatch, Slices, make_byte_patch
 from surgeon.surgery.onnx_patch import open_patched, undo_splices
 from surgeon.surgery.record import Record, read_excised, read_record
+from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import RECORD
 from surgeon.surgery.splices import spliced, write_pieces
 from surgeon.surgery.staging import check_output, staged
@@ -54,6 +60,36 @@ def restore(
                     "restore needs the artifact as surgeon made it"
                 )
     return record
+
+
+@dataclass(frozen=True)
+class _Source(Checkpoint):
+    """An artifact read as if the excised values were back in place."""
+
+    record: Record | None = None
+    excised: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        tensor = super().read(name)
+        edits = self.record.edits if self.record is not None else ()
+        for edit in edits:
+            if edit.tensor == name:
+                tensor = with_slices(tensor, edit.axis, edit.dims, self.excised[name])
+        return tensor
+
+
+def open_source(artifact: Path) -> Checkpoint:
+    """Open an artifact as its source was, to read tensors from; nothing is written.
+
+    Raises:
+        CheckpointError: the artifact is damaged.
+    """
+    record, opened = read_record(artifact), open_checkpoint(artifact)
+    for name in record.weights:
+        old_values(record, artifact, name)  # refuses a record that does not fit the weights
+    fields = {f.name: getattr(opened, f.name) for f in dataclasses.fields(opened)}
+    fields["name"] = record.model
+    return _Source(**fields, record=record, excised=read_excised(artifact))
 
 
 def old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:

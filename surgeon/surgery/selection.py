@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import SelectionError
-from surgeon.outliers import DETECTORS, Ranking
+from surgeon.outliers import MEASURED, Dimension, Options, Ranking, find_detector, rank_dimensions
+from surgeon.progress import Progress, silent
 from surgeon.surgery.recipe import Recipe
+from surgeon.text import Texts
 
 _CANDIDATES_SHOWN = 5
 
 
-def select_dims(checkpoint: Checkpoint, recipe: Recipe) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class Selection:
+    """The dimensions that a recipe means, and the ranking that chose them, if one did."""
+
+    dims: tuple[int, ...]
+    ranking: Ranking | None = None
+
+
+def select_dims(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    texts: Texts | None = None,
+    progress: Progress = silent,
+) -> Selection:
     """Resolve a recipe's choice of dimensions.
+
+    Args:
+        checkpoint: the model.
+        recipe: what was asked for.
+        texts: what a method that runs the model reads (None: the built-in sample that ranks).
+        progress: told of each step of such a method.
 
     Raises:
         SelectionError: a dimension is beyond the hidden size, there are fewer dimensions than
-            asked for, or fewer than N meet the criterion and ``relax`` is off.
+            asked for, fewer than N meet the criterion and ``relax`` is off, or there are texts
+            and nothing to rank with them.
     """
     hidden = checkpoint.hidden_size
+    if texts is not None and recipe.remove_outliers is None:
+        raise SelectionError(
+            "--data: text ranks dimensions for --remove-outliers N --method "
+            f"{MEASURED}, and nothing else asks for a ranking"
+        )
     if recipe.dims is not None:
         for dim in recipe.dims:
             if not 0 <= dim < hidden:
@@ -27,10 +56,18 @@ def select_dims(checkpoint: Checkpoint, recipe: Recipe) -> tuple[int, ...]:
                     f"--dims: {checkpoint.name} has no dimension {dim}; "
                     f"its hidden size is {hidden}, so they run from 0 to {hidden - 1}"
                 )
-        return recipe.dims
+        return Selection(recipe.dims)
     if recipe.random is not None:
-        return draw_dims(hidden, recipe.random, np.random.default_rng(recipe.seed))
-    return _strongest(checkpoint, recipe, recipe.remove_outliers or 0)
+        drawn = draw_dims(hidden, recipe.random, np.random.default_rng(recipe.seed))
+        return Selection(drawn)
+    options = Options(
+        sigma=recipe.sigma,
+        min_layers=recipe.min_layers,
+        texts=texts,
+        min_damage=recipe.min_damage,
+        progress=progress,
+    )
+    return _strongest(checkpoint, recipe, options, recipe.remove_outliers or 0)
 
 
 def draw_dims(
@@ -47,25 +84,37 @@ def draw_dims(
     return tuple(sorted(int(dim) for dim in rng.choice(rest, size=count, replace=False)))
 
 
-def _strongest(checkpoint: Checkpoint, recipe: Recipe, count: int) -> tuple[int, ...]:
-    if recipe.method not in DETECTORS:
-        raise SelectionError(f"--method {recipe.method}: there is {', '.join(sorted(DETECTORS))}")
-    detect = DETECTORS[recipe.method]
-    ranking = detect(checkpoint, sigma=recipe.sigma, min_layers=recipe.min_layers)
-    if count > ranking.hidden_size:
-        raise SelectionError(f"--remove-outliers {count}: there are {ranking.hidden_size} in all")
+def _strongest(checkpoint: Checkpoint, recipe: Recipe, options: Options, count: int) -> Selection:
+    if count > checkpoint.hidden_size:
+        raise SelectionError(
+            f"--remove-outliers {count}: there are {checkpoint.hidden_size} in all"
+        )
+    ranking = rank_dimensions(checkpoint, recipe.method, options)
     if len(ranking.outliers) < count and not recipe.relax:
         raise SelectionError(_too_few(ranking, count))
-    return tuple(dimension.dim for dimension in ranking.dimensions[:count])
+    return Selection(tuple(d.dim for d in ranking.dimensions[:count]), ranking)
 
 
 def _too_few(ranking: Ranking, count: int) -> str:
     shown = ranking.dimensions[: max(count, _CANDIDATES_SHOWN)]
-    candidates = ", ".join(f"{d.dim} ({len(d.layers)} of {ranking.layers} layers)" for d in shown)
+    candidates = ", ".join(f"{d.dim} ({_evidence_of(d, ranking)})" for d in shown)
     chosen = ",".join(str(d.dim) for d in ranking.dimensions[:count])
+    settle = ""
+    if not find_detector(ranking.method).needs_model:
+        settle = (
+            f", or measure what they do with --remove-outliers {count} --method {MEASURED}; "
+            "weights alone are weak evidence"
+        )
     return (
         f"--remove-outliers {count}: {len(ranking.outliers)} of {ranking.model}'s dimensions meet "
-        f"the criterion ({ranking.evidence} {ranking.criterion}). Strongest candidates: "
-        f"{candidates}. Choose with --dims {chosen}, or take the {count} strongest all the same "
-        "with --relax"
+        f"the criterion ({ranking.evidence}: {ranking.criterion}). Strongest candidates: "
+        f"{candidates}. Choose with --dims {chosen}, take the {count} strongest all the same "
+        f"with --relax{settle}"
     )
+
+
+def _evidence_of(dimension: Dimension, ranking: Ranking) -> str:
+    if dimension.damage is None or dimension.interval is None:
+        return f"{len(dimension.layers)} of {ranking.layers} layers"
+    low, high = dimension.interval
+    return f"damage {dimension.damage:.3g}, {low:.3g} to {high:.3g}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from surgeon.architectures import Stack
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
 from surgeon.errors import CheckpointError, OutputError
@@ -21,6 +22,7 @@ from surgeon.surgery.plan import Edit, Plan
 from surgeon.surgery.recipe import recipe_from_json
 from surgeon.surgery.staging import replace_file
 from surgeon.surgery.transfer import FileState, hash_file
+from surgeon.text import TextsUsed
 
 _SCHEMA = "1"
 _KEY = "surgeon"
@@ -35,6 +37,7 @@ class _Target:
     layer: int | None
     axis: int
     offset: float
+    stack: Stack = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class _Contents:
     dims: tuple[int, ...]
     base: dict[str, FileState]
     edits: tuple[_Target, ...]
+    ranked_on: TextsUsed | None = None
 
 
 def write_small_patch(
@@ -71,9 +75,10 @@ def write_small_patch(
         dims=plan.dims,
         base=_states(plan.checkpoint, progress),
         edits=tuple(
-            _Target(e.tensor, e.param, e.role, e.kind, e.layer, e.axis, e.offset)
+            _Target(e.tensor, e.param, e.role, e.kind, e.layer, e.axis, e.offset, e.stack)
             for e in plan.edits
         ),
+        ranked_on=plan.ranked_on,
     )
     values = {edit.tensor: np.ascontiguousarray(edit.new) for edit in plan.edits}
     content = save(values, metadata={_KEY: json.dumps(asdict(contents))})
@@ -101,7 +106,7 @@ def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress
             )
     edits = tuple(_edit(path, file, target, contents.dims, checkpoint) for target in contents.edits)
     recipe = recipe_from_json(contents.recipe, str(path))
-    return Plan(checkpoint, recipe, contents.dims, edits)
+    return Plan(checkpoint, recipe, contents.dims, edits, ranked_on=contents.ranked_on)
 
 
 def _states(checkpoint: Checkpoint, progress: Progress) -> dict[str, FileState]:

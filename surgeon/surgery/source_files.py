@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from surgeon.checkpoint import Checkpoint, artifact
 from surgeon.checkpoint.links import may_follow
 
-FOLDER = "surgeon"
-"""The folder inside an artifact that holds all that surgeon adds for itself."""
-
+FOLDER = artifact.FOLDER
+RECORD = artifact.RECORD
 CARD = "README.md"
 ONNX_FOLDER = "onnx"
-RECORD = f"{FOLDER}/record.json"
 EXCISED = f"{FOLDER}/excised.safetensors"
 EVALUATION = f"{FOLDER}/eval.json"
 PARTIAL_EVALUATION = f"{FOLDER}/eval.partial.npz"
+SOURCE_CARD = f"{FOLDER}/source/{CARD}"
 
 # Weights in other formats. An unpatched twin in a patched folder is a trap: a loader may take it.
 _TWIN_FILES = (
@@ -42,8 +41,10 @@ class SourceFiles:
     left_out: tuple[str, ...]
 
 
-def list_source_files(directory: Path, weights: Collection[str]) -> SourceFiles:
-    """Decide for every file of a source directory but ``weights``, which are patched.
+def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
+    """Decide for every file of a checkpoint's directory but its weights, which are patched.
+
+    Of a weight file that is all of its model nothing beside it is taken over.
 
     Links are followed inside the directory and into a Hugging Face cache's blobs. A link to
     anywhere else is left out: an artifact is made to be given away.
@@ -51,6 +52,10 @@ def list_source_files(directory: Path, weights: Collection[str]) -> SourceFiles:
     The source's own model card, and its folder ``surgeon`` if it is an artifact itself, go to
     ``surgeon/source/``, because the artifact brings its own.
     """
+    if checkpoint.alone:
+        return SourceFiles({}, ())
+    directory = checkpoint.directory
+    weights = {file.path.name for file in checkpoint.files} | {checkpoint.index}
     copied: dict[str, str] = {}
     left_out: list[str] = []
     for folder, names, files in os.walk(directory):

@@ -141,7 +141,7 @@ def _check_onnx(artifact: Path, record: Record) -> Check:
         for vector, values in read_initializers(
             artifact / inside(facts.model), facts.vectors
         ).items():
-            if values.tobytes() != checkpoint.read(vector).astype(np.float32).tobytes():
+            if values.tobytes() != checkpoint.read(vector).astype(facts.dtype).tobytes():
                 return Check(name, passed=False, found=f"{vector} differs")
     except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; it is the finding)
         return Check(name, passed=False, found=f"cannot be read ({error})")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,69 +14,67 @@ import torch
 import transformers
 
 from surgeon.architectures import Family, canonical_name
-from surgeon.checkpoint import Checkpoint, open_checkpoint
+from surgeon.checkpoint import Checkpoint
 from surgeon.errors import ExportError
 from surgeon.scoring.tasks.task import TaskName
+from surgeon.torch_model.heads import HEADS, Head, choose_task
 from surgeon.torch_model.tokenizer import quiet
 
 _UNBOUNDED = 1_000_000  # transformers writes 1e30 where a tokenizer knows no limit
 
-_AUTO_CLASSES = {
-    "mlm": transformers.AutoModelForMaskedLM,
-    "clm": transformers.AutoModelForCausalLM,
-    "drift": transformers.AutoModel,
-}
+_MODULE_AND_LEAF = 2  # components of a name that say what a tensor outside the layers is
+# Not in some files and no random numbers: transformers fills it with zeros.
+_FILLED = ("final_logits_bias",)
+# Segments are compared and not embedded, so that the configuration has no vocabulary of them.
+_SEGMENTS_COMPARED = ("xlnet",)
 
 
 @dataclass(frozen=True)
 class TorchModel:
     """A model in PyTorch, ready to run.
 
-    ``inputs`` names the arrays that it takes, and ``parameters`` maps the checkpoint's name of
-    each editable tensor to the model's.
+    ``inputs`` names the arrays that are made of the tokens alone, and ``parameters`` maps the
+    checkpoint's name of each editable tensor to the model's.
     """
 
     checkpoint: Checkpoint
-    task: TaskName
+    head: Head
     model: Any
     inputs: tuple[str, ...]
     parameters: Mapping[str, str]
 
     @property
+    def graph_inputs(self) -> tuple[str, ...]:
+        """All that the exported graph takes: PyTorch makes the head's further inputs up."""
+        return (*self.inputs, *self.head.inputs)
+
+    @property
+    def task(self) -> TaskName:
+        """What the model's head is scored on."""
+        return self.head.task
+
+    @property
     def output(self) -> str:
-        """Which of the model's outputs its task is scored on."""
-        return "last_hidden_state" if self.task == "drift" else "logits"
+        """Which of the model's outputs its task is scored on; the first of several."""
+        return self.head.outputs[0]
 
 
-def choose_task(checkpoint: Checkpoint) -> TaskName:
-    """Return what a checkpoint can be scored on: its language-model head, or drift without one."""
-    family = checkpoint.family
-    if family.head:
-        has_head = any(fragment in name for fragment in family.head for name in checkpoint.tensors)
-        return family.objective if has_head else "drift"
-    declared = " ".join(map(str, checkpoint.config.get("architectures") or ()))
-    if "LMHead" in declared or "CausalLM" in declared or "lm_head.weight" in checkpoint.tensors:
-        return family.objective
-    return "drift"
-
-
-def load_model(source: Path, family: Family, otherwise: str) -> TorchModel:
+def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = None) -> TorchModel:
     """Load a model directory in float32, with the class that its task asks for.
 
     Args:
-        source: the directory, with safetensors weights.
-        family: its row of the architecture registry.
+        checkpoint: the opened directory, with safetensors weights.
         otherwise: what an error tells the user to do instead.
+        task: load it for this one (None: for the head that is there).
 
     Raises:
         ExportError: transformers cannot load it, or not as it is stored.
     """
-    checkpoint = open_checkpoint(source)
-    task = choose_task(checkpoint)
+    head = HEADS[task or choose_task(checkpoint)]
     try:
         with quiet():
-            model, report = _AUTO_CLASSES[task].from_pretrained(
-                source,
+            model, report = getattr(transformers, head.auto_class).from_pretrained(
+                checkpoint.directory,
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,
@@ -84,8 +83,11 @@ def load_model(source: Path, family: Family, otherwise: str) -> TorchModel:
             )
     except Exception as error:
         raise explained("transformers cannot load the model", error, otherwise) from error
-    # The pooler is not part of the exported graph; anything else would be random numbers.
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    # Without a head, the pooler is not among the outputs; anything else would be random numbers.
+    ignored = (*_FILLED, "pooler") if head.task == "drift" else _FILLED
+    missing = sorted(
+        name for name in report["missing_keys"] if not any(part in name for part in ignored)
+    )
     if missing or report["mismatched_keys"]:
         what = missing[0] if missing else next(iter(report["mismatched_keys"]))
         raise ExportError(
@@ -96,18 +98,24 @@ def load_model(source: Path, family: Family, otherwise: str) -> TorchModel:
     model.config.use_cache = False
     return TorchModel(
         checkpoint,
-        task,
+        head,
         model,
-        _input_names(model, family),
+        _input_names(checkpoint.name, model, otherwise),
         _parameter_names(checkpoint, model, otherwise),
     )
 
 
-def _input_names(model: Any, family: Family) -> tuple[str, ...]:
-    names = ["input_ids", "attention_mask"]
-    if family.objective == "mlm" and getattr(model.config, "type_vocab_size", 0) > 1:
-        names.append("token_type_ids")
-    return tuple(names)
+def _input_names(name: str, model: Any, otherwise: str) -> tuple[str, ...]:
+    taken = list(inspect.signature(model.forward).parameters)
+    if "input_ids" not in taken:
+        raise ExportError(
+            f"{name}: {type(model).__name__} takes {taken[0]}, and only models that take text "
+            f"have an ONNX half; {otherwise}"
+        )
+    config = model.config
+    segments = 2 if config.model_type in _SEGMENTS_COMPARED else 0
+    typed = "token_type_ids" in taken and getattr(config, "type_vocab_size", segments) > 1
+    return ("input_ids", "attention_mask", *(("token_type_ids",) if typed else ()))
 
 
 def _parameter_names(checkpoint: Checkpoint, model: Any, otherwise: str) -> dict[str, str]:
@@ -116,20 +124,32 @@ def _parameter_names(checkpoint: Checkpoint, model: Any, otherwise: str) -> dict
     found = {}
     for site in checkpoint.sites:
         for tensor in filter(None, (site.gain, site.bias)):
-            wanted = canonical_name(tensor)
-            matches = [name for name in parameters if _same_module(name, wanted)]
-            if len(matches) != 1 or not _equal(checkpoint.read(tensor), parameters[matches[0]]):
+            name = _namesake(canonical_name(tensor), parameters)
+            if name is None or not _equal(checkpoint.read(tensor), parameters[name]):
                 raise ExportError(
                     f"{checkpoint.name}: transformers does not load {tensor} as it is stored; "
                     f"{otherwise}"
                 )
-            found[tensor] = matches[0]
+            found[tensor] = name
     return found
 
 
-def _same_module(one: str, other: str) -> bool:
-    """Whether two names differ at most by a model prefix."""
-    return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
+def _namesake(tensor: str, parameters: Iterable[str]) -> str | None:
+    """Return the parameter whose name has most of its end in common with a tensor's.
+
+    Prefixes differ (``bert.``, none), and even their order does (Gemma 3's ``language_model.model``
+    is ``model.language_model`` in memory). What follows from the layer's number on may not.
+    """
+    wanted = tensor.split(".")
+    numbers = [at for at, part in enumerate(wanted) if part.isdecimal()]
+    least = len(wanted) - numbers[0] if numbers else _MODULE_AND_LEAF
+    by_length: dict[int, list[str]] = {}
+    for name in parameters:
+        pairs = zip(reversed(wanted), reversed(name.split(".")), strict=False)
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        by_length.setdefault(common, []).append(name)
+    best = by_length[max(by_length)] if by_length and max(by_length) >= least else []
+    return best[0] if len(best) == 1 else None
 
 
 def _equal(stored: npt.NDArray[Any], parameter: torch.Tensor) -> bool:
@@ -140,11 +160,41 @@ def _equal(stored: npt.NDArray[Any], parameter: torch.Tensor) -> bool:
 
 def max_length_of(config: Any, tokenizer: Any | None, family: Family) -> int:
     """Return how many tokens a sequence may have."""
-    positions = getattr(config, "max_position_embeddings", None)
-    limits = [positions - family.position_offset] if positions else []
+    # XLNet, whose positions are relative, says -1.
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or -1
+    limits = [positions - family.position_offset] if positions > 0 else []
     if tokenizer is not None and tokenizer.model_max_length < _UNBOUNDED:
         limits.append(tokenizer.model_max_length)
     return int(min(limits, default=512))
+
+
+def padding_id_of(config: Any, tokenizer: Any | None) -> int:
+    """Return the token that fills up shorter sequences of a batch; 0 where none is declared.
+
+    The configuration's comes first: RoBERTa counts its positions by it, and GPT-2 finds the last
+    token of a sequence to classify by it.
+    """
+    text = config.get_text_config()
+    declared = (getattr(text, "pad_token_id", None), getattr(tokenizer, "pad_token_id", None))
+    return next((pad for pad in declared if pad is not None and 0 <= pad < text.vocab_size), 0)
+
+
+def decoder_start_of(loaded: TorchModel) -> int | None:
+    """Return the token that a decoder's input begins with; None without an input or a token."""
+    if "decoder_input_ids" not in loaded.head.inputs:
+        return None
+    for declared in (loaded.model.config, getattr(loaded.model, "generation_config", None)):
+        start = getattr(declared, "decoder_start_token_id", None)
+        if start is not None:
+            return int(start)
+    return None
+
+
+def labels_of(config: Any, head: Head) -> tuple[str, ...]:
+    """Return the names of a classifier's labels, in the order of its outputs; () without one."""
+    if head.task not in ("classification", "token-classification"):
+        return ()
+    return tuple(str(label) for _, label in sorted(config.id2label.items()))
 
 
 def explained(what: str, error: Exception, otherwise: str) -> ExportError:

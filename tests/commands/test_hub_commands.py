@@ -68,6 +68,15 @@ def test_scan_reads_a_model_that_is_not_cached_by_ranges_alone(hub, tiny, tmp_pa
     assert remote == local
 
 
+def test_a_picture_of_a_model_that_is_not_cached_fetches_nothing_twice(hub, tmp_path):
+    assert run(["scan", _ID]) == 0
+    plain = len(hub.requests)
+    hub.requests.clear()
+    assert run(["scan", _ID, "--plot", str(tmp_path / "scan.png")]) == 0
+    assert len(hub.requests) == plain
+    assert (tmp_path / "scan.png").exists()
+
+
 def test_scan_takes_the_cache_if_the_model_is_there(hub, tmp_path, capsys):
     assert run(["patch", _ID, "--dims", "3", "--no-onnx", "-o", str(tmp_path / "out")]) == 0
     hub.requests.clear()

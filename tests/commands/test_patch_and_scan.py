@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from surgeon.cli import run
 
@@ -34,12 +35,97 @@ def test_scan_takes_the_weight_file_too(minilm, json_of):
     assert json_of("scan", minilm / "model.safetensors") == json_of("scan", minilm)
 
 
+@pytest.fixture
+def alone(tiny, tmp_path):
+    """A weight file with nothing beside it."""
+    (tmp_path / "downloads").mkdir()
+    return shutil.copy(
+        tiny("bert") / "model.safetensors", tmp_path / "downloads" / "mine.safetensors"
+    )
+
+
+def test_scan_takes_a_weight_file_alone_and_says_how_it_knows_the_family(tiny, alone, json_of):
+    known, told = json_of("scan", tiny("bert")), json_of("scan", alone)
+    assert (told.pop("model"), told.pop("architecture")) == ("mine", "BERT-like (by tensor names)")
+    assert known.pop("model") != "mine"
+    assert known.pop("architecture") == "BERT"
+    assert told == known
+
+
+def test_a_weight_file_alone_goes_the_whole_way(alone, tmp_path, monkeypatch, json_of):
+    monkeypatch.chdir(alone.parent)
+    original = alone.read_bytes()
+    patched = json_of("patch", alone.name, "--dims", "3,9", "--no-onnx", "-o", "out")
+    assert (patched["parameters_changed"], patched["model"]) == (12, "mine")
+    assert json_of("verify", "out")["passed"] is True
+    assert json_of("diff", alone.name, "out")["scalars_changed"] == 12
+    assert json_of("scan", "out")["layers"] == 3
+    json_of("restore", "out", "-o", "back")
+    assert [path.name for path in (alone.parent / "back").iterdir()] == ["mine.safetensors"]
+    assert (alone.parent / "back" / "mine.safetensors").read_bytes() == original
+
+
+def test_a_weight_file_alone_is_patched_by_a_pattern(alone, json_of):
+    pattern = r".*\.attention\.output\.LayerNorm"
+    document = json_of("patch", alone, "--dims", "3", "--dry-run", "--sites-pattern", pattern)
+    assert len(document["edits"]) == 6
+    assert all("attention" in edit["tensor"] for edit in document["edits"])
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments", "complaint"),
+    [
+        ("bert", ["patch", "--dims", "3", "-o", "out"], "has no config.json beside it"),
+        (
+            "bert",
+            ["patch", "--dims", "3", "-o", "out", "--sites-pattern", "x"],
+            "matches no module",
+        ),
+        ("unknown", ["scan"], "put config.json beside it, or give --sites-pattern"),
+        ("unknown", ["patch", "--dims", "3", "-o", "out"], "names are those of no family"),
+    ],
+)
+def test_what_a_weight_file_alone_does_not_tell_is_one_line_and_exit_code_2(
+    alone, tmp_path, monkeypatch, capsys, family, arguments, complaint
+):
+    monkeypatch.chdir(tmp_path)
+    if family == "unknown":
+        tensors = load_file(alone)
+        save_file(
+            {name.replace("bert", "mamba"): tensors[name] for name in list(tensors)[:2]}, alone
+        )
+    before = sorted(tmp_path.rglob("*"))
+    command, *options = arguments
+    assert run([command, str(alone), *options]) == 2
+    _is_one_line(capsys, complaint)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_scan_s_table_names_the_layers_that_flag_a_dimension(minilm, capsys):
     assert run(["scan", str(minilm), "--min-layers", "2"]) == 0
     table = capsys.readouterr().out
     (row,) = [line for line in table.splitlines() if "│ 267 │" in line]
     assert [cell.strip() for cell in row.split("│")[1:5]] == ["267", "yes", "2 of 6", "0, 1"]
     assert "Outliers: 267, 127" in table
+
+
+@pytest.mark.parametrize("suffix", ["png", "html"])
+def test_scan_draws_a_picture_and_says_where_beside_the_one_document(
+    minilm, tmp_path, capsys, suffix
+):
+    path = tmp_path / f"scan.{suffix}"
+    assert run(["scan", str(minilm), "--plot", str(path), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["outliers"] == []
+    assert str(path) in "".join(captured.err.split("\n"))
+    assert path.stat().st_size > 20_000
+
+
+def test_scan_refuses_a_picture_that_cannot_be_before_it_reads_the_model(tmp_path, capsys):
+    assert run(["scan", str(tmp_path / "no model"), "--plot", "scan.jpg"]) == 2
+    assert ".png, .svg, .pdf or .html" in capsys.readouterr().err
+    assert run(["scan", str(tmp_path), "--plot", str(tmp_path / "missing" / "scan.png")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_patch_json_holds_what_scripts_lean_on(tiny, tmp_path, json_of):

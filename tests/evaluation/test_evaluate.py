@@ -8,11 +8,19 @@ import torch
 import transformers
 from antibodies import antibodies
 
-from surgeon import Recipe, evaluate, make_plan, open_checkpoint, operate, read_texts
+from surgeon import (
+    Recipe,
+    TaskOptions,
+    evaluate,
+    make_plan,
+    open_checkpoint,
+    operate,
+    read_texts,
+)
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.evaluate import encode_for
+from surgeon.evaluation.request import encode_for
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, tensors_of
 from surgeon.scoring.examples import make_batch
@@ -212,9 +220,9 @@ def test_long_texts_are_cut_to_the_model_s_length_and_counted(antiberty_patched)
         ({"controls": 10**9}, "--controls"),
         ({"seed": -1}, "--seed"),
         ({"batch_size": 0}, "--batch-size"),
-        ({"mask_rate": 0.0}, "--mask-rate"),
-        ({"mask_rate": 1.0}, "--mask-rate"),
-        ({"mask_rate": float("nan")}, "--mask-rate"),
+        ({"options": TaskOptions(mask_rate=0.0)}, "--mask-rate"),
+        ({"options": TaskOptions(mask_rate=1.0)}, "--mask-rate"),
+        ({"options": TaskOptions(mask_rate=float("nan"))}, "--mask-rate"),
         ({"provider": "cuda"}, "onnxruntime-gpu"),
         ({"texts": _texts(["one"])}, "an interval takes 2"),
     ],

@@ -8,13 +8,15 @@ import pytest
 from antibodies import antibodies
 
 from surgeon import evaluate
+from surgeon.errors import EvaluationError
 from surgeon.evaluation import observe
+from surgeon.evaluation import session as session_module
 from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.evaluate import encode_for
 from surgeon.evaluation.observe import Scorer
+from surgeon.evaluation.request import encode_for
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.variants import BASELINE
-from surgeon.scoring.examples import Example
+from surgeon.scoring.examples import Example, make_batch
 from surgeon.scoring.tasks import TASKS, Settings
 from surgeon.surgery.source_files import PARTIAL_EVALUATION
 from surgeon.text import Texts, built_in_sample
@@ -68,7 +70,7 @@ def test_the_loss_inside_the_graph_is_the_loss_of_its_logits(request, name):
     names = tuple(opened.baseline)
     session = open_session(opened.model_path, opened.facts.output, names, "cpu")
     for row, example in zip(inside, examples, strict=True):
-        batch = observe.make_batch([example.ids], opened.facts.inputs, 0)
+        batch = make_batch([example.ids], opened.facts.inputs, 0)
         tensors = observe.tensors_of(opened, BASELINE)
         (logits,) = session.run(batch, tensors)
         outside = TASKS[opened.facts.task].observe(logits[0], example)
@@ -169,3 +171,21 @@ def test_labels_are_split_by_example():
     examples = [Example((1, 2, 3), np.arange(n), np.arange(n)) for n in (2, 0, 1)]
     parts = observe._by_example(examples, (0, 1, 2), np.array([7, 8, 9]))
     assert [part.tolist() for part in parts] == [[7, 8], [], [9]]
+
+
+def test_a_run_with_bound_inputs_gives_what_a_plain_run_gives(minilm_patched):
+    """What the CUDA path does, on the device that is here."""
+    opened = open_artifact(minilm_patched)
+    names = tuple(opened.baseline)
+    session = open_session(opened.model_path, opened.facts.output, names, "cpu")
+    batch = observe.make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
+    tensors = observe.tensors_of(opened, BASELINE)
+    (plain,) = session.run(batch, tensors)
+    (bound,) = session_module.run_bound(session, batch, tensors, "cpu")
+    np.testing.assert_array_equal(plain, bound)
+
+
+def test_two_wheels_of_onnxruntime_are_told_apart(minilm_patched, monkeypatch):
+    monkeypatch.setattr(session_module, "_is_installed", lambda _wheel: True)
+    with pytest.raises(EvaluationError, match="overwrite each other's files: uninstall both"):
+        evaluate(minilm_patched, provider="cuda")

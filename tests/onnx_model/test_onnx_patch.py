@@ -308,6 +308,17 @@ def test_tensors_of_numbers_in_other_fields_are_refused_by_name(tmp_path):
         open_onnx(tmp_path / "m.onnx", _PATTERN)
 
 
+def test_a_folder_without_a_config_is_anybody_s_and_gives_nothing_but_the_model(tmp_path):
+    onnx.save(norm_chain(), tmp_path / "m.onnx")
+    for name in ("other.onnx", "letter.txt"):
+        (tmp_path / name).write_text("private")
+    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    assert record.left_out == ()
+    made = {p.name for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert made == {"m.onnx", "README.md", "record.json", "excised.safetensors"}
+    assert b"other" not in (tmp_path / "out" / "surgeon" / "record.json").read_bytes()
+
+
 def test_a_pattern_that_matches_nothing_shows_what_there_is(tmp_path):
     onnx.save(norm_chain(), tmp_path / "m.onnx")
     with pytest.raises(SelectionError, match=r"matches no node; there is 'norm\.1\.weight'"):
@@ -367,3 +378,7 @@ def test_the_command_line_scans_plans_and_patches_an_onnx_file(exported, tmp_pat
     assert "--no-onnx" in capsys.readouterr().err
     assert run(["eval", out]) == 2
     assert "ONNX file, which eval cannot score yet" in capsys.readouterr().err
+    assert run(["scan", out]) == 2
+    assert "give that file in it" in capsys.readouterr().err
+    assert run(["scan", f"{out}/model.onnx", "--method", "ablation"]) == 2
+    assert "--method" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from surgeon import open_checkpoint, rank_by_layernorm
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.outliers.layernorm import _slice_norms as slice_norms
+from surgeon.outliers.zscores import _slice_norms as slice_norms
 
 
 def _checkpoint(folder, gains, biases):

@@ -1,6 +1,8 @@
+import functools
+
 import pytest
 import torch
-from families import FAMILIES, ODD, save_family
+from families import FAMILIES, ODD, save_family, save_family_in_shards
 from safetensors.torch import load_file
 
 from surgeon import Recipe, make_plan, open_checkpoint, operate, rank_by_layernorm
@@ -8,30 +10,49 @@ from surgeon import Recipe, make_plan, open_checkpoint, operate, rank_by_layerno
 DIMS = [3, 9]
 OTHER = [4]
 EVERY = {**FAMILIES, **ODD}
+_SAVE = {"whole": save_family, "shards": save_family_in_shards}
+
+in_each_layout = pytest.mark.parametrize("layout", _SAVE)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Save a family's tiny model, once."""
-    made = {}
+    """Save a family's tiny model in a layout, once."""
 
-    def save(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("family") / "model"
-            save_family(name, made[name])
-        return made[name]
+    @functools.cache
+    def save(name, layout="whole"):
+        folder = tmp_path_factory.mktemp("family") / "model"
+        _SAVE[layout](name, folder)
+        return folder
 
     return save
 
 
-def _patch(model, output, sites=("output",)):
-    plan = make_plan(open_checkpoint(model), Recipe(dims=tuple(DIMS), sites=sites))
-    operate(plan, output, onnx=False)
-    return plan
+@pytest.fixture(scope="module")
+def patched(saved, tmp_path_factory):
+    """Patch a family's tiny model once: the plan and the artifact."""
+
+    @functools.cache
+    def patch(name, layout="whole", sites=("output",)):
+        output = tmp_path_factory.mktemp("artifact") / "out"
+        plan = make_plan(
+            open_checkpoint(saved(name, layout)), Recipe(dims=tuple(DIMS), sites=sites)
+        )
+        operate(plan, output, onnx=False)
+        return plan, output
+
+    return patch
 
 
+@functools.cache
 def _load(name, folder):
     return EVERY[name].model.from_pretrained(folder).eval()
+
+
+def _stored(folder):
+    """Every tensor of a folder's weight files."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def _run(name, model, watched):
@@ -42,10 +63,11 @@ def _run(name, model, watched):
         entering = positional[0] if positional else named["hidden_states"]
         calls.append((entering, output[0] if isinstance(output, tuple) else output))
 
-    for module in watched:
-        module.register_forward_hook(note, with_kwargs=True)
+    hooks = [module.register_forward_hook(note, with_kwargs=True) for module in watched]
     with torch.no_grad():
         model(**EVERY[name].inputs)
+    for hook in hooks:
+        hook.remove()
     return calls
 
 
@@ -62,7 +84,7 @@ def _first_layers(name, model):
 
 def _modules_of(tensors, folder, loaded):
     """The modules of a loaded model that hold tensors of the file, known by their values."""
-    stored = load_file(folder / "model.safetensors")
+    stored = _stored(folder)
     modules = []
     for tensor in tensors:
         holders = [
@@ -76,13 +98,15 @@ def _modules_of(tensors, folder, loaded):
     return modules
 
 
+@in_each_layout
 @pytest.mark.parametrize("name", EVERY)
-def test_transformers_sees_exactly_the_planned_entries_changed(saved, tmp_path, name):
-    plan = _patch(saved(name), tmp_path / "out")
-    stored = load_file(saved(name) / "model.safetensors")
+def test_transformers_sees_exactly_the_planned_entries_changed(saved, patched, name, layout):
+    plan, output = patched(name, layout)
+    assert (len(plan.checkpoint.files) > 1) == (layout == "shards")
+    stored = _stored(saved(name, layout))
     waiting = {edit.tensor: edit for edit in plan.edits}
-    before = _load(name, saved(name)).state_dict()
-    after = _load(name, tmp_path / "out").state_dict()
+    before = _load(name, saved(name, layout)).state_dict()
+    after = _load(name, output).state_dict()
     assert before.keys() == after.keys()
     for key, old in before.items():
         # A loaded tensor may have another name than in the file, and has its values.
@@ -97,10 +121,11 @@ def test_transformers_sees_exactly_the_planned_entries_changed(saved, tmp_path, 
     assert not waiting
 
 
+@in_each_layout
 @pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.stream == "post"])
-def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(saved, tmp_path, name):
-    _patch(saved(name), tmp_path / "out")
-    model = _load(name, tmp_path / "out")
+def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(patched, name, layout):
+    _, output = patched(name, layout)
+    model = _load(name, output)
     calls = _run(name, model, _blocks(name, model))
     assert len(calls) == (FAMILIES[name].calls or sum(FAMILIES[name].stacks.values()))
     for _, leaving in calls:
@@ -108,12 +133,13 @@ def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(saved, tmp_pa
         assert (leaving[..., OTHER] != 0).any()
 
 
+@in_each_layout
 @pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.stream == "pre"])
-def test_the_last_operation_of_each_pre_norm_layer_adds_zero_at_the_dims(saved, tmp_path, name):
-    plan = _patch(saved(name), tmp_path / "out")
-    model = _load(name, tmp_path / "out")
+def test_the_last_operation_of_each_pre_norm_layer_adds_zero_at_the_dims(patched, name, layout):
+    plan, output = patched(name, layout)
+    model = _load(name, output)
     gains = [edit.tensor for edit in plan.edits if edit.param == "gain"]
-    last = _modules_of(gains, tmp_path / "out", model)
+    last = _modules_of(gains, output, model)
     calls = _run(name, model, last)
     assert len(calls) == sum(FAMILIES[name].stacks.values())
     for _, added in calls:
@@ -121,10 +147,11 @@ def test_the_last_operation_of_each_pre_norm_layer_adds_zero_at_the_dims(saved, 
         assert (added[..., OTHER] != 0).any()
 
 
+@in_each_layout
 @pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.stream == "pre"])
-def test_output_and_attention_sites_are_all_that_writes_to_a_pre_norm_stream(saved, tmp_path, name):
-    _patch(saved(name), tmp_path / "out", sites=("output", "attention"))
-    model = _load(name, tmp_path / "out")
+def test_output_and_attention_sites_are_all_that_writes_to_a_pre_norm_stream(patched, name, layout):
+    _, output = patched(name, layout, ("output", "attention"))
+    model = _load(name, output)
     calls = _run(name, model, _blocks(name, model))
     assert len(calls) == sum(FAMILIES[name].stacks.values())
     for entering, leaving in calls:
@@ -167,11 +194,9 @@ def test_output_and_attention_sites_are_all_the_norms_of_a_post_norm_layer(saved
         ("clip_vision_model", 1),
     ],
 )
-def test_the_embeddings_site_is_the_last_operation_before_the_first_layer(
-    saved, tmp_path, name, stacks
-):
-    _patch(saved(name), tmp_path / "out", sites=("embeddings",))
-    model = _load(name, tmp_path / "out")
+def test_the_embeddings_site_is_the_last_operation_before_the_first_layer(patched, name, stacks):
+    _, output = patched(name, sites=("embeddings",))
+    model = _load(name, output)
     first = _run(name, model, _first_layers(name, model))
     assert len(first) == len(FAMILIES[name].stacks)
     zeroed = [entering for entering, _ in first if (entering[..., DIMS] == 0).all()]
@@ -195,14 +220,15 @@ def test_the_final_site_takes_what_the_last_layer_of_each_stack_gives(saved, nam
         assert any(torch.equal(entering, leaving) for leaving in given)
 
 
-def test_after_deberta_v2_s_convolution_too_the_stream_is_zero(saved, tmp_path):
+@in_each_layout
+def test_after_deberta_v2_s_convolution_too_the_stream_is_zero(patched, layout):
     name = "deberta-v2, with a convolution"
-    plan = _patch(saved(name), tmp_path / "out")
+    plan, output = patched(name, layout)
     assert [edit.tensor for edit in plan.edits if edit.layer == 0] == [
         "deberta.encoder.conv.LayerNorm.weight",
         "deberta.encoder.conv.LayerNorm.bias",
     ]
-    model = _load(name, tmp_path / "out")
+    model = _load(name, output)
     with torch.no_grad():
         states = model(**EVERY[name].inputs, output_hidden_states=True).hidden_states
     assert len(states) == 3

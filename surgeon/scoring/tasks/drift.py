@@ -6,19 +6,19 @@ Drift is 1 − cosine between the mean-pooled last hidden states of the baseline
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.sequences import read_sequences
 from surgeon.scoring.tasks.task import Floats, Scores, Settings, Task
-
-_NOTHING = np.empty(0, dtype=np.int64)
 
 
 def _whole(ids: tuple[int, ...], settings: Settings) -> Example | None:  # noqa: ARG001
-    return Example(ids, _NOTHING, _NOTHING) if ids else None
+    return Example(ids) if ids else None
 
 
 def _pool(states: npt.NDArray[np.float32], example: Example) -> Floats:
@@ -41,8 +41,10 @@ DRIFT = Task(
     title="representation drift",
     metric="drift",
     unit="1 − cosine to the baseline",
+    head="drift",
+    read=functools.partial(read_sequences, _whole),
     prepare=_whole,
     observe=_pool,
     score=_score,
-    derive=lambda values: {},  # noqa: ARG005
+    options={"text_column": None},
 )

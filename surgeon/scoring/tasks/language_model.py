@@ -1,4 +1,4 @@
-"""What masked and causal language modelling share: the loss at the scored positions."""
+"""What the language-model tasks share: the loss at the scored positions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.task import Floats, Scores
 
 
-def reduce_tokens(losses: Floats, hits: Floats) -> Floats:
+def reduce_tokens(losses: Floats, hits: Floats, example: Example) -> Floats:  # noqa: ARG001
     """Return (summed loss in nats, correct top-1 guesses, scored tokens) of one example."""
     return np.array([losses.sum(), hits.sum(), len(losses)], dtype=np.float64)
 
 
-def observe_tokens(logits: npt.NDArray[np.float32], example: Example) -> Floats:
-    """Return what ``reduce_tokens`` does, from an example's logits, (tokens, vocabulary)."""
+def token_losses(logits: npt.NDArray[np.float32], example: Example) -> tuple[Floats, Floats]:
+    """Return the losses in nats and the hits at an example's positions, each (scored,).
+
+    ``logits`` are (tokens, vocabulary), or (targets, vocabulary) where the positions are targets.
+    """
     scored = logits[example.positions].astype(np.float64)
     peak = scored.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(scored - peak).sum(axis=1)) + peak[:, 0]
-    loss = log_sum - scored[np.arange(len(scored)), example.labels]
-    correct = scored.argmax(axis=1) == example.labels
-    return reduce_tokens(loss, correct)
+    losses = log_sum - scored[np.arange(len(scored)), example.labels]
+    return losses, (scored.argmax(axis=1) == example.labels).astype(np.float64)
+
+
+def observe_tokens(logits: npt.NDArray[np.float32], example: Example) -> Floats:
+    """Return what ``reduce_tokens`` does, from an example's logits."""
+    return reduce_tokens(*token_losses(logits, example), example)
 
 
 def score_tokens(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001

@@ -1,22 +1,28 @@
 """Masked language modelling: the loss on hidden tokens (Devlin et al. 2019, section 3.1).
 
-Every chosen token is replaced by the mask token, so that no variant sees any of them.
+By default every chosen token is replaced by the mask token, so that no variant sees any of them.
+With ``--masking bert`` that happens to 80 in 100, 10 become another token, and 10 stay.
 """
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
-from blake3 import blake3
 
 from surgeon.errors import EvaluationError
 from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.drawing import generator_for, ordinary_places, other_tokens, share_of
 from surgeon.scoring.tasks.language_model import (
     observe_tokens,
     perplexity,
     reduce_tokens,
     score_tokens,
 )
+from surgeon.scoring.tasks.sequences import read_sequences
 from surgeon.scoring.tasks.task import Settings, Task
+
+_MASKED, _REPLACED = 0.8, 0.9  # up to the first: the mask token, up to the second: another one
 
 
 def mask(ids: tuple[int, ...], settings: Settings) -> Example | None:
@@ -28,15 +34,19 @@ def mask(ids: tuple[int, ...], settings: Settings) -> Example | None:
     if settings.mask_id is None:
         raise EvaluationError("the tokenizer has no mask token, so the masked loss is undefined")
     tokens = np.array(ids, dtype=np.int64)
-    ordinary = np.flatnonzero(~np.isin(tokens, settings.special_ids))
+    ordinary = ordinary_places(tokens, settings)
     if not ordinary.size:
         return None
-    count = max(1, round(settings.mask_rate * ordinary.size))
-    digest = np.frombuffer(blake3(tokens.tobytes()).digest(), dtype=np.uint32)
-    rng = np.random.default_rng([settings.seed, *map(int, digest)])
+    rng = generator_for(tokens, settings.seed)
+    count = share_of(ordinary, settings.mask_rate)
     positions = np.sort(rng.choice(ordinary, size=count, replace=False))
     labels = tokens[positions]
-    tokens[positions] = settings.mask_id
+    hidden = np.full_like(labels, settings.mask_id)
+    if settings.masking == "bert":
+        fate = rng.random(count)
+        others = other_tokens(labels, rng, settings)
+        hidden = np.where(fate < _MASKED, hidden, np.where(fate < _REPLACED, others, labels))
+    tokens[positions] = hidden
     return Example(tuple(tokens.tolist()), positions, labels)
 
 
@@ -45,9 +55,12 @@ MASKED = Task(
     title="masked language modelling",
     metric="loss",
     unit="nats per masked token",
+    head="mlm",
+    read=functools.partial(read_sequences, mask),
     prepare=mask,
     observe=observe_tokens,
     score=score_tokens,
     derive=perplexity,
     reduce=reduce_tokens,
+    options={"mask_rate": 0.15, "masking": "all", "block": None, "text_column": None},
 )

@@ -1,4 +1,4 @@
-"""The only module that prints: tables and verdicts for people, JSON for scripts.
+"""The only package that prints: tables and verdicts for people, JSON for scripts.
 
 Results go to standard output, progress and notes to standard error, so that ``--json`` leaves one
 document and nothing else on standard output.
@@ -8,42 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
-from json import dump
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from surgeon.console.printing import SHOWN, escape, numbers, out, print_json
+from surgeon.console.rankings import show_agreement as show_agreement
+from surgeon.console.rankings import show_ranking as show_ranking
+from surgeon.console.rankings import show_weakness as show_weakness
 from surgeon.progress import Progress
 
 if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation
-    from surgeon.outliers import Ranking
     from surgeon.surgery.compare import Comparison
+    from surgeon.surgery.export_only import Export
     from surgeon.surgery.onnx_plan import OnnxPlan
     from surgeon.surgery.plan import Plan
     from surgeon.surgery.record import Record
     from surgeon.surgery.verify import Verification
 
-_LAYERS_SHOWN = 12
-
 _VERDICT_STYLES = {"degraded": "bold red", "intact": "bold green", "inconclusive": "bold yellow"}
-
-
-def _out() -> Console:
-    return Console(highlight=False, soft_wrap=False)
 
 
 def _err() -> Console:
     return Console(stderr=True, highlight=False)
-
-
-def print_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON document to standard output."""
-    dump(document, sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
 
 
 def print_error(message: str) -> None:
@@ -53,27 +44,33 @@ def print_error(message: str) -> None:
 
 def print_note(message: str) -> None:
     """Print something worth knowing to standard error."""
-    _err().print(f"[dim]{_escape(message)}[/dim]", soft_wrap=True)
+    _err().print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
 
 
 def print_heading(message: str) -> None:
     """Print a line that opens a part of a longer output."""
-    _out().print(f"\n[bold]{_escape(message)}[/bold]", soft_wrap=True)
+    out().print(f"\n[bold]{escape(message)}[/bold]", soft_wrap=True)
 
 
 def print_text(message: str) -> None:
     """Print plain text to standard output."""
-    _out().print(_escape(message), soft_wrap=True)
+    out().print(escape(message), soft_wrap=True)
 
 
 @contextlib.contextmanager
 def shown_progress() -> Iterator[Progress]:
     """Show long-running steps on a terminal's standard error; elsewhere show nothing."""
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     console = _err()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("starting", total=None)
 
@@ -81,43 +78,6 @@ def shown_progress() -> Iterator[Progress]:
             bars.update(task, description=step, completed=done, total=total or None)
 
         yield report
-
-
-def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
-    """Show the strongest dimensions, and which of them are outliers."""
-    if json:
-        print_json(ranking.to_json())
-        return
-    console = _out()
-    table = Table(
-        title=f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
-        f"{ranking.hidden_size} dimensions",
-        caption=f"{ranking.evidence}: {ranking.criterion}",
-    )
-    table.add_column("dim", justify="right")
-    table.add_column("outlier")
-    table.add_column("layers that flag it", justify="right")
-    table.add_column("which")
-    table.add_column("mean σ", justify="right")
-    outliers = set(ranking.outliers)
-    shown = max(top, len(outliers))
-    for dimension in ranking.dimensions[:shown]:
-        table.add_row(
-            str(dimension.dim),
-            "[bold red]yes[/bold red]" if dimension.dim in outliers else "no",
-            f"{len(dimension.layers)} of {ranking.layers}",
-            _numbers(dimension.layers),
-            f"{dimension.strength:.2f}",
-        )
-    console.print(table)
-    if ranking.outliers:
-        console.print(f"Outliers: {_numbers(ranking.outliers, limit=None)}", soft_wrap=True)
-    else:
-        console.print(
-            "No dimension meets the criterion. Weights alone are weak evidence: patch some, and "
-            "surgeon eval tells what they do.",
-            soft_wrap=True,
-        )
 
 
 def show_plan(plan: Plan, *, json: bool) -> None:
@@ -129,8 +89,8 @@ def show_plan(plan: Plan, *, json: bool) -> None:
     for column in ("tensor", "dims", "old", "new"):
         table.add_column(column, overflow="fold")
     for edit in plan.edits:
-        table.add_row(edit.tensor, _numbers(edit.dims), _values(edit.old), _values(edit.new))
-    console = _out()
+        table.add_row(edit.tensor, numbers(edit.dims), _values(edit.old), _values(edit.new))
+    console = out()
     console.print(table)
     console.print(
         f"{plan.parameters_changed} of {plan.checkpoint.parameters_total:,} parameters would "
@@ -157,11 +117,13 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     if json:
         print_json(record.summary(output))
         return
-    console = _out()
-    kinds = ", ".join(sorted({f"{edit.role} {edit.kind}" for edit in record.edits}))
+    console = out()
+    named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in record.edits}
+    kinds = ", ".join(sorted(named))
     console.print(
-        f"{record.model}: {record.parameters_changed} of {record.parameters_total:,} parameters "
-        f"changed at dimensions {_numbers(record.dims)} ({kinds}), all other bytes as they were.",
+        f"{record.model} ({record.architecture}): {record.parameters_changed} of "
+        f"{record.parameters_total:,} parameters changed at dimensions "
+        f"{numbers(record.dims)} ({kinds}), all other bytes as they were.",
         soft_wrap=True,
     )
     if record.parameters_changed == 0:
@@ -180,10 +142,23 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     if record.left_out:
         console.print(
             f"Left out, since they hold the unpatched weights or are no plain files: "
-            f"{_escape(', '.join(record.left_out))}",
+            f"{escape(', '.join(record.left_out))}",
             soft_wrap=True,
         )
-    console.print(f"Artifact: {_escape(str(output))}", soft_wrap=True)
+    console.print(f"Artifact: {escape(str(output))}", soft_wrap=True)
+
+
+def show_exported(done: Export, output: Path, *, json: bool) -> None:
+    """Show what an export made, and how near to PyTorch it is."""
+    if json:
+        print_json({"output": str(output), **done.to_json()})
+        return
+    facts, parity = done.onnx, done.onnx.parity
+    out().print(
+        f"{done.model}: {escape(str(output / facts.model))} ({facts.task}, {facts.dtype}), within "
+        f"{parity.largest:.1e} of PyTorch over {parity.sequences} sequences.",
+        soft_wrap=True,
+    )
 
 
 def show_restored(record: Record, output: Path, *, json: bool) -> None:
@@ -191,8 +166,8 @@ def show_restored(record: Record, output: Path, *, json: bool) -> None:
     if json:
         print_json(record.summary(output))
         return
-    console = _out()
-    console.print(f"{record.model} restored to {_escape(str(output))}", soft_wrap=True)
+    console = out()
+    console.print(f"{record.model} restored to {escape(str(output))}", soft_wrap=True)
     if record.converted_from:
         console.print(
             f"{', '.join(record.converted_from)} was a pickle: its tensors are back as "
@@ -210,9 +185,9 @@ def show_small_patch(plan: Plan, path: Path, size: int, *, json: bool) -> None:
     if json:
         print_json({"output": str(path), "bytes": size, **plan.to_json()})
         return
-    _out().print(
-        f"{_escape(str(path))}: {size:,} bytes, {plan.parameters_changed} scalars of "
-        f"{plan.checkpoint.name} at dimensions {_numbers(plan.dims)}; surgeon apply performs it.",
+    out().print(
+        f"{escape(str(path))}: {size:,} bytes, {plan.parameters_changed} scalars of "
+        f"{plan.checkpoint.name} at dimensions {numbers(plan.dims)}; surgeon apply performs it.",
         soft_wrap=True,
     )
 
@@ -222,7 +197,7 @@ def show_comparison(comparison: Comparison, *, json: bool) -> None:
     if json:
         print_json(comparison.to_json())
         return
-    console = _out()
+    console = out()
     if comparison.identical:
         console.print(f"Identical: all {comparison.compared} tensors, bit for bit.", soft_wrap=True)
         return
@@ -230,8 +205,8 @@ def show_comparison(comparison: Comparison, *, json: bool) -> None:
     for column in ("tensor", "what", "scalars", "dims"):
         table.add_column(column, overflow="fold")
     for tensor in comparison.tensors:
-        dims = "spread" if tensor.dims is None else _numbers(tensor.dims)
-        table.add_row(_escape(tensor.name), tensor.reason, f"{tensor.changed:,}", dims)
+        dims = "spread" if tensor.dims is None else numbers(tensor.dims)
+        table.add_row(escape(tensor.name), tensor.reason, f"{tensor.changed:,}", dims)
     console.print(table)
 
 
@@ -245,8 +220,8 @@ def show_verification(verification: Verification, *, json: bool) -> None:
         table.add_column(column, overflow="fold")
     for check in verification.checks:
         mark = "[green]ok[/green]" if check.passed else "[bold red]failed[/bold red]"
-        table.add_row(_escape(check.name), mark, _escape(check.found))
-    _out().print(table)
+        table.add_row(escape(check.name), mark, escape(check.found))
+    out().print(table)
 
 
 def show_pushed(artifact: Path, url: str, *, json: bool) -> None:
@@ -262,7 +237,9 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     if json:
         print_json(evaluation.to_json())
         return
-    console = _out()
+    from surgeon.evaluation.words import explain
+
+    console = out()
     data = evaluation.dataset
     table = Table(
         title=f"{evaluation.model}: {evaluation.title}",
@@ -285,12 +262,10 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     for label, score in rows:
         change = "" if score is evaluation.baseline else f"{score.value - base:+.4g}"
         further = (f"{score.others[name]:.4g}" if name in score.others else "" for name in names)
-        table.add_row(label, _numbers(score.dims), f"{score.value:.4g}", change, *further)
+        table.add_row(label, numbers(score.dims), f"{score.value:.4g}", change, *further)
     console.print(table)
     style = _VERDICT_STYLES[evaluation.verdict]
-    console.print(
-        f"[{style}]{evaluation.verdict}[/{style}]: {_explain(evaluation)}", soft_wrap=True
-    )
+    console.print(f"[{style}]{evaluation.verdict}[/{style}]: {explain(evaluation)}", soft_wrap=True)
     if evaluation.stopped_after is not None:
         console.print(
             f"Settled after {evaluation.stopped_after} texts, by an interval that is valid at any "
@@ -298,7 +273,7 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
             soft_wrap=True,
         )
     for warning in evaluation.warnings:
-        console.print(f"[yellow]Note: {_escape(warning)}.[/yellow]", soft_wrap=True)
+        console.print(f"[yellow]Note: {escape(warning)}.[/yellow]", soft_wrap=True)
     if evaluation.dose:
         _show_dose(console, evaluation)
     if evaluation.fill_ins:
@@ -312,7 +287,7 @@ def _show_dose(console: Console, evaluation: Evaluation) -> None:
     for dose in evaluation.dose:
         low, high = dose.ci95
         interval = f"{low:+.4g} to {high:+.4g}"
-        table.add_row(_numbers(dose.dims), f"{dose.value:.4g}", f"{dose.delta:+.4g}", interval)
+        table.add_row(numbers(dose.dims), f"{dose.value:.4g}", f"{dose.delta:+.4g}", interval)
     console.print(table)
 
 
@@ -322,38 +297,11 @@ def _show_fill_ins(console: Console, evaluation: Evaluation) -> None:
         table.add_column(name, overflow="fold")
     for blank in evaluation.fill_ins:
         cells = (blank.text, blank.expected, blank.baseline, blank.patched)
-        table.add_row(*map(_escape, cells))
+        table.add_row(*map(escape, cells))
     console.print(table)
-
-
-def _explain(evaluation: Evaluation) -> str:
-    low, high = evaluation.ci95
-    random_low, random_high = evaluation.control_range
-    change = (
-        f"the {evaluation.metric} changes by {evaluation.delta:+.4g} "
-        f"(95% interval {low:+.4g} to {high:+.4g})"
-    )
-    span = f"{random_low:.4g} to {random_high:.4g}"
-    return {
-        "degraded": f"{change}, all of it beyond the {span} of random removals.",
-        "intact": f"{change}; random removals do {span}.",
-        "inconclusive": f"{change} and random removals do {span}; more --data or --controls may "
-        "settle it.",
-    }[evaluation.verdict]
-
-
-def _numbers(numbers: tuple[int, ...], limit: int | None = _LAYERS_SHOWN) -> str:
-    shown = ", ".join(map(str, numbers[:limit]))
-    return f"{shown}, … ({len(numbers)})" if limit and len(numbers) > limit else shown
 
 
 def _values(values: Any) -> str:
     if values.ndim > 1:
         return f"{values.size} values"
-    return ", ".join(f"{float(value):.4g}" for value in values[:_LAYERS_SHOWN])
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    return ", ".join(f"{float(value):.4g}" for value in values[:SHOWN])

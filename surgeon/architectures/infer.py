@@ -1,0 +1,109 @@
+"""The family of weights that have no configuration, by their tensor names.
+
+Many families share their names. That is no obstacle where they have the same sites: what is asked
+of a family here is where its sites are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from surgeon.architectures.families import FAMILIES
+from surgeon.architectures.family import Family
+from surgeon.architectures.patterns import norms_in_layers, propose_sites
+from surgeon.architectures.sites import ROLES, Role, Site, one_stream
+from surgeon.errors import CheckpointError, UnknownArchitectureError
+
+_PROPOSED = 3
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A row that the weights fit: its sites in them, and how many of its templates matched."""
+
+    family: Family
+    sites: frozenset[Site]
+    templates: int
+    layers: frozenset[str]
+
+    def tells_more_than(self, other: _Fit) -> bool:
+        """Whether it describes the other one's layers, and by more templates."""
+        return self.templates > other.templates and self.layers >= other.layers
+
+
+def infer_family(label: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
+    """Return a row for weights without a configuration, named after the first that they fit.
+
+    Where several rows fit, those that describe the weights by fewer templates are out. The rest
+    must agree on the output sites; a role in which they differ otherwise is left out.
+
+    Args:
+        label: the weight file, for errors.
+        shapes: the shape of every tensor.
+
+    Raises:
+        UnknownArchitectureError: no row fits, or the configuration decides between those that do.
+    """
+    every = [fit for family in FAMILIES if (fit := _fit(family, shapes)) is not None]
+    fits = [fit for fit in every if not any(other.tells_more_than(fit) for other in every)]
+    if not fits:
+        raise UnknownArchitectureError(
+            f"{label}: its tensor names are those of no family that surgeon knows; "
+            f"{_remedy(shapes)}"
+        )
+    agreed = frozenset.intersection(*(fit.sites for fit in fits))
+    unsure: set[Role] = {site.role for fit in fits for site in fit.sites - agreed}
+    if "output" in unsure or any(_has_twin(fit.family) for fit in fits):
+        names = " or ".join(dict.fromkeys(fit.family.name for fit in fits))
+        raise UnknownArchitectureError(
+            f"{label}: by its tensor names it is {names}, and where a layer of it ends only the "
+            f"configuration tells; {_remedy(shapes)}"
+        )
+    first = fits[0].family
+    note = f"; its {' and '.join(sorted(unsure))} norm needs config.json" if unsure else ""
+    return replace(
+        first,
+        name=f"{first.name}-like (by tensor names{note})",
+        templates=tuple(t for t in first.templates if t.role not in unsure),
+    )
+
+
+def _fit(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> _Fit | None:
+    try:
+        places = family.places(shapes)
+        sites = one_stream(family.sites(shapes), shapes)
+    except CheckpointError:
+        return None
+    if not _has_its_norms(family, [site for _, site in places], shapes):
+        return None
+    layers = (re.match(r".*?\.\d+\.", site.gain) for _, site in places)
+    return _Fit(
+        family,
+        frozenset(replace(site, stack="") for site in sites),  # however the row calls its stacks
+        len({template for template, _ in places}),
+        frozenset(layer[0] for layer in layers if layer),
+    )
+
+
+def _has_its_norms(family: Family, sites: Iterable[Site], tensors: Collection[str]) -> bool:
+    """Whether a model of the family could have these sites and no others."""
+    found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}
+    if found["output"] != found["attention"]:
+        return False  # some layers are of another kind: experts, say
+    if any(template.role == "final" for template in family.templates):
+        return {stack for stack, _ in found["final"]} == {stack for stack, _ in found["output"]}
+    # Without a final norm it is post-norm, so that its layers have no norm but their sites.
+    return {gain for gain, _ in norms_in_layers(tensors)} <= {site.gain for site in sites}
+
+
+def _has_twin(family: Family) -> bool:
+    """Whether the registry has two rows for the family, for two values of a configuration key."""
+    return sum(other.model_types == family.model_types for other in FAMILIES) > 1
+
+
+def _remedy(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    proposed = " or ".join(f"'{pattern}'" for pattern in propose_sites(shapes)[:_PROPOSED])
+    likely = f" (by names and shapes, norms are {proposed})" if proposed else ""
+    return f"put config.json beside it, or give --sites-pattern{likely}"

@@ -1,0 +1,139 @@
+"""Rankings for people: which dimensions, how sure that is, and where the detectors agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from surgeon.console.printing import escape, numbers, out, print_json
+
+if TYPE_CHECKING:
+    from surgeon.outliers import Agreement, Dimension, Ranking
+    from surgeon.surgery.plan import Plan
+
+SETTLE_SCAN = "surgeon scan MODEL --method ablation measures what removing each does"
+SETTLE_PATCH = "surgeon patch MODEL --remove-outliers {count} --method ablation measures them first"
+
+
+def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
+    """Show the strongest dimensions, and which of them are outliers."""
+    if json:
+        print_json(ranking.to_json())
+        return
+    console = out()
+    console.print(_table(ranking, max(top, len(ranking.outliers))))
+    if ranking.outliers:
+        console.print(f"Outliers: {numbers(ranking.outliers, limit=None)}", soft_wrap=True)
+    elif not ranking.weak:
+        console.print("No dimension meets the criterion.", soft_wrap=True)
+    if ranking.weak:
+        console.print(f"[yellow]{_sentence(ranking.weak)}: {SETTLE_SCAN}.[/yellow]", soft_wrap=True)
+    show_warnings(ranking.warnings)
+
+
+def show_weakness(plan: Plan, *, json: bool) -> None:
+    """Say so where the evidence that chose an edit's dimensions is weak."""
+    if json or plan.ranking is None:
+        return
+    if plan.ranking.weak:
+        settle = SETTLE_PATCH.format(count=len(plan.dims))
+        out().print(f"[yellow]{_sentence(plan.ranking.weak)}: {settle}.[/yellow]", soft_wrap=True)
+    show_warnings(plan.ranking.warnings)
+
+
+def show_agreement(agreement: Agreement, *, json: bool) -> None:
+    """Show the detectors side by side."""
+    if json:
+        print_json(agreement.to_json())
+        return
+    count, measured = agreement.count, agreement.measured
+    table = Table(
+        title=f"{agreement.model}: {agreement.architecture}, {agreement.layers} layers, "
+        f"{agreement.hidden_size} dimensions",
+        caption=f"damage: {measured.metric} ({measured.unit}) with the first {count} removed "
+        f"together, on {agreement.examples} texts of {agreement.held_out}; ranked on "
+        f"{measured.texts}",
+    )
+    table.add_column("method")
+    table.add_column("first")
+    table.add_column("outliers")
+    for standing in agreement.standings:
+        table.add_column(f"shared with {standing.method}", justify="right")
+    table.add_column("damage", justify="right")
+    table.add_column("captured", justify="right")
+    for standing in agreement.standings:
+        shared = agreement.overlap[standing.method]
+        table.add_row(
+            standing.method,
+            numbers(standing.first),
+            numbers(standing.outliers) or "none",
+            *("" if name == standing.method else str(k) for name, k in shared.items()),
+            f"{standing.damage:+.4g}",
+            "" if standing.captured is None else f"{standing.captured:.0%}",
+        )
+    console = out()
+    console.print(table)
+    if any(standing.captured is None for standing in agreement.standings):
+        console.print(
+            f"No method's first {count} do damage beyond that of random removals: there is nothing "
+            "to capture.",
+            soft_wrap=True,
+        )
+    show_warnings(agreement.warnings)
+
+
+def show_warnings(warnings: tuple[str, ...]) -> None:
+    """Show what a person should know beside a result."""
+    for warning in warnings:
+        out().print(f"[yellow]Note: {escape(warning)}.[/yellow]", soft_wrap=True)
+
+
+def _table(ranking: Ranking, shown: int) -> Table:
+    table = Table(
+        title=f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
+        f"{ranking.hidden_size} dimensions",
+        caption=f"{ranking.evidence}: {ranking.criterion}",
+    )
+    dimensions = ranking.dimensions[:shown]
+    score, strength = ranking.columns
+    flagged = any(dimension.flags for dimension in dimensions)
+    table.add_column("dim", justify="right")
+    table.add_column("outlier")
+    if ranking.measured:
+        table.add_column("damage", justify="right")
+        table.add_column("95% interval")
+        table.add_column("added", justify="right")
+    else:
+        table.add_column("layers that flag it", justify="right")
+        table.add_column("which")
+    for name in filter(None, (score, strength)):
+        table.add_column(name, justify="right")
+    if flagged:
+        table.add_column("activation criteria")
+    for dimension in dimensions:
+        table.add_row(
+            str(dimension.dim),
+            "[bold red]yes[/bold red]" if dimension.dim in ranking.outliers else "no",
+            *(_damage(dimension) if ranking.measured else _layers(dimension, ranking)),
+            *([f"{dimension.score:.2f}"] if score else []),
+            *([f"{dimension.strength:.2f}"] if strength else []),
+            *([", ".join(dimension.flags)] if flagged else []),
+        )
+    return table
+
+
+def _layers(dimension: Dimension, ranking: Ranking) -> tuple[str, str]:
+    return f"{len(dimension.layers)} of {ranking.layers}", numbers(dimension.layers)
+
+
+def _damage(dimension: Dimension) -> tuple[str, str, str]:
+    if dimension.damage is None or dimension.interval is None:
+        return "not measured", "", ""
+    low, high = dimension.interval
+    added = "" if dimension.added is None else f"{dimension.added:+.4g}"
+    return f"{dimension.damage:+.4g}", f"{low:+.4g} to {high:+.4g}", added
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,71 @@
+"""A model as a function of its inputs and its editable vectors, and that function as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from surgeon.onnx_model.facts import Dtype
+from surgeon.onnx_model.probes import Feed
+from surgeon.torch_model.heads import AXES
+from surgeon.torch_model.loading import TorchModel, explained
+from surgeon.torch_model.tokenizer import quiet
+
+# XLNet subtracts its mask from 1.0, which the exporter does not take of an integer.
+_FLOAT_MASK = ("xlnet",)
+
+
+class _Traced(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
+    def __init__(self, loaded: TorchModel) -> None:
+        super().__init__()
+        self.model = loaded.model
+        self.outputs = loaded.head.outputs
+        self.floats = ["perm_mask", "target_mapping"]
+        if loaded.model.config.model_type in _FLOAT_MASK:
+            self.floats.append("attention_mask")
+
+    def forward(
+        self, tokens: dict[str, torch.Tensor], vectors: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        dtype = self.model.dtype
+        taken = {n: v.to(dtype) if n in self.floats else v for n, v in tokens.items()}
+        outputs = torch.func.functional_call(self.model, vectors, (), taken)
+        return tuple(outputs[name].to(torch.float32) for name in self.outputs)
+
+
+def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> Any:
+    """Return the model as an ``onnx_ir.Model`` with its weights in ``dtype``.
+
+    Its inputs are the model's, then the editable vectors in the order of ``loaded.parameters``:
+    no exporter pass can merge, fold or transpose an input. Its outputs are the head's, float32.
+
+    Args:
+        loaded: the model; its weights are in ``dtype`` afterwards.
+        example: a batch of at least two sequences of at least two tokens.
+        dtype: of the weights.
+        otherwise: what an error tells the user to do instead.
+
+    Raises:
+        ExportError: torch cannot export it.
+    """
+    loaded.model.to(getattr(torch, dtype))
+    tokens = {name: torch.from_numpy(example[name]) for name in loaded.graph_inputs}
+    parameters: Mapping[str, torch.Tensor] = dict(loaded.model.named_parameters())
+    vectors = {name: parameters[name].detach().clone() for name in loaded.parameters.values()}
+    axes = {name: dict(enumerate(AXES[name])) for name in tokens}
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                _Traced(loaded).eval(),
+                (),
+                kwargs={"tokens": tokens, "vectors": vectors},
+                dynamic_shapes={"tokens": axes, "vectors": {name: {} for name in vectors}},
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:
+        raise explained("torch cannot export the model", error, otherwise) from error
+    assert program is not None
+    return program.model

@@ -1,0 +1,183 @@
+"""A model in PyTorch with examples to score it on: what the detectors that run it share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from surgeon.architectures import Site
+from surgeon.checkpoint import Checkpoint, open_checkpoint
+from surgeon.errors import EvaluationError
+from surgeon.progress import Progress
+from surgeon.scoring.examples import Encoded, Example, batches_by_length, encode, make_batch
+from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
+from surgeon.scoring.tasks.task import Floats
+from surgeon.text import Texts
+
+if TYPE_CHECKING:
+    from surgeon.torch_model.loading import TorchModel
+
+MASK_RATE = 0.15
+
+_MOST_UNKNOWN = 0.2  # share of unknown tokens from which the texts do not fit the model
+
+
+_BY_TEXT = ("mlm", "clm")  # tasks that text alone is enough for
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A loaded model, its output sites, and the texts as token sequences."""
+
+    loaded: TorchModel
+    sites: tuple[Site, ...]
+    tokenizer: Any
+    max_length: int
+    texts: Texts
+    encoded: Encoded
+
+    def reading(self, texts: Texts) -> Bench:
+        """Return the same model with other texts."""
+        encoded = _encode(texts, self.tokenizer, self.max_length)
+        return replace(self, texts=texts, encoded=encoded)
+
+    @property
+    def pad(self) -> int:
+        """The token that fills a batch."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes a measurement on these texts doubtful."""
+        unknown, tokens = self.encoded.unknown, self.encoded.tokens
+        if unknown <= _MOST_UNKNOWN * tokens:
+            return ()
+        warning = (
+            f"{unknown} of {tokens} tokens of {self.texts.name} are unknown to the tokenizer: "
+            "give --data FILE, text of the kind that this model reads"
+        )
+        return (warning,)
+
+
+@contextlib.contextmanager
+def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iterator[Bench]:
+    """Load a checkpoint in PyTorch and tokenize texts for it.
+
+    Raises:
+        ExportError: transformers cannot load it, or not as it is stored.
+        EvaluationError: it has no tokenizer.
+    """
+    progress("loading PyTorch", 0, 0)
+    from surgeon.torch_model.directory import loadable
+    from surgeon.torch_model.forward import INSTEAD
+    from surgeon.torch_model.heads import choose_task
+    from surgeon.torch_model.loading import load_model, max_length_of
+    from surgeon.torch_model.tokenizer import load_tokenizer
+
+    progress("loading the model", 0, 0)
+    with loadable(checkpoint) as directory:
+        opened = open_checkpoint(
+            directory, sites_pattern=checkpoint.sites_pattern, name=checkpoint.name
+        )
+        task = choose_task(opened)
+        # What other heads are for takes labels, or more than text: their body alone is weighed.
+        loaded = load_model(opened, INSTEAD, task if task in _BY_TEXT else "drift")
+        tokenizer = load_tokenizer(directory)
+        if tokenizer is None:
+            raise EvaluationError(
+                f"{checkpoint.directory}: no tokenizer in it that reads text; put its files "
+                f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {INSTEAD}"
+            )
+        length = max_length_of(loaded.model.config, tokenizer, checkpoint.family)
+        encoded = _encode(texts, tokenizer, length)
+        sites = tuple(site for site in checkpoint.sites if site.role == "output")
+        yield Bench(loaded, sites, tokenizer, length, texts, encoded)
+
+
+def _encode(texts: Texts, tokenizer: Any, max_length: int) -> Encoded:
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return encode(texts, backend, max_length, tokenizer.unk_token_id)
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """A bench's own task, ready to weigh removals on: the examples, and the model as it is."""
+
+    bench: Bench
+    task: Task
+    examples: tuple[Example, ...]
+
+    def observe(self, dims: Sequence[int], numbers: Sequence[int] | None = None) -> Floats:
+        """Run the examples (all, or those of the numbers) without dimensions; (examples, kept).
+
+        Raises:
+            EvaluationError: the output is not finite.
+        """
+        from surgeon.torch_model.forward import removed
+
+        chosen = [self.examples[n] for n in numbers] if numbers is not None else self.examples
+        kept: list[Floats | None] = [None] * len(chosen)
+        with removed(self.bench.loaded, self.bench.sites, dims):
+            for batch in batches_by_length(chosen, self._width):
+                for number, seen in zip(batch, self._run([chosen[n] for n in batch]), strict=True):
+                    kept[number] = seen
+        observed: Floats = np.stack([row for row in kept if row is not None])
+        if not np.isfinite(observed).all():
+            raise EvaluationError(
+                f"without dims {list(dims)}, the model's output is not finite: there is no score"
+            )
+        return observed
+
+    def score(self, observed: Floats, baseline: Floats) -> Scores:
+        """Return the task's metric per example."""
+        return self.task.score(observed, baseline)[self.task.metric]
+
+    def _run(self, examples: Sequence[Example]) -> Iterator[Floats]:
+        from surgeon.torch_model.forward import run, run_at
+
+        loaded = self.bench.loaded
+        batch = make_batch([example.ids for example in examples], loaded.inputs, self.bench.pad)
+        if loaded.task == "drift":
+            for output, example in zip(run(loaded, batch), examples, strict=True):
+                yield self.task.observe(output, example)
+            return
+        logits = run_at(loaded, batch, [example.positions for example in examples])
+        for output, example in zip(logits, examples, strict=True):
+            # The logits are those of the scored positions alone, in their order.
+            here = np.arange(example.positions.size)
+            yield self.task.observe(output, Example(example.ids, here, example.labels))
+
+    @property
+    def _width(self) -> int:
+        """How many numbers a batch's output has per token, on average."""
+        config = self.bench.loaded.model.config.get_text_config()
+        share = {"mlm": MASK_RATE, "clm": 1.0}.get(self.task.name)
+        return round(config.vocab_size * share) if share else int(config.hidden_size)
+
+
+def open_scale(bench: Bench, seed: int) -> Scale:
+    """Prepare a bench's texts for the task that its model is scored on.
+
+    Raises:
+        EvaluationError: fewer than two texts have anything to score.
+    """
+    task, tokenizer = TASKS[bench.loaded.task], bench.tokenizer
+    settings = Settings(
+        seed, MASK_RATE, tokenizer.mask_token_id, tuple(sorted(set(tokenizer.all_special_ids)))
+    )
+    assert task.prepare is not None
+    prepared = [task.prepare(ids, settings) for ids in bench.encoded.sequences]
+    examples = tuple(example for example in prepared if example is not None)
+    if len(examples) < 2:
+        raise EvaluationError(
+            f"--data {bench.texts.name}: {len(examples)} of {len(bench.texts.lines)} texts have "
+            "tokens that this model's tokenizer knows and an interval takes 2; give text of the "
+            "kind the model was trained on"
+        )
+    return Scale(bench, task, examples)

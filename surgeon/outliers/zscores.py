@@ -1,0 +1,142 @@
+"""How far each dimension's gain and bias lie from the mean of their vector, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.architectures import Kind, Site, Stack
+from surgeon.checkpoint import Checkpoint
+from surgeon.errors import CheckpointError
+
+_SLAB = 2**20  # weights converted to float64 at a time
+
+_LOOKED_AT: dict[Kind, tuple[str, str]] = {
+    "layernorm": ("gain", "output LayerNorm"),
+    "rmsnorm": ("gain", "output RMSNorm"),
+    "dense": ("weight norm", "output dense layer"),
+}
+_SHORT: dict[Stack, str] = {"encoder": "enc", "decoder": "dec"}
+
+
+@dataclass(frozen=True)
+class ZScores:
+    """Signed distances from the mean of each vector, in its standard deviations.
+
+    ``gain`` and ``bias`` have shape (layers, hidden). ``bias`` is None where no layer has one, and
+    a row of NaN where a single layer has none. ``rows`` labels the layers, those of an encoder
+    before its decoder's: "0", or "enc 3" and "dec 0" in a model of two stacks. ``gain_name``
+    is "weight norm" where the Euclidean norm of a dense layer's slice stands for the gain, and
+    ``evidence`` says in words which vectors these are.
+    """
+
+    rows: tuple[str, ...]
+    gain: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64] | None
+    gain_name: str
+    evidence: str
+
+    @property
+    def smaller(self) -> npt.NDArray[np.float64]:
+        """The smaller of the two distances, or the gain's where there is no bias; unsigned."""
+        gain = np.abs(self.gain)
+        return gain if self.bias is None else np.fmin(gain, np.abs(self.bias))
+
+    @property
+    def larger(self) -> npt.NDArray[np.float64]:
+        """The larger of the two distances, or the gain's where there is no bias; unsigned."""
+        gain = np.abs(self.gain)
+        return gain if self.bias is None else np.fmax(gain, np.abs(self.bias))
+
+
+def read_zscores(checkpoint: Checkpoint) -> ZScores:
+    """Read the gain and bias of every output site of a checkpoint.
+
+    Where the last operation of a layer is a dense layer (GPT-2), the Euclidean norm of the
+    dimension's weight slice stands for the gain. Equal values are all at distance 0.
+
+    Raises:
+        CheckpointError: a vector holds values that are not finite.
+    """
+    sites = [site for site in checkpoint.sites if site.role == "output"]
+    checkpoint.prefetch(name for site in sites for name in (site.gain, site.bias) if name)
+    names = {_LOOKED_AT[site.kind][0] for site in sites}
+    return ZScores(
+        rows=_labels(sites),
+        gain=np.stack([_gain(checkpoint, site) for site in sites]),
+        bias=(
+            np.stack([_bias(checkpoint, site) for site in sites])
+            if any(site.bias is not None for site in sites)
+            else None
+        ),
+        gain_name=names.pop() if len(names) == 1 else "gain",
+        evidence=_evidence(checkpoint, sites),
+    )
+
+
+def _labels(sites: list[Site]) -> tuple[str, ...]:
+    if len({site.stack for site in sites}) == 1:
+        return tuple(str(row) for row, _ in enumerate(sites))
+    return tuple(f"{_SHORT.get(site.stack, site.stack)} {site.layer}" for site in sites)
+
+
+def _evidence(checkpoint: Checkpoint, sites: list[Site]) -> str:
+    """Say which vectors were looked at, in which of the model's stacks."""
+    phrases: dict[str, list[Stack]] = {}
+    for site in sites:
+        vector, operation = _LOOKED_AT[site.kind]
+        bias = " and bias" if site.bias is not None else ""
+        stacks = phrases.setdefault(f"{vector}{bias} of the {operation}", [])
+        if site.stack and site.stack not in stacks:
+            stacks.append(site.stack)
+    told = [
+        f"{phrase} ({' and '.join(stacks)})" if stacks else phrase
+        for phrase, stacks in phrases.items()
+    ]
+    return ", ".join(told + _left_out(checkpoint, {site.stack for site in sites}))
+
+
+def _left_out(checkpoint: Checkpoint, used: set[Stack]) -> list[str]:
+    if used == {""} or not checkpoint.family.templates:
+        return []
+    every = {site.stack for site in checkpoint.family.sites(checkpoint.tensors)}
+    return [f"not {stack}, which has dimensions of its own" for stack in sorted(every - used)]
+
+
+def _gain(checkpoint: Checkpoint, site: Site) -> npt.NDArray[np.float64]:
+    gain = checkpoint.read(site.gain)
+    size = _slice_norms(gain, site.axis) if gain.ndim == 2 else gain.astype(np.float64)
+    return _sigmas(_finite(checkpoint, site.gain, size))
+
+
+def _bias(checkpoint: Checkpoint, site: Site) -> npt.NDArray[np.float64]:
+    if site.bias is None:
+        return np.full(checkpoint.hidden_size, np.nan)
+    bias = checkpoint.read(site.bias).astype(np.float64)
+    return _sigmas(_finite(checkpoint, site.bias, bias))
+
+
+def _slice_norms(weight: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float64]:
+    """Return the Euclidean norm of each dimension's slice, without a float64 copy of the whole."""
+    by_dim = np.moveaxis(weight, axis, 0)
+    step = max(1, _SLAB // max(1, by_dim.shape[1]))
+    slabs = (by_dim[start : start + step] for start in range(0, by_dim.shape[0], step))
+    return np.concatenate([np.linalg.norm(slab.astype(np.float64), axis=1) for slab in slabs])
+
+
+def _finite(
+    checkpoint: Checkpoint, name: str, values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"{checkpoint.where(name)}: tensor {name} holds values that are not finite"
+        )
+    return values
+
+
+def _sigmas(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    spread = values.std()
+    return (values - values.mean()) / spread if spread > 0 else np.zeros_like(values)

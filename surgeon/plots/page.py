@@ -1,0 +1,82 @@
+"""What every page has in common: HTML in one file, whose policy lets it load nothing."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from surgeon.plots import content
+
+FONT = {"family": "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", "color": content.INK}
+
+_CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
+    "plotlyServerURL": "",  # nowhere to send the chart to
+    "responsive": True,
+}
+
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ margin: 1.6rem auto; min-width: 1000px; max-width: 1240px; padding: 0 1rem; color: {ink};
+  font: 15px/1.45 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }}
+h1 {{ font-size: 1.45rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .4rem; }}
+p {{ margin: 0; color: {quiet}; }}
+p.verdict {{ color: {ink}; font-size: 1.1rem; margin: .6rem 0; }}
+table {{ border-collapse: collapse; margin: .8rem 0; }}
+th, td {{ padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid {faint}; }}
+td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
+
+
+def page(title: str, body: str) -> bytes:
+    """Return a page as the bytes of a file; ``body`` is HTML, ``title`` plain text."""
+    whole = _PAGE.format(
+        title=escape(title), body=body, ink=content.INK, quiet=content.QUIET, faint=content.FAINT
+    )
+    return whole.encode()
+
+
+def paragraphs(lines: list[str]) -> str:
+    """Return lines of plain text as HTML, one paragraph each."""
+    return "\n".join(f"<p>{escape(line)}</p>" for line in lines)
+
+
+def chart(figure: go.Figure, name: str, *, first: bool) -> str:
+    """Return a figure as HTML. The first of a page brings the script that draws them all.
+
+    ``name`` is its id in the page: a random one would differ from run to run.
+    """
+    html: Any = figure.to_html(full_html=False, include_plotlyjs=first, div_id=name, config=_CONFIG)
+    return str(html)
+
+
+def table(heads: list[str], rows: list[list[str]], numbers: int = 0) -> str:
+    """Return a table of plain text; the last ``numbers`` columns are set as numbers."""
+
+    def cells(tag: str, texts: list[str]) -> str:
+        first = len(texts) - numbers
+        marks = (' class="number"' if place >= first else "" for place in range(len(texts)))
+        inner = (f"<{tag}{m}>{escape(t)}</{tag}>" for m, t in zip(marks, texts, strict=True))
+        return f"<tr>{''.join(inner)}</tr>"
+
+    body = "\n".join(cells("td", row) for row in rows)
+    return f"<table>\n<thead>{cells('th', heads)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"

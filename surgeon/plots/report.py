@@ -1,0 +1,121 @@
+"""An artifact's report: what was edited, where it lies among all dimensions, and what it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from surgeon.errors import EvaluationError, OutputError
+from surgeon.evaluation.result import Evaluation, Score, read_evaluation
+from surgeon.evaluation.words import explain
+from surgeon.outliers import rank_by_layernorm, read_zscores
+from surgeon.plots import content
+from surgeon.plots.page import chart, page, paragraphs, table
+from surgeon.plots.scan_page import draw
+from surgeon.plots.scores_page import draw_dose, draw_scores
+from surgeon.surgery.record import EditRecord, Record, read_record
+from surgeon.surgery.restore import open_source
+from surgeon.surgery.staging import replace_file
+
+_EDITS = 24  # rows of the table; the record has them all
+
+
+def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
+    """Write one self-contained HTML page about an artifact that was evaluated.
+
+    Raises:
+        CheckpointError: the directory is no artifact.
+        EvaluationError: it was not evaluated, or its ``eval.json`` is damaged.
+        OutputError: the file exists and ``force`` is off, or cannot be written there.
+    """
+    if path.exists() and not force:
+        raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
+    if path.is_dir() or not path.parent.is_dir():
+        raise OutputError(f"-o {path}: name a file in a directory that exists")
+    record, evaluation = read_record(artifact), read_evaluation(artifact)
+    if evaluation is None:
+        raise EvaluationError(f"{artifact}: was not evaluated yet; run surgeon eval first")
+    source = open_source(artifact)
+    ranking, zscores = rank_by_layernorm(source), read_zscores(source)
+    dims = ", ".join(map(str, record.dims))
+    sections = [
+        paragraphs(_summary(record)),
+        f'<p class="verdict"><b>{evaluation.verdict}</b>: {explain(evaluation)}</p>',
+        "<h2>What it did</h2>",
+        chart(draw_scores(evaluation), "scores", first=True),
+        _scores(evaluation),
+        *([chart(draw_dose(evaluation), "dose", first=False)] if evaluation.dose else []),
+        *(["<h2>Blanks filled in</h2>", _blanks(evaluation)] if evaluation.fill_ins else []),
+        "<h2>What was edited</h2>",
+        _edits(record),
+        "<h2>The source by its weights</h2>",
+        paragraphs(content.subtitle(ranking, zscores)),
+        chart(draw(ranking, zscores), "scan", first=False),
+        "<h2>How it was measured</h2>",
+        paragraphs(_conditions(evaluation)),
+    ]
+    replace_file(path, page(f"{record.model} without {dims}", "\n".join(sections)))
+
+
+def _summary(record: Record) -> list[str]:
+    recipe = record.recipe
+    factor = f" by {recipe['factor']:g}" if recipe.get("factor") is not None else ""
+    changed = f"{record.parameters_changed:,} of {record.parameters_total:,} parameters changed"
+    origin = f" from revision {record.revision}" if record.revision else ""
+    return [
+        f"{record.architecture}; {changed} ({recipe['mode']}{factor}), other bytes as they were.",
+        f"Made by surgeon {record.surgeon} on {record.created}{origin}.",
+    ]
+
+
+def _scores(evaluation: Evaluation) -> str:
+    base = evaluation.baseline.value
+    others = [name for name in evaluation.baseline.others if name != evaluation.metric]
+
+    def row(name: str, score: Score) -> list[str]:
+        change = "" if score is evaluation.baseline else f"{score.value - base:+.4g}"
+        further = [f"{score.others[n]:.4g}" if n in score.others else "" for n in others]
+        return [name, ", ".join(map(str, score.dims)), f"{score.value:.4g}", change, *further]
+
+    controls = sorted(evaluation.controls, key=lambda control: control.value)
+    rows = [
+        row("baseline", evaluation.baseline),
+        row("patched", evaluation.patched),
+        *(row("random removal", control) for control in controls),
+    ]
+    heads = ["variant", "dims", evaluation.metric, "change", *others]
+    return table(heads, rows, numbers=2 + len(others))
+
+
+def _blanks(evaluation: Evaluation) -> str:
+    rows = [[b.text, b.expected, b.baseline, b.patched] for b in evaluation.fill_ins]
+    return table(["text", "expected", "baseline", "patched"], rows)
+
+
+def _edits(record: Record) -> str:
+    def values(edit: EditRecord) -> list[str]:
+        if edit.old is None or edit.new is None:
+            return [f"{edit.scalars:,} scalars", f"{edit.changed:,} changed"]
+        return [
+            ", ".join("—" if v is None else f"{v:.4g}" for v in vs) for vs in (edit.old, edit.new)
+        ]
+
+    rows = [[edit.tensor, *values(edit)] for edit in record.edits[:_EDITS]]
+    left = len(record.edits) - _EDITS
+    note = f"<p>and {left} more tensors, in surgeon/record.json</p>" if left > 0 else ""
+    return table(["tensor", "before", "after"], rows) + note
+
+
+def _numbers(values: tuple[float | None, ...]) -> str:
+    return ", ".join("—" if value is None else f"{value:.4g}" for value in values)
+
+
+def _conditions(evaluation: Evaluation) -> list[str]:
+    data = evaluation.dataset
+    versions = ", ".join(f"{name} {version}" for name, version in evaluation.versions.items())
+    size = f"{data.examples:,} texts ({data.tokens:,} tokens) of {data.name}"
+    what = f"{evaluation.title}: {evaluation.metric}, {evaluation.unit}"
+    lines = [
+        f"{what}, on {size}, sha256 {data.sha256[:16]}…; seed {evaluation.seed}.",
+        f"{', '.join(evaluation.providers)}; {versions}.",
+    ]
+    return lines + [f"Note: {warning}." for warning in evaluation.warnings]

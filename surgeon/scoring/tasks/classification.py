@@ -1,0 +1,117 @@
+"""Classification of texts and of pairs of texts, by any labelled data.
+
+The metric is the error rate: each example counts 1 where the likeliest label is not the expected
+one, so that it averages over examples and larger is worse. Accuracy, F1, Matthews' correlation and
+the log-loss come beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import EvaluationError
+from surgeon.scoring.data import Table
+from surgeon.scoring.data.columns import Located, locate
+from surgeon.scoring.encoder import Encoder, Prepared
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.labels import match_labels
+from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+
+COLUMN_OPTIONS: Mapping[str, Any] = {"text_column": None, "pair_column": None, "label_column": None}
+_UNLABELLED = (None, "", "-", -1)  # what data sets write where there is no label
+
+
+def rows_of(data: Data, settings: Settings, *, pair: bool | None = None) -> Located:
+    """Find the columns of labelled data, and leave out the rows that have no label.
+
+    Raises:
+        EvaluationError: the data are no table, lack a column, or have no labelled row.
+    """
+    if not isinstance(data, Table):
+        raise EvaluationError(f"--data {data.name}: labelled rows are needed, and these are texts")
+    return locate(data, settings.columns, pair=pair)
+
+
+def texts_of(located: Located) -> list[str | tuple[str, str]]:
+    """Return the text, or the two texts, of each row."""
+    text, pair, rows = located.text, located.pair, located.table.rows
+    if pair is None:
+        return [str(row[text]) for row in rows]
+    return [(str(row[text]), str(row[pair])) for row in rows]
+
+
+def read_examples(located: Located, references: Sequence[Any], encoder: Encoder) -> Prepared:
+    """Make an example of each row that has a reference (not None)."""
+    encoded = encoder.encode(texts_of(located))
+    rows = zip(encoded.sequences, encoded.types, references, strict=True)
+    examples = tuple(
+        Example(ids, types=types, reference=reference)
+        for ids, types, reference in rows
+        if reference is not None
+    )
+    return Prepared(examples, len(references), encoded.truncated, encoded.unknown)
+
+
+def classified(
+    classes: tuple[str, ...], data: Data, encoder: Encoder, settings: Settings
+) -> Prepared:
+    """Make examples of labelled rows; ``classes`` are what integers stand for in them."""
+    located = rows_of(data, settings)
+    table, column = located.table, str(located.label)
+    values = [row[column] for row in table.rows]
+    known = table.classes.get(column, classes)
+    labelled = [value for value in values if value not in _UNLABELLED]
+    numbers = iter(match_labels(labelled, known, settings.labels, table.name))
+    references = [None if value in _UNLABELLED else next(numbers) for value in values]
+    return read_examples(located, references, encoder)
+
+
+def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
+    return classified((), data, encoder, settings)
+
+
+def observe_logits(logits: npt.NDArray[np.float32], example: Example) -> Floats:
+    """Return the expected output's number and the logits, (1 + labels,)."""
+    return np.concatenate([[float(example.reference)], logits.astype(np.float64)])
+
+
+def score_labels(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+    """Return the error rate and the log-loss in nats, both per example."""
+    from scipy.special import log_softmax
+
+    labels = observed[:, 0].astype(np.int64)
+    logits, ones = observed[:, 1:], np.ones(len(observed))
+    wrong = (logits.argmax(axis=1) != labels).astype(np.float64)
+    losses = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+    return {"error rate": Scores(wrong, ones), "log-loss": Scores(losses, ones)}
+
+
+def measure_labels(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
+    """Return accuracy, F1 averaged over the labels that occur, and Matthews' correlation."""
+    from sklearn import metrics
+
+    expected, guessed = observed[:, 0].astype(np.int64), observed[:, 1:].argmax(axis=1)
+    return {
+        "accuracy": float(metrics.accuracy_score(expected, guessed)),
+        "F1 (macro)": float(metrics.f1_score(expected, guessed, average="macro")),
+        "Matthews": float(metrics.matthews_corrcoef(expected, guessed)),
+    }
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    title="classification",
+    metric="error rate",
+    unit="share of examples whose likeliest label is wrong",
+    head="classification",
+    read=_read,
+    observe=observe_logits,
+    score=score_labels,
+    measure=measure_labels,
+    options=COLUMN_OPTIONS,
+    needs="table",
+)

@@ -1,0 +1,81 @@
+"""Denoising: a text with spans cut out, written whole by the decoder (Lewis et al. 2020, 2.2).
+
+Spans whose lengths are drawn from a Poisson distribution of mean 3 become one mask token each; a
+span of no tokens puts one in. The decoder is given the text as it was (teacher forcing).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import EvaluationError
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.drawing import generator_for, ordinary_places, share_of
+from surgeon.scoring.tasks.language_model import (
+    observe_tokens,
+    perplexity,
+    reduce_tokens,
+    score_tokens,
+)
+from surgeon.scoring.tasks.sequences import read_sequences
+from surgeon.scoring.tasks.task import Settings, Task
+
+_MEAN_SPAN = 3
+
+
+def infill(ids: tuple[int, ...], settings: Settings) -> Example | None:
+    """Cut spans of ``mask_rate`` of a sequence's tokens, and ask for all of it.
+
+    None if the sequence has no ordinary token.
+    """
+    start = settings.decoder_start_id
+    if settings.mask_id is None or start is None:
+        missing = "tokenizer has no mask token" if start is not None else "decoder has no start"
+        raise EvaluationError(f"the {missing}, so the loss of text infilling is undefined")
+    tokens = np.array(ids, dtype=np.int64)
+    ordinary = ordinary_places(tokens, settings)
+    if not ordinary.size:
+        return None
+    rng = generator_for(tokens, settings.seed)
+    lengths = draw_lengths(share_of(ordinary, settings.mask_rate), rng)
+    first, end = int(ordinary[0]), int(ordinary[-1]) + 1
+    # What stays and what goes, in a random order: each kept token is one unit, each span another.
+    units = (end - first) - int(lengths.sum()) + len(lengths)
+    spans = dict(zip(np.sort(rng.choice(units, len(lengths), replace=False)), lengths, strict=True))
+    noisy, place = [], first
+    for unit in range(units):
+        noisy.append(settings.mask_id if unit in spans else int(tokens[place]))
+        place += int(spans.get(unit, 1))
+    return Example(
+        ids=(*ids[:first], *noisy, *ids[end:]),
+        positions=np.arange(len(ids)),
+        labels=tokens,
+        decoder_ids=(start, *ids[:-1]),
+    )
+
+
+def draw_lengths(tokens: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw lengths of spans until they cover so many tokens; the last is cut to fit."""
+    lengths: list[int] = []
+    while (left := tokens - sum(lengths)) > 0:
+        lengths.append(min(int(rng.poisson(_MEAN_SPAN)), left))
+    return np.array(lengths, dtype=np.int64)
+
+
+DENOISING = Task(
+    name="denoising",
+    title="text infilling",
+    metric="loss",
+    unit="nats per target token",
+    head="denoising",
+    read=functools.partial(read_sequences, infill),
+    prepare=infill,
+    observe=observe_tokens,
+    score=score_tokens,
+    derive=perplexity,
+    reduce=reduce_tokens,
+    options={"mask_rate": 0.3, "block": None, "text_column": None},
+)

@@ -1,0 +1,73 @@
+"""The labels of data → the outputs of a model: by name, and never by order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from surgeon.errors import EvaluationError
+
+_PLAIN = re.compile(r"LABEL_(\d+)", re.IGNORECASE)
+
+
+def match_labels(
+    values: Sequence[Any], classes: Sequence[str], labels: Sequence[str], source: str
+) -> list[int]:
+    """Return the number of the model's output that each label of the data stands for.
+
+    Names are compared without case, blanks, hyphens and underscores. Where the model's labels are
+    the plain LABEL_0, LABEL_1, …, integers are the outputs' own numbers, and names are counted in
+    the order of ``classes``.
+
+    Args:
+        values: the labels, as the data have them: names or integers.
+        classes: what integers stand for in the data, in order; empty where nothing is known.
+        labels: the model's, in the order of its outputs.
+        source: how an error names the data.
+
+    Raises:
+        EvaluationError: the model has no such label.
+    """
+    outputs = {_folded(label): number for number, label in enumerate(labels)}
+    plain = all(_PLAIN.fullmatch(label) for label in labels)
+    names = {_folded(name): number for number, name in enumerate(classes)}
+    found: dict[Any, int | None] = {}
+    for value in dict.fromkeys(values):
+        number = _integer(value)
+        if number is not None and not plain:
+            name = _folded(classes[number]) if 0 <= number < len(classes) else _folded(value)
+        elif number is not None:
+            name = f"label{number}"
+        elif plain and _folded(value) in names:
+            name = f"label{names[_folded(value)]}"
+        else:
+            name = _folded(value)
+        found[value] = outputs.get(name)
+    unknown = [value for value, number in found.items() if number is None]
+    if unknown:
+        there = ", ".join(sorted(_shown(value, classes) for value in found))
+        raise EvaluationError(
+            f"--data {source}: the label {_shown(unknown[0], classes)} is none of the model's; "
+            f"the data have {there} and the model {', '.join(labels)}"
+        )
+    return [number for value in values if (number := found[value]) is not None]
+
+
+def _folded(label: Any) -> str:
+    return re.sub(r"[\s_-]+", "", str(label)).casefold()
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return int(value)
+    try:
+        return int(str(value)) if float(value).is_integer() else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _shown(value: Any, classes: Sequence[str]) -> str:
+    number = _integer(value)
+    known = number is not None and 0 <= number < len(classes)
+    return f"{value} ({classes[number]})" if known and number is not None else str(value)

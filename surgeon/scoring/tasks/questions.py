@@ -1,0 +1,156 @@
+"""Question answering: where in a text the answer begins and ends (Rajpurkar et al. 2016).
+
+The metric is 1 − F1 of the answers' words, which averages over questions. A context too long for
+the model is read in windows that overlap, and the best answer of all of them counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import EvaluationError
+from surgeon.scoring.data import Columns, Table
+from surgeon.scoring.data.columns import locate
+from surgeon.scoring.encoder import Encoder, Prepared
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.answers import best_f1, exact_match
+from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+_LONGEST = 30  # tokens of an answer, as BERT's own evaluation has it
+_STRIDE = 128  # tokens of context that windows share
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What an answer is taken from and compared with.
+
+    ``offsets`` has for each window the characters of each token in the context; None for the
+    others, which can be no part of an answer. ``optional`` says whether the data have questions
+    without an answer.
+    """
+
+    context: str
+    answers: tuple[str, ...]
+    offsets: tuple[tuple[tuple[int, int] | None, ...], ...]
+    optional: bool
+
+
+def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
+    if not isinstance(data, Table):
+        raise EvaluationError(f"--data {data.name}: questions are needed, and these are texts")
+    located = locate(data, settings.columns, pair=True)
+    rows, column = located.table.rows, str(located.label)
+    questions = [str(row[located.text]).strip() for row in rows]
+    contexts = [str(row[str(located.pair)]) for row in rows]
+    answers = [_answers(row[column], located.table.place(n)) for n, row in enumerate(rows)]
+    tokenizer, stride = encoder.tokenizer, min(_STRIDE, encoder.max_length // 4)
+    tokenizer.enable_truncation(encoder.max_length, stride=stride, strategy="only_second")
+    try:
+        encoded = tokenizer.encode_batch(list(zip(questions, contexts, strict=True)))
+    except Exception as error:  # the library raises plain Exception, for a question too long
+        raise EvaluationError(f"--data {data.name}: a question is too long ({error})") from error
+    finally:
+        tokenizer.no_truncation()
+    unknown = encoder.unknown_id
+    examples, optional = [], not all(answers)
+    for first, context, expected in zip(encoded, contexts, answers, strict=True):
+        windows = [first, *first.overflowing]
+        offsets = tuple(_context_offsets(window) for window in windows)
+        inputs = [Example(tuple(w.ids), types=tuple(w.type_ids)) for w in windows]
+        examples.append(
+            Example(
+                inputs[0].ids,
+                types=inputs[0].types,
+                further=tuple(inputs[1:]),
+                reference=_Question(context, expected, offsets, optional),
+            )
+        )
+    sequences = [sequence for example in examples for sequence in example.sequences]
+    counted = sum(s.ids.count(unknown) for s in sequences if unknown is not None)
+    return Prepared(tuple(examples), len(rows), 0, counted)
+
+
+def _context_offsets(window: Encoding) -> tuple[tuple[int, int] | None, ...]:
+    return tuple(
+        offsets if part == 1 else None
+        for offsets, part in zip(window.offsets, window.sequence_ids, strict=True)
+    )
+
+
+def _answers(value: Any, place: str) -> tuple[str, ...]:
+    """Return the accepted answers, in the ways that files write them; () where there is none."""
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if isinstance(value, list | tuple):
+        texts = [entry.get("text") if isinstance(entry, Mapping) else entry for entry in value]
+        if all(isinstance(text, str) for text in texts):
+            return tuple(map(str, texts))
+    raise EvaluationError(
+        f'--data {place}: expected answers as a text, a list, or SQuAD\'s {{"text": […]}}'
+    )
+
+
+def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
+    """Return (F1, exact match) of the best answer; ``logits`` are (windows, 2, tokens)."""
+    question: _Question = example.reference
+    answer = best_answer(logits.astype(np.float64), question)
+    return np.array([best_f1(answer, question.answers), exact_match(answer, question.answers)])
+
+
+def best_answer(logits: Floats, question: _Question) -> str:
+    """Return the span of at most 30 tokens whose start and end score highest together.
+
+    Where questions may have no answer, there is none if the first token, which stands for that,
+    scores higher in every window (Devlin et al. 2019, section 4.3).
+    """
+    best, answer, nothing = -np.inf, "", np.inf
+    for (starts, ends), offsets in zip(logits, question.offsets, strict=True):
+        nothing = min(nothing, float(starts[0] + ends[0]))
+        inside = np.array([place for place, span in enumerate(offsets) if span is not None])
+        if not inside.size:
+            continue
+        sums = starts[inside][:, None] + ends[inside][None, :]
+        apart = inside[None, :] - inside[:, None]
+        sums = np.where((apart >= 0) & (apart < _LONGEST), sums, -np.inf)
+        first, last = np.unravel_index(sums.argmax(), sums.shape)
+        if sums[first, last] > best:
+            begin, end = offsets[inside[first]], offsets[inside[last]]
+            assert begin is not None
+            assert end is not None
+            best, answer = float(sums[first, last]), question.context[begin[0] : end[1]]
+    return "" if question.optional and nothing > best else answer
+
+
+def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+    overlap, exact = observed.T
+    ones = np.ones_like(overlap)
+    return {
+        "1 − F1": Scores(1 - overlap, ones),
+        "F1": Scores(overlap, ones),
+        "exact match": Scores(exact, ones),
+    }
+
+
+QUESTIONS = Task(
+    name="question-answering",
+    title="question answering",
+    metric="1 − F1",
+    unit="1 − overlap in words with the best expected answer",
+    head="question-answering",
+    read=_read,
+    observe=_observe,
+    score=_score,
+    options={"text_column": None, "pair_column": None, "label_column": None},
+    needs="table",
+    columns=Columns("question", "context", "answers"),
+)

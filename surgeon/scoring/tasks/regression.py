@@ -1,0 +1,96 @@
+"""Regression: a classifier's head with one output, such as the similarity of two sentences.
+
+The metric is the squared error, which averages over examples and is larger where it is worse.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from surgeon.errors import EvaluationError
+from surgeon.scoring.data.columns import Located
+from surgeon.scoring.encoder import Encoder, Prepared
+from surgeon.scoring.tasks.classification import (
+    COLUMN_OPTIONS,
+    observe_logits,
+    read_examples,
+    rows_of,
+)
+from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+
+
+def numbers_of(located: Located) -> list[float | None]:
+    """Return the label of each row as a number; None where it has none.
+
+    Raises:
+        EvaluationError: a label is no finite number.
+    """
+    values = [row[str(located.label)] for row in located.table.rows]
+    return [_number(value, located, row) for row, value in enumerate(values)]
+
+
+def _number(value: Any, located: Located, row: int) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise EvaluationError(
+            f"--data {located.table.place(row)}: the label {value} is no number, and this model "
+            "has one output, which predicts numbers"
+        )
+    return number
+
+
+def correlations(predicted: Floats, expected: Floats) -> Mapping[str, float]:
+    """Return Pearson's and Spearman's correlation; none where one side does not vary."""
+    from scipy import stats
+
+    if np.ptp(predicted) == 0 or np.ptp(expected) == 0:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of nearly constant values
+        return {
+            "Pearson": float(stats.pearsonr(predicted, expected).statistic),
+            "Spearman": float(stats.spearmanr(predicted, expected).statistic),
+        }
+
+
+def read_regression(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
+    """Make examples of rows whose labels are numbers."""
+    located = rows_of(data, settings)
+    return read_examples(located, numbers_of(located), encoder)
+
+
+def score_numbers(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+    """Return the mean squared error."""
+    expected, predicted = observed.T
+    return {"squared error": Scores((predicted - expected) ** 2, np.ones_like(expected))}
+
+
+def measure_numbers(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
+    """Return the correlations of what is predicted with what is expected."""
+    expected, predicted = observed.T
+    return correlations(predicted, expected)
+
+
+REGRESSION = Task(
+    name="regression",
+    title="regression",
+    metric="squared error",
+    unit="mean of the squared difference from the label",
+    head="classification",
+    read=read_regression,
+    observe=observe_logits,
+    score=score_numbers,
+    measure=measure_numbers,
+    options=COLUMN_OPTIONS,
+    needs="table",
+)

@@ -1,0 +1,74 @@
+"""Replaced-token detection: which tokens are not the text's own (Clark et al. 2020, section 2).
+
+ELECTRA's discriminator learned on what a small generator puts in; here random tokens of the
+vocabulary stand in its place, so that no second model is needed. All tokens are judged, special
+ones too, as in training.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.drawing import generator_for, ordinary_places, other_tokens, share_of
+from surgeon.scoring.tasks.sequences import read_sequences
+from surgeon.scoring.tasks.task import Floats, Scores, Settings, Task
+
+
+def replace(ids: tuple[int, ...], settings: Settings) -> Example | None:
+    """Replace ``mask_rate`` of a sequence's ordinary tokens; the labels are 1 where it did."""
+    tokens = np.array(ids, dtype=np.int64)
+    ordinary = ordinary_places(tokens, settings)
+    if not ordinary.size:
+        return None
+    rng = generator_for(tokens, settings.seed)
+    count = share_of(ordinary, settings.mask_rate)
+    places = np.sort(rng.choice(ordinary, size=count, replace=False))
+    labels = np.zeros_like(tokens)
+    labels[places] = 1
+    tokens[places] = other_tokens(tokens[places], rng, settings)
+    return Example(tuple(tokens.tolist()), np.arange(len(tokens)), labels)
+
+
+def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
+    """Return (summed loss, tokens, true and false positives, false and true negatives)."""
+    scores = logits[example.positions].astype(np.float64)
+    replaced, guessed = example.labels == 1, scores > 0
+    losses = np.logaddexp(0, np.where(replaced, -scores, scores))
+    counts = (
+        (guessed & replaced).sum(),
+        (guessed & ~replaced).sum(),
+        (~guessed & replaced).sum(),
+        (~guessed & ~replaced).sum(),
+    )
+    return np.array([losses.sum(), len(losses), *counts], dtype=np.float64)
+
+
+def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+    loss, tokens, found, _, _, left = observed.T
+    return {"loss": Scores(loss, tokens), "accuracy": Scores(found + left, tokens)}
+
+
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
+    """Return F1 of finding what was replaced; 0 where nothing was found."""
+    found, false, missed = observed[:, 2:5].sum(axis=0)
+    return {"F1": float(2 * found / (2 * found + false + missed))}
+
+
+REPLACED = Task(
+    name="rtd",
+    title="replaced-token detection",
+    metric="loss",
+    unit="nats per token",
+    head="rtd",
+    read=functools.partial(read_sequences, replace),
+    prepare=replace,
+    observe=_observe,
+    score=_score,
+    measure=_measure,
+    options={"mask_rate": 0.15, "block": None, "text_column": None},
+)

@@ -1,0 +1,123 @@
+"""Task heads: how one is known, which class of transformers loads it, what that takes and gives.
+
+One row per task. A new head is a new row, and its inputs' axes if they have a new name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from surgeon.checkpoint import Checkpoint
+from surgeon.scoring.tasks.task import TaskName
+
+Rows: TypeAlias = Literal["token", "target", "sequence"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A row of the table.
+
+    ``auto_class`` is the name of transformers' class, ``outputs`` are those of its outputs that
+    the task is scored on, ``inputs`` what it takes beyond the tokens and their mask. ``rows``
+    says what an output has a row for: each input token, each target (of a decoder, or asked for),
+    or each sequence as a whole. ``declared`` ends the class names in ``architectures`` of the
+    configuration, and ``tensors`` begin tensor names, below any prefix, that only a checkpoint
+    with the head has; both are empty where the family's row of the registry knows the head.
+    """
+
+    task: TaskName
+    auto_class: str
+    outputs: tuple[str, ...] = ("logits",)
+    inputs: tuple[str, ...] = ()
+    rows: Rows = "token"
+    declared: str = ""
+    tensors: tuple[str, ...] = ()
+
+    def is_in(self, checkpoint: Checkpoint) -> bool:
+        """Whether the checkpoint has tensors of the head."""
+        names = [f".{name}" for name in checkpoint.tensors]
+        return any(f".{fragment}" in name for fragment in self.tensors for name in names)
+
+
+_CLASSIFIERS = ("classifier.", "score.", "classification_head.", "logits_proj.")
+
+# Where nothing is declared, the first row whose tensors are there decides.
+_BY_TENSORS = (
+    Head(
+        "question-answering",
+        "AutoModelForQuestionAnswering",
+        outputs=("start_logits", "end_logits"),
+        declared="ForQuestionAnswering",
+        tensors=("qa_outputs.",),
+    ),
+    Head(
+        "classification",
+        "AutoModelForSequenceClassification",
+        rows="sequence",
+        declared="ForSequenceClassification",
+        tensors=_CLASSIFIERS,
+    ),
+    Head(
+        "token-classification",
+        "AutoModelForTokenClassification",
+        declared="ForTokenClassification",
+        tensors=_CLASSIFIERS,
+    ),
+    Head(
+        "rtd",
+        "AutoModelForPreTraining",
+        declared="ForPreTraining",
+        tensors=("discriminator_predictions.",),
+    ),
+)
+_BY_FAMILY = (
+    Head("mlm", "AutoModelForMaskedLM"),
+    Head("clm", "AutoModelForCausalLM"),
+    # XLNet calls it a causal model, and predicts in any order (Yang et al. 2019, section 2.2).
+    Head("plm", "AutoModelForCausalLM", inputs=("perm_mask", "target_mapping"), rows="target"),
+    Head("denoising", "AutoModelForSeq2SeqLM", inputs=("decoder_input_ids",), rows="target"),
+    Head("drift", "AutoModel", outputs=("last_hidden_state",)),
+)
+HEADS: Mapping[TaskName, Head] = MappingProxyType(
+    {head.task: head for head in (*_BY_TENSORS, *_BY_FAMILY)}
+)
+
+AXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "input_ids": ("batch", "sequence"),
+        "attention_mask": ("batch", "sequence"),
+        "token_type_ids": ("batch", "sequence"),
+        "decoder_input_ids": ("batch", "target_sequence"),
+        "perm_mask": ("batch", "sequence", "sequence"),
+        "target_mapping": ("batch", "targets", "sequence"),
+    }
+)
+"""The axes of every input, all dynamic; the masks of three axes are float32, the rest int64."""
+
+
+def choose_task(checkpoint: Checkpoint) -> TaskName:
+    """Return what a checkpoint can be scored on, by the head that is in its tensors.
+
+    A fine-tuned head comes before a language-model head, and must be declared in the
+    configuration, unless nothing is declared at all. Without any head it is drift.
+    """
+    declared = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    found = [head for head in _BY_TENSORS if head.is_in(checkpoint)]
+    for head in found:
+        # XLNet's and DistilBERT's classes may go on ("ForQuestionAnsweringSimple").
+        if any(head.declared in name for name in declared):
+            return head.task
+    if _has_language_model_head(checkpoint, " ".join(declared)):
+        return checkpoint.family.objective
+    return found[0].task if found and not declared else "drift"
+
+
+def _has_language_model_head(checkpoint: Checkpoint, declared: str) -> bool:
+    family = checkpoint.family
+    if family.head:
+        return any(fragment in name for fragment in family.head for name in checkpoint.tensors)
+    fragments = ("LMHead", "CausalLM", "ConditionalGeneration")
+    return "lm_head.weight" in checkpoint.tensors or any(f in declared for f in fragments)

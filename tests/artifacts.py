@@ -1,0 +1,32 @@
+"""What the tests ask of folders: their bytes, and where in them a plan's scalars lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file's content by its path in the folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def planned_offsets(plan) -> dict[str, set[int]]:
+    """The byte offsets of every planned scalar by weight file, from the files' own headers."""
+    offsets: dict[str, set[int]] = {file.path.name: set() for file in plan.checkpoint.files}
+    for edit in plan.edits:
+        info = plan.checkpoint.tensors[edit.tensor]
+        size = edit.old.dtype.itemsize
+        flat = np.arange(info.size).reshape(info.shape).take(edit.dims, axis=edit.axis).ravel()
+        planned = {info.start + int(i) * size + byte for i in flat for byte in range(size)}
+        offsets[plan.checkpoint.homes[edit.tensor].path.name] |= planned
+    return offsets
+
+
+def differing_offsets(one: bytes, other: bytes) -> set[int]:
+    """Where two files of one length differ."""
+    assert len(one) == len(other)
+    left, right = (np.frombuffer(content, np.uint8) for content in (one, other))
+    return set(np.flatnonzero(left != right).tolist())

@@ -1,0 +1,102 @@
+"""Tiny models with task heads and a tokenizer that knows words, patched, with their ONNX half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers as t
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from surgeon import Recipe, make_plan, open_checkpoint, operate
+from surgeon.text import built_in_sample
+
+_SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+_WORDS = 400
+_TEXT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": _WORDS,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+# Not in the order of the alphabet, nor in GLUE's, as textattack's checkpoints of MNLI have them.
+_THREE = {"id2label": {0: "CONTRADICTION", 1: "Neutral", 2: "entailment"}}
+_NAMES = {"id2label": {0: "I-PER", 1: "O", 2: "B-PER", 3: "B-LOC"}}
+_BART = t.BartConfig(
+    d_model=16,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    encoder_ffn_dim=24,
+    decoder_ffn_dim=24,
+    vocab_size=_WORDS,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=2,
+    eos_token_id=3,
+    decoder_start_token_id=3,
+    forced_eos_token_id=None,
+)
+MODELS = {
+    "mlm": (t.BertForMaskedLM, t.BertConfig(**_TEXT)),
+    "clm": (
+        t.GPT2LMHeadModel,
+        t.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, vocab_size=_WORDS),
+    ),
+    "rtd": (t.ElectraForPreTraining, t.ElectraConfig(**_TEXT, embedding_size=12)),
+    "plm": (
+        t.XLNetLMHeadModel,
+        t.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=_WORDS),
+    ),
+    "denoising": (t.BartForConditionalGeneration, _BART),
+    "classification": (t.BertForSequenceClassification, t.BertConfig(**_TEXT, **_THREE)),
+    "plain labels": (t.BertForSequenceClassification, t.BertConfig(**_TEXT, num_labels=2)),
+    "regression": (t.BertForSequenceClassification, t.BertConfig(**_TEXT, num_labels=1)),
+    "token-classification": (t.BertForTokenClassification, t.BertConfig(**_TEXT, **_NAMES)),
+    "question-answering": (t.BertForQuestionAnswering, t.BertConfig(**_TEXT)),
+    "sts": (t.BertModel, t.BertConfig(**_TEXT)),
+}
+
+
+def save_model(name: str, folder: Path) -> Path:
+    """Save a model of which no two parameters are equal, with its tokenizer."""
+    kind, config = MODELS[name]
+    torch.manual_seed(1)
+    model = kind(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def word_tokenizer() -> t.PreTrainedTokenizerFast:
+    """WordPiece of BERT's form, trained on the built-in sentences."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    names = list(_SPECIAL.values())
+    trainer = trainers.WordPieceTrainer(vocab_size=_WORDS, special_tokens=names)
+    tokenizer.train_from_iterator(built_in_sample().lines, trainer)
+    ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
+    return t.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)
+
+
+def patched(source: Path, output: Path) -> Path:
+    """Remove two dims and export: the artifact's baseline is the source."""
+    operate(make_plan(open_checkpoint(source), Recipe(dims=(3, 8))), output)
+    return output
