@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation as Evaluation
     from surgeon.evaluation.result import read_evaluation as read_evaluation
     from surgeon.evaluation.result import save_evaluation as save_evaluation
+    from surgeon.onnx_model.open_onnx import OnnxModel as OnnxModel
+    from surgeon.onnx_model.open_onnx import open_onnx as open_onnx
     from surgeon.outliers import Agreement as Agreement
     from surgeon.outliers import Options as Options
     from surgeon.outliers import Ranking as Ranking
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from surgeon.surgery.compare import compare as compare
     from surgeon.surgery.export_only import Export as Export
     from surgeon.surgery.export_only import export as export
+    from surgeon.surgery.onnx_patch import operate_onnx as operate_onnx
+    from surgeon.surgery.onnx_plan import OnnxPlan as OnnxPlan
+    from surgeon.surgery.onnx_plan import make_onnx_plan as make_onnx_plan
     from surgeon.surgery.operate import operate as operate
     from surgeon.surgery.plan import Plan as Plan
     from surgeon.surgery.plan import make_plan as make_plan
@@ -65,6 +70,8 @@ _HOMES = {
     "Comparison": "surgeon.surgery.compare",
     "Evaluation": "surgeon.evaluation.result",
     "Export": "surgeon.surgery.export_only",
+    "OnnxModel": "surgeon.onnx_model.open_onnx",
+    "OnnxPlan": "surgeon.surgery.onnx_plan",
     "Options": "surgeon.outliers",
     "Plan": "surgeon.surgery.plan",
     "Ranking": "surgeon.outliers",
@@ -80,10 +87,13 @@ _HOMES = {
     "evaluate": "surgeon.evaluation.evaluate",
     "export": "surgeon.surgery.export_only",
     "load_recipe": "surgeon.surgery.recipe",
+    "make_onnx_plan": "surgeon.surgery.onnx_plan",
     "make_plan": "surgeon.surgery.plan",
     "open_checkpoint": "surgeon.checkpoint",
     "open_for_scan": "surgeon.checkpoint",
+    "open_onnx": "surgeon.onnx_model.open_onnx",
     "operate": "surgeon.surgery.operate",
+    "operate_onnx": "surgeon.surgery.onnx_patch",
     "plan_from_small_patch": "surgeon.surgery.small_patch",
     "plot_ranking": "surgeon.plots",
     "push": "surgeon.surgery.push",

@@ -23,12 +23,18 @@ def recorded_weights(directory: Path) -> tuple[str, ...]:
     """Return the names of an artifact's weight files, none for a directory that is no artifact.
 
     Raises:
-        CheckpointError: the record is damaged, or names a file elsewhere.
+        CheckpointError: the record is damaged or names a file elsewhere, or the artifact was made
+            from an ONNX file.
     """
     path = directory / RECORD
     if not path.is_file():
         return ()
-    names = parse_object(str(path), path.read_bytes()).get("weights")
+    record = parse_object(str(path), path.read_bytes())
+    if record.get("onnx_patch") is not None:
+        raise CheckpointError(
+            f"{directory}: was made from an ONNX file; give that file in it, as MODEL.onnx"
+        )
+    names = record.get("weights")
     if not isinstance(names, list) or not all(map(is_file_name, names)):
         raise CheckpointError(f"{path}: its weights are not the names of files; it is damaged")
     return tuple(names)

@@ -9,7 +9,10 @@ import typer
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A model directory, a .safetensors file, or a Hub id."),
+    typer.Argument(
+        metavar="MODEL",
+        help="A model directory, a .safetensors file, an .onnx file, or a Hub id.",
+    ),
 ]
 Revision = Annotated[
     str | None,
@@ -19,7 +22,8 @@ SitesPattern = Annotated[
     str | None,
     typer.Option(
         metavar="REGEX",
-        help="For an unknown architecture: the paths of the modules that end each layer.",
+        help="For an unknown architecture: the paths of the modules that end each layer; in an "
+        ".onnx file, the names of the nodes or initializers.",
     ),
 ]
 Plot = Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.architectures import ROLES
+from surgeon.commands.onnx_file import is_onnx, refuse_options
 from surgeon.commands.options import (
     Force,
     Json,
@@ -103,6 +104,7 @@ def patch(
 
     The weights are copied and the planned scalars written in place, so every other byte stays as
     it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.
+    An existing .onnx file is edited in place of weights.
     """
     from surgeon import (
         console,
@@ -133,6 +135,19 @@ def patch(
     )
     if output is None and not dry_run:
         raise OutputError("-o DIR: name the directory to make, or look first with --dry-run")
+    if is_onnx(model):
+        refuse_options(
+            model,
+            revision=revision,
+            record_only=record_only,
+            no_onnx=no_onnx,
+            dtype=dtype if dtype != "float32" else None,
+            data=data,
+            method=asked.method if find_detector(asked.method).needs_model else None,
+        )
+        where = None if dry_run else output
+        _patch_onnx(Path(model), asked, sites_pattern, where, force=force, json=json)
+        return
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
@@ -155,6 +170,29 @@ def patch(
         )
     console.show_record(record, output, json=json)
     console.show_weakness(plan, json=json)
+
+
+def _patch_onnx(
+    path: Path,
+    recipe: Recipe,
+    sites_pattern: str | None,
+    output: Path | None,
+    *,
+    force: bool,
+    json: bool,
+) -> None:
+    """Edit an existing ONNX file; without an output, show what would be edited."""
+    from surgeon import console, make_onnx_plan, open_onnx, operate_onnx
+
+    planned = make_onnx_plan(open_onnx(path, sites_pattern), recipe)
+    console.show_inferred(planned)
+    if output is None:
+        console.show_plan(planned.plan, json=json)
+        console.show_weakness(planned.plan, json=json)
+        return
+    with console.shown_progress() as progress:
+        record = operate_onnx(planned, output, force=force, progress=progress)
+    console.show_record(record, output, json=json)
 
 
 def recipe_of(name_or_path: str | None, **options: Any) -> Recipe:

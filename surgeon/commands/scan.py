@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from surgeon.commands.onnx_file import is_onnx, refuse_options
 from surgeon.commands.options import (
     Json,
     Method,
@@ -21,6 +23,9 @@ from surgeon.commands.options import (
 from surgeon.errors import SelectionError
 from surgeon.outliers import DEFAULT, Options, check_options, find_detector
 from surgeon.outliers.options import SIGMA
+
+if TYPE_CHECKING:
+    from surgeon.checkpoint import Checkpoint
 
 
 def scan(
@@ -61,6 +66,7 @@ def scan(
         console,
         open_checkpoint,
         open_for_scan,
+        open_onnx,
         plot_ranking,
         rank_dimensions,
         read_texts,
@@ -86,10 +92,16 @@ def scan(
         )
         if not compare:
             check_options(detector, options)
-        opened = open_checkpoint if compare or detector.needs_model else open_for_scan
-        checkpoint = opened(
-            model, revision=revision, sites_pattern=sites_pattern, progress=progress
-        )
+        checkpoint: Checkpoint
+        if is_onnx(model):
+            measured = method if detector.needs_model else None
+            refuse_options(model, revision=revision, method=measured, compare=compare)
+            checkpoint = open_onnx(Path(model), sites_pattern)
+        else:
+            opened = open_checkpoint if compare or detector.needs_model else open_for_scan
+            checkpoint = opened(
+                model, revision=revision, sites_pattern=sites_pattern, progress=progress
+            )
         if compare:
             agreement = compare_detectors(checkpoint, options)
         else:

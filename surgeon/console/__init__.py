@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation
     from surgeon.surgery.compare import Comparison
     from surgeon.surgery.export_only import Export
+    from surgeon.surgery.onnx_plan import OnnxPlan
     from surgeon.surgery.plan import Plan
     from surgeon.surgery.record import Record
     from surgeon.surgery.verify import Verification
@@ -96,6 +97,19 @@ def show_plan(plan: Plan, *, json: bool) -> None:
         "change. Nothing was written.",
         soft_wrap=True,
     )
+
+
+def show_inferred(planned: OnnxPlan) -> None:
+    """Say how the operations that end a layer were found in an ONNX file, and what is split."""
+    model, splits = planned.model, planned.splits
+    outputs = [place for place in model.places if place.site.role == "output"]
+    ends = f"{outputs[0].site.gain} to {outputs[-1].site.gain}"
+    print_note(f"{model.model}: {model.layers} layers, told {model.inferred}; they end in {ends}.")
+    if splits:
+        print_note(
+            f"{len(splits)} initializers are read elsewhere too, {splits[0].tensor} among them: "
+            "each gets a copy for the edited norms alone."
+        )
 
 
 def show_record(record: Record, output: Path, *, json: bool) -> None:

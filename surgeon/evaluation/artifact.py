@@ -46,6 +46,11 @@ def open_artifact(directory: Path) -> Artifact:
             after the patch.
     """
     record = read_record(directory)
+    if record.onnx_patch is not None:
+        raise EvaluationError(
+            f"{directory}: was made from an ONNX file, which eval cannot score yet; patch the "
+            "model's weights instead, or compare the two files on data of your own"
+        )
     if record.onnx is None:
         raise EvaluationError(
             f"{directory}: was made with --no-onnx and eval runs the ONNX half; patch without it"

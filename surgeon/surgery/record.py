@@ -61,6 +61,37 @@ class EditRecord:
 
 
 @dataclass(frozen=True)
+class SplitRecord:
+    """A tensor of an ONNX file that other nodes read too: ``nodes`` read ``copy`` instead."""
+
+    tensor: str
+    copy: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Undo:
+    """``length`` bytes from ``start`` of the patched ONNX file stood as ``content``, in hex."""
+
+    start: int
+    length: int
+    content: str
+
+
+@dataclass(frozen=True)
+class OnnxPatch:
+    """What was done to an existing ONNX file beyond writing scalars.
+
+    ``inferred`` says how the operations that end a layer were found.
+    """
+
+    model: str
+    inferred: str
+    splits: tuple[SplitRecord, ...]
+    undo: tuple[Undo, ...]
+
+
+@dataclass(frozen=True)
 class Record:
     """All that ``restore``, ``eval`` and an auditor need to know of an operation.
 
@@ -83,6 +114,7 @@ class Record:
     left_out: tuple[str, ...]
     files: Mapping[str, FileChange]
     onnx: Mapping[str, Any] | None = None
+    onnx_patch: OnnxPatch | None = None
     ranked_on: TextsUsed | None = None
     schema: int = field(default=SCHEMA)
 

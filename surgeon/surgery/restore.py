@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy.typing as npt
 
-from surgeon.checkpoint import Checkpoint, open_checkpoint
+from surgeon.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError
 from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import BytePatch, Slices, make_byte_patch
+from surgeon.surgery.onnx_patch import open_patched, undo_splices
 from surgeon.surgery.record import Record, read_excised, read_record
 from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import RECORD
+from surgeon.surgery.splices import spliced, write_pieces
 from surgeon.surgery.staging import check_output, staged
-from surgeon.surgery.transfer import transfer
+from surgeon.surgery.transfer import hash_file, transfer
 
 
 def restore(
@@ -45,7 +47,13 @@ def restore(
             converted = record.converted_from and change.source in record.converted_from
             target = name if converted else change.source
             patch = old_values(record, artifact, name)
-            states = transfer(artifact / inside(name), folder / inside(target), None, patch)
+            paths = artifact / inside(name), folder / inside(target)
+            splices = undo_splices(record, name)
+            if splices:
+                before = hash_file(paths[0])
+                states = before, write_pieces(spliced(paths[0], splices, patch), paths[1])
+            else:
+                states = transfer(*paths, None, patch)
             if states != (change.after, change.before):
                 raise CheckpointError(
                     f"{name}: its hash is not the recorded one, so it was changed after the patch; "
@@ -90,7 +98,7 @@ def old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
     if not edits:
         return None
     excised = read_excised(artifact)
-    tensors = open_safetensors(artifact / inside(name)).tensors
+    tensors = tensors_in(record, artifact, name)
     slices = []
     for edit in edits:
         shape = list(tensors[edit.tensor].shape) if edit.tensor in tensors else []
@@ -105,6 +113,15 @@ def old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
             )
         slices.append(Slices(edit.tensor, edit.axis, edit.dims, values))
     return make_byte_patch(slices, tensors)
+
+
+def tensors_in(record: Record, artifact: Path, name: str) -> Mapping[str, TensorInfo]:
+    """Return where the tensors of a recorded weight file lie."""
+    if record.onnx_patch is None:
+        return open_safetensors(artifact / inside(name)).tensors
+    inside(record.onnx_patch.model)
+    file = open_patched(record, artifact).get(inside(name))
+    return file.tensors if file else {}
 
 
 def inside(name: str) -> str:

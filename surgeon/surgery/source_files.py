@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from surgeon.checkpoint import Checkpoint, artifact
+from surgeon.checkpoint.links import may_follow
 
 FOLDER = artifact.FOLDER
 RECORD = artifact.RECORD
@@ -69,27 +70,20 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
             path = (relative / name).as_posix()
             if path in weights:
                 continue
-            if _is_twin(path) or not _may_copy(directory, directory / path):
+            if is_twin(path) or not may_follow(directory, directory / path):
                 left_out.append(path)
             else:
-                copied[_place(path)] = path
+                copied[place(path)] = path
     return SourceFiles(dict(sorted(copied.items())), tuple(sorted(left_out)))
 
 
-def _is_twin(path: str) -> bool:
+def is_twin(path: str) -> bool:
+    """Tell whether a path, relative to the model directory, is a file of weights."""
     # Deeper folders hold other modules (a Dense layer of sentence-transformers, say), not twins.
     return "/" not in path and any(fnmatch(path, pattern) for pattern in _TWIN_FILES)
 
 
-def _may_copy(directory: Path, path: Path) -> bool:
-    if not path.is_file():
-        return False
-    target, root = path.resolve(), directory.resolve()
-    # models--org--name/snapshots/REVISION links to models--org--name/blobs.
-    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-    return root in target.parents or blobs in target.parents
-
-
-def _place(path: str) -> str:
+def place(path: str) -> str:
+    """Return where a file of the source goes in the artifact."""
     own = path == CARD or PurePosixPath(path).parts[0] == FOLDER
     return f"{FOLDER}/source/{path}" if own else path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ import numpy as np
 from surgeon.checkpoint import open_checkpoint
 from surgeon.errors import CheckpointError
 from surgeon.progress import Progress, silent
+from surgeon.surgery.byte_patch import BytePatch
 from surgeon.surgery.modes import new_values
+from surgeon.surgery.onnx_patch import open_patched, undo_splices
 from surgeon.surgery.record import EditRecord, Record, read_excised, read_record
 from surgeon.surgery.restore import inside, old_values
 from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import EVALUATION, PARTIAL_EVALUATION, RECORD
-from surgeon.surgery.transfer import hash_as_if, hash_file
+from surgeon.surgery.splices import Splice, hash_pieces, spliced
+from surgeon.surgery.transfer import FileState, hash_as_if, hash_file
 
 
 @dataclass(frozen=True)
@@ -85,23 +88,36 @@ def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator
 
 def _check_edits(artifact: Path, record: Record) -> Iterator[Check]:
     try:
-        checkpoint, excised = open_checkpoint(artifact), read_excised(artifact)
+        read, excised = _reader(artifact, record), read_excised(artifact)
         for name in record.weights:
             patch = old_values(record, artifact, name)
-            state = hash_as_if(artifact / inside(name), patch)
+            state = _state_of_source(artifact / inside(name), patch, undo_splices(record, name))
             restored = state == record.files[name].before
             found = "" if restored else "the old values put back do not give the source"
             yield Check(f"{name} restores to the source", passed=restored, found=found)
         wrong = [
             edit.tensor
             for edit in record.edits
-            if not _is_what_the_recipe_says(edit, record, checkpoint.read(edit.tensor), excised)
+            if not _is_what_the_recipe_says(edit, record, read(edit.tensor), excised)
         ]
     except (CheckpointError, KeyError, OSError) as error:
         yield Check("the edits", passed=False, found=str(error))
         return
     found = f"{len(wrong)} tensors differ, {wrong[0]} among them" if wrong else ""
     yield Check("the edits are what the recipe says", passed=not wrong, found=found)
+
+
+def _reader(artifact: Path, record: Record) -> Callable[[str], Any]:
+    """Return what reads the artifact's tensors by name."""
+    if record.onnx_patch is None:
+        return open_checkpoint(artifact).read
+    inside(record.onnx_patch.model)
+    homes = {n: file for file in open_patched(record, artifact).values() for n in file.tensors}
+    return lambda name: homes[name].read(name)
+
+
+def _state_of_source(path: Path, patch: BytePatch | None, undo: Sequence[Splice]) -> FileState:
+    return hash_pieces(spliced(path, undo, patch)) if undo else hash_as_if(path, patch)
 
 
 def _is_what_the_recipe_says(

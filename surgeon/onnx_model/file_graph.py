@@ -1,0 +1,100 @@
+"""An ONNX file as it lies on disk: its nodes, and where every tensor's bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from surgeon.checkpoint import TensorInfo
+from surgeon.onnx_model.wire import Field
+
+_MAX_IDENTITIES = 100  # in a row; no exporter writes two
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of an ONNX file: an initializer, or what a Constant node gives.
+
+    ``location`` is the data file beside the ONNX file, None for the ONNX file itself. ``info`` has
+    the offsets there. ``obstacle`` says why its scalars have none, if they have none.
+    """
+
+    info: TensorInfo
+    location: str | None
+    obstacle: str = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node: ``start`` to ``end`` are its whole field in the file, ``begin`` its payload.
+
+    ``input_fields`` are the fields of the input names. ``scope`` is the module path that torch's
+    exporter noted. ``captured`` are the names that the node's subgraphs use. ``attributes`` holds
+    the integers alone.
+    """
+
+    name: str
+    operation: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    scope: str
+    captured: frozenset[str]
+    attributes: Mapping[str, int]
+    input_fields: tuple[Field, ...]
+    start: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """The graph of an ONNX file; ``span`` is its field in the file.
+
+    ``others`` are the tensors of subgraphs, functions and attributes, which share the data files.
+    ``locations`` are those files.
+    """
+
+    path: Path
+    span: Field
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, StoredTensor]
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+    others: tuple[StoredTensor, ...]
+    locations: tuple[str, ...]
+    ir_version: int
+
+    @cached_property
+    def producers(self) -> Mapping[str, int]:
+        """The number of the node that gives a value."""
+        return {
+            name: number
+            for number, node in enumerate(self.nodes)
+            for name in filter(None, node.outputs)
+        }
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
+        """Where each value is read: the number of the node, and of its input."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for number, node in enumerate(self.nodes):
+            for slot, name in enumerate(node.inputs):
+                found.setdefault(name, []).append((number, slot))
+        return {name: tuple(places) for name, places in found.items()}
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name of a value, subgraphs included."""
+        nodes = (name for n in self.nodes for name in (*n.inputs, *n.outputs, *n.captured))
+        return frozenset({*nodes, *self.tensors, *self.inputs, *self.outputs})
+
+    def tensor_of(self, value: str) -> StoredTensor | None:
+        """Return the tensor that a value is, seen through Identity nodes; None if computed."""
+        for _ in range(_MAX_IDENTITIES):
+            producer = self.producers.get(value)
+            if producer is None or self.nodes[producer].operation != "Identity":
+                return self.tensors.get(value)
+            value = self.nodes[producer].inputs[0]
+        return None

@@ -1,0 +1,166 @@
+"""An existing ONNX file, opened to be ranked and edited as a checkpoint is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from surgeon.architectures import Family, Site, family_of, one_stream
+from surgeon.architectures.sites import in_order
+from surgeon.checkpoint import Checkpoint
+from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.safetensors_file import SafetensorsFile
+from surgeon.errors import CheckpointError, SelectionError
+from surgeon.onnx_model.file_graph import FileGraph
+from surgeon.onnx_model.layers import (
+    Place,
+    places_by_name,
+    places_by_pattern,
+)
+from surgeon.onnx_model.operations import find_operations
+from surgeon.onnx_model.read_graph import read_file_graph
+from surgeon.onnx_model.structure import places_by_structure
+
+_LAYER_COUNTS = (
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
+    "encoder_layers", "decoder_layers",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorFile(SafetensorsFile):
+    """A file that holds tensors of an ONNX model at known offsets, and other bytes between."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxModel(Checkpoint):
+    """An ONNX file as a checkpoint: its tensors are the initializers.
+
+    ``model`` is the file's path below ``directory``, which is the model directory: the one with
+    ``config.json``, if there is one. ``inferred`` says how the layers were found.
+    """
+
+    model: str
+    graph: FileGraph
+    places: tuple[Place, ...]
+    architecture: str
+    inferred: str
+
+    @cached_property
+    def family(self) -> Family:
+        """A row of no templates: the places were found in the graph."""
+        return Family(self.architecture, (), (), "drift")
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site of every role whose dimensions are those of the first output site."""
+        shapes = {name: info.shape for name, info in self.tensors.items()}
+        return one_stream(in_order(place.site for place in self.places), shapes)
+
+
+def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
+    """Open an ONNX file, and find which of its norms ends each layer.
+
+    Args:
+        path: the file; its data files and ``config.json`` are looked for beside it, and the latter
+            in the folder above too, as repositories with a folder ``onnx`` have it.
+        sites_pattern: a regular expression for the names of the nodes or initializers of the
+            operations that end each layer, where that cannot be told.
+
+    Raises:
+        CheckpointError: it cannot be read, or it cannot be told which norm ends a layer.
+        SelectionError: the pattern matches nothing.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    root = _root(path)
+    config = _config(root)
+    graph = read_file_graph(path, root)
+    try:
+        places, architecture, inferred = _find(graph, config, sites_pattern)
+    except SelectionError as error:
+        raise SelectionError(f"{path}: {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return OnnxModel(
+        name=root.resolve().name if config else path.stem,
+        directory=root,
+        config=config,
+        files=tensor_files(graph),
+        sites_pattern=sites_pattern,
+        model=path.relative_to(root).as_posix(),
+        graph=graph,
+        places=places,
+        architecture=architecture,
+        inferred=inferred,
+    )
+
+
+def tensor_files(graph: FileGraph) -> tuple[TensorFile, ...]:
+    """Return the files that hold a graph's tensors, the ONNX file first."""
+    locations: dict[str | None, dict[str, Any]] = {None: {}}
+    for name, stored in graph.tensors.items():
+        if not stored.obstacle:
+            locations.setdefault(stored.location, {})[name] = stored.info
+    return tuple(
+        TensorFile(graph.path.parent / location if location else graph.path, tensors, {})
+        for location, tensors in locations.items()
+    )
+
+
+def _root(path: Path) -> Path:
+    folders = (path.parent, path.parent.absolute().parent)
+    beside, above = (folder / "config.json" for folder in folders)
+    return path.parent.parent if above.is_file() and not beside.is_file() else path.parent
+
+
+def _config(root: Path) -> Mapping[str, Any]:
+    path = root / "config.json"
+    if not path.is_file():
+        return {}
+    return parse_object(str(path), path.read_bytes())
+
+
+def _find(
+    graph: FileGraph, config: Mapping[str, Any], pattern: str | None
+) -> tuple[tuple[Place, ...], str, str]:
+    """Return the places, the architecture's name, and how they were found."""
+    operations = find_operations(graph)
+    model_type = config.get("model_type")
+    if pattern is not None:
+        places = places_by_pattern(graph, operations, pattern)
+        return places, f"{model_type or 'ONNX'} by --sites-pattern", "by --sites-pattern"
+    if model_type is None:
+        return places_by_structure(graph, operations), "post-norm", "by the graph's structure"
+    family = family_of(model_type, config)
+    try:
+        places = places_by_name(graph, operations, family)
+        inferred = f"by names of {family.name}"
+    except CheckpointError as error:
+        if any(template.kind == "dense" for template in family.templates):
+            raise CheckpointError(
+                f"{error}; the layers of {family.name} end in a dense layer, which names alone "
+                "tell: export again with torch.onnx.export, or use --sites-pattern REGEX"
+            ) from error
+        places = places_by_structure(graph, operations)
+        inferred = "by the graph's structure"
+    _check_count(places, config)
+    return places, family.name, inferred
+
+
+def _check_count(places: tuple[Place, ...], config: Mapping[str, Any]) -> None:
+    """Check that no layer was missed: as many in each stack as the configuration says."""
+    expected = {config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)}
+    runs: dict[str, int] = {}  # a layer that is shared runs several times
+    for place in places:
+        if place.site.role == "output":
+            runs[place.site.stack] = runs.get(place.site.stack, 0) + len(place.operations)
+    for count in runs.values():
+        if expected and count not in expected:
+            raise CheckpointError(
+                f"{count} layers found and config.json says {' or '.join(map(str, expected))}; "
+                "name the operations that end each one with --sites-pattern REGEX"
+            )

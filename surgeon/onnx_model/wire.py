@@ -1,0 +1,111 @@
+"""The protobuf wire format: fields by offset, and the few bytes that an edit has to write.
+
+Follows https://protobuf.dev/programming-guides/encoding/. Nothing is decoded that is not asked for,
+so that weights inside a file are passed over and never read.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+from surgeon.errors import CheckpointError
+
+Buffer: TypeAlias = mmap.mmap | bytes
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+"""Wire types. Groups (3 and 4) have been deprecated since before ONNX was."""
+
+_MAX_VARINT = 10  # bytes
+_FIXED = {FIXED64: 8, FIXED32: 4}
+
+
+class Field(NamedTuple):
+    """One field of a message: ``start`` is where its tag begins, ``begin`` where its payload does.
+
+    ``end`` is one past the payload; ``value`` is what a varint says, 0 for other wire types.
+    """
+
+    number: int
+    wire: int
+    start: int
+    begin: int
+    end: int
+    value: int
+
+
+def read_fields(data: Buffer, begin: int, end: int) -> Iterator[Field]:
+    """Yield the fields of the message that lies in ``data[begin:end]``.
+
+    Raises:
+        CheckpointError: the bytes are no message; the caller names the file.
+    """
+    position = begin
+    while position < end:
+        start = position
+        tag, position = _read_varint(data, position, end)
+        number, wire = tag >> 3, tag & 7
+        value = 0
+        if wire == VARINT:
+            payload = position
+            value, position = _read_varint(data, position, end)
+        elif wire == LENGTH:
+            length, payload = _read_varint(data, position, end)
+            position = payload + length
+        elif wire in _FIXED:
+            payload, position = position, position + _FIXED[wire]
+        else:
+            raise CheckpointError(f"byte {start} is no protobuf field")
+        if position > end or not number:
+            raise CheckpointError(f"the protobuf field at byte {start} ends after its message")
+        yield Field(number, wire, start, payload, position, value)
+
+
+def read_packed(data: Buffer, field: Field) -> Iterator[int]:
+    """Yield the integers of a repeated field, of one value or packed."""
+    if field.wire == VARINT:
+        yield field.value
+        return
+    position = field.begin
+    while position < field.end:
+        value, position = _read_varint(data, position, field.end)
+        yield value
+
+
+def encode_field(number: int, payload: bytes) -> bytes:
+    """Return a length-delimited field: a string, bytes or a message."""
+    return encode_tag(number, LENGTH) + encode_varint(len(payload)) + payload
+
+
+def encode_integer(number: int, value: int) -> bytes:
+    """Return a varint field; ``value`` is not negative."""
+    return encode_tag(number, VARINT) + encode_varint(value)
+
+
+def encode_tag(number: int, wire: int) -> bytes:
+    """Return the tag of a field."""
+    return encode_varint(number << 3 | wire)
+
+
+def encode_varint(value: int) -> bytes:
+    """Return a varint in as few bytes as it takes; ``value`` is not negative."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 7 * _MAX_VARINT, 7):
+        if position >= end:
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise CheckpointError(f"byte {position} is in no protobuf number")

@@ -1,0 +1,124 @@
+"""Hostile ONNX files: paths that lead outside, sizes that lie, structures without end."""
+
+import json
+import os
+import random
+
+import onnx
+import pytest
+from onnx_exports import norm_chain
+
+from surgeon import Recipe, make_onnx_plan, open_onnx, operate_onnx, restore
+from surgeon.cli import run
+from surgeon.errors import CheckpointError, SurgeonError
+
+_MUTATIONS = int(os.environ.get("SURGEON_FUZZ", "1500"))
+_PATTERN = r"norm\.\d\.weight"
+
+
+def _external(folder, change):
+    """Save a model with external data, each of its entries passed through ``change``."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "m.onnx"
+    onnx.save(norm_chain(), path, save_as_external_data=True, location="m.data", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = change(entry.key, entry.value)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["parent", "absolute", "inner parent", "backslash", "empty", "self"]
+)
+def test_no_data_file_lies_outside_the_folder(tmp_path, capsys, kind):
+    (tmp_path / "secret").write_bytes(bytes(4096))
+    location = {
+        "parent": "../secret",
+        "absolute": str(tmp_path / "secret"),
+        "inner parent": "a/../../secret",
+        "backslash": "..\\secret",
+        "empty": "",
+        "self": "m.onnx",
+    }[kind]
+    path = _external(tmp_path / "model", lambda key, v: location if key == "location" else v)
+    out = str(tmp_path / "out")
+    assert run(["patch", str(path), "--dims", "1", "--sites-pattern", _PATTERN, "-o", out]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "m.onnx" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_to_a_data_file_elsewhere_is_not_followed(tmp_path):
+    path = _external(tmp_path / "model", lambda _, value: value)
+    data = path.with_name("m.data")
+    data.rename(tmp_path / "elsewhere")
+    data.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="a link to elsewhere"):
+        open_onnx(path, _PATTERN)
+
+
+@pytest.mark.parametrize(("key", "value"), [("offset", "4096"), ("offset", "-4"), ("length", "9"),
+                                            ("length", "1" * 19), ("offset", "1e3")])  # fmt: skip
+def test_a_tensor_that_claims_other_bytes_than_the_file_has_is_refused(tmp_path, key, value):
+    path = _external(tmp_path / "model", lambda k, v: value if k == key else v)
+    with pytest.raises(CheckpointError, match=r"m\.onnx: "):
+        open_onnx(path, _PATTERN)
+
+
+def test_a_graph_that_goes_in_circles_is_refused(tmp_path):
+    model = norm_chain()
+    model.graph.node[0].input[0] = "y"
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match="read before it is given"):
+        open_onnx(tmp_path / "m.onnx", _PATTERN)
+
+
+def test_a_record_of_an_onnx_patch_cannot_lead_outside(tmp_path):
+    onnx.save(norm_chain(), tmp_path / "m.onnx")
+    planned = make_onnx_plan(open_onnx(tmp_path / "m.onnx", _PATTERN), Recipe(dims=(1,)))
+    operate_onnx(planned, tmp_path / "out")
+    record = tmp_path / "out" / "surgeon" / "record.json"
+    undo = json.dumps([{"start": 0, "length": 1, "content": "zz"}])
+    for was, now in (('"m.onnx"', '"../m.onnx"'), ('"undo": []', f'"undo": {undo}')):
+        text = record.read_text()
+        assert was in text
+        record.write_text(text.replace(was, now))
+        with pytest.raises(SurgeonError):
+            restore(tmp_path / "out", tmp_path / "back")
+        record.write_text(text)
+    restore(tmp_path / "out", tmp_path / "back")
+
+
+def _mutate(rng, raw):
+    raw = bytearray(raw)
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        match rng.randrange(4):
+            case 0 if raw:
+                raw[rng.randrange(len(raw))] = rng.randrange(256)
+            case 1:
+                del raw[rng.randrange(len(raw) + 1) :]
+            case 2:
+                raw += rng.randbytes(rng.randrange(40))
+            case _:
+                start = rng.randrange(len(raw) + 1)
+                raw[start : start + rng.randrange(8)] = rng.randbytes(rng.randrange(8))
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("pattern", [None, _PATTERN])
+def test_a_mutated_onnx_file_gives_a_surgeon_error_or_a_plan(tmp_path, pattern):
+    original = norm_chain().SerializeToString()
+    path = tmp_path / "m.onnx"
+    refused = 0
+    for seed in range(_MUTATIONS // 2):
+        path.write_bytes(_mutate(random.Random(seed), original))
+        try:
+            make_onnx_plan(open_onnx(path, pattern), Recipe(dims=(1,)))
+        except SurgeonError:
+            refused += 1
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}") from error
+    assert refused > _MUTATIONS / 5

@@ -1,0 +1,154 @@
+"""Tiny models as ONNX files, as different exporters leave them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+import transformers
+
+_TEXT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": 40,
+    "max_position_embeddings": 32,
+    "attn_implementation": "eager",
+}
+_SEQ2SEQ = {
+    "d_model": 16,
+    "vocab_size": 40,
+    "max_position_embeddings": 32,
+    "attn_implementation": "eager",
+    **{f"{stack}_layers": 2 for stack in ("encoder", "decoder")},
+    **{f"{stack}_attention_heads": 2 for stack in ("encoder", "decoder")},
+    **{f"{stack}_ffn_dim": 24 for stack in ("encoder", "decoder")},
+}
+_LLAMA = {**_TEXT, "num_key_value_heads": 1}
+
+
+@dataclass(frozen=True)
+class Model:
+    """How to make a model, and which modules of a layer write its output."""
+
+    model: type
+    config: object
+    output: str
+
+
+MODELS = {
+    "bert": Model(
+        transformers.BertForMaskedLM, transformers.BertConfig(**_TEXT), ".output.LayerNorm"
+    ),
+    "albert": Model(
+        transformers.AlbertForMaskedLM,
+        transformers.AlbertConfig(**_TEXT, embedding_size=12),
+        "full_layer_layer_norm",
+    ),
+    "bart": Model(transformers.BartModel, transformers.BartConfig(**_SEQ2SEQ), "final_layer_norm"),
+    "gpt2": Model(
+        transformers.GPT2LMHeadModel,
+        transformers.GPT2Config(
+            n_embd=16,
+            n_layer=2,
+            n_head=2,
+            n_positions=32,
+            vocab_size=40,
+            attn_implementation="eager",
+        ),
+        "mlp.c_proj",
+    ),
+    "llama": Model(
+        transformers.LlamaForCausalLM, transformers.LlamaConfig(**_LLAMA), "mlp.down_proj"
+    ),
+    "gemma2": Model(
+        transformers.Gemma2ForCausalLM,
+        transformers.Gemma2Config(**_LLAMA, head_dim=8),
+        "post_feedforward_layernorm",
+    ),
+}
+TOKENS = (
+    torch.tensor([[5, 6, 7, 8, 9], [4, 3, 2, 0, 0]]),
+    torch.tensor([[1] * 5, [1, 1, 1, 0, 0]]),
+)
+
+
+class _Graph(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
+
+
+def make_model(name: str, *, fresh: bool = False) -> torch.nn.Module:
+    """Make a model; a fresh one has gains of 1 and biases of 0, which exporters merge."""
+    torch.manual_seed(0)
+    model = MODELS[name].model(MODELS[name].config).eval()
+    if not fresh:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def export(model: torch.nn.Module, path: Path, how: str) -> Path:
+    """Export by ``dynamo``, ``dynamo-external``, or ``legacy-14`` and other opsets."""
+    names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["out"]}
+    graph = _Graph(model).eval()
+    axes = {0: "batch", 1: "sequence"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if how.startswith("dynamo"):
+            torch.onnx.export(
+                graph, TOKENS, path, dynamo=True, verbose=False, dynamic_shapes=(axes, axes),
+                external_data=how == "dynamo-external", **names,
+            )  # fmt: skip
+        else:
+            torch.onnx.export(
+                graph, TOKENS, str(path), dynamo=False, opset_version=int(how.split("-")[1]),
+                dynamic_axes={"input_ids": axes, "attention_mask": axes}, **names,
+            )  # fmt: skip
+    (path.parent / "config.json").write_text(json.dumps(model.config.to_dict(), default=str))
+    return path
+
+
+def fuse(path: Path, target: Path) -> Path:
+    """Fuse a BERT as onnxruntime's optimizer does: SkipLayerNormalization and its kin."""
+    from onnxruntime.transformers import optimizer
+
+    target.parent.mkdir()
+    fused = optimizer.optimize_model(str(path), model_type="bert", num_heads=2, hidden_size=16)
+    fused.save_model_to_file(str(target))
+    shutil.copy(path.with_name("config.json"), target.parent)
+    return target
+
+
+def norm_chain(dtype: int = onnx.TensorProto.FLOAT, width: int = 8) -> onnx.ModelProto:
+    """Two LayerNormalizations in a row, ``norm.0`` and ``norm.1``, each of its own tensors."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+    tensors = [
+        onnx.numpy_helper.from_array(rng.normal(size=width).astype(kind), f"norm.{i}.{leaf}")
+        for i in (0, 1)
+        for leaf in ("weight", "bias")
+    ]
+    nodes = [
+        onnx.helper.make_node(
+            "LayerNormalization", [x, f"norm.{i}.weight", f"norm.{i}.bias"], [y], name=f"n{i}"
+        )
+        for i, (x, y) in enumerate((("x", "mid"), ("mid", "y")))
+    ]
+    values = [onnx.helper.make_tensor_value_info(n, dtype, ["n", width]) for n in ("x", "y")]
+    graph = onnx.helper.make_graph(nodes, "chain", values[:1], values[1:], tensors)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
