@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from surgeon.surgery.plan import make_plan as make_plan
     from surgeon.surgery.push import push as push
     from surgeon.surgery.recipe import Recipe as Recipe
-    from surgeon.surgery.recipe import load_recipe as load_recipe
+    from surgeon.surgery.recipe_file import load_recipe as load_recipe
     from surgeon.surgery.record import Record as Record
     from surgeon.surgery.record import read_record as read_record
     from surgeon.surgery.restore import restore as restore
@@ -61,7 +61,7 @@ _HOMES = {
     "built_in_sample": "surgeon.text",
     "compare": "surgeon.surgery.compare",
     "evaluate": "surgeon.evaluation.evaluate",
-    "load_recipe": "surgeon.surgery.recipe",
+    "load_recipe": "surgeon.surgery.recipe_file",
     "make_plan": "surgeon.surgery.plan",
     "open_checkpoint": "surgeon.checkpoint",
     "open_for_scan": "surgeon.checkpoint",

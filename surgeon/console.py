@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from json import dump
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from surgeon.outliers import Ranking
     from surgeon.surgery.compare import Comparison
     from surgeon.surgery.plan import Plan
+    from surgeon.surgery.recipe import Recipe
+    from surgeon.surgery.recipe_file import Checked
     from surgeon.surgery.record import Record
     from surgeon.surgery.verify import Verification
 
@@ -203,6 +205,34 @@ def show_small_patch(plan: Plan, path: Path, size: int, *, json: bool) -> None:
     )
 
 
+def show_recipes(recipes: Mapping[str, Recipe], *, json: bool) -> None:
+    """Show which recipes there are, what each does and what it should show."""
+    if json:
+        print_json({"recipes": [{"name": n, **r.to_json()} for n, r in recipes.items()]})
+        return
+    table = Table(
+        caption="surgeon recipes show NAME prints one; surgeon patch --recipe NAME does it"
+    )
+    for column in ("name", "for", "does", "expected"):
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for name, recipe in recipes.items():
+        verdict = recipe.expect.verdict if recipe.expect else None
+        table.add_row(name, _escape(recipe.model or "any"), _escape(recipe.summary), verdict or "")
+    _out().print(table)
+
+
+def show_checked_recipes(checked: Sequence[Checked], *, json: bool) -> None:
+    """Show what is wrong with recipes, a line each on standard error, and which are right."""
+    if json:
+        print_json({"files": [file.to_json() for file in checked]})
+        return
+    for file in checked:
+        for problem in file.problems:
+            print_error(problem.at(file.path))
+        if not file.problems:
+            print_text(f"{file.path}: a valid recipe")
+
+
 def show_comparison(comparison: Comparison, *, json: bool) -> None:
     """Show which tensors differ, where and by how much."""
     if json:
@@ -277,6 +307,10 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     console.print(
         f"[{style}]{evaluation.verdict}[/{style}]: {_explain(evaluation)}", soft_wrap=True
     )
+    if evaluation.expected is not None:
+        met = evaluation.verdict == evaluation.expected
+        told = "as its recipe expects" if met else f"its recipe expects {evaluation.expected}"
+        console.print(f"{evaluation.verdict}: {told}.", soft_wrap=True)
     if evaluation.stopped_after is not None:
         console.print(
             f"Settled after {evaluation.stopped_after} texts, by an interval that is valid at any "

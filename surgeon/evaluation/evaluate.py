@@ -30,6 +30,7 @@ from surgeon.scoring.statistics import (
 from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
 from surgeon.scoring.tasks.task import Floats
 from surgeon.scoring.tokenizer import read_tokenizer
+from surgeon.surgery.expectation import expected_verdict
 from surgeon.surgery.source_files import RECORD
 from surgeon.text import Texts, built_in_sample
 
@@ -148,6 +149,7 @@ def evaluate(
             for score, scored in zip(scores[last:], main[last:], strict=True)
         ),
         fill_ins=fill_in(scorer, patched, examples),
+        expected=expected_verdict(opened.record.recipe, task.name),
     )
     partial.remove()
     return result

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.evaluation.verdict import Verdict
+from surgeon.surgery.expectation import ExpectedVerdict
 from surgeon.surgery.source_files import EVALUATION
 from surgeon.surgery.staging import replace_file
 
@@ -68,7 +69,8 @@ class Evaluation:
     ``delta`` is patched − baseline and ``ci95`` its paired bootstrap interval; ``control_range``
     is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
     among the controls. ``stopped_after`` is the number of examples that settled the verdict, where
-    the evaluation stopped then; ``ci95`` is then valid at any number of examples.
+    the evaluation stopped then; ``ci95`` is then valid at any number of examples. ``expected`` is
+    the verdict that the artifact's recipe expects.
     """
 
     model: str
@@ -93,6 +95,7 @@ class Evaluation:
     stopped_after: int | None = None
     dose: tuple[Dose, ...] = ()
     fill_ins: tuple[FillIn, ...] = ()
+    expected: ExpectedVerdict | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""
@@ -109,6 +112,7 @@ class Evaluation:
             "control_range": list(self.control_range),
             "p_value": self.p_value,
             "verdict": self.verdict,
+            "expected": self.expected,
             "seed": self.seed,
             "mask_rate": self.mask_rate,
             "providers": list(self.providers),
