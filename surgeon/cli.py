@@ -22,6 +22,7 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "apply": "apply:apply",
     "push": "push:push",
     "recipes": "recipes:recipes",
+    "sweep": "sweep:sweep",
     "demo": "demo:demo",
 }
 _INTERRUPTED = 130

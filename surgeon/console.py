@@ -21,6 +21,9 @@ from surgeon.progress import Progress
 if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation
     from surgeon.outliers import Ranking
+    from surgeon.study.cells import Cell
+    from surgeon.study.cost import Cost
+    from surgeon.study.run import Sweep
     from surgeon.surgery.compare import Comparison
     from surgeon.surgery.plan import Plan
     from surgeon.surgery.recipe import Recipe
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from surgeon.surgery.verify import Verification
 
 _LAYERS_SHOWN = 12
+_CELLS_SHOWN = 20
 
 _VERDICT_STYLES = {"degraded": "bold red", "intact": "bold green", "inconclusive": "bold yellow"}
 
@@ -231,6 +235,47 @@ def show_checked_recipes(checked: Sequence[Checked], *, json: bool) -> None:
             print_error(problem.at(file.path))
         if not file.problems:
             print_text(f"{file.path}: a valid recipe")
+
+
+def show_grid(cells: Sequence[Cell], cost: Cost, *, json: bool) -> None:
+    """Show the cells of a sweep, and what they take."""
+    if json:
+        print_json({"cost": cost.to_json(), "cells": [cell.to_json() for cell in cells]})
+        return
+    table = Table(title=f"{cost.cells:,} cells of {cost.models} models")
+    for column in ("model", "operation", "task", "data", "seed"):
+        table.add_column(column, overflow="fold")
+    for cell in (*cells[:_CELLS_SHOWN], *cells[_CELLS_SHOWN:][-1:]):
+        if cell is cells[-1] and len(cells) > _CELLS_SHOWN + 1:
+            table.add_row("…", f"{len(cells) - _CELLS_SHOWN - 1:,} more", "", "", "")
+        settings = cell.evaluation
+        task, data = settings.task or "by the head", settings.data or "built in"
+        where = (_escape(Path(name).name) for name in (cell.model.model, data))
+        model, data = where
+        table.add_row(model, cell.recipe.summary, task, data, str(settings.seed))
+    console = _out()
+    console.print(table)
+    console.print(
+        f"About {cost.variants:,} runs of a model over its texts, {cost.texts:,} texts in all. "
+        "Nothing was run.",
+        soft_wrap=True,
+    )
+
+
+def show_sweep(sweep: Sweep, *, json: bool) -> None:
+    """Show how a sweep ended."""
+    if json:
+        print_json(sweep.to_json())
+        return
+    earlier = f", {sweep.kept} of them by an earlier run" if sweep.kept else ""
+    failed = f"; {sweep.failed} failed" if sweep.failed else ""
+    table = "and rows.parquet " if sweep.table else ""
+    print_text(
+        f"{sweep.done} of {sweep.cells} cells done{earlier}{failed}. "
+        f"rows.jsonl {table}in {sweep.folder}"
+    )
+    if not sweep.table and sweep.done:
+        print_note("For a table too: pip install pyarrow")
 
 
 def show_comparison(comparison: Comparison, *, json: bool) -> None:

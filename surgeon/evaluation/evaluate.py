@@ -85,8 +85,8 @@ def evaluate(
     variants = (BASELINE, patched, *draw_controls(opened, controls, seed), *doses)
     texts = texts or built_in_sample()
     encoded = encode_for(opened, texts)
-    settings = _settings(opened, seed, mask_rate)
-    examples = _prepare(task, encoded, settings, texts)
+    settings = make_settings(opened, seed, mask_rate)
+    examples = make_examples(task, encoded, settings, texts)
     if until_certain:
         order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
         examples = [examples[number] for number in order]
@@ -98,7 +98,7 @@ def evaluate(
         per_token=task.reduce is not None,
     )
     scorer = Scorer(opened, task, session, batch_size)
-    dataset = _dataset(texts, encoded, examples)
+    dataset = describe_data(texts, encoded, examples)
     partial = partial_of(artifact, _identity(artifact, variants, settings, dataset, until_certain))
     observed = _observe(
         scorer, variants, examples, partial, progress, controls, until_certain, resume
@@ -136,7 +136,7 @@ def evaluate(
         seed=seed,
         mask_rate=mask_rate if task.name == "mlm" else None,
         providers=session.providers,
-        dataset=_dataset(texts, encoded, examples[:seen]),
+        dataset=describe_data(texts, encoded, examples[:seen]),
         versions={
             "surgeon": surgeon.__version__,
             "onnxruntime": onnxruntime.__version__,
@@ -232,7 +232,8 @@ def _dose(score: Score, baseline: Scores, scored: Scores, seed: int) -> Dose:
     return Dose(score.dims, score.value, score.value - baseline.value, interval)
 
 
-def _settings(artifact: Artifact, seed: int, mask_rate: float) -> Settings:
+def make_settings(artifact: Artifact, seed: int, mask_rate: float) -> Settings:
+    """Return what a task must know of the user's choices and of the artifact's tokenizer."""
     tokenizer = artifact.facts.tokenizer
     return Settings(
         seed=seed,
@@ -242,7 +243,12 @@ def _settings(artifact: Artifact, seed: int, mask_rate: float) -> Settings:
     )
 
 
-def _prepare(task: Task, encoded: Encoded, settings: Settings, texts: Texts) -> list[Example]:
+def make_examples(task: Task, encoded: Encoded, settings: Settings, texts: Texts) -> list[Example]:
+    """Make the task's examples of token sequences.
+
+    Raises:
+        EvaluationError: there are fewer than two, so that no interval can be had.
+    """
     prepared = (task.prepare(ids, settings) for ids in encoded.sequences)
     examples = [example for example in prepared if example is not None]
     if len(examples) < 2:
@@ -259,7 +265,8 @@ def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score
     return Score(variant.dims, values[task.metric], {**values, **task.derive(values)})
 
 
-def _dataset(texts: Texts, encoded: Encoded, examples: Sequence[Example]) -> Dataset:
+def describe_data(texts: Texts, encoded: Encoded, examples: Sequence[Example]) -> Dataset:
+    """Return what the result says of the data."""
     return Dataset(
         name=texts.name,
         sha256=hashlib.sha256(texts.raw).hexdigest(),

@@ -10,9 +10,18 @@ from typing import Any, TypeVar
 
 from surgeon.errors import SelectionError
 from surgeon.surgery.recipe import Recipe, RecipeError
-from surgeon.surgery.yaml_file import Place, PlacedYaml, Problem, read_yaml
+from surgeon.surgery.yaml_file import Place, PlacedYaml, Problem, in_order, read_yaml
 
 _Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What is wrong with the value at a path, or with its key."""
+
+    place: Place
+    message: str
+    key: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def check_recipe(path: Path) -> Checked:
     recipe, problems = validated(Recipe, document)
     if recipe is not None:
         problems += tuple(_unknown_method(recipe, document))
-    problems = tuple(sorted(problems, key=lambda problem: (problem.line, problem.column)))
+    problems = in_order(problems)
     return Checked(path, None if problems else _with_data_beside(recipe, path), problems)
 
 
@@ -86,27 +95,31 @@ def validated(
     kind: type[_Value], document: PlacedYaml
 ) -> tuple[_Value | None, tuple[Problem, ...]]:
     """Make a value of a dataclass from a document's content, or tell all that is wrong with it."""
-    import pydantic
-
     if document.problems:
         return None, document.problems
+    value, complaints = made_of(kind, document.content)
+    return value, tuple(document.problem(c.place, c.message, key=c.key) for c in complaints)
+
+
+def made_of(kind: type[_Value], content: object) -> tuple[_Value | None, tuple[Complaint, ...]]:
+    """Make a value of a dataclass from plain values, or tell all that is wrong with them."""
+    import pydantic
+
     try:
-        return pydantic.TypeAdapter(kind).validate_python(document.content), ()
+        return pydantic.TypeAdapter(kind).validate_python(content), ()
     except pydantic.ValidationError as error:
-        return None, tuple(_problems(error.errors(), document))
+        return None, tuple(_complaints(error.errors()))
     except RecipeError as error:
-        return None, tuple(document.problem(c.place, c.message) for c in error.found)
+        return None, tuple(Complaint(c.place, c.message) for c in error.found)
 
 
-def _problems(errors: Sequence[Mapping[str, Any]], document: PlacedYaml) -> Iterator[Problem]:
-    seen: set[Place] = set()
+def _complaints(errors: Sequence[Mapping[str, Any]]) -> Iterator[Complaint]:
     for error in errors:
-        place = document.known(error["loc"])
         if error["type"] == "unexpected_keyword_argument":
-            yield document.problem(place, f"{_dotted(place)}: there is no such field", key=True)
-        elif place not in seen:  # a union tells the same of each of its members
-            yield document.problem(place, f"{_dotted(error['loc'])}: {error['msg']}")
-        seen.add(place)
+            message = f"{_dotted(error['loc'])}: there is no such field"
+            yield Complaint(error["loc"], message, key=True)
+        else:
+            yield Complaint(error["loc"], f"{_dotted(error['loc'])}: {error['msg']}")
 
 
 def _dotted(place: Place) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -46,6 +46,14 @@ class PlacedYaml:
         found = self.known(place)
         line, column = (self.keys if key else self.values).get(found, self.values[found])
         return Problem(line, column, message)
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Sort problems by their place, and tell one of each: a union tells one for each member."""
+    first: dict[tuple[int, int], Problem] = {}
+    for problem in sorted(problems, key=lambda problem: (problem.line, problem.column)):
+        first.setdefault((problem.line, problem.column), problem)
+    return tuple(first.values())
 
 
 def read_yaml(path: Path) -> PlacedYaml:
