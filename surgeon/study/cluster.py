@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from surgeon.errors import SelectionError
 from surgeon.study.cells import Cell
 from surgeon.study.waiting import Waiting
 from surgeon.study.worker import Row, Setup, Worker, failed_row
+
+_PATIENCE = 10  # seconds
 
 
 def run_ray(
@@ -75,12 +78,20 @@ def run_ray(
 
 
 def _connect(ray: Any, address: str | None) -> None:
+    where = f"--address {address}" if address else "--engine ray"
     try:
+        _knock(address)
         ray.init(
             address=address, include_dashboard=False if address is None else None,
             configure_logging=False, log_to_driver=False,
         )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        where = f"--address {address}" if address else "--engine ray"
         raise SelectionError(f"{where}: no Ray cluster answers there ({reason})") from error
+
+
+def _knock(address: str | None) -> None:
+    """Raise ``OSError`` if nothing listens at a host and port; Ray itself takes minutes to say."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), _PATIENCE).close()
