@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from surgeon.surgery.plan import make_plan as make_plan
     from surgeon.surgery.push import push as push
     from surgeon.surgery.recipe import Recipe as Recipe
-    from surgeon.surgery.recipe import load_recipe as load_recipe
+    from surgeon.surgery.recipe_file import load_recipe as load_recipe
     from surgeon.surgery.record import Record as Record
     from surgeon.surgery.record import read_record as read_record
     from surgeon.surgery.restore import restore as restore
@@ -86,7 +86,7 @@ _HOMES = {
     "compare_detectors": "surgeon.outliers",
     "evaluate": "surgeon.evaluation.evaluate",
     "export": "surgeon.surgery.export_only",
-    "load_recipe": "surgeon.surgery.recipe",
+    "load_recipe": "surgeon.surgery.recipe_file",
     "make_onnx_plan": "surgeon.surgery.onnx_plan",
     "make_plan": "surgeon.surgery.plan",
     "open_checkpoint": "surgeon.checkpoint",

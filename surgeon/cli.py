@@ -23,6 +23,8 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "export": "export:export",
     "push": "push:push",
     "report": "report:report",
+    "recipes": "recipes:recipes",
+    "sweep": "sweep:sweep",
     "demo": "demo:demo",
 }
 _INTERRUPTED = 130
@@ -38,8 +40,10 @@ class _Commands(TyperGroup):
         if cmd_name not in _COMMANDS:
             return None
         module, _, function = _COMMANDS[cmd_name].partition(":")
-        commands = typer.Typer(add_completion=False, rich_markup_mode=None)
         found = getattr(importlib.import_module(f"surgeon.commands.{module}"), function)
+        if isinstance(found, typer.Typer):  # a command with commands of its own
+            return typer.main.get_command(found)
+        commands = typer.Typer(add_completion=False, rich_markup_mode=None)
         commands.command(cmd_name)(found)
         return typer.main.get_command(commands)
 

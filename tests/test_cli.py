@@ -81,7 +81,7 @@ def test_the_shell_can_complete_commands_and_options():
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         return done.stdout
 
-    assert complete("surgeon s", 1).split() == ["scan"]
+    assert complete("surgeon s", 1).split() == ["scan", "sweep"]
     assert "--remove-outliers" in complete("surgeon patch --rem", 2)
 
 

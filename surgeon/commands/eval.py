@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from surgeon.commands.options import ArtifactDirectory, Json
-from surgeon.errors import CheckFailed
+from surgeon.errors import CheckFailed, EvaluationError
+from surgeon.evaluation.result import Evaluation
+from surgeon.surgery.expectation import recorded_settings
+from surgeon.surgery.record import read_record
 
 
 def evaluate(
@@ -27,8 +32,12 @@ def evaluate(
             help="What to score, such as sts or glue/mnli; without it, what the head is for.",
         ),
     ] = None,
-    controls: Annotated[int, typer.Option(help="How many random removals to compare with.")] = 10,
-    seed: Annotated[int, typer.Option(help="For masks, controls and the interval.")] = 0,
+    controls: Annotated[
+        int | None, typer.Option(help="How many random removals to compare with; by default 10.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="For masks, controls and the interval; by default 0.")
+    ] = None,
     mask_rate: Annotated[
         float | None,
         typer.Option(
@@ -78,8 +87,8 @@ def evaluate(
         typer.Option("--resume", help="Go on where the same evaluation was interrupted."),
     ] = False,
     expect: Annotated[
-        Literal["degraded", "intact"] | None,
-        typer.Option(help="Exit with 1 unless this is the verdict."),
+        Literal["degraded", "intact", "recipe"] | None,
+        typer.Option(help="Exit with 1 unless this is the verdict; recipe: the one it expects."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -88,12 +97,12 @@ def evaluate(
     Compares the patched model with its baseline and with random removals. The baseline is
     rebuilt from the artifact alone. The same texts and masks go through every
     variant; the verdict is degraded, intact or inconclusive, and surgeon/eval.json keeps it all.
+    What the recipe says of its evaluation holds where an option does not say otherwise.
     """
     from surgeon import TaskOptions, console, save_evaluation
     from surgeon import evaluate as run
 
-    options = TaskOptions(
-        mask_rate=mask_rate,
+    task_options = TaskOptions(
         masking=masking,
         block=block,
         stride=stride,
@@ -101,22 +110,48 @@ def evaluate(
         pair_column=pair_column,
         label_column=label_column,
     )
+    given = {
+        "data": data,
+        "task": task,
+        "controls": controls,
+        "seed": seed,
+        "mask_rate": mask_rate,
+        "dose": dose or None,
+        "until_certain": until_certain or None,
+    }
+    settings = _settings(artifact, given)
+    mask_rate = settings.pop("mask_rate", None)
     with console.shown_progress() as progress:
         evaluation = run(
             artifact,
-            texts=data,
-            task=task,
-            options=options,
-            controls=controls,
-            seed=seed,
+            texts=settings.pop("data", None),
+            options=dataclasses.replace(task_options, mask_rate=mask_rate),
             provider=provider,
             batch_size=batch_size,
-            dose=dose,
-            until_certain=until_certain,
             resume=resume,
             progress=progress,
+            **settings,
         )
     save_evaluation(evaluation, artifact)
     console.show_evaluation(evaluation, json=json)
-    if expect is not None and evaluation.verdict != expect:
+    if expect is not None:
+        _check(evaluation, expect)
+
+
+def _settings(artifact: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the recipe says of its evaluation, under the options that were given."""
+    recorded = recorded_settings(read_record(artifact).recipe).given()
+    asked = {name: value for name, value in options.items() if value is not None}
+    if asked.get("task") not in (None, recorded.get("task")):
+        return asked  # what the recipe says is about another task
+    return {**recorded, **asked}
+
+
+def _check(evaluation: Evaluation, expect: str) -> None:
+    wanted = evaluation.expected if expect == "recipe" else expect
+    if wanted is None:
+        raise EvaluationError(
+            f"--expect recipe: the recipe expects no verdict of {evaluation.task}; name one"
+        )
+    if evaluation.verdict != wanted:
         raise CheckFailed(f"--expect {expect}: the verdict is {evaluation.verdict}")

@@ -31,10 +31,10 @@ from surgeon.surgery.recipe import (
     PARAMS,
     Mode,
     Recipe,
-    load_recipe,
     parse_names,
     parse_numbers,
 )
+from surgeon.surgery.recipe_file import load_recipe
 
 
 def patch(

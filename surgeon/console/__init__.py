@@ -7,7 +7,6 @@ document and nothing else on standard output.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,19 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from surgeon.console.printing import SHOWN, escape, numbers, out, print_json
+from surgeon.console.printing import SHOWN, err, escape, numbers, out
+from surgeon.console.printing import print_error as print_error
+from surgeon.console.printing import print_heading as print_heading
+from surgeon.console.printing import print_json as print_json
+from surgeon.console.printing import print_note as print_note
+from surgeon.console.printing import print_text as print_text
 from surgeon.console.rankings import show_agreement as show_agreement
 from surgeon.console.rankings import show_ranking as show_ranking
 from surgeon.console.rankings import show_weakness as show_weakness
+from surgeon.console.studies import show_checked_recipes as show_checked_recipes
+from surgeon.console.studies import show_grid as show_grid
+from surgeon.console.studies import show_recipes as show_recipes
+from surgeon.console.studies import show_sweep as show_sweep
 from surgeon.progress import Progress
 
 if TYPE_CHECKING:
@@ -33,37 +41,13 @@ if TYPE_CHECKING:
 _VERDICT_STYLES = {"degraded": "bold red", "intact": "bold green", "inconclusive": "bold yellow"}
 
 
-def _err() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
-def print_error(message: str) -> None:
-    """Print one line to standard error; a message never spans more."""
-    sys.stderr.write(f"surgeon: {' '.join(message.split())}\n")
-
-
-def print_note(message: str) -> None:
-    """Print something worth knowing to standard error."""
-    _err().print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
-
-
-def print_heading(message: str) -> None:
-    """Print a line that opens a part of a longer output."""
-    out().print(f"\n[bold]{escape(message)}[/bold]", soft_wrap=True)
-
-
-def print_text(message: str) -> None:
-    """Print plain text to standard output."""
-    out().print(escape(message), soft_wrap=True)
-
-
 @contextlib.contextmanager
 def shown_progress() -> Iterator[Progress]:
     """Show long-running steps on a terminal's standard error; elsewhere show nothing."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    console = _err()
+    console = err()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -266,6 +250,10 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     console.print(table)
     style = _VERDICT_STYLES[evaluation.verdict]
     console.print(f"[{style}]{evaluation.verdict}[/{style}]: {explain(evaluation)}", soft_wrap=True)
+    if evaluation.expected is not None:
+        met = evaluation.verdict == evaluation.expected
+        told = "as its recipe expects" if met else f"its recipe expects {evaluation.expected}"
+        console.print(f"{evaluation.verdict}: {told}.", soft_wrap=True)
     if evaluation.stopped_after is not None:
         console.print(
             f"Settled after {evaluation.stopped_after} texts, by an interval that is valid at any "

@@ -35,3 +35,28 @@ def escape(text: str) -> str:
     from rich.markup import escape as escaped
 
     return escaped(text)
+
+
+def err() -> Console:
+    """Return standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_error(message: str) -> None:
+    """Print one line to standard error; a message never spans more."""
+    sys.stderr.write(f"surgeon: {' '.join(message.split())}\n")
+
+
+def print_note(message: str) -> None:
+    """Print something worth knowing to standard error."""
+    err().print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
+
+
+def print_heading(message: str) -> None:
+    """Print a line that opens a part of a longer output."""
+    out().print(f"\n[bold]{escape(message)}[/bold]", soft_wrap=True)
+
+
+def print_text(message: str) -> None:
+    """Print plain text to standard output."""
+    out().print(escape(message), soft_wrap=True)

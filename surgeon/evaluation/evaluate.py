@@ -37,6 +37,7 @@ from surgeon.scoring.statistics import (
 )
 from surgeon.scoring.tasks import Scores, Settings, Task
 from surgeon.scoring.tasks.task import Data, Floats
+from surgeon.surgery.expectation import expected_verdict
 from surgeon.surgery.source_files import RECORD
 from surgeon.text import fingerprint
 
@@ -113,7 +114,7 @@ def evaluate(
         per_token=chosen.reduce is not None,
     )
     scorer = Scorer(opened, chosen, session, batch_size)
-    dataset = _dataset(data, prepared, examples)
+    dataset = describe_data(data, prepared, examples)
     partial = partial_of(
         artifact, _identity(artifact, chosen, variants, settings, dataset, until_certain)
     )
@@ -157,7 +158,7 @@ def evaluate(
         mask_rate=settings.mask_rate or None,
         options=_options(chosen, settings),
         providers=session.providers,
-        dataset=_dataset(data, prepared, examples[:seen]),
+        dataset=describe_data(data, prepared, examples[:seen]),
         versions={
             "surgeon": surgeon.__version__,
             "onnxruntime": onnxruntime.__version__,
@@ -170,6 +171,7 @@ def evaluate(
             for score, scored in zip(scores[last:], main[last:], strict=True)
         ),
         fill_ins=fill_in(scorer, patched, examples),
+        expected=expected_verdict(opened.record.recipe, chosen.name),
     )
     partial.remove()
     return result
@@ -251,7 +253,8 @@ def _options(task: Task, settings: Settings) -> dict[str, object]:
     return {name: getattr(settings, name) for name in task.options if hasattr(settings, name)}
 
 
-def _dataset(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
+def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
+    """Return what the result says of the data."""
     return Dataset(
         name=data.name,
         sha256=data.sha256,

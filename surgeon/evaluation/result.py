@@ -10,6 +10,7 @@ from typing import Any
 
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
+from surgeon.surgery.expectation import ExpectedVerdict
 from surgeon.surgery.source_files import EVALUATION
 from surgeon.surgery.staging import replace_file
 
@@ -70,7 +71,7 @@ class Evaluation:
     is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
     among the controls. ``stopped_after`` is the number of examples that settled the verdict, where
     the evaluation stopped then; ``ci95`` is then valid at any number of examples. ``options`` are
-    those that the task used.
+    those that the task used. ``expected`` is the verdict that the artifact's recipe expects.
     """
 
     model: str
@@ -96,6 +97,7 @@ class Evaluation:
     options: Mapping[str, object] = field(default_factory=dict)
     dose: tuple[Dose, ...] = ()
     fill_ins: tuple[FillIn, ...] = ()
+    expected: ExpectedVerdict | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""
@@ -113,6 +115,7 @@ class Evaluation:
             "control_range": list(self.control_range),
             "p_value": self.p_value,
             "verdict": self.verdict,
+            "expected": self.expected,
             "seed": self.seed,
             "mask_rate": self.mask_rate,
             "options": dict(self.options),

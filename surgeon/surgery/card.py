@@ -44,7 +44,7 @@ def _card(plan: Plan, base: str, source: Mapping[str, Any]) -> str:
     kept = {key: source[key] for key in _KEPT if key in source}
     tags = [*_tags(source), "norm-surgeon", "outlier-dimensions"]
     header = yaml.safe_dump({"base_model": name, **kept, "tags": tags}, sort_keys=False)
-    recipe = {key: value for key, value in plan.recipe.to_json().items() if value not in (None, "")}
+    recipe = _plain(plan.recipe.to_json())
     total = plan.checkpoint.parameters_total
     return f"""---
 {header}---
@@ -60,7 +60,7 @@ weights is the base model's.
 ## Recipe
 
 ```yaml
-{yaml.safe_dump(_plain(recipe), sort_keys=False).rstrip()}
+{yaml.safe_dump(recipe, sort_keys=False).rstrip()}
 ```
 
 ## Edits
@@ -84,8 +84,11 @@ def _tags(source: Mapping[str, Any]) -> list[str]:
     return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+def _plain(value: Any) -> Any:
+    """Return JSON values with lists for tuples, and without the fields that say nothing."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items() if part not in (None, "")}
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _table(edits: Iterable[Edit]) -> str:

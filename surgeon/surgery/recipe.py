@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from surgeon.architectures import Role
 from surgeon.errors import SelectionError
 from surgeon.outliers.options import SIGMA
+from surgeon.surgery.expectation import EvaluationSettings, Expectation
 
 Mode: TypeAlias = Literal["zero", "scale", "mean"]
 Param: TypeAlias = Literal["gain", "bias"]
 
 PARAMS: tuple[Param, ...] = ("gain", "bias")
 
+_PLURALS: dict[Param, str] = {"gain": "gains alone", "bias": "biases alone"}
 _Name = TypeVar("_Name", bound=str)
 _MAX_NUMBERS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """What fields of a recipe cannot say together, and the path to one of them."""
+
+    place: tuple[str | int, ...]
+    message: str
+
+
+class RecipeError(SelectionError):
+    """The fields of a recipe contradict each other; ``found`` says where, one by one."""
+
+    def __init__(self, found: tuple[Contradiction, ...]) -> None:
+        super().__init__(found[0].message)
+        self.found = found
 
 
 @dataclass(frozen=True)
@@ -29,10 +47,12 @@ class Recipe:
     ``relax`` takes the N strongest even if they do not meet the criterion. ``sigma``,
     ``min_layers`` and ``min_damage`` (None: the method's own rule) are settings of the methods
     that take them. ``layers`` limits the edit to those layers (None: all); ``sites`` says which
-    norms, "all" those that there are.
+    norms, "all" those that there are. ``model`` says for people which checkpoint the dims were
+    found on; ``evaluation`` and ``expect`` are how to measure the operation, and what that should
+    show.
 
     Raises:
-        SelectionError: the fields contradict each other.
+        RecipeError: the fields contradict each other.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (pydantic reads it off the class)
@@ -52,26 +72,63 @@ class Recipe:
     layers: tuple[int, ...] | None = None
     sites: tuple[Role | Literal["all"], ...] = ("output",)
     description: str = ""
+    model: str = ""
+    evaluation: EvaluationSettings | None = None
+    expect: Expectation | None = None
 
     def __post_init__(self) -> None:
+        if found := tuple(self._contradictions()):
+            raise RecipeError(found)
+
+    def _contradictions(self) -> Iterator[Contradiction]:
         choices = (self.dims, self.remove_outliers, self.random)
         if sum(choice is not None for choice in choices) != 1:
-            raise SelectionError(
+            yield _about(
+                None,
                 "say which dimensions in exactly one way: --remove-outliers N, --dims LIST, "
-                "--random N or --recipe FILE"
+                "--random N or --recipe FILE",
             )
         if self.dims is not None and (not self.dims or len(set(self.dims)) != len(self.dims)):
-            raise SelectionError(f"--dims {_join(self.dims)}: name each dimension once, and one")
-        count = self.remove_outliers if self.remove_outliers is not None else self.random
-        if count is not None and count < 1:
-            option = "--random" if self.random is not None else "--remove-outliers"
-            raise SelectionError(f"{option} {count}: give a number of dimensions, 1 or more")
+            yield _about("dims", f"--dims {_join(self.dims)}: name each dimension once, and one")
+        for field in ("remove_outliers", "random"):
+            count = getattr(self, field)
+            if count is not None and count < 1:
+                option = f"--{field.replace('_', '-')}"
+                yield _about(field, f"{option} {count}: give a number of dimensions, 1 or more")
         if self.seed < 0:
-            raise SelectionError(f"--seed {self.seed}: give a number of 0 or more")
+            yield _about("seed", f"--seed {self.seed}: give a number of 0 or more")
         if (self.mode == "scale") != (self.factor is not None):
-            raise SelectionError("--mode scale and --factor F go together, and only together")
-        if not self.params or not self.sites or self.layers == ():
-            raise SelectionError("--params, --layers and --sites each need one entry or more")
+            yield _about("factor", "--mode scale and --factor F go together, and only together")
+        for field in ("params", "sites", "layers"):
+            if getattr(self, field) == ():
+                yield _about(field, f"--{field}: needs one entry or more")
+        yield from self._nested_contradictions()
+
+    def _nested_contradictions(self) -> Iterator[Contradiction]:
+        if self.evaluation is not None:
+            for field, message in self.evaluation.contradictions():
+                yield Contradiction(("evaluation", field), f"evaluation.{field}: {message}")
+        for number, figure in enumerate(self.expect.published if self.expect else ()):
+            for field, message in figure.contradictions():
+                place = ("expect", "published", number, field)
+                yield Contradiction(place, f"expect.published.{number}.{field}: {message}")
+
+    @property
+    def summary(self) -> str:
+        """The operation in a few words."""
+        if self.dims is not None:
+            which = f"dims {_join(self.dims)}"
+        elif self.random is not None:
+            which = f"{self.random} random dims"
+        else:
+            which = f"{self.remove_outliers} strongest by {self.method}"
+        change = self.mode if self.factor is None else f"{self.mode} by {self.factor:g}"
+        limits = (
+            (_PLURALS[self.params[0]], len(self.params) == 1),
+            (" and ".join(self.sites), self.sites != ("output",)),
+            (f"layers {_join(self.layers or ())}", self.layers is not None),
+        )
+        return ", ".join((f"{which}: {change}", *(text for text, there in limits if there)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values; ``recipe_from_json`` takes them back."""
@@ -92,38 +149,6 @@ def recipe_from_json(fields: object, source: str) -> Recipe:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "recipe"
         raise SelectionError(f"{source}: {where}: {first['msg']}") from error
-
-
-def load_recipe(name_or_path: str) -> Recipe:
-    """Read a recipe from a YAML file, or by the name of one that ships with surgeon.
-
-    Raises:
-        SelectionError: there is none, or it is not a valid recipe.
-    """
-    import yaml
-
-    path = Path(name_or_path)
-    if not path.is_file() and name_or_path in shipped_recipes():
-        path = shipped_recipes()[name_or_path]
-    if not path.is_file():
-        known = ", ".join(sorted(shipped_recipes()))
-        raise SelectionError(
-            f"--recipe {name_or_path}: no such file, and not one that ships with surgeon ({known})"
-        )
-    try:
-        fields = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first_line = " ".join(str(error).split())
-        raise SelectionError(f"--recipe {path}: not valid YAML ({first_line})") from error
-    return recipe_from_json(fields, f"--recipe {path}")
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that ship with surgeon, by name."""
-    package = Path(__file__).parent.parent
-    # A wheel has them inside the package, a source tree at its top.
-    folder = next(f for f in (package / "recipes", package.parent / "recipes") if f.is_dir())
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def parse_numbers(option: str, text: str) -> tuple[int, ...]:
@@ -154,6 +179,10 @@ def parse_names(option: str, text: str, known: tuple[_Name, ...]) -> tuple[_Name
     if unknown := sorted(asked.difference(known)):
         raise SelectionError(f"{option} {unknown[0]!r}: there is {', '.join(known)}")
     return tuple(name for name in known if name in asked)
+
+
+def _about(field: str | None, message: str) -> Contradiction:
+    return Contradiction((field,) if field else (), message)
 
 
 def _is_number(text: str) -> bool:

@@ -107,3 +107,58 @@ def test_a_damaged_record_is_refused(tmp_path, capsys, record):
     (tmp_path / "surgeon" / "record.json").write_text(record)
     assert run(["eval", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def _with_recipe(artifact, **fields):
+    """Let an artifact's record say more of its recipe."""
+    path = artifact / "surgeon" / "record.json"
+    record = json.loads(path.read_text())
+    record["recipe"].update(fields)
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told", "code"),
+    [
+        ("degraded", "degraded: as its recipe expects.", 0),
+        ("intact", "degraded: its recipe expects intact.", 1),
+    ],
+)
+def test_eval_says_whether_the_verdict_is_what_the_recipe_expects(
+    artifact, data, capsys, verdict, told, code
+):
+    _with_recipe(artifact, expect={"verdict": verdict, "published": []})
+    arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]
+    assert run(arguments) == 0
+    assert told in capsys.readouterr().out
+    assert run([*arguments, "--expect", "recipe"]) == code
+    assert json.loads((artifact / "surgeon" / "eval.json").read_text())["expected"] == verdict
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"evaluation": {"task": "mlm"}, "expect": {"verdict": "degraded"}}]
+)
+def test_a_recipe_that_expects_nothing_of_the_task_cannot_be_what_is_expected(
+    artifact, data, capsys, fields
+):
+    _with_recipe(artifact, **fields)
+    arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]
+    assert run([*arguments, "--expect", "recipe"]) == 2
+    assert "the recipe expects no verdict of drift" in capsys.readouterr().err
+
+
+def test_eval_measures_as_the_recipe_says_where_no_option_says_otherwise(
+    artifact, data, tmp_path, capsys
+):
+    other = tmp_path / "other.txt"
+    other.write_text("One text.\nAnother text.\nA third one.\n")
+    settings = {"task": "drift", "data": str(other), "controls": 5, "seed": 3, "dose": True}
+    _with_recipe(artifact, evaluation=settings)
+    assert run(["eval", str(artifact), "--json"]) == 0
+    asked = json.loads(capsys.readouterr().out)
+    assert asked["dataset"]["examples"] == 3
+    assert (len(asked["controls"]), asked["seed"], len(asked["dose"])) == (5, 3, 2)
+    assert run(["eval", str(artifact), "--data", data, "--controls", "6", "--json"]) == 0
+    otherwise = json.loads(capsys.readouterr().out)
+    assert otherwise["dataset"]["examples"] == 8
+    assert (len(otherwise["controls"]), otherwise["seed"]) == (6, 3)

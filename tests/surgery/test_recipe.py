@@ -4,12 +4,12 @@ import pytest
 
 from surgeon import Recipe, load_recipe
 from surgeon.errors import SelectionError
+from surgeon.surgery.expectation import EvaluationSettings, Expectation, Published
 from surgeon.surgery.recipe import (
     PARAMS,
     parse_names,
     parse_numbers,
     recipe_from_json,
-    shipped_recipes,
 )
 
 
@@ -34,9 +34,34 @@ def test_fields_that_contradict_each_other_are_refused(fields, complaint):
         Recipe(**fields)
 
 
-def test_a_recipe_survives_json():
-    recipe = Recipe(dims=(5, 3), mode="scale", factor=0.5, layers=(0, 2), params=("bias",))
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(dims=(5, 3), mode="scale", factor=0.5, layers=(0, 2), params=("bias",)),
+        Recipe(
+            random=2,
+            evaluation=EvaluationSettings(task="mlm", controls=5),
+            expect=Expectation("intact", (Published("loss", "N", "notes", 2.3, 4.53),)),
+        ),
+    ],
+)
+def test_a_recipe_survives_json(recipe):
     assert recipe_from_json(json.loads(json.dumps(recipe.to_json())), "test") == recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "summary"),
+    [
+        (Recipe(dims=(3, 9)), "dims 3,9: zero"),
+        (Recipe(random=2, mode="scale", factor=0.5), "2 random dims: scale by 0.5"),
+        (
+            Recipe(remove_outliers=2, params=("gain",), sites=("attention",), layers=(0, 1)),
+            "2 strongest by layernorm: zero, gains alone, attention, layers 0,1",
+        ),
+    ],
+)
+def test_a_summary_says_all_that_is_not_the_default(recipe, summary):
+    assert recipe.summary == summary
 
 
 @pytest.mark.parametrize(
@@ -47,11 +72,6 @@ def test_fields_of_another_kind_are_refused_by_name(fields):
         recipe_from_json(fields, "file.yaml")
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_every_recipe_that_ships_is_valid_and_says_what_it_is_for(name):
-    assert load_recipe(name).description
-
-
 @pytest.mark.parametrize("content", ["a: [", "- 1", "", "dims: [0.5]", "!!python/object:os.x {}"])
 def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "r.yaml").write_text(content)
@@ -60,9 +80,11 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_recipe_is_answered_with_those_that_ship():
-    with pytest.raises(SelectionError, match="bert-base-uncased"):
-        load_recipe("no-such-recipe")
+def test_an_unknown_recipe_is_answered_with_those_of_a_similar_name():
+    with pytest.raises(SelectionError, match="near it are bert-base-uncased,"):
+        load_recipe("bert-base-uncase")
+    with pytest.raises(SelectionError, match=r"surgeon recipes lists$"):
+        load_recipe("§")
 
 
 @pytest.mark.parametrize(

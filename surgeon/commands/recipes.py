@@ -1,0 +1,67 @@
+"""``surgeon recipes``: the operations that ship with surgeon, and checks of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from surgeon.commands.options import Json
+
+recipes = typer.Typer(add_completion=False, rich_markup_mode=None)
+_WRONG_INPUT = 2
+
+Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.")]
+
+
+@recipes.callback(invoke_without_command=True)
+def list_recipes(context: typer.Context, json: Json = False) -> None:
+    """List the recipes that ship with surgeon, show and check them.
+
+    A recipe is an operation as a YAML file: surgeon patch MODEL --recipe NAME|FILE performs it.
+    """
+    from surgeon import console
+    from surgeon.surgery.recipe_file import load_recipe, shipped_recipes
+
+    if context.invoked_subcommand is None:
+        found = {name: load_recipe(name) for name in shipped_recipes()}
+        console.show_recipes(found, json=json)
+
+
+@recipes.command()
+def show(name: Name, json: Json = False) -> None:
+    """Print a recipe: its file as it is, or with --json every field."""
+    from surgeon import console
+    from surgeon.surgery.recipe_file import find_recipe, load_recipe
+
+    if json:
+        console.print_json(load_recipe(name).to_json())
+    else:
+        console.print_text(find_recipe(name).read_text("utf-8").rstrip())
+
+
+@recipes.command()
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Recipes to check, each a YAML file.")
+    ],
+    json: Json = False,
+) -> None:
+    """Find all that is wrong with recipes: a line each, with its line and column."""
+    from surgeon import console
+    from surgeon.surgery.recipe_file import check_recipe, find_recipe
+
+    checked = [check_recipe(find_recipe(str(file))) for file in files]
+    console.show_checked_recipes(checked, json=json)
+    if any(file.problems for file in checked):
+        raise typer.Exit(_WRONG_INPUT)
+
+
+@recipes.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, by which editors complete and check them."""
+    from surgeon import console
+    from surgeon.surgery.recipe_schema import recipe_schema
+
+    console.print_json(recipe_schema())

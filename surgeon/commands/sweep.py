@@ -1,0 +1,84 @@
+"""``surgeon sweep``: a grid of operations, a row of results for each."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from surgeon.commands.options import Json
+from surgeon.errors import CheckFailed, OutputError
+
+
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A grid, as YAML; see the README for one.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where the rows go; if rows are there already, the sweep goes on.",
+        ),
+    ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes on this machine, or Ray.")
+    ] = "local",
+    workers: Annotated[int, typer.Option(metavar="N", help="Cells that run at once.")] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster that runs; without it, one on this machine."),
+    ] = None,
+    cpus: Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")] = 1,
+    gpus: Annotated[float, typer.Option(help="GPUs that a worker declares to Ray.")] = 0,
+    provider: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where onnxruntime runs.")
+    ] = "auto",
+    retry: Annotated[bool, typer.Option("--retry", help="Run cells that failed again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the grid and what it costs; run nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure a grid of operations: a row of results for each cell.
+
+    Every model x selection x operation x layers x task x seed is a cell. Its row is in rows.jsonl
+    as soon as it is done, with the recipe that reproduces it. A sweep that was killed goes on
+    where it stopped; a cell that fails costs its own row.
+    """
+    from surgeon import console
+    from surgeon.study.cells import make_cells
+    from surgeon.study.cost import cost_of
+    from surgeon.study.grid import load_grid
+    from surgeon.study.run import choose_engine, run_sweep
+
+    grid = load_grid(file)
+    if dry_run:
+        cells = make_cells(grid)
+        console.show_grid(cells, cost_of(cells), json=json)
+        return
+    if output is None:
+        raise OutputError("-o DIR: name the folder of the results, or look first with --dry-run")
+    chosen = choose_engine(engine, workers, address, cpus, gpus)
+    # The nodes of a cluster need not share the folder of the results.
+    models = Path(tempfile.gettempdir()) / "surgeon-sweep" if address else None
+    with console.shown_progress() as progress:
+        done = run_sweep(
+            grid,
+            output,
+            engine=chosen,
+            provider=provider,
+            retry=retry,
+            models=models,
+            progress=progress,
+        )
+    console.show_sweep(done, json=json)
+    if done.failed:
+        raise CheckFailed(
+            f"{done.failed} of {done.cells} cells failed; their rows in {output} say why, and "
+            "--retry runs them again"
+        )

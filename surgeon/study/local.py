@@ -1,0 +1,115 @@
+"""The engine for one machine: worker processes, each with its share of the cores.
+
+A process per worker, not a pool: if one is killed, by the system for its memory or by a crash in
+native code, the cell that it had is known, and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from surgeon.study.cells import Cell
+from surgeon.study.waiting import Waiting
+from surgeon.study.worker import Row, Setup, Worker, failed_row
+
+_PATIENCE = 10  # seconds for libraries to clean up
+
+
+def run_local(cells: Sequence[Cell], setup: Setup, workers: int) -> Iterator[Row]:
+    """Yield a row for each cell as it is done, in any order, from ``workers`` processes."""
+    waiting = Waiting(cells)
+    processes: list[_Process] = []
+    try:
+        processes.extend(_start(n, workers, setup) for n in range(min(workers, len(cells))))
+        processes = [process.give(waiting) for process in processes]
+        while busy := [process for process in processes if process.cell is not None]:
+            ready = wait([process.pipe for process in busy])
+            for number, process in enumerate(processes):
+                if process.cell is None or process.pipe not in ready:
+                    continue
+                row = process.receive()
+                if row is None:
+                    yield failed_row(process.cell, process.end())
+                    successor = _start(number, workers, setup) if waiting else process
+                else:
+                    yield row
+                    successor = process
+                processes[number] = successor.give(waiting)
+    finally:
+        for process in processes:
+            process.stop()
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A worker's process, the pipe to it, and the cell that it has."""
+
+    process: BaseProcess
+    pipe: Connection
+    cell: Cell | None = None
+
+    def give(self, waiting: Waiting) -> _Process:
+        """Send the next cell, if there is one."""
+        cell = waiting.take(self.cell.model if self.cell else None)
+        if cell is not None:
+            # A process that has died meanwhile is found by what it does not answer.
+            with contextlib.suppress(OSError):
+                self.pipe.send(cell)
+        return _Process(self.process, self.pipe, cell)
+
+    def receive(self) -> Row | None:
+        """Return the row of the cell; None if the process has died."""
+        try:
+            row: Row = self.pipe.recv()
+        except (EOFError, OSError):
+            return None
+        return row
+
+    def end(self) -> str:
+        """Say how the process ended."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"its process ended with {how}; SIGKILL is most often a lack of memory"
+
+    def stop(self) -> None:
+        self.pipe.close()  # which ends a process that waits for a cell
+        if self.cell is None:
+            self.process.join(_PATIENCE)
+        self.process.terminate()
+        self.process.join()
+
+
+def _start(number: int, workers: int, setup: Setup) -> _Process:
+    # Not forked: onnxruntime and torch do not survive a fork once their threads run.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, setup, number, workers), daemon=True)
+    process.start()
+    theirs.close()
+    return _Process(process, ours)
+
+
+def _work(pipe: Connection, setup: Setup, number: int, workers: int) -> None:
+    """Measure what comes through the pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and stops the workers
+    _take_share_of_cores(number, workers)
+    worker = Worker(setup)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone: so is the sweep
+        while True:
+            pipe.send(worker.row(pipe.recv()))
+
+
+def _take_share_of_cores(number: int, workers: int) -> None:
+    """Keep this process to its share, which the sizes of thread pools follow."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[number % len(cores) :: workers] or cores[:1])

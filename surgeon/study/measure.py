@@ -1,0 +1,161 @@
+"""A cell on its model → what the row of results says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+import surgeon
+from surgeon.evaluation.artifact import Artifact
+from surgeon.evaluation.prepare import Prepared
+from surgeon.evaluation.variants import Variant, draw_controls
+from surgeon.evaluation.verdict import judge
+from surgeon.scoring.statistics import chance_of_rank, control_range, paired_interval
+from surgeon.scoring.tasks import Scores
+from surgeon.scoring.tasks.task import Floats
+from surgeon.study.bench import Bench
+from surgeon.study.cells import Cell
+from surgeon.study.cost import CONTROLS
+from surgeon.surgery.expectation import expected_verdict
+from surgeon.surgery.plan import Plan, make_plan
+from surgeon.surgery.record import edit_record
+from surgeon.surgery.selection import draw_dims
+from surgeon.surgery.slices import with_slices
+
+_DRAWS = 20  # for each control that is wanted, before controls of the cell's own are drawn
+
+
+def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """Measure a cell and return its part of the row, as plain JSON values.
+
+    The patched model, the baseline and the interval are those of ``evaluate`` on the artifact of
+    the cell's recipe. The controls are random removals too, but drawn so that cells share them.
+
+    Raises:
+        SurgeonError: the recipe does not fit the model, or the evaluation is not possible.
+    """
+    plan = make_plan(bench.checkpoint, cell.recipe)
+    settings = cell.evaluation
+    prepared, observed = bench.baseline(settings)
+    edited = _edited(bench.artifact, plan)
+    base = _score(prepared, observed, observed)
+    patched = _observe(bench, prepared, edited, plan.dims, observed)
+    seed = settings.seed or 0
+    wanted = CONTROLS if settings.controls is None else settings.controls
+    drawn = _draw_controls(edited, wanted, seed)
+    controls = {dims: _control(bench, prepared, edited, dims, settings, observed) for dims in drawn}
+    delta = patched.value - base.value
+    damages = [value - base.value for value in controls.values()]
+    interval, span = paired_interval(patched, base, seed), control_range(damages)
+    scorer = bench.scorer(prepared, edited)
+    return {
+        "dims": list(plan.dims),
+        "task": prepared.task.name,
+        "metric": prepared.task.metric,
+        "examples": prepared.dataset.examples,
+        "tokens": prepared.dataset.tokens,
+        "baseline": base.value,
+        "patched": patched.value,
+        "delta": delta,
+        "ci95_low": interval[0],
+        "ci95_high": interval[1],
+        "control_low": span[0],
+        "control_high": span[1],
+        "p_value": chance_of_rank(delta, damages),
+        "verdict": judge(delta, interval, span),
+        "expected": expected_verdict(cell.recipe.to_json(), prepared.task.name),
+        "controls": [{"dims": list(dims), "value": value} for dims, value in controls.items()],
+        "parameters_changed": plan.parameters_changed,
+        "record": _record(bench, plan, prepared, scorer.session.providers),
+    }
+
+
+def _edited(artifact: Artifact, plan: Plan) -> Artifact:
+    """Return the artifact that ``operate`` would make of a plan, in memory."""
+    baseline = {edit.tensor: artifact.baseline[edit.tensor] for edit in plan.edits}
+    return dataclasses.replace(
+        artifact,
+        record=dataclasses.replace(
+            artifact.record,
+            recipe=plan.recipe.to_json(),
+            dims=plan.dims,
+            edits=tuple(edit_record(edit, "") for edit in plan.edits),
+            parameters_changed=plan.parameters_changed,
+        ),
+        baseline=baseline,
+        patched={
+            edit.tensor: with_slices(baseline[edit.tensor], edit.axis, edit.dims, edit.new)
+            for edit in plan.edits
+        },
+    )
+
+
+def _observe(
+    bench: Bench, prepared: Prepared, edited: Artifact, dims: tuple[int, ...], baseline: Floats
+) -> Scores:
+    variant = Variant(f"dims {', '.join(map(str, dims))}", dims)
+    observed = bench.scorer(prepared, edited).observe(variant, prepared.examples)
+    return _score(prepared, observed, baseline)
+
+
+def _score(prepared: Prepared, observed: Floats, baseline: Floats) -> Scores:
+    return prepared.task.score(observed, baseline)[prepared.task.metric]
+
+
+def _control(
+    bench: Bench,
+    prepared: Prepared,
+    edited: Artifact,
+    dims: tuple[int, ...],
+    settings: object,
+    baseline: Floats,
+) -> float:
+    """Score a random removal, or find the score that another cell has of it."""
+    recipe = edited.record.recipe
+    tensors = tuple(edit.tensor for edit in edited.record.edits)
+    key = (settings, recipe["mode"], recipe["factor"], tensors, dims)
+    if key not in bench.controls:
+        bench.controls[key] = _observe(bench, prepared, edited, dims, baseline).value
+    return bench.controls[key]
+
+
+def _draw_controls(edited: Artifact, count: int, seed: int) -> Iterator[tuple[int, ...]]:
+    """Draw sets of as many dims as were edited, none of which they have, each once.
+
+    All cells with the same seed and number of dims go through one series of sets and leave out
+    those that share a dim with their own, so that most sets are common to most cells. Where too
+    few are left, because a cell edits many dims, it draws its own.
+    """
+    dims, hidden = edited.record.dims, edited.record.hidden_size
+    own = draw_controls(edited, count, seed)  # refuses a number of controls that cannot be had
+    rng = np.random.default_rng([seed, len(dims), hidden])
+    drawn = (draw_dims(hidden, len(dims), rng) for _ in range(_DRAWS * count))
+    shared = list(dict.fromkeys(chosen for chosen in drawn if not set(chosen) & set(dims)))
+    if len(shared) < count:
+        shared = [variant.dims for variant in own]
+    yield from shared[:count]
+
+
+def _record(
+    bench: Bench, plan: Plan, prepared: Prepared, providers: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return what reproduces the cell: ``patch`` with its recipe, then ``eval``."""
+    return {
+        "model": bench.checkpoint.name,
+        "revision": bench.checkpoint.revision,
+        "weights": bench.weights,
+        "recipe": plan.recipe.to_json(),
+        "dims": list(plan.dims),
+        "parameters_total": bench.checkpoint.parameters_total,
+        "data_sha256": prepared.dataset.sha256,
+        "providers": list(providers),
+        "versions": {
+            "surgeon": surgeon.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": np.__version__,
+        },
+    }

@@ -1,0 +1,138 @@
+"""Grid → rows: what is left to do, done by an engine, each row kept as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from surgeon.errors import SelectionError
+from surgeon.evaluation.session import ProviderName
+from surgeon.progress import Progress, silent
+from surgeon.study import results
+from surgeon.study.cells import Cell, make_cells
+from surgeon.study.grid import Grid, Model
+from surgeon.study.local import run_local
+from surgeon.study.worker import DONE, FAILED, Row, Setup
+
+Engine: TypeAlias = Callable[[Sequence[Cell], Setup], Iterator[Row]]
+"""Yields a row for each cell, in any order, as it is done."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that has run: its folder, and how many of its cells did what.
+
+    ``kept`` were done by an earlier run. ``table`` tells whether there is a Parquet file.
+    """
+
+    folder: Path
+    cells: int
+    done: int
+    failed: int
+    kept: int
+    seconds: float
+    table: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``sweep --json`` prints."""
+        return {**vars(self), "folder": str(self.folder), "rows": str(self.folder / results.ROWS)}
+
+
+def run_sweep(
+    grid: Grid,
+    folder: Path,
+    *,
+    engine: Engine | None = None,
+    provider: ProviderName = "auto",
+    retry: bool = False,
+    models: Path | None = None,
+    progress: Progress = silent,
+) -> Sweep:
+    """Measure every cell of a grid that has no row in ``folder`` yet.
+
+    The rows are in ``folder``/rows.jsonl, each from the moment its cell is done, in the order of
+    the cells at the end, and with pyarrow also in rows.parquet. A run that was killed goes on
+    where it stopped. A cell that fails has its error in its row.
+
+    Args:
+        grid: what to measure.
+        folder: of the results. It is made, or is that of an earlier run.
+        engine: what runs the cells (None: one process on this machine).
+        provider: where onnxruntime runs.
+        retry: whether cells that failed earlier are run again.
+        models: where models are exported (None: in ``folder``).
+        progress: told of each row.
+
+    Raises:
+        SelectionError: the grid has a cell that is no valid recipe.
+        OutputError: the folder is not a sweep's, or another sweep is writing there.
+    """
+    run = engine or (lambda cells, setup: run_local(cells, setup, 1))
+    cells, start = make_cells(grid), time.monotonic()
+    setup = Setup(models or folder / results.MODELS, provider, _sites(cells))
+    with results.opened(folder) as (rows, file):
+        ended = {DONE} if retry else {DONE, FAILED}
+        left = [cell for cell in cells if rows.get(cell.key, {}).get("status") not in ended]
+        kept = len(cells) - len(left)
+        progress(_told(rows, cells, kept, start), kept, len(cells))
+        for row in run(left, setup) if left else ():
+            results.append(file, row)
+            rows[row["cell"]] = row
+            progress(_told(rows, cells, kept, start), _ended(rows, cells), len(cells))
+        table = results.finish(folder, [cell.key for cell in cells], rows)
+    failed = _failed(rows, cells)
+    seconds = round(time.monotonic() - start, 3)
+    return Sweep(folder, len(cells), len(cells) - failed, failed, kept, seconds, table)
+
+
+def choose_engine(
+    name: str, workers: int, address: str | None = None, cpus: float = 1, gpus: float = 0
+) -> Engine:
+    """Return an engine by name, with its settings.
+
+    Raises:
+        SelectionError: there is no such engine, or it does not take them.
+    """
+    if workers < 1:
+        raise SelectionError(f"--workers {workers}: give a number of 1 or more")
+    if name == "local":
+        return lambda cells, setup: run_local(cells, setup, workers)
+    from surgeon.study.cluster import run_ray
+
+    return lambda cells, setup: run_ray(cells, setup, workers, address, cpus, gpus)
+
+
+def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:
+    found: dict[Model, set[str]] = {}
+    for cell in cells:
+        found.setdefault(cell.model, set()).update(cell.recipe.sites)
+    return {model: tuple(sorted(sites)) for model, sites in found.items()}
+
+
+def _ended(rows: dict[str, Row], cells: Sequence[Cell]) -> int:
+    return sum(cell.key in rows for cell in cells)
+
+
+def _failed(rows: dict[str, Row], cells: Sequence[Cell]) -> int:
+    return sum(rows.get(cell.key, {}).get("status") == FAILED for cell in cells)
+
+
+def _told(rows: dict[str, Row], cells: Sequence[Cell], kept: int, start: float) -> str:
+    """Say how far the sweep is, and how long the rest takes at the speed so far."""
+    ended, failed = _ended(rows, cells), _failed(rows, cells)
+    told = f"{ended} of {len(cells)} cells" + (f", {failed} failed" if failed else "")
+    if not kept < ended < len(cells):
+        return told
+    seconds = (time.monotonic() - start) / (ended - kept) * (len(cells) - ended)
+    return f"{told}, about {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, as exact as an estimate is."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

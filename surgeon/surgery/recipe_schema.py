@@ -1,0 +1,73 @@
+"""The JSON Schema of recipes, for editors: what each field is, and which go together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from surgeon.surgery.expectation import GRADES
+from surgeon.surgery.recipe import Recipe
+
+_GRADES = "; ".join(f"{grade}: {meaning}" for grade, meaning in GRADES.items())
+
+_ABOUT: dict[str, dict[str, str]] = {
+    "Recipe": {
+        "dims": "Edit these dimensions, counted from 0.",
+        "remove_outliers": "Edit the N strongest outliers by the method.",
+        "random": "Edit N dimensions drawn with the seed.",
+        "seed": "For random.",
+        "method": "What ranks the outliers.",
+        "sigma": "Standard deviations beyond which a gain or bias is flagged.",
+        "min_layers": "Layers that must flag an outlier: a count, or a share of all below 1.",
+        "min_damage": "The least damage that makes an outlier, for a method that measures it.",
+        "relax": "Take the N strongest, outliers or not.",
+        "mode": "Set to zero, scale by the factor, or set to the mean of the vector.",
+        "factor": "For mode scale.",
+        "params": "Which of gain and bias to edit.",
+        "layers": "Only these layers, counted from 0.",
+        "sites": "Which norms: output (the last operation of a layer), attention, …; all.",
+        "description": "What the operation is, for people.",
+        "model": "The checkpoint that the dimensions were found on.",
+        "evaluation": "How surgeon eval is to measure the operation.",
+        "expect": "What that should show.",
+    },
+    "EvaluationSettings": {
+        "task": "The task that the settings and the expectation are about.",
+        "data": "A file with one text per line; its path starts from this file.",
+        "controls": "How many random removals to compare with.",
+        "seed": "For masks, controls and the interval.",
+        "mask_rate": "Share of tokens masked, for a masked language model.",
+        "dose": "Score the first dims alone too: one, two, and so on.",
+        "until_certain": "Stop as soon as the verdict is settled.",
+    },
+    "Expectation": {
+        "verdict": "The verdict that surgeon eval should reach.",
+        "published": "Figures that others have reported.",
+    },
+    "Published": {
+        "what": "What was measured, and in which unit.",
+        "grade": f"How well the figure is known. {_GRADES}.",
+        "source": "Who reported it, and where.",
+        "before": "Of the full model.",
+        "after": "Of the edited model.",
+        "within": "How far before and after may be off.",
+        "dims": "The dimensions it is about, where they are not all of the recipe's.",
+    },
+}
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a recipe's file."""
+    import pydantic
+
+    schema = pydantic.TypeAdapter(Recipe).json_schema()
+    for name, part in (("Recipe", schema), *schema["$defs"].items()):
+        part.pop("description", None)  # a docstring for programmers
+        for field, about in part["properties"].items():
+            about["description"] = _ABOUT[name][field]
+    ways = ("dims", "remove_outliers", "random")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "surgeon recipe",
+        "oneOf": [{"required": [way]} for way in ways],
+    }

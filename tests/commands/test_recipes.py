@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from surgeon.cli import run
+from surgeon.surgery.recipe_file import shipped_recipes
+
+
+def test_the_list_has_every_recipe_that_ships(capsys):
+    assert run(["recipes"]) == 0
+    table = capsys.readouterr().out
+    assert run(["recipes", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["recipes"]
+    assert [recipe["name"] for recipe in listed] == list(shipped_recipes())
+    for name in shipped_recipes():
+        assert f" {name} " in table
+
+
+def test_show_prints_the_file_as_it_is_and_json_every_field(capsys):
+    assert run(["recipes", "show", "bert-large"]) == 0
+    assert capsys.readouterr().out == shipped_recipes()["bert-large"].read_text()
+    assert run(["recipes", "show", "bert-large", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["dims"] == [136, 466, 933]
+    assert shown["mode"] == "zero"
+    assert shown["expect"]["published"][0]["grade"] == "F"
+
+
+def test_check_tells_every_error_of_every_file_in_one_line_each(tmp_path, capsys):
+    good, bad, worse = (tmp_path / f"{name}.yaml" for name in ("good", "bad", "worse"))
+    good.write_text("dims: [3]\n")
+    bad.write_text("dims: [3]\nmode: cut\ncolour: red\n")
+    worse.write_text("dims: [\n")
+    assert run(["recipes", "check", *map(str, (good, bad, worse))]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == f"{good}: a valid recipe\n"
+    places = [line.split(": ")[1] for line in captured.err.splitlines()]
+    assert places == [f"{bad}:2:7", f"{bad}:3:1", f"{worse}:2:1"]
+
+
+def test_check_as_json_is_one_document_and_right_recipes_exit_with_0(tmp_path, capsys):
+    path = tmp_path / "r.yaml"
+    path.write_text("dims: [3]\ncolour: red\n")
+    assert run(["recipes", "check", str(path), "--json"]) == 2
+    (file,) = json.loads(capsys.readouterr().out)["files"]
+    assert not file["valid"]
+    assert [(error["line"], error["column"]) for error in file["errors"]] == [(2, 1)]
+    assert run(["recipes", "check", *map(str, shipped_recipes().values())]) == 0
+
+
+def test_the_schema_is_one_json_document(capsys):
+    assert run(["recipes", "schema"]) == 0
+    assert "expect" in json.loads(capsys.readouterr().out)["properties"]
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_a_recipe_that_is_not_there_is_one_line_and_exit_code_2(capsys, command):
+    assert run(["recipes", command, "nowhere.yaml"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "nowhere.yaml" in captured.err
+
+
+def test_a_recipe_by_name_patches_and_says_in_the_record_what_it_expects(minilm, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    arguments = ["patch", str(minilm), "--recipe", "all-minilm-l6-v2-measured", "-o", out]
+    assert run([*arguments, "--no-onnx", "--json"]) == 0
+    recipe = json.loads(capsys.readouterr().out)["recipe"]
+    assert recipe["expect"]["verdict"] == "degraded"
+    assert "verdict: degraded" in (tmp_path / "out" / "README.md").read_text()

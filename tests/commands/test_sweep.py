@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from surgeon.cli import run
+
+_GRID = """\
+models: [{model}]
+selections: [{{each: 0-30}}, {{dims: [99, 157]}}]
+tasks: [{{data: d.txt, controls: 4}}]
+"""
+
+
+@pytest.fixture
+def grid(minilm, tmp_path):
+    (tmp_path / "d.txt").write_text("One text.\nAnother text.\n")
+    path = tmp_path / "grid.yaml"
+    path.write_text(_GRID.format(model=minilm))
+    return path
+
+
+def test_a_dry_run_shows_the_grid_and_its_cost_and_runs_nothing(grid, tmp_path, capsys):
+    before = sorted(tmp_path.iterdir())
+    assert run(["sweep", str(grid), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "32 cells of 1 models" in shown
+    assert "11 more" in shown
+    assert "dims 99,157: zero" in shown
+    assert run(["sweep", str(grid), "--dry-run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["cells"]) == document["cost"]["cells"] == 32
+    assert document["cost"]["variants"] == 32 + 1 + 2 * 4  # singles and pairs have their controls
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_cells_that_failed_are_told_by_the_exit_code(tmp_path, capsys):
+    path = tmp_path / "grid.yaml"
+    path.write_text("models: [./nowhere]\nselections: [dims: [3]]\n")
+    out = tmp_path / "out"
+    assert run(["sweep", str(path), "-o", str(out), "--json"]) == 1
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert (document["cells"], document["done"], document["failed"]) == (1, 0, 1)
+    assert "1 of 1 cells failed" in captured.err
+    (row,) = map(json.loads, (out / "rows.jsonl").read_text().splitlines())
+    assert "nowhere" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [([], "-o DIR"), (["-o", "out", "--workers", "0"], "--workers 0")],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(grid, capsys, options, complaint):
+    assert run(["sweep", str(grid), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert complaint in captured.err
+
+
+def test_an_error_in_the_grid_is_told_with_its_place(tmp_path, capsys):
+    path = tmp_path / "grid.yaml"
+    path.write_text("models: [m]\nselections: [dims: [3]]\nmodes: [zero]\n")
+    assert run(["sweep", str(path), "-o", str(tmp_path / "out")]) == 2
+    assert f"{path}:3:1: modes: there is no such field" in capsys.readouterr().err

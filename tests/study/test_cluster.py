@@ -1,0 +1,38 @@
+import json
+
+import pytest
+
+from surgeon.errors import SelectionError
+from surgeon.study.grid import load_grid
+from surgeon.study.run import choose_engine, run_sweep
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def _rows(folder):
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_a_cluster_gives_the_rows_of_this_machine(cluster, grid_file, tmp_path):
+    grid = load_grid(grid_file("selections: [{each: 0-3}, {dims: [99]}]\nseeds: [0, 1]\n"))
+    here = run_sweep(grid, tmp_path / "here", models=tmp_path / "models")
+    engine = choose_engine("ray", workers=2, cpus=1)
+    there = run_sweep(grid, tmp_path / "there", models=tmp_path / "models", engine=engine)
+    assert (here.done, here.failed) == (there.done, there.failed) == (8, 2)
+    assert _rows(tmp_path / "there") == _rows(tmp_path / "here")
+
+
+def test_a_cluster_that_does_not_answer_is_told_by_its_address(grid_file, tmp_path):
+    ray.shutdown()
+    grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
+    engine = choose_engine("ray", workers=1, address="127.0.0.1:1")
+    with pytest.raises(SelectionError, match=r"--address 127\.0\.0\.1:1: "):
+        run_sweep(grid, tmp_path / "out", engine=engine)

@@ -1,0 +1,138 @@
+import json
+
+import pytest
+
+from surgeon.errors import SelectionError
+from surgeon.study.cells import make_cells
+from surgeon.study.cost import cost_of
+from surgeon.study.grid import check_grid, load_grid
+from surgeon.surgery.recipe import recipe_from_json
+
+_MODELS = "models: [some/model, other/model]\n"
+
+
+def _cells(tmp_path, text):
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    return make_cells(load_grid(path))
+
+
+def _problems(tmp_path, text):
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    checked = check_grid(path)
+    assert (checked.grid is None) == bool(checked.problems)
+    return [(p.line, p.column, p.message) for p in checked.problems]
+
+
+def test_a_grid_is_the_product_of_its_axes_in_their_order(tmp_path):
+    text = (
+        f"{_MODELS}selections: [dims: [3], dims: [4, 5]]\n"
+        "operations: [{}, {mode: scale, factor: [0, 0.5]}, {params: [gain]}]\n"
+        "layers: [all, 0, 1-2]\nseeds: [0, 1]\n"
+    )
+    cells = _cells(tmp_path, text)
+    assert len(cells) == 2 * 2 * 4 * 3 * 2
+    assert len({cell.key for cell in cells}) == len(cells)
+    assert [cell.evaluation.seed for cell in cells[:2]] == [0, 1]
+    assert [cell.recipe.layers for cell in cells[:6:2]] == [None, (0,), (1, 2)]
+    assert [cell.recipe.factor for cell in cells[:24:6]] == [None, 0.0, 0.5, None]
+    assert cells[18].recipe.params == ("gain",)
+    assert [cell.recipe.dims for cell in cells[:48:24]] == [(3,), (4, 5)]
+    assert [cell.model.model for cell in cells[::48]] == ["some/model", "other/model"]
+
+
+def test_each_stands_for_a_selection_of_every_single_dimension(tmp_path):
+    cells = _cells(tmp_path, f"{_MODELS}selections: [{{each: '0-2,7'}}]\n")
+    assert [cell.recipe.dims for cell in cells] == [(0,), (1,), (2,), (7,)] * 2
+
+
+def test_a_selection_takes_over_the_recipe_that_it_names(tmp_path):
+    text = f"{_MODELS}selections: [recipe: roberta-base-criterion]\noperations: [mode: mean]\n"
+    recipe = _cells(tmp_path, text)[0].recipe
+    assert (recipe.remove_outliers, recipe.sigma, recipe.mode) == (2, 2.0, "mean")
+    assert recipe.evaluation.task == "mlm"
+    assert recipe.expect.verdict == "degraded"
+
+
+def test_only_random_dimensions_are_drawn_anew_with_each_seed(tmp_path):
+    cells = _cells(tmp_path, f"{_MODELS}selections: [dims: [3], random: 2]\nseeds: [4, 5]\n")
+    assert [cell.recipe.seed for cell in cells[:4]] == [0, 0, 4, 5]
+
+
+def test_a_cell_s_recipe_is_a_recipe_s_file(tmp_path):
+    (cell, _) = _cells(tmp_path, f"{_MODELS}selections: [dims: [3]]\nseeds: [7]\n")
+    assert recipe_from_json(json.loads(json.dumps(cell.recipe.to_json())), "row") == cell.recipe
+
+
+def test_the_same_cell_is_there_once_and_has_the_same_key_in_another_grid(tmp_path):
+    cells = _cells(tmp_path, f"{_MODELS}selections: [dims: [3], dims: [3], dims: [4]]\n")
+    assert len(cells) == 4
+    (other, _) = _cells(tmp_path, f"{_MODELS}selections: [dims: [4]]\n")
+    assert other.key in {cell.key for cell in cells}
+
+
+def test_other_data_of_the_same_name_make_another_cell(tmp_path):
+    text = f"{_MODELS}selections: [dims: [3]]\ntasks: [data: d.txt]\n"
+    keys = set()
+    for content in ("one\n", "two\n", "one\n"):
+        (tmp_path / "d.txt").write_text(content)
+        keys.add(_cells(tmp_path, text)[0].key)
+    assert len(keys) == 2
+
+
+def test_paths_start_from_the_grid_and_hub_ids_stay(tmp_path, monkeypatch):
+    (tmp_path / "study" / "local").mkdir(parents=True)
+    text = "models: [local, org/name]\nselections: [dims: [3]]\ntasks: [data: d.txt]\n"
+    (tmp_path / "study" / "grid.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    grid = load_grid(tmp_path / "study" / "grid.yaml")
+    assert [m.model for m in grid.models] == [str(tmp_path / "study" / "local"), "org/name"]
+    assert grid.tasks[0].data == str(tmp_path / "study" / "d.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("selections: [dims: [3]]\n", [(1, 1, "models: Field required")]),
+        ("models: []\nselections: [dims: [3]]\n", [(1, 9, "models: needs one entry")]),
+        (f"{_MODELS}selections: [dims: [3]]\ncolour: red\n", [(3, 1, "colour: ")]),
+        (f"{_MODELS}selections: [dims: [x]]\n", [(2, 21, "dims.0: ")]),
+        (f"{_MODELS}selections: [dim: [3]]\n", [(2, 14, "dim: there is no such field")]),
+        (f"{_MODELS}selections: [each: a-b]\n", [(2, 14, "each 'a-b'")]),
+        (f"{_MODELS}selections: [recipe: nowhere]\n", [(2, 14, "recipe nowhere: ")]),
+        (
+            f"{_MODELS}selections: [dims: [3], random: 2]\noperations: [mode: cut]\n",
+            [(3, 20, "mode: ")],
+        ),
+        (
+            f"{_MODELS}selections: [dims: [3]]\noperations: [{{}}, {{factor: [1, 2]}}]\n",
+            [(3, 27, "--mode scale and --factor")],
+        ),
+        (f"{_MODELS}selections: [dims: [3]]\nlayers: [all, x]\n", [(3, 15, "layers 'x'")]),
+        (f"{_MODELS}selections: [dims: [3]]\nseeds: [0, -1]\n", [(3, 12, "-1: ")]),
+        (f"{_MODELS}selections: [dims: [3]]\ntasks: [task: chess]\n", [(3, 15, "task: 'chess'")]),
+        (f"{_MODELS}selections: [dims: [3]]\ntasks: [dose: true]\n", [(3, 15, "dose: ")]),
+    ],
+)
+def test_an_error_of_a_grid_is_told_with_its_line_and_column(tmp_path, text, expected):
+    found = _problems(tmp_path, text)
+    assert [place[:2] for place in found] == [place[:2] for place in expected]
+    for (_, _, message), (_, _, start) in zip(found, expected, strict=True):
+        assert message.startswith(start)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(SelectionError, match="no such file"):
+        load_grid(tmp_path / "nowhere.yaml")
+
+
+def test_the_cost_counts_what_cells_share_once(tmp_path):
+    (tmp_path / "d.txt").write_text("one\ntwo\nthree\n")
+    text = (
+        f"{_MODELS}selections: [each: 0-9]\ntasks: [{{data: d.txt, controls: 4}}]\nseeds: [0, 1]\n"
+    )
+    cost = cost_of(_cells(tmp_path, text))
+    assert (cost.models, cost.cells) == (2, 40)
+    assert cost.variants == 40 + 4 * (1 + 4)  # a baseline and the controls per model and seed
+    assert cost.texts == 3 * cost.variants

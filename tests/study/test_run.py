@@ -1,0 +1,195 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from surgeon import evaluate, make_plan, open_checkpoint, operate, read_texts
+from surgeon.errors import OutputError
+from surgeon.study.grid import load_grid
+from surgeon.study.run import choose_engine, duration, run_sweep
+from surgeon.surgery.recipe import recipe_from_json
+
+_SMALL = "selections: [{each: 0-2}, {dims: [3, 9]}, {random: 2}]\nseeds: [0, 1]\n"
+
+
+def _rows(folder):
+    """Return the rows of a sweep without the time that each took."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert row.pop("seconds") >= 0
+    return rows
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder of exported models that the sweeps of these tests share."""
+    return tmp_path_factory.mktemp("models")
+
+
+def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(
+    grid_file, exported, small_model, tmp_path
+):
+    text = "selections: [{dims: [3, 9]}]\noperations: [{mode: scale, factor: 3}]\nseeds: [2]\n"
+    run_sweep(load_grid(grid_file(text)), tmp_path / "out", models=exported)
+    (row,) = _rows(tmp_path / "out")
+    recipe = recipe_from_json(row["record"]["recipe"], "row")
+    operate(make_plan(open_checkpoint(small_model), recipe), tmp_path / "artifact")
+    lines = read_texts(tmp_path / "lines.txt")
+    result = evaluate(tmp_path / "artifact", texts=lines, controls=3, seed=2)
+    assert (row["task"], row["dims"], row["examples"]) == ("mlm", [3, 9], 5)
+    assert row["baseline"] == pytest.approx(result.baseline.value, rel=1e-6)
+    assert row["patched"] == pytest.approx(result.patched.value, rel=1e-6)
+    assert row["delta"] != 0
+    assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(result.ci95, rel=1e-4)
+    assert len(row["controls"]) == 3
+    assert all(not {3, 9} & set(control["dims"]) for control in row["controls"])
+
+
+def test_a_control_of_a_sweep_is_the_removal_that_it_says(grid_file, exported, tmp_path):
+    grid = load_grid(grid_file("selections: [{each: 0-15}]\n"))
+    run_sweep(grid, tmp_path / "out", models=exported)
+    rows = {tuple(row["dims"]): row for row in _rows(tmp_path / "out")}
+    controls = [control for row in rows.values() for control in row["controls"]]
+    assert len(controls) == 16 * 3
+    for control in controls:
+        assert control["value"] == rows[tuple(control["dims"])]["patched"]
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
+    grid_file, exported, tmp_path
+):
+    path = grid_file("selections: [{each: 0-15}, {random: 2}]\nseeds: [0, 1, 2, 3]\n")
+    whole = run_sweep(load_grid(path), tmp_path / "whole", models=exported)
+    assert (whole.cells, whole.done, whole.failed) == (68, 68, 0)
+    out, chance, seen = tmp_path / "killed", random.Random(0), 0
+    command = [sys.executable, "-m", "surgeon", "sweep", str(path), "-o", str(out)]
+    for _ in range(3):
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        deadline, target = time.monotonic() + 120, seen + chance.randint(1, 10)
+        while _lines(out) < target and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        seen = _lines(out)
+    assert 3 <= seen < 68
+    with (out / "rows.jsonl").open("ab") as file:
+        file.write(b'{"cell": "cut o')  # as a kill in the middle of a write leaves it
+    _wait_until_unlocked(out)
+    done = run_sweep(load_grid(path), out)
+    assert (done.done, done.kept) == (68, seen)
+    assert _rows(out) == _rows(tmp_path / "whole")
+
+
+def _lines(folder):
+    path = folder / "rows.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def _wait_until_unlocked(folder):
+    import fcntl
+
+    with (folder / ".lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def test_a_cell_that_fails_costs_its_row_and_is_run_again_when_asked(
+    grid_file, exported, small_model, tmp_path
+):
+    text = "selections: [{dims: [3]}, {dims: [99]}, {dims: [4]}]\n"
+    grid = load_grid(grid_file(text, models=[small_model, tmp_path / "nowhere"]))
+    out = tmp_path / "out"
+    done = run_sweep(grid, out, models=exported)
+    assert (done.cells, done.done, done.failed) == (6, 2, 4)
+    rows = _rows(out)
+    assert [row["status"] for row in rows] == ["done", "failed", "done", *["failed"] * 3]
+    assert "no dimension 99" in rows[1]["error"]
+    assert all("nowhere" in row["error"] for row in rows[3:])
+    assert run_sweep(grid, out, models=exported).kept == 6
+    assert run_sweep(grid, out, models=exported, retry=True).kept == 2
+    assert _rows(out) == rows
+
+
+def test_a_worker_that_is_killed_costs_the_cell_that_it_had(grid_file, exported, tmp_path):
+    killed = []
+
+    def kill_a_child(step, done, total):
+        if done == 1 and not killed:
+            (child,) = _children(os.getpid())
+            os.kill(child, signal.SIGKILL)
+            killed.append(child)
+
+    grid = load_grid(grid_file("selections: [{each: 0-5}]\n"))
+    done = run_sweep(grid, tmp_path / "out", models=exported, progress=kill_a_child)
+    assert killed
+    assert (done.done, done.failed) == (5, 1)
+    (failed,) = [row for row in _rows(tmp_path / "out") if row["status"] == "failed"]
+    assert "SIGKILL" in failed["error"]
+
+
+def _children(parent):
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, command in lines if "spawn_main" in command]
+
+
+def test_two_workers_give_the_rows_of_one(grid_file, exported, tmp_path):
+    grid = load_grid(grid_file(_SMALL))
+    for workers in (1, 2):
+        engine = choose_engine("local", workers)
+        run_sweep(grid, tmp_path / str(workers), models=exported, engine=engine)
+    assert _rows(tmp_path / "1") == _rows(tmp_path / "2")
+
+
+def test_the_table_has_the_rows(grid_file, exported, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    grid = load_grid(grid_file("selections: [{dims: [99]}, {dims: [3]}]\n"))
+    assert run_sweep(grid, tmp_path / "out", models=exported).table
+    table = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
+    rows = _rows(tmp_path / "out")
+    assert [row["status"] for row in table] == ["failed", "done"]
+    assert table[1]["delta"] == rows[1]["delta"]
+    assert table[1]["controls"] == rows[1]["controls"]
+    assert json.loads(table[1]["record"]) == rows[1]["record"]
+
+
+def test_a_grid_that_grew_keeps_the_rows_it_had(grid_file, exported, tmp_path):
+    out = tmp_path / "out"
+    run_sweep(load_grid(grid_file("selections: [{each: 0-1}]\n")), out, models=exported)
+    done = run_sweep(load_grid(grid_file("selections: [{each: 0-2}]\n")), out, models=exported)
+    assert (done.cells, done.kept) == (3, 2)
+    assert [row["dims"] for row in _rows(out)] == [[0], [1], [2]]
+
+
+def test_a_folder_of_something_else_and_one_in_use_are_refused(grid_file, tmp_path):
+    grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="no sweep's folder"):
+        run_sweep(grid, other)
+    assert [path.name for path in other.iterdir()] == ["notes.txt"]
+    from surgeon.study import results
+
+    with (
+        results.opened(tmp_path / "out"),
+        pytest.raises(OutputError, match="another sweep"),
+        results.opened(tmp_path / "out"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3, "3 s"), (80, "80 s"), (200, "3 min"), (7300, "2 h")]
+)
+def test_an_estimate_is_as_exact_as_it_can_be(seconds, words):
+    assert duration(seconds) == words
