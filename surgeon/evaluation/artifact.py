@@ -63,7 +63,7 @@ def open_artifact(directory: Path) -> Artifact:
     patched, baseline = {}, {}
     for edit in record.edits:
         old = excised[edit.tensor]
-        # The graph holds float32, which represents every value of a narrower dtype exactly.
+        # A float32 graph holds every value of a narrower dtype exactly, one in float16 the rounded.
         patched[edit.tensor] = stored[edit.tensor].astype(old.dtype)
         baseline[edit.tensor] = with_slices(patched[edit.tensor], edit.axis, edit.dims, old)
     return Artifact(directory, record, facts, patched, baseline)

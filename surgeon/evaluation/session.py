@@ -48,7 +48,7 @@ class Session:
     def run(
         self,
         batch: Mapping[str, npt.NDArray[Any]],
-        tensors: Mapping[str, npt.NDArray[np.float32]],
+        tensors: Mapping[str, npt.NDArray[np.floating[Any]]],
     ) -> tuple[npt.NDArray[Any], ...]:
         """Run a batch and return the outputs, in the order of ``outputs``."""
         if self.providers[0] == _PROVIDERS["cuda"]:
@@ -59,7 +59,7 @@ class Session:
 def run_bound(
     session: Session,
     batch: Mapping[str, npt.NDArray[Any]],
-    tensors: Mapping[str, npt.NDArray[np.float32]],
+    tensors: Mapping[str, npt.NDArray[np.floating[Any]]],
     device: str,
 ) -> tuple[npt.NDArray[Any], ...]:
     """Run a batch with its inputs and outputs bound to a device ("cuda", or "cpu" for tests).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,13 +54,14 @@ def draw_doses(artifact: Artifact) -> tuple[Variant, ...]:
     return tuple(Variant(f"dose {n}", dims[:n]) for n in range(1, len(dims) + 1))
 
 
-def tensors_of(artifact: Artifact, variant: Variant) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the edited tensors as they are in a variant, as the graph takes them.
+def tensors_of(artifact: Artifact, variant: Variant) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Return the edited tensors as they are in a variant, in the graph's dtype.
 
     A control repeats the recipe's operation at its own dims, in the same tensors, in the
     checkpoint's own dtype.
     """
-    return {name: value.astype(np.float32) for name, value in _edited(artifact, variant)}
+    dtype = np.dtype(artifact.facts.dtype)
+    return {name: value.astype(dtype) for name, value in _edited(artifact, variant)}
 
 
 def _edited(artifact: Artifact, variant: Variant) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from antibodies import antibodies
 
-from surgeon import evaluate
+from surgeon import Recipe, evaluate, make_plan, open_checkpoint, operate
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import observe
 from surgeon.evaluation import session as session_module
@@ -189,3 +189,13 @@ def test_two_wheels_of_onnxruntime_are_told_apart(minilm_patched, monkeypatch):
     monkeypatch.setattr(session_module, "_is_installed", lambda _wheel: True)
     with pytest.raises(EvaluationError, match="overwrite each other's files: uninstall both"):
         evaluate(minilm_patched, provider="cuda")
+
+
+def test_a_float16_artifact_is_evaluated_too(minilm, minilm_patched, tmp_path):
+    texts = _texts(built_in_sample().lines[::12])
+    plan = make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157)))
+    operate(plan, tmp_path / "half", dtype="float16")
+    half = evaluate(tmp_path / "half", texts=texts, controls=3)
+    whole = evaluate(minilm_patched, texts=texts, controls=3)
+    assert half.verdict == whole.verdict == "degraded"
+    assert half.delta == pytest.approx(whole.delta, rel=0.02)
