@@ -51,13 +51,15 @@ def test_a_kill_at_any_moment_leaves_the_output_absent_or_complete(model, tmp_pa
     source = {path.name: hash_file(path) for path in model.iterdir()}
     output = tmp_path / "out"
     rng = random.Random(0)
-    longest = _run(model, output, kill_after=None)
+    longest = min(_run(model, output, kill_after=None) for _ in range(2))
     assert verify(output).passed
     seen = set()
     for number in range(_KILLS):
         if number % 3:  # else an earlier artifact is replaced
             shutil.rmtree(output, ignore_errors=True)
-        _run(model, output, kill_after=rng.uniform(0, 1.2 * longest))
+        # At a random moment of each stretch of time, so that the early ones are among them.
+        moment = (number + rng.random()) / _KILLS
+        _run(model, output, kill_after=1.2 * moment * longest)
         assert {path.name: hash_file(path) for path in model.iterdir()} == source
         if output.exists():
             assert verify(output).passed
