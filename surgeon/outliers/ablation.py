@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import SelectionError
 from surgeon.outliers.activations import rank_on_bench
-from surgeon.outliers.bench import Bench, Scale, open_bench, open_scale
+from surgeon.outliers.bench import Bench, open_bench, open_scale
 from surgeon.outliers.layernorm import rank_by_layernorm
 from surgeon.outliers.layernorm_count import rank_by_count
-from surgeon.outliers.options import MIN_DAMAGE, Options
+from surgeon.outliers.options import Options
 from surgeon.outliers.ranking import Dimension, Measured, Ranking
-from surgeon.progress import Progress
-from surgeon.scoring.statistics import control_range, paired_interval
-from surgeon.scoring.tasks import Scores
-from surgeon.scoring.tasks.task import Floats
+from surgeon.outliers.trial import Damage, Trial, counted, open_trial
 from surgeon.text import ranking_sample
-
-CONTROLS = 8
-"""Random removals that say what one dimension does by chance."""
 
 _FROM_WEIGHTS = 3  # candidates of each criterion on the weights
 _FROM_ACTIVATIONS = 7
 _LATER = 12  # candidates of the rounds after the first
 _FINALISTS = 2  # of a later round, measured on all texts
-_SCREEN = 4  # every fourth text is looked at first
-_WORTH_A_LOOK = 0.25  # of the least damage: from there on, all texts are looked at
 _MOST_CHOSEN = 8
-
-
-@dataclass(frozen=True)
-class Damage:
-    """What a removal did on some examples: the change of the metric, with its 95% interval."""
-
-    value: float
-    interval: tuple[float, float]
-    examples: int
 
 
 def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
@@ -82,20 +62,14 @@ def ablate_on_bench(
     """Rank by ablation with a model that is loaded, and ranked by activations, already."""
     shortlisted = shortlist(by_size, [rank_by_layernorm(checkpoint), rank_by_count(checkpoint)])
     scale = open_scale(bench, options.seed)
-    trial = _Trial(scale, scale.observe(()), options)
     hidden = checkpoint.hidden_size
     # The same for a shortlist and for all, so that both are held against the same range.
-    controls = _draw(hidden, shortlisted, options.seed)
-    random_range = control_range(
-        [
-            trial.damage((), dim, numbers=trial.some).value
-            for dim in _counted(controls, "random removals", options)
-        ]
-    )
+    trial = open_trial(scale, shortlisted, options)
+    random_range = trial.random_range(())
     candidates = range(hidden) if options.exhaustive else shortlisted
     alone = {
         dim: trial.damage((), dim) if options.exhaustive else trial.damage_alone(dim)
-        for dim in _counted(candidates, "removing each alone", options)
+        for dim in counted(candidates, "removing each alone", options)
     }
     added = _choose(trial, alone, random_range)
     measured = Measured(
@@ -143,58 +117,8 @@ def shortlist(by_size: Ranking, from_weights: Iterable[Ranking]) -> tuple[int, .
     return tuple(dict.fromkeys(firsts))
 
 
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """The scale and what it shows for the model as it is."""
-
-    scale: Scale
-    baseline: Floats
-    options: Options
-
-    @property
-    def min_damage(self) -> float:
-        """The least damage that counts."""
-        asked = self.options.min_damage
-        return MIN_DAMAGE[self.scale.task.name] if asked is None else asked
-
-    @property
-    def some(self) -> tuple[int, ...]:
-        """The examples that are looked at first; two, if there are no more."""
-        every = range(len(self.scale.examples))
-        return tuple(every[::_SCREEN]) if len(every) >= 2 * _SCREEN else tuple(every)
-
-    def scores(self, dims: Sequence[int], numbers: Sequence[int] | None = None) -> Scores:
-        baseline = self.baseline if numbers is None else self.baseline[list(numbers)]
-        observed = self.scale.observe(dims, numbers) if dims else baseline
-        return self.scale.score(observed, baseline)
-
-    def damage(
-        self,
-        given: Sequence[int],
-        dim: int,
-        before: Scores | None = None,
-        numbers: Sequence[int] | None = None,
-    ) -> Damage:
-        """Measure what removing ``dim`` adds to what is ``given``, scored ``before``."""
-        before = before or self.scores(given, numbers)
-        after = self.scores((*given, dim), numbers)
-        interval = paired_interval(after, before, self.options.seed)
-        return Damage(after.value - before.value, interval, after.total.size)
-
-    def damage_alone(self, dim: int) -> Damage:
-        """Measure on some texts what removing ``dim`` does, and on all if it may be much."""
-        first = self.damage((), dim, numbers=self.some)
-        promising = first.interval[1] >= _WORTH_A_LOOK * self.min_damage
-        whole = first.examples == len(self.scale.examples)
-        return self.damage((), dim) if promising and not whole else first
-
-    def meets(self, damage: Damage, random_range: tuple[float, float]) -> bool:
-        """Whether a damage makes an outlier."""
-        return damage.value >= self.min_damage and damage.interval[0] > random_range[1]
-
-
 def _choose(
-    trial: _Trial, alone: dict[int, Damage], random_range: tuple[float, float]
+    trial: Trial, alone: dict[int, Damage], random_range: tuple[float, float]
 ) -> dict[int, Damage]:
     """Choose outliers one after another; return what each added, in the order chosen."""
     by_damage = sorted(alone, key=lambda dim: -alone[dim].value)
@@ -205,25 +129,34 @@ def _choose(
         rest = waiting or [dim for dim in by_damage if dim not in chosen]
         added = _measure_added(trial, tuple(chosen), rest[:_LATER])
         best = max(added, key=lambda dim: added[dim].value, default=None)
-        if best is None or not (waiting or trial.meets(added[best], random_range)):
+        if best is None:
+            break
+        if not waiting and not _meets_beside(trial, tuple(chosen), added[best], random_range):
             break
         chosen[best] = added[best]
     return chosen
 
 
-def _measure_added(trial: _Trial, given: tuple[int, ...], rest: Sequence[int]) -> dict[int, Damage]:
+def _meets_beside(
+    trial: Trial, given: tuple[int, ...], added: Damage, random_range: tuple[float, float]
+) -> bool:
+    """Whether what is added beside others is beyond chance; in a broken model, little is."""
+    return trial.meets(added, random_range) and trial.meets(added, trial.random_range(given))
+
+
+def _measure_added(trial: Trial, given: tuple[int, ...], rest: Sequence[int]) -> dict[int, Damage]:
     """Measure what the most promising of the rest add: all on some texts, a few on all texts."""
     step = f"removing another beside {', '.join(map(str, given))}"
     finalists = list(rest)
     if len(rest) > _FINALISTS:
         screened = {
             dim: trial.scores((*given, dim), trial.some).value
-            for dim in _counted(rest, step, trial.options)
+            for dim in counted(rest, step, trial.options)
         }
         finalists = sorted(screened, key=lambda dim: -screened[dim])[:_FINALISTS]
     before = trial.scores(given)
     return {
-        dim: trial.damage(given, dim, before) for dim in _counted(finalists, step, trial.options)
+        dim: trial.damage(given, dim, before) for dim in counted(finalists, step, trial.options)
     }
 
 
@@ -249,16 +182,3 @@ def _in_order(
             )
         )
     return tuple(sorted(found, key=lambda d: (-d.score, -d.strength, d.dim)))
-
-
-def _draw(hidden: int, without: Collection[int], seed: int) -> list[int]:
-    rest = np.setdiff1d(np.arange(hidden), list(without))
-    rng = np.random.default_rng([seed, hidden])
-    return sorted(map(int, rng.choice(rest, size=min(CONTROLS, rest.size), replace=False)))
-
-
-def _counted(dims: Collection[int], step: str, options: Options) -> Iterable[int]:
-    progress: Progress = options.progress
-    for number, dim in enumerate(dims):
-        progress(step, number, len(dims))
-        yield dim

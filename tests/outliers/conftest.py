@@ -64,6 +64,7 @@ def plant_in_gpt2(folder: Path) -> str:
         model.transformer.wpe.weight.zero_()
         model.transformer.wpe.weight[:, list(PLANTED)] = -0.4
         for block in model.transformer.h:
+            block.attn.c_proj.weight.zero_()  # nothing else writes to the planted dimensions
             block.mlp.c_proj.weight[:, list(PLANTED)] = 0.5
             block.mlp.c_proj.bias[list(PLANTED)] = 10.0
     model.save_pretrained(folder)

@@ -48,7 +48,7 @@ def test_the_planted_dimensions_vary_most(planted):
     assert flagged
 
 
-_QUIET = np.random.default_rng(0).uniform(-1, 1, size=(400, 50))
+_QUIET = np.random.default_rng(0).uniform(-1, 1, size=(400, 200))
 
 
 def _with(values):
@@ -70,7 +70,7 @@ def _with(values):
 )
 def test_a_criterion_flags_what_meets_it_and_nothing_less(criterion, meets, falls_short):
     def flagged(values):
-        layer = LayerStates(50, last=True)
+        layer = LayerStates(200, last=True)
         for part in np.array_split(_with(values), 3):
             layer.add(part)
         return set(np.flatnonzero(CRITERIA[criterion].met([layer])))
