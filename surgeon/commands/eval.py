@@ -139,11 +139,20 @@ def evaluate(
 
 
 def _settings(artifact: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Return what the recipe says of its evaluation, under the options that were given."""
-    recorded = recorded_settings(read_record(artifact).recipe).given()
+    """Return what the recipe says of its evaluation, under the options that were given.
+
+    Where it is about another task than the one that is scored, it says nothing.
+    """
+    from surgeon.scoring.tasks import TASKS
+
+    record = read_record(artifact)
+    recorded = recorded_settings(record.recipe).given()
     asked = {name: value for name, value in options.items() if value is not None}
-    if asked.get("task") not in (None, recorded.get("task")):
-        return asked  # what the recipe says is about another task
+    task = recorded.get("task")
+    head = (record.onnx or {}).get("task")
+    about_another = task is not None and TASKS[task].head != head
+    if about_another or asked.get("task") not in (None, task):
+        return asked
     return {**recorded, **asked}
 
 
