@@ -6,7 +6,6 @@ from outliers.conftest import PLANTED
 from surgeon import Options, open_checkpoint, rank_dimensions
 from surgeon.errors import EvaluationError, SelectionError
 from surgeon.outliers import DETECTORS
-from surgeon.outliers.options import Options as AllOptions
 
 
 def _options(method, texts, **others):
@@ -65,7 +64,7 @@ def test_the_weights_of_few_layers_are_weak_evidence_and_a_measurement_is_not(pl
 def test_a_setting_that_a_method_would_ignore_is_refused(planted, method, setting, complaint):
     folder, _ = planted
     with pytest.raises(SelectionError, match=complaint):
-        rank_dimensions(open_checkpoint(folder), method, AllOptions(**setting))
+        rank_dimensions(open_checkpoint(folder), method, Options(**setting))
 
 
 def test_text_for_a_method_that_reads_none_is_refused(planted):
