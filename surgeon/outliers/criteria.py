@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Bools = npt.NDArray[np.bool_]
 
+_ROUNDING = 1e-10  # of the mean square: a hundred-thousandth of the size, squared
 _PER_OCTAVE = 8  # bins of the histogram of magnitudes: a median is known to 9%
 _LOWEST, _HIGHEST = -12, 16  # octaves; what lies beyond is counted at the ends
 _BINS = (_HIGHEST - _LOWEST) * _PER_OCTAVE
@@ -65,9 +66,10 @@ class LayerStates:
     @property
     def variance(self) -> npt.NDArray[np.float64]:
         """The variance of each dimension over the tokens."""
-        mean = self.total / self.tokens
-        variance: npt.NDArray[np.float64] = self.squares / self.tokens - np.square(mean)
-        return np.maximum(0.0, variance)
+        mean, square = self.total / self.tokens, self.squares / self.tokens
+        variance: npt.NDArray[np.float64] = square - np.square(mean)
+        # A constant in float32 seems to vary by its rounding.
+        return np.where(variance > _ROUNDING * square, variance, 0.0)
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def test_a_run_with_bound_inputs_gives_what_a_plain_run_gives(minilm_patched):
     opened = open_artifact(minilm_patched)
     names = tuple(opened.baseline)
     session = open_session(opened.model_path, opened.facts.output, names, "cpu")
-    batch = observe.make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
+    batch = make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
     tensors = observe.tensors_of(opened, BASELINE)
     (plain,) = session.run(batch, tensors)
     (bound,) = session_module.run_bound(session, batch, tensors, "cpu")

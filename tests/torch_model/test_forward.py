@@ -6,7 +6,6 @@ import torch
 from families import FAMILIES, ODD, save_family
 
 from surgeon import open_checkpoint
-from surgeon.outliers.layernorm import output_sites
 from surgeon.scoring.examples import make_batch
 from surgeon.torch_model.directory import loadable
 from surgeon.torch_model.forward import removed, run, run_at, watch
@@ -22,12 +21,15 @@ _TEXT = [
 ]
 
 
+def output_sites(checkpoint):
+    return [site for site in checkpoint.sites if site.role == "output"]
+
+
 @pytest.fixture(scope="module", params=_TEXT)
 def loaded(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("family")
     save_family(request.param, folder)
-    checkpoint = open_checkpoint(folder)
-    return load_model(folder, checkpoint.family, "")
+    return load_model(open_checkpoint(folder), "")
 
 
 def _batch(loaded):
@@ -87,7 +89,7 @@ def test_a_pickle_is_loaded_from_a_directory_that_goes_again(iglm_s):
     checkpoint = open_checkpoint(iglm_s)
     with loadable(checkpoint) as folder:
         assert folder != iglm_s
-        assert load_model(folder, checkpoint.family, "").task == "clm"
+        assert load_model(open_checkpoint(folder), "").task == "clm"
         assert (folder / "vocab.txt").samefile(iglm_s / "vocab.txt")
     assert not folder.exists()
     assert sorted(path.name for path in iglm_s.iterdir()) == sorted(
@@ -103,4 +105,4 @@ def test_one_weight_file_of_several_is_the_one_that_is_loaded(tiny, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not the one")
     checkpoint = open_checkpoint(other)
     with loadable(checkpoint) as folder:
-        assert load_model(folder, checkpoint.family, "").task == "mlm"
+        assert load_model(open_checkpoint(folder), "").task == "mlm"
