@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,7 @@ def transfer(
     with target.open("wb", buffering=0) as write:
         cloned = _reflink(source, write.fileno())
         if not cloned:
-            return _pass_over(source, old, new, lambda piece: _write_all(write.fileno(), piece))
+            return _pass_over(source, old, new, write.fileno())
     states = _pass_over(source, old, new)
     if new is not None:
         overlay(new, target)
@@ -76,9 +75,9 @@ def _pass_over(
     source: Path,
     old: BytePatch | None,
     new: BytePatch | None,
-    write: Callable[[Buffer], None] = lambda _piece: None,
+    target: int | None = None,
 ) -> tuple[FileState, FileState]:
-    """Read a file once: hash it, hash it as patched, and hand on the patched bytes.
+    """Read a file once: hash it, hash it as patched, and write it so to a descriptor.
 
     One thread hashes while this one writes. Up to the first patched byte the two hashes are one.
     """
@@ -92,7 +91,8 @@ def _pass_over(
             piece = _map(read.fileno(), position, min(_PIECE, size - position))
             patched = _patched(piece, position, old, new, source)
             waiting.append(hashing.submit(hashes.update, piece, patched))
-            write(patched)
+            if target is not None:
+                _copy(read.fileno(), target, position, patched, changed=patched is not piece)
             position += len(piece)
             if len(waiting) > _AHEAD:
                 waiting.popleft().result()
@@ -150,6 +150,20 @@ def _patched(
 
 def _changed(source: Path) -> CheckpointError:
     return CheckpointError(f"{source.name}: changed while it was being read; run surgeon again")
+
+
+def _copy(source: int, target: int, position: int, piece: Buffer, *, changed: bool) -> None:
+    """Write a piece; one that is as in the source is left to the kernel to copy, as cp does."""
+    left = 0 if changed or not hasattr(os, "copy_file_range") else len(piece)
+    try:
+        while left:
+            left -= os.copy_file_range(source, target, left, position + len(piece) - left)
+    except OSError:  # not between these files; if the disk is full, writing says so too
+        os.lseek(target, position, os.SEEK_SET)
+    else:
+        if not changed and hasattr(os, "copy_file_range"):
+            return
+    _write_all(target, piece)
 
 
 def _write_all(descriptor: int, piece: Buffer) -> None:

@@ -73,14 +73,33 @@ def test_a_source_that_does_not_hold_the_old_bytes_is_refused(tmp_path):
 def test_a_source_that_changes_during_the_copy_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(bytes(8 * mmap.PAGESIZE))
     monkeypatch.setattr(transfer_module, "_PIECE", mmap.PAGESIZE)
-    written = transfer_module._write_all
+    written = transfer_module._copy
 
-    def write_and_change(descriptor, piece):
-        written(descriptor, piece)
+    def write_and_change(*arguments, **options):
+        written(*arguments, **options)
         with (tmp_path / "a").open("r+b") as file:
             file.write(b"x")
         os.utime(tmp_path / "a", ns=(0, 0))
 
-    monkeypatch.setattr(transfer_module, "_write_all", write_and_change)
+    monkeypatch.setattr(transfer_module, "_copy", write_and_change)
     with pytest.raises(CheckpointError, match="a: changed while it was being read"):
         transfer(tmp_path / "a", tmp_path / "b")
+
+
+def test_where_the_kernel_does_not_copy_the_bytes_are_written(tmp_path, monkeypatch):
+    content = np.random.default_rng(0).bytes(5 * mmap.PAGESIZE + 7)
+    (tmp_path / "a").write_bytes(content)
+    monkeypatch.setattr(transfer_module, "_PIECE", mmap.PAGESIZE)
+    calls = iter(range(100))
+
+    def copy_some(source, target, count, offset):
+        if next(calls) % 2:
+            raise OSError(18, "Invalid cross-device link")
+        os.pwrite(target, os.pread(source, 10, offset), offset)
+        os.lseek(target, offset + 10, os.SEEK_SET)
+        return 10
+
+    monkeypatch.setattr(os, "copy_file_range", copy_some)
+    before, after = transfer(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == content
+    assert before == after == hash_file(tmp_path / "b")
