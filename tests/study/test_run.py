@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -119,8 +120,8 @@ def test_a_worker_that_is_killed_costs_the_cell_that_it_had(grid_file, exported,
 
     def kill_a_child(step, done, total):
         if done == 1 and not killed:
-            (child,) = _children(os.getpid())
-            os.kill(child, signal.SIGKILL)
+            (child,) = multiprocessing.active_children()
+            os.kill(child.pid, signal.SIGKILL)
             killed.append(child)
 
     grid = load_grid(grid_file("selections: [{each: 0-5}]\n"))
@@ -129,17 +130,6 @@ def test_a_worker_that_is_killed_costs_the_cell_that_it_had(grid_file, exported,
     assert (done.done, done.failed) == (5, 1)
     (failed,) = [row for row in _rows(tmp_path / "out") if row["status"] == "failed"]
     assert "SIGKILL" in failed["error"]
-
-
-def _children(parent):
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(parent)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
-    return [int(pid) for pid, command in lines if "spawn_main" in command]
 
 
 def test_two_workers_give_the_rows_of_one(grid_file, exported, tmp_path):
