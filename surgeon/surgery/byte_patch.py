@@ -41,9 +41,13 @@ def make_byte_patch(slices: Iterable[Slices], tensors: Mapping[str, TensorInfo])
 
 def overlay(patch: BytePatch, path: Path) -> None:
     """Write a patch into a file in place, touching no other byte."""
-    file = np.memmap(path, dtype=np.uint8, mode="r+")
-    file[patch.offsets] = patch.content
-    file.flush()
+    breaks = np.flatnonzero(np.diff(patch.offsets) != 1) + 1
+    runs = zip(np.split(patch.offsets, breaks), np.split(patch.content, breaks), strict=True)
+    with path.open("r+b") as file:
+        for offsets, content in runs:
+            if len(content):
+                file.seek(offsets[0])
+                file.write(content.tobytes())
 
 
 def _offsets(part: Slices, tensor: TensorInfo) -> npt.NDArray[np.int64]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 
 from surgeon.errors import CheckpointError
 from surgeon.surgery.byte_patch import BytePatch, overlay
 
-_PIECE = 4 * 2**20  # bytes mapped at a time; a multiple of every system's page size
-_AHEAD = 4  # pieces that may wait for their hash
+_PIECE = 2**19  # bytes read at a time: a core's own cache has room for them
+_SPAN = 2**26  # bytes that the kernel copies at a time
 _FICLONE = 0x40049409  # ioctl of Linux: share the extents of another file (man ioctl_ficlone)
-
-
-Buffer: TypeAlias = mmap.mmap | bytearray
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,11 @@ def transfer(
     """Copy a file with ``new`` in it, and return the states of the source and of the target.
 
     The target shares the source's extents where the file system can (a reflink), and never its
-    inode: an edit of one must not reach the other. A link is followed. The bytes hashed are the
-    bytes written.
+    inode: an edit of one must not reach the other. A link is followed.
 
     Args:
         source: the file to copy.
-        target: where to; its folder is made.
+        target: where to, a new file; its folder is made.
         old: what the source must hold where ``new`` goes.
         new: what to write, at the same offsets.
 
@@ -61,11 +56,7 @@ def transfer(
         CheckpointError: the source does not hold ``old``.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb", buffering=0) as write:
-        cloned = _reflink(source, write.fileno())
-        if not cloned:
-            return _pass_over(source, old, new, write.fileno())
-    states = _pass_over(source, old, new)
+    states = _pass_over(source, old, new, target)
     if new is not None:
         overlay(new, target)
     return states
@@ -75,109 +66,111 @@ def _pass_over(
     source: Path,
     old: BytePatch | None,
     new: BytePatch | None,
-    target: int | None = None,
+    target: Path | None = None,
 ) -> tuple[FileState, FileState]:
-    """Read a file once: hash it, hash it as patched, and write it so to a descriptor.
+    """Hash a file, and its patched twin, and copy the file as it is to a target.
 
-    One thread hashes while this one writes. Up to the first patched byte the two hashes are one.
+    A second thread hashes while this one has the kernel copy; whoever copies no longer helps with
+    the hash of the twin.
     """
-    hashes = _Hashes()
-    position = 0
-    with source.open("rb") as read, ThreadPoolExecutor(1) as hashing:
-        found = os.fstat(read.fileno())
-        size = found.st_size
-        waiting: deque[Future[None]] = deque()
-        while position < size:
-            piece = _map(read.fileno(), position, min(_PIECE, size - position))
-            patched = _patched(piece, position, old, new, source)
-            waiting.append(hashing.submit(hashes.update, piece, patched))
+    found = source.stat()
+    hashes = _Hashes(source, old, new)
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(hashes.update)
+        try:
             if target is not None:
-                _copy(read.fileno(), target, position, patched, changed=patched is not piece)
-            position += len(piece)
-            if len(waiting) > _AHEAD:
-                waiting.popleft().result()
-        for future in waiting:
-            future.result()
-        if os.fstat(read.fileno()).st_mtime_ns != found.st_mtime_ns:
-            raise _changed(source)
-    return hashes.states(position)
+                _copy(source, target)
+            hashes.help()
+            hashing.result()
+        finally:
+            hashes.stop()
+    now = source.stat()
+    if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+        raise _changed(source)
+    return hashes.states(found.st_size)
 
 
 class _Hashes:
-    """The hash of a file and of its patched twin, each fed in order."""
+    """The hash of a file, and that of its patched twin if it has one, by one thread or two.
 
-    def __init__(self) -> None:
+    Both take a piece while the core's cache has it, until a second thread helps: it goes on with
+    the twin from there, reading for itself.
+    """
+
+    def __init__(self, source: Path, old: BytePatch | None, new: BytePatch | None) -> None:
         from blake3 import blake3
 
-        self._before = blake3()
-        self._after = self._before
+        self._source, self._old, self._new = source, old, new
+        self._stored, self._twin = blake3(), blake3()
+        self._twin_position = 0
+        self._helped = self._stopped = False
+        self._lock = Lock()
 
-    def update(self, piece: Buffer, patched: Buffer) -> None:
-        if patched is not piece and self._after is self._before:
-            self._after = self._before.copy()
-        self._before.update(piece)
-        if self._after is not self._before:
-            self._after.update(patched)
+    def update(self) -> None:
+        for position, piece in self._pieces(0):
+            self._stored.update(piece)
+            with self._lock:
+                if self._new is not None and not self._helped:
+                    self._update_twin(position, piece, self._new)
+
+    def help(self) -> None:
+        if self._new is None:
+            return
+        with self._lock:
+            self._helped = True
+        for position, piece in self._pieces(self._twin_position):
+            self._update_twin(position, piece, self._new)
+
+    def stop(self) -> None:
+        self._stopped = True
 
     def states(self, size: int) -> tuple[FileState, FileState]:
-        return FileState(size, self._before.hexdigest()), FileState(size, self._after.hexdigest())
+        stored = FileState(size, self._stored.hexdigest())
+        return stored, stored if self._new is None else FileState(size, self._twin.hexdigest())
 
+    def _pieces(self, position: int) -> Iterator[tuple[int, memoryview]]:
+        """Yield the file's pieces from a position on, each in the same buffer."""
+        buffer = memoryview(bytearray(_PIECE))
+        with self._source.open("rb", buffering=0) as file:
+            file.seek(position)
+            while not self._stopped and (length := file.readinto(buffer)):
+                yield position, buffer[:length]
+                position += length
 
-def _map(descriptor: int, position: int, length: int) -> mmap.mmap:
-    # Its pages at once, where the system can: one call instead of a fault for each. A shared
-    # mapping would be the same to read, and takes Linux three times as long to make.
-    flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)
-    return mmap.mmap(descriptor, length, flags, mmap.PROT_READ, offset=position)
-
-
-def _patched(
-    piece: mmap.mmap, position: int, old: BytePatch | None, new: BytePatch | None, source: Path
-) -> Buffer:
-    """Return the piece with its part of ``new`` in it, or itself where it has none."""
-    if new is None:
-        return piece
-    first, last = np.searchsorted(new.offsets, [position, position + len(piece)])
-    if first == last:
-        return piece
-    content = bytearray(piece)
-    array: npt.NDArray[np.uint8] = np.frombuffer(content, dtype=np.uint8)
-    where = new.offsets[first:last] - position
-    if old is not None and not np.array_equal(array[where], old.content[first:last]):
-        raise _changed(source)
-    array[where] = new.content[first:last]
-    return content
+    def _update_twin(self, position: int, piece: memoryview, new: BytePatch) -> None:
+        first, last = np.searchsorted(new.offsets, [position, position + len(piece)])
+        if first < last:
+            where = new.offsets[first:last] - position
+            array = np.frombuffer(piece, dtype=np.uint8)
+            if self._old and not np.array_equal(array[where], self._old.content[first:last]):
+                raise _changed(self._source)
+            array[where] = new.content[first:last]
+        self._twin.update(piece)
+        self._twin_position = position + len(piece)
 
 
 def _changed(source: Path) -> CheckpointError:
     return CheckpointError(f"{source.name}: changed while it was being read; run surgeon again")
 
 
-def _copy(source: int, target: int, position: int, piece: Buffer, *, changed: bool) -> None:
-    """Write a piece; one that is as in the source is left to the kernel to copy, as cp does."""
-    left = 0 if changed or not hasattr(os, "copy_file_range") else len(piece)
-    try:
-        while left:
-            left -= os.copy_file_range(source, target, left, position + len(piece) - left)
-    except OSError:  # not between these files; if the disk is full, writing says so too
-        os.lseek(target, position, os.SEEK_SET)
-    else:
-        if not changed and hasattr(os, "copy_file_range"):
+def _copy(source: Path, target: Path) -> None:
+    """Make a file with the bytes of another: share its extents, or have the kernel copy, as cp."""
+    # Made by this open, not cut to nothing by it: ext4 would write all of it out at the close.
+    with source.open("rb", buffering=0) as read, target.open("xb") as write:
+        if _reflink(read.fileno(), write.fileno()):
             return
-    _write_all(target, piece)
+        try:
+            while os.copy_file_range(read.fileno(), write.fileno(), _SPAN):
+                pass
+        except (AttributeError, OSError):  # not this system, or not between these files
+            shutil.copyfileobj(read, write, _PIECE)  # the rest; says so if the disk is full
 
 
-def _write_all(descriptor: int, piece: Buffer) -> None:
-    left = memoryview(piece)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
-def _reflink(source: Path, target: int) -> bool:
+def _reflink(source: int, target: int) -> bool:
     try:
         import fcntl
 
-        with source.open("rb") as read:
-            fcntl.ioctl(target, _FICLONE, read.fileno())
+        fcntl.ioctl(target, _FICLONE, source)
     except (ImportError, OSError):  # not this platform, or not this file system
         return False
     return True
