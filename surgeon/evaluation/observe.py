@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +17,19 @@ from surgeon.evaluation.session import Session
 from surgeon.evaluation.variants import Variant, tensors_of
 from surgeon.onnx_model.token_scores import LABELS, POSITIONS
 from surgeon.progress import Progress
-from surgeon.scoring.examples import Example, batch_examples, batches_by_length
+from surgeon.scoring.examples import (
+    MOST_TOKENS,
+    Example,
+    batch_examples,
+    batches_by_length,
+)
 from surgeon.scoring.tasks import Task
 from surgeon.scoring.tasks.task import Floats
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_TOKENS_OF_A_CORE = 512  # of a batch: its activations stay in the core's cache, little is padded
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,27 @@ class Scorer:
         self, variant: Variant, examples: Sequence[Example]
     ) -> Iterator[tuple[list[int], tuple[npt.NDArray[Any], ...]]]:
         """Yield the numbers of the examples of each batch, and what the session gives for it."""
-        facts, tensors = self.artifact.facts, tensors_of(self.artifact, variant)
+        tensors, session = tensors_of(self.artifact, variant), self.session
+        batches = batches_by_length(
+            examples,
+            session.width,
+            self.batch_size,
+            tokens=_TOKENS_OF_A_CORE if session.threads > 1 else MOST_TOKENS,
+            at_once=session.threads,
+        )
+
+        def run(numbers: list[int]) -> tuple[list[int], tuple[npt.NDArray[Any], ...]]:
+            return numbers, session.run(self._batch(numbers, examples), tensors)
+
+        with ThreadPoolExecutor(session.threads) as pool:
+            yield from _in_order(pool, run, batches, 2 * session.threads)
+
+    def _batch(self, numbers: Sequence[int], examples: Sequence[Example]) -> Mapping[str, Any]:
+        facts = self.artifact.facts
         pad = facts.tokenizer.pad_id if facts.tokenizer else 0
-        for numbers in batches_by_length(examples, self.session.width, self.batch_size):
-            chosen = [examples[number] for number in numbers]
-            rows = [sequence for example in chosen for sequence in example.sequences]
-            batch: Mapping[str, Any] = batch_examples(rows, facts.inputs, pad, facts.padding)
-            if self.session.per_token:
-                batch = {**batch, **_scored(rows)}
-            yield numbers, self.session.run(batch, tensors)
+        rows = [sequence for number in numbers for sequence in examples[number].sequences]
+        batch = batch_examples(rows, facts.inputs, pad, facts.padding)
+        return {**batch, **_scored(rows)} if self.session.per_token else batch
 
     def _reduced(
         self, examples: Sequence[Example], outputs: tuple[npt.NDArray[Any], ...]
@@ -109,6 +133,19 @@ def observe_all(
         progress(f"scoring {variant.name}", finished, total * len(variants))
         rows.append(scorer.observe(variant, examples))
     return np.stack(rows)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, step: Callable[[_T], _R], items: Iterable[_T], ahead: int
+) -> Iterator[_R]:
+    """Yield what a step makes of each item, in their order, at most some items ahead."""
+    waiting: deque[Future[_R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(step, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _of_rows(outputs: tuple[npt.NDArray[Any], ...], row: int, count: int) -> npt.NDArray[Any]:

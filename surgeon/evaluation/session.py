@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,7 +16,7 @@ import onnxruntime
 
 from surgeon.errors import EvaluationError
 from surgeon.onnx_model.token_scores import GUESSES, LOSSES, with_token_scores
-from surgeon.onnx_model.weights import make_replaceable
+from surgeon.onnx_model.weights import load_graph, make_replaceable
 
 ProviderName: TypeAlias = Literal["auto", "cpu", "cuda"]
 
@@ -39,6 +38,7 @@ class Session:
     outputs: tuple[str, ...]
     per_token: bool
     width: int
+    threads: int = 1
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -114,18 +114,15 @@ def open_session(
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent)
     )
-    # Waiting threads would spin, and take the cores from everything else on the machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
-    model = onnx.load(str(path), load_external_data=False)
+    # A core a run: several small runs at once are faster than one whose threads wait for another.
+    options.intra_op_num_threads = 1
+    model = load_graph(path)
     width = _width(model, output)
     make_replaceable(model, replaceable, str(path))
     if per_token:
         with_token_scores(model, output)
-    serialized = model.SerializeToString()
-    del model  # or the weights would be there three times while the session is made
     runtime = onnxruntime.InferenceSession(
-        serialized,
+        model.SerializeToString(),
         options,
         providers=list(dict.fromkeys((wanted, _CPU))),
     )
@@ -136,8 +133,19 @@ def open_session(
             "versions that onnxruntime-gpu asks for, or use --provider cpu"
         )
     return Session(
-        runtime, (LOSSES, GUESSES) if per_token else (output, *further), per_token, width
+        runtime,
+        (LOSSES, GUESSES) if per_token else (output, *further),
+        per_token,
+        width,
+        _cores() if runtime.get_providers()[0] == _CPU else 1,
     )
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _remedy() -> str:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 Batch: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Side: TypeAlias = Literal["left", "right"]
 
-_OUTPUT_ELEMENTS = 48_000_000  # of one batch's scored output: 192 MB in float32
-_MOST_TOKENS = 2048  # of one batch, padding included
+MOST_TOKENS = 2048
+"""The tokens of a batch, padding included, where nothing else is asked for."""
+
+_OUTPUT_ELEMENTS = 48_000_000  # of the scored output at one time: 192 MB in float32
 
 
 def _nothing() -> npt.NDArray[np.int64]:
@@ -110,18 +112,26 @@ def encode_all(
 
 
 def batches_by_length(
-    examples: Sequence[Example], width: int, batch_size: int | None = None
+    examples: Sequence[Example],
+    width: int,
+    batch_size: int | None = None,
+    *,
+    tokens: int = MOST_TOKENS,
+    at_once: int = 1,
 ) -> Iterator[list[int]]:
     """Yield batches as lists of example numbers, of similar length.
 
-    A batch has ``batch_size`` examples, or (None) as many as a budget of tokens holds, padding
+    A batch has ``batch_size`` examples, or (None) as many as a budget of ``tokens`` holds, padding
     included. Sorted by length, little is padded: about twice as fast as in the order of arrival.
-    ``width`` is the size of the output's last axis, which bounds the memory of a batch.
+    ``width`` is the size of the output's last axis, which bounds the memory of the batches that
+    run ``at_once``.
     """
+    largest = _OUTPUT_ELEMENTS // at_once
     batch: list[int] = []
     for number in sorted(range(len(examples)), key=lambda n: (examples[n].length, n)):
         larger = [*batch, number]
-        full = _is_too_large(examples, larger, width)
+        padded, scored = _sizes(examples, larger)
+        full = padded > tokens or (scored or padded) * width > largest
         if batch and (full if batch_size is None else len(batch) == batch_size):
             yield batch
             larger = [number]
@@ -130,11 +140,11 @@ def batches_by_length(
         yield batch
 
 
-def _is_too_large(examples: Sequence[Example], batch: Sequence[int], width: int) -> bool:
+def _sizes(examples: Sequence[Example], batch: Sequence[int]) -> tuple[int, int]:
+    """Return the tokens of a batch, padding included, and how many positions are scored."""
     rows = sum(len(examples[number].sequences) for number in batch)
     padded = rows * examples[batch[-1]].length  # the last is the longest
-    scored = sum(examples[number].labels.size for number in batch)
-    return padded > _MOST_TOKENS or (scored or padded) * width > _OUTPUT_ELEMENTS
+    return padded, sum(examples[number].labels.size for number in batch)
 
 
 def make_batch(
