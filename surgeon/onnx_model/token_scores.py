@@ -64,7 +64,7 @@ def with_token_scores(model: onnx.ModelProto, output: str) -> None:
             helper.make_tensor_value_info(LABELS, TensorProto.INT64, ["scored"]),
         ]
     )
-    del graph.value_info[:]  # shapes of the tail as they were
+    _forget_shapes(graph, gather.output[0])
     del graph.output[:]
     graph.output.extend(
         [
@@ -72,6 +72,20 @@ def with_token_scores(model: onnx.ModelProto, output: str) -> None:
             helper.make_tensor_value_info(GUESSES, TensorProto.INT64, ["scored"]),
         ]
     )
+
+
+def _forget_shapes(graph: onnx.GraphProto, name: str) -> None:
+    """Drop the noted shapes of what is computed from a value, and no others.
+
+    Without the others onnxruntime fuses fewer operators.
+    """
+    changed = {name}
+    for node in graph.node:
+        if not changed.isdisjoint(node.input):
+            changed.update(node.output)
+    kept = [value for value in graph.value_info if value.name not in changed]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _projection(graph: onnx.GraphProto, output: str) -> tuple[onnx.NodeProto | None, int]:
