@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 _TRANSFORMERS = """
@@ -27,11 +25,21 @@ def edit_with_transformers(model: Path, out: Path) -> list[str]:
     return [sys.executable, "-c", _TRANSFORMERS, str(model), str(out)]
 
 
+# A child's peak memory starts at what its parent had at the fork: this parent has little.
+_RUN = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(time.perf_counter() - start, usage.ru_maxrss / 1024)
+sys.exit(status != 0)
+"""
+
+
 def run(command: list[str]) -> tuple[float, float]:
     """Return a command's wall time in seconds and peak memory in MiB."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    elapsed = time.perf_counter() - start
-    assert status == 0, command
-    return elapsed, usage.ru_maxrss / 1024
+    runner = [sys.executable, "-S", "-c", _RUN, *command]
+    elapsed, peak = subprocess.run(
+        runner, check=True, capture_output=True, text=True
+    ).stdout.split()
+    return float(elapsed), float(peak)
