@@ -371,4 +371,4 @@ def test_batch_size_and_order_leave_every_example_s_score_as_it_is(made, tmp_pat
     for batch_size in (8, 64, None):
         scorer = Scorer(opened, task, session, batch_size)
         backward = scorer.observe(BASELINE, examples[::-1])[::-1]
-        np.testing.assert_allclose(backward, expected, atol=1e-4, rtol=1e-5)
+        np.testing.assert_allclose(backward, expected, atol=1e-5, rtol=1e-5)

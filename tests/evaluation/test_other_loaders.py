@@ -1,0 +1,81 @@
+"""The score of an evaluation, reached with what others load the artifact with."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from surgeon import evaluate, read_texts
+
+SENTENCES = [
+    "A river runs through the town.",
+    "Nobody expected rain that week, least of all the farmers.",
+    "Why?",
+    "The committee will publish its report in the spring.",
+]
+
+
+def _tokens(folder):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return dict(tokenizer(SENTENCES, padding=True, return_tensors="np"))
+
+
+def _pooled(states, tokens):
+    mask = tokens["attention_mask"][..., None]
+    return (states * mask).sum(1) / mask.sum(1)
+
+
+def _transformers(folder):
+    tokens = _tokens(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        states = model(**{name: torch.from_numpy(array) for name, array in tokens.items()})
+    return _pooled(states.last_hidden_state.numpy(), tokens)
+
+
+def _sentence_transformers(folder):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu").encode(SENTENCES)
+
+
+def _onnxruntime(folder):
+    import onnxruntime
+
+    tokens = _tokens(folder)
+    session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx")
+    return _pooled(session.run(["last_hidden_state"], tokens)[0], tokens)
+
+
+def _openvino(folder):
+    import openvino
+
+    tokens = _tokens(folder)
+    compiled = openvino.compile_model(
+        folder / "onnx" / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    return _pooled(compiled(tokens)["last_hidden_state"], tokens)
+
+
+@pytest.mark.parametrize("embed", [_transformers, _sentence_transformers, _onnxruntime, _openvino])
+def test_what_others_load_scores_what_eval_says(minilm, minilm_patched, tmp_path, embed):
+    (tmp_path / "lines.txt").write_text("\n".join(SENTENCES))
+    result = evaluate(minilm_patched, texts=read_texts(tmp_path / "lines.txt"), controls=2)
+    before, after = _transformers(minilm), embed(minilm_patched)
+    cosines = (before * after).sum(1) / np.linalg.norm(before, axis=1)
+    cosines /= np.linalg.norm(after, axis=1)
+    assert result.task == "drift"
+    assert result.patched.value == pytest.approx(1 - cosines.mean(), abs=1e-5)
+    assert result.patched.value > 0.01
+
+
+def test_the_layout_is_the_one_of_transformers_js_and_optimum(minilm_patched):
+    """Both look for these names: the graph below onnx/, what describes it at the top."""
+    assert (minilm_patched / "onnx" / "model.onnx").is_file()
+    config = json.loads((minilm_patched / "config.json").read_text())
+    assert config["model_type"] == "bert"
+    assert {"tokenizer.json", "tokenizer_config.json"} <= {
+        path.name for path in minilm_patched.iterdir()
+    }
