@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from surgeon.outliers import read_zscores as read_zscores
     from surgeon.plots import plot_ranking as plot_ranking
     from surgeon.plots.report import write_report as write_report
+    from surgeon.plots.sweep_report import write_sweep_report as write_sweep_report
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
     from surgeon.surgery.export_only import Export as Export
@@ -108,6 +109,7 @@ _HOMES = {
     "save_evaluation": "surgeon.evaluation.result",
     "verify": "surgeon.surgery.verify",
     "write_report": "surgeon.plots.report",
+    "write_sweep_report": "surgeon.plots.sweep_report",
     "write_small_patch": "surgeon.surgery.small_patch",
 }
 

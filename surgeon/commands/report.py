@@ -1,4 +1,4 @@
-"""``surgeon report``: one page about an artifact, to look at and to pass on."""
+"""``surgeon report``: one page about an artifact or a sweep, to look at and to pass on."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import ArtifactDirectory, Force
+from surgeon.commands.options import Force
 
 
 def report(
-    artifact: ArtifactDirectory,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="An artifact that was evaluated, or a sweep's results."),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to make.")
     ],
     force: Force = False,
 ) -> None:
-    """Make one HTML page of an artifact that was evaluated.
+    """Make one HTML page of an evaluated artifact or of a sweep. It loads nothing.
 
-    The page holds the verdict, the scores among random removals, the edit, and where the dims lie
-    among all by the weights. It loads nothing.
+    The page of an artifact holds the verdict, the scores among random removals, the edit, and
+    where the dims lie among all by the weights; that of a sweep every figure that its grid makes
+    (doses, one dimension or one layer at a time) with random removals as a band.
     """
-    from surgeon import console, write_report
+    from surgeon import console, write_report, write_sweep_report
+    from surgeon.study.rows import is_sweep
 
     with console.shown_progress() as progress:
         progress("drawing", 0, 0)
-        write_report(artifact, output, force=force)
+        write = write_sweep_report if is_sweep(folder) else write_report
+        write(folder, output, force=force)
     console.print_note(f"Report: {output}")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
+from surgeon.errors import OutputError
 from surgeon.plots import content
+
+BAND = "rgba(95, 107, 118, 0.16)"
+"""The colour of what random removals do."""
 
 FONT = {"family": "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", "color": content.INK}
 
@@ -32,6 +37,7 @@ body {{ margin: 1.6rem auto; min-width: 1000px; max-width: 1240px; padding: 0 1r
   font: 15px/1.45 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }}
 h1 {{ font-size: 1.45rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .4rem; }}
+h3 {{ font-size: 1rem; margin: 1.4rem 0 .2rem; }}
 p {{ margin: 0; color: {quiet}; }}
 p.verdict {{ color: {ink}; font-size: 1.1rem; margin: .6rem 0; }}
 table {{ border-collapse: collapse; margin: .8rem 0; }}
@@ -80,3 +86,28 @@ def table(heads: list[str], rows: list[list[str]], numbers: int = 0) -> str:
 
     body = "\n".join(cells("td", row) for row in rows)
     return f"<table>\n<thead>{cells('th', heads)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+
+
+def framed(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """Give a chart the frame that all have; ``title`` is of the x axis, ``height`` in pixels."""
+    figure.update_xaxes(title=title, zeroline=False)
+    figure.update_yaxes(zeroline=False)
+    figure.update_layout(
+        height=height,
+        margin={"l": 140, "r": 20, "t": 40, "b": 60},
+        font=FONT,
+        plot_bgcolor="#f5f7f8",
+    )
+    return figure
+
+
+def check_page(path: Path, *, force: bool) -> None:
+    """Refuse a page that could not be written, before anything is read for it.
+
+    Raises:
+        OutputError: the file exists and ``force`` is off, or there is no such folder.
+    """
+    if path.exists() and not force:
+        raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
+    if path.is_dir() or not path.parent.is_dir():
+        raise OutputError(f"-o {path}: name a file in a directory that exists")

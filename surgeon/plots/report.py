@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from surgeon.errors import EvaluationError, OutputError
+from surgeon.errors import EvaluationError
 from surgeon.evaluation.result import Evaluation, Score, read_evaluation
 from surgeon.evaluation.words import explain
 from surgeon.outliers import rank_by_layernorm, read_zscores
 from surgeon.plots import content
-from surgeon.plots.page import chart, page, paragraphs, table
+from surgeon.plots.page import chart, check_page, page, paragraphs, table
 from surgeon.plots.scan_page import draw
 from surgeon.plots.scores_page import draw_dose, draw_scores
 from surgeon.surgery.record import EditRecord, Record, read_record
@@ -27,10 +27,7 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
         EvaluationError: it was not evaluated, or its ``eval.json`` is damaged.
         OutputError: the file exists and ``force`` is off, or cannot be written there.
     """
-    if path.exists() and not force:
-        raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
-    if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"-o {path}: name a file in a directory that exists")
+    check_page(path, force=force)
     record, evaluation = read_record(artifact), read_evaluation(artifact)
     if evaluation is None:
         raise EvaluationError(f"{artifact}: was not evaluated yet; run surgeon eval first")

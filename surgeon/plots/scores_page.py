@@ -6,10 +6,9 @@ import plotly.graph_objects as go
 
 from surgeon.evaluation.result import Evaluation
 from surgeon.plots import content
-from surgeon.plots.page import FONT
+from surgeon.plots.page import BAND, framed
 
 _HEIGHT, _ROW = 150, 48
-_BAND = "rgba(95, 107, 118, 0.16)"
 
 
 def draw_scores(evaluation: Evaluation) -> go.Figure:
@@ -19,7 +18,7 @@ def draw_scores(evaluation: Evaluation) -> go.Figure:
     figure.add_vrect(
         x0=evaluation.control_range[0],
         x1=evaluation.control_range[1],
-        fillcolor=_BAND,
+        fillcolor=BAND,
         line_width=0,
         annotation_text="range of random removals",
         annotation_position="top left",
@@ -54,7 +53,9 @@ def draw_scores(evaluation: Evaluation) -> go.Figure:
     )
     figure.add_vline(x=0, line={"width": 1, "color": content.INK})
     figure.update_yaxes(range=[-0.6, 1.7])
-    return _framed(figure, f"change of the {evaluation.metric} ({evaluation.unit})", 2)
+    figure.update_layout(showlegend=False)
+    title = f"change of the {evaluation.metric} ({evaluation.unit})"
+    return framed(figure, title, _HEIGHT + 2 * _ROW)
 
 
 def draw_dose(evaluation: Evaluation) -> go.Figure:
@@ -77,21 +78,8 @@ def draw_dose(evaluation: Evaluation) -> go.Figure:
     figure.add_hrect(
         y0=evaluation.control_range[0],
         y1=evaluation.control_range[1],
-        fillcolor=_BAND,
+        fillcolor=BAND,
         line_width=0,
     )
     figure.update_yaxes(title=f"change of the {evaluation.metric}")
-    return _framed(figure, "removed", 6)
-
-
-def _framed(figure: go.Figure, title: str, rows: int) -> go.Figure:
-    figure.update_xaxes(title=title, zeroline=False)
-    figure.update_yaxes(zeroline=False)
-    figure.update_layout(
-        height=_HEIGHT + _ROW * rows,
-        margin={"l": 140, "r": 20, "t": 40, "b": 60},
-        font=FONT,
-        plot_bgcolor="#f5f7f8",
-        showlegend=False,
-    )
-    return figure
+    return framed(figure, "removed", _HEIGHT + 6 * _ROW)

@@ -1,0 +1,110 @@
+"""A sweep's report: what its cells did, each among random removals, as tables and figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from surgeon.errors import OutputError
+from surgeon.plots.page import chart, check_page, page, paragraphs, table
+from surgeon.plots.sweep_page import draw_figure
+from surgeon.study.figures import Subject, figures, subjects
+from surgeon.study.results import ROWS
+from surgeon.study.rows import Failure, Measurement, read_rows
+from surgeon.surgery.staging import replace_file
+
+_STRONGEST = 40  # rows of a table; the folder has them all
+_DIMS = 6
+_FIGURES = 40  # of one model and task; a page of more is slow to open
+
+
+def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None:
+    """Write one self-contained HTML page about the rows of a sweep.
+
+    It draws every figure that the grid makes: dose-response over the number of dims or the factor,
+    one dimension at a time for all layers or in each, one layer at a time; with what random
+    removals did as a band.
+
+    Raises:
+        OutputError: the folder holds no row of a sweep or a damaged one, or the file exists and
+            ``force`` is off, or it cannot be written there.
+    """
+    check_page(path, force=force)
+    measured, failed = read_rows(folder)
+    if not measured and not failed:
+        raise OutputError(f"{folder / ROWS}: holds no row yet; run the sweep first")
+    numbers = iter(range(1_000_000))
+    sections = [paragraphs(_summary(measured, failed))]
+    for subject, rows in subjects(measured).items():
+        sections.append(f"<h2>{_heading(subject)}</h2>")
+        sections.extend(_drawn(rows, subject, numbers))
+        sections.append(_strongest(rows))
+    if failed:
+        sections += ["<h2>Cells that failed</h2>", _failures(failed)]
+    replace_file(path, page(f"Sweep {folder.resolve().name}", "\n".join(sections)))
+
+
+def _summary(measured: Sequence[Measurement], failed: Sequence[Failure]) -> list[str]:
+    verdicts = Counter(row.verdict for row in measured)
+    told = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
+    lines = [f"{len(measured):,} cells measured: {told}; {len(failed):,} failed."]
+    return [
+        *lines,
+        (
+            "A change is patched − baseline; whiskers are its 95% interval. The grey band is what "
+            "random removals do: the range of the controls or, of single dimensions by the dozen, "
+            "the middle 95% of the sweep's own."
+        ),
+    ]
+
+
+def _heading(subject: Subject) -> str:
+    data = f" on {Path(subject.data).name}" if subject.data else ""
+    return escape(f"{subject.model}: {subject.task}{data}")
+
+
+def _drawn(rows: Sequence[Measurement], subject: Subject, numbers: Iterator[int]) -> Iterator[str]:
+    found = figures(rows)
+    for figure in found[:_FIGURES]:
+        number = next(numbers)
+        yield f"<h3>{escape(figure.title)}</h3>"
+        yield chart(draw_figure(figure, subject.metric), f"figure-{number}", first=number == 0)
+    if (left := len(found) - _FIGURES) > 0:
+        yield f"<p>and {left} more figures of one selection in fewer layers or sites</p>"
+
+
+def _strongest(rows: Sequence[Measurement]) -> str:
+    ordered = sorted(rows, key=lambda row: -abs(row.delta))
+    metric = ordered[0].metric
+    heads = ["dims", "operation", "layers", "seed", "verdict", metric, "change", "95% interval",
+             "random removals"]  # fmt: skip
+    cells = [
+        [
+            _dims(row),
+            row.operation + (f" by {row.factor:g}" if row.factor is not None else ""),
+            "all" if row.layers is None else ", ".join(map(str, row.layers)),
+            str(row.seed or 0),
+            row.verdict,
+            f"{row.baseline + row.delta:.4g}",
+            f"{row.delta:+.4g}",
+            f"{row.ci95[0]:+.4g} to {row.ci95[1]:+.4g}",
+            f"{row.control_range[0]:+.4g} to {row.control_range[1]:+.4g}",
+        ]
+        for row in ordered[:_STRONGEST]
+    ]
+    left = len(ordered) - _STRONGEST
+    note = f"<p>and {left:,} cells that changed it less, in {ROWS}</p>" if left > 0 else ""
+    return table(heads, cells, numbers=4) + note
+
+
+def _dims(row: Measurement) -> str:
+    more = ", …" if len(row.dims) > _DIMS else ""
+    return ", ".join(map(str, row.dims[:_DIMS])) + more
+
+
+def _failures(failed: Sequence[Failure]) -> str:
+    counts = Counter((f.model, f.error) for f in failed)
+    rows = [[model, error, f"{count:,}"] for (model, error), count in counts.most_common()]
+    return table(["model", "error", "cells"], rows[:_STRONGEST], numbers=1)

@@ -1,0 +1,166 @@
+"""Which figures the rows of a sweep make, and the page that shows them."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from surgeon import write_sweep_report
+from surgeon.cli import run
+from surgeon.errors import OutputError
+from surgeon.study.figures import DoseFigure, MapFigure, StripFigure, figures, subjects
+from surgeon.study.grid import load_grid
+from surgeon.study.rows import Measurement, read_rows
+from surgeon.study.run import run_sweep
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def _row(dims, delta, *, factor=None, layers=None, selection="dims", seed=0, band=(-0.1, 0.1)):
+    return Measurement(
+        model="m",
+        selection=selection,
+        operation="zero gain and bias" if factor is None else "scale gain and bias",
+        factor=factor,
+        layers=layers,
+        dims=dims,
+        task="mlm",
+        metric="loss",
+        data=None,
+        seed=seed,
+        examples=9,
+        baseline=2.0,
+        delta=delta,
+        ci95=(delta - 0.05, delta + 0.05),
+        control_range=band,
+        verdict="degraded" if delta > band[1] else "intact",
+    )
+
+
+def test_single_dimensions_make_a_strip_over_their_dims_with_the_strongest_named():
+    rows = [_row((dim,), 1.0 if dim == 7 else 0.01 * dim) for dim in reversed(range(12))]
+    (strip,) = figures(rows)
+    assert isinstance(strip, StripFigure)
+    assert strip.dims.tolist() == list(range(12))
+    np.testing.assert_allclose(strip.deltas[[0, 7, 11]], [0, 1.0, 0.11])
+    assert strip.band == (-0.1, 0.1)
+    assert strip.named == (7,)
+
+
+def test_of_many_single_dimensions_the_others_are_the_controls():
+    """A control that happens to be an outlier would hide all others."""
+    rows = [_row((d,), 1.0 if d in (7, 9) else 0.001 * d, band=(0, 1.0)) for d in range(100)]
+    (strip,) = figures(rows)
+    assert strip.band[1] < 0.2
+    assert set(strip.named) == {7, 9}
+
+
+def test_single_dimensions_in_single_layers_make_a_map():
+    rows = [_row((dim,), dim + layer / 10, layers=(layer,)) for dim in range(9) for layer in (3, 1)]
+    found = figures([*rows, _row((4,), 9.0, layers=(1, 3))])
+    (drawn,) = [figure for figure in found if isinstance(figure, MapFigure)]
+    assert drawn.layers == (1, 3)
+    np.testing.assert_allclose(drawn.deltas[1], np.arange(9) + 0.3)
+    strips = [figure for figure in found if isinstance(figure, StripFigure)]
+    assert [s.title.rpartition(", ")[2] for s in strips] == ["layer 3", "layer 1"]
+
+
+def test_more_dims_make_a_dose_only_where_each_set_holds_the_smaller_one():
+    nested = [_row((1,), 0.2), _row((1, 5), 0.5), _row((5, 1, 2), 0.9)]
+    random = [
+        _row(dims, 0.02 * len(dims), selection="random", seed=seed)
+        for seed, dims in enumerate([(8,), (9,), (8, 3), (4, 9)])
+    ]
+    (dose,) = figures([*nested, *random])
+    assert isinstance(dose, DoseFigure)
+    assert [(curve.name, [p.x for p in curve.points]) for curve in dose.curves] == [
+        ("named dims", [1, 2, 3]),
+        ("random dims", [1, 2]),
+    ]
+    assert [point.delta for point in dose.curves[0].points] == [0.2, 0.5, 0.9]
+    assert figures([_row((1,), 0.2), _row((2, 5), 0.5)]) == []
+
+
+def test_factors_make_a_dose_whose_points_span_the_seeds():
+    rows = [
+        _row((1, 2), factor * seed, factor=factor, seed=seed)
+        for factor in (4, 0.5)
+        for seed in (1, 3)
+    ]
+    (dose,) = figures(rows)
+    (curve,) = dose.curves
+    assert (dose.axis, curve.name, [p.x for p in curve.points]) == ("factor", "dims 1, 2", [0.5, 4])
+    last = curve.points[1]
+    assert (last.delta, last.low, last.high) == (8.0, 3.95, 12.05)
+
+
+def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_together():
+    rows = [_row((1, 2), 0.1 * layer, layers=(layer,)) for layer in (2, 0)]
+    (dose,) = figures(rows)
+    assert dose.title.startswith("One layer at a time")
+    assert [point.x for point in dose.curves[0].points] == [0, 2]
+    assert len(subjects([*rows, Measurement(**{**vars(rows[0]), "model": "n"})])) == 2
+
+
+@pytest.fixture(scope="module")
+def swept(small_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "lines.txt").write_text("a b c d e f\nz y x w v u\n")
+    (folder / "grid.yaml").write_text(
+        f"models: [{json.dumps(str(small_model))}, gone]\n"
+        "selections: [{each: 0-9}]\n"
+        "operations: [{}, {mode: scale, factor: [0.5, 2]}]\n"
+        "layers: [all, 0, 1]\n"
+        "tasks: [{data: lines.txt, controls: 2}]\n"
+    )
+    run_sweep(load_grid(folder / "grid.yaml"), folder / "out")
+    return folder / "out"
+
+
+def test_the_page_of_a_sweep_has_its_figures_its_rows_and_its_failures(swept, tmp_path, capsys):
+    measured, failed = read_rows(swept)
+    assert (len(measured), len(failed)) == (90, 90)
+    assert run(["report", str(swept), "-o", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "90 cells measured" in text
+    assert "90 failed" in text
+    assert text.count("One dimension at a time:") == 9
+    assert text.count("One dimension in one layer:") == 3
+    assert "<h2>small: mlm on lines.txt</h2>" in text
+    assert re.search(r"<td>gone</td><td>[^<]*gone[^<]*</td>", text)
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", text)
+    strongest = max(measured, key=lambda row: abs(row.delta))
+    assert f"{strongest.delta:+.4g}</td>" in text
+    capsys.readouterr()
+    assert run(["report", str(swept), "-o", str(tmp_path / "page.html")]) == 2
+    assert "already exists" in capsys.readouterr().err
+
+
+def test_a_browser_draws_the_figures_of_a_sweep(swept, tmp_path):
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine; .ci/run installs one where it may")
+    write_sweep_report(swept, tmp_path / "page.html")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
+    page = (tmp_path / "page.html").as_uri()
+    drawn = subprocess.run(
+        [browser, *options, "--dump-dom", page], capture_output=True, text=True, check=True
+    ).stdout
+    charts = len(re.findall(r'id="figure-\d+" class="[^"]*js-plotly-plot', drawn))
+    assert charts == drawn.count("<h3>") > 9
+
+
+def test_damaged_rows_and_none_are_told_in_a_line(swept, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(swept, damaged)
+    rows = damaged / "rows.jsonl"
+    rows.write_text('{"cell": "x", "status": "done"}\n' + rows.read_text())
+    with pytest.raises(OutputError, match=r"rows\.jsonl:1: is no row of a sweep"):
+        write_sweep_report(damaged, tmp_path / "page.html")
+    rows.write_text("")
+    with pytest.raises(OutputError, match="holds no row yet"):
+        write_sweep_report(damaged, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
