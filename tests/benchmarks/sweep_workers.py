@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 import transformers
+
 from surgeon.study.grid import load_grid
 from surgeon.study.run import choose_engine, run_sweep
 

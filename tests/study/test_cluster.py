@@ -1,12 +1,11 @@
 import json
 
 import pytest
+import ray
 
 from surgeon.errors import SelectionError
 from surgeon.study.grid import load_grid
 from surgeon.study.run import choose_engine, run_sweep
-
-ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +21,13 @@ def _rows(folder):
 
 
 def test_a_cluster_gives_the_rows_of_this_machine(cluster, grid_file, tmp_path):
-    grid = load_grid(grid_file("selections: [{each: 0-3}, {dims: [99]}]\nseeds: [0, 1]\n"))
+    drawn = ", ".join(f"{{random: {count}}}" for count in (2, 3, 4))
+    text = f"selections: [{{each: 0-15}}, {drawn}, {{dims: [99]}}]\nseeds: {list(range(10))}\n"
+    grid = load_grid(grid_file(text))
     here = run_sweep(grid, tmp_path / "here", models=tmp_path / "models")
     engine = choose_engine("ray", workers=2, cpus=1)
     there = run_sweep(grid, tmp_path / "there", models=tmp_path / "models", engine=engine)
-    assert (here.done, here.failed) == (there.done, there.failed) == (8, 2)
+    assert (here.done, here.failed) == (there.done, there.failed) == (190, 10)
     assert _rows(tmp_path / "there") == _rows(tmp_path / "here")
 
 

@@ -64,8 +64,8 @@ def test_a_control_of_a_sweep_is_the_removal_that_it_says(grid_file, exported, t
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
     grid_file, exported, tmp_path
 ):
-    seeds = list(range(8))
-    path = grid_file(f"selections: [{{each: 0-23}}, {{random: 2}}]\nseeds: {seeds}\n")
+    drawn = ", ".join(f"{{random: {count}}}" for count in (2, 3, 4, 5))
+    path = grid_file(f"selections: [{{each: 0-15}}, {drawn}]\nseeds: {list(range(10))}\n")
     whole = run_sweep(load_grid(path), tmp_path / "whole", models=exported)
     assert (whole.cells, whole.done, whole.failed) == (200, 200, 0)
     out, chance, seen = tmp_path / "killed", random.Random(0), 0
