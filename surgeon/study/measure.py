@@ -133,11 +133,14 @@ def _draw_controls(edited: Artifact, count: int, seed: int) -> Iterator[tuple[in
     dims, hidden = edited.record.dims, edited.record.hidden_size
     own = draw_controls(edited, count, seed)  # refuses a number of controls that cannot be had
     rng = np.random.default_rng([seed, len(dims), hidden])
-    drawn = (draw_dims(hidden, len(dims), rng) for _ in range(_DRAWS * count))
-    shared = list(dict.fromkeys(chosen for chosen in drawn if not set(chosen) & set(dims)))
-    if len(shared) < count:
-        shared = [variant.dims for variant in own]
-    yield from shared[:count]
+    shared: dict[tuple[int, ...], None] = {}
+    for _ in range(_DRAWS * count):
+        if len(shared) == count:
+            break
+        chosen = draw_dims(hidden, len(dims), rng)
+        if not set(chosen) & set(dims):
+            shared[chosen] = None
+    yield from shared if len(shared) == count else (variant.dims for variant in own)
 
 
 def _record(
