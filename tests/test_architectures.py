@@ -36,6 +36,13 @@ def test_the_output_site_is_the_last_operation_of_each_layer(tiny, family):
     assert checkpoint.hidden_size == 16
 
 
+def test_xlnet_without_a_head_has_the_sites_of_one_with_it(tmp_path):
+    config = transformers.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=40)
+    transformers.XLNetModel(config).save_pretrained(tmp_path)
+    output = [site.gain for site in open_checkpoint(tmp_path).sites if site.role == "output"]
+    assert output == [f"layer.{layer}.ff.layer_norm.weight" for layer in range(2)]
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_each_family_has_the_output_sites_of_its_table_row(tmp_path, name):
     expected = TINY[name]

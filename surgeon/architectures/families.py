@@ -152,8 +152,8 @@ FAMILIES: tuple[Family, ...] = (
         "XLNet",
         ("xlnet",),
         (
-            SiteTemplate("output", "layernorm", "transformer.layer.{layer}.ff.layer_norm"),
-            SiteTemplate("attention", "layernorm", "transformer.layer.{layer}.rel_attn.layer_norm"),
+            SiteTemplate("output", "layernorm", "layer.{layer}.ff.layer_norm"),
+            SiteTemplate("attention", "layernorm", "layer.{layer}.rel_attn.layer_norm"),
         ),
         "plm",
         head=("lm_loss.",),

@@ -11,10 +11,12 @@ import onnxruntime
 
 import surgeon
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import Artifact, open_artifact
+from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.describe import describe_data, warnings_of
 from surgeon.evaluation.fill_ins import fill_in
-from surgeon.evaluation.observe import Scorer, observe_all
-from surgeon.evaluation.partial import Partial, partial_of
+from surgeon.evaluation.in_blocks import observe_in_blocks
+from surgeon.evaluation.observe import Scorer
+from surgeon.evaluation.partial import partial_of
 from surgeon.evaluation.request import (
     TaskOptions,
     choose_task,
@@ -25,10 +27,8 @@ from surgeon.evaluation.request import (
 from surgeon.evaluation.result import Dataset, Dose, Evaluation, Score
 from surgeon.evaluation.session import ProviderName, open_session
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, draw_doses
-from surgeon.evaluation.verdict import is_settled, judge
+from surgeon.evaluation.verdict import judge
 from surgeon.progress import Progress, silent
-from surgeon.scoring.encoder import Prepared
-from surgeon.scoring.examples import Example
 from surgeon.scoring.statistics import (
     chance_of_rank,
     confidence_sequence,
@@ -36,15 +36,9 @@ from surgeon.scoring.statistics import (
     paired_interval,
 )
 from surgeon.scoring.tasks import Scores, Settings, Task
-from surgeon.scoring.tasks.task import Data, Floats
+from surgeon.scoring.tasks.task import Data
 from surgeon.surgery.expectation import expected_verdict
 from surgeon.surgery.source_files import RECORD
-from surgeon.text import fingerprint
-
-_FEW_CONTROLS = 5
-_MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
-_BLOCK = 512  # examples between two savings of what was observed
-_LOOK = 32  # examples between two looks at whether the verdict is settled
 
 
 def evaluate(
@@ -118,7 +112,7 @@ def evaluate(
     partial = partial_of(
         artifact, _identity(artifact, chosen, variants, settings, dataset, until_certain)
     )
-    observed = _observe(
+    observed = observe_in_blocks(
         scorer, variants, examples, partial, progress, controls, until_certain, resume
     )
     seen = observed.shape[1]
@@ -164,7 +158,7 @@ def evaluate(
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },
-        warnings=_warnings(opened, data, dataset, controls),
+        warnings=warnings_of(opened, data, dataset, controls),
         stopped_after=seen if stopped else None,
         dose=tuple(
             _dose(score, main[0], scored, seed)
@@ -203,38 +197,6 @@ def _identity(
     }
 
 
-def _observe(
-    scorer: Scorer,
-    variants: Sequence[Variant],
-    examples: Sequence[Example],
-    partial: Partial,
-    progress: Progress,
-    controls: int,
-    until_certain: bool,  # noqa: FBT001
-    resume: bool,  # noqa: FBT001
-) -> Floats:
-    """Observe block after block, until the end or the verdict; (variants, examples, kept)."""
-    observed = partial.load() if resume else None
-    step = _LOOK if until_certain else _BLOCK
-    start = 0 if observed is None else observed.shape[1]
-    for first in range(start, len(examples), step):
-        block = examples[first : first + step]
-        new = observe_all(scorer, variants, block, progress, first, len(examples))
-        observed = new if observed is None else np.concatenate([observed, new], axis=1)
-        if until_certain and _settled(scorer.task, observed, controls):
-            break
-        if observed.shape[1] < len(examples):
-            partial.save(observed)
-    assert observed is not None
-    return observed
-
-
-def _settled(task: Task, observed: Floats, controls: int) -> bool:
-    scores = [task.score(kept, observed[0])[task.metric] for kept in observed[: 2 + controls]]
-    damages = [control.value - scores[0].value for control in scores[2:]]
-    return is_settled(confidence_sequence(scores[1], scores[0]), control_range(damages))
-
-
 def _dose(score: Score, baseline: Scores, scored: Scores, seed: int) -> Dose:
     interval = paired_interval(scored, baseline, seed)
     return Dose(score.dims, score.value, score.value - baseline.value, interval)
@@ -251,43 +213,3 @@ def _score(
 def _options(task: Task, settings: Settings) -> dict[str, object]:
     """Return what the task's options were, the columns aside, which belong to the data."""
     return {name: getattr(settings, name) for name in task.options if hasattr(settings, name)}
-
-
-def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
-    """Return what the result says of the data."""
-    return Dataset(
-        name=data.name,
-        sha256=data.sha256,
-        examples=len(examples),
-        tokens=sum(example.tokens for example in examples),
-        scored_tokens=sum(example.labels.size for example in examples),
-        skipped=prepared.given - len(examples),
-        truncated=prepared.truncated,
-        unknown=prepared.unknown,
-    )
-
-
-def _warnings(artifact: Artifact, data: Data, dataset: Dataset, controls: int) -> tuple[str, ...]:
-    found = []
-    if controls < _FEW_CONTROLS:
-        found.append(
-            f"with {controls} controls, 1 random removal in {controls + 1} is worse than all of "
-            "them; more --controls make a firmer verdict"
-        )
-    if artifact.record.parameters_changed == 0:
-        found.append("the operation changed no value: the patched model is the baseline")
-    ranked_on = artifact.record.ranked_on
-    seen = set(ranked_on.lines) if ranked_on else set()
-    if shared := sum(fingerprint(line) in seen for line in data.lines):
-        found.append(
-            f"{shared} of {len(data.lines)} texts also chose the dimensions: judged on what "
-            "chose it, a removal looks worse than it is; take other --data"
-        )
-    if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
-        found.append(
-            f"{dataset.unknown} of {dataset.tokens} tokens are unknown to the tokenizer: the data "
-            "are not of the kind this model reads"
-        )
-    if dataset.truncated:
-        found.append(f"{dataset.truncated} texts were cut to {artifact.facts.max_length} tokens")
-    return tuple(found)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from surgeon.evaluation.artifact import Artifact
-from surgeon.evaluation.evaluate import describe_data
+from surgeon.evaluation.describe import describe_data
 from surgeon.evaluation.request import (
     TaskOptions,
     choose_task,

@@ -124,7 +124,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_result(
 ):
     shutil.copytree(minilm_patched, tmp_path / "out")
     texts = _texts(built_in_sample().lines[::4])
-    monkeypatch.setattr(evaluate_module, "_BLOCK", 16)
+    monkeypatch.setattr(in_blocks_module, "_BLOCK", 16)
     expected = evaluate(tmp_path / "out", texts=texts, controls=3)
     calls = []
 

@@ -1,0 +1,56 @@
+"""What a result says of its data, and what a reader should doubt it for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from surgeon.evaluation.artifact import Artifact
+from surgeon.evaluation.result import Dataset
+from surgeon.scoring.encoder import Prepared
+from surgeon.scoring.examples import Example
+from surgeon.scoring.tasks.task import Data
+from surgeon.text import fingerprint
+
+_FEW_CONTROLS = 5
+_MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
+
+
+def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
+    """Return what the result says of the data."""
+    return Dataset(
+        name=data.name,
+        sha256=data.sha256,
+        examples=len(examples),
+        tokens=sum(example.tokens for example in examples),
+        scored_tokens=sum(example.labels.size for example in examples),
+        skipped=prepared.given - len(examples),
+        truncated=prepared.truncated,
+        unknown=prepared.unknown,
+    )
+
+
+def warnings_of(artifact: Artifact, data: Data, dataset: Dataset, controls: int) -> tuple[str, ...]:
+    """Return what to keep in mind about a result, a sentence each."""
+    found = []
+    if controls < _FEW_CONTROLS:
+        found.append(
+            f"with {controls} controls, 1 random removal in {controls + 1} is worse than all of "
+            "them; more --controls make a firmer verdict"
+        )
+    if artifact.record.parameters_changed == 0:
+        found.append("the operation changed no value: the patched model is the baseline")
+    ranked_on = artifact.record.ranked_on
+    seen = set(ranked_on.lines) if ranked_on else set()
+    if shared := sum(fingerprint(line) in seen for line in data.lines):
+        found.append(
+            f"{shared} of {len(data.lines)} texts also chose the dimensions: judged on what "
+            "chose it, a removal looks worse than it is; take other --data"
+        )
+    if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
+        found.append(
+            f"{dataset.unknown} of {dataset.tokens} tokens are unknown to the tokenizer: the data "
+            "are not of the kind this model reads"
+        )
+    if dataset.truncated:
+        found.append(f"{dataset.truncated} texts were cut to {artifact.facts.max_length} tokens")
+    return tuple(found)
