@@ -1,6 +1,5 @@
 """Blocks, batches, doses, early stopping and going on after an interruption."""
 
-import importlib
 import shutil
 
 import numpy as np
@@ -9,6 +8,7 @@ from antibodies import antibodies
 
 from surgeon import Recipe, evaluate, make_plan, open_checkpoint, operate
 from surgeon.errors import EvaluationError
+from surgeon.evaluation import in_blocks as in_blocks_module
 from surgeon.evaluation import observe
 from surgeon.evaluation import session as session_module
 from surgeon.evaluation.artifact import open_artifact
@@ -20,8 +20,6 @@ from surgeon.scoring.examples import Example, make_batch
 from surgeon.scoring.tasks import TASKS, Settings
 from surgeon.surgery.source_files import PARTIAL_EVALUATION
 from surgeon.text import Texts, built_in_sample
-
-evaluate_module = importlib.import_module("surgeon.evaluation.evaluate")
 
 
 def _texts(lines):
