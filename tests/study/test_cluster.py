@@ -3,8 +3,9 @@ import json
 import pytest
 
 from surgeon.errors import SelectionError
+from surgeon.study.engines import choose_engine
 from surgeon.study.grid import load_grid
-from surgeon.study.run import choose_engine, run_sweep
+from surgeon.study.run import run_sweep
 
 ray = pytest.importorskip("ray")
 
