@@ -122,6 +122,7 @@ def connect(monkeypatch, hub_url: str, cache: Path) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait for the client's receipt of its headers
     hub: HubServer
 
     def log_message(self, *args):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from surgeon.console.printing import escape, out, print_json, print_text
+from surgeon.study.engines import duration
 
 if TYPE_CHECKING:
     from surgeon.study.atlas import Atlas, Outlook
@@ -22,7 +23,7 @@ def show_outlook(ahead: Outlook, *, json: bool) -> None:
     failed = f", {ahead.failed:,} failed" if ahead.failed else ""
     print_text(
         f"{ahead.models:,} models, {ahead.done:,} done already{failed}: {ahead.left:,} to scan, in "
-        f"{ahead.seconds:,.0f} s at least by --rate. Nothing was asked for."
+        f"{duration(ahead.seconds)} at least by --rate. Nothing was asked for."
     )
 
 

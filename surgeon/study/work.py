@@ -10,6 +10,7 @@ Row: TypeAlias = dict[str, Any]
 """A line of results: plain JSON values by column."""
 
 DONE, FAILED = "done", "failed"
+_LONGEST = 2000  # characters of an error
 
 
 class Item(Protocol):
@@ -54,6 +55,8 @@ def failed_row(item: Item, error: str, seconds: float = 0.0) -> Row:
 
 
 def told(error: Exception) -> str:
-    """Return what an error says, in one line."""
+    """Return what an error says: one line of bounded length, fit for a table and a terminal."""
     kind = "" if isinstance(error, SurgeonError) else f"{type(error).__name__}: "
-    return f"{kind}{' '.join(str(error).split())}"
+    # A name out of a file may hold anything: escape sequences, or what no encoding takes.
+    text = "".join(c if c.isprintable() else " " for c in str(error)[:_LONGEST])
+    return f"{kind}{' '.join(text.split())}"
