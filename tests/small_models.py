@@ -14,7 +14,7 @@ _FAMILIES = ("bert", "roberta", "gpt2", "llama")
 
 
 def write_small_model(folder: Path, seed: int) -> Path:
-    """Write a checkpoint whose family, size, dtype and outliers follow from the seed."""
+    """Write a checkpoint whose family, size, dtype, shards and outliers follow from the seed."""
     random = np.random.default_rng(seed)
     family = _FAMILIES[seed % 4]
     dtype = getattr(ml_dtypes, _DTYPES[seed % 3], _DTYPES[seed % 3])
@@ -25,9 +25,22 @@ def write_small_model(folder: Path, seed: int) -> Path:
         tensors |= _LAYERS[family](random, layer, hidden, planted)
     tensors = {name: values.astype(dtype) for name, values in tensors.items()}
     folder.mkdir(parents=True)
-    save_file(tensors, folder / "model.safetensors")
+    if seed % 5 == 4:
+        _save_shards(tensors, folder)
+    else:
+        save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": family}))
     return folder
+
+
+def _save_shards(tensors, folder):
+    homes = {}
+    for number in range(2):
+        name = f"model-0000{number + 1}-of-00002.safetensors"
+        part = dict(list(tensors.items())[number::2])
+        save_file(part, folder / name)
+        homes |= dict.fromkeys(part, name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": homes}))
 
 
 def _vectors(random, hidden, planted):

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import multiprocessing
+import os
 import shutil
 import signal
 import subprocess
@@ -104,12 +106,11 @@ def _files_of(hub, model):
 
 def _needed(checkpoint):
     """Return the bytes of a model that a scan cannot do without."""
-    (weights,) = checkpoint.files
     sites = [site for site in checkpoint.sites if site.role == "output"]
-    infos = [weights.tensors[name] for site in sites for name in (site.gain, site.bias) if name]
-    header = min(info.start for info in weights.tensors.values())
-    config = (checkpoint.directory / "config.json").stat().st_size
-    return header + config + sum(info.end - info.start for info in infos)
+    names = [name for site in sites for name in (site.gain, site.bias) if name]
+    vectors = sum(checkpoint.tensors[n].end - checkpoint.tensors[n].start for n in names)
+    headers = sum(min(t.start for t in file.tensors.values()) for file in checkpoint.files)
+    return headers + vectors + sum(p.stat().st_size for p in checkpoint.directory.glob("*.json"))
 
 
 def _check_rows(rows, checkpoint):
@@ -153,7 +154,8 @@ def test_500_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoint
         sent = sum(request.sent for request in _files_of(hub, name))
         assert {row["bytes_read"] for row in rows} == {sent}
         assert sent <= 1.1 * _needed(checkpoint)
-        assert sum("/resolve/" in r.path for r in _files_of(hub, name)) == 2
+        placed = sum("/resolve/" in request.path for request in _files_of(hub, name))
+        assert placed == len(list(checkpoint.directory.iterdir()))
     assert len({row["architecture"] for rows in found.values() for row in rows}) == 5
     assert built.with_outliers == sum(count > 0 for count in counts)
     assert 0 < built.with_outliers < 489
@@ -246,6 +248,33 @@ def test_failed_models_are_tried_again_when_asked_and_a_changed_list_keeps_what_
     found = _by_model(out)
     assert list(found) == ["bad/gated", "org/m1", "org/m0"]
     assert {row["status"] for rows in found.values() for row in rows} == {"done"}
+
+
+def test_a_model_is_mapped_at_each_revision_that_is_listed(hub, tmp_path):
+    out = tmp_path / "a.parquet"
+    models = ["org/m0@v1", "org/m0", f"org/m0@{commit_of('org/m0')}", "org/m0@v1"]
+    built = build_atlas(models, out, engine=_in_process, rate=_FAST)
+    assert (built.models, built.done) == (3, 3)
+    rows = _table(out)
+    assert len(rows) == 3 * rows[0]["hidden_size"]
+    assert {row["revision"] for row in rows} == {commit_of("org/m0")}
+
+
+def test_a_worker_that_is_killed_costs_the_model_that_it_had(hub, tmp_path):
+    killed = []
+
+    def kill_a_child(step, done, total):
+        if done == 1 and not killed:
+            (child,) = multiprocessing.active_children()
+            os.kill(child.pid, signal.SIGKILL)
+            killed.append(child)
+
+    out, models = tmp_path / "a.parquet", [f"org/m{n}" for n in range(5)]
+    engine = choose_engine("local", 1)
+    built = build_atlas(models, out, engine=engine, rate=_FAST, progress=kill_a_child)
+    assert (built.done, built.failed) == (4, 1)
+    (row,) = [row for row in _table(out) if row["status"] == "failed"]
+    assert "SIGKILL" in row["error"]
 
 
 def test_a_model_whose_layers_end_in_large_weights_is_not_fetched(hub, tmp_path):
