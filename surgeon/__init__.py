@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from surgeon.outliers import read_zscores as read_zscores
     from surgeon.plots import plot_ranking as plot_ranking
     from surgeon.plots.report import write_report as write_report
-    from surgeon.study.atlas import Atlas as Atlas
     from surgeon.study.atlas import build_atlas as build_atlas
+    from surgeon.study.atlas_summary import Atlas as Atlas
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
     from surgeon.surgery.export_only import Export as Export
@@ -68,7 +68,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Agreement": "surgeon.outliers",
-    "Atlas": "surgeon.study.atlas",
+    "Atlas": "surgeon.study.atlas_summary",
     "Checkpoint": "surgeon.checkpoint",
     "Comparison": "surgeon.surgery.compare",
     "Evaluation": "surgeon.evaluation.result",

@@ -10,7 +10,7 @@ from surgeon.console.printing import escape, out, print_json, print_text
 from surgeon.study.engines import duration
 
 if TYPE_CHECKING:
-    from surgeon.study.atlas import Atlas, Outlook
+    from surgeon.study.atlas_summary import Atlas, Outlook
 
 _REASONS_SHOWN = 5
 

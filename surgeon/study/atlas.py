@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.outliers.layernorm import MIN_LAYERS, check_sigma
@@ -17,8 +13,9 @@ from surgeon.outliers.options import SIGMA
 from surgeon.progress import Progress, silent
 from surgeon.study import atlas_rows, journal
 from surgeon.study.atlas_list import Paced, Target, targets_of
-from surgeon.study.atlas_rows import Criterion, Note, note_of, rows_path
+from surgeon.study.atlas_rows import Criterion, Note, note_of
 from surgeon.study.atlas_scan import ScanSetup
+from surgeon.study.atlas_summary import Atlas, Outlook, count, sum_up
 from surgeon.study.atlas_table import check_pyarrow, write_table
 from surgeon.study.engines import Engine, choose_engine, duration
 from surgeon.study.work import DONE, FAILED, Row
@@ -27,47 +24,6 @@ WORKERS = 4
 RATE = 1.5
 """Models a second: 450 in five minutes, where the Hub answers 500 requests of a stranger."""
 MAX_BYTES = 500_000_000
-
-
-@dataclass(frozen=True)
-class Atlas:
-    """An atlas that has been built: its table, and how many of its models did what.
-
-    ``kept`` were scanned by an earlier run, ``with_outliers`` have a dimension that meets the
-    criterion. ``reasons`` are those of the failures with their number, the most frequent first.
-    ``bytes_read`` are those of the models' files, and ``seconds`` the time, of this run.
-    """
-
-    output: Path
-    models: int
-    done: int
-    failed: int
-    kept: int
-    with_outliers: int
-    reasons: tuple[tuple[str, int], ...]
-    bytes_read: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document that ``atlas --json`` prints."""
-        reasons = [{"reason": reason, "models": models} for reason, models in self.reasons]
-        paths = {"output": str(self.output), "rows": str(rows_path(self.output))}
-        return {**vars(self), **paths, "reasons": reasons}
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What there is to do for an atlas: ``left`` of its models, which take ``seconds`` at least."""
-
-    models: int
-    done: int
-    failed: int
-    left: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document that ``atlas --dry-run --json`` prints."""
-        return vars(self)
 
 
 def build_atlas(
@@ -115,7 +71,7 @@ def build_atlas(
     bytes_read = 0
     with atlas_rows.opened(output, Criterion(sigma, min_layers)) as (notes, file):
         left = _left(targets, notes, retry=retry)
-        ended, failed = len(targets) - len(left), _count(targets, notes, FAILED, besides=left)
+        ended, failed = len(targets) - len(left), count(targets, notes, FAILED, besides=left)
         kept = ended
         progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
         for row in run(Paced(left, rate), setup) if left else ():
@@ -126,7 +82,7 @@ def build_atlas(
         progress("writing the table", ended, len(targets))
         write_table(output, file, _in_order(targets, notes))
     seconds = round(time.monotonic() - start, 3)
-    return _summary(output, targets, notes, kept, bytes_read, seconds)
+    return sum_up(output, targets, notes, kept, bytes_read, seconds)
 
 
 def look_ahead(
@@ -148,14 +104,8 @@ def look_ahead(
     _check(sigma, min_layers, MAX_BYTES, rate)
     notes = atlas_rows.read_notes(output, Criterion(sigma, min_layers)) if output else {}
     left = len(_left(targets, notes, retry=retry))
-    done, failed = (_count(targets, notes, status) for status in (DONE, FAILED))
+    done, failed = (count(targets, notes, status) for status in (DONE, FAILED))
     return Outlook(len(targets), done, failed, left, round(left / rate, 1))
-
-
-def reason_of(error: str, model: str) -> str:
-    """Return an error without what is the model's own, so that equal ones can be counted."""
-    text = re.sub(rf"^{re.escape(model)}[^\s:]*: ", "", error).partition(";")[0]
-    return re.sub(r"\d+", "N", text.replace(model, "MODEL"))
 
 
 def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None:
@@ -184,47 +134,10 @@ def _left(
     return tuple(t for t in targets if t.key not in notes or notes[t.key].status not in ended)
 
 
-def _count(
-    targets: Iterable[Target],
-    notes: Mapping[str, Note],
-    status: str,
-    *,
-    besides: Iterable[Target] = (),
-) -> int:
-    keys = {target.key for target in targets} - {target.key for target in besides}
-    return sum(key in notes and notes[key].status == status for key in keys)
-
-
 def _in_order(targets: Sequence[Target], notes: Mapping[str, Note]) -> list[int]:
     """Return where the models' rows start: those of the list first, then those of earlier ones."""
     keys = dict.fromkeys([*(target.key for target in targets if target.key in notes), *notes])
     return [notes[key].start for key in keys]
-
-
-def _summary(
-    output: Path,
-    targets: Sequence[Target],
-    notes: Mapping[str, Note],
-    kept: int,
-    bytes_read: int,
-    seconds: float,
-) -> Atlas:
-    found = {target: notes[target.key] for target in targets}
-    reasons = Counter(
-        reason_of(note.error, target.model) for target, note in found.items() if note.error
-    )
-    failed = sum(note.status == FAILED for note in found.values())
-    return Atlas(
-        output=output,
-        models=len(targets),
-        done=len(targets) - failed,
-        failed=failed,
-        kept=kept,
-        with_outliers=sum(note.outliers > 0 for note in found.values()),
-        reasons=tuple(reasons.most_common()),
-        bytes_read=bytes_read,
-        seconds=seconds,
-    )
 
 
 def _key(row: Row) -> str:

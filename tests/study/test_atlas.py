@@ -18,8 +18,9 @@ from small_models import write_small_model
 
 from surgeon import build_atlas, open_checkpoint, rank_by_layernorm, read_zscores
 from surgeon.errors import CheckpointError, OutputError, SelectionError
-from surgeon.study.atlas import look_ahead, reason_of
+from surgeon.study.atlas import look_ahead
 from surgeon.study.atlas_list import Paced, Target, read_list
+from surgeon.study.atlas_summary import reason_of
 from surgeon.study.engines import choose_engine
 
 parquet = pytest.importorskip("pyarrow.parquet")
