@@ -97,4 +97,4 @@ def count(
 def reason_of(error: str, model: str) -> str:
     """Return an error without what is the model's own, so that equal ones can be counted."""
     text = re.sub(rf"^{re.escape(model)}[^\s:]*: ", "", error).partition(";")[0]
-    return re.sub(r"\d+", "N", text.replace(model, "MODEL"))
+    return re.sub(r"(?<![\w./:-])\d+", "N", text.replace(model, "MODEL"))

@@ -376,3 +376,5 @@ def test_reasons_are_the_same_for_models_that_fail_alike():
     assert {reason_of(error, model) for model, error in errors.items()} == {
         "the header claims N bytes but the file has N"
     }
+    told = "org/a: no such model on http://127.0.0.1:80, or a private one; check the name"
+    assert reason_of(told, "org/a") == "no such model on http://127.0.0.1:80, or a private one"
