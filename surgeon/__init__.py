@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from surgeon.plots import plot_ranking as plot_ranking
     from surgeon.plots.report import write_report as write_report
     from surgeon.plots.sweep_report import write_sweep_report as write_sweep_report
+    from surgeon.study.atlas import build_atlas as build_atlas
+    from surgeon.study.atlas_summary import Atlas as Atlas
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
     from surgeon.surgery.export_only import Export as Export
@@ -67,6 +69,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Agreement": "surgeon.outliers",
+    "Atlas": "surgeon.study.atlas_summary",
     "Checkpoint": "surgeon.checkpoint",
     "Comparison": "surgeon.surgery.compare",
     "Evaluation": "surgeon.evaluation.result",
@@ -82,6 +85,7 @@ _HOMES = {
     "TaskOptions": "surgeon.evaluation.request",
     "Texts": "surgeon.text",
     "Verification": "surgeon.surgery.verify",
+    "build_atlas": "surgeon.study.atlas",
     "built_in_sample": "surgeon.text",
     "compare": "surgeon.surgery.compare",
     "compare_detectors": "surgeon.outliers",

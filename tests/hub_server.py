@@ -30,6 +30,7 @@ class Request:
     authorization: str | None
     body: bytes = b""
     sent: int = 0
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -44,6 +45,8 @@ class HubServer:
     status: int | None = None  # answer with it …
     failing: str = "/"  # … what starts so …
     failures: int | None = None  # … this many times
+    headers: Mapping[str, str] = field(default_factory=dict)  # … with these
+    single_use: bool = False  # an address of the CDN is good for one request
     fault: str | None = None
     commit: str | None = None  # what every listing says it is
     listed: Mapping[str, int] = field(default_factory=dict)  # further names in every listing
@@ -119,6 +122,7 @@ def connect(monkeypatch, hub_url: str, cache: Path) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait for the client's receipt of its headers
     hub: HubServer
 
     def log_message(self, *args):
@@ -178,13 +182,15 @@ class _Handler(BaseHTTPRequestHandler):
         if fails and (hub.failures is None or hub.failures > 0):
             if hub.failures is not None:
                 hub.failures -= 1
-            return self._json({"error": "out of order"}, hub.status)
+            return self._json({"error": "out of order"}, hub.status, hub.headers)
         authorization = self.request_record.authorization
         if authorization not in (None, f"Bearer {hub.token}") and not self._is("/cdn/"):
             return self._refuse(401, message="Invalid credentials in Authorization header")
         if self._is("/api/models/"):
             return self._model_api(self.route.removeprefix("/api/models/"))
         if self._is("/cdn/"):
+            if hub.single_use and any(r.path == self.path for r in hub.requests[:-1]):
+                return self._refuse(403, message="The address has expired")
             return self._send_file(self.route.removeprefix("/cdn/"))
         if "/resolve/" in self.route:
             return self._resolve()
@@ -255,9 +261,12 @@ class _Handler(BaseHTTPRequestHandler):
         headers |= {
             "X-Linked-Size": str(size),
             "X-Linked-ETag": f'"{etag}"',
-            "Location": f"http://localhost:{self.hub.port}/cdn/{model}/{name}",
+            "Location": f"http://localhost:{self.hub.port}/cdn/{model}/{name}{self._signature()}",
         }
         return self._send(b"", headers, 302)
+
+    def _signature(self):
+        return f"?signed={len(self.hub.requests)}" if self.hub.single_use else ""
 
     def _send_file(self, place, headers=()):
         model = next(m for m in self.hub.repositories if place.startswith(f"{m}/"))
@@ -342,8 +351,9 @@ class _Handler(BaseHTTPRequestHandler):
             headers["X-Error-Code"] = code
         self._send(json.dumps({"error": message}).encode(), headers, status)
 
-    def _json(self, document, status=200):
-        self._send(json.dumps(document).encode(), {"Content-Type": "application/json"}, status)
+    def _json(self, document, status=200, headers=()):
+        headers = {"Content-Type": "application/json", **dict(headers)}
+        self._send(json.dumps(document).encode(), headers, status)
 
     def _send(self, body, headers, status):
         self.send_response(status)

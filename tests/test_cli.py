@@ -37,6 +37,8 @@ def test_help_scan_and_patch_without_onnx_import_no_framework(minilm, tmp_path):
     assert _imported(["--help"]) == []
     assert _imported(["patch", "--help"]) == []
     assert _imported(["scan", str(minilm)]) == []
+    (tmp_path / "models.txt").write_text("org/model\n")
+    assert _imported(["atlas", str(tmp_path / "models.txt"), "--dry-run"]) == []
     out = str(tmp_path / "out")
     assert _imported(["patch", str(minilm), "--dims", "99", "--no-onnx", "-o", out]) == []
     assert _imported(["restore", out, "-o", str(tmp_path / "back")]) == []

@@ -25,6 +25,7 @@ from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
 from surgeon.checkpoint.json_object import parse_object
 from surgeon.checkpoint.pickle_file import PickleFile
+from surgeon.checkpoint.reading import FRUGAL, Meter
 from surgeon.checkpoint.remote import RemoteModel, open_remote
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, open_safetensors
 from surgeon.checkpoint.weight_files import WeightFiles, find_weights
@@ -192,7 +193,24 @@ def open_for_scan(
     if snapshot is not None:
         return _open_local(snapshot.path, None, sites_pattern)
     progress("asking the Hub", 0, 0)
-    remote = open_remote(str(model), revision)
+    return _of_remote(open_remote(str(model), revision), sites_pattern)
+
+
+def open_frugally(model_id: str, revision: str | None = None, *, meter: Meter) -> Checkpoint:
+    """Open a model on the Hub by range requests, for few bytes and patiently; never of the cache.
+
+    Args:
+        model_id: the repository.
+        revision: a branch, a tag or a commit (None: the default branch).
+        meter: counts the bytes, of a failure too.
+
+    Raises:
+        CheckpointError: as ``open_remote``.
+    """
+    return _of_remote(open_remote(model_id, revision, reading=FRUGAL, meter=meter), None)
+
+
+def _of_remote(remote: RemoteModel, sites_pattern: str | None) -> Checkpoint:
     return Checkpoint(
         name=remote.model_id,
         directory=Path(),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,8 +20,10 @@ from surgeon.checkpoint.hub import (
     list_files,
     no_weights,
 )
-from surgeon.checkpoint.hub_errors import endpoint, explained, is_outage
+from surgeon.checkpoint.hub_errors import endpoint, explained
 from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.patience import persist
+from surgeon.checkpoint.reading import QUICK, Meter, Reading, runs_of
 from surgeon.checkpoint.safetensors_file import (
     PREFIX,
     TensorInfo,
@@ -37,12 +37,8 @@ from surgeon.errors import CheckpointError
 if TYPE_CHECKING:
     from httpx2 import Response
 
-_WORKERS = 8
-_HEADER_GUESS = 128 * 1024  # bytes that hold most headers whole
-_GAP = 64 * 1024  # bytes that are cheaper to read than to leave out
 _MAX_CONFIG = 10_000_000
 _MAX_PART = 2**30  # bytes; who needs more in one piece should have the file
-_WAITS = (0.5, 2.0)  # seconds before the second and the third try
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,23 +99,31 @@ class RemoteModel:
     @property
     def bytes_read(self) -> int:
         """Bytes of the model's files received so far, the configuration's included."""
-        return self._repository.received
+        return self._repository.meter.received
 
 
-def open_remote(model_id: str, revision: str | None = None) -> RemoteModel:
+def open_remote(
+    model_id: str,
+    revision: str | None = None,
+    *,
+    reading: Reading = QUICK,
+    meter: Meter | None = None,
+) -> RemoteModel:
     """Read a model's configuration and the headers of its weights, without downloading it.
 
     Args:
         model_id: the repository.
         revision: a branch, a tag or a commit (None: the default branch).
+        reading: whether bytes or round trips are to be few, and how long an outage is waited for.
+        meter: counts the bytes received, those of a model that turns out unreadable too.
 
     Raises:
         CheckpointError: the repository cannot be had, its weights are no safetensors, or what the
             server sends is not what was asked for.
     """
     with explained(model_id, revision):
-        listing = list_files(model_id, revision)
-        repository = _Repository(model_id, listing)
+        listing = persist(lambda: list_files(model_id, revision), reading.patience)
+        repository = _Repository(model_id, listing, reading, meter or Meter())
         weights = find_weights_name(listing.sizes)
         if weights is None:
             raise no_weights(model_id, listing.sizes)
@@ -128,7 +132,7 @@ def open_remote(model_id: str, revision: str | None = None) -> RemoteModel:
                 f"{model_id}: {weights} cannot be read in parts; download it first: surgeon scan "
                 "reads pickles whole"
             )
-        with ThreadPoolExecutor(_WORKERS) as pool:
+        with ThreadPoolExecutor(reading.connections) as pool:
             config = pool.submit(repository.document, "config.json", _MAX_CONFIG)
             homes = _homes(repository, weights)
             names = sorted(set(homes.values())) or [weights]
@@ -143,14 +147,15 @@ class _Repository:
 
     model_id: str
     listing: Listing
-    received: int = 0
+    reading: Reading
+    meter: Meter
     _fetched: dict[str, bytes] = field(default_factory=dict)  # tensor → its bytes
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _addresses: dict[str, str] = field(default_factory=dict)  # file → where the Hub sent us
 
     def open(self, name: str) -> RemoteFile:
         """Read and check the header of a safetensors file."""
         label = f"{self.model_id}/{name}"
-        head, size = self._part(name, 0, _HEADER_GUESS)
+        head, size = self._part(name, 0, self.reading.header_guess)
         length = header_length(label, head[:PREFIX], size)
         if (missing := PREFIX + length - len(head)) > 0:
             head += self._part(name, len(head), missing)[0]
@@ -170,8 +175,10 @@ class _Repository:
         for file, name in wanted:
             if name not in self._fetched:
                 missing.setdefault(file.path.name, []).append(file.tensors[name])
-        runs = [(name, run) for name, infos in missing.items() for run in _runs(infos)]
-        with explained(self.model_id), ThreadPoolExecutor(_WORKERS) as pool:
+        runs = [
+            (name, run) for name, infos in missing.items() for run in runs_of(infos, self.reading)
+        ]
+        with explained(self.model_id), ThreadPoolExecutor(self.reading.connections) as pool:
             list(pool.map(lambda run: self._fetch_run(*run), runs))
         return self._fetched
 
@@ -195,40 +202,41 @@ class _Repository:
         return self._ask(name, start, length)
 
     def _ask(self, name: str, start: int | None, length: int) -> tuple[bytes, int]:
-        import httpx2
-
-        for wait in _WAITS:
-            try:
-                return self._ask_once(name, start, length)
-            except httpx2.HTTPError as error:
-                if not is_outage(error):
-                    raise
-            time.sleep(wait)
-        return self._ask_once(name, start, length)
+        return persist(lambda: self._ask_once(name, start, length), self.reading.patience)
 
     def _ask_once(self, name: str, start: int | None, length: int) -> tuple[bytes, int]:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.errors import HfHubHTTPError
+
+        if known := self._addresses.get(name):
+            try:
+                return self._receive(known, name, start, length)
+            except HfHubHTTPError as error:
+                status = error.response.status_code
+                if status == 429 or status >= 500:
+                    raise
+                self._addresses[name] = ""  # it is good for one request, or has expired
+        url = hf_hub_url(self.model_id, name, revision=self.listing.commit, endpoint=endpoint())
+        return self._receive(url, name, start, length)
+
+    def _receive(self, url: str, name: str, start: int | None, length: int) -> tuple[bytes, int]:
         """Return ``length`` bytes from ``start`` or, for None, a whole file of at most that many.
 
         The second value is the size of the whole file. No more is read than was asked for,
         whatever the server sends.
         """
-        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub import constants
         from huggingface_hub.utils import (  # type: ignore[attr-defined]
-            build_hf_headers,
             get_session,
             hf_raise_for_status,
         )
 
         label = f"{self.model_id}/{name}"
-        # Compressed, a body would not be the bytes of the file.
-        headers = build_hf_headers(library_name="norm-surgeon") | {"Accept-Encoding": "identity"}
+        headers = _headers(url)
         if start is not None:
             headers["Range"] = f"bytes={start}-{start + length - 1}"
         with get_session().stream(
-            "GET",
-            hf_hub_url(self.model_id, name, revision=self.listing.commit, endpoint=endpoint()),
-            headers=headers,
-            timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
         ) as response:
             hf_raise_for_status(response)
             listed = self.listing.sizes[name]
@@ -242,12 +250,24 @@ class _Repository:
                     if len(body) > announced:
                         break
             finally:
-                with self._lock:
-                    self.received += response.num_bytes_downloaded
+                self.meter.add(response.num_bytes_downloaded)
+            if self.reading.keep_address and response.history:
+                self._addresses.setdefault(name, str(response.url))
         if len(body) > announced or (start is not None and len(body) < announced):
             sent = f"over {announced}" if len(body) > announced else str(len(body))
             raise CheckpointError(f"{label}: {endpoint()} sent {sent} bytes instead of {announced}")
         return bytes(body), size
+
+
+def _headers(url: str) -> dict[str, str]:
+    """Return the headers of a request; the token goes to the Hub alone."""
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    # A token that is not asked for is False; None would have it looked up.
+    token = None if url.startswith(f"{endpoint()}/") else False
+    headers: dict[str, str] = build_hf_headers(token=token, library_name="norm-surgeon")
+    # Compressed, a body would not be the bytes of the file.
+    return headers | {"Accept-Encoding": "identity"}
 
 
 def _content_range(
@@ -281,15 +301,3 @@ def _homes(repository: _Repository, weights: str) -> Mapping[str, str]:
     for shard in sorted(set(homes.values()) - repository.listing.sizes.keys()):
         raise CheckpointError(f"{label}: names {shard}, which is not there")
     return homes
-
-
-def _runs(infos: list[TensorInfo]) -> Iterator[list[TensorInfo]]:
-    """Yield the tensors in runs, each to be read in one piece, the gaps in it included."""
-    run: list[TensorInfo] = []
-    for info in sorted(infos, key=lambda info: (info.start, info.end)):
-        if run and info.start - run[-1].end >= _GAP:
-            yield run
-            run = []
-        run.append(info)
-    if run:
-        yield run

@@ -53,8 +53,9 @@ def sweep(
     from surgeon import console
     from surgeon.study.cells import make_cells
     from surgeon.study.cost import cost_of
+    from surgeon.study.engines import choose_engine
     from surgeon.study.grid import load_grid
-    from surgeon.study.run import choose_engine, run_sweep
+    from surgeon.study.run import run_sweep
 
     grid = load_grid(file)
     if dry_run:

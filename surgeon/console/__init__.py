@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from surgeon.console.atlases import show_atlas as show_atlas
+from surgeon.console.atlases import show_outlook as show_outlook
 from surgeon.console.printing import SHOWN, err, escape, numbers, out
 from surgeon.console.printing import print_error as print_error
 from surgeon.console.printing import print_heading as print_heading

@@ -10,7 +10,7 @@ from surgeon.checkpoint import Checkpoint
 from surgeon.errors import SelectionError
 from surgeon.outliers.options import SIGMA
 from surgeon.outliers.ranking import Dimension, Ranking
-from surgeon.outliers.zscores import read_zscores
+from surgeon.outliers.zscores import ZScores, read_zscores
 
 MIN_LAYERS = 0.5
 
@@ -40,9 +40,16 @@ def rank_by_layernorm(
         SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
         CheckpointError: a vector holds values that are not finite.
     """
-    needed = layers_needed(min_layers, checkpoint.layers)
+    layers_needed(min_layers, checkpoint.layers)  # refused before anything is read
     check_sigma(sigma)
-    zscores = read_zscores(checkpoint)
+    return rank_zscores(checkpoint, read_zscores(checkpoint), sigma, min_layers)
+
+
+def rank_zscores(
+    checkpoint: Checkpoint, zscores: ZScores, sigma: float, min_layers: float
+) -> Ranking:
+    """Rank dimensions by z-scores that were read: the rest of ``rank_by_layernorm``."""
+    needed = layers_needed(min_layers, checkpoint.layers)
     layers, both = len(zscores.rows), "" if zscores.bias is None else "both "
     distance = zscores.smaller
     flags = distance > sigma

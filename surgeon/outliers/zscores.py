@@ -138,5 +138,9 @@ def _finite(
 
 
 def _sigmas(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    spread = values.std()
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = values.std()
+    if not np.isfinite(spread):  # the squares of float64 values may be too large for one
+        values = values / np.abs(values).max()
+        spread = values.std()
     return (values - values.mean()) / spread if spread > 0 else np.zeros_like(values)

@@ -9,30 +9,28 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from surgeon.errors import SelectionError
-from surgeon.study.cells import Cell
-from surgeon.study.waiting import Waiting
-from surgeon.study.worker import Row, Setup, Worker, failed_row
+from surgeon.study.work import Item, Row, Setup, Supply, failed_row
 
 _PATIENCE = 10  # seconds
 
 
 def run_ray(
-    cells: Sequence[Cell],
+    supply: Supply,
     setup: Setup,
     workers: int,
     address: str | None,
     cpus: float,
     gpus: float,
 ) -> Iterator[Row]:
-    """Yield a row for each cell as it is done, in any order, from ``workers`` actors.
+    """Yield a row for each piece as it is done, in any order, from ``workers`` actors.
 
     Args:
-        cells: what to measure.
-        setup: what the workers share. Its folder is made on each node.
+        supply: what to do.
+        setup: what the workers share; a folder in it is made on each node.
         workers: how many actors at most; the scheduler starts as many as there is room for.
         address: of a cluster that runs ("auto" finds one); None starts one on this machine.
         cpus: what each actor declares, as Ray counts them.
@@ -48,33 +46,43 @@ def run_ray(
     begun = not ray.is_initialized()
     if begun:
         _connect(ray, address)
-    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
-    waiting = Waiting(cells)
-    running: dict[Any, tuple[Any, Cell]] = {}
+    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
+    running: dict[Any, tuple[Any, Item]] = {}
 
-    def give(worker: Any, cell: Cell | None) -> None:
-        if cell is not None:
-            running[worker.row.remote(cell)] = worker, cell
+    def give(worker: Any, item: Item | None) -> None:
+        if item is not None:
+            running[worker.row.remote(item)] = worker, item
 
     try:
-        for _ in range(min(workers, len(cells))):
-            give(actor.remote(setup), waiting.take(None))
+        for _ in range(min(workers, len(supply))):
+            give(actor.remote(setup), supply.take(None))
         while running:
             (ready, *_), _ = ray.wait(list(running), num_returns=1)
-            worker, cell = running.pop(ready)
+            worker, item = running.pop(ready)
             try:
                 row: Row = ray.get(ready)
             except ray.exceptions.RayError as error:  # the actor's process or node has died
-                row = failed_row(cell, f"its worker was lost: {' '.join(str(error).split())}")
-                worker = actor.remote(setup) if waiting else None
+                row = failed_row(item, f"its worker was lost: {' '.join(str(error).split())}")
+                worker = actor.remote(setup) if supply else None
             yield row
-            give(worker, waiting.take(cell.model))
+            give(worker, supply.take(item))
     finally:
         for worker, _ in running.values():
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(worker)
         if begun:
             ray.shutdown()
+
+
+class _Actor:
+    """A worker in a process of Ray's."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._worker = setup.worker()
+
+    def row(self, item: Any) -> Row:
+        """Do a piece of work."""
+        return self._worker.row(item)
 
 
 def _connect(ray: Any, address: str | None) -> None:

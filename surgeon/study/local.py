@@ -1,7 +1,7 @@
 """The engine for one machine: worker processes, each with its share of the cores.
 
 A process per worker, not a pool: if one is killed, by the system for its memory or by a crash in
-native code, the cell that it had is known, and the others go on.
+native code, the piece of work that it had is known, and the others go on.
 """
 
 from __future__ import annotations
@@ -10,38 +10,35 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from surgeon.study.cells import Cell
-from surgeon.study.waiting import Waiting
-from surgeon.study.worker import Row, Setup, Worker, failed_row
+from surgeon.study.work import Item, Row, Setup, Supply, failed_row
 
 _PATIENCE = 10  # seconds for libraries to clean up
 
 
-def run_local(cells: Sequence[Cell], setup: Setup, workers: int) -> Iterator[Row]:
-    """Yield a row for each cell as it is done, in any order, from ``workers`` processes."""
-    waiting = Waiting(cells)
+def run_local(supply: Supply, setup: Setup, workers: int) -> Iterator[Row]:
+    """Yield a row for each piece as it is done, in any order, from ``workers`` processes."""
     processes: list[_Process] = []
     try:
-        processes.extend(_start(n, workers, setup) for n in range(min(workers, len(cells))))
-        processes = [process.give(waiting) for process in processes]
-        while busy := [process for process in processes if process.cell is not None]:
+        processes.extend(_start(n, workers, setup) for n in range(min(workers, len(supply))))
+        processes = [process.give(supply) for process in processes]
+        while busy := [process for process in processes if process.item is not None]:
             ready = wait([process.pipe for process in busy])
             for number, process in enumerate(processes):
-                if process.cell is None or process.pipe not in ready:
+                if process.item is None or process.pipe not in ready:
                     continue
                 row = process.receive()
                 if row is None:
-                    yield failed_row(process.cell, process.end())
-                    successor = _start(number, workers, setup) if waiting else process
+                    yield failed_row(process.item, process.end())
+                    successor = _start(number, workers, setup) if supply else process
                 else:
                     yield row
                     successor = process
-                processes[number] = successor.give(waiting)
+                processes[number] = successor.give(supply)
     finally:
         for process in processes:
             process.stop()
@@ -49,23 +46,23 @@ def run_local(cells: Sequence[Cell], setup: Setup, workers: int) -> Iterator[Row
 
 @dataclass(frozen=True)
 class _Process:
-    """A worker's process, the pipe to it, and the cell that it has."""
+    """A worker's process, the pipe to it, and the piece of work that it has."""
 
     process: BaseProcess
     pipe: Connection
-    cell: Cell | None = None
+    item: Item | None = None
 
-    def give(self, waiting: Waiting) -> _Process:
-        """Send the next cell, if there is one."""
-        cell = waiting.take(self.cell.model if self.cell else None)
-        if cell is not None:
+    def give(self, supply: Supply) -> _Process:
+        """Send the next piece, if there is one."""
+        item = supply.take(self.item)
+        if item is not None:
             # A process that has died meanwhile is found by what it does not answer.
             with contextlib.suppress(OSError):
-                self.pipe.send(cell)
-        return _Process(self.process, self.pipe, cell)
+                self.pipe.send(item)
+        return _Process(self.process, self.pipe, item)
 
     def receive(self) -> Row | None:
-        """Return the row of the cell; None if the process has died."""
+        """Return the row of the piece; None if the process has died."""
         try:
             row: Row = self.pipe.recv()
         except (EOFError, OSError):
@@ -80,8 +77,8 @@ class _Process:
         return f"its process ended with {how}; SIGKILL is most often a lack of memory"
 
     def stop(self) -> None:
-        self.pipe.close()  # which ends a process that waits for a cell
-        if self.cell is None:
+        self.pipe.close()  # which ends a process that waits for work
+        if self.item is None:
             self.process.join(_PATIENCE)
         self.process.terminate()
         self.process.join()
@@ -98,11 +95,11 @@ def _start(number: int, workers: int, setup: Setup) -> _Process:
 
 
 def _work(pipe: Connection, setup: Setup, number: int, workers: int) -> None:
-    """Measure what comes through the pipe, until it is closed."""
+    """Do what comes through the pipe, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and stops the workers
     _take_share_of_cores(number, workers)
-    worker = Worker(setup)
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone: so is the sweep
+    worker = setup.worker()
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone: so is the run
         while True:
             pipe.send(worker.row(pipe.recv()))
 

@@ -6,13 +6,13 @@ import contextlib
 import importlib.util
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from surgeon.errors import OutputError
-from surgeon.study.worker import Row
+from surgeon.study import journal
+from surgeon.study.work import Row
 from surgeon.surgery.staging import replace_file
 
 ROWS = "rows.jsonl"
@@ -35,15 +35,8 @@ def opened(folder: Path) -> Iterator[tuple[dict[str, Row], BinaryIO]]:
         raise OutputError(f"-o {folder}: is there and no sweep's folder; name another")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("wb") as lock, path.open("a+b") as file:
-        _lock(lock, folder)
+        journal.lock(lock, folder, "another sweep")
         yield _read(path, file), file
-
-
-def append(file: BinaryIO, row: Row) -> None:
-    """Add a row, on the disk when this returns."""
-    file.write(_line(row))
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def finish(folder: Path, order: Sequence[str], rows: Mapping[str, Row]) -> bool:
@@ -54,7 +47,7 @@ def finish(folder: Path, order: Sequence[str], rows: Mapping[str, Row]) -> bool:
     """
     further = [row for cell, row in rows.items() if cell not in set(order)]
     ordered = [rows[cell] for cell in order if cell in rows]
-    replace_file(folder / ROWS, b"".join(map(_line, [*ordered, *further])))
+    replace_file(folder / ROWS, b"".join(map(journal.line, [*ordered, *further])))
     if importlib.util.find_spec("pyarrow") is None or not ordered:
         return False
     replace_file(folder / TABLE, _parquet(ordered))
@@ -76,33 +69,10 @@ def _plain(name: str, value: object) -> object:
     return json.dumps(value) if name in _AS_JSON and value is not None else value
 
 
-def _line(row: Row) -> bytes:
-    return (json.dumps(row, allow_nan=False) + "\n").encode()
-
-
 def _read(path: Path, file: BinaryIO) -> dict[str, Row]:
-    """Read the rows; a last line that was cut off is removed."""
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    file.truncate(len(whole))
     rows = {}
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            rows[str(row["cell"])] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                f"{path}:{number}: is no row of a sweep; remove the line, or name another output"
-            ) from error
+    for number, (_, row) in enumerate(journal.read(path, file, "a sweep"), start=1):
+        if "cell" not in row:
+            raise journal.damaged(path, number, "a sweep")
+        rows[str(row["cell"])] = row
     return rows
-
-
-def _lock(file: BinaryIO, folder: Path) -> None:
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # a system without such locks
-        return
-    except BlockingIOError as error:
-        raise OutputError(f"-o {folder}: another sweep is writing there; wait for it") from error

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from surgeon.errors import SelectionError
 from surgeon.evaluation.session import ProviderName
 from surgeon.progress import Progress, silent
-from surgeon.study import results
+from surgeon.study import journal, results
 from surgeon.study.cells import Cell, make_cells
+from surgeon.study.engines import Engine, choose_engine, duration
 from surgeon.study.grid import Grid, Model
-from surgeon.study.local import run_local
-from surgeon.study.worker import DONE, FAILED, Row, Setup
-
-Engine: TypeAlias = Callable[[Sequence[Cell], Setup], Iterator[Row]]
-"""Yields a row for each cell, in any order, as it is done."""
+from surgeon.study.waiting import Waiting
+from surgeon.study.work import DONE, FAILED, Row
+from surgeon.study.worker import Setup
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def run_sweep(
         SelectionError: the grid has a cell that is no valid recipe.
         OutputError: the folder is not a sweep's, or another sweep is writing there.
     """
-    run = engine or (lambda cells, setup: run_local(cells, setup, 1))
+    run = engine or choose_engine("local", 1)
     cells, start = make_cells(grid), time.monotonic()
     setup = Setup(models or folder / results.MODELS, provider, _sites(cells))
     with results.opened(folder) as (rows, file):
@@ -78,31 +76,14 @@ def run_sweep(
         left = [cell for cell in cells if rows.get(cell.key, {}).get("status") not in ended]
         kept = len(cells) - len(left)
         progress(_told(rows, cells, kept, start), kept, len(cells))
-        for row in run(left, setup) if left else ():
-            results.append(file, row)
+        for row in run(Waiting(left), setup) if left else ():
+            journal.append(file, row)
             rows[row["cell"]] = row
             progress(_told(rows, cells, kept, start), _ended(rows, cells), len(cells))
         table = results.finish(folder, [cell.key for cell in cells], rows)
     failed = _failed(rows, cells)
     seconds = round(time.monotonic() - start, 3)
     return Sweep(folder, len(cells), len(cells) - failed, failed, kept, seconds, table)
-
-
-def choose_engine(
-    name: str, workers: int, address: str | None = None, cpus: float = 1, gpus: float = 0
-) -> Engine:
-    """Return an engine by name, with its settings.
-
-    Raises:
-        SelectionError: there is no such engine, or it does not take them.
-    """
-    if workers < 1:
-        raise SelectionError(f"--workers {workers}: give a number of 1 or more")
-    if name == "local":
-        return lambda cells, setup: run_local(cells, setup, workers)
-    from surgeon.study.cluster import run_ray
-
-    return lambda cells, setup: run_ray(cells, setup, workers, address, cpus, gpus)
 
 
 def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:
@@ -128,11 +109,3 @@ def _told(rows: dict[str, Row], cells: Sequence[Cell], kept: int, start: float) 
         return told
     seconds = (time.monotonic() - start) / (ended - kept) * (len(cells) - ended)
     return f"{told}, about {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, as exact as an estimate is."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -21,10 +21,11 @@ class Waiting:
     def __len__(self) -> int:
         return sum(map(len, self._by_model.values()))
 
-    def take(self, model: Model | None) -> Cell | None:
-        """Return a cell of the model, or of the one that fewest workers have taken up."""
+    def take(self, after: Cell | None) -> Cell | None:
+        """Return a cell of the same model, or of the one that fewest workers have taken up."""
         if not self._by_model:
             return None
+        model = after.model if after else None
         if model is None or model not in self._by_model:
             model = min(self._by_model, key=self._taken.__getitem__)
             self._taken[model] += 1

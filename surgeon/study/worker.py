@@ -6,20 +6,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from surgeon.errors import SurgeonError
 from surgeon.evaluation.session import ProviderName
 from surgeon.study.cells import Cell
 from surgeon.study.grid import Model
+from surgeon.study.work import DONE, Row, failed_row, told
 
 if TYPE_CHECKING:
     from surgeon.study.bench import Bench
-
-Row: TypeAlias = dict[str, Any]
-"""A cell's line of results: plain JSON values by column."""
-
-DONE, FAILED = "done", "failed"
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,10 @@ class Setup:
     folder: Path
     provider: ProviderName
     sites: Mapping[Model, tuple[str, ...]]
+
+    def worker(self) -> Worker:
+        """Return a worker that has no model open."""
+        return Worker(self)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Worker:
         try:
             found = measure(self._bench(cell.model), cell)
         except Exception as error:  # noqa: BLE001  (a cell that fails costs one row, not the sweep)
-            return failed_row(cell, _told(error), time.monotonic() - start)
+            return failed_row(cell, told(error), time.monotonic() - start)
         seconds = round(time.monotonic() - start, 3)
         return {**cell.to_json(), "status": DONE, "error": None, **found, "seconds": seconds}
 
@@ -66,17 +66,7 @@ class Worker:
             try:
                 bench = open_bench(model, setup.sites[model], setup.folder, setup.provider)
             except Exception as error:
-                self.refused[model] = _told(error)
+                self.refused[model] = told(error)
                 raise
             self.benches[model] = bench
         return self.benches[model]
-
-
-def failed_row(cell: Cell, error: str, seconds: float = 0.0) -> Row:
-    """Return the row of a cell that gave no result."""
-    return {**cell.to_json(), "status": FAILED, "error": error, "seconds": round(seconds, 3)}
-
-
-def _told(error: Exception) -> str:
-    kind = "" if isinstance(error, SurgeonError) else f"{type(error).__name__}: "
-    return f"{kind}{' '.join(str(error).split())}"

@@ -1,3 +1,5 @@
+import datetime as dt
+import email.utils
 import itertools
 import json
 import time
@@ -12,8 +14,10 @@ from hub_server import connect, serve
 from safetensors.numpy import save_file
 
 from surgeon import open_checkpoint, rank_by_layernorm
-from surgeon.checkpoint import Checkpoint, remote
+from surgeon.checkpoint import Checkpoint, patience
+from surgeon.checkpoint.reading import FRUGAL, Meter, runs_of
 from surgeon.checkpoint.remote import open_remote
+from surgeon.checkpoint.safetensors_file import TensorInfo
 from surgeon.errors import CheckpointError
 
 _BERT_BASE = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
@@ -278,7 +282,7 @@ def test_no_weights_at_all_are_refused(hub, small):
 def test_a_server_that_cheats_is_refused_and_not_read_to_its_end(
     hub, monkeypatch, fault, complaint
 ):
-    monkeypatch.setattr(remote, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(patience, "sleep", lambda _: None)
     hub.fault = fault
     _is_refused("org/bert-base", complaint)
     time.sleep(0.1)  # for the server to count what it got rid of
@@ -321,11 +325,84 @@ def test_one_huge_tensor_is_left_to_a_download(hub, small):
 
 
 def test_a_passing_outage_is_waited_for_and_a_lasting_one_is_told(hub, monkeypatch):
-    monkeypatch.setattr(remote, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(patience, "sleep", lambda _: None)
     hub.status, hub.failing, hub.failures = 503, "/cdn/", 2
     assert open_remote("small").files[0].tensors
     hub.failures = None
     _is_refused("small", "out of order")
+
+
+def _sleeps(monkeypatch):
+    waited = []
+    monkeypatch.setattr(patience, "sleep", waited.append)
+    return waited
+
+
+def test_the_server_s_wait_is_kept_to_and_a_guess_grows(hub, monkeypatch):
+    waited = _sleeps(monkeypatch)
+    hub.status, hub.failures, hub.failing = 429, 2, "/api/"
+    hub.headers = {"Retry-After": "7"}
+    open_remote("small")
+    assert all(7 <= seconds < 9 for seconds in waited)
+    hub.headers, hub.failures = {"RateLimit": '"api";r=0;t=55'}, 1
+    open_remote("small")
+    assert 55 <= waited[2] < 57
+    moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30)
+    hub.headers, hub.failures = {"Retry-After": email.utils.format_datetime(moment)}, 1
+    open_remote("small")
+    assert 28 <= waited[3] < 32
+    waited.clear()
+    hub.headers, hub.status, hub.failures = {}, 503, 5
+    open_remote("small", reading=FRUGAL)
+    assert len(waited) == 5
+    for number, seconds in enumerate(waited):
+        assert 0.25 * 2**number <= seconds <= 0.5 * 2**number
+
+
+def test_a_wait_that_is_too_long_and_a_try_too_many_are_told(hub, monkeypatch):
+    waited = _sleeps(monkeypatch)
+    hub.status, hub.failing = 429, "/cdn/"
+    hub.headers = {"Retry-After": "3600"}
+    _is_refused("small", "too many requests")
+    assert waited == []
+    hub.headers = {"Retry-After": "1"}
+    _is_refused("small", "too many requests")
+    assert len(waited) == 2
+
+
+def test_a_frugal_reading_takes_the_header_and_the_norms_and_asks_the_hub_once(hub, bert_base):
+    meter = Meter()
+    model = open_remote("org/bert-base", reading=FRUGAL, meter=meter)
+    checkpoint = _checkpoint(model)
+    (file,) = model.files
+    model.prefetch(_norms(file))
+    ranking = rank_by_layernorm(checkpoint)
+    assert ranking.dimensions == rank_by_layernorm(open_checkpoint(bert_base)).dimensions
+    header = min(info.start for info in file.tensors.values())
+    norms = sum(info.end - info.start for n, info in file.tensors.items() if n in _norms(file))
+    configuration = (bert_base / "config.json").stat().st_size
+    assert meter.received == model.bytes_read == header + norms + configuration
+    asked = [r.path for r in hub.requests if "/resolve/" in r.path]
+    assert sorted(path.rpartition("/")[2] for path in asked) == ["config.json", "model.safetensors"]
+
+
+def test_an_address_that_is_good_for_one_request_is_asked_for_again(hub):
+    hub.single_use = True
+    (file,) = open_remote("small", reading=FRUGAL).files
+    file.prefetch(file.tensors)
+    assert file.read("cls.predictions.bias").size
+
+
+def test_gaps_are_read_as_long_as_they_are_a_small_share():
+    def tensor(name, start, length):
+        return TensorInfo(name, "U8", (length,), start, start + length)
+
+    placed = [tensor("a", 0, 100), tensor("b", 104, 100), tensor("c", 209, 100)]
+    far = tensor("d", 400, 10)
+    joined = [[info.name for info in run] for run in runs_of([*placed, far], FRUGAL)]
+    assert joined == [["a", "b", "c"], ["d"]]
+    equal = [tensor(str(n), 110 * n, 100) for n in range(4)]
+    assert len(list(runs_of(equal, FRUGAL))) == 4
 
 
 def test_the_token_goes_to_the_hub_and_not_to_its_cdn(hub, monkeypatch):

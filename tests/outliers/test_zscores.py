@@ -84,3 +84,17 @@ def test_the_layers_of_an_encoder_and_a_decoder_are_told_apart(tmp_path):
     assert zscores.rows == ("enc 0", "enc 1", "dec 0", "dec 1")
     decoder = tensors["model.decoder.layers.1.final_layer_norm.bias"].astype(np.float32)
     assert zscores.bias[3].argmax() == decoder.argmax()
+
+
+def test_values_whose_squares_overflow_have_the_z_scores_of_smaller_ones(tmp_path):
+    vectors = {name: vector.astype(np.float64) for name, vector in _bert(1).items()}
+    found = []
+    for number, factor in enumerate((1.0, 2.0**900)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        scaled = {name: vector * factor for name, vector in vectors.items()}
+        save_file(scaled, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"model_type": "bert"}')
+        found.append(read_zscores(open_checkpoint(folder)))
+    np.testing.assert_allclose(found[1].gain, found[0].gain, rtol=1e-12)
+    np.testing.assert_allclose(found[1].bias, found[0].bias, rtol=1e-12)

@@ -2,10 +2,14 @@ import json
 
 import pytest
 import ray
+from hub_server import connect, serve
+from small_models import write_small_model
 
+from surgeon import build_atlas
 from surgeon.errors import SelectionError
+from surgeon.study.engines import choose_engine
 from surgeon.study.grid import load_grid
-from surgeon.study.run import choose_engine, run_sweep
+from surgeon.study.run import run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +33,23 @@ def test_a_cluster_gives_the_rows_of_this_machine(cluster, grid_file, tmp_path):
     there = run_sweep(grid, tmp_path / "there", models=tmp_path / "models", engine=engine)
     assert (here.done, here.failed) == (there.done, there.failed) == (190, 10)
     assert _rows(tmp_path / "there") == _rows(tmp_path / "here")
+
+
+def test_a_cluster_builds_the_atlas_of_this_machine(tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    ray.shutdown()
+    made = {f"org/m{n}": write_small_model(tmp_path / f"m{n}", n) for n in range(6)}
+    with serve(made) as hub:
+        connect(monkeypatch, hub.url, tmp_path / "cache")
+        # For the workers, which are processes.
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+        tables = []
+        for name in ("local", "ray"):
+            out, engine = tmp_path / f"{name}.parquet", choose_engine(name, workers=2)
+            assert build_atlas([*made, "org/none"], out, engine=engine, rate=100).failed == 1
+            tables.append(parquet.read_table(out).drop_columns("seconds"))
+    assert tables[0] == tables[1]
 
 
 def test_a_cluster_that_does_not_answer_is_told_by_its_address(grid_file, tmp_path):

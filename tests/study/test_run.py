@@ -11,8 +11,9 @@ import pytest
 
 from surgeon import evaluate, make_plan, open_checkpoint, operate, read_texts
 from surgeon.errors import OutputError
+from surgeon.study.engines import choose_engine, duration
 from surgeon.study.grid import load_grid
-from surgeon.study.run import choose_engine, duration, run_sweep
+from surgeon.study.run import run_sweep
 from surgeon.surgery.recipe import recipe_from_json
 
 _SMALL = "selections: [{each: 0-2}, {dims: [3, 9]}, {random: 2}]\nseeds: [0, 1]\n"

@@ -1,0 +1,100 @@
+"""``surgeon atlas``: the scan of many models on the Hub, as one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from surgeon.commands.options import Json, Sigma
+from surgeon.errors import CheckFailed, OutputError
+from surgeon.outliers.options import SIGMA
+
+
+def atlas(
+    models: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LIST", help="A file with a Hub id per line, or ID@REVISION; # comments."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The table, as Parquet; if it is an atlas already, that goes on.",
+        ),
+    ] = None,
+    sigma: Sigma = SIGMA,
+    min_layers: Annotated[
+        float,
+        typer.Option(
+            help="Layers that must flag an outlier: a count, or a share of all layers below 1."
+        ),
+    ] = 0.5,
+    max_mb: Annotated[
+        float,
+        typer.Option(
+            "--max-mb",
+            metavar="MB",
+            help="What the vectors of one model may have; GPT-2's are whole dense layers.",
+        ),
+    ] = 500,
+    rate: Annotated[
+        float,
+        typer.Option(metavar="N", help="Models started per second at most, over all workers."),
+    ] = 1.5,
+    workers: Annotated[int, typer.Option(metavar="N", help="Models scanned at once.")] = 4,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes on this machine, or Ray.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster that runs; without it, one on this machine."),
+    ] = None,
+    cpus: Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")] = 1,
+    retry: Annotated[bool, typer.Option("--retry", help="Try models that failed again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show how much there is to do; ask for nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Map the outlier dimensions of many models on the Hub.
+
+    Each is ranked as by surgeon scan, by range requests that read its norms alone: a row per model
+    and dimension. An atlas that was killed goes on where it stopped; a model that fails costs one
+    row, with its reason. The waits that the Hub asks for are kept to.
+    """
+    from surgeon import console
+    from surgeon.study.atlas import build_atlas, look_ahead
+    from surgeon.study.atlas_list import read_list
+    from surgeon.study.engines import choose_engine
+
+    targets = read_list(models)
+    if dry_run:
+        ahead = look_ahead(
+            targets, output, sigma=sigma, min_layers=min_layers, rate=rate, retry=retry
+        )
+        console.show_outlook(ahead, json=json)
+        return
+    if output is None:
+        raise OutputError("-o FILE: name the table, or look first with --dry-run")
+    chosen = choose_engine(engine, workers, address, cpus)
+    with console.shown_progress() as progress:
+        built = build_atlas(
+            targets,
+            output,
+            engine=chosen,
+            sigma=sigma,
+            min_layers=min_layers,
+            max_bytes=int(max_mb * 1e6),
+            rate=rate,
+            retry=retry,
+            progress=progress,
+        )
+    console.show_atlas(built, json=json)
+    if not built.done:
+        raise CheckFailed(f"every one of {built.models} models failed; their rows say why")

@@ -1,0 +1,153 @@
+"""The scan of many models on the Hub: what is left to do, each model's row kept as it comes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from surgeon.errors import CheckpointError, SelectionError
+from surgeon.outliers.layernorm import MIN_LAYERS, check_sigma
+from surgeon.outliers.options import SIGMA
+from surgeon.progress import Progress, silent
+from surgeon.study import atlas_rows, journal
+from surgeon.study.atlas_list import Paced, Target, targets_of
+from surgeon.study.atlas_rows import Criterion, Note, note_of
+from surgeon.study.atlas_scan import ScanSetup
+from surgeon.study.atlas_summary import Atlas, Outlook, count, sum_up
+from surgeon.study.atlas_table import check_pyarrow, write_table
+from surgeon.study.engines import Engine, choose_engine, duration
+from surgeon.study.work import DONE, FAILED, Row
+
+WORKERS = 4
+RATE = 1.5
+"""Models a second: 450 in five minutes, where the Hub answers 500 requests of a stranger."""
+MAX_BYTES = 500_000_000
+
+
+def build_atlas(
+    models: Iterable[str | Target],
+    output: Path,
+    *,
+    engine: Engine | None = None,
+    sigma: float = SIGMA,
+    min_layers: float = MIN_LAYERS,
+    max_bytes: int = MAX_BYTES,
+    rate: float = RATE,
+    retry: bool = False,
+    progress: Progress = silent,
+) -> Atlas:
+    """Rank the dimensions of many models on the Hub by ``rank_by_layernorm``, into one table.
+
+    Nothing but headers, configurations and the vectors that are ranked by is read. Each model's
+    row is in ``output``.rows.jsonl from the moment it is done, and the table is made of these at
+    the end. A run that was killed goes on where it stopped; models that are listed no more stay
+    in the table, after the others. A model that fails has one row, with its error.
+
+    Args:
+        models: Hub ids, with ``@revision`` or without.
+        output: the table, as Parquet; it is made, or is that of an earlier run.
+        engine: what runs the scans (None: four processes on this machine).
+        sigma: as ``rank_by_layernorm``.
+        min_layers: as ``rank_by_layernorm``.
+        max_bytes: what the vectors of a model may have; more is a failure.
+        rate: how many models are started per second at most.
+        retry: whether models that failed earlier are tried again.
+        progress: told of each row.
+
+    Raises:
+        SelectionError: a model is no Hub id, or a number makes no sense.
+        OutputError: pyarrow is not installed, ``output`` is something else or of another
+            criterion, or another run is writing there.
+        CheckpointError: HF_HUB_OFFLINE is set.
+    """
+    targets, start = targets_of(models), time.monotonic()
+    _check(sigma, min_layers, max_bytes, rate)
+    check_pyarrow(output)
+    _check_online()
+    run = engine or choose_engine("local", WORKERS)
+    setup = ScanSetup(sigma, min_layers, max_bytes)
+    bytes_read = 0
+    with atlas_rows.opened(output, Criterion(sigma, min_layers)) as (notes, file):
+        left = _left(targets, notes, retry=retry)
+        ended, failed = len(targets) - len(left), count(targets, notes, FAILED, besides=left)
+        kept = ended
+        progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
+        for row in run(Paced(left, rate), setup) if left else ():
+            notes[_key(row)] = note = note_of(row, journal.append(file, row))
+            bytes_read += row.get("bytes_read", 0)
+            ended, failed = ended + 1, failed + (note.status == FAILED)
+            progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
+        progress("writing the table", ended, len(targets))
+        write_table(output, file, _in_order(targets, notes))
+    seconds = round(time.monotonic() - start, 3)
+    return sum_up(output, targets, notes, kept, bytes_read, seconds)
+
+
+def look_ahead(
+    models: Iterable[str | Target],
+    output: Path | None = None,
+    *,
+    sigma: float = SIGMA,
+    min_layers: float = MIN_LAYERS,
+    rate: float = RATE,
+    retry: bool = False,
+) -> Outlook:
+    """Tell what ``build_atlas`` would do, and do nothing.
+
+    Raises:
+        SelectionError: as ``build_atlas``.
+        OutputError: ``output`` is something else or of another criterion.
+    """
+    targets = targets_of(models)
+    _check(sigma, min_layers, MAX_BYTES, rate)
+    notes = atlas_rows.read_notes(output, Criterion(sigma, min_layers)) if output else {}
+    left = len(_left(targets, notes, retry=retry))
+    done, failed = (count(targets, notes, status) for status in (DONE, FAILED))
+    return Outlook(len(targets), done, failed, left, round(left / rate, 1))
+
+
+def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None:
+    check_sigma(sigma)
+    if not (0 < min_layers < 1 or (min_layers >= 1 and min_layers == int(min_layers))):
+        raise SelectionError(
+            f"--min-layers {min_layers:g}: give a count, or a share of the layers below 1"
+        )
+    if not (math.isfinite(rate) and rate > 0):
+        raise SelectionError(f"--rate {rate:g}: give a positive number of models per second")
+    if max_bytes <= 0:
+        raise SelectionError(f"--max-mb {max_bytes / 1e6:g}: give a positive number of megabytes")
+
+
+def _check_online() -> None:
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        raise CheckpointError("HF_HUB_OFFLINE is set; unset it to reach the Hub")
+
+
+def _left(
+    targets: Sequence[Target], notes: Mapping[str, Note], *, retry: bool
+) -> tuple[Target, ...]:
+    ended = {DONE} if retry else {DONE, FAILED}
+    return tuple(t for t in targets if t.key not in notes or notes[t.key].status not in ended)
+
+
+def _in_order(targets: Sequence[Target], notes: Mapping[str, Note]) -> list[int]:
+    """Return where the models' rows start: those of the list first, then those of earlier ones."""
+    keys = dict.fromkeys([*(target.key for target in targets if target.key in notes), *notes])
+    return [notes[key].start for key in keys]
+
+
+def _key(row: Row) -> str:
+    return Target(row["model"], row["asked"]).key
+
+
+def _told(ended: int, failed: int, models: int, kept: int, start: float) -> str:
+    """Say how far the atlas is, how fast, and how long the rest takes at this rate."""
+    told = f"{ended} of {models} models" + (f", {failed} failed" if failed else "")
+    if not kept < ended < models:
+        return told
+    rate = (ended - kept) / max(time.monotonic() - start, 1e-9)
+    return f"{told}, {rate:.2g} a second, about {duration((models - ended) / rate)} left"

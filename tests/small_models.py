@@ -1,0 +1,81 @@
+"""Small checkpoints of several families on disk, made of numbers alone, with planted outliers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
+_DTYPES = ("float32", "float16", "bfloat16")
+_FAMILIES = ("bert", "roberta", "gpt2", "llama")
+
+
+def write_small_model(folder: Path, seed: int) -> Path:
+    """Write a checkpoint whose family, size, dtype, shards and outliers follow from the seed."""
+    random = np.random.default_rng(seed)
+    family = _FAMILIES[seed % 4]
+    dtype = getattr(ml_dtypes, _DTYPES[seed % 3], _DTYPES[seed % 3])
+    hidden, layers = (16, 24, 48)[seed % 3], 2 + seed % 3
+    planted = random.choice(hidden, seed % 3, replace=False)
+    tensors = {"embeddings.word_embeddings.weight": random.normal(size=(400, hidden))}
+    for layer in range(layers):
+        tensors |= _LAYERS[family](random, layer, hidden, planted)
+    tensors = {name: values.astype(dtype) for name, values in tensors.items()}
+    folder.mkdir(parents=True)
+    if seed % 5 == 4:
+        _save_shards(tensors, folder)
+    else:
+        save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": family}))
+    return folder
+
+
+def _save_shards(tensors, folder):
+    homes = {}
+    for number in range(2):
+        name = f"model-0000{number + 1}-of-00002.safetensors"
+        part = dict(list(tensors.items())[number::2])
+        save_file(part, folder / name)
+        homes |= dict.fromkeys(part, name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": homes}))
+
+
+def _vectors(random, hidden, planted):
+    gain, bias = random.normal(1.0, 0.05, hidden), random.normal(0.0, 0.05, hidden)
+    gain[planted], bias[planted] = 6.0, -6.0
+    return gain, bias
+
+
+def _post_norm(random, layer, hidden, planted):
+    gain, bias = _vectors(random, hidden, planted)
+    place = f"encoder.layer.{layer}"
+    return {
+        f"{place}.intermediate.dense.weight": random.normal(size=(4 * hidden, hidden)),
+        f"{place}.output.LayerNorm.weight": gain,
+        f"{place}.output.LayerNorm.bias": bias,
+    }
+
+
+def _gpt2(random, layer, hidden, planted):
+    size, bias = _vectors(random, hidden, planted)
+    return {
+        f"h.{layer}.attn.c_attn.weight": random.normal(size=(hidden, 3 * hidden)),
+        f"h.{layer}.mlp.c_proj.weight": random.normal(size=(4 * hidden, hidden)) * size,
+        f"h.{layer}.mlp.c_proj.bias": bias,
+    }
+
+
+def _llama(random, layer, hidden, planted):
+    size, _ = _vectors(random, hidden, planted)
+    return {
+        f"model.layers.{layer}.mlp.gate_proj.weight": random.normal(size=(2 * hidden, hidden)),
+        f"model.layers.{layer}.mlp.down_proj.weight": (
+            random.normal(size=(hidden, 2 * hidden)) * size[:, None]
+        ),
+    }
+
+
+_LAYERS = {"bert": _post_norm, "roberta": _post_norm, "gpt2": _gpt2, "llama": _llama}
