@@ -10,7 +10,7 @@ from typing import Any
 
 from surgeon.errors import OutputError
 from surgeon.study.results import ROWS
-from surgeon.study.worker import DONE
+from surgeon.study.work import DONE
 
 _SHOWN = 120  # characters of what is wrong with a row
 
