@@ -25,6 +25,7 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "report": "report:report",
     "recipes": "recipes:recipes",
     "sweep": "sweep:sweep",
+    "trace": "trace:trace",
     "demo": "demo:demo",
 }
 _INTERRUPTED = 130
