@@ -26,7 +26,8 @@ def show_trace(trace: Trace, top: int, *, json: bool) -> None:
         console.print(f"Outliers: {numbers(trace.outliers, limit=None)}", soft_wrap=True)
     else:
         console.print(
-            f"No dimension meets the criterion at step {last}, the last: none has left the bulk for good.",
+            f"No dimension meets the criterion at step {last}, the last: none left the bulk for "
+            "good.",
             soft_wrap=True,
         )
     if trace.passing:

@@ -56,12 +56,12 @@ def panels(trace: Trace) -> list[Panel]:
     band = bulk.strength if bulk else None
     found.append(
         Panel(
-            title=f"Distance from the mean: |z-score|, {of_both}, mean over layers",
+            title=f"Distance: |z|, {of_both}, mean over layers",
             series=tuple(course.strength for course in drawn),
             low=band.median if band else (),
             middle=band.median if band else (),
             high=band.p99 if band else (),
-            says="median to 99th percentile",
+            says="of the bulk: median to 99th percentile",
             threshold=trace.sigma,
         )
     )
@@ -75,7 +75,7 @@ def _signed(name: str, series: tuple[tuple[float, ...], ...], band: Band | None)
         low=band.p1 if band else (),
         middle=band.median if band else (),
         high=band.p99 if band else (),
-        says="1st to 99th percentile",
+        says="of the bulk: 1st to 99th percentile",
     )
 
 
@@ -85,7 +85,7 @@ def headline(trace: Trace) -> str:
     name = name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
     found = len(trace.outliers)
     if not found:
-        return f"{name}: no dimension has left the bulk by step {trace.steps[-1]:,}"
+        return f"{name}: no outlier dimension at step {trace.steps[-1]:,}, the last"
     dims = ", ".join(map(str, trace.outliers[:_LISTED])) + (", …" if found > _LISTED else "")
     return f"{name}: {found} outlier dimension{'s' if found > 1 else ''} at the end ({dims})"
 
@@ -99,31 +99,20 @@ def subtitle(trace: Trace) -> list[str]:
     elif len(drawn) < len(trace.outliers):
         lines = f"Lines: the {len(drawn)} strongest of {len(trace.outliers)} outliers"
     else:
-        lines = (
-            "Lines: the outliers of the last checkpoint; dots: where each left the bulk for good"
-        )
-    bulk = f"; band: the {trace.bulk.dims:,} other dimensions" if trace.bulk else ""
+        lines = "Lines: the outliers of the last checkpoint"
+    marks = "; dots: where each left the bulk for good" if trace.outliers else ""
     return [
         f"{size}; {trace.evidence}; {len(trace.steps)} checkpoints",
         f"Criterion: {trace.criterion}",
-        lines + bulk,
+        lines + marks,
     ]
 
 
-def name(course: Course) -> str:
-    """Name a course, with the step at which it left the bulk."""
-    return str(course.dim)
-
-
-__all__ = [
-    "BAND",
-    "INK",
-    "LINES",
-    "Panel",
-    "colours",
-    "headline",
-    "name",
-    "panels",
-    "shown",
-    "subtitle",
-]
+def left_at(trace: Trace) -> dict[int, str]:
+    """Return the steps at which what is shown left the bulk, each with a colour, ascending."""
+    found: dict[int, str] = {}
+    for course, colour in zip(shown(trace), colours(trace), strict=True):
+        if course.left_at is not None:
+            # Of no line where several left at once.
+            found[course.left_at] = INK if course.left_at in found else colour
+    return dict(sorted(found.items()))

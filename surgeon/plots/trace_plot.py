@@ -19,7 +19,8 @@ _WIDTH, _LEFT, _RIGHT = 9.0, 0.7, 0.75  # inches, as all that follows
 _TOP, _HEADLINE, _LINE = 0.22, 0.36, 0.2
 _CHARACTERS = 110  # of a line
 _NAME, _PANEL, _BETWEEN, _AXIS = 0.26, 1.75, 0.28, 0.55
-_APART = 2.0  # pixels between two names
+_STRIP = 0.3  # the steps at which the bulk was left
+_APART, _ASIDE = 2.0, 14.0  # pixels between two names, and between two steps
 _FEW = 25  # checkpoints whose points can be seen
 
 
@@ -32,9 +33,10 @@ def render(trace: Trace, form: str) -> bytes:
 def draw(trace: Trace) -> Figure:
     """Lay the picture out from its top: the words, and the panels over the same steps."""
     words = [part for line in trace_content.subtitle(trace) for part in wrap(line, _CHARACTERS)]
-    panels = trace_content.panels(trace)
+    panels, inner = trace_content.panels(trace), _WIDTH - _LEFT - _RIGHT
+    strip = _STRIP if trace.outliers else 0
     top = _TOP + _HEADLINE + _LINE * len(words) + _BETWEEN
-    height = top + len(panels) * (_NAME + _PANEL + _BETWEEN) - _BETWEEN + _AXIS
+    height = top + strip + len(panels) * (_NAME + _PANEL + _BETWEEN) - _BETWEEN + _AXIS
     paper = Paper.blank(_WIDTH, height)
     headline = paper.text(0.25, _TOP, trace_content.headline(trace), fontsize=14, fontweight="bold")
     room = (_WIDTH - 0.5) * DPI
@@ -44,7 +46,12 @@ def draw(trace: Trace) -> Figure:
         paper.text(0.25, at, line, fontsize=9.5, color=content.QUIET)
     for number, panel in enumerate(panels):
         paper.text(_LEFT, top, panel.title, fontsize=10, fontweight="bold")
-        axes = paper.axes(_LEFT, top + _NAME, _WIDTH - _LEFT - _RIGHT, _PANEL)
+        if panel.high:
+            _explain_band(paper, top, panel)
+        if number == 0 and trace.outliers:
+            _name_steps(paper.axes(_LEFT, top + _NAME, inner, _STRIP), trace)
+            top += _STRIP
+        axes = paper.axes(_LEFT, top + _NAME, inner, _PANEL)
         _draw_panel(axes, trace, panel)
         if number < len(panels) - 1:
             axes.tick_params(labelbottom=False)
@@ -83,6 +90,35 @@ def _draw_panel(axes: Axes, trace: Trace, panel: Panel) -> None:
     _name_ends(axes, trace, panel)
 
 
+def _explain_band(paper: Paper, top: float, panel: Panel) -> None:
+    right = _WIDTH - _RIGHT
+    words = paper.text(right, top + 0.02, panel.says, ha="right", fontsize=8.5, color=content.QUIET)
+    left = right - words.get_window_extent().width / DPI - 0.32
+    swatch = paper.axes(left, top + 0.03, 0.24, 0.12)
+    swatch.set_facecolor(trace_content.BAND)
+    swatch.set(xticks=[], yticks=[])
+    swatch.spines[:].set_visible(False)
+
+
+def _name_steps(strip: Axes, trace: Trace) -> None:
+    """Write the steps at which the bulk was left into the strip above a panel."""
+    marks = trace_content.left_at(trace)
+    steps = trace.steps
+    strip.set(xlim=(steps[0], steps[-1]), ylim=(0, 1))
+    strip.axis("off")
+    texts = [
+        strip.text(step, 0.45, f"step {step:,}", ha="center", fontsize=8.5, color=colour)
+        for step, colour in marks.items()
+    ]
+    pixel = (steps[-1] - steps[0]) / strip.get_window_extent().width
+    widths = [text.get_window_extent().width * pixel for text in texts]
+    places = spread(list(marks), widths, *strip.get_xlim(), _ASIDE * pixel)
+    for (step, colour), text, place in zip(marks.items(), texts, places, strict=True):
+        text.set_x(place)
+        xs = [place, step, step]
+        strip.plot(xs, [0.38, 0.12, 0], color=colour, linewidth=0.7, clip_on=False)
+
+
 def _name_ends(axes: Axes, trace: Trace, panel: Panel) -> None:
     """Write each dimension beside the end of its line, moved apart from its neighbours."""
     named = sorted(
@@ -94,8 +130,6 @@ def _name_ends(axes: Axes, trace: Trace, panel: Panel) -> None:
         ),
         key=lambda entry: entry[0],
     )
-    if panel.middle:
-        pass
     low, high = axes.get_ylim()
     pixel = (high - low) / axes.get_window_extent().height
     texts = [
