@@ -62,10 +62,10 @@ def plot_ranking(ranking: Ranking, zscores: ZScores, path: Path) -> None:
 def plot_trace(trace: Trace, path: Path) -> None:
     """Draw the norms over the checkpoints of a training run.
 
-    Over the steps, one panel below the other: gain and bias of each final outlier, signed, and how
-    far it lies out by the criterion, each against a band of all other dimensions, with a mark where
-    it left the bulk. Where there are no outliers, the strongest dimensions are drawn quietly. The
-    file appears whole or not at all.
+    Over the steps, one panel below the other: gain and bias of each final outlier, signed, and the
+    distance that the criterion judges by, each against a band of all other dimensions, with a mark
+    where it left the bulk. Where there are no outliers, the strongest dimensions are drawn quietly.
+    The file appears whole or not at all.
 
     Args:
         trace: by ``trace_training``.

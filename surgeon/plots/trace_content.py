@@ -45,23 +45,23 @@ def colours(trace: Trace) -> tuple[str, ...]:
 
 
 def panels(trace: Trace) -> list[Panel]:
-    """Return the panels, one below the other: gain, bias where there is one, and the distance."""
+    """Return the panels, one below the other: gain, bias where there is one, the distance."""
     drawn, bulk = shown(trace), trace.bulk
     gain = tuple(course.gain_z for course in drawn)
     found = [_signed(trace.gain_name, gain, bulk.gain_z if bulk else None)]
     biases = tuple(course.bias_z for course in drawn if course.bias_z is not None)
     if biases:
         found.append(_signed("bias", biases, bulk.bias_z if bulk else None))
-    of_both = f"the smaller of {trace.gain_name} and bias" if biases else trace.gain_name
-    band = bulk.strength if bulk else None
+    both = f"in both {trace.gain_name} and bias" if biases else f"in {trace.gain_name}"
+    band = bulk.reach if bulk else None
     found.append(
         Panel(
-            title=f"Distance: |z|, {of_both}, mean over layers",
-            series=tuple(course.strength for course in drawn),
+            title=f"|z-score| that {trace.needed} of {trace.layers} layers reach {both}",
+            series=tuple(course.reach for course in drawn),
             low=band.median if band else (),
             middle=band.median if band else (),
             high=band.p99 if band else (),
-            says="of the bulk: median to 99th percentile",
+            says="the bulk: median to 99th percentile",
             threshold=trace.sigma,
         )
     )
@@ -75,7 +75,7 @@ def _signed(name: str, series: tuple[tuple[float, ...], ...], band: Band | None)
         low=band.p1 if band else (),
         middle=band.median if band else (),
         high=band.p99 if band else (),
-        says="of the bulk: 1st to 99th percentile",
+        says="the bulk: 1st to 99th percentile",
     )
 
 

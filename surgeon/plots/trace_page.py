@@ -34,9 +34,9 @@ def draw(trace: Trace) -> go.Figure:
         cols=1,
         shared_xaxes=True,
         vertical_spacing=_BETWEEN / total,
-        subplot_titles=[panel.title for panel in panels],
+        subplot_titles=[f"<b>{panel.title}</b>{_band_told(panel)}" for panel in panels],
     )
-    figure.update_annotations(x=0, xanchor="left", font={"size": 15, "weight": "bold"}, yshift=6)
+    figure.update_annotations(x=0, xanchor="left", font={"size": 15}, yshift=6)
     for row, panel in enumerate(panels, start=1):
         _add_band(figure, row, trace, panel)
         _add_lines(figure, row, trace, panel, named=row == 1)
@@ -45,7 +45,7 @@ def draw(trace: Trace) -> go.Figure:
                 y=panel.threshold,
                 line={"width": 1, "dash": "dash", "color": content.INK},
                 annotation_text=f"{panel.threshold:g}σ",
-                annotation_position="top left",
+                annotation_position="top right",
                 row=row,
                 col=1,
             )
@@ -61,6 +61,10 @@ def draw(trace: Trace) -> go.Figure:
     )
     figure.update_yaxes(gridcolor="#eceff1", zerolinecolor="#c9d1d8")
     return figure
+
+
+def _band_told(panel: Panel) -> str:
+    return f"  <span style='color:{content.QUIET}'>({panel.says})</span>" if panel.high else ""
 
 
 def _add_band(figure: go.Figure, row: int, trace: Trace, panel: Panel) -> None:

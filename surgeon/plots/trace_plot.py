@@ -75,6 +75,14 @@ def _draw_panel(axes: Axes, trace: Trace, panel: Panel) -> None:
     if panel.threshold is not None:
         dashes = (0, (4, 3))
         axes.axhline(panel.threshold, color=content.INK, linewidth=0.8, linestyle=dashes, zorder=2)
+        axes.annotate(
+            f"{panel.threshold:g}σ",
+            (0, panel.threshold),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(4, 3),
+            textcoords="offset points",
+            fontsize=8,
+        )
     shown, colours = trace_content.shown(trace), trace_content.colours(trace)
     for course, colour, values in zip(shown, colours, panel.series, strict=True):
         marker = "." if len(steps) <= _FEW else None
@@ -107,7 +115,7 @@ def _name_steps(strip: Axes, trace: Trace) -> None:
     strip.set(xlim=(steps[0], steps[-1]), ylim=(0, 1))
     strip.axis("off")
     texts = [
-        strip.text(step, 0.45, f"step {step:,}", ha="center", fontsize=8.5, color=colour)
+        strip.text(step, 0.5, f"step {step:,}", ha="center", fontsize=8.5, color=colour)
         for step, colour in marks.items()
     ]
     pixel = (steps[-1] - steps[0]) / strip.get_window_extent().width

@@ -15,17 +15,26 @@ from surgeon.study.trace_result import Band, Bulk, Course, Passing
 
 @dataclass(frozen=True)
 class Look:
-    """What is kept of a checkpoint: arrays of shape (hidden,), means over layers but for counts."""
+    """What is kept of a checkpoint: arrays of shape (hidden,); gain and bias are means over layers.
+
+    ``reach`` is the distance that as many layers reach as make an outlier: one is flagged exactly
+    if it lies beyond sigma.
+    """
 
     standing: Standing
+    reach: npt.NDArray[np.float64]
     gain: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | None
 
     @classmethod
-    def at(cls, zscores: ZScores, sigma: float) -> Look:
+    def at(cls, zscores: ZScores, sigma: float, needed: int) -> Look:
         """Keep what a trace needs, and nothing that grows with the layers."""
-        bias = None if zscores.bias is None else np.nanmean(zscores.bias, axis=0)
-        return cls(stand(zscores, sigma), zscores.gain.mean(axis=0), bias)
+        return cls(
+            standing=stand(zscores, sigma),
+            reach=np.sort(zscores.smaller, axis=0)[-needed].copy(),  # not a view of the whole
+            gain=zscores.gain.mean(axis=0),
+            bias=None if zscores.bias is None else np.nanmean(zscores.bias, axis=0),
+        )
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Run:
     flagged: npt.NDArray[np.bool_]
     score: npt.NDArray[np.float64]
     strength: npt.NDArray[np.float64]
+    reach: npt.NDArray[np.float64]
     gain: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | None
     last: Standing
@@ -50,6 +60,7 @@ class Run:
             flagged=counts >= needed,
             score=counts / layers,
             strength=np.stack([look.standing.strength for look in looks]),
+            reach=np.stack([look.reach for look in looks]),
             gain=np.stack([look.gain for look in looks]),
             bias=np.stack(biases) if biases else None,
             last=looks[-1].standing,
@@ -84,6 +95,7 @@ def bulk(run: Run) -> Bulk | None:
     return Bulk(
         dims=int(rest.sum()),
         strength=_band(run.strength[:, rest]),
+        reach=_band(run.reach[:, rest]),
         gain_z=_band(run.gain[:, rest]),
         bias_z=None if run.bias is None else _band(run.bias[:, rest]),
     )
@@ -102,6 +114,7 @@ def _course(run: Run, dim: int) -> Course:
         flagged_at=tuple(run.steps[number] for number in np.flatnonzero(flagged)),
         score=_floats(run.score[:, dim]),
         strength=_floats(run.strength[:, dim]),
+        reach=_floats(run.reach[:, dim]),
         gain_z=_floats(run.gain[:, dim]),
         bias_z=None if run.bias is None else _floats(run.bias[:, dim]),
     )

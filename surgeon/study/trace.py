@@ -71,7 +71,7 @@ def trace_training(
                 _check_alike(series.stops[0], read[0].facts, stop, facts)
             needed = layers_needed(min_layers, facts.layers)
             add_rows(stop.step, zscores)
-            read.append(_Read(facts, Look.at(zscores, sigma), received))
+            read.append(_Read(facts, Look.at(zscores, sigma, needed), received))
     facts = read[-1].facts
     run = Run.of(
         [stop.step for stop in series.stops], [one.look for one in read], facts.layers, needed

@@ -17,7 +17,8 @@ class Course:
     step before, None if there is none: then it may have left any time up to ``left_at``. Both are
     None for other dimensions. ``flagged_at`` are all steps at which it met the criterion, ``score``
     is the share of layers that flag it, ``strength`` the mean over layers of the smaller of the
-    two distances; ``gain_z`` and ``bias_z`` are signed means over layers.
+    two distances, ``reach`` how large it is in as many layers as make an outlier: the criterion is
+    met where that is beyond sigma. ``gain_z`` and ``bias_z`` are signed means over layers.
     """
 
     dim: int
@@ -27,6 +28,7 @@ class Course:
     flagged_at: tuple[int, ...]
     score: tuple[float, ...]
     strength: tuple[float, ...]
+    reach: tuple[float, ...]
     gain_z: tuple[float, ...]
     bias_z: tuple[float, ...] | None
 
@@ -46,6 +48,7 @@ class Bulk:
 
     dims: int
     strength: Band
+    reach: Band
     gain_z: Band
     bias_z: Band | None
 
