@@ -1,13 +1,13 @@
 """What the norms do while an encoder is pre-trained: a small one, on this machine, then traced.
 
-A BERT of 4 layers × 128 dimensions learns to fill masked tokens in the sources of Python's standard
-library, which every machine has, with a tokenizer trained on them. Every 100 steps its weights are
-kept; ``surgeon trace`` then tells which dimensions left the bulk, and when. Kovaleva et al. 2021 saw
-one of 512 leave after 50,000 steps of BERT-medium; this run is a twelfth of that, of a model a
-thirtieth of the size, so that none leaving is a result too.
+A BERT of 4 layers × 128 dimensions learns to fill masked tokens in the sources of Python's
+standard library, which every machine has, with a tokenizer trained on them. Every 100 steps its
+weights are kept; ``surgeon trace`` then tells which dimensions left the bulk, and when. Kovaleva
+et al. 2021 saw one of 512 leave after 50,000 steps of BERT-medium.
 
-Run: ``python tests/benchmarks/pretrain_and_trace.py FOLDER [--steps 4000]``. It takes about a quarter
-of an hour on one core, and 300 MB; what is in FOLDER already is not computed again.
+Run: ``python tests/benchmarks/pretrain_and_trace.py FOLDER [--steps 4000]``. It takes about a
+quarter of an hour on one core, and 300 MB; what is in FOLDER already is not computed again.
+``tests/pretraining.npz`` holds the norms of one such run, every 400 steps.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def pretrain(run: Path, losses_file: Path, steps: int) -> None:
         optimizer,
         lambda step: min((step + 1) / _WARM_UP, max(0.0, (steps - step) / (steps - _WARM_UP))),
     )
-    print(f"{tokens.size:,} tokens, {model.num_parameters():,} parameters, {steps} steps", flush=True)
+    print(
+        f"{tokens.size:,} tokens, {model.num_parameters():,} parameters, {steps} steps", flush=True
+    )
     model.save_pretrained(run / "step-0")
     rng, recent, losses, started = np.random.default_rng(0), [], {}, time.perf_counter()
     for step in range(1, steps + 1):
