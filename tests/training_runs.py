@@ -14,7 +14,7 @@ def make_template(folder):
         num_hidden_layers=LAYERS,
         num_attention_heads=2,
         intermediate_size=64,
-        vocab_size=2000,
+        vocab_size=20_000,  # most of the file, as in a real one
         max_position_embeddings=64,
     )
     transformers.BertForMaskedLM(config).save_pretrained(folder)

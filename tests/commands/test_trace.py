@@ -73,9 +73,8 @@ def test_revisions_on_the_hub_are_read_by_ranges_alone(hub, checkpoints, tmp_pat
     remote = json.loads(captured.out)
     assert "by range requests" in " ".join(captured.err.split())
     size = (checkpoints / "step0" / "model.safetensors").stat().st_size
-    assert 0 < remote["bytes_read"] < hub.sent + 1
-    # Besides the norms, the header and a guess at its length, which most files dwarf.
-    assert remote["bytes_read"] < 0.6 * size * len(_OUTS)
+    assert 0 < remote["bytes_read"] <= hub.sent
+    assert remote["bytes_read"] < 0.1 * size * len(_OUTS)
     weights = [r for r in hub.requests if r.path.split("?")[0].endswith("model.safetensors")]
     assert weights
     assert all(request.range or request.method == "HEAD" for request in weights)
