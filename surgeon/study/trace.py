@@ -36,7 +36,8 @@ def trace_training(
 
     Each checkpoint is judged by the criterion of ``rank_by_layernorm``. One is open at a time, and
     of each a few values per dimension are kept, so that a long run takes little memory. Of
-    revisions on the Hub that are not in the cache, headers and norms alone are read.
+    revisions on the Hub that are not in the cache, headers and the last operation of each layer
+    alone are read.
 
     Args:
         checkpoints: several models, one folder whose subfolders are model directories, or one Hub
