@@ -56,8 +56,8 @@ def trace(
 
     Reads the gains and biases of each checkpoint and judges them by the paper's criterion, as scan
     does. The step is the last whole number in a checkpoint's name. A dimension left the bulk at the
-    first checkpoint from which on every one flags it. Of a model on the Hub, headers and norms
-    alone are read.
+    first checkpoint from which on every one flags it. Of a model on the Hub, headers and
+    the last operation of each layer alone are read.
     """
     from surgeon import console, plot_trace, trace_training
     from surgeon.plots import check_picture
