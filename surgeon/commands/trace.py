@@ -16,7 +16,7 @@ def trace(
     checkpoints: Annotated[
         list[str],
         typer.Argument(
-            metavar="CHECKPOINT...",
+            metavar="CHECKPOINT",
             help="Two or more model directories, the folder that holds them, or one Hub id.",
         ),
     ],
