@@ -36,10 +36,13 @@ if TYPE_CHECKING:
     from surgeon.outliers import rank_dimensions as rank_dimensions
     from surgeon.outliers import read_zscores as read_zscores
     from surgeon.plots import plot_ranking as plot_ranking
+    from surgeon.plots import plot_trace as plot_trace
     from surgeon.plots.report import write_report as write_report
     from surgeon.plots.sweep_report import write_sweep_report as write_sweep_report
     from surgeon.study.atlas import build_atlas as build_atlas
     from surgeon.study.atlas_summary import Atlas as Atlas
+    from surgeon.study.trace import trace_training as trace_training
+    from surgeon.study.trace_result import Trace as Trace
     from surgeon.surgery.compare import Comparison as Comparison
     from surgeon.surgery.compare import compare as compare
     from surgeon.surgery.export_only import Export as Export
@@ -84,6 +87,7 @@ _HOMES = {
     "SurgeonError": "surgeon.errors",
     "TaskOptions": "surgeon.evaluation.request",
     "Texts": "surgeon.text",
+    "Trace": "surgeon.study.trace_result",
     "Verification": "surgeon.surgery.verify",
     "build_atlas": "surgeon.study.atlas",
     "built_in_sample": "surgeon.text",
@@ -101,6 +105,7 @@ _HOMES = {
     "operate_onnx": "surgeon.surgery.onnx_patch",
     "plan_from_small_patch": "surgeon.surgery.small_patch",
     "plot_ranking": "surgeon.plots",
+    "plot_trace": "surgeon.plots",
     "push": "surgeon.surgery.push",
     "rank_by_layernorm": "surgeon.outliers",
     "rank_dimensions": "surgeon.outliers",
@@ -111,6 +116,7 @@ _HOMES = {
     "read_zscores": "surgeon.outliers",
     "restore": "surgeon.surgery.restore",
     "save_evaluation": "surgeon.evaluation.result",
+    "trace_training": "surgeon.study.trace",
     "verify": "surgeon.surgery.verify",
     "write_report": "surgeon.plots.report",
     "write_sweep_report": "surgeon.plots.sweep_report",

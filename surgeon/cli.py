@@ -26,6 +26,7 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "recipes": "recipes:recipes",
     "sweep": "sweep:sweep",
     "atlas": "atlas:atlas",
+    "trace": "trace:trace",
     "demo": "demo:demo",
 }
 _INTERRUPTED = 130

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".onnx")
 _CHUNK = 2**20
@@ -38,6 +38,7 @@ class HubServer:
     """What is served, what goes wrong, and what was asked."""
 
     repositories: dict[str, Path]
+    branches: dict[str, dict[str, Path]] = field(default_factory=dict)  # beside main, by model
     gated: set[str] = field(default_factory=set)
     public: bool = False
     large_uploads: bool = True
@@ -67,15 +68,24 @@ class HubServer:
     def sent(self) -> int:
         return sum(request.sent for request in self.requests)
 
-    def files(self, model: str) -> dict[str, int]:
-        root = self.repositories[model]
+    def root(self, model: str, revision: str) -> Path | None:
+        """The files at a branch or commit, or at the tag v1, which is where main is."""
+        if revision in ("main", "v1", commit_of(model)):
+            return self.repositories[model]
+        branches = self.branches.get(model, {})
+        commits = {commit_of(model, name): root for name, root in branches.items()}
+        return {**branches, **commits}.get(revision)
+
+    def files(self, root: Path) -> dict[str, int]:
         found = sorted(path for path in root.rglob("*") if path.is_file())
         sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in found}
         return {**sizes, **self.listed}
 
     def fetched(self) -> set[str]:
         """The files of which bytes were asked for."""
-        paths = [unquote(r.path) for r in self.requests if r.method == "GET" and r.sent]
+        paths = [
+            unquote(urlsplit(r.path).path) for r in self.requests if r.method == "GET" and r.sent
+        ]
         starts = [
             start
             for model in self.repositories
@@ -84,8 +94,9 @@ class HubServer:
         return {path.removeprefix(s) for path in paths for s in starts if path.startswith(s)}
 
 
-def commit_of(model: str) -> str:
-    return hashlib.sha1(model.encode()).hexdigest()
+def commit_of(model: str, branch: str = "main") -> str:
+    name = model if branch == "main" else f"{model}@{branch}"
+    return hashlib.sha1(name.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -191,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._is("/cdn/"):
             if hub.single_use and any(r.path == self.path for r in hub.requests[:-1]):
                 return self._refuse(403, message="The address has expired")
-            return self._send_file(self.route.removeprefix("/cdn/"))
+            return self._send_stored(self.route.removeprefix("/cdn/"))
         if "/resolve/" in self.route:
             return self._resolve()
         if self._is("/api/repos/create"):
@@ -214,17 +225,19 @@ class _Handler(BaseHTTPRequestHandler):
         if model is None:
             return self._refuse_unknown()
         action, _, argument = rest.removeprefix(model).strip("/").partition("/")
-        if action in ("revision", "tree"):
-            revision = argument.partition("/")[0]
-            if revision not in ("main", "v1", commit_of(model)):
-                return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        if action == "refs":
+            return self._refs(model)
+        revision = argument.partition("/")[0] if action in ("revision", "tree") else "main"
+        root = hub.root(model, revision)
+        if root is None:
+            return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         if action == "preupload":
             wanted = json.loads(self.body)["files"]
             modes = [_upload_mode(file["path"], hub.large_uploads) for file in wanted]
             return self._json({"files": modes})
         if action == "commit":
             return self._commit(model)
-        files = self.hub.files(model)
+        files = self.hub.files(root)
         if action == "tree":
             return self._json(
                 [{"type": "file", "path": p, "size": s, "oid": "0" * 40} for p, s in files.items()]
@@ -235,11 +248,32 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json(
             {
                 "id": model,
-                "sha": self.hub.commit or commit_of(model),
+                "sha": self.hub.commit or self._commit_at(model, revision),
                 "private": not self.hub.public,
                 "siblings": siblings,
             }
         )
+
+    def _refs(self, model):
+        def ref(kind, name):
+            commit = self._commit_at(model, name)
+            return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit}
+
+        branches = ["main", *self.hub.branches.get(model, {})]
+        return self._json(
+            {
+                "branches": [ref("heads", name) for name in branches],
+                "converts": [],
+                "tags": [ref("tags", "v1")],
+            }
+        )
+
+    def _commit_at(self, model, revision):
+        branches = self.hub.branches.get(model, {})
+        commits = {commit_of(model, name) for name in branches}
+        if revision in commits:
+            return revision
+        return commit_of(model, revision if revision in branches else "main")
 
     def _resolve(self):
         model, _, rest = self.route.strip("/").partition("/resolve/")
@@ -248,29 +282,32 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse_unknown()
         if model in self.hub.gated:
             return self._refuse(403, "GatedRepo", f"Access to model {model} is restricted")
-        if revision not in ("main", "v1", commit_of(model)):
+        root = self.hub.root(model, revision)
+        if root is None:
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        path = self.hub.repositories[model] / name
+        path = root / name
         if not path.is_file():
             return self._refuse(404, "EntryNotFound", "Entry not found")
         size = path.stat().st_size
         etag = hashlib.sha1(f"{name} {size} {path.stat().st_mtime_ns}".encode()).hexdigest()
-        headers = {"X-Repo-Commit": commit_of(model), "ETag": f'"{etag}"'}
+        commit = self._commit_at(model, revision)
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}
         if not name.endswith(LARGE):
-            return self._send_file(f"{model}/{name}", headers)
+            return self._send_file(path, headers)
+        signature = f"&signed={len(self.hub.requests)}" if self.hub.single_use else ""
         headers |= {
             "X-Linked-Size": str(size),
             "X-Linked-ETag": f'"{etag}"',
-            "Location": f"http://localhost:{self.hub.port}/cdn/{model}/{name}{self._signature()}",
+            "Location": f"http://localhost:{self.hub.port}/cdn/{model}/{name}?at={commit}{signature}",
         }
         return self._send(b"", headers, 302)
 
-    def _signature(self):
-        return f"?signed={len(self.hub.requests)}" if self.hub.single_use else ""
-
-    def _send_file(self, place, headers=()):
+    def _send_stored(self, place):
         model = next(m for m in self.hub.repositories if place.startswith(f"{m}/"))
-        path = self.hub.repositories[model] / place.removeprefix(f"{model}/")
+        commit = parse_qs(urlsplit(self.path).query)["at"][0]
+        return self._send_file(self.hub.root(model, commit) / place.removeprefix(f"{model}/"))
+
+    def _send_file(self, path, headers=()):
         size, fault = path.stat().st_size, self.hub.fault
         start, end, status = 0, size, 200
         headers = {**dict(headers), "Accept-Ranges": "bytes"}

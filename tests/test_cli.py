@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from pretraining import write_run
 
 import surgeon
 from surgeon.cli import run
@@ -33,12 +34,13 @@ def _imported(arguments):
     return done.stdout.splitlines()[-1].removeprefix("heavy:").split()
 
 
-def test_help_scan_and_patch_without_onnx_import_no_framework(minilm, tmp_path):
+def test_help_scan_trace_and_patch_without_onnx_import_no_framework(minilm, tmp_path):
     assert _imported(["--help"]) == []
     assert _imported(["patch", "--help"]) == []
     assert _imported(["scan", str(minilm)]) == []
     (tmp_path / "models.txt").write_text("org/model\n")
     assert _imported(["atlas", str(tmp_path / "models.txt"), "--dry-run"]) == []
+    assert _imported(["trace", str(write_run(tmp_path / "run"))]) == []
     out = str(tmp_path / "out")
     assert _imported(["patch", str(minilm), "--dims", "99", "--no-onnx", "-o", out]) == []
     assert _imported(["restore", out, "-o", str(tmp_path / "back")]) == []

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pretraining import write_run
 
 _README = Path(__file__).parent.parent / "README.md"
 _NUMBER = re.compile(r"(?<![\w/])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)")
@@ -24,6 +25,7 @@ def test_the_readme_s_commands_print_what_it_says(minilm, tmp_path):
     """Measured numbers may differ in the third digit between machines, and nothing else may."""
     (tmp_path / "all-MiniLM-L6-v2").symlink_to(minilm)
     (tmp_path / "models.txt").write_text("\n".join(f"org/m{n}" for n in range(100_000)))
+    write_run(tmp_path / "run")
     seen = 0
     for command, printed in _examples():
         arguments = shlex.split(command.removesuffix(" > /dev/null"))

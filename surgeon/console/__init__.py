@@ -29,6 +29,7 @@ from surgeon.console.studies import show_checked_recipes as show_checked_recipes
 from surgeon.console.studies import show_grid as show_grid
 from surgeon.console.studies import show_recipes as show_recipes
 from surgeon.console.studies import show_sweep as show_sweep
+from surgeon.console.traces import show_trace as show_trace
 from surgeon.progress import Progress
 
 if TYPE_CHECKING:

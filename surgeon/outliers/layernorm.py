@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import SelectionError
@@ -50,12 +52,10 @@ def rank_zscores(
 ) -> Ranking:
     """Rank dimensions by z-scores that were read: the rest of ``rank_by_layernorm``."""
     needed = layers_needed(min_layers, checkpoint.layers)
-    layers, both = len(zscores.rows), "" if zscores.bias is None else "both "
-    distance = zscores.smaller
-    flags = distance > sigma
-    counts = flags.sum(axis=0)
-    strength = distance.mean(axis=0)
-    order = np.lexsort((np.arange(counts.size), -strength, -counts))
+    layers = len(zscores.rows)
+    flags = zscores.smaller > sigma
+    standing = stand(zscores, sigma)
+    counts, strength, order = standing.counts, standing.strength, standing.order
     return Ranking(
         model=checkpoint.name,
         architecture=checkpoint.family.name,
@@ -63,7 +63,7 @@ def rank_zscores(
         hidden_size=checkpoint.hidden_size,
         method="layernorm",
         evidence=zscores.evidence,
-        criterion=f"{both}beyond {sigma:g}σ in at least {needed} of {layers} layers",
+        criterion=criterion(zscores, sigma, needed),
         dimensions=tuple(
             Dimension(
                 dim=int(dim),
@@ -76,6 +76,35 @@ def rank_zscores(
         outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
         columns=("", "mean σ"),
     )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where every dimension stands by the criterion; arrays of shape (hidden,).
+
+    ``counts`` are the layers that flag a dimension, ``strength`` is the mean over layers of the
+    smaller of the two distances.
+    """
+
+    counts: npt.NDArray[np.int64]
+    strength: npt.NDArray[np.float64]
+
+    @property
+    def order(self) -> npt.NDArray[np.int64]:
+        """The dimensions, strongest first."""
+        return np.lexsort((np.arange(self.counts.size), -self.strength, -self.counts))
+
+
+def stand(zscores: ZScores, sigma: float) -> Standing:
+    """Count for every dimension the layers whose gain and bias both lie beyond ``sigma``."""
+    distance = zscores.smaller
+    return Standing((distance > sigma).sum(axis=0), distance.mean(axis=0))
+
+
+def criterion(zscores: ZScores, sigma: float, needed: int) -> str:
+    """Say what makes an outlier, for these vectors."""
+    both = "" if zscores.bias is None else "both "
+    return f"{both}beyond {sigma:g}σ in at least {needed} of {len(zscores.rows)} layers"
 
 
 def check_sigma(sigma: float) -> None:

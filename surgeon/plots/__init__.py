@@ -1,22 +1,21 @@
-"""A ranking as a picture: where the z-scores stand out, and how sure the ranking is."""
+"""Pictures: of a ranking, where the z-scores stand out; of a training run, when they came to."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from surgeon.errors import OutputError, SelectionError
 from surgeon.outliers import Ranking, ZScores
 from surgeon.surgery.staging import replace_file
 
-_RENDERERS = {  # suffix → module of surgeon.plots, imported only when it is used
-    ".png": "scan_plot",
-    ".svg": "scan_plot",
-    ".pdf": "scan_plot",
-    ".html": "scan_page",
-}
+if TYPE_CHECKING:
+    from surgeon.study.trace_result import Trace
+
+# Suffix → how the modules of surgeon.plots that draw it are called, after what they draw.
+_FORMS = {".png": "plot", ".svg": "plot", ".pdf": "plot", ".html": "page"}
 
 
 def check_picture(path: Path) -> None:
@@ -26,8 +25,8 @@ def check_picture(path: Path) -> None:
         SelectionError: the suffix is none of those that can be drawn.
         OutputError: there is no such folder, or it or the existing file cannot be written to.
     """
-    if path.suffix.lower() not in _RENDERERS:
-        *most, last = _RENDERERS
+    if path.suffix.lower() not in _FORMS:
+        *most, last = _FORMS
         found = f"the suffix {path.suffix}" if path.suffix else "no suffix"
         raise SelectionError(f"--plot {path}: has {found}; give {', '.join(most)} or {last}")
     if path.is_dir():
@@ -57,15 +56,39 @@ def plot_ranking(ranking: Ranking, zscores: ZScores, path: Path) -> None:
         SelectionError: the suffix is none of these.
         OutputError: the file cannot be written there.
     """
+    _draw(path, "scan", ranking, zscores)
+
+
+def plot_trace(trace: Trace, path: Path) -> None:
+    """Draw the norms over the checkpoints of a training run.
+
+    Over the steps, one panel below the other: gain and bias of each final outlier, signed, and the
+    distance that the criterion judges by, each against a band of all other dimensions, with a mark
+    where it left the bulk. Where there are no outliers, the strongest dimensions are drawn quietly.
+    The file appears whole or not at all.
+
+    Args:
+        trace: by ``trace_training``.
+        path: the file to make; its suffix chooses .png, .svg, .pdf or .html, the last a page of
+            its own that loads nothing.
+
+    Raises:
+        SelectionError: the suffix is none of these.
+        OutputError: the file cannot be written there.
+    """
+    _draw(path, "trace", trace)
+
+
+def _draw(path: Path, subject: str, *values: object) -> None:
     check_picture(path)
     suffix = path.suffix.lower()
-    module = importlib.import_module(f"surgeon.plots.{_RENDERERS[suffix]}")
-    render: Callable[[Ranking, ZScores, str], bytes] = module.render
-    content = render(ranking, zscores, suffix.removeprefix("."))
+    # Imported only when it is used: matplotlib and plotly are slow to come.
+    module = importlib.import_module(f"surgeon.plots.{subject}_{_FORMS[suffix]}")
+    content: bytes = module.render(*values, suffix.removeprefix("."))
     try:
         replace_file(path, content)
     except OSError as error:
         raise OutputError(f"--plot {path}: {error.strerror}; name another file") from error
 
 
-__all__ = ["check_picture", "plot_ranking"]
+__all__ = ["check_picture", "plot_ranking", "plot_trace"]

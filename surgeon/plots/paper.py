@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +35,24 @@ _STYLE = {
     "ytick.labelsize": 8.5,
 }
 
+_UNDATED: dict[str, dict[str, Any]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
 
 def own_style() -> AbstractContextManager[None]:
     """Draw by this module's style, whatever the user's matplotlibrc says."""
     styled: AbstractContextManager[None] = style.context(["default", _STYLE])
     return styled
+
+
+def saved(figure: Figure, form: str) -> bytes:
+    """Return a figure as the bytes of a file of the ``form`` "png", "svg" or "pdf"."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, dpi=DPI, metadata=_UNDATED[form])
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from textwrap import wrap
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from surgeon.outliers import Ranking, ZScores
 from surgeon.plots import content, paper_evidence
-from surgeon.plots.paper import DPI, Paper, own_style
+from surgeon.plots.paper import DPI, Paper, own_style, saved
 from surgeon.plots.paper_maps import draw_map, draw_scale, name_dimensions, point_at_dimensions
 
 _WIDTH, _LEFT, _RIGHT = 11.0, 0.8, 0.95  # inches, as all that follows
@@ -21,20 +19,11 @@ _STRIP, _SHORT_STRIP = 0.36, 0.12  # the names of dimensions, and where they poi
 _LAYER, _LEAST, _MOST = 0.17, 1.1, 2.7  # a layer's height on a map, and a map's
 _BETWEEN, _AXIS = 0.16, 0.62
 
-_UNDATED: dict[str, dict[str, Any]] = {
-    "png": {},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-}
-
 
 def render(ranking: Ranking, zscores: ZScores, form: str) -> bytes:
     """Return the picture as the bytes of a file of the ``form`` "png", "svg" or "pdf"."""
     with own_style():
-        figure = draw(ranking, zscores)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=form, dpi=DPI, metadata=_UNDATED[form])
-        return buffer.getvalue()
+        return saved(draw(ranking, zscores), form)
 
 
 def draw(ranking: Ranking, zscores: ZScores) -> Figure:

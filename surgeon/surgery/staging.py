@@ -72,12 +72,21 @@ def staged(output: Path, own_mark: str) -> Iterator[Path]:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that it is seen whole, old or new, at every moment."""
+    with staged_file(path) as staging, staging.open("wb") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """Yield a hidden, empty file beside ``path`` that takes its place when the block ends well.
+
+    It is flushed to the disk before. If the block fails, it is removed, and ``path`` is as it was.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield Path(name)
+        _sync(Path(name))
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
     except BaseException:

@@ -1,6 +1,5 @@
 """The pictures themselves: files that open, texts that can be read, outliers that can be seen."""
 
-import itertools
 import re
 import sys
 from dataclasses import replace
@@ -11,7 +10,7 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.text import Text
+from pictures import assert_legible
 from PIL import Image
 from rankings import random_ranking
 
@@ -41,38 +40,10 @@ def _drawn(ranking, zscores):
     return figure
 
 
-def _texts(figure):
-    """All texts that are drawn: no tick beyond the end of its axis, or of an axis put off."""
-    undrawn = {
-        label
-        for axes in figure.axes
-        for axis in (axes.xaxis, axes.yaxis)
-        for tick in axis.get_major_ticks()
-        if not axes.axison or tick not in axis._update_ticks()
-        for label in (tick.label1, tick.label2)
-    }
-    return [
-        text
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and text not in undrawn
-    ]
-
-
 @pytest.mark.parametrize("situation", _SITUATIONS)
 def test_no_text_lies_on_another_or_is_cut_off(situation):
     figure = _drawn(*random_ranking(**_SITUATIONS[situation]))
-    boxes = [(text.get_text(), text.get_window_extent()) for text in _texts(figure)]
-    assert len(boxes) > 40
-    for (one, box), (other, further) in itertools.combinations(boxes, 2):
-        apart = (
-            box.x1 <= further.x0 or further.x1 <= box.x0
-            or box.y1 <= further.y0 or further.y1 <= box.y0
-        )  # fmt: skip
-        assert apart, f"{one!r} lies on {other!r}"
-    page = figure.bbox
-    for text, box in boxes:
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
-        assert inside, f"{text!r} is cut off"
+    assert_legible(figure, least=41)
 
 
 def test_every_outlier_is_named_and_its_name_points_at_its_column():

@@ -1,0 +1,86 @@
+"""``surgeon trace``: the norms over the checkpoints of a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from surgeon.commands.options import Json, MinLayers, Sigma, SitesPattern
+from surgeon.outliers.layernorm import MIN_LAYERS
+from surgeon.outliers.options import SIGMA
+
+
+def trace(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Two or more model directories, the folder that holds them, or one Hub id.",
+        ),
+    ],
+    revisions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="For a Hub id: the branches and tags to read, as a glob such as 'step*'.",
+        ),
+    ] = None,
+    sigma: Sigma = SIGMA,
+    min_layers: MinLayers = None,
+    sites_pattern: SitesPattern = None,
+    top: Annotated[int, typer.Option(min=1, help="How many dimensions the table shows.")] = 10,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw the norms over the steps: FILE.png, .svg, .pdf or .html."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="FILE.parquet: gain and bias z of each step, layer and dimension; FILE.json: what "
+            "--json prints.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the output if it exists.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Tell which dimensions left the bulk in a training run, and when.
+
+    Reads the gains and biases of each checkpoint and judges them by the paper's criterion, as scan
+    does. The step is the last whole number in a checkpoint's name. A dimension left the bulk at the
+    first checkpoint from which on every one flags it. Of a model on the Hub, headers and
+    the last operation of each layer alone are read.
+    """
+    from surgeon import console, plot_trace, trace_training
+    from surgeon.plots import check_picture
+
+    if plot is not None:
+        check_picture(plot)
+    with console.shown_progress() as progress:
+        traced = trace_training(
+            checkpoints,
+            revisions=revisions,
+            sigma=sigma,
+            min_layers=MIN_LAYERS if min_layers is None else min_layers,
+            sites_pattern=sites_pattern,
+            top=top,
+            output=output,
+            force=force,
+            progress=progress,
+        )
+    console.show_trace(traced, top, json=json)
+    if plot is not None:
+        plot_trace(traced, plot)
+        console.print_note(f"Picture: {plot}")
+    if output is not None:
+        console.print_note(f"Written: {output}")
+    if traced.bytes_read is not None:
+        console.print_note(f"Read {traced.bytes_read:,} bytes of {traced.name}, by range requests.")

@@ -1,0 +1,95 @@
+"""The files of a trace: every z-score as Parquet, written as it comes, or the result as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from surgeon.errors import OutputError
+from surgeon.outliers.zscores import ZScores
+from surgeon.study.trace_result import Trace
+from surgeon.surgery.staging import replace_file, staged_file
+
+AddRows: TypeAlias = Callable[[int, ZScores], None]
+
+_TABLE, _SUMMARY = ".parquet", ".json"
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuse a file that could not be written, before anything is read for it.
+
+    Raises:
+        OutputError: its suffix is neither, pyarrow is not there for a table, the file exists and
+            ``force`` is off, or its folder takes no new files.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (_TABLE, _SUMMARY):
+        found = f"the suffix {path.suffix}" if path.suffix else "no suffix"
+        raise OutputError(
+            f"-o {path}: has {found}; give {_TABLE} for every z-score, or {_SUMMARY} for the result"
+        )
+    if suffix == _TABLE and importlib.util.find_spec("pyarrow") is None:
+        raise OutputError(
+            f"-o {path}: takes pyarrow, which is not here; pip install 'norm-surgeon[study]', or "
+            f"give {_SUMMARY}"
+        )
+    if path.is_dir():
+        raise OutputError(f"-o {path}: is a directory; name a file in it")
+    if os.path.lexists(path) and not force:
+        raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
+    if not path.parent.is_dir():
+        raise OutputError(f"-o {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"-o {path}: {path.parent} cannot be written to; name another")
+
+
+@contextlib.contextmanager
+def table_rows(path: Path | None) -> Iterator[AddRows]:
+    """Yield what adds a checkpoint's z-scores to the table at ``path``, which appears at the end.
+
+    A row is a step, a layer (counted through, an encoder's before its decoder's) and a dimension,
+    with ``gain_z`` and ``bias_z`` in float32, the latter null where there is no bias. A checkpoint
+    is a row group, written before the next is read. For another ``path`` than a ``.parquet`` file,
+    rows go nowhere.
+    """
+    if path is None or path.suffix.lower() != _TABLE:
+        yield lambda step, zscores: None  # noqa: ARG005  (the names of the type)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    whole, real = pa.int32(), pa.float32()
+    names = {"step": pa.int64(), "layer": whole, "dim": whole, "gain_z": real, "bias_z": real}
+    schema = pa.schema(list(names.items()))
+
+    def add(step: int, zscores: ZScores) -> None:
+        layers, hidden = zscores.gain.shape
+        bias = np.full_like(zscores.gain, np.nan) if zscores.bias is None else zscores.bias
+        columns = [
+            np.full(layers * hidden, step),
+            np.repeat(np.arange(layers), hidden),
+            np.tile(np.arange(hidden), layers),
+            zscores.gain.ravel(),
+            pa.array(bias.ravel(), mask=np.isnan(bias).ravel()),
+        ]
+        arrays = [pa.array(c).cast(t) for c, t in zip(columns, names.values(), strict=True)]
+        writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+    with (
+        staged_file(path) as staging,
+        pq.ParquetWriter(staging, schema, compression="zstd") as writer,
+    ):
+        yield add
+
+
+def write_result(trace: Trace, path: Path | None) -> None:
+    """Write the result to ``path`` if it is a ``.json`` file."""
+    if path is not None and path.suffix.lower() == _SUMMARY:
+        replace_file(path, (json.dumps(trace.to_json(), indent=1, allow_nan=False) + "\n").encode())

@@ -1,0 +1,135 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import training_runs
+from hub_server import connect, serve
+from training_runs import write_run
+
+from surgeon.cli import run
+
+_ID = "org/small-run"
+_OUTS = {0: [], 1000: [5], 2000: [], 10000: [5], 11000: [5, 9]}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    root = tmp_path_factory.mktemp("training")
+    return write_run(training_runs.make_template(root / "template"), root / "run", _OUTS, "step{}")
+
+
+@pytest.fixture
+def hub(checkpoints, tmp_path, monkeypatch):
+    with serve({_ID: checkpoints / "step11000"}) as server:
+        server.branches[_ID] = {f"step{step}": checkpoints / f"step{step}" for step in _OUTS}
+        connect(monkeypatch, server.url, tmp_path / "cache")
+        yield server
+
+
+def _error(capsys, *arguments):
+    assert run(["trace", *map(str, arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("surgeon: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_people_see_when_each_outlier_left_and_how_far_it_went(checkpoints, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run(["trace", str(checkpoints), "--top", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "run: BERT, 4 layers, 32 dimensions; 5 checkpoints, steps 0 to 11000" in out
+    (five,) = [line for line in out.splitlines() if line.startswith("│   5 │")]
+    assert "at step 10000" in five
+    assert "0 → 4 of 4" in five
+    (nine,) = [line for line in out.splitlines() if line.startswith("│   9 │")]
+    assert "at step 11000" in nine
+    assert "The bulk, 30 dimensions" in out
+
+
+def test_without_outliers_people_are_told_so(checkpoints, capsys):
+    assert run(["trace", *(str(checkpoints / f"step{step}") for step in (0, 1000, 2000))]) == 0
+    out = capsys.readouterr().out
+    assert "No dimension meets the criterion at step 2000, the last" in out
+    assert "Outliers for a time, and none at the end: 5 (step 1000)" in out
+
+
+def test_json_is_one_document_and_nothing_else(checkpoints, tmp_path, capsys):
+    output = tmp_path / "trace.parquet"
+    assert run(["trace", str(checkpoints), "--json", "-o", str(output)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["steps"] == list(_OUTS)
+    assert set(document["outliers"]) == {5, 9}
+    left = {one["dim"]: one["left_at"] for one in document["dimensions"] if one["outlier"]}
+    assert left == {5: 10000, 9: 11000}
+    assert document["bytes_read"] is None
+    assert pq.read_metadata(output).num_rows == len(_OUTS) * 4 * 32
+
+
+def test_revisions_on_the_hub_are_read_by_ranges_alone(hub, checkpoints, tmp_path, capsys):
+    assert run(["trace", _ID, "--revisions", "step*", "--json"]) == 0
+    captured = capsys.readouterr()
+    remote = json.loads(captured.out)
+    assert "by range requests" in " ".join(captured.err.split())
+    size = (checkpoints / "step0" / "model.safetensors").stat().st_size
+    assert 0 < remote["bytes_read"] <= hub.sent
+    assert remote["bytes_read"] < 0.1 * size * len(_OUTS)
+    weights = [r for r in hub.requests if r.path.split("?")[0].endswith("model.safetensors")]
+    assert weights
+    assert all(request.range or request.method == "HEAD" for request in weights)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    assert [one["revision"] for one in remote["checkpoints"]] == [f"step{s}" for s in _OUTS]
+    assert run(["trace", str(checkpoints), "--json"]) == 0
+    local = json.loads(capsys.readouterr().out)
+    for key in ("steps", "outliers", "dimensions", "passing", "bulk", "criterion"):
+        assert remote[key] == local[key]
+
+
+def test_a_pattern_chooses_among_the_revisions(hub, capsys):
+    assert run(["trace", _ID, "--revisions", "step1????", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == [10000, 11000]
+
+
+def test_wrong_patterns_and_ids_are_a_line(hub, capsys):
+    told = _error(capsys, _ID, "--revisions", "epoch*")
+    assert "matches none of the 7 branches and tags" in told
+    assert "(main, step0, step1000, step2000, step10000, …)" in told
+    assert "main: has no step in its name" in _error(capsys, _ID, "--revisions", "*")
+    assert "the only checkpoint found" in _error(capsys, _ID, "--revisions", "step0")
+    assert "add --revisions 'step*'" in _error(capsys, _ID)
+    assert "no such model" in _error(capsys, "org/nothing", "--revisions", "step*")
+
+
+def test_a_revision_that_cannot_be_read_is_named(hub, checkpoints, tmp_path, capsys):
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_bytes((checkpoints / "step0" / "config.json").read_bytes())
+    (pickled / "pytorch_model.bin").write_bytes(b"any")
+    hub.branches[_ID]["step3000"] = pickled
+    told = _error(capsys, _ID, "--revisions", "step*")
+    assert "step3000: " in told
+    assert "cannot be read in parts" in told
+
+
+def test_wrong_calls_are_a_line_before_anything_is_read(checkpoints, tmp_path, capsys):
+    step = checkpoints / "step0"
+    assert "is one checkpoint" in _error(capsys, step)
+    assert "--sigma 0.0" in _error(capsys, checkpoints, "--sigma", "0")
+    assert "--min-layers 9" in _error(capsys, checkpoints, "--min-layers", "9")
+    assert "suffix .bmp" in _error(capsys, checkpoints, "--plot", tmp_path / "a.bmp")
+    assert "suffix .csv" in _error(capsys, checkpoints, "-o", tmp_path / "a.csv")
+    (tmp_path / "old.json").write_text("old")
+    assert "--force" in _error(capsys, checkpoints, "-o", tmp_path / "old.json")
+    assert "no such file" in _error(capsys, step, tmp_path / "step-7")
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a.html", b"<!DOCTYPE")],
+)
+def test_a_picture_is_made_in_every_form(checkpoints, tmp_path, capsys, name, start):
+    assert run(["trace", str(checkpoints), "--plot", str(tmp_path / name)]) == 0
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith(start)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
