@@ -45,7 +45,7 @@ def test_the_readme_s_commands_print_what_it_says(minilm, tmp_path):
             if "e-0" not in expected:  # the parity is noise by nature
                 assert float(got) == pytest.approx(float(expected), rel=0.01)
         seen += 1
-    assert seen == 6
+    assert seen == 7
 
 
 def test_the_readme_s_python_runs(minilm, tmp_path, monkeypatch, capsys):

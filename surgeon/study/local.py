@@ -31,14 +31,12 @@ def run_local(supply: Supply, setup: Setup, workers: int) -> Iterator[Row]:
             for number, process in enumerate(processes):
                 if process.item is None or process.pipe not in ready:
                     continue
-                row = process.receive()
+                row, successor = process.receive(), process
                 if row is None:
-                    yield failed_row(process.item, process.end())
+                    row = failed_row(process.item, process.end())
                     successor = _start(number, workers, setup) if supply else process
-                else:
-                    yield row
-                    successor = process
-                processes[number] = successor.give(supply)
+                processes[number] = successor.give(supply)  # busy while the row is kept
+                yield row
     finally:
         for process in processes:
             process.stop()

@@ -75,13 +75,15 @@ def run_sweep(
         ended = {DONE} if retry else {DONE, FAILED}
         left = [cell for cell in cells if rows.get(cell.key, {}).get("status") not in ended]
         kept = len(cells) - len(left)
-        progress(_told(rows, cells, kept, start), kept, len(cells))
-        for row in run(Waiting(left), setup) if left else ():
+        failed = kept - _done(rows, cells)
+        progress(_told(kept, failed, len(cells)), kept, len(cells))
+        for count, row in enumerate(run(Waiting(left), setup) if left else (), start=kept + 1):
             journal.append(file, row)
             rows[row["cell"]] = row
-            progress(_told(rows, cells, kept, start), _ended(rows, cells), len(cells))
+            failed += row["status"] == FAILED
+            pace = (time.monotonic() - start) / (count - kept)
+            progress(_told(count, failed, len(cells), pace), count, len(cells))
         table = results.finish(folder, [cell.key for cell in cells], rows)
-    failed = _failed(rows, cells)
     seconds = round(time.monotonic() - start, 3)
     return Sweep(folder, len(cells), len(cells) - failed, failed, kept, seconds, table)
 
@@ -93,19 +95,13 @@ def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:
     return {model: tuple(sorted(sites)) for model, sites in found.items()}
 
 
-def _ended(rows: dict[str, Row], cells: Sequence[Cell]) -> int:
-    return sum(cell.key in rows for cell in cells)
+def _done(rows: dict[str, Row], cells: Sequence[Cell]) -> int:
+    return sum(rows.get(cell.key, {}).get("status") == DONE for cell in cells)
 
 
-def _failed(rows: dict[str, Row], cells: Sequence[Cell]) -> int:
-    return sum(rows.get(cell.key, {}).get("status") == FAILED for cell in cells)
-
-
-def _told(rows: dict[str, Row], cells: Sequence[Cell], kept: int, start: float) -> str:
-    """Say how far the sweep is, and how long the rest takes at the speed so far."""
-    ended, failed = _ended(rows, cells), _failed(rows, cells)
-    told = f"{ended} of {len(cells)} cells" + (f", {failed} failed" if failed else "")
-    if not kept < ended < len(cells):
+def _told(ended: int, failed: int, cells: int, pace: float | None = None) -> str:
+    """Say how far the sweep is, and how long the rest takes at ``pace`` seconds a cell."""
+    told = f"{ended} of {cells} cells" + (f", {failed} failed" if failed else "")
+    if pace is None or ended == cells:
         return told
-    seconds = (time.monotonic() - start) / (ended - kept) * (len(cells) - ended)
-    return f"{told}, about {duration(seconds)} left"
+    return f"{told}, about {duration(pace * (cells - ended))} left"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from surgeon.architectures import Role
 from surgeon.errors import SelectionError
 from surgeon.outliers.options import SIGMA
 from surgeon.surgery.expectation import EvaluationSettings, Expectation
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Mode: TypeAlias = Literal["zero", "scale", "mean"]
 Param: TypeAlias = Literal["gain", "bias"]
@@ -144,11 +148,19 @@ def recipe_from_json(fields: object, source: str) -> Recipe:
     import pydantic
 
     try:
-        return pydantic.TypeAdapter(Recipe).validate_python(fields)
+        return _schema().validate_python(fields)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "recipe"
         raise SelectionError(f"{source}: {where}: {first['msg']}") from error
+
+
+@cache
+def _schema() -> TypeAdapter[Recipe]:
+    # Made once: it takes milliseconds, and a sweep checks a recipe for each of its cells.
+    import pydantic
+
+    return pydantic.TypeAdapter(Recipe)
 
 
 def parse_numbers(option: str, text: str) -> tuple[int, ...]:
