@@ -142,7 +142,7 @@ def test_500_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoint
     models = [*names[:200], *_BROKEN, *names[200:], names[0]]
     out = tmp_path / "atlas.parquet"
     built = build_atlas(models, out, engine=choose_engine("local", 2), rate=_FAST)
-    assert (built.models, built.done, built.failed, built.kept) == (500, 489, 11, 0)
+    assert (built.models, built.done, built.failed, built.kept) == (500, 489, 11, 0), built.reasons
 
     found = _by_model(out)
     assert list(found) == [model.partition("@")[0] for model in models[:-1]]
