@@ -19,6 +19,7 @@ Stack: TypeAlias = Literal["", "encoder", "decoder", "text", "vision"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 STACKS: tuple[Stack, ...] = get_args(Stack)
+_TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what they give alone
 
 _GAIN_NAMES = ("weight", "gamma")  # TensorFlow-born checkpoints say gamma and beta
 _BIAS_NAMES = ("bias", "beta")
@@ -122,9 +123,9 @@ def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
 def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
     """Check the shapes of sites and keep those that share the dimensions of the first one.
 
-    A stack of another width (CLIP's vision tower beside its text tower) has a residual stream of
-    its own, so that dimension d means something else there: it is left out as a whole. So is an
-    embeddings norm of another width (ELECTRA, ALBERT).
+    CLIP's vision tower has a residual stream of its own beside that of its text tower, so that
+    dimension d means something else there, be it as wide or not: it is left out as a whole. So is
+    a stack of another width than the first, and an embeddings norm of another (ELECTRA, ALBERT).
 
     Args:
         sites: the sites of a checkpoint, output sites first.
@@ -137,10 +138,11 @@ def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -
     for site in sites:
         if site.role == "output":
             widths.setdefault(site.stack, _width(site, shapes))
-    hidden = next(iter(widths.values()))
+    first, hidden = next(iter(widths.items()))
     kept = []
     for site in sites:
-        if widths.get(site.stack) != hidden:
+        apart = site.stack != first and site.stack in _TOWERS
+        if apart or widths.get(site.stack) != hidden:
             continue
         width = _width(site, shapes)
         if width == hidden:

@@ -190,7 +190,6 @@ def test_output_and_attention_sites_are_all_the_norms_of_a_post_norm_layer(saved
         ("bloom", 1),
         ("modernbert", 1),
         ("mbart", 2),
-        ("clip", 1),  # the vision tower
         ("clip_vision_model", 1),
     ],
 )
@@ -213,7 +212,7 @@ def test_the_final_site_takes_what_the_last_layer_of_each_stack_gives(saved, nam
     layers = _run(name, model, _blocks(name, model))
     given = [out for _, out in layers if not any(torch.equal(out, into) for into, _ in layers)]
     assert len(given) == len(sites)
-    given += [leaving[:, 0] for leaving in given]  # CLIP's vision tower normalises one token
+    given += [leaving[:, 0] for leaving in given]  # a vision tower normalises one token
     taken = [entering for entering, _ in _run(name, model, final)]
     assert len(taken) == len(sites)
     for entering in taken:
@@ -237,8 +236,9 @@ def test_after_deberta_v2_s_convolution_too_the_stream_is_zero(patched, layout):
         assert (state[..., OTHER] != 0).any()
 
 
-def test_of_towers_of_two_widths_the_text_tower_is_edited_and_the_scan_says_so(saved):
-    checkpoint = open_checkpoint(saved("clip, two widths"))
+@pytest.mark.parametrize("name", ["clip", "clip, two widths"])
+def test_of_two_towers_that_of_text_is_edited_and_the_scan_says_so(saved, name):
+    checkpoint = open_checkpoint(saved(name))
     assert {site.stack for site in checkpoint.sites} == {"text"}
     assert checkpoint.hidden_size == 16
     assert rank_by_layernorm(checkpoint).evidence == (
