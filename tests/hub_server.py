@@ -102,7 +102,7 @@ def commit_of(model: str, branch: str = "main") -> str:
 @contextlib.contextmanager
 def serve(repositories: Mapping[str, Path]) -> Iterator[HubServer]:
     hub = HubServer(dict(repositories))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -129,6 +129,10 @@ def connect(monkeypatch, hub_url: str, cache: Path) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     close_session()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # many workers connect at once; one that is turned away waits seconds
 
 
 class _Handler(BaseHTTPRequestHandler):
