@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from json import dump
+from json import dumps
 from typing import Any
 
 from rich.console import Console
@@ -20,8 +20,8 @@ def out() -> Console:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document to standard output."""
-    dump(document, sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
+    # Made whole before any of it is written.
+    sys.stdout.write(dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def numbers(values: Sequence[int], limit: int | None = SHOWN) -> str:

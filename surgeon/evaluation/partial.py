@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -35,7 +36,8 @@ class Partial:
             with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
                 same = str(stored["key"]) == self.key
                 return stored["observed"] if same else None
-        except (OSError, ValueError, KeyError):  # not a file that save wrote: begin anew
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            # Not a file that save wrote, or not all of it: begin anew.
             return None
 
     def save(self, observed: Floats) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 from surgeon.errors import EvaluationError
@@ -36,7 +37,7 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
     dims = ", ".join(map(str, record.dims))
     sections = [
         paragraphs(_summary(record)),
-        f'<p class="verdict"><b>{evaluation.verdict}</b>: {explain(evaluation)}</p>',
+        f'<p class="verdict"><b>{evaluation.verdict}</b>: {escape(explain(evaluation))}</p>',
         "<h2>What it did</h2>",
         chart(draw_scores(evaluation), "scores", first=True),
         _scores(evaluation),
@@ -100,10 +101,6 @@ def _edits(record: Record) -> str:
     left = len(record.edits) - _EDITS
     note = f"<p>and {left} more tensors, in surgeon/record.json</p>" if left > 0 else ""
     return table(["tensor", "before", "after"], rows) + note
-
-
-def _numbers(values: tuple[float | None, ...]) -> str:
-    return ", ".join("—" if value is None else f"{value:.4g}" for value in values)
 
 
 def _conditions(evaluation: Evaluation) -> list[str]:

@@ -91,12 +91,21 @@ class Plan:
                     "param": edit.param,
                     "axis": edit.axis,
                     "offset": edit.offset,
-                    "old": edit.old.astype(np.float64).tolist(),
-                    "new": edit.new.astype(np.float64).tolist(),
+                    "old": finite_or_none(edit.old),
+                    "new": finite_or_none(edit.new),
                 }
                 for edit in self.edits
             ],
         }
+
+
+def finite_or_none(values: npt.NDArray[Any]) -> list[Any]:
+    """Return an array as JSON has it, which knows no infinities and no NaN: None stands there."""
+    exact = values.astype(np.float64)
+    told = exact.astype(object)
+    told[~np.isfinite(exact)] = None
+    nested: list[Any] = told.tolist()
+    return nested
 
 
 def make_plan(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.checkpoint.safetensors_file import open_safetensors
-from surgeon.errors import CheckpointError
-from surgeon.surgery.plan import Edit, Plan
+from surgeon.errors import CheckpointError, SelectionError
+from surgeon.surgery.plan import Edit, Plan, finite_or_none
+from surgeon.surgery.recipe import recipe_from_json
 from surgeon.surgery.source_files import EXCISED, RECORD
 from surgeon.surgery.transfer import FileState
 from surgeon.text import TextsUsed
@@ -142,8 +142,9 @@ def edit_record(edit: Edit, file: str) -> EditRecord:
         offset=edit.offset,
         scalars=edit.old.size,
         changed=edit.changed,
-        old=_numbers(edit.old) if vector else None,
-        new=_numbers(edit.new) if vector else None,
+        # The excised values keep the bits of what is no finite number.
+        old=tuple(finite_or_none(edit.old)) if vector else None,
+        new=tuple(finite_or_none(edit.new)) if vector else None,
         stack=edit.stack,
     )
 
@@ -169,8 +170,13 @@ def read_record(artifact: Path) -> Record:
             raise CheckpointError(
                 f"{path}: its schema is {schema!r} and this surgeon reads {SCHEMA}; update surgeon"
             )
+        recipe_from_json(fields.get("recipe"), "recipe")
         return pydantic.TypeAdapter(Record).validate_python(fields)
-    except (ValueError, RecursionError) as error:  # pydantic's and json's errors are ValueErrors
+    except (
+        ValueError,
+        RecursionError,
+        SelectionError,
+    ) as error:  # pydantic's and json's errors are ValueErrors
         raise CheckpointError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
 
 
@@ -186,9 +192,3 @@ def read_excised(artifact: Path) -> dict[str, npt.NDArray[Any]]:
     """Read the excised values: for each edited tensor, its old slices at the record's dims."""
     file = open_safetensors(artifact / EXCISED)
     return {name: file.read(name) for name in file.tensors}
-
-
-def _numbers(values: npt.NDArray[Any]) -> tuple[float | None, ...]:
-    # JSON has no infinities and no NaN; the excised values keep their bits.
-    exact = (float(value) for value in values.astype(np.float64))
-    return tuple(value if math.isfinite(value) else None for value in exact)

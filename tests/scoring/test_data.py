@@ -107,6 +107,17 @@ def test_texts_come_from_lines_or_from_the_column_that_is_named(tmp_path):
     assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One two.",)
 
 
+def test_a_row_without_a_text_is_named_and_one_without_a_label_has_none(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "One.", "label": 1}\n{"text": "Two."}\n{"label": 0}\n')
+    table = read_table(path)
+    assert table.values("label") == [1, None, 0]
+    with pytest.raises(
+        EvaluationError, match=r"--data d\.jsonl, row 3: no text; give each"
+    ):
+        table.texts("text")
+
+
 MNLI = ("entailment", "neutral", "contradiction")
 
 
@@ -120,6 +131,8 @@ MNLI = ("entailment", "neutral", "contradiction")
         (["contradiction"], MNLI, ("LABEL_0", "LABEL_1", "LABEL_2"), [2]),
         ([True, False], (), ("LABEL_0", "LABEL_1"), [1, 0]),
         ([1, 5], (), ("1", "5"), [0, 1]),  # stars, say: the name of the label is a number
+        ([1.0, "5.0"], (), ("1", "5"), [0, 1]),
+        (["1.0", 0.0], (), ("LABEL_0", "LABEL_1"), [1, 0]),
     ],
 )
 def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
@@ -140,6 +153,7 @@ def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
         ([0, 1], (), ("negative", "positive"), "label 0 .*model negative, positive"),
         ([2], (), ("LABEL_0", "LABEL_1"), "label 2 "),
         ([-1], MNLI, MNLI, "label -1 "),
+        ([["yes"]], (), ("yes", "no"), r"label \['yes'\] is no name or number; .*--label-column"),
     ],
 )
 def test_a_label_that_the_model_does_not_have_lists_both_sides(values, classes, labels, complaint):

@@ -35,7 +35,7 @@ def read_data(source: str, needs: Literal["texts", "table"], columns: Columns) -
 
 def _texts(table: Table, columns: Columns) -> Texts:
     located = locate(table, columns, pair=False, label=False)
-    values = (str(row[located.text] or "").strip() for row in located.table.rows)
+    values = (str(value or "").strip() for value in located.table.values(located.text))
     lines = tuple(" ".join(value.split("\n")) for value in values if value)
     if not lines:
         raise EvaluationError(f"--data {table.name}: the column {located.text} holds no text")

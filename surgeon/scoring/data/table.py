@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from surgeon.errors import EvaluationError
+
 
 @dataclass(frozen=True)
 class Table:
@@ -31,13 +33,31 @@ class Table:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        return tuple(self.rows[0]) if self.rows else ()
+        """The names of the columns; a row of JSON need not have all."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row))
 
     @property
     def lines(self) -> tuple[str, ...]:
         """The texts of all rows, whichever their columns."""
         return tuple(v for row in self.rows for v in row.values() if isinstance(v, str))
+
+    def values(self, column: str) -> list[Any]:
+        """Return what each row has in a column, None where it has nothing."""
+        return [row.get(column) for row in self.rows]
+
+    def texts(self, column: str) -> list[str]:
+        """Return the text that each row has in a column.
+
+        Raises:
+            EvaluationError: a row has none.
+        """
+        values = self.values(column)
+        if None in values:
+            raise EvaluationError(
+                f"--data {self.place(values.index(None))}: no {column}; give each row one, or "
+                "leave the row out"
+            )
+        return [str(value) for value in values]
 
     @property
     def sha256(self) -> str:

@@ -26,10 +26,10 @@ _UNLABELLED = (None, "", "-", -1)  # what data sets write where there is no labe
 
 
 def rows_of(data: Data, settings: Settings, *, pair: bool | None = None) -> Located:
-    """Find the columns of labelled data, and leave out the rows that have no label.
+    """Find the columns of labelled data.
 
     Raises:
-        EvaluationError: the data are no table, lack a column, or have no labelled row.
+        EvaluationError: the data are no table, or lack a column.
     """
     if not isinstance(data, Table):
         raise EvaluationError(f"--data {data.name}: labelled rows are needed, and these are texts")
@@ -37,11 +37,15 @@ def rows_of(data: Data, settings: Settings, *, pair: bool | None = None) -> Loca
 
 
 def texts_of(located: Located) -> list[str | tuple[str, str]]:
-    """Return the text, or the two texts, of each row."""
-    text, pair, rows = located.text, located.pair, located.table.rows
-    if pair is None:
-        return [str(row[text]) for row in rows]
-    return [(str(row[text]), str(row[pair])) for row in rows]
+    """Return the text, or the two texts, of each row.
+
+    Raises:
+        EvaluationError: a row has none.
+    """
+    firsts = located.table.texts(located.text)
+    if located.pair is None:
+        return [*firsts]
+    return [*zip(firsts, located.table.texts(located.pair), strict=True)]
 
 
 def read_examples(located: Located, references: Sequence[Any], encoder: Encoder) -> Prepared:
@@ -59,10 +63,15 @@ def read_examples(located: Located, references: Sequence[Any], encoder: Encoder)
 def classified(
     classes: tuple[str, ...], data: Data, encoder: Encoder, settings: Settings
 ) -> Prepared:
-    """Make examples of labelled rows; ``classes`` are what integers stand for in them."""
+    """Make examples of the rows that have a label; ``classes`` are what integers stand for.
+
+    Raises:
+        EvaluationError: the data are no table, lack a column or a text, or have a label that is
+            none of the model's.
+    """
     located = rows_of(data, settings)
     table, column = located.table, str(located.label)
-    values = [row[column] for row in table.rows]
+    values = table.values(column)
     known = table.classes.get(column, classes)
     labelled = [value for value in values if value not in _UNLABELLED]
     numbers = iter(match_labels(labelled, known, settings.labels, table.name))

@@ -27,16 +27,24 @@ def match_labels(
         source: how an error names the data.
 
     Raises:
-        EvaluationError: the model has no such label.
+        EvaluationError: the model has no such label, or one is no name or number.
     """
     outputs = {_folded(label): number for number, label in enumerate(labels)}
     plain = all(_PLAIN.fullmatch(label) for label in labels)
     names = {_folded(name): number for number, name in enumerate(classes)}
+    for value in values:
+        if isinstance(value, (list, dict)):
+            raise EvaluationError(
+                f"--data {source}: the label {value} is no name or number; name the column that "
+                "has one label for each row with --label-column"
+            )
     found: dict[Any, int | None] = {}
     for value in dict.fromkeys(values):
         number = _integer(value)
         if number is not None and not plain:
-            name = _folded(classes[number]) if 0 <= number < len(classes) else _folded(value)
+            known = 0 <= number < len(classes)
+            names_of_it = [classes[number]] if known else [value, number]  # 5.0 too is the 5
+            name = next((n for n in map(_folded, names_of_it) if n in outputs), "")
         elif number is not None:
             name = f"label{number}"
         elif plain and _folded(value) in names:
@@ -62,8 +70,8 @@ def _integer(value: Any) -> int | None:
     if isinstance(value, bool):
         return int(value)
     try:
-        return int(str(value)) if float(value).is_integer() else None
-    except (TypeError, ValueError):
+        return int(float(value)) if float(value).is_integer() else None
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

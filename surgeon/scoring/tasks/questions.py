@@ -47,10 +47,11 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     if not isinstance(data, Table):
         raise EvaluationError(f"--data {data.name}: questions are needed, and these are texts")
     located = locate(data, settings.columns, pair=True)
-    rows, column = located.table.rows, str(located.label)
-    questions = [str(row[located.text]).strip() for row in rows]
-    contexts = [str(row[str(located.pair)]) for row in rows]
-    answers = [_answers(row[column], located.table.place(n)) for n, row in enumerate(rows)]
+    table = located.table
+    questions = [text.strip() for text in table.texts(located.text)]
+    contexts = table.texts(str(located.pair))
+    given = table.values(str(located.label))
+    answers = [_answers(value, table.place(n)) for n, value in enumerate(given)]
     tokenizer, stride = encoder.tokenizer, min(_STRIDE, encoder.max_length // 4)
     tokenizer.enable_truncation(encoder.max_length, stride=stride, strategy="only_second")
     try:
@@ -75,7 +76,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         )
     sequences = [sequence for example in examples for sequence in example.sequences]
     counted = sum(s.ids.count(unknown) for s in sequences if unknown is not None)
-    return Prepared(tuple(examples), len(rows), 0, counted)
+    return Prepared(tuple(examples), len(table.rows), 0, counted)
 
 
 def _context_offsets(window: Encoding) -> tuple[tuple[int, int] | None, ...]:

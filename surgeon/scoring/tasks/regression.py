@@ -30,7 +30,7 @@ def numbers_of(located: Located) -> list[float | None]:
     Raises:
         EvaluationError: a label is no finite number.
     """
-    values = [row[str(located.label)] for row in located.table.rows]
+    values = located.table.values(str(located.label))
     return [_number(value, located, row) for row, value in enumerate(values)]
 
 

@@ -30,9 +30,11 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     if not isinstance(data, Table):
         raise EvaluationError(f"--data {data.name}: labelled rows are needed, and these are texts")
     located = locate(data, settings.columns, pair=False)
-    rows, source = located.table.rows, located.table
-    words = [_list(row[located.text], source.place(n)) for n, row in enumerate(rows)]
-    tags = [_list(row[str(located.label)], source.place(n)) for n, row in enumerate(rows)]
+    source = located.table
+    words, tags = (
+        [_list(value, source.place(n)) for n, value in enumerate(source.values(column))]
+        for column in (located.text, str(located.label))
+    )
     classes = source.classes.get(str(located.label), ())
     flat = [tag for row in tags for tag in row]
     numbers = iter(match_labels(flat, classes, settings.labels, source.name))
@@ -60,7 +62,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
                     reference=settings.labels,
                 )
             )
-    return Prepared(tuple(examples), len(rows), truncated, unknown)
+    return Prepared(tuple(examples), len(source.rows), truncated, unknown)
 
 
 def _first_tokens(words: Sequence[int | None]) -> dict[int, int]:
