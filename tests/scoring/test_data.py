@@ -112,9 +112,7 @@ def test_a_row_without_a_text_is_named_and_one_without_a_label_has_none(tmp_path
     path.write_text('{"text": "One.", "label": 1}\n{"text": "Two."}\n{"label": 0}\n')
     table = read_table(path)
     assert table.values("label") == [1, None, 0]
-    with pytest.raises(
-        EvaluationError, match=r"--data d\.jsonl, row 3: no text; give each"
-    ):
+    with pytest.raises(EvaluationError, match=r"--data d\.jsonl, row 3: no text; give each"):
         table.texts("text")
 
 
