@@ -1,0 +1,121 @@
+"""An artifact comes from anywhere: what its record and its evaluation say is text, and no more.
+
+Each text in ``record.json`` and ``eval.json`` is replaced in turn by one that would be markup to a
+terminal, a script to a browser and colour codes to a console.
+"""
+
+import json
+import shutil
+
+import pytest
+
+from surgeon import Recipe, make_plan, open_checkpoint, operate
+from surgeon.cli import run
+
+HOSTILE = "[/x][red]</script><img src=x onerror=alert(1)>\x1b[31m"
+_SCORE = {"dims": [3, 9], "value": 0.5, "accuracy": 0.5}
+_EVALUATION = {
+    **{name: "name" for name in ("model", "task", "title", "metric", "unit")},
+    "baseline": {**_SCORE, "dims": []},
+    "patched": _SCORE,
+    "controls": [_SCORE, _SCORE],
+    "delta": 0.1,
+    "ci95": [0.0, 0.2],
+    "control_range": [0.0, 0.1],
+    "p_value": 0.5,
+    "verdict": "intact",
+    "expected": None,
+    "seed": 0,
+    "mask_rate": None,
+    "options": {"label": "name"},
+    "providers": ["CPUExecutionProvider"],
+    "dataset": {
+        **{"name": "texts", "sha256": "00"},
+        **dict.fromkeys(("examples", "tokens", "scored_tokens"), 9),
+        **dict.fromkeys(("skipped", "truncated", "unknown"), 0),
+    },
+    "versions": {"numpy": "2"},
+    "warnings": ["none"],
+    "stopped_after": None,
+    "dose": [{"dims": [3], "value": 0.5, "delta": 0.0, "ci95": [0.0, 0.1]}],
+    "fill_ins": [{"text": "a ____", "expected": "b", "baseline": "b", "patched": "c"}],
+}
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifact") / "out"
+    operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False)
+    (folder / "surgeon" / "eval.json").write_text(json.dumps(_EVALUATION))
+    assert run(["report", str(folder), "-o", str(folder.parent / "page.html")]) == 0
+    return folder
+
+
+def _places(document, path=()):
+    """Yield the path to each text and each key of a document, one entry of a list for all."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from _places(value, (*path, key))
+    elif isinstance(document, list):
+        yield from _places(document[0], (*path, 0)) if document else ()
+    elif isinstance(document, str) or document is None:
+        yield path
+
+
+def _with(document, path, value):
+    whole = json.loads(json.dumps(document))
+    inner = whole
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    return whole
+
+
+@pytest.mark.parametrize("name", ["record.json", "eval.json"])
+def test_no_text_of_an_artifact_is_more_than_text(artifact, tmp_path, capfd, name):
+    folder, page = tmp_path / "out", tmp_path / "page.html"
+    shutil.copytree(artifact, folder)
+    file = folder / "surgeon" / name
+    document = json.loads(file.read_bytes())
+    places, shown = list(_places(document)), 0
+    assert len(places) > 15
+    for path in places:
+        file.write_text(json.dumps(_with(document, path, HOSTILE)))
+        for command in (
+            ["verify", str(folder)],
+            ["restore", str(folder), "-o", str(tmp_path / "back"), "--force"],
+            ["report", str(folder), "-o", str(page), "--force"],
+        ):
+            page.unlink(missing_ok=True)
+            assert run(command) in (0, 1, 2), (path, command)
+            said = "".join(capfd.readouterr())
+            assert "Traceback" not in said
+            assert "unexpected" not in said, (path, command, said)
+            assert "\x1b" not in said, (path, command, said)
+            if page.exists():
+                text = page.read_text()
+                assert "<img" not in text, path
+                shown += "&lt;img" in text
+    assert shown or name == "record.json"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("factor", "x"),
+        ("mode", "explode"),
+        ("dims", [[1]]),
+        ("params", ["gain", "gains"]),
+        ("evaluation", {"task": 3}),
+        ("nonsense", 1),
+    ],
+)
+def test_a_recipe_in_a_record_is_checked_like_any_other(artifact, tmp_path, capsys, field, value):
+    folder = tmp_path / "out"
+    shutil.copytree(artifact, folder)
+    file = folder / "surgeon" / "record.json"
+    file.write_text(json.dumps(_with(json.loads(file.read_bytes()), ("recipe", field), value)))
+    assert run(["verify", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"surgeon: {file}: damaged (")
+    assert field in line
