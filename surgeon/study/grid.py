@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from surgeon.errors import SelectionError
 from surgeon.surgery.expectation import EvaluationSettings
+from surgeon.surgery.fields import made_of
 from surgeon.surgery.recipe import Recipe, parse_numbers
-from surgeon.surgery.recipe_file import load_recipe, made_of, validated
+from surgeon.surgery.recipe_file import load_recipe, validated
 from surgeon.surgery.yaml_file import PlacedYaml, Problem, in_order, read_yaml
 
 Fields: TypeAlias = Mapping[str, Any]

@@ -94,7 +94,7 @@ def test_paths_start_from_the_grid_and_hub_ids_stay(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("selections: [dims: [3]]\n", [(1, 1, "models: Field required")]),
+        ("selections: [dims: [3]]\n", [(1, 1, "models: is missing")]),
         ("models: []\nselections: [dims: [3]]\n", [(1, 9, "models: needs one entry")]),
         (f"{_MODELS}selections: [dims: [3]]\ncolour: red\n", [(3, 1, "colour: ")]),
         (f"{_MODELS}selections: [dims: [x]]\n", [(2, 21, "dims.0: ")]),
@@ -107,7 +107,7 @@ def test_paths_start_from_the_grid_and_hub_ids_stay(tmp_path, monkeypatch):
         ),
         (
             f"{_MODELS}selections: [dims: [3]]\noperations: [{{}}, {{factor: [1, 2]}}]\n",
-            [(3, 27, "--mode scale and --factor")],
+            [(3, 27, "mode: scale and factor")],
         ),
         (f"{_MODELS}selections: [dims: [3]]\nlayers: [all, x]\n", [(3, 15, "layers 'x'")]),
         (f"{_MODELS}selections: [dims: [3]]\nseeds: [0, -1]\n", [(3, 12, "-1: ")]),
