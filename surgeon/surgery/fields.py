@@ -140,12 +140,14 @@ def _complaints(
     kind: type[Any], content: object, errors: Sequence[Mapping[str, Any]]
 ) -> Iterator[Complaint]:
     top = kind.__name__.lower()
-    for error in errors:
-        place, type_ = _in_content(error["loc"], content), error["type"]
-        if type_ == "unexpected_keyword_argument":
+    places = [_in_content(error, content) for error in errors]
+    for place, error in zip(places, errors, strict=True):
+        if any(len(other) > len(place) and other[: len(place)] == place for other in places):
+            continue  # of a value that may be of several types, only one of which it resembles
+        if error["type"] == "unexpected_keyword_argument":
             known = _field_names(kind, place[:-1])
             yield Complaint(place, no_such_field(place[-1], place, known), key=True)
-        elif type_ == "missing":
+        elif error["type"] == "missing":
             yield Complaint(place, f"{dotted(place, top)}: is missing")
         else:
             yield Complaint(place, f"{dotted(place, top)}: {_advice(place, top, error)}")
@@ -169,17 +171,15 @@ def _advice(place: Place, top: str, error: Mapping[str, Any]) -> str:
     return f"give {_WANTED[type_]}{example}; found {found(value)}"
 
 
-def _in_content(loc: Sequence[str | int], content: Any) -> Place:
-    """Return a path without the names of types, which pydantic puts in it for one of several."""
+def _in_content(error: Mapping[str, Any], content: Any) -> Place:
+    """Return where an error is, without the names of types, of which pydantic tells one in it."""
     place: list[str | int] = []
-    for number, part in enumerate(loc, start=1):
+    for part in error["loc"]:
         in_list = isinstance(content, Sequence) and isinstance(part, int) and part < len(content)
         if in_list or (isinstance(content, Mapping) and part in content):
             content = content[part]
-        elif number < len(loc) or not isinstance(content, Mapping):
-            continue
-        place.append(part)
-    return tuple(place)
+            place.append(part)
+    return (*place, error["loc"][-1]) if error["type"] == "missing" else tuple(place)
 
 
 def _field_names(kind: type[Any], place: Place) -> list[str]:

@@ -180,7 +180,12 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values; ``recipe_from_json`` takes them back."""
-        return dataclasses.asdict(self)
+        evaluation, expect = self.evaluation, self.expect  # asdict is slow: a sweep has many cells
+        return {
+            **vars(self),
+            "evaluation": dataclasses.asdict(evaluation) if evaluation else None,
+            "expect": dataclasses.asdict(expect) if expect else None,
+        }
 
 
 def recipe_from_json(fields: object, source: str) -> Recipe:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from surgeon.errors import SelectionError
+from surgeon.scoring.data.hub import PREFIX
 from surgeon.surgery.fields import made_of
 from surgeon.surgery.recipe import Recipe
 from surgeon.surgery.yaml_file import PlacedYaml, Problem, in_order, read_yaml
@@ -46,13 +47,15 @@ def load_recipe(name_or_path: str) -> Recipe:
     return checked.recipe
 
 
-def find_recipe(name_or_path: str) -> Path:
+def find_recipe(name_or_path: str, folder: Path | None = None) -> Path:
     """Return the file of a recipe, which is given by its path or is one that ships with surgeon.
+
+    A path starts from ``folder`` (None: the working directory).
 
     Raises:
         SelectionError: there is none.
     """
-    path = Path(name_or_path)
+    path = (folder or Path()) / name_or_path
     if not path.is_file() and name_or_path in shipped_recipes():
         return shipped_recipes()[name_or_path]
     if path.is_dir():
@@ -92,9 +95,13 @@ def validated(
     return value, tuple(document.problem(c.place, c.message, key=c.key) for c in complaints)
 
 
+def data_beside(data: str | None, folder: Path) -> str | None:
+    """Make the path of an evaluation's data start from a folder; data on the Hub have none."""
+    return data if data is None or data.startswith(PREFIX) else str(folder / data)
+
+
 def _with_data_beside(recipe: Recipe | None, path: Path) -> Recipe | None:
-    """Make the path of the evaluation's data start from the recipe's file."""
-    if recipe is None or recipe.evaluation is None or recipe.evaluation.data is None:
+    if recipe is None or recipe.evaluation is None:
         return recipe
-    data = str(path.resolve().parent / recipe.evaluation.data)
+    data = data_beside(recipe.evaluation.data, path.resolve().parent)
     return replace(recipe, evaluation=replace(recipe.evaluation, data=data))
