@@ -51,7 +51,7 @@ def explained(
         raise CheckpointError(f"{model_id}: {' '.join(text.split())}") from error
 
 
-def is_outage(error: Exception) -> bool:
+def is_outage(error: BaseException) -> bool:
     """Whether the network or the Hub failed, and not the request."""
     import httpx2
     from huggingface_hub.errors import (

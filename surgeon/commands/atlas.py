@@ -66,7 +66,8 @@ def atlas(
 
     Each is ranked as by surgeon scan, by range requests that read its norms alone: a row per model
     and dimension. An atlas that was killed goes on where it stopped; a model that fails costs one
-    row, with its reason. The waits that the Hub asks for are kept to.
+    row, with its reason, and the exit code is 0 as long as one was scanned. The waits that the Hub
+    asks for are kept to; where it cannot be reached, the run stops, and those models have no row.
     """
     from surgeon import console
     from surgeon.study.atlas import build_atlas, look_ahead
@@ -97,4 +98,7 @@ def atlas(
         )
     console.show_atlas(built, json=json)
     if not built.done:
-        raise CheckFailed(f"every one of {built.models} models failed; their rows say why")
+        raise CheckFailed(
+            f"every one of {built.models} models failed; their rows say why, and "
+            "--retry tries them again"
+        )

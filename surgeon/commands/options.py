@@ -29,7 +29,9 @@ SitesPattern = Annotated[
 Plot = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Draw the z-scores and the ranking: FILE.png, .svg, .pdf or .html."
+        metavar="FILE",
+        help="Draw the z-scores and the ranking: FILE.png, .svg, .pdf or .html, replaced if it is "
+        "there.",
     ),
 ]
 ArtifactDirectory = Annotated[

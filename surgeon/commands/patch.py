@@ -152,6 +152,8 @@ def patch(
         checkpoint = open_checkpoint(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
         )
+        if doubt := other_model(asked, f"{checkpoint.directory} {checkpoint.name}"):
+            console.print_note(f"Note: {doubt}.")
         texts = read_texts(data) if data is not None else None
         plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
     if output is None or dry_run:
@@ -185,6 +187,8 @@ def _patch_onnx(
     from surgeon import console, make_onnx_plan, open_onnx, operate_onnx
 
     planned = make_onnx_plan(open_onnx(path, sites_pattern), recipe)
+    if doubt := other_model(recipe, str(path)):
+        console.print_note(f"Note: {doubt}.")
     console.show_inferred(planned)
     if output is None:
         console.show_plan(planned.plan, json=json)
@@ -205,3 +209,14 @@ def recipe_of(name_or_path: str | None, **options: Any) -> Recipe:
             option = name.replace("_", "-")
             raise SelectionError(f"--{option}: a recipe says it all; drop --recipe or this option")
     return load_recipe(name_or_path)
+
+
+def other_model(recipe: Recipe, name: str) -> str | None:
+    """Return what there is to doubt, if a recipe's dims are those of a model of another name."""
+    if recipe.dims is None or not recipe.model or _plain(recipe.model) in _plain(name):
+        return None
+    return f"the recipe's dims are those of {recipe.model}, and no name of this model says that"
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))

@@ -11,6 +11,10 @@ import typer
 from surgeon.commands.options import Json
 from surgeon.errors import CheckFailed, OutputError
 
+_WRONG_INPUT = 2
+_MANY = 100_000  # cells, beyond which people wonder whether anything happens
+_EACH = 6e-5  # seconds to lay out one
+
 
 def sweep(
     file: Annotated[
@@ -53,14 +57,25 @@ def sweep(
     from surgeon import console
     from surgeon.study.cells import make_cells
     from surgeon.study.cost import cost_of
-    from surgeon.study.engines import choose_engine
-    from surgeon.study.grid import load_grid
+    from surgeon.study.engines import choose_engine, duration
+    from surgeon.study.grid import check_grid
+    from surgeon.study.grid_check import doubts_about
+    from surgeon.study.outlook import look_ahead, size_of
     from surgeon.study.run import run_sweep
 
-    grid = load_grid(file)
+    checked = check_grid(file)
+    grid = checked.grid
+    if grid is None:
+        console.show_problems(checked.path, checked.problems)
+        raise typer.Exit(_WRONG_INPUT)
+    if (size := size_of(grid)) > _MANY:
+        console.print_note(f"{size:,} cells: to lay them out takes about {duration(size * _EACH)}.")
     if dry_run:
         cells = make_cells(grid)
-        console.show_grid(cells, cost_of(cells), json=json)
+        ahead = look_ahead(cells, output, retry=retry, workers=workers)
+        console.show_grid(cells, cost_of(cells), ahead, json=json)
+        for doubt in doubts_about(grid):
+            console.print_note(f"Note: {doubt}.")
         return
     if output is None:
         raise OutputError("-o DIR: name the folder of the results, or look first with --dry-run")

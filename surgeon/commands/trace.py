@@ -27,6 +27,13 @@ def trace(
             help="For a Hub id: the branches and tags to read, as a glob such as 'step*'.",
         ),
     ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Names to leave out, as a glob such as checkpoint-best; may be given again.",
+        ),
+    ] = None,
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = None,
     sites_pattern: SitesPattern = None,
@@ -34,7 +41,9 @@ def trace(
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw the norms over the steps: FILE.png, .svg, .pdf or .html."
+            metavar="FILE",
+            help="Draw the norms over the steps: FILE.png, .svg, .pdf or .html, "
+            "replaced if it is there.",
         ),
     ] = None,
     output: Annotated[
@@ -55,9 +64,10 @@ def trace(
     """Tell which dimensions left the bulk in a training run, and when.
 
     Reads the gains and biases of each checkpoint and judges them by the paper's criterion, as scan
-    does. The step is the last whole number in a checkpoint's name. A dimension left the bulk at the
-    first checkpoint from which on every one flags it. Of a model on the Hub, headers and
-    the last operation of each layer alone are read.
+    does. The step is the number after step, checkpoint, iter or epoch in a checkpoint's name, such
+    as 900k, or the only number in it. A dimension left the bulk at the first checkpoint from which
+    on every one flags it. Of a model on the Hub, headers and the last operation of each layer alone
+    are read.
     """
     from surgeon import console, plot_trace, trace_training
     from surgeon.plots import check_picture
@@ -68,6 +78,7 @@ def trace(
         traced = trace_training(
             checkpoints,
             revisions=revisions,
+            skip=skip or (),
             sigma=sigma,
             min_layers=MIN_LAYERS if min_layers is None else min_layers,
             sites_pattern=sites_pattern,

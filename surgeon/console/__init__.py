@@ -27,6 +27,7 @@ from surgeon.console.rankings import show_ranking as show_ranking
 from surgeon.console.rankings import show_weakness as show_weakness
 from surgeon.console.studies import show_checked_recipes as show_checked_recipes
 from surgeon.console.studies import show_grid as show_grid
+from surgeon.console.studies import show_problems as show_problems
 from surgeon.console.studies import show_recipes as show_recipes
 from surgeon.console.studies import show_sweep as show_sweep
 from surgeon.console.traces import show_trace as show_trace

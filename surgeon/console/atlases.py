@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from surgeon.console.printing import escape, out, print_json, print_text
+from surgeon.console.printing import escape, out, print_json, print_note, print_text
 from surgeon.study.engines import duration
 
 if TYPE_CHECKING:
     from surgeon.study.atlas_summary import Atlas, Outlook
 
-_REASONS_SHOWN = 5
+_REASONS_SHOWN = 10
 
 
 def show_outlook(ahead: Outlook, *, json: bool) -> None:
@@ -50,3 +50,5 @@ def show_atlas(atlas: Atlas, *, json: bool) -> None:
         table.add_row("  other reasons", f"{sum(models for _, models in others):,}")
     out().print(table)
     print_text(f"Atlas: {atlas.output}")
+    if atlas.failed:
+        print_note("The table says why each failed; --retry tries those again.")

@@ -16,13 +16,16 @@ from surgeon.console.printing import (
     print_note,
     print_text,
 )
+from surgeon.study.engines import duration
 
 if TYPE_CHECKING:
     from surgeon.study.cells import Cell
     from surgeon.study.cost import Cost
+    from surgeon.study.outlook import SweepOutlook
     from surgeon.study.run import Sweep
     from surgeon.surgery.recipe import Recipe
     from surgeon.surgery.recipe_file import Checked
+    from surgeon.surgery.yaml_file import Problem
 
 _CELLS_SHOWN = 20
 
@@ -49,16 +52,22 @@ def show_checked_recipes(checked: Sequence[Checked], *, json: bool) -> None:
         print_json({"files": [file.to_json() for file in checked]})
         return
     for file in checked:
-        for problem in file.problems:
-            print_error(problem.at(file.path))
+        show_problems(file.path, file.problems)
         if not file.problems:
             print_text(f"{file.path}: a valid recipe")
 
 
-def show_grid(cells: Sequence[Cell], cost: Cost, *, json: bool) -> None:
-    """Show the cells of a sweep, and what they take."""
+def show_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Show what is wrong with a file, a line each on standard error."""
+    for problem in problems:
+        print_error(problem.at(path))
+
+
+def show_grid(cells: Sequence[Cell], cost: Cost, ahead: SweepOutlook, *, json: bool) -> None:
+    """Show the cells of a sweep, what they take, and how many are left to do."""
     if json:
-        print_json({"cost": cost.to_json(), "cells": [cell.to_json() for cell in cells]})
+        made = [cell.to_json() for cell in cells]
+        print_json({"cost": cost.to_json(), "outlook": ahead.to_json(), "cells": made})
         return
     table = Table(title=f"{cost.cells:,} cells of {cost.models} models")
     for column in ("model", "operation", "task", "data", "seed"):
@@ -77,6 +86,15 @@ def show_grid(cells: Sequence[Cell], cost: Cost, *, json: bool) -> None:
         f"About {cost.variants:,} runs of a model over its texts, {cost.texts:,} texts in all. "
         "Nothing was run.",
         soft_wrap=True,
+    )
+    failed = f", {ahead.failed:,} failed" if ahead.failed else ""
+    time = (
+        "how long they take, the first that are done will tell"
+        if ahead.seconds is None
+        else f"about {duration(ahead.seconds)} by the time that these took"
+    )
+    console.print(
+        f"{ahead.done:,} done already{failed}: {ahead.left:,} to run, {time}.", soft_wrap=True
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from surgeon.checkpoint.hub_errors import endpoint
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.outliers.layernorm import MIN_LAYERS, check_sigma
 from surgeon.outliers.options import SIGMA
@@ -15,8 +16,8 @@ from surgeon.study import atlas_rows, journal
 from surgeon.study.atlas_list import Paced, Target, targets_of
 from surgeon.study.atlas_rows import Criterion, Note, note_of
 from surgeon.study.atlas_scan import ScanSetup
-from surgeon.study.atlas_summary import Atlas, Outlook, count, sum_up
-from surgeon.study.atlas_table import check_pyarrow, write_table
+from surgeon.study.atlas_summary import Atlas, Outlook, count, reason_of, sum_up
+from surgeon.study.atlas_table import check_suffix, check_table, write_table
 from surgeon.study.engines import Engine, choose_engine, duration
 from surgeon.study.work import DONE, FAILED, Row
 
@@ -24,6 +25,8 @@ WORKERS = 4
 RATE = 1.5
 """Models a second: 450 in five minutes, where the Hub answers 500 requests of a stranger."""
 MAX_BYTES = 500_000_000
+OUTAGES = 5
+"""So many models in a row that the network or the Hub failed: then it is not the models."""
 
 
 def build_atlas(
@@ -58,13 +61,14 @@ def build_atlas(
 
     Raises:
         SelectionError: a model is no Hub id, or a number makes no sense.
-        OutputError: pyarrow is not installed, ``output`` is something else or of another
-            criterion, or another run is writing there.
-        CheckpointError: HF_HUB_OFFLINE is set.
+        OutputError: pyarrow is not installed, ``output`` is no ``.parquet`` file, something else or
+            of another criterion, or another run is writing there.
+        CheckpointError: HF_HUB_OFFLINE is set, or the network or the Hub failed ``OUTAGES`` models
+            in a row, or all that there were; these have no row.
     """
     targets, start = targets_of(models), time.monotonic()
     _check(sigma, min_layers, max_bytes, rate)
-    check_pyarrow(output)
+    check_table(output)
     _check_online()
     run = engine or choose_engine("local", WORKERS)
     setup = ScanSetup(sigma, min_layers, max_bytes)
@@ -74,11 +78,24 @@ def build_atlas(
         ended, failed = len(targets) - len(left), count(targets, notes, FAILED, besides=left)
         kept = ended
         progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
+        held: list[Row] = []  # of an outage perhaps, and not of these models
         for row in run(Paced(left, rate), setup) if left else ():
-            notes[_key(row)] = note = note_of(row, journal.append(file, row))
             bytes_read += row.get("bytes_read", 0)
-            ended, failed = ended + 1, failed + (note.status == FAILED)
+            held.append(row)
+            if row.pop("outage", False):
+                if len(held) >= OUTAGES:
+                    break
+                continue
+            for one in held:
+                notes[_key(one)] = note = note_of(one, journal.append(file, one))
+                ended, failed = ended + 1, failed + (note.status == FAILED)
+            held = []
             progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
+        if len(held) >= OUTAGES or (held and ended == kept):
+            raise _outage(held, output)
+        for one in held:
+            notes[_key(one)] = note_of(one, journal.append(file, one))
+            ended += 1
         progress("writing the table", ended, len(targets))
         write_table(output, file, _in_order(targets, notes))
     seconds = round(time.monotonic() - start, 3)
@@ -102,6 +119,8 @@ def look_ahead(
     """
     targets = targets_of(models)
     _check(sigma, min_layers, MAX_BYTES, rate)
+    if output is not None:
+        check_suffix(output)
     notes = atlas_rows.read_notes(output, Criterion(sigma, min_layers)) if output else {}
     left = len(_left(targets, notes, retry=retry))
     done, failed = (count(targets, notes, status) for status in (DONE, FAILED))
@@ -118,6 +137,16 @@ def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None
         raise SelectionError(f"--rate {rate:g}: give a positive number of models per second")
     if max_bytes <= 0:
         raise SelectionError(f"--max-mb {max_bytes / 1e6:g}: give a positive number of megabytes")
+
+
+def _outage(held: Sequence[Row], output: Path) -> CheckpointError:
+    last = held[-1]
+    reason = reason_of(last["error"], last["model"])
+    return CheckpointError(
+        f"{endpoint()}: {len(held)} models in a row could not be read, {last['model']} the last "
+        f"({reason}); they have no row in {atlas_rows.rows_path(output)}: check the connection and "
+        "HF_ENDPOINT, then run it again to go on"
+    )
 
 
 def _check_online() -> None:

@@ -41,9 +41,11 @@ def read_list(path: Path) -> tuple[Target, ...]:
         SelectionError: there is no such file, it names no model, or a line is no Hub id.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise SelectionError(f"{path}: no such file; give a list of Hub ids, one a line") from error
+    except IsADirectoryError as error:
+        raise SelectionError(f"{path}: is a directory; give a list of Hub ids") from error
     except UnicodeDecodeError as error:
         raise SelectionError(f"{path}: is no UTF-8 text; give a list of Hub ids") from error
     entries = ((f"{path}:{n}: ", line.partition("#")[0]) for n, line in enumerate(lines, start=1))

@@ -13,6 +13,16 @@ from surgeon.study.atlas_list import Target
 from surgeon.study.atlas_rows import Note, rows_path
 from surgeon.study.work import FAILED
 
+_OWN = (  # what differs between errors of a kind → what stands for it
+    (r"^[\w.-]+\.(json|safetensors): ", ""),
+    (r"^no such file or directory here, and ", ""),
+    (r";.*", ""),
+    (r" \([^)]*\)", ""),
+    (r"https?://[^\s,]+", "the Hub"),
+    (r"'[^']*'", "'…'"),
+    (r"(?<![\w./:-])\d+", "N"),
+)
+
 
 @dataclass(frozen=True)
 class Atlas:
@@ -96,5 +106,7 @@ def count(
 
 def reason_of(error: str, model: str) -> str:
     """Return an error without what is the model's own, so that equal ones can be counted."""
-    text = re.sub(rf"^{re.escape(model)}[^\s:]*: ", "", error).partition(";")[0]
-    return re.sub(r"(?<![\w./:-])\d+", "N", text.replace(model, "MODEL"))
+    text = re.sub(rf"^{re.escape(model)}[^\s:]*: ", "", error).replace(model, "MODEL")
+    for pattern, plain in _OWN:
+        text = re.sub(pattern, plain, text)
+    return text

@@ -14,20 +14,33 @@ import numpy as np
 from surgeon.errors import OutputError
 from surgeon.study.work import DONE, Row
 
+_SUFFIX = ".parquet"
 _GROUP = 2**18  # rows that are in memory at once
 
 
-def check_pyarrow(output: Path) -> None:
+def check_table(output: Path) -> None:
     """Refuse a table that could not be written in the end.
 
     Raises:
-        OutputError: pyarrow is not installed.
+        OutputError: pyarrow is not installed, or the file is to be something else than Parquet.
     """
+    check_suffix(output)
     if importlib.util.find_spec("pyarrow") is None:
         raise OutputError(
             f"-o {output}: pyarrow, which writes it, is not installed; run: "
             "pip install 'norm-surgeon[study]'"
         )
+
+
+def check_suffix(output: Path) -> None:
+    """Refuse a table that would not be what its name says.
+
+    Raises:
+        OutputError: the suffix is another one than that of Parquet.
+    """
+    if output.suffix.lower() != _SUFFIX:
+        found = f"the suffix {output.suffix}" if output.suffix else "no suffix"
+        raise OutputError(f"-o {output}: has {found}; an atlas is Parquet: give FILE{_SUFFIX}")
 
 
 def write_table(output: Path, file: BinaryIO, starts: Iterable[int]) -> None:
@@ -74,6 +87,7 @@ def _schema(pa: Any) -> Any:
     return pa.schema(
         {
             "model": pa.string(),
+            "asked": pa.string(),
             "revision": pa.string(),
             "architecture": pa.string(),
             "layers": pa.int32(),

@@ -13,7 +13,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from surgeon.study.grid import Fields, Grid, Model, expand_operation, expand_selection, parse_layers
+from surgeon.study.axes import Fields, expand_operation, expand_selection, parse_layers
+from surgeon.study.grid import Grid, Model
 from surgeon.surgery.expectation import EvaluationSettings
 from surgeon.surgery.recipe import Recipe, recipe_from_json
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,12 @@ from surgeon.checkpoint.revisions import list_revisions
 from surgeon.errors import SelectionError
 
 _LISTED = 5
+_LARGEST = 2**63 - 1  # of a column of the table
+
+# What a step is called, the surest first: Lightning's epoch=3-step=1000 is step 1000.
+_MARKS = ("step", "checkpoint|ckpt", "iter(?:ation)?", "epoch")
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)([kmb](?![a-z0-9]))?"
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,11 @@ class Stop:
     step: int
     model: str
     revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What ``skip`` knows it by."""
+        return _name(self.model) if self.revision is None else self.revision
 
     @property
     def label(self) -> str:
@@ -39,31 +51,61 @@ class Series:
     stops: tuple[Stop, ...]
 
 
-def find_series(checkpoints: Sequence[str | Path], revisions: str | None = None) -> Series:
-    """Find the checkpoints of a run; the step of each is the last whole number in its name.
+def find_series(
+    checkpoints: Sequence[str | Path], revisions: str | None = None, skip: Sequence[str] = ()
+) -> Series:
+    """Find the checkpoints of a run, and the step of each in its name.
+
+    That is the number after ``step``, ``checkpoint``, ``iter`` or ``epoch``, such as 900k in
+    ``seed_0-step_900k`` and 1000 in ``step1000-tokens4B``, or the only number that there is.
 
     Args:
         checkpoints: several models (directories, ``.safetensors`` files or Hub ids), one folder
             whose subfolders are model directories, or one Hub id.
         revisions: for a Hub id: a glob over its branches and tags, such as ``step*``.
+        skip: globs of names to leave out, such as ``checkpoint-best``.
 
     Raises:
-        SelectionError: these are fewer than two, one has no step in its name, two have the same,
-            or ``revisions`` matches none.
+        SelectionError: these are fewer than two, one has no step in its name or several, two have
+            the same, or ``revisions`` or one of ``skip`` matches none.
         CheckpointError: the Hub cannot be asked.
     """
     names = [str(checkpoint) for checkpoint in checkpoints]
     if revisions is not None:
-        return _in_order(*_on_hub(names, revisions))
-    if len(names) == 1:
-        return _in_order(*_in_folder(names[0]))
-    if not names:
+        title, found = _on_hub(names, revisions)
+    elif len(names) == 1:
+        title, found = _in_folder(names[0])
+    elif names:
+        title = _absolute(names[-1]).parent.name
+        found = [_Found(_name(name), name, name) for name in names]
+    else:
         raise SelectionError("no checkpoints; give two or more, or the folder that holds them")
-    stops = [Stop(_step(_name(name), name), name) for name in names]
-    return _in_order(_absolute(names[-1]).parent.name, stops)
+    kept = _kept(found, skip)
+    return _in_order(title, [Stop(_step(f.name, f.told), f.model, f.revision) for f in kept])
 
 
-def _on_hub(names: list[str], revisions: str) -> tuple[str, list[Stop]]:
+@dataclass(frozen=True)
+class _Found:
+    """A checkpoint whose step is not yet read: its own name, and what errors call it."""
+
+    name: str
+    told: str
+    model: str
+    revision: str | None = None
+
+
+def _kept(found: Sequence[_Found], skip: Sequence[str]) -> list[_Found]:
+    for pattern in skip:
+        if not any(fnmatchcase(one.name, pattern) for one in found):
+            names = _some([one.name for one in found])
+            raise SelectionError(f"--skip '{pattern}': matches none of {names}")
+    kept = [f for f in found if not any(fnmatchcase(f.name, pattern) for pattern in skip)]
+    if not kept:
+        raise SelectionError("--skip: leaves out every checkpoint; a trace takes two or more")
+    return kept
+
+
+def _on_hub(names: list[str], revisions: str) -> tuple[str, list[_Found]]:
     option = f"--revisions '{revisions}'"
     if len(names) != 1:
         raise SelectionError(f"{option}: is for one model on the Hub; {len(names)} are given")
@@ -77,11 +119,10 @@ def _on_hub(names: list[str], revisions: str) -> tuple[str, list[Stop]]:
             f"{option}: matches none of the {len(found)} branches and tags of {model_id} "
             f"({_some(found)}); give a glob such as 'step*'"
         )
-    stops = [Stop(_step(name, f"{option}: {name}"), model_id, name) for name in matching]
-    return model_id, stops
+    return model_id, [_Found(name, f"{option}: {name}", model_id, name) for name in matching]
 
 
-def _in_folder(name: str) -> tuple[str, list[Stop]]:
+def _in_folder(name: str) -> tuple[str, list[_Found]]:
     folder = Path(name)
     if not folder.exists() and looks_like_hub_id(name):
         raise SelectionError(
@@ -99,7 +140,7 @@ def _in_folder(name: str) -> tuple[str, list[Stop]]:
             f"{name}: {has}, with no subfolders that have a config.json; give two or more "
             "checkpoints, or the folder that holds them"
         )
-    return _absolute(name).name, [Stop(_step(p.name, str(p)), str(p)) for p in found]
+    return _absolute(name).name, [_Found(p.name, str(p), str(p)) for p in found]
 
 
 def _in_order(name: str, stops: list[Stop]) -> Series:
@@ -111,18 +152,34 @@ def _in_order(name: str, stops: list[Stop]) -> Series:
     for one, other in pairwise(ordered):
         if one.step == other.step:
             raise SelectionError(
-                f"{one.label} and {other.label}: both are step {one.step}; leave one out"
+                f"{one.label} and {other.label}: both are step {one.step}; leave one out, as "
+                f"with --skip {other.name}"
             )
     return Series(name, ordered)
 
 
 def _step(name: str, told: str) -> int:
-    numbers = re.findall(r"[0-9]+", name)
+    """Return the step that a checkpoint's name tells."""
+    for mark in _MARKS:
+        if numbers := _numbers(rf"(?:{mark})s?[-_=. ]*{_NUMBER}", name):
+            break
+    else:
+        numbers = _numbers(rf"(?<![0-9.]){_NUMBER}", name)
+    leave = f"leave it out with --skip {name}, or name it like step-1000"
     if not numbers:
-        raise SelectionError(
-            f"{told}: has no step in its name; leave it out, or name it like step-1000"
-        )
-    return int(numbers[-1])
+        raise SelectionError(f"{told}: has no step in its name; {leave}")
+    if len(numbers) > 1:
+        among = " or ".join(f"{number:f}" for number in sorted(numbers))
+        raise SelectionError(f"{told}: may be step {among} by its name; {leave}")
+    (number,) = numbers
+    if number != int(number) or number > _LARGEST:
+        raise SelectionError(f"{told}: {number:f} is no whole number of steps; {leave}")
+    return int(number)
+
+
+def _numbers(pattern: str, name: str) -> set[Decimal]:
+    found = re.findall(pattern, name, re.IGNORECASE | re.ASCII)
+    return {(Decimal(number) * _UNITS[unit.lower()]).normalize() for number, unit in found}
 
 
 def _name(model: str) -> str:

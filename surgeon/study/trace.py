@@ -24,6 +24,7 @@ def trace_training(
     checkpoints: Sequence[str | Path],
     *,
     revisions: str | None = None,
+    skip: Sequence[str] = (),
     sigma: float = SIGMA,
     min_layers: float = MIN_LAYERS,
     sites_pattern: str | None = None,
@@ -41,8 +42,10 @@ def trace_training(
 
     Args:
         checkpoints: several models, one folder whose subfolders are model directories, or one Hub
-            id. The step is the last whole number in a name.
+            id. The step is in the name: the number after ``step``, ``checkpoint``, ``iter`` or
+            ``epoch``, or the only number.
         revisions: for a Hub id: a glob over its branches and tags, such as ``step*``.
+        skip: globs of names to leave out, such as ``checkpoint-best``.
         sigma: the distance, in standard deviations of the vector.
         min_layers: how many layers must flag an outlier: a share of them if below 1, else a
             count.
@@ -54,15 +57,15 @@ def trace_training(
         progress: told of each checkpoint.
 
     Raises:
-        SelectionError: there are fewer than two checkpoints, or one whose name tells no step or
-            another's too; or an option makes no sense for this model.
+        SelectionError: there are fewer than two checkpoints, or one whose name tells no step,
+            several, or another's; or an option makes no sense for this model.
         CheckpointError: one cannot be read, or is of another architecture or size than the first.
         OutputError: ``output`` exists, or cannot be made.
     """
     check_sigma(sigma)
     if output is not None:
         check_output(output, force=force)
-    series = find_series(checkpoints, revisions)
+    series = find_series(checkpoints, revisions, skip)
     read: list[_Read] = []
     with table_rows(output) as add_rows:
         for number, stop in enumerate(series.stops):
@@ -126,9 +129,10 @@ def _open_and_read(stop: Stop, sites_pattern: str | None) -> tuple[ZScores, _Fac
         checkpoint = open_for_scan(stop.model, revision=stop.revision, sites_pattern=sites_pattern)
         zscores = read_zscores(checkpoint)
     except CheckpointError as error:
-        if stop.revision is None:  # the error names the model
-            raise
-        raise CheckpointError(f"{stop.revision}: {error}") from error
+        # Without a revision, the error names the model.
+        where = f"{stop.revision}: " if stop.revision is not None else ""
+        advice = f"; --skip {stop.name} leaves it out"
+        raise CheckpointError(f"{where}{error}{advice}") from error
     facts = _Facts(
         architecture=checkpoint.family.name,
         layers=len(zscores.rows),

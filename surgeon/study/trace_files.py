@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -48,6 +49,10 @@ def check_output(path: Path, *, force: bool) -> None:
         raise OutputError(f"-o {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"-o {path}: {path.parent} cannot be written to; name another")
+    try:  # some folders, such as /proc, take no files, whatever their permissions say
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OutputError(f"-o {path}: {error.strerror}; name another") from error
 
 
 @contextlib.contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from surgeon.surgery.fields import LARGEST, Flag, Number, Whole, found
 
 Grade: TypeAlias = Literal["S", "F", "N", "D", "O"]
 ExpectedVerdict: TypeAlias = Literal["degraded", "intact"]
@@ -34,11 +36,11 @@ class EvaluationSettings:
 
     task: str | None = None
     data: str | None = None
-    controls: int | None = None
-    seed: int | None = None
-    mask_rate: float | None = None
-    dose: bool | None = None
-    until_certain: bool | None = None
+    controls: Whole | None = None
+    seed: Whole | None = None
+    mask_rate: Number | None = None
+    dose: Flag | None = None
+    until_certain: Flag | None = None
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield the fields that no evaluation can take, each with what is wrong."""
@@ -72,10 +74,10 @@ class Published:
     what: str
     grade: Grade
     source: str
-    before: float | None = None
-    after: float | None = None
-    within: float | None = None
-    dims: tuple[int, ...] | None = None
+    before: Number | None = None
+    after: Number | None = None
+    within: Number | None = None
+    dims: tuple[Whole, ...] | None = None
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield the fields that say nothing, each with what is wrong."""
@@ -86,6 +88,8 @@ class Published:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 yield name, f"{value}: give a finite number"
+        if self.dims is not None and (advice := wrong_numbers(self.dims, "dimension")):
+            yield "dims", f"{advice}; found {found(self.dims)}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,15 @@ class Expectation:
 
     verdict: ExpectedVerdict | None = None
     published: tuple[Published, ...] = ()
+
+
+def wrong_numbers(numbers: Sequence[int], what: str) -> str | None:
+    """Return how to name dimensions or layers, if these are none, twice the same, or no indexes."""
+    if not numbers or len(set(numbers)) != len(numbers):
+        return f"name each {what} once, and one or more"
+    if not 0 <= min(numbers) <= max(numbers) <= LARGEST:
+        return f"{what}s are counted from 0, to {LARGEST:,} at most"
+    return None
 
 
 def expected_verdict(recipe: Mapping[str, Any], task: str) -> ExpectedVerdict | None:

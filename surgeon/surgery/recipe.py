@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from surgeon.architectures import Role
 from surgeon.errors import SelectionError
+from surgeon.outliers import DETECTORS
 from surgeon.outliers.options import SIGMA
-from surgeon.surgery.expectation import EvaluationSettings, Expectation
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from surgeon.surgery.expectation import EvaluationSettings, Expectation, wrong_numbers
+from surgeon.surgery.fields import (
+    LARGEST,
+    Flag,
+    Number,
+    Whole,
+    dotted,
+    found,
+    made_of,
+)
+from surgeon.surgery.yaml_file import Place
 
 Mode: TypeAlias = Literal["zero", "scale", "mean"]
 Param: TypeAlias = Literal["gain", "bias"]
@@ -28,18 +37,22 @@ _MAX_NUMBERS = 1_000_000
 
 @dataclass(frozen=True)
 class Contradiction:
-    """What fields of a recipe cannot say together, and the path to one of them."""
+    """What fields of a recipe cannot say, and the path to one of them.
 
-    place: tuple[str | int, ...]
+    ``message`` is for who writes a file, ``option`` for who gives options on the command line.
+    """
+
+    place: Place
     message: str
+    option: str
 
 
 class RecipeError(SelectionError):
     """The fields of a recipe contradict each other; ``found`` says where, one by one."""
 
-    def __init__(self, found: tuple[Contradiction, ...]) -> None:
-        super().__init__(found[0].message)
-        self.found = found
+    def __init__(self, contradictions: tuple[Contradiction, ...]) -> None:
+        super().__init__(contradictions[0].option)
+        self.found = contradictions
 
 
 @dataclass(frozen=True)
@@ -61,61 +74,92 @@ class Recipe:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (pydantic reads it off the class)
 
-    dims: tuple[int, ...] | None = None
-    remove_outliers: int | None = None
-    random: int | None = None
-    seed: int = 0
+    dims: tuple[Whole, ...] | None = None
+    remove_outliers: Whole | None = None
+    random: Whole | None = None
+    seed: Whole = 0
     method: str = "layernorm"
-    sigma: float = SIGMA
-    min_layers: float | None = None
-    min_damage: float | None = None
-    relax: bool = False
+    sigma: Number = SIGMA
+    min_layers: Number | None = None
+    min_damage: Number | None = None
+    relax: Flag = False
     mode: Mode = "zero"
-    factor: float | None = None
+    factor: Number | None = None
     params: tuple[Param, ...] = PARAMS
-    layers: tuple[int, ...] | None = None
-    sites: tuple[Role | Literal["all"], ...] = ("output",)
+    layers: tuple[Whole, ...] | None = None
+    sites: tuple[Literal[Role, "all"], ...] = ("output",)
     description: str = ""
     model: str = ""
     evaluation: EvaluationSettings | None = None
     expect: Expectation | None = None
 
     def __post_init__(self) -> None:
-        if found := tuple(self._contradictions()):
-            raise RecipeError(found)
+        if contradictions := tuple(self._contradictions()):
+            raise RecipeError(contradictions)
 
     def _contradictions(self) -> Iterator[Contradiction]:
         choices = (self.dims, self.remove_outliers, self.random)
         if sum(choice is not None for choice in choices) != 1:
-            yield _about(
-                None,
-                "say which dimensions in exactly one way: --remove-outliers N, --dims LIST, "
-                "--random N or --recipe FILE",
+            say = "say which dimensions in exactly one way: "
+            yield Contradiction(
+                (),
+                f"{say}remove_outliers: N, dims: LIST or random: N",
+                f"{say}--remove-outliers N, --dims LIST, --random N or --recipe FILE",
             )
-        if self.dims is not None and (not self.dims or len(set(self.dims)) != len(self.dims)):
-            yield _about("dims", f"--dims {_join(self.dims)}: name each dimension once, and one")
+        if (self.mode == "scale") != (self.factor is not None):
+            both = "go together, and only together"
+            yield Contradiction(
+                ("factor",),
+                f"mode: scale and factor: F {both}",
+                f"--mode scale and --factor F {both}",
+            )
+        for field, advice in (*self._wrong_lists(), *self._wrong_numbers()):
+            value = getattr(self, field)
+            option = f"--{field.replace('_', '-')}"
+            shown = _join(value) if isinstance(value, tuple) else value
+            yield Contradiction(
+                (field,), f"{field}: {advice}; found {found(value)}", f"{option} {shown}: {advice}"
+            )
+        yield from self._nested_contradictions()
+
+    def _wrong_lists(self) -> Iterator[tuple[str, str]]:
+        for field, what in (("dims", "dimension"), ("layers", "layer")):
+            numbers = getattr(self, field)
+            if numbers is not None and (advice := wrong_numbers(numbers, what)):
+                yield field, advice
+        for field in ("params", "sites"):
+            names = getattr(self, field)
+            if not names or len(set(names)) != len(names):
+                yield field, "needs one entry or more, each once"
+
+    def _wrong_numbers(self) -> Iterator[tuple[str, str]]:
         for field in ("remove_outliers", "random"):
             count = getattr(self, field)
-            if count is not None and count < 1:
-                option = f"--{field.replace('_', '-')}"
-                yield _about(field, f"{option} {count}: give a number of dimensions, 1 or more")
+            if count is not None and not 1 <= count <= LARGEST:
+                yield field, "give a number of dimensions, 1 or more"
         if self.seed < 0:
-            yield _about("seed", f"--seed {self.seed}: give a number of 0 or more")
-        if (self.mode == "scale") != (self.factor is not None):
-            yield _about("factor", "--mode scale and --factor F go together, and only together")
-        for field in ("params", "sites", "layers"):
-            if getattr(self, field) == ():
-                yield _about(field, f"--{field}: needs one entry or more")
-        yield from self._nested_contradictions()
+            yield "seed", "give a number of 0 or more"
+        if self.method not in DETECTORS:
+            near = difflib.get_close_matches(self.method, DETECTORS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield "method", f"there is {', '.join(sorted(DETECTORS))}{hint}"
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            yield "sigma", "give a positive number of standard deviations"
+        least = self.min_layers
+        if least is not None and not (0 < least < 1 or (least >= 1 and least % 1 == 0)):
+            yield "min_layers", "give a count, or a share of the layers below 1, such as 0.5"
+        if self.min_damage is not None and not 0 <= self.min_damage < math.inf:
+            yield "min_damage", "give a number of 0 or more"
+        if self.factor is not None and not math.isfinite(self.factor):
+            yield "factor", "give a finite number"
 
     def _nested_contradictions(self) -> Iterator[Contradiction]:
         if self.evaluation is not None:
             for field, message in self.evaluation.contradictions():
-                yield Contradiction(("evaluation", field), f"evaluation.{field}: {message}")
+                yield _nested(("evaluation", field), message)
         for number, figure in enumerate(self.expect.published if self.expect else ()):
             for field, message in figure.contradictions():
-                place = ("expect", "published", number, field)
-                yield Contradiction(place, f"expect.published.{number}.{field}: {message}")
+                yield _nested(("expect", "published", number, field), message)
 
     @property
     def summary(self) -> str:
@@ -136,7 +180,12 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values; ``recipe_from_json`` takes them back."""
-        return dataclasses.asdict(self)
+        evaluation, expect = self.evaluation, self.expect  # asdict is slow: a sweep has many cells
+        return {
+            **vars(self),
+            "evaluation": dataclasses.asdict(evaluation) if evaluation else None,
+            "expect": dataclasses.asdict(expect) if expect else None,
+        }
 
 
 def recipe_from_json(fields: object, source: str) -> Recipe:
@@ -145,22 +194,10 @@ def recipe_from_json(fields: object, source: str) -> Recipe:
     Raises:
         SelectionError: a field is unknown, missing or of the wrong type.
     """
-    import pydantic
-
-    try:
-        return _schema().validate_python(fields)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise SelectionError(f"{source}: {where}: {first['msg']}") from error
-
-
-@cache
-def _schema() -> TypeAdapter[Recipe]:
-    # Made once: it takes milliseconds, and a sweep checks a recipe for each of its cells.
-    import pydantic
-
-    return pydantic.TypeAdapter(Recipe)
+    recipe, complaints = made_of(Recipe, fields)
+    if recipe is None:
+        raise SelectionError(f"{source}: {complaints[0].message}")
+    return recipe
 
 
 def parse_numbers(option: str, text: str) -> tuple[int, ...]:
@@ -193,13 +230,14 @@ def parse_names(option: str, text: str, known: tuple[_Name, ...]) -> tuple[_Name
     return tuple(name for name in known if name in asked)
 
 
-def _about(field: str | None, message: str) -> Contradiction:
-    return Contradiction((field,) if field else (), message)
+def _nested(place: Place, message: str) -> Contradiction:
+    told = f"{dotted(place)}: {message}"
+    return Contradiction(place, told, told)
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def _join(numbers: tuple[int, ...]) -> str:
+def _join(numbers: tuple[object, ...]) -> str:
     return ",".join(map(str, numbers))

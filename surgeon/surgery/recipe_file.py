@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from surgeon.errors import SelectionError
-from surgeon.surgery.recipe import Recipe, RecipeError
-from surgeon.surgery.yaml_file import Place, PlacedYaml, Problem, in_order, read_yaml
+from surgeon.scoring.data.hub import PREFIX
+from surgeon.surgery.fields import made_of
+from surgeon.surgery.recipe import Recipe
+from surgeon.surgery.yaml_file import PlacedYaml, Problem, in_order, read_yaml
 
 _Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True)
-class Complaint:
-    """What is wrong with the value at a path, or with its key."""
-
-    place: Place
-    message: str
-    key: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,15 +47,19 @@ def load_recipe(name_or_path: str) -> Recipe:
     return checked.recipe
 
 
-def find_recipe(name_or_path: str) -> Path:
+def find_recipe(name_or_path: str, folder: Path | None = None) -> Path:
     """Return the file of a recipe, which is given by its path or is one that ships with surgeon.
+
+    A path starts from ``folder`` (None: the working directory).
 
     Raises:
         SelectionError: there is none.
     """
-    path = Path(name_or_path)
+    path = (folder or Path()) / name_or_path
     if not path.is_file() and name_or_path in shipped_recipes():
         return shipped_recipes()[name_or_path]
+    if path.is_dir():
+        raise SelectionError(f"recipe {name_or_path}: is a directory; name a YAML file in it")
     if not path.is_file():
         near = difflib.get_close_matches(name_or_path, shipped_recipes())
         raise SelectionError(
@@ -85,8 +81,6 @@ def check_recipe(path: Path) -> Checked:
     """Read a recipe's file and find everything that is wrong with it."""
     document = read_yaml(path)
     recipe, problems = validated(Recipe, document)
-    if recipe is not None:
-        problems += tuple(_unknown_method(recipe, document))
     problems = in_order(problems)
     return Checked(path, None if problems else _with_data_beside(recipe, path), problems)
 
@@ -101,42 +95,13 @@ def validated(
     return value, tuple(document.problem(c.place, c.message, key=c.key) for c in complaints)
 
 
-def made_of(kind: type[_Value], content: object) -> tuple[_Value | None, tuple[Complaint, ...]]:
-    """Make a value of a dataclass from plain values, or tell all that is wrong with them."""
-    import pydantic
-
-    try:
-        return pydantic.TypeAdapter(kind).validate_python(content), ()
-    except pydantic.ValidationError as error:
-        return None, tuple(_complaints(error.errors()))
-    except RecipeError as error:
-        return None, tuple(Complaint(c.place, c.message) for c in error.found)
-
-
-def _complaints(errors: Sequence[Mapping[str, Any]]) -> Iterator[Complaint]:
-    for error in errors:
-        if error["type"] == "unexpected_keyword_argument":
-            message = f"{_dotted(error['loc'])}: there is no such field"
-            yield Complaint(error["loc"], message, key=True)
-        else:
-            yield Complaint(error["loc"], f"{_dotted(error['loc'])}: {error['msg']}")
-
-
-def _dotted(place: Place) -> str:
-    return ".".join(str(part) for part in place) or "recipe"
-
-
-def _unknown_method(recipe: Recipe, document: PlacedYaml) -> Iterator[Problem]:
-    from surgeon.outliers import DETECTORS
-
-    if recipe.method not in DETECTORS:
-        known = ", ".join(sorted(DETECTORS))
-        yield document.problem(("method",), f"--method {recipe.method}: there is {known}")
+def data_beside(data: str | None, folder: Path) -> str | None:
+    """Make the path of an evaluation's data start from a folder; data on the Hub have none."""
+    return data if data is None or data.startswith(PREFIX) else str(folder / data)
 
 
 def _with_data_beside(recipe: Recipe | None, path: Path) -> Recipe | None:
-    """Make the path of the evaluation's data start from the recipe's file."""
-    if recipe is None or recipe.evaluation is None or recipe.evaluation.data is None:
+    if recipe is None or recipe.evaluation is None:
         return recipe
-    data = str(path.resolve().parent / recipe.evaluation.data)
+    data = data_beside(recipe.evaluation.data, path.resolve().parent)
     return replace(recipe, evaluation=replace(recipe.evaluation, data=data))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from surgeon.outliers import DETECTORS
+from surgeon.scoring.tasks import TASKS
 from surgeon.surgery.expectation import GRADES
+from surgeon.surgery.fields import LARGEST
 from surgeon.surgery.recipe import Recipe
 
 _GRADES = "; ".join(f"{grade}: {meaning}" for grade, meaning in GRADES.items())
@@ -54,6 +57,39 @@ _ABOUT: dict[str, dict[str, str]] = {
     },
 }
 
+_ONCE = {"minItems": 1, "uniqueItems": True}
+_INDEXES = {**_ONCE, "items": {"type": "integer", "minimum": 0, "maximum": LARGEST}}
+_COUNT = {"minimum": 1, "maximum": LARGEST}
+
+_LIMITS: dict[str, dict[str, dict[str, Any]]] = {  # what the types of the fields do not say
+    "Recipe": {
+        "dims": _INDEXES,
+        "remove_outliers": _COUNT,
+        "random": _COUNT,
+        "seed": {"minimum": 0},
+        "method": {"enum": sorted(DETECTORS)},
+        "sigma": {"exclusiveMinimum": 0},
+        "min_layers": {
+            "anyOf": [
+                {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                {"type": "integer", "minimum": 1},
+            ]
+        },
+        "min_damage": {"minimum": 0},
+        "params": _ONCE,
+        "layers": _INDEXES,
+        "sites": _ONCE,
+    },
+    "EvaluationSettings": {
+        "task": {"enum": list(TASKS)},
+        "controls": {"minimum": 1},
+        "seed": {"minimum": 0},
+        "mask_rate": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    },
+    "Published": {"what": {"pattern": r"\S"}, "source": {"pattern": r"\S"}, "dims": _INDEXES},
+    "Expectation": {},
+}
+
 
 def recipe_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a recipe's file."""
@@ -63,11 +99,26 @@ def recipe_schema() -> dict[str, Any]:
     for name, part in (("Recipe", schema), *schema["$defs"].items()):
         part.pop("description", None)  # a docstring for programmers
         for field, about in part["properties"].items():
+            _limit(about, _LIMITS[name].get(field, {}))
             about["description"] = _ABOUT[name][field]
     ways = ("dims", "remove_outliers", "random")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "surgeon recipe",
-        "oneOf": [{"required": [way]} for way in ways],
+        "oneOf": [_given(way) for way in ways],
+        "if": {"properties": {"mode": {"const": "scale"}}, "required": ["mode"]},
+        "then": _given("factor"),
+        "else": {"not": _given("factor")},
     }
+
+
+def _limit(field: dict[str, Any], limits: dict[str, Any]) -> None:
+    """Add limits to a field's schema, or to that of its value where it may be null."""
+    values = [part for part in field.get("anyOf", [field]) if part.get("type") != "null"]
+    values[0].update(limits)
+
+
+def _given(field: str) -> dict[str, Any]:
+    # A field that is null is not given: recipes show --json has every field.
+    return {"required": [field], "properties": {field: {"not": {"type": "null"}}}}

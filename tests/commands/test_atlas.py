@@ -37,7 +37,9 @@ def _atlas(*arguments):
 def test_failures_of_some_models_are_counted_and_exit_with_0(hub, listed, tmp_path, capsys):
     out = tmp_path / "atlas.parquet"
     assert _atlas(listed, "-o", out) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    assert "--retry tries those again" in captured.err
+    shown = " ".join(captured.out.split())
     assert "4 models" in shown
     assert "│ scanned │ 3 │" in shown
     assert "│ failed │ 1 │ │ gated │ 1 │" in shown

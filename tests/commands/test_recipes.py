@@ -68,3 +68,15 @@ def test_a_recipe_by_name_patches_and_says_in_the_record_what_it_expects(minilm,
     recipe = json.loads(capsys.readouterr().out)["recipe"]
     assert recipe["expect"]["verdict"] == "degraded"
     assert "verdict: degraded" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "doubted"),
+    [("bert-base-uncased", True), ("all-minilm-l6-v2-measured", False), ("random-pair", False)],
+)
+def test_dims_of_another_model_are_doubted_in_a_line(minilm, tmp_path, capsys, recipe, doubted):
+    model = tmp_path / "All-MiniLM_L6-v2"
+    model.symlink_to(minilm)
+    assert run(["patch", str(model), "--recipe", recipe, "--dry-run"]) == 0
+    told = "Note: the recipe's dims are those of bert-base-uncased, and no name of this model"
+    assert (told in capsys.readouterr().err) == doubted

@@ -62,3 +62,53 @@ def test_an_error_in_the_grid_is_told_with_its_place(tmp_path, capsys):
     path.write_text("models: [m]\nselections: [dims: [3]]\nmodes: [zero]\n")
     assert run(["sweep", str(path), "-o", str(tmp_path / "out")]) == 2
     assert f"{path}:3:1: modes: there is no such field" in capsys.readouterr().err
+
+
+def test_every_error_in_the_grid_is_told_in_a_line(tmp_path, capsys):
+    path = tmp_path / "grid.yaml"
+    path.write_text("models: [m]\nselection: [dims: [3]]\ntasks: [mlm]\n")
+    assert run(["sweep", str(path), "--dry-run"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    places = [line.removeprefix(f"surgeon: {path}:").split(": ")[0] for line in lines]
+    assert places == ["1:1", "2:1", "3:9"]
+
+
+def test_a_dry_run_doubts_models_that_are_not_here(tmp_path, capsys):
+    path = tmp_path / "grid.yaml"
+    path.write_text("models: [./gone/model, nosuchmodel]\nselections: [dims: [3]]\n")
+    assert run(["sweep", str(path), "--dry-run"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "./gone/model: no such directory or file; its cells would fail" in told
+    assert "nosuchmodel is not here, so it is taken for a model on the Hub" in told
+
+
+def test_a_dry_run_counts_the_rows_that_are_there_and_estimates_by_their_time(
+    grid, tmp_path, capsys
+):
+    assert run(["sweep", str(grid), "--dry-run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["outlook"] == {"done": 0, "failed": 0, "left": 32, "seconds": None}
+    keys = [cell["cell"] for cell in document["cells"]]
+    rows = [{"cell": key, "status": "done", "seconds": 2.0} for key in keys[:10]]
+    rows += [{"cell": key, "status": "failed", "seconds": 9.0} for key in keys[10:12]]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"ce')
+    before = (out / "rows.jsonl").read_bytes()
+    assert run(["sweep", str(grid), "--dry-run", "-o", str(out), "--json"]) == 0
+    ahead = json.loads(capsys.readouterr().out)["outlook"]
+    assert ahead == {"done": 10, "failed": 2, "left": 20, "seconds": 40.0}
+    options = ["--dry-run", "-o", str(out), "--retry", "--workers", "2"]
+    assert run(["sweep", str(grid), *options]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "10 done already, 2 failed: 22 to run, about 22 s by the time that these took" in shown
+    assert (out / "rows.jsonl").read_bytes() == before
+    assert [path.name for path in out.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_large_grid_is_told_to_take_its_time(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("surgeon.commands.sweep._MANY", 10)
+    path = tmp_path / "grid.yaml"
+    path.write_text("models: [m]\nselections: [each: 0-9]\nseeds: [0, 1]\n")
+    assert run(["sweep", str(path), "--dry-run"]) == 0
+    assert "20 cells: to lay them out takes about" in capsys.readouterr().err

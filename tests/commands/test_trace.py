@@ -91,6 +91,12 @@ def test_a_pattern_chooses_among_the_revisions(hub, capsys):
     assert json.loads(capsys.readouterr().out)["steps"] == [10000, 11000]
 
 
+def test_names_are_skipped_of_folders_and_of_revisions(hub, checkpoints, capsys):
+    for named in ([str(checkpoints)], [_ID, "--revisions", "step*"]):
+        assert run(["trace", *named, "--skip", "step?000", "--skip", "step0", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["steps"] == [10000, 11000]
+
+
 def test_wrong_patterns_and_ids_are_a_line(hub, capsys):
     told = _error(capsys, _ID, "--revisions", "epoch*")
     assert "matches none of the 7 branches and tags" in told

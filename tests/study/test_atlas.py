@@ -376,5 +376,54 @@ def test_reasons_are_the_same_for_models_that_fail_alike():
     assert {reason_of(error, model) for model, error in errors.items()} == {
         "the header claims N bytes but the file has N"
     }
-    told = "org/a: no such model on http://127.0.0.1:80, or a private one; check the name"
-    assert reason_of(told, "org/a") == "no such model on http://127.0.0.1:80, or a private one"
+    revisions = [f"org/a: no revision '{name}' on http://127.0.0.1:80; give a" for name in "xy"]
+    assert {reason_of(error, "org/a") for error in revisions} == {"no revision '…' on the Hub"}
+    told = (
+        "org/a: no such file or directory here, and no such model on http://127.0.0.1:80, or a "
+        "private one; check the name"
+    )
+    assert reason_of(told, "org/a") == "no such model on the Hub, or a private one"
+    told = "config.json: model_type '{}' is not an architecture that surgeon knows (it knows {})"
+    kinds = {reason_of(told.format(kind, "bert, 'x'"), "org/a") for kind in ("weird", "odd")}
+    assert kinds == {"model_type '…' is not an architecture that surgeon knows"}
+
+
+def test_a_hub_that_is_away_stops_the_run_and_its_models_have_no_row(hub, tmp_path):
+    out, models = tmp_path / "a.parquet", [f"org/m{n}" for n in range(20)]
+    hub.failing, hub.status, hub.headers = "/api/models/org/m1", 503, {"Retry-After": "999"}
+    built = build_atlas(models[:10], out, engine=_in_process, rate=_FAST)
+    assert (built.done, built.failed) == (9, 1)  # of one that is away, while the others are there
+    with pytest.raises(CheckpointError, match=r"5 models in a row .*org/m14 the last .* no row in"):
+        build_atlas(models, out, engine=_in_process, rate=_FAST)
+    with pytest.raises(CheckpointError, match="2 models in a row"):
+        build_atlas(models[17:19], out, engine=_in_process, rate=_FAST)
+    hub.status = None
+    built = build_atlas(models, out, engine=_in_process, rate=_FAST)
+    assert (built.done, built.failed, built.kept) == (19, 1, 10)
+
+
+def test_the_table_keeps_the_revision_that_was_asked_for(hub, tmp_path):
+    out = tmp_path / "a.parquet"
+    build_atlas(["org/m0@v1", "org/m0@v9", "org/m1"], out, engine=_in_process, rate=_FAST)
+    asked = {(row["model"], row["asked"], row["status"]) for row in _table(out)}
+    assert asked == {
+        ("org/m0", "v1", "done"),
+        ("org/m0", "v9", "failed"),
+        ("org/m1", None, "done"),
+    }
+
+
+def test_a_list_may_start_with_a_byte_order_mark_and_is_no_directory(tmp_path):
+    path = tmp_path / "models.txt"
+    path.write_bytes(b"\xef\xbb\xbforg/a\n")
+    assert [target.key for target in read_list(path)] == ["org/a"]
+    with pytest.raises(SelectionError, match="is a directory"):
+        read_list(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "told"), [("a.csv", "the suffix .csv"), ("a", "no suffix")])
+def test_a_table_of_another_kind_is_refused(tmp_path, name, told):
+    for act in (build_atlas, look_ahead):
+        with pytest.raises(OutputError, match=f"has {told}; an atlas is Parquet"):
+            act(["org/m0"], tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ from surgeon.errors import SelectionError
 from surgeon.study.cells import make_cells
 from surgeon.study.cost import cost_of
 from surgeon.study.grid import check_grid, load_grid
+from surgeon.study.grid_check import doubts_about
 from surgeon.surgery.recipe import recipe_from_json
 
 _MODELS = "models: [some/model, other/model]\n"
@@ -85,29 +86,116 @@ def test_paths_start_from_the_grid_and_hub_ids_stay(tmp_path, monkeypatch):
     (tmp_path / "study" / "local").mkdir(parents=True)
     text = "models: [local, org/name]\nselections: [dims: [3]]\ntasks: [data: d.txt]\n"
     (tmp_path / "study" / "grid.yaml").write_text(text)
+    (tmp_path / "study" / "d.txt").write_text("one")
     monkeypatch.chdir(tmp_path)
     grid = load_grid(tmp_path / "study" / "grid.yaml")
     assert [m.model for m in grid.models] == [str(tmp_path / "study" / "local"), "org/name"]
     assert grid.tasks[0].data == str(tmp_path / "study" / "d.txt")
 
 
+def test_a_recipe_starts_from_the_grid_and_not_from_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    text = f"{_MODELS}selections: [recipe: mine.yaml, recipe: random-pair]\n"
+    (tmp_path / "study" / "grid.yaml").write_text(text)
+    (tmp_path / "study" / "mine.yaml").write_text("dims: [7]\n")
+    (tmp_path / "mine.yaml").write_text("dims: [8]\n")
+    monkeypatch.chdir(tmp_path)
+    mine, pair, *_ = make_cells(load_grid(tmp_path / "study" / "grid.yaml"))
+    assert mine.recipe.dims == (7,)
+    assert pair.recipe.random == 2
+
+
+def test_data_of_the_hub_have_no_folder(tmp_path):
+    cells = _cells(tmp_path, f"{_MODELS}selections: [dims: [3]]\ntasks: [data: 'hf:org/set']\n")
+    assert cells[0].evaluation.data == "hf:org/set"
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (
+            "selections: [{each: 0-3, dims: [5]}]\n",
+            (2, 26, "dims: chooses dimensions, which each: does too; keep one"),
+        ),
+        (
+            "selections: [{recipe: random-pair, dims: [5]}]\n",
+            (2, 36, "dims: chooses dimensions, which recipe: does too; keep one"),
+        ),
+        (
+            "selections: [dims: [5]]\noperations: [{dims: [2]}]\n",
+            (3, 15, "dims: chooses dimensions, which selections: does"),
+        ),
+        (
+            "selections: [dims: [5]]\noperations: [{mode: scale, factor: []}]\n",
+            (3, 28, "factor: needs one number or more"),
+        ),
+        (
+            "selections: [{dims: [5], params: [gain]}]\noperations: [{params: [bias]}]\n",
+            (3, 15, "params: selections.0 has it too; say it in one of the two"),
+        ),
+        (
+            "selections: [{dims: [5], layers: [1]}]\nlayers: [0]\n",
+            (2, 26, "layers: layers: of the grid has them too"),
+        ),
+        (
+            "selections: [{random: 2, seed: 7}]\n",
+            (2, 26, "seed: is not for one of the selections; seeds: has it"),
+        ),
+        (
+            "selections: [{dims: [5], evaluation: {task: mlm}}]\n",
+            (2, 26, "evaluation: is not for one of the selections; tasks: has it"),
+        ),
+        ("selections: [{dim: [5]}]\n", (2, 15, "dim: there is no such field; did you mean dims?")),
+        ("selections: [dims: [5]]\ntasks: [data: no.txt]\n", (3, 15, "data: ")),
+        ("selections: [{random: 2, method: guess}]\n", (2, 34, "method: there is ablation, ")),
+        ("selections: [dims: [5]]\ntasks: [mlm]\n", (3, 9, "tasks.0: give fields, such as task: ")),
+        ("selections: [dims: [5]]\nlayers: [true]\n", (3, 10, "layers.0: give ")),
+        ("selections: [dims: [5]]\nlayers: [[0, 1]]\n", (3, 10, "layers.0: give ")),
+    ],
+)
+def test_what_axes_say_against_each_other_is_refused(tmp_path, entries, expected):
+    (found,) = _problems(tmp_path, _MODELS + entries)
+    assert found[:2] == expected[:2]
+    assert found[2].startswith(expected[2])
+
+
+def test_a_model_that_is_not_here_is_doubted_and_no_error(tmp_path):
+    (tmp_path / "here").mkdir()
+    path = tmp_path / "grid.yaml"
+    path.write_text("models: [here, org/name, ./gone/model]\nselections: [dims: [3]]\n")
+    hub, gone = doubts_about(load_grid(path))
+    assert hub == "org/name is not here, so it is taken for a model on the Hub"
+    assert gone == "./gone/model: no such directory or file; its cells would fail"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("selections: [dims: [3]]\n", [(1, 1, "models: Field required")]),
+        ("selections: [dims: [3]]\n", [(1, 1, "models: is missing")]),
         ("models: []\nselections: [dims: [3]]\n", [(1, 9, "models: needs one entry")]),
+        (
+            f"{_MODELS}selection: [dims: [3]]\n",
+            [
+                (1, 1, "selections: is missing"),
+                (2, 1, "selection: there is no such field; did you mean selections?"),
+            ],
+        ),
+        (
+            "models: [{model: m, revisoin: v1}]\nselections: [dims: [3]]\n",
+            [(1, 21, "models.0.revisoin: there is no such field; did you mean revision?")],
+        ),
         (f"{_MODELS}selections: [dims: [3]]\ncolour: red\n", [(3, 1, "colour: ")]),
         (f"{_MODELS}selections: [dims: [x]]\n", [(2, 21, "dims.0: ")]),
         (f"{_MODELS}selections: [dim: [3]]\n", [(2, 14, "dim: there is no such field")]),
-        (f"{_MODELS}selections: [each: a-b]\n", [(2, 14, "each 'a-b'")]),
-        (f"{_MODELS}selections: [recipe: nowhere]\n", [(2, 14, "recipe nowhere: ")]),
+        (f"{_MODELS}selections: [each: a-b]\n", [(2, 20, "each 'a-b'")]),
+        (f"{_MODELS}selections: [recipe: nowhere]\n", [(2, 22, "recipe nowhere: ")]),
         (
             f"{_MODELS}selections: [dims: [3], random: 2]\noperations: [mode: cut]\n",
             [(3, 20, "mode: ")],
         ),
         (
             f"{_MODELS}selections: [dims: [3]]\noperations: [{{}}, {{factor: [1, 2]}}]\n",
-            [(3, 27, "--mode scale and --factor")],
+            [(3, 27, "mode: scale and factor")],
         ),
         (f"{_MODELS}selections: [dims: [3]]\nlayers: [all, x]\n", [(3, 15, "layers 'x'")]),
         (f"{_MODELS}selections: [dims: [3]]\nseeds: [0, -1]\n", [(3, 12, "-1: ")]),

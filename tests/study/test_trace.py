@@ -2,6 +2,7 @@ import gc
 import json
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from training_runs import HIDDEN, LAYERS, write_checkpoint, write_run
 from surgeon import open_checkpoint, rank_by_layernorm, read_zscores, trace_training
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import CheckpointError, OutputError, SelectionError
+from surgeon.study.series import find_series
 from surgeon.study.trace_result import Passing
 
 # Dim 5 leaves, comes back and leaves again; 9 leaves at the end; 3 was out and is no more.
@@ -93,7 +95,59 @@ def test_the_series_are_means_over_layers_and_the_bulk_is_all_but_the_final_outl
         assert trace.bulk.strength.p99[number] == pytest.approx(np.percentile(strength, 99))
 
 
-def test_the_step_is_the_last_number_of_a_name_and_orders_the_checkpoints(template, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("step1000-tokens4B", 1000),
+        ("stage2-ingredient1-step1000-tokens3B", 1000),
+        ("multiberts-seed_0-step_900k", 900_000),
+        ("multiberts-seed_0-step_1M", 1_000_000),
+        ("step-1.5M", 1_500_000),
+        ("epoch=3-step=1200", 1200),
+        ("checkpoint-500-epoch-2", 500),
+        ("global_step_12", 12),
+        ("ckpt_7", 7),
+        ("epoch-4", 4),
+        ("run-0800", 800),
+    ],
+)
+def test_the_step_is_told_by_its_mark_or_the_only_number(name, step):
+    other = "other-step-7777777"
+    series = find_series([f"runs/{name}", f"runs/{other}"])
+    assert series.stops[0].step == step
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("v2-100", "v2-100: may be step 2 or 100 by its name; leave it out with --skip v2-100"),
+        ("step1-step2", "may be step 1 or 2 by its name"),
+        ("epoch-1.5", "1.5 is no whole number of steps"),
+        ("checkpoint-best", "has no step in its name; leave it out with --skip checkpoint-best"),
+        ("step-9223372036854775808", "is no whole number of steps"),
+    ],
+)
+def test_a_name_that_tells_no_one_step_is_refused(name, told):
+    with pytest.raises(SelectionError, match=told):
+        find_series(["runs/step-1", f"runs/{name}"])
+
+
+def test_checkpoints_that_cannot_be_read_or_placed_are_skipped_by_name(template, tmp_path):
+    folder = write_run(template, tmp_path / "run", {0: [], 10: [5], 20: [5]})
+    write_checkpoint(template, folder / "checkpoint-best", [])
+    weights = folder / "step-10" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="--skip step-10 leaves it out"):
+        trace_training([folder], skip=["*-best"])
+    trace = trace_training([folder], skip=["*-best", "step-10"])
+    assert trace.steps == (0, 20)
+    with pytest.raises(SelectionError, match="--skip 'best': matches none of checkpoint-best, "):
+        trace_training([folder], skip=["best"])
+    with pytest.raises(SelectionError, match="--skip: leaves out every checkpoint"):
+        trace_training([folder], skip=["*"])
+
+
+def test_the_step_of_a_name_orders_the_checkpoints(template, tmp_path):
     names = {"v2-step_100": [8], "v2-step_20": [], "v2-step_3-last": []}
     for name, out in names.items():
         write_checkpoint(template, tmp_path / name, out)
@@ -136,7 +190,7 @@ def test_norms_without_a_bias_are_traced_by_their_gain(tmp_path):
     [
         (["step-1"], r"step-1: the only checkpoint found; a trace takes two or more"),
         (["step-1", "best"], r"best: has no step in its name"),
-        (["a-7", "b-7"], r"a-7 and .*b-7: both are step 7; leave one out"),
+        (["a-7", "b-7"], r"a-7 and .*b-7: both are step 7; leave one out, as with --skip b-7"),
         ([], r"holds no checkpoints"),
     ],
 )
@@ -255,6 +309,8 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_read(run, tmp_pa
     refused("trace", "has no suffix")
     refused("old.json", "already exists; .* --force")
     refused("folder.json", "is a directory", force=True)
+    with pytest.raises(OutputError, match=r"-o /proc/trace\.json: No such .*; name another$"):
+        trace_training([run], output=Path("/proc/trace.json"), progress=never)
     refused("nowhere/trace.json", "no folder .*nowhere; make it first")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     refused("trace.parquet", r"pip install 'norm-surgeon\[study\]'")

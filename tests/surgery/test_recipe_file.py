@@ -1,8 +1,11 @@
+import json
+
 import pytest
+from jsonschema import Draft202012Validator
 
 from surgeon import load_recipe
 from surgeon.errors import SelectionError
-from surgeon.surgery.recipe_file import check_recipe
+from surgeon.surgery.recipe_file import check_recipe, shipped_recipes
 from surgeon.surgery.recipe_schema import recipe_schema
 from surgeon.surgery.yaml_file import read_yaml
 
@@ -24,7 +27,7 @@ def _problems(tmp_path, text):
         ("dims: [3]\nmode: cut\n", [(2, 7, "mode: ")]),
         ("dims: [3]\nsites: [output, roof]\n", [(2, 17, "sites.1")]),
         ("dims: [3]\ndims: [4]\n", [(2, 1, "dims: is here twice")]),
-        ("random: 2\nmethod: guess\n", [(2, 9, "--method guess")]),
+        ("random: 2\nmethod: guess\n", [(2, 9, "method: there is ablation, ")]),
         ("mode: zero\n", [(1, 1, "say which dimensions in exactly one way")]),
         ("dims: [3]\nexpect:\n  verdict: fine\n", [(3, 12, "expect.verdict: ")]),
         ("dims: [3]\nevaluation:\n  task: chess\n", [(3, 9, "evaluation.task: 'chess'")]),
@@ -92,10 +95,131 @@ def test_the_path_of_the_data_starts_from_the_recipe(tmp_path, monkeypatch):
 
 def test_the_schema_tells_an_editor_what_every_field_is():
     schema = recipe_schema()
+    Draft202012Validator.check_schema(schema)
     parts = [schema, *schema["$defs"].values()]
     assert len(parts) == 4
     for part in parts:
         assert part["additionalProperties"] is False
         assert all(field["description"] for field in part["properties"].values())
     assert schema["properties"]["mode"]["enum"] == ["zero", "scale", "mean"]
-    assert {"required": ["dims"]} in schema["oneOf"]
+    assert [way["required"] for way in schema["oneOf"]] == [
+        ["dims"],
+        ["remove_outliers"],
+        ["random"],
+    ]
+
+
+_DIMS = {"dims": [3]}
+_FIGURE = {"what": "a loss", "grade": "S", "source": "a paper"}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"dims": [0, 999_999_999]},
+        {"random": 2, "dims": None},
+        {"remove_outliers": 1, "relax": True, "method": "ablation", "min_damage": 0},
+        {**_DIMS, "sigma": 2, "min_layers": 0.5},
+        {**_DIMS, "min_layers": 3, "layers": [0], "params": ["bias"], "sites": ["all"]},
+        {**_DIMS, "mode": "scale", "factor": 2},
+        {**_DIMS, "mode": "scale", "factor": -0.5, "seed": 3},
+        {**_DIMS, "mode": "mean", "factor": None},
+        {**_DIMS, "evaluation": {"task": "mlm", "mask_rate": 0.3, "controls": 1, "dose": False}},
+        {
+            **_DIMS,
+            "expect": {"published": [{**_FIGURE, "after": 1}]},
+        },
+    ],
+)
+def test_the_schema_takes_what_the_check_takes(tmp_path, document):
+    assert _problems(tmp_path, json.dumps(document)) == []
+    Draft202012Validator(recipe_schema()).validate(document)
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased-scale", "random-pair", "bert-large-criterion"])
+def test_the_schema_takes_recipes_that_ship_with_every_field_written_out(name):
+    recipe = json.loads(json.dumps(load_recipe(name).to_json()))
+    Draft202012Validator(recipe_schema()).validate(recipe)
+    assert name in shipped_recipes()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        [],
+        None,
+        {"dims": None},
+        {"dims": [3], "random": 2},
+        *(
+            {"dims": dims}
+            for dims in ("308,381", 3, [], [1, 1], [-1], ["1"], [True], [0.5], [10**22])
+        ),
+        *({"random": random} for random in (0, -1, "2", True, 1.5, 10**22)),
+        *({**_DIMS, "seed": seed} for seed in (-1, "1", None)),
+        *({**_DIMS, "method": method} for method in ("guess", 1, None)),
+        *({**_DIMS, "sigma": sigma} for sigma in (0, -1, "3")),
+        *({**_DIMS, "min_layers": least} for least in (-3, 0, 1.5, "1")),
+        {**_DIMS, "min_damage": -1},
+        *({**_DIMS, "relax": relax} for relax in ("yes", 1, None)),
+        *({**_DIMS, "params": params} for params in ([], ["gain", "gain"], ["beta"], "gain")),
+        *({**_DIMS, "layers": layers} for layers in ([], [1, 1], [-1], ["0-5"], "0-5", [True])),
+        *({**_DIMS, "sites": sites} for sites in ([], ["outputt"], "all", ["all", "all"])),
+        {**_DIMS, "mode": "cut"},
+        {**_DIMS, "mode": "scale"},
+        {**_DIMS, "mode": "scale", "factor": None},
+        {**_DIMS, "mode": "scale", "factor": "0.5"},
+        {**_DIMS, "factor": 0.5},
+        {**_DIMS, "description": 3},
+        {**_DIMS, "dim": [3]},
+        *({**_DIMS, "evaluation": {"task": task}} for task in ("chess", 3)),
+        *({**_DIMS, "evaluation": {"mask_rate": rate}} for rate in (0, 3, "0.5", True)),
+        *({**_DIMS, "evaluation": {"controls": controls}} for controls in (0, -1, "3")),
+        *({**_DIMS, "evaluation": value} for value in ("mlm", {"seed": -1}, {"dose": "yes"})),
+        *({**_DIMS, "expect": value} for value in ("intact", {"verdict": "fine"})),
+        {**_DIMS, "expect": {"published": [{**_FIGURE, "what": " "}]}},
+        {
+            **_DIMS,
+            "expect": {"published": [{**_FIGURE, "dims": [-1]}]},
+        },
+    ],
+)
+def test_the_schema_refuses_what_the_check_refuses(tmp_path, document):
+    assert _problems(tmp_path, json.dumps(document))
+    assert not Draft202012Validator(recipe_schema()).is_valid(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("dims: 308,381\n", "dims: give a list, such as [308, 381]; found '308,381'"),
+        ("dims: [true]\n", "dims.0: give a whole number; found true"),
+        ("dims: []\n", "dims: name each dimension once, and one or more; found []"),
+        ("dims: [-1]\n", "dims: dimensions are counted from 0, to 999,999,999 at most; found [-1]"),
+        ("dims: [3]\nlayers: [-1]\n", "layers: layers are counted from 0, to 999,999,999 at most"),
+        ("dims: [3]\nlayers: 0-5\n", "layers: give a list, such as [0, 11]; found '0-5'"),
+        (
+            "dims: [3]\nsites: [outputt]\n",
+            "sites.0: there is output, attention, embeddings, final, all; found 'outputt'; did you",
+        ),
+        ("dims: [3]\nfactor: .inf\nmode: scale\n", "factor: give a finite number; found inf"),
+        ("dims: [3]\nsigma: .nan\n", "sigma: give a positive number of standard deviations"),
+        ("dims: [3]\nevaluation: mlm\n", "evaluation: give fields, such as task: mlm; found 'mlm'"),
+        ("dims: [3]\nevaluation: {tsk: mlm}\n", "evaluation.tsk: there is no such field; did you "),
+        ("remove_outlier: 2\n", "remove_outlier: there is no such field; did you mean remove_out"),
+        ("dims: [3]\nmode: scale\n", "mode: scale and factor: F go together, and only together"),
+        ("mode: zero\n", "say which dimensions in exactly one way: remove_outliers: N, dims: LIST"),
+        ("", "recipe: the file is empty; give fields, such as dims: [308, 381]"),
+        ("- 1\n", "recipe: give fields, such as dims: [308, 381]; found [1]"),
+        ("random: 2\nmethod: layrnorm\n", "method: there is ablation, activations, layernorm, "),
+    ],
+)
+def test_people_are_told_what_to_write_and_what_was_found(tmp_path, text, told):
+    ((_, _, message),) = _problems(tmp_path, text)
+    assert message.startswith(told)
+    assert "--" not in message
+
+
+def test_a_directory_is_told_to_be_one(tmp_path):
+    with pytest.raises(SelectionError, match="is a directory; name a YAML file in it"):
+        load_recipe(str(tmp_path))
