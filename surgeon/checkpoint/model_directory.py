@@ -20,7 +20,7 @@ from surgeon.architectures import (
     propose_sites,
     sites_from_pattern,
 )
-from surgeon.checkpoint.artifact import is_artifact
+from surgeon.checkpoint.artifact import is_artifact, recorded_pattern
 from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
 from surgeon.checkpoint.json_object import parse_object
@@ -156,7 +156,8 @@ def open_checkpoint(
         model: the path or the Hub id. A path that exists is taken as one.
         revision: for a Hub id: a branch, a tag or a commit (None: the default branch).
         sites_pattern: for an architecture without a row: a regular expression for the paths of
-            the modules that are the last operation of each layer.
+            the modules that are the last operation of each layer (None: what the record of an
+            artifact says).
         name: what reports and the model card call the model (None: as it was found).
         progress: told of a download.
 
@@ -249,7 +250,7 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         files=weights.files,
         index=weights.index,
         revision=revision,
-        sites_pattern=sites_pattern,
+        sites_pattern=recorded_pattern(directory) if sites_pattern is None else sites_pattern,
         alone=alone,
     )
 

@@ -95,7 +95,7 @@ def _check_output(planned: OnnxPlan, output: Path, *, force: bool) -> None:
     # Beside the file is a fine place: a folder with an ONNX file need not be a model's own.
     folder = planned.model.graph.path.parent.resolve()
     if output.resolve() in (folder, *folder.parents):
-        raise OutputError(f"-o {output}: holds the source; name a directory elsewhere")
+        raise OutputError(f"-o {output}: holds the source; name a place elsewhere")
     check_output(output, planned.model.graph.path, force=force)
 
 

@@ -189,4 +189,5 @@ def _record(
         files=files,
         onnx=onnx,
         ranked_on=plan.ranked_on,
+        sites_pattern=checkpoint.sites_pattern,
     )

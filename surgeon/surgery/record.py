@@ -96,6 +96,7 @@ class Record:
     """All that ``restore``, ``eval`` and an auditor need to know of an operation.
 
     ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
+    ``sites_pattern`` is what a person said about the norms, if the tensor names did not tell.
     """
 
     surgeon: str
@@ -116,6 +117,7 @@ class Record:
     onnx: Mapping[str, Any] | None = None
     onnx_patch: OnnxPatch | None = None
     ranked_on: TextsUsed | None = None
+    sites_pattern: str | None = None
     schema: int = field(default=SCHEMA)
 
     def to_bytes(self) -> bytes:

@@ -19,7 +19,7 @@ _EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 def check_output(output: Path, source: Path, *, force: bool) -> None:
-    """Refuse an output that would lose something.
+    """Refuse an output, a directory or a file, that would lose something.
 
     Raises:
         OutputError: it is the source, lies inside it or holds it; it exists and ``force`` is
@@ -27,9 +27,9 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
     """
     target, origin = output.resolve(), source.resolve()
     if target == origin or origin in target.parents:
-        raise OutputError(f"-o {output}: is the source or inside it; name a directory elsewhere")
+        raise OutputError(f"-o {output}: is the source or inside it; name a place elsewhere")
     if target in origin.parents:
-        raise OutputError(f"-o {output}: holds the source; name a directory elsewhere")
+        raise OutputError(f"-o {output}: holds the source; name a place elsewhere")
     if os.path.lexists(output) and not force:
         raise OutputError(f"-o {output}: already exists; name another, or replace it with --force")
     existing = next(parent for parent in target.parents if parent.exists())

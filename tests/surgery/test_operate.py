@@ -263,7 +263,7 @@ def test_the_source_a_folder_in_it_and_one_around_it_are_no_output(tiny, tmp_pat
     source = tmp_path / "around" / "source"
     shutil.copytree(tiny("bert"), source)
     before = files_of(tmp_path)
-    with pytest.raises(OutputError, match="name a directory elsewhere"):
+    with pytest.raises(OutputError, match="name a place elsewhere"):
         _patch(source, source / where, dims=(3,), force=True)
     assert files_of(tmp_path) == before
 
