@@ -27,8 +27,8 @@ from surgeon.checkpoint.json_object import parse_object
 from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.reading import FRUGAL, Meter
 from surgeon.checkpoint.remote import RemoteModel, open_remote
-from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, open_safetensors
-from surgeon.checkpoint.weight_files import WeightFiles, find_weights
+from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo
+from surgeon.checkpoint.weight_files import find_weights, open_one_file
 from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.progress import Progress, silent
 
@@ -227,7 +227,7 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
     if path.is_dir():
         directory, weights = path, find_weights(path)
     elif path.suffix == ".safetensors":
-        directory, weights = path.parent, WeightFiles((open_safetensors(path),), None)
+        directory, weights = path.parent, open_one_file(path)
     else:
         raise CheckpointError(
             f"{path}: not a .safetensors file; give it or the model directory it is in"
