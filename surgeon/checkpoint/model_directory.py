@@ -24,6 +24,7 @@ from surgeon.checkpoint.artifact import is_artifact, recorded_pattern
 from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
 from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.layer_count import within_config
 from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.reading import FRUGAL, Meter
 from surgeon.checkpoint.remote import RemoteModel, open_remote
@@ -117,11 +118,16 @@ class Checkpoint:
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
-        """Every site of every role whose dimensions are those of the first output site."""
+        """Every site of every role whose dimensions are those of the first output site.
+
+        Raises:
+            CheckpointError: the weights are not those of the family, or lack layers.
+        """
         if self.sites_pattern is not None:
             sites = sites_from_pattern(self.sites_pattern, self._shapes)
         else:
-            sites = self.family.sites(self.tensors)
+            label = self.name if self.remote is not None else str(self.directory / _CONFIG)
+            sites = within_config(self.family.sites(self.tensors), self.config, label)
         return one_stream(sites, self._shapes)
 
     @cached_property
