@@ -134,7 +134,8 @@ def patch(
         sites=parse_names("--sites", sites, (*ROLES, "all")),
     )
     if output is None and not dry_run:
-        raise OutputError("-o DIR: name the directory to make, or look first with --dry-run")
+        wanted = "-o FILE: name the file" if record_only else "-o DIR: name the directory"
+        raise OutputError(f"{wanted} to make, or look first with --dry-run")
     if is_onnx(model):
         refuse_options(
             model,

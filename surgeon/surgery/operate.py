@@ -185,7 +185,8 @@ def _record(
             edit_record(edit, _artifact_name(checkpoint, checkpoint.homes[edit.tensor].path.name))
             for edit in plan.edits
         ),
-        left_out=sources.left_out,
+        left_out=tuple(sources.left_out),
+        left_out_because=sources.left_out,
         files=files,
         onnx=onnx,
         ranked_on=plan.ranked_on,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError
 from surgeon.surgery.plan import Edit, Plan
-from surgeon.surgery.source_files import EXCISED, RECORD
+from surgeon.surgery.source_files import EXCISED, RECORD, Reason
 from surgeon.surgery.transfer import FileState
 from surgeon.text import TextsUsed
 
@@ -97,6 +97,7 @@ class Record:
 
     ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
     ``sites_pattern`` is what a person said about the norms, if the tensor names did not tell.
+    ``left_out_because`` says why each path in ``left_out`` is not here; older records leave it out.
     """
 
     surgeon: str
@@ -118,6 +119,7 @@ class Record:
     onnx_patch: OnnxPatch | None = None
     ranked_on: TextsUsed | None = None
     sites_pattern: str | None = None
+    left_out_because: Mapping[str, Reason] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
     def to_bytes(self) -> bytes:

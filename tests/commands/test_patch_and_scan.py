@@ -267,7 +267,9 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(tiny, tmp_path, capsys, option
 
 def test_patch_without_an_output_asks_for_one(tiny, capsys):
     assert run(["patch", str(tiny("bert")), "--dims", "3"]) == 2
-    _is_one_line(capsys, "-o DIR")
+    _is_one_line(capsys, "-o DIR: name the directory to make")
+    assert run(["patch", str(tiny("bert")), "--dims", "3", "--record-only"]) == 2
+    _is_one_line(capsys, "-o FILE: name the file to make")
 
 
 def test_an_existing_output_is_one_line_and_exit_code_2(tiny, tmp_path, capsys):

@@ -56,6 +56,7 @@ def test_the_source_and_its_folder_take_no_small_patch(tiny, tmp_path, capsys, n
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
     (source / "link").symlink_to(source)
     before = files_of(source)
+    capsys.readouterr()
     arguments = ["patch", str(source), "--dims", "3", "--record-only", "--force"]
     assert run([*arguments, "-o", str(source / name)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
