@@ -20,6 +20,7 @@ from surgeon.architectures import (
     propose_sites,
     sites_from_pattern,
 )
+from surgeon.architectures.sites import stream_width
 from surgeon.checkpoint.artifact import is_artifact, recorded_pattern
 from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
@@ -137,7 +138,7 @@ class Checkpoint:
     @property
     def hidden_size(self) -> int:
         """How many dimensions the residual stream has."""
-        return self.tensors[self.sites[0].gain].shape[self.sites[0].axis]
+        return stream_width(self.sites, self._shapes)
 
     @property
     def layers(self) -> int:
