@@ -104,8 +104,14 @@ def _message(error: BaseException) -> str:
         case typer.TyperException():
             return f"{error.format_message()} (try --help)"
         case OSError(filename=str(name), strerror=str(reason)):
-            return f"{name}: {reason}"
+            return f"{name}: {reason}{_what_to_do(error)}"
         case MemoryError():
             return "not enough memory for this model"
         case _:
             return str(error)
+
+
+def _what_to_do(error: OSError) -> str:
+    from surgeon.surgery.staging import FULL
+
+    return "; make room there, or name a place on another disk" if error.errno in FULL else ""

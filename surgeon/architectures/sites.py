@@ -21,7 +21,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 STACKS: tuple[Stack, ...] = get_args(Stack)
 _TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what they give alone
 
-_GAIN_NAMES = ("weight", "gamma")  # TensorFlow-born checkpoints say gamma and beta
+_PACKED_NAMES = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
+_GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
 _BIAS_NAMES = ("bias", "beta")
 _LAYER = r"(?P<layer>0|[1-9]\d{0,4})"
 
@@ -132,12 +133,15 @@ def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -
         shapes: the shape of every tensor.
 
     Raises:
-        CheckpointError: a tensor's shape is not that of a vector or weight over the dimensions.
+        CheckpointError: a tensor's shape is not that of a vector or weight over the dimensions, or
+            all of them are packed.
     """
-    widths: dict[Stack, int] = {}
-    for site in sites:
-        if site.role == "output":
-            widths.setdefault(site.stack, _width(site, shapes))
+    outputs = [site for site in sites if site.role == "output"]
+    stacks = dict.fromkeys(site.stack for site in outputs)
+    widths = {
+        stack: stream_width((s for s in (*outputs, *sites) if s.stack == stack), shapes)
+        for stack in stacks
+    }
     first, hidden = next(iter(widths.items()))
     kept = []
     for site in sites:
@@ -145,18 +149,45 @@ def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -
         if apart or widths.get(site.stack) != hidden:
             continue
         width = _width(site, shapes)
-        if width == hidden:
+        if width in (hidden, None):
             kept.append(site)
         elif site.role != "embeddings":
             raise _wrong_shape(site, shapes, f"{hidden} dimensions")
     return tuple(kept)
 
 
-def _width(site: Site, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def stream_width(sites: Iterable[Site], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return how many dimensions sites of one stack have, by the first whose shape shows it.
+
+    Raises:
+        CheckpointError: none does, because all are packed, or the shape is none of a site.
+    """
+    seen = ""
+    for site in sites:
+        width = _width(site, shapes)
+        if width is not None:
+            return width
+        seen = site.gain
+    raise CheckpointError(
+        f"{seen} is quantized, its shape {list(shapes[seen])}, and no float vector of the layers "
+        "tells the hidden size; give the model before it was quantized"
+    )
+
+
+def _width(site: Site, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Return the length of a site's dimension, None for a packed weight without a bias."""
     shape, rank = shapes[site.gain], 2 if site.kind == "dense" else 1
+    if _is_packed(site, shape):
+        return shapes[site.bias][0] if site.bias and shapes[site.bias] else None
     if len(shape) != rank or (site.bias and shapes[site.bias] != (shape[site.axis],)):
         raise _wrong_shape(site, shapes, "any dimensions")
     return shape[site.axis]
+
+
+def _is_packed(site: Site, shape: tuple[int, ...]) -> bool:
+    # bitsandbytes stores four bits a weight in one column of bytes, under the plain name.
+    packed = site.gain.rpartition(".")[2] in _PACKED_NAMES or shape[1:] == (1,)
+    return site.kind == "dense" and packed
 
 
 def _wrong_shape(

@@ -20,15 +20,17 @@ from surgeon.architectures import (
     propose_sites,
     sites_from_pattern,
 )
-from surgeon.checkpoint.artifact import is_artifact
+from surgeon.architectures.sites import stream_width
+from surgeon.checkpoint.artifact import is_artifact, recorded_pattern
 from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
 from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.layer_count import within_config
 from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.reading import FRUGAL, Meter
 from surgeon.checkpoint.remote import RemoteModel, open_remote
-from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, open_safetensors
-from surgeon.checkpoint.weight_files import WeightFiles, find_weights
+from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo
+from surgeon.checkpoint.weight_files import find_weights, open_one_file
 from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.progress import Progress, silent
 
@@ -117,11 +119,16 @@ class Checkpoint:
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
-        """Every site of every role whose dimensions are those of the first output site."""
+        """Every site of every role whose dimensions are those of the first output site.
+
+        Raises:
+            CheckpointError: the weights are not those of the family, or lack layers.
+        """
         if self.sites_pattern is not None:
             sites = sites_from_pattern(self.sites_pattern, self._shapes)
         else:
-            sites = self.family.sites(self.tensors)
+            label = self.name if self.remote is not None else str(self.directory / _CONFIG)
+            sites = within_config(self.family.sites(self.tensors), self.config, label)
         return one_stream(sites, self._shapes)
 
     @cached_property
@@ -131,7 +138,7 @@ class Checkpoint:
     @property
     def hidden_size(self) -> int:
         """How many dimensions the residual stream has."""
-        return self.tensors[self.sites[0].gain].shape[self.sites[0].axis]
+        return stream_width(self.sites, self._shapes)
 
     @property
     def layers(self) -> int:
@@ -156,7 +163,8 @@ def open_checkpoint(
         model: the path or the Hub id. A path that exists is taken as one.
         revision: for a Hub id: a branch, a tag or a commit (None: the default branch).
         sites_pattern: for an architecture without a row: a regular expression for the paths of
-            the modules that are the last operation of each layer.
+            the modules that are the last operation of each layer (None: what the record of an
+            artifact says).
         name: what reports and the model card call the model (None: as it was found).
         progress: told of a download.
 
@@ -226,7 +234,7 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
     if path.is_dir():
         directory, weights = path, find_weights(path)
     elif path.suffix == ".safetensors":
-        directory, weights = path.parent, WeightFiles((open_safetensors(path),), None)
+        directory, weights = path.parent, open_one_file(path)
     else:
         raise CheckpointError(
             f"{path}: not a .safetensors file; give it or the model directory it is in"
@@ -249,7 +257,7 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         files=weights.files,
         index=weights.index,
         revision=revision,
-        sites_pattern=sites_pattern,
+        sites_pattern=recorded_pattern(directory) if sites_pattern is None else sites_pattern,
         alone=alone,
     )
 

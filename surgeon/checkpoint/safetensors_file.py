@@ -90,8 +90,9 @@ def editable_dtype(label: str, info: TensorInfo) -> np.dtype[Any]:
     """
     if info.dtype not in FLOATS:
         raise CheckpointError(
-            f"{label}: tensor {info.name} is stored as {info.dtype}, which cannot be edited "
-            f"exactly; surgeon edits {', '.join(FLOATS)}"
+            f"{label}: tensor {info.name} is stored as {info.dtype} of shape {list(info.shape)}, "
+            "quantized or packed, which cannot be edited exactly; name sites that are float "
+            "vectors with --sites (final, embeddings), or give the model before it was quantized"
         )
     return float_dtype(info.dtype)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ from surgeon.errors import CheckpointError
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
+
+_ADAPTER = "adapter_model.safetensors"
+_MERGE = "is a PEFT adapter, not a model: merge it into its base model, save that and give it"
+_NUMBERED = re.compile(r"-\d{5}-of-(?P<of>\d{5})\.")
+_SHOWN = 5
 
 MAX_INDEX = 100_000_000
 """Bytes that an index of shards may have."""
@@ -56,12 +62,26 @@ def find_weights(directory: Path) -> WeightFiles:
     if names_of_own := recorded_weights(directory):
         there = _there(directory, names_of_own, "record")
         return WeightFiles(tuple(open_safetensors(directory / name) for name in there), None)
-    others = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:5])
-    found = f"found {others}: give one of them as MODEL" if others else "nothing like them is there"
     raise CheckpointError(
         f"{directory}: no weights in it; surgeon reads {SAFETENSORS} and {PICKLE}, whole or in "
-        f"shards; {found}"
+        f"shards; {_found_instead(directory)}"
     )
+
+
+def open_one_file(path: Path) -> WeightFiles:
+    """Open the one weight file of a model.
+
+    Raises:
+        CheckpointError: it is one shard of several, or an adapter.
+    """
+    if _is_shard(path):
+        raise CheckpointError(
+            f"{path}: is one shard of several, not the whole model; give its directory, "
+            f"{path.parent}"
+        )
+    if path.name == _ADAPTER:
+        raise CheckpointError(f"{path}: {_MERGE}")
+    return WeightFiles((open_safetensors(path),), None)
 
 
 def read_index(path: Path) -> Mapping[str, str]:
@@ -127,6 +147,31 @@ def converted_index(content: bytes) -> bytes:
     index = json.loads(content)
     renamed = {tensor: converted_name(file) for tensor, file in index["weight_map"].items()}
     return (json.dumps({**index, "weight_map": renamed}, indent=2) + "\n").encode()
+
+
+def _found_instead(directory: Path) -> str:
+    """Say what a directory without weights has in place of them, and what to do."""
+    names = sorted(path.name for path in directory.iterdir() if path.is_file())
+    weights = [name for name in names if name.endswith(".safetensors")]
+    whole = [name for name in weights if not _is_shard(directory / name)]
+    if _ADAPTER in names or "adapter_config.json" in names:
+        return f"it {_MERGE}"
+    if whole:
+        return f"found {', '.join(whole[:_SHOWN])}: give one of them as MODEL"
+    if weights:
+        return f"found the shard {weights[0]}, and no {SAFETENSORS}{INDEX_SUFFIX}: fetch that too"
+    if ggufs := [name for name in names if name.endswith(".gguf")]:
+        return f"found {ggufs[0]}, and GGUF it cannot edit: give the model it was converted from"
+    return "nothing like them is there"
+
+
+def _is_shard(path: Path) -> bool:
+    """Tell whether a weight file is one of several, by its name or by an index beside it."""
+    if numbered := _NUMBERED.search(path.name):
+        return int(numbered["of"]) > 1
+    indices = path.parent.glob(f"*{path.suffix}{INDEX_SUFFIX}")
+    shards = (set(read_index(index).values()) for index in indices)
+    return any(path.name in names and len(names) > 1 for names in shards)
 
 
 def _there(directory: Path, names: Iterable[str], namer: str) -> list[str]:

@@ -118,7 +118,7 @@ def patch(
     find_detector(method)
     asked = recipe_of(
         recipe,
-        dims=dims and parse_numbers("--dims", dims),
+        dims=None if dims is None else parse_numbers("--dims", dims),
         remove_outliers=remove_outliers,
         random=random,
         seed=seed,
@@ -130,11 +130,12 @@ def patch(
         mode=mode,
         factor=factor,
         params=parse_names("--params", params, PARAMS),
-        layers=layers and parse_numbers("--layers", layers),
+        layers=None if layers is None else parse_numbers("--layers", layers),
         sites=parse_names("--sites", sites, (*ROLES, "all")),
     )
     if output is None and not dry_run:
-        raise OutputError("-o DIR: name the directory to make, or look first with --dry-run")
+        wanted = "-o FILE: name the file" if record_only else "-o DIR: name the directory"
+        raise OutputError(f"{wanted} to make, or look first with --dry-run")
     if is_onnx(model):
         refuse_options(
             model,

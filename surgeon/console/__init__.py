@@ -40,9 +40,18 @@ if TYPE_CHECKING:
     from surgeon.surgery.onnx_plan import OnnxPlan
     from surgeon.surgery.plan import Plan
     from surgeon.surgery.record import Record
+    from surgeon.surgery.source_files import Reason
     from surgeon.surgery.verify import Verification
 
 _VERDICT_STYLES = {"degraded": "bold red", "intact": "bold green", "inconclusive": "bold yellow"}
+
+
+_LEFT_OUT: dict[Reason, str] = {
+    "weights": "they hold the unpatched weights, or the state of their training",
+    "links": "they are links that lead out of the model's folder or nowhere",
+    "no files": "they are no files that can be copied",
+    "bookkeeping": "they are the books of git and of the Hub",
+}
 
 
 @contextlib.contextmanager
@@ -127,13 +136,17 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
             f"{', '.join(record.weights)}.",
             soft_wrap=True,
         )
-    if record.left_out:
-        console.print(
-            f"Left out, since they hold the unpatched weights or are no plain files: "
-            f"{escape(', '.join(record.left_out))}",
-            soft_wrap=True,
-        )
+    for line in _left_out(record):
+        console.print(escape(line), soft_wrap=True)
     console.print(f"Artifact: {escape(str(output))}", soft_wrap=True)
+
+
+def _left_out(record: Record) -> Iterator[str]:
+    """Say what the artifact does not have of its source, reason by reason."""
+    for reason, told in _LEFT_OUT.items():
+        names = [name for name in record.left_out if record.left_out_because.get(name) == reason]
+        if names:
+            yield f"Left out, since {told}: {', '.join(names)}"
 
 
 def show_exported(done: Export, output: Path, *, json: bool) -> None:

@@ -22,7 +22,8 @@ class TensorDifference:
 
     ``changed`` counts scalars that differ in at least one bit; ``dims`` are the indices along
     ``axis`` that hold them all, where there are at most 64 (None: the change is spread). ``reason``
-    is "values", "dtype", "shape", "only in A" or "only in B"; any but the first counts all scalars.
+    is "values", "packed values" (several share a byte, in an order that the format leaves open),
+    "dtype", "shape", "only in A" or "only in B"; any but the first counts all scalars.
     """
 
     name: str
@@ -93,15 +94,19 @@ def _compare_tensor(a: Checkpoint, b: Checkpoint, name: str) -> TensorDifference
 def _compare_values(
     info: TensorInfo, one: Iterable[bytes], other: Iterable[bytes]
 ) -> TensorDifference | None:
-    element = max(1, BITS[info.dtype] // 8)
+    if BITS[info.dtype] < 8:
+        same = all(left == right for left, right in zip(one, other, strict=True))
+        return None if same else TensorDifference(info.name, "packed values", info.size, None, None)
+    element = BITS[info.dtype] // 8
     changed, position = 0, 0
     touched = [np.zeros(length, dtype=np.bool_) for length in info.shape]
     for left, right in zip(one, other, strict=True):
         if left != right:
             where = position + _differing(left, right, element)
             changed += where.size
-            for flags, index in zip(touched, np.unravel_index(where, info.shape), strict=True):
-                flags[index] = True
+            if touched:  # a scalar has no axis
+                for flags, index in zip(touched, np.unravel_index(where, info.shape), strict=True):
+                    flags[index] = True
         position += len(left) // element
     if not changed:
         return None

@@ -33,10 +33,11 @@ from surgeon.surgery.record import (
     write_excised,
 )
 from surgeon.surgery.slices import with_slices
-from surgeon.surgery.source_files import CARD, EXCISED, RECORD, is_twin, place
+from surgeon.surgery.source_files import CARD, EXCISED, RECORD, place
 from surgeon.surgery.splices import Splice, inverse, spliced, write_pieces
 from surgeon.surgery.staging import check_output, staged
 from surgeon.surgery.transfer import hash_file, transfer
+from surgeon.surgery.twins import is_twin
 
 # What belongs to a model beside its weights. A folder with an ONNX file may hold anything else.
 _COPIED = (
@@ -95,7 +96,7 @@ def _check_output(planned: OnnxPlan, output: Path, *, force: bool) -> None:
     # Beside the file is a fine place: a folder with an ONNX file need not be a model's own.
     folder = planned.model.graph.path.parent.resolve()
     if output.resolve() in (folder, *folder.parents):
-        raise OutputError(f"-o {output}: holds the source; name a directory elsewhere")
+        raise OutputError(f"-o {output}: holds the source; name a place elsewhere")
     check_output(output, planned.model.graph.path, force=force)
 
 
@@ -173,6 +174,7 @@ def _record(
             for edit in plan.edits
         ),
         left_out=left_out,
+        left_out_because=dict.fromkeys(left_out, "weights"),
         files=files,
         onnx_patch=OnnxPatch(
             model=model.model,

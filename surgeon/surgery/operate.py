@@ -10,6 +10,7 @@ from typing import Any
 
 import surgeon
 from surgeon.checkpoint import Checkpoint, open_checkpoint
+from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
 from surgeon.checkpoint.weight_files import SAFETENSORS, converted_index, converted_name
@@ -100,6 +101,12 @@ def _check_exportable(checkpoint: Checkpoint) -> None:
         raise ExportError(
             f"{path}: the ONNX half is made of a {SAFETENSORS}; rename it, or use --no-onnx"
         )
+    for site in checkpoint.sites:
+        if (dtype := checkpoint.tensors[site.gain].dtype) not in FLOATS:
+            raise ExportError(
+                f"{checkpoint.where(site.gain)}: is quantized ({site.gain} is {dtype}), and the "
+                "ONNX half is made of plain weights; use --no-onnx"
+            )
 
 
 def _write_weights(plan: Plan, folder: Path, progress: Progress) -> dict[str, FileChange]:
@@ -185,8 +192,10 @@ def _record(
             edit_record(edit, _artifact_name(checkpoint, checkpoint.homes[edit.tensor].path.name))
             for edit in plan.edits
         ),
-        left_out=sources.left_out,
+        left_out=tuple(sources.left_out),
+        left_out_because=sources.left_out,
         files=files,
         onnx=onnx,
         ranked_on=plan.ranked_on,
+        sites_pattern=checkpoint.sites_pattern,
     )

@@ -11,13 +11,15 @@ import numpy.typing as npt
 
 from surgeon.architectures import Role, Site, Stack
 from surgeon.checkpoint import Checkpoint
-from surgeon.errors import SelectionError
+from surgeon.errors import CheckpointError, SelectionError
 from surgeon.outliers import Ranking
 from surgeon.progress import Progress, silent
 from surgeon.surgery.modes import new_values
 from surgeon.surgery.recipe import Param, Recipe
 from surgeon.surgery.selection import select_dims
 from surgeon.text import Texts, TextsUsed
+
+_SCALES = ("_scale_inv", "_scale")  # after the name of a weight: those of DeepSeek and of vLLM
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +192,8 @@ def _edit(
     name: str,
     dims: tuple[int, ...],
 ) -> Edit:
+    if recipe.mode == "mean":
+        _check_one_scale(checkpoint, name)
     tensor = checkpoint.read(name)
     axis, offset = (site.axis, site.gain_offset) if param == "gain" else (0, 0.0)
     return Edit(
@@ -205,3 +209,18 @@ def _edit(
         stack=site.stack,
         offset=offset,
     )
+
+
+def _check_one_scale(checkpoint: Checkpoint, name: str) -> None:
+    """Refuse a weight whose stored values count by scales that differ: their mean means nothing.
+
+    Zero stays zero by any scale, and a factor commutes with it.
+    """
+    for suffix in _SCALES:
+        scales = checkpoint.tensors.get(name + suffix)
+        if scales is not None and scales.size > 1:
+            raise CheckpointError(
+                f"--mode mean: {checkpoint.where(name)}: tensor {name} is quantized, by the "
+                f"{scales.size} scales of {scales.name}, so that the mean of what is stored is not "
+                "that of the weights; use --mode zero or scale"
+            )

@@ -33,6 +33,7 @@ PARAMS: tuple[Param, ...] = ("gain", "bias")
 _PLURALS: dict[Param, str] = {"gain": "gains alone", "bias": "biases alone"}
 _Name = TypeVar("_Name", bound=str)
 _MAX_NUMBERS = 1_000_000
+_MAX_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,16 @@ def parse_numbers(option: str, text: str) -> tuple[int, ...]:
     numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not (_is_number(first) and (not dash or _is_number(last))):
+        ends = (first, last) if dash else (first,)
+        if not all(end.isascii() and end.isdigit() for end in ends):
             raise SelectionError(f"{option} {text!r}: give numbers and ranges such as 0-5,11")
-        low, high = int(first), int(last) if dash else int(first)
-        if high < low or high - low > _MAX_NUMBERS:
-            raise SelectionError(f"{option} {text!r}: {part.strip()} is no range")
+        if too_large := [end for end in ends if len(end) > _MAX_DIGITS]:
+            raise SelectionError(f"{option} {part.strip()}: {too_large[0]} is beyond any model")
+        low, high = int(ends[0]), int(ends[-1])
+        if high < low:
+            raise SelectionError(f"{option} {part.strip()}: ends below its start")
+        if high - low > _MAX_NUMBERS:
+            raise SelectionError(f"{option} {part.strip()}: more than {_MAX_NUMBERS:,} numbers")
         numbers.extend(range(low, high + 1))
     return tuple(numbers)
 
@@ -233,10 +239,6 @@ def parse_names(option: str, text: str, known: tuple[_Name, ...]) -> tuple[_Name
 def _nested(place: Place, message: str) -> Contradiction:
     told = f"{dotted(place)}: {message}"
     return Contradiction(place, told, told)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _join(numbers: tuple[object, ...]) -> str:

@@ -15,7 +15,7 @@ from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.surgery.plan import Edit, Plan, finite_or_none
 from surgeon.surgery.recipe import recipe_from_json
-from surgeon.surgery.source_files import EXCISED, RECORD
+from surgeon.surgery.source_files import EXCISED, RECORD, Reason
 from surgeon.surgery.transfer import FileState
 from surgeon.text import TextsUsed
 
@@ -96,6 +96,8 @@ class Record:
     """All that ``restore``, ``eval`` and an auditor need to know of an operation.
 
     ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
+    ``sites_pattern`` is what a person said about the norms, if the tensor names did not tell.
+    ``left_out_because`` says why each path in ``left_out`` is not here; older records leave it out.
     """
 
     surgeon: str
@@ -116,6 +118,8 @@ class Record:
     onnx: Mapping[str, Any] | None = None
     onnx_patch: OnnxPatch | None = None
     ranked_on: TextsUsed | None = None
+    sites_pattern: str | None = None
+    left_out_because: Mapping[str, Reason] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
     def to_bytes(self) -> bytes:

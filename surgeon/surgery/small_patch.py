@@ -1,17 +1,20 @@
 """The edit alone, as one small file: made on one machine, applied to the same base on another.
 
 The file is safetensors: the new values under their tensors' names, and in its metadata, as JSON,
-what they are for: the recipe, the dims, and the hash of every weight file of the base.
+what they are for: the recipe, the dims, and the hash of every weight file of the base. A hash of
+that and of the values tells a damaged file.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from surgeon.architectures import Stack
 from surgeon.checkpoint import Checkpoint
@@ -20,12 +23,13 @@ from surgeon.errors import CheckpointError, OutputError
 from surgeon.progress import Progress, silent
 from surgeon.surgery.plan import Edit, Plan
 from surgeon.surgery.recipe import recipe_from_json
-from surgeon.surgery.staging import replace_file
+from surgeon.surgery.staging import check_output, replace_file
 from surgeon.surgery.transfer import FileState, hash_file
 from surgeon.text import TextsUsed
 
-_SCHEMA = "1"
+_SCHEMA = "2"
 _KEY = "surgeon"
+_HASH = "blake3"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class _Contents:
     base: dict[str, FileState]
     edits: tuple[_Target, ...]
     ranked_on: TextsUsed | None = None
+    sites_pattern: str | None = None
 
 
 def write_small_patch(
@@ -59,15 +64,12 @@ def write_small_patch(
     """Write a plan's edit, and the hashes of the base it is for; return the file's size in bytes.
 
     Raises:
-        OutputError: the file exists and ``force`` is off, or its folder does not.
+        OutputError: the file exists and ``force`` is off, or lies in the source.
         CheckpointError: the base is a pickle, whose bytes are no fixed ground.
     """
     from safetensors.numpy import save
 
-    if path.exists() and not force:
-        raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
-    if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"-o {path}: name a file in a directory that exists")
+    _check_output(plan.checkpoint, path, force=force)
     contents = _Contents(
         schema=_SCHEMA,
         model=plan.checkpoint.name,
@@ -79,10 +81,14 @@ def write_small_patch(
             for e in plan.edits
         ),
         ranked_on=plan.ranked_on,
+        sites_pattern=plan.checkpoint.sites_pattern,
     )
     values = {edit.tensor: np.ascontiguousarray(edit.new) for edit in plan.edits}
-    content = save(values, metadata={_KEY: json.dumps(asdict(contents))})
-    replace_file(path, content)
+    told = json.dumps(asdict(contents))
+    content = save(values, metadata={_KEY: told, _HASH: _hash(told, values.values())})
+    target = path.resolve()  # of a link, what it leads to: that is what was checked
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, content)
     return len(content)
 
 
@@ -104,9 +110,29 @@ def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress
                 f"{'another file' if name in states else 'not there'}; it takes {contents.model}, "
                 f"whose {name} has the BLAKE3 hash {state.blake3[:16]}…"
             )
+    checkpoint = replace(checkpoint, sites_pattern=contents.sites_pattern)
     edits = tuple(_edit(path, file, target, contents.dims, checkpoint) for target in contents.edits)
     recipe = recipe_from_json(contents.recipe, str(path))
     return Plan(checkpoint, recipe, contents.dims, edits, ranked_on=contents.ranked_on)
+
+
+def _check_output(checkpoint: Checkpoint, path: Path, *, force: bool) -> None:
+    if path.is_dir():
+        raise OutputError(f"-o {path}: is a directory; name the file to write the edit to")
+    source = checkpoint.files[0].path if checkpoint.alone else checkpoint.directory
+    check_output(path, source, force=force)
+    # The source's folder may hold links to weights that lie elsewhere.
+    if path.resolve() in {file.path.resolve() for file in checkpoint.files}:
+        raise OutputError(f"-o {path}: holds the source's weights; name another file")
+
+
+def _hash(told: str, values: Iterable[npt.NDArray[Any]]) -> str:
+    from blake3 import blake3
+
+    hasher = blake3(told.encode())
+    for value in values:
+        hasher.update(value.tobytes())
+    return hasher.hexdigest()
 
 
 def _states(checkpoint: Checkpoint, progress: Progress) -> dict[str, FileState]:
@@ -131,8 +157,12 @@ def _read_contents(path: Path, file: SafetensorsFile) -> _Contents:
         raise CheckpointError(f"{path}: no small patch of surgeon's, or a damaged one") from error
     if contents.schema != _SCHEMA:
         raise CheckpointError(
-            f"{path}: its schema is {contents.schema!r} and this surgeon reads {_SCHEMA}"
+            f"{path}: its schema is {contents.schema!r} and this surgeon reads {_SCHEMA}; make the "
+            "file anew with surgeon patch --record-only"
         )
+    names = dict.fromkeys(edit.tensor for edit in contents.edits if edit.tensor in file.tensors)
+    if file.metadata.get(_HASH) != _hash(file.metadata[_KEY], map(file.read, names)):
+        raise CheckpointError(f"{path}: damaged: its values are not those it was made with")
     return contents
 
 

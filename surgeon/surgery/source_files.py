@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias
 
 from surgeon.checkpoint import Checkpoint, artifact
 from surgeon.checkpoint.links import may_follow
+from surgeon.surgery.twins import is_twin, is_twin_folder
 
 FOLDER = artifact.FOLDER
 RECORD = artifact.RECORD
@@ -19,14 +21,13 @@ EVALUATION = f"{FOLDER}/eval.json"
 PARTIAL_EVALUATION = f"{FOLDER}/eval.partial.npz"
 SOURCE_CARD = f"{FOLDER}/source/{CARD}"
 
-# Weights in other formats. An unpatched twin in a patched folder is a trap: a loader may take it.
-_TWIN_FILES = (
-    "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json",
-    "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.ggml", "*.onnx",
-    "*.onnx_data", "*.tflite", "*.mlmodel",
-)  # fmt: skip
-_TWIN_FOLDERS = (ONNX_FOLDER, "openvino", "coreml", "gguf", "original")
+_CONFIG = "config.json"
 _BOOKKEEPING = (".git", ".cache")
+
+Reason: TypeAlias = Literal["weights", "links", "no files", "bookkeeping"]
+"""Why a path is not in the artifact: it holds unpatched weights or the state of their training, is
+a link to another place or nothing that can be copied, or the books of git and of the Hub.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class SourceFiles:
     """Which files an artifact takes over from its source.
 
     ``copied`` maps each path in the artifact to its path in the source, both relative and with
-    ``/``. ``left_out`` are the source's paths that the artifact does not have.
+    ``/``. ``left_out`` are the source's paths that the artifact does not have, and why.
     """
 
-    copied: dict[str, str]
-    left_out: tuple[str, ...]
+    copied: Mapping[str, str]
+    left_out: Mapping[str, Reason]
 
 
 def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
@@ -46,41 +47,63 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
 
     Of a weight file that is all of its model nothing beside it is taken over.
 
-    Links are followed inside the directory and into a Hugging Face cache's blobs. A link to
-    anywhere else is left out: an artifact is made to be given away.
+    Links are followed inside the directory, into a Hugging Face cache's blobs, and to the folder
+    that a linked config.json of a model is in: whoever links a model file by file means the files
+    beside it. A link to anywhere else is left out: an artifact is made to be given away.
 
     The source's own model card, and its folder ``surgeon`` if it is an artifact itself, go to
     ``surgeon/source/``, because the artifact brings its own.
     """
     if checkpoint.alone:
-        return SourceFiles({}, ())
+        return SourceFiles({}, {})
     directory = checkpoint.directory
     weights = {file.path.name for file in checkpoint.files} | {checkpoint.index}
     copied: dict[str, str] = {}
-    left_out: list[str] = []
+    left_out: dict[str, Reason] = {}
     for folder, names, files in os.walk(directory):
         relative = Path(folder).relative_to(directory)
         for name in sorted(names):
             path = (relative / name).as_posix()
-            if path in _TWIN_FOLDERS or name in _BOOKKEEPING or (directory / path).is_symlink():
-                left_out.append(f"{path}/")
+            if reason := _why_no_folder(directory, path):
+                left_out[f"{path}/"] = reason
                 names.remove(name)
         names.sort()
         for name in sorted(files):
             path = (relative / name).as_posix()
             if path in weights:
                 continue
-            if is_twin(path) or not may_follow(directory, directory / path):
-                left_out.append(path)
+            if reason := _why_no_file(checkpoint, path):
+                left_out[path] = reason
             else:
                 copied[place(path)] = path
-    return SourceFiles(dict(sorted(copied.items())), tuple(sorted(left_out)))
+    return SourceFiles(dict(sorted(copied.items())), dict(sorted(left_out.items())))
 
 
-def is_twin(path: str) -> bool:
-    """Tell whether a path, relative to the model directory, is a file of weights."""
-    # Deeper folders hold other modules (a Dense layer of sentence-transformers, say), not twins.
-    return "/" not in path and any(fnmatch(path, pattern) for pattern in _TWIN_FILES)
+def _why_no_folder(directory: Path, path: str) -> Reason | None:
+    if PurePosixPath(path).name in _BOOKKEEPING:
+        return "bookkeeping"
+    if is_twin_folder(path):
+        return "weights"
+    return "links" if (directory / path).is_symlink() else None
+
+
+def _why_no_file(checkpoint: Checkpoint, path: str) -> Reason | None:
+    directory, file = checkpoint.directory, checkpoint.directory / path
+    if is_twin(path):
+        return "weights"
+    if not file.is_file():
+        return "links" if file.is_symlink() else "no files"
+    if may_follow(directory, file) or file.resolve().parent == _model_folder(checkpoint):
+        return None
+    return "links"
+
+
+def _model_folder(checkpoint: Checkpoint) -> Path | None:
+    """Return the folder of the configuration that was read, if it is one of a model."""
+    # Else a hostile link could name any JSON file as the configuration, and carry off its folder.
+    if not isinstance(checkpoint.config.get("model_type"), str):
+        return None
+    return (checkpoint.directory / _CONFIG).resolve().parent
 
 
 def place(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import glob
 import os
 import shutil
@@ -11,7 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from surgeon.errors import OutputError
+from surgeon.errors import OutputError, SurgeonError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a file system takes no more."""
 
 _MARK = ".surgeon-staging"
 _HERE = -100  # AT_FDCWD of Linux: paths are relative to the working directory
@@ -19,7 +23,7 @@ _EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 def check_output(output: Path, source: Path, *, force: bool) -> None:
-    """Refuse an output that would lose something.
+    """Refuse an output, a directory or a file, that would lose something.
 
     Raises:
         OutputError: it is the source, lies inside it or holds it; it exists and ``force`` is
@@ -27,9 +31,9 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
     """
     target, origin = output.resolve(), source.resolve()
     if target == origin or origin in target.parents:
-        raise OutputError(f"-o {output}: is the source or inside it; name a directory elsewhere")
+        raise OutputError(f"-o {output}: is the source or inside it; name a place elsewhere")
     if target in origin.parents:
-        raise OutputError(f"-o {output}: holds the source; name a directory elsewhere")
+        raise OutputError(f"-o {output}: holds the source; name a place elsewhere")
     if os.path.lexists(output) and not force:
         raise OutputError(f"-o {output}: already exists; name another, or replace it with --force")
     existing = next(parent for parent in target.parents if parent.exists())
@@ -60,7 +64,8 @@ def staged(output: Path, own_mark: str) -> Iterator[Path]:
         if os.path.lexists(target):
             _flush(staging)
         _swap(staging, target, own_mark)
-    except BaseException:
+    except BaseException as error:
+        _name(error, staging, output)
         shutil.rmtree(staging, ignore_errors=True)
         for parent in made:
             with contextlib.suppress(OSError):  # somebody else put a file there meanwhile
@@ -82,16 +87,32 @@ def staged_file(path: Path) -> Iterator[Path]:
 
     It is flushed to the disk before. If the block fails, it is removed, and ``path`` is as it was.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     os.close(handle)
     try:
         yield Path(name)
         _sync(Path(name))
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
+        _name(error, Path(name), path)
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _name(error: BaseException, staging: Path, output: Path) -> None:
+    """Have an error name what a person asked for, in place of what stands for it meanwhile."""
+    if isinstance(error, OSError):
+        if isinstance(error.filename, str):
+            error.filename = error.filename.replace(str(staging), str(output))
+        elif error.errno in FULL:  # a failed write does not say of which file
+            error.filename = str(output)
+    elif isinstance(error, SurgeonError):
+        error.args = tuple(str(part).replace(str(staging), str(output)) for part in error.args)
 
 
 def _swap(staging: Path, target: Path, own_mark: str) -> None:

@@ -15,7 +15,7 @@ from surgeon.cli import run
 HOSTILE = "[/x][red]</script><img src=x onerror=alert(1)>\x1b[31m"
 _SCORE = {"dims": [3, 9], "value": 0.5, "accuracy": 0.5}
 _EVALUATION = {
-    **{name: "name" for name in ("model", "task", "title", "metric", "unit")},
+    **dict.fromkeys(("model", "task", "title", "metric", "unit"), "name"),
     "baseline": {**_SCORE, "dims": []},
     "patched": _SCORE,
     "controls": [_SCORE, _SCORE],
@@ -30,7 +30,8 @@ _EVALUATION = {
     "options": {"label": "name"},
     "providers": ["CPUExecutionProvider"],
     "dataset": {
-        **{"name": "texts", "sha256": "00"},
+        "name": "texts",
+        "sha256": "00",
         **dict.fromkeys(("examples", "tokens", "scored_tokens"), 9),
         **dict.fromkeys(("skipped", "truncated", "unknown"), 0),
     },

@@ -21,7 +21,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(minilm, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "File too large" in done.stderr
+    assert f"surgeon: {tmp_path}/a/out: File too large; make room there" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -44,7 +44,7 @@ def test_a_full_file_system_leaves_nothing_behind(minilm, tmp_path):
         )
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
-        assert "No space left on device" in done.stderr
+        assert f"surgeon: {tmp_path}/out: No space left on device; make room" in done.stderr
         assert os.listdir(tmp_path) == []  # noqa: PTH208
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
@@ -73,3 +73,15 @@ def test_a_target_that_takes_no_files_is_refused(minilm, tmp_path):
             subprocess.run(["umount", str(target)], check=True)
         else:
             target.chmod(0o755)
+
+
+def test_a_small_patch_that_cannot_be_written_names_what_was_asked_for(minilm, tmp_path):
+    for place in ("/proc/edit.surgeon", str(tmp_path / "file" / "edit.surgeon")):
+        (tmp_path / "file").touch()
+        arguments = ["patch", str(minilm), "--dims", "3", "--record-only", "-o", place]
+        command = [sys.executable, "-m", "surgeon", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert place in done.stderr
+        assert "/.edit" not in done.stderr

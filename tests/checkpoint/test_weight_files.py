@@ -144,3 +144,43 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(shards, tmp_path):
     shutil.copy(source / names[0], source / "twin.safetensors")
     first = next(iter(index["weight_map"]))
     refuse({**index["weight_map"], first: "twin.safetensors"}, "is also in")
+
+
+def test_one_shard_of_several_is_not_the_model(shards, tmp_path):
+    first = min(shards.glob("*.safetensors"))
+    with pytest.raises(CheckpointError, match="one shard of several, not the whole model; give"):
+        open_checkpoint(first)
+    source = shutil.copytree(shards, tmp_path / "source")
+    index = source / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace(first.name, "part.safetensors"))
+    (source / first.name).rename(source / "part.safetensors")
+    with pytest.raises(CheckpointError, match=r"part\.safetensors: is one shard of several"):
+        open_checkpoint(source / "part.safetensors")
+    index.unlink()
+    (source / "part.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"no model\.safetensors\.index\.json: fetch that too"
+    ):
+        open_checkpoint(source)
+
+
+def test_a_file_that_no_index_names_and_the_only_shard_of_one_are_models(shards, tiny, tmp_path):
+    source = shutil.copytree(shards, tmp_path / "source")
+    for name in ("consolidated.safetensors", "model-00001-of-00001.safetensors"):
+        shutil.copy(tiny("bert") / "model.safetensors", source / name)
+        assert open_checkpoint(source / name).layers == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        (["model.Q4_0.gguf"], r"found model\.Q4_0\.gguf, and GGUF it cannot edit"),
+        (["adapter_config.json", "adapter_model.safetensors"], "PEFT adapter, not a model: merge"),
+        (["notes.txt"], "nothing like them is there"),
+    ],
+)
+def test_a_directory_without_weights_is_told_by_what_it_has(tmp_path, names, complaint):
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(CheckpointError, match=complaint):
+        open_checkpoint(tmp_path)

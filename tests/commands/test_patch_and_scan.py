@@ -248,6 +248,14 @@ def test_bad_input_is_one_line_and_exit_code_2(case, command, tiny, tmp_path, ca
         (["--dims", "3", "--sites", "final"], "no such norm"),
         (["--dims", "3", "--params", "beta"], "--params"),
         (["--dims", "x", "--recipe", "none"], "--dims"),
+        (["--dims", ""], "--dims '': give numbers"),
+        (["--dims", "3", "--layers", ""], "--layers '': give numbers"),
+        (["--dims", "3", "--sigma", "nan"], "--sigma nan: give a positive number"),
+        (["--dims", "3", "--min-damage", "inf"], "--min-damage inf"),
+        (["--dims", "3", "--mode", "scale", "--factor", "nan"], "--factor nan: give a finite"),
+        (["--dims", "0-99999999999"], "99999999999 is beyond any model"),
+        (["--dims", "0-9999999"], "more than 1,000,000 numbers"),
+        (["--dims", "5-3"], "--dims 5-3: ends below its start"),
         (["--nonsense"], "--nonsense"),
     ],
 )
@@ -259,7 +267,9 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(tiny, tmp_path, capsys, option
 
 def test_patch_without_an_output_asks_for_one(tiny, capsys):
     assert run(["patch", str(tiny("bert")), "--dims", "3"]) == 2
-    _is_one_line(capsys, "-o DIR")
+    _is_one_line(capsys, "-o DIR: name the directory to make")
+    assert run(["patch", str(tiny("bert")), "--dims", "3", "--record-only"]) == 2
+    _is_one_line(capsys, "-o FILE: name the file to make")
 
 
 def test_an_existing_output_is_one_line_and_exit_code_2(tiny, tmp_path, capsys):

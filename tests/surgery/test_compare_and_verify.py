@@ -8,6 +8,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from surgeon import Recipe, compare, make_plan, open_checkpoint, operate, verify
+from surgeon.checkpoint.dtypes import BITS
 from surgeon.cli import run
 
 
@@ -52,6 +53,30 @@ def test_diff_tells_columns_of_a_weight_from_rows(tmp_path):
     by_name = {tensor.name: tensor for tensor in found.tensors}
     assert (by_name["w"].changed, by_name["w"].axis, by_name["w"].dims) == (6, 1, (2,))
     assert (by_name["v"].changed, by_name["v"].axis, by_name["v"].dims) == (1, 0, (4,))
+
+
+def test_diff_counts_a_scalar_without_axes(tmp_path):
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir()
+        save_file({"scale": torch.tensor(value)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "clip"}')
+    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
+    assert (found.scalars_changed, found.tensors[0].dims) == (1, None)
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3"])
+def test_diff_claims_no_dims_of_a_tensor_whose_scalars_share_bytes(tmp_path, dtype):
+    for name, first in (("a", 0), ("b", 1)):
+        header = {"w": {"dtype": dtype, "shape": [4, 2], "data_offsets": [0, BITS[dtype]]}}
+        raw = json.dumps(header).encode()
+        content = len(raw).to_bytes(8, "little") + raw + bytes([first, *range(BITS[dtype] - 1)])
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
+    a, b = (open_checkpoint(tmp_path / name) for name in ("a", "b"))
+    assert compare(a, a).identical
+    (found,) = compare(a, b).tensors
+    assert (found.reason, found.changed, found.axis, found.dims) == ("packed values", 8, None, None)
 
 
 def test_diff_sees_the_sign_of_zero_and_the_bits_of_nan(tmp_path):

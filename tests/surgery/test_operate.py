@@ -1,6 +1,7 @@
 import filecmp
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 
 import surgeon.surgery.operate as operate_module
 from surgeon import Recipe, make_plan, open_checkpoint, operate, read_record, restore
+from surgeon.cli import run
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.surgery.record import read_excised
 from surgeon.surgery.transfer import hash_file
@@ -203,17 +205,25 @@ def test_restore_refuses_a_record_whose_paths_leave_the_folder(tiny, tmp_path, p
 def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(tiny("bert"), source)
-    twins = ["pytorch_model.bin", "tf_model.h5", "model.gguf", "model.fp16.safetensors"]
-    for name in [*twins, "onnx/model.onnx", "openvino/openvino_model.xml", ".git/HEAD"]:
+    twins = [
+        "pytorch_model.bin", "tf_model.h5", "model.gguf", "model.fp16.safetensors", "weights.npz",
+        "ggml-model-q4_0.bin", "quant/q.gguf", "optimizer.pt",
+    ]  # fmt: skip
+    folders = [
+        "onnx/model.onnx", "openvino/openvino_model.xml", "mlx/weights.npz", "global_step5/rank.pt",
+        "checkpoint-5/model.safetensors",
+    ]  # fmt: skip
+    modules = ["1_Dense/model.safetensors", "colbert_linear.pt", "adapter_model.safetensors"]
+    for name in [*twins, *folders, *modules, ".git/HEAD"]:
         (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_bytes(b"old")
-    (source / "1_Dense").mkdir()
-    (source / "1_Dense" / "model.safetensors").write_bytes(b"another module")
+        (source / name).write_bytes(name.encode())
     record = _patch(source, tmp_path / "out", dims=(3,))
-    assert set(record.left_out) == {*twins, "onnx/", "openvino/", ".git/"}
-    assert not [name for name in files_of(tmp_path / "out") if b"old" in name.encode()]
-    assert (tmp_path / "out" / "1_Dense" / "model.safetensors").read_bytes() == b"another module"
-    assert "tf_model.h5" not in files_of(tmp_path / "out")
+    left_out = {*twins, *(f"{folder.split('/')[0]}/" for folder in folders)}
+    assert record.left_out_because == {**dict.fromkeys(left_out, "weights"), ".git/": "bookkeeping"}
+    assert set(record.left_out) == record.left_out_because.keys()
+    made = files_of(tmp_path / "out")
+    assert not made.keys() & {*twins, *folders}
+    assert all(made[name] == name.encode() for name in modules)
 
 
 def test_links_become_files_of_their_own_and_the_linked_file_is_untouched(tiny, tmp_path):
@@ -263,7 +273,7 @@ def test_the_source_a_folder_in_it_and_one_around_it_are_no_output(tiny, tmp_pat
     source = tmp_path / "around" / "source"
     shutil.copytree(tiny("bert"), source)
     before = files_of(tmp_path)
-    with pytest.raises(OutputError, match="name a directory elsewhere"):
+    with pytest.raises(OutputError, match="name a place elsewhere"):
         _patch(source, source / where, dims=(3,), force=True)
     assert files_of(tmp_path) == before
 
@@ -286,9 +296,74 @@ def test_a_link_to_a_file_elsewhere_is_left_out(tiny, tmp_path):
     (source / "folder").symlink_to(tmp_path)
     (source / "inside.txt").symlink_to(source / "config.json")
     record = _patch(source, tmp_path / "out", dims=(3,))
-    assert set(record.left_out) == {"vocab.txt", "folder/"}
+    assert record.left_out_because == {"vocab.txt": "links", "folder/": "links"}
     assert (tmp_path / "out" / "inside.txt").read_bytes() == (source / "config.json").read_bytes()
     assert b"secret" not in b"".join(files_of(tmp_path / "out").values())
+
+
+def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, capsys):
+    """A model that was linked file by file, as ``ln -s ../models/bert/* .`` does."""
+    models = tmp_path / "models"
+    shutil.copytree(tiny("bert"), models / "bert")
+    (models / "bert" / "vocab.txt").write_text("[PAD]")
+    (models / "bert" / "deeper").mkdir()
+    (models / "bert" / "deeper" / "notes.txt").write_text("not beside it")
+    (models / "secret").write_text("secret")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("config.json", "model.safetensors", "vocab.txt", "deeper", "deeper/notes.txt"):
+        (source / name.replace("/", "-")).symlink_to(f"../models/bert/{name}")
+    (source / "tokenizer.json").symlink_to(models / "secret")
+    (source / "gone.txt").symlink_to("nowhere")
+    (source / "null.txt").symlink_to("/dev/null")
+    os.mkfifo(source / "pipe")
+    record = _patch(source, tmp_path / "out", dims=(3,))
+    for name in ("config.json", "vocab.txt"):
+        assert not (tmp_path / "out" / name).is_symlink()
+        assert (tmp_path / "out" / name).read_bytes() == (models / "bert" / name).read_bytes()
+    links = {"deeper/", "deeper-notes.txt", "tokenizer.json", "gone.txt", "null.txt"}
+    assert record.left_out_because == {**dict.fromkeys(links, "links"), "pipe": "no files"}
+    out = str(tmp_path / "two")
+    assert run(["patch", str(source), "--dims", "3", "--no-onnx", "-o", out]) == 0
+    printed = capsys.readouterr().out
+    assert "links that lead out of the model's folder or nowhere: deeper-notes.txt" in printed
+    assert "no files that can be copied: pipe\n" in printed
+
+
+def test_the_folder_of_a_linked_file_that_describes_no_model_stays_closed(tiny, tmp_path):
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "config.json").write_text('{"password": "secret"}')
+    (secrets / "key").write_text("secret")
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / "config.json").unlink()
+    (source / "config.json").symlink_to(secrets / "config.json")
+    (source / "vocab.txt").symlink_to(secrets / "key")
+    checkpoint = open_checkpoint(source, sites_pattern=r".*\d\.output\.LayerNorm")
+    record = operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    assert set(record.left_out) == {"config.json", "vocab.txt"}
+    assert b'secret"' not in b"".join(files_of(tmp_path / "out").values())
+
+
+def test_an_error_names_the_output_and_never_the_hidden_folder(tiny, tmp_path, monkeypatch):
+    def fail(plan, path, target):
+        raise CheckpointError(f"{target}: no such file")
+
+    monkeypatch.setattr(operate_module, "write_card", fail)
+    out = tmp_path / "out"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(out))}/README.md: no such file$"):
+        _patch(tiny("bert"), out, dims=(3,))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_full_disk_is_said_of_the_output(tiny, tmp_path, monkeypatch, named):
+    def fail(plan, path, target):
+        raise OSError(28, "No space left on device", *([str(target)] if named else []))
+
+    monkeypatch.setattr(operate_module, "write_card", fail)
+    with pytest.raises(OSError, match="No space") as caught:
+        _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    assert caught.value.filename == str(tmp_path / "out" / ("README.md" if named else ""))
 
 
 def test_a_source_that_changes_after_planning_is_noticed(tiny, tmp_path):

@@ -1,5 +1,7 @@
+import ml_dtypes
 import numpy as np
 import pytest
+from families import save_family
 from safetensors.numpy import load_file, save_file
 
 from surgeon import Recipe, make_plan, open_checkpoint
@@ -107,3 +109,37 @@ def test_the_mean_of_a_weight_is_taken_over_the_dimensions_of_each_input():
 
 def test_a_plan_that_changes_nothing_counts_nothing(tiny):
     assert _plan(tiny("bert"), dims=(1,), mode="scale", factor=1.0).parameters_changed == 0
+
+
+@pytest.fixture
+def in_blocks(tmp_path):
+    """Make a tiny Llama whose output weights are FP8, with scales as DeepSeek stores them."""
+
+    def make(scales):
+        save_family("llama", tmp_path)
+        path = tmp_path / "model.safetensors"
+        tensors = load_file(path)
+        for name in [name for name in tensors if "down_proj" in name]:
+            tensors[name] = tensors[name].astype(ml_dtypes.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = np.ones(scales, dtype=np.float32)
+        save_file(tensors, path)
+        return tmp_path
+
+    return make
+
+
+def test_a_mean_over_scales_that_differ_is_refused_and_zero_and_a_factor_are_not(in_blocks):
+    model = in_blocks((2, 2))
+    with pytest.raises(
+        CheckpointError, match=r"down_proj\.weight is quantized, by the 4 scales of"
+    ):
+        _plan(model, dims=(3,), mode="mean")
+    for edit in _plan(model, dims=(3,)).edits:
+        assert not edit.new.astype(np.float64).any()
+    for edit in _plan(model, dims=(3,), mode="scale", factor=0.5).edits:
+        assert edit.new.dtype == ml_dtypes.float8_e4m3fn
+        assert edit.changed
+
+
+def test_a_mean_over_one_scale_is_that_of_the_weights(in_blocks):
+    assert len(_plan(in_blocks((1,)), dims=(3,), mode="mean").edits) == 2

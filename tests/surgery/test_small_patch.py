@@ -1,9 +1,13 @@
 import json
+import shutil
 
 import pytest
+from artifacts import files_of
+from blake3 import blake3
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from surgeon import compare, open_checkpoint
+from surgeon import compare, open_checkpoint, read_record
 from surgeon.cli import run
 
 
@@ -44,10 +48,75 @@ def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["edit.surgeon"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "config.json", "edit.surgeon", "deeper/edit.surgeon", "link/edit", ""],
+)
+def test_the_source_and_its_folder_take_no_small_patch(tiny, tmp_path, capsys, name):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / "link").symlink_to(source)
+    before = files_of(source)
+    capsys.readouterr()
+    arguments = ["patch", str(source), "--dims", "3", "--record-only", "--force"]
+    assert run([*arguments, "-o", str(source / name)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert files_of(source) == before
+
+
+def test_weights_that_the_source_links_to_are_not_overwritten(tiny, tmp_path, capsys):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    weights = (source / "model.safetensors").rename(tmp_path / "weights")
+    (source / "model.safetensors").symlink_to(weights)
+    (tmp_path / "edit").symlink_to(weights)
+    before = weights.read_bytes()
+    for output in (weights, tmp_path / "edit"):
+        arguments = ["patch", str(source), "--dims", "3", "--record-only", "--force"]
+        assert run([*arguments, "-o", str(output)]) == 2
+        assert "holds the source's weights" in capsys.readouterr().err
+    assert weights.read_bytes() == before
+
+
+def test_the_weight_file_alone_is_not_overwritten_and_its_folder_is_free(tiny, tmp_path, capsys):
+    weights = shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "mine.safetensors")
+    arguments = ["patch", str(weights), "--dims", "3", "--record-only", "--force", "-o"]
+    assert run([*arguments, str(weights)]) == 2
+    assert run([*arguments, str(tmp_path / "edit.surgeon")]) == 0
+
+
+def test_the_folders_of_a_small_patch_are_made(tiny, tmp_path, capsys):
+    _make(tiny("bert"), tmp_path / "new" / "folder" / "edit.surgeon")
+    assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["edit.surgeon"]
+
+
+def test_a_pattern_s_edit_is_applied_and_its_artifact_knows_the_pattern(tiny, tmp_path, capsys):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of"}))
+    pattern = r".*\d\.output\.LayerNorm"
+    edit = _make(source, tmp_path / "edit.surgeon", "--sites-pattern", pattern)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert run(["apply", str(edit), str(source), "-o", str(out), "--no-onnx"]) == 0
+    options = ["--dims", "3,9", "--no-onnx", "--sites-pattern", pattern, "-o", str(whole)]
+    assert run(["patch", str(source), *options]) == 0
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert read_record(out).sites_pattern == pattern
+    for artifact in (out, whole):
+        assert open_checkpoint(artifact).layers == 3
+        assert run(["scan", str(artifact)]) == 0
+
+
 def test_a_pickle_is_no_base(iglm_s, tmp_path, capsys):
     path = str(tmp_path / "edit.surgeon")
     assert run(["patch", str(iglm_s), "--dims", "3", "--record-only", "-o", path]) == 2
     assert "needs safetensors" in capsys.readouterr().err
+
+
+def _save(path, contents, values):
+    """Write a file whose hash is right, so that only what else is wrong with it shows."""
+    hasher = blake3(contents.encode())
+    for edit in json.loads(contents)["edits"]:
+        hasher.update(values[edit["tensor"]].tobytes() if edit["tensor"] in values else b"")
+    save_file(values, path, metadata={"surgeon": contents, "blake3": hasher.hexdigest()})
 
 
 def _rewrite(change):
@@ -58,7 +127,7 @@ def _rewrite(change):
         (length,) = struct.unpack("<Q", raw[:8])
         contents = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["surgeon"])
         change(contents)
-        save_file(load_file(path), path, metadata={"surgeon": json.dumps(contents)})
+        _save(path, json.dumps(contents), load_file(path))
 
     return damage
 
@@ -86,3 +155,17 @@ def test_a_damaged_small_patch_is_one_line_and_exit_code_2(tiny, tmp_path, capsy
     assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["values", "metadata"])
+def test_a_flipped_byte_is_noticed(tiny, tmp_path, capsys, where):
+    edit = _make(tiny("bert"), tmp_path / "edit.surgeon", "--mode", "mean")
+    content = bytearray(edit.read_bytes())
+    content[-1 if where == "values" else content.index(b'dims\\": [3') + 9] ^= 1
+    edit.write_bytes(content)
+    capsys.readouterr()
+    out = str(tmp_path / "out")
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
+    assert "edit.surgeon: damaged" in capsys.readouterr().err
+    with safe_open(edit, "numpy") as file:  # the library does not mind
+        assert file.metadata()["surgeon"]

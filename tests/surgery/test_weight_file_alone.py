@@ -85,7 +85,7 @@ def test_its_artifact_is_patched_in_turn_and_undone_to_the_first(alone, tmp_path
 def test_the_artifact_may_lie_beside_the_file_and_not_in_its_place(alone):
     before = files_of(alone.parent)
     for output in (alone, alone.parent):
-        with pytest.raises(OutputError, match="name a directory elsewhere"):
+        with pytest.raises(OutputError, match="name a place elsewhere"):
             operate(
                 make_plan(open_checkpoint(alone), Recipe(dims=(3,))),
                 output,
