@@ -93,6 +93,7 @@ def show_plan(plan: Plan, *, json: bool) -> None:
         "change. Nothing was written.",
         soft_wrap=True,
     )
+    _show_notes(plan.notes)
 
 
 def show_inferred(planned: OnnxPlan) -> None:
@@ -122,6 +123,7 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         f"{numbers(record.dims)} ({kinds}), all other bytes as they were.",
         soft_wrap=True,
     )
+    _show_notes(record.notes)
     if record.parameters_changed == 0:
         console.print("[yellow]The operation changed no value.[/yellow]", soft_wrap=True)
     if record.onnx is not None:
@@ -138,6 +140,11 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     for line in _left_out(record):
         console.print(escape(line), soft_wrap=True)
     console.print(f"Artifact: {escape(str(output))}", soft_wrap=True)
+
+
+def _show_notes(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        out().print(f"[yellow]{escape(note[:1].upper() + note[1:])}.[/yellow]", soft_wrap=True)
 
 
 def _left_out(record: Record) -> Iterator[str]:
@@ -190,6 +197,7 @@ def show_small_patch(plan: Plan, path: Path, size: int, *, json: bool) -> None:
         f"{plan.checkpoint.name} at dimensions {numbers(plan.dims)}; surgeon apply performs it.",
         soft_wrap=True,
     )
+    _show_notes(plan.notes)
 
 
 def show_comparison(comparison: Comparison, *, json: bool) -> None:

@@ -169,7 +169,7 @@ def test_dtypes_are_those_of_the_file(hub, small, dtype):
     save_file({"a": values}, small / "model.safetensors")
     (file,) = open_remote("small").files
     if dtype == "int64":
-        with pytest.raises(CheckpointError, match="stored as I64 .* cannot be edited exactly"):
+        with pytest.raises(CheckpointError, match=r"stored as I64 .* cannot be edited exactly"):
             file.read("a")
         return
     assert file.read("a").dtype == values.dtype
