@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.checkpoint.lfs import POINTER_BYTES, refuse_pointer
 from surgeon.checkpoint.safetensors_file import PIECE, TensorInfo, editable_dtype
 from surgeon.errors import CheckpointError
 
@@ -69,15 +70,18 @@ def open_pickle(path: Path) -> PickleFile:
     """
     import torch
 
+    with path.open("rb") as file:
+        refuse_pointer(str(path), file.read(POINTER_BYTES))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:
-        first_line = str(error).partition("\n")[0]
+        # torch's own words advise to load the file without this protection, and colour it.
         raise CheckpointError(
-            f"{path}: not a PyTorch file of plain tensors, and nothing else is loaded from a "
-            f"pickle ({type(error).__name__}: {first_line})"
+            f"{path}: damaged, or holds more than plain tensors: a pickle can carry code, so that "
+            "nothing else is loaded from it; fetch it again, or save the model as safetensors "
+            f"({type(error).__name__})"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise CheckpointError(
