@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from surgeon.checkpoint.lfs import POINTER_BYTES, refuse_pointer
 from surgeon.checkpoint.safetensors_file import PIECE, TensorInfo, editable_dtype
-from surgeon.errors import CheckpointError
+from surgeon.errors import CheckpointError, OutputError
 
 _DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -54,11 +54,19 @@ class PickleFile:
         return raw
 
     def write_safetensors(self, path: Path) -> None:
-        """Write the tensors as one safetensors file, tensors that share storage each in full."""
+        """Write the tensors as one safetensors file, tensors that share storage each in full.
+
+        Raises:
+            OutputError: the file cannot be written, for want of room most likely.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         apart = {name: value.contiguous().clone() for name, value in self.values.items()}
-        save_file(apart, path, metadata={"format": "pt"})
+        try:
+            save_file(apart, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # the library's own for what the system says
+            raise OutputError(f"{path}: {error}; make room there, or name another place") from error
 
 
 def open_pickle(path: Path) -> PickleFile:
