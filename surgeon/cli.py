@@ -105,6 +105,8 @@ def _message(error: BaseException) -> str:
             return f"{error.format_message()} (try --help)"
         case OSError(filename=str(name), strerror=str(reason)):
             return f"{name}: {reason}{_what_to_do(error)}"
+        case OSError(strerror=str(reason)):
+            return f"{reason}{_what_to_do(error)}"
         case MemoryError():
             return "not enough memory for this model"
         case _:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.checkpoint.lfs import POINTER_BYTES, refuse_pointer
 from surgeon.checkpoint.safetensors_file import PIECE, TensorInfo, editable_dtype
-from surgeon.errors import CheckpointError
+from surgeon.errors import CheckpointError, OutputError
 
 _DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -53,11 +54,19 @@ class PickleFile:
         return raw
 
     def write_safetensors(self, path: Path) -> None:
-        """Write the tensors as one safetensors file, tensors that share storage each in full."""
+        """Write the tensors as one safetensors file, tensors that share storage each in full.
+
+        Raises:
+            OutputError: the file cannot be written, for want of room most likely.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         apart = {name: value.contiguous().clone() for name, value in self.values.items()}
-        save_file(apart, path, metadata={"format": "pt"})
+        try:
+            save_file(apart, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # the library's own for what the system says
+            raise OutputError(f"{path}: {error}; make room there, or name another place") from error
 
 
 def open_pickle(path: Path) -> PickleFile:
@@ -69,15 +78,18 @@ def open_pickle(path: Path) -> PickleFile:
     """
     import torch
 
+    with path.open("rb") as file:
+        refuse_pointer(str(path), file.read(POINTER_BYTES))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:
-        first_line = str(error).partition("\n")[0]
+        # torch's own words advise to load the file without this protection, and colour it.
         raise CheckpointError(
-            f"{path}: not a PyTorch file of plain tensors, and nothing else is loaded from a "
-            f"pickle ({type(error).__name__}: {first_line})"
+            f"{path}: damaged, or holds more than plain tensors: a pickle can carry code, so that "
+            "nothing else is loaded from it; fetch it again, or save the model as safetensors "
+            f"({type(error).__name__})"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise CheckpointError(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.checkpoint.dtypes import BITS, FLOATS, float_dtype
+from surgeon.checkpoint.lfs import POINTER_BYTES, refuse_pointer
 from surgeon.errors import CheckpointError
 
 PREFIX = 8
@@ -105,7 +106,10 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = header_length(str(path), file.read(PREFIX), size)
+        start = file.read(max(PREFIX, POINTER_BYTES))
+        refuse_pointer(str(path), start)
+        length = header_length(str(path), start[:PREFIX], size)
+        file.seek(PREFIX)
         tensors, metadata = parse_header(str(path), file.read(length), size)
     return SafetensorsFile(path, tensors, metadata)
 

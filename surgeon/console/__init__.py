@@ -62,7 +62,7 @@ def shown_progress() -> Iterator[Progress]:
 
     console = err()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("left:"),
@@ -82,11 +82,11 @@ def show_plan(plan: Plan, *, json: bool) -> None:
     if json:
         print_json(plan.to_json())
         return
-    table = Table(title=f"{plan.checkpoint.name}: {', '.join(plan.kinds)}")
+    table = Table(title=escape(f"{plan.checkpoint.name}: {', '.join(plan.kinds)}"))
     for column in ("tensor", "dims", "old", "new"):
         table.add_column(column, overflow="fold")
     for edit in plan.edits:
-        table.add_row(edit.tensor, numbers(edit.dims), _values(edit.old), _values(edit.new))
+        table.add_row(escape(edit.tensor), numbers(edit.dims), _values(edit.old), _values(edit.new))
     console = out()
     console.print(table)
     console.print(
@@ -94,6 +94,7 @@ def show_plan(plan: Plan, *, json: bool) -> None:
         "change. Nothing was written.",
         soft_wrap=True,
     )
+    _show_notes(plan.notes)
 
 
 def show_inferred(planned: OnnxPlan) -> None:
@@ -118,11 +119,12 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in record.edits}
     kinds = ", ".join(sorted(named))
     console.print(
-        f"{record.model} ({record.architecture}): {record.parameters_changed} of "
+        f"{escape(f'{record.model} ({record.architecture})')}: {record.parameters_changed} of "
         f"{record.parameters_total:,} parameters changed at dimensions "
         f"{numbers(record.dims)} ({kinds}), all other bytes as they were.",
         soft_wrap=True,
     )
+    _show_notes(record.notes)
     if record.parameters_changed == 0:
         console.print("[yellow]The operation changed no value.[/yellow]", soft_wrap=True)
     if record.onnx is not None:
@@ -132,13 +134,18 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         )
     if record.converted_from:
         console.print(
-            f"{', '.join(record.converted_from)} was a pickle: the artifact has its tensors as "
-            f"{', '.join(record.weights)}.",
+            f"{escape(', '.join(record.converted_from))} was a pickle: the artifact has its "
+            f"tensors as {escape(', '.join(record.weights))}.",
             soft_wrap=True,
         )
     for line in _left_out(record):
         console.print(escape(line), soft_wrap=True)
     console.print(f"Artifact: {escape(str(output))}", soft_wrap=True)
+
+
+def _show_notes(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        out().print(f"[yellow]{escape(note[:1].upper() + note[1:])}.[/yellow]", soft_wrap=True)
 
 
 def _left_out(record: Record) -> Iterator[str]:
@@ -156,7 +163,7 @@ def show_exported(done: Export, output: Path, *, json: bool) -> None:
         return
     facts, parity = done.onnx, done.onnx.parity
     out().print(
-        f"{done.model}: {escape(str(output / facts.model))} ({facts.task}, {facts.dtype}), within "
+        f"{escape(f'{done.model}: {output / facts.model}')} ({facts.task}, {facts.dtype}), within "
         f"{parity.largest:.1e} of PyTorch over {parity.sequences} sequences.",
         soft_wrap=True,
     )
@@ -168,16 +175,17 @@ def show_restored(record: Record, output: Path, *, json: bool) -> None:
         print_json(record.summary(output))
         return
     console = out()
-    console.print(f"{record.model} restored to {escape(str(output))}", soft_wrap=True)
+    console.print(escape(f"{record.model} restored to {output}"), soft_wrap=True)
     if record.converted_from:
         console.print(
-            f"{', '.join(record.converted_from)} was a pickle: its tensors are back as "
-            f"{', '.join(record.weights)}.",
+            f"{escape(', '.join(record.converted_from))} was a pickle: its tensors are back as "
+            f"{escape(', '.join(record.weights))}.",
             soft_wrap=True,
         )
     if record.left_out:
         console.print(
-            f"Not in the artifact, so not restored: {', '.join(record.left_out)}", soft_wrap=True
+            escape(f"Not in the artifact, so not restored: {', '.join(record.left_out)}"),
+            soft_wrap=True,
         )
 
 
@@ -188,9 +196,11 @@ def show_small_patch(plan: Plan, path: Path, size: int, *, json: bool) -> None:
         return
     out().print(
         f"{escape(str(path))}: {size:,} bytes, {plan.parameters_changed} scalars of "
-        f"{plan.checkpoint.name} at dimensions {numbers(plan.dims)}; surgeon apply performs it.",
+        f"{escape(plan.checkpoint.name)} at dimensions {numbers(plan.dims)}; surgeon apply "
+        "performs it.",
         soft_wrap=True,
     )
+    _show_notes(plan.notes)
 
 
 def show_comparison(comparison: Comparison, *, json: bool) -> None:
@@ -216,7 +226,7 @@ def show_verification(verification: Verification, *, json: bool) -> None:
     if json:
         print_json(verification.to_json())
         return
-    table = Table(title=verification.model)
+    table = Table(title=escape(verification.model))
     for column in ("check", "", "found"):
         table.add_column(column, overflow="fold")
     for check in verification.checks:
@@ -243,9 +253,11 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     console = out()
     data = evaluation.dataset
     table = Table(
-        title=f"{evaluation.model}: {evaluation.title}",
-        caption=f"{evaluation.metric}: {evaluation.unit}; {data.examples} texts, {data.tokens} "
-        f"tokens of {data.name}; {', '.join(evaluation.providers)}",
+        title=escape(f"{evaluation.model}: {evaluation.title}"),
+        caption=escape(
+            f"{evaluation.metric}: {evaluation.unit}; {data.examples} texts, {data.tokens} "
+            f"tokens of {data.name}; {', '.join(evaluation.providers)}"
+        ),
     )
     table.add_column("variant")
     table.add_column("dims")
@@ -266,7 +278,9 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         table.add_row(label, numbers(score.dims), f"{score.value:.4g}", change, *further)
     console.print(table)
     style = _VERDICT_STYLES[evaluation.verdict]
-    console.print(f"[{style}]{evaluation.verdict}[/{style}]: {explain(evaluation)}", soft_wrap=True)
+    console.print(
+        f"[{style}]{evaluation.verdict}[/{style}]: {escape(explain(evaluation))}", soft_wrap=True
+    )
     if evaluation.expected is not None:
         met = evaluation.verdict == evaluation.expected
         told = "as its recipe expects" if met else f"its recipe expects {evaluation.expected}"

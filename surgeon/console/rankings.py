@@ -30,7 +30,9 @@ def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
     elif not ranking.weak:
         console.print("No dimension meets the criterion.", soft_wrap=True)
     if ranking.weak:
-        console.print(f"[yellow]{_sentence(ranking.weak)}: {SETTLE_SCAN}.[/yellow]", soft_wrap=True)
+        console.print(
+            f"[yellow]{escape(_sentence(ranking.weak))}: {SETTLE_SCAN}.[/yellow]", soft_wrap=True
+        )
     show_warnings(ranking.warnings)
 
 
@@ -40,7 +42,9 @@ def show_weakness(plan: Plan, *, json: bool) -> None:
         return
     if plan.ranking.weak:
         settle = SETTLE_PATCH.format(count=len(plan.dims))
-        out().print(f"[yellow]{_sentence(plan.ranking.weak)}: {settle}.[/yellow]", soft_wrap=True)
+        out().print(
+            f"[yellow]{escape(_sentence(plan.ranking.weak))}: {settle}.[/yellow]", soft_wrap=True
+        )
     show_warnings(plan.ranking.warnings)
 
 
@@ -51,11 +55,15 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
         return
     count, measured = agreement.count, agreement.measured
     table = Table(
-        title=f"{agreement.model}: {agreement.architecture}, {agreement.layers} layers, "
-        f"{agreement.hidden_size} dimensions",
-        caption=f"damage: {measured.metric} ({measured.unit}) with the first {count} removed "
-        f"together, on {agreement.examples} texts of {agreement.held_out}; ranked on "
-        f"{measured.texts}",
+        title=escape(
+            f"{agreement.model}: {agreement.architecture}, {agreement.layers} layers, "
+            f"{agreement.hidden_size} dimensions"
+        ),
+        caption=escape(
+            f"damage: {measured.metric} ({measured.unit}) with the first {count} removed "
+            f"together, on {agreement.examples} texts of {agreement.held_out}; ranked on "
+            f"{measured.texts}"
+        ),
     )
     table.add_column("method")
     table.add_column("first")
@@ -96,9 +104,11 @@ def show_warnings(warnings: tuple[str, ...]) -> None:
 
 def _table(ranking: Ranking, shown: int) -> Table:
     table = Table(
-        title=f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
-        f"{ranking.hidden_size} dimensions",
-        caption=f"{ranking.evidence}: {ranking.criterion}",
+        title=escape(
+            f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
+            f"{ranking.hidden_size} dimensions"
+        ),
+        caption=escape(f"{ranking.evidence}: {ranking.criterion}"),
     )
     dimensions = ranking.dimensions[:shown]
     score, strength = ranking.columns

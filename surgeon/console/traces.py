@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from surgeon.console.printing import numbers, out, print_json
+from surgeon.console.printing import escape, numbers, out, print_json
 
 if TYPE_CHECKING:
     from surgeon.study.trace_result import Course, Trace
@@ -54,9 +54,11 @@ def show_trace(trace: Trace, top: int, *, json: bool) -> None:
 def _table(trace: Trace, shown: int) -> Table:
     steps = trace.steps
     table = Table(
-        title=f"{trace.name}: {trace.architecture}, {trace.layers} layers, {trace.hidden_size} "
-        f"dimensions; {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}",
-        caption=f"{trace.evidence}: {trace.criterion}; means over layers, first → last",
+        title=escape(
+            f"{trace.name}: {trace.architecture}, {trace.layers} layers, {trace.hidden_size} "
+            f"dimensions; {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
+        ),
+        caption=escape(f"{trace.evidence}: {trace.criterion}; means over layers, first → last"),
     )
     table.add_column("dim", justify="right")
     table.add_column("left the bulk")

@@ -65,7 +65,7 @@ weights is the base model's.
 
 ## Edits
 
-{plan.checkpoint.family.name}; edited: {", ".join(plan.kinds)}.
+{plan.checkpoint.family.name}; edited: {"; ".join((", ".join(plan.kinds), *plan.notes))}.
 
 {_table(plan.edits)}
 

@@ -163,6 +163,7 @@ def _record(
         converted_from=(),
         recipe=plan.recipe.to_json(),
         dims=plan.dims,
+        notes=plan.notes,
         hidden_size=model.hidden_size,
         parameters_changed=plan.parameters_changed,
         parameters_total=model.parameters_total,

@@ -185,6 +185,7 @@ def _record(
         converted_from=tuple(names) if converted else (),
         recipe=plan.recipe.to_json(),
         dims=plan.dims,
+        notes=plan.notes,
         hidden_size=checkpoint.hidden_size,
         parameters_changed=plan.parameters_changed,
         parameters_total=checkpoint.parameters_total,

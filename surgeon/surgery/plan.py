@@ -19,6 +19,11 @@ from surgeon.surgery.recipe import Param, Recipe
 from surgeon.surgery.selection import select_dims
 from surgeon.text import Texts, TextsUsed
 
+_NO_BIAS = {
+    "rmsnorm": "RMSNorm has no bias",
+    "layernorm": "the LayerNorms have no bias here",
+    "dense": "the dense layers have no bias here",
+}
 _SCALES = ("_scale_inv", "_scale")  # after the name of a weight: those of DeepSeek and of vLLM
 
 
@@ -76,6 +81,15 @@ class Plan:
         named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in self.edits}
         return tuple(sorted(named))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person asked for that the model does not have, and what is edited instead."""
+        if set(self.recipe.params) != {"gain", "bias"}:
+            return ()
+        kinds = {edit.kind for edit in self.edits}
+        kinds -= {edit.kind for edit in self.edits if edit.param == "bias"}
+        return tuple(f"{told}: gains alone" for kind, told in _NO_BIAS.items() if kind in kinds)
+
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``patch --dry-run --json`` prints."""
         return {
@@ -83,6 +97,7 @@ class Plan:
             "dims": list(self.dims),
             "parameters_changed": self.parameters_changed,
             "parameters_total": self.checkpoint.parameters_total,
+            "notes": list(self.notes),
             "edits": [
                 {
                     "tensor": edit.tensor,
@@ -139,8 +154,10 @@ def make_plan(
         for param, name in editable_tensors(site, recipe.params)
     )
     if not edits:
+        kinds = {site.kind for site in sites}
+        why = " and ".join(told for kind, told in _NO_BIAS.items() if kind in kinds)
         raise SelectionError(
-            f"--params {','.join(recipe.params)}: the chosen sites of {checkpoint.name} have none"
+            f"--params {','.join(recipe.params)}: {checkpoint.name}: {why}; use --params gain"
         )
     ranking = selection.ranking
     return Plan(

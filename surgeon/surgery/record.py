@@ -98,6 +98,7 @@ class Record:
     ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
     ``sites_pattern`` is what a person said about the norms, if the tensor names did not tell.
     ``left_out_because`` says why each path in ``left_out`` is not here; older records leave it out.
+    ``notes`` say what was asked for that the model does not have.
     """
 
     surgeon: str
@@ -120,6 +121,7 @@ class Record:
     ranked_on: TextsUsed | None = None
     sites_pattern: str | None = None
     left_out_because: Mapping[str, Reason] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     schema: int = field(default=SCHEMA)
 
     def to_bytes(self) -> bytes:

@@ -25,6 +25,17 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(minilm, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_pickle_s_tensors_on_a_full_disk_leave_nothing_behind(antiberty, tmp_path):
+    arguments = ["patch", str(antiberty), "--dims", "3", "--no-onnx", "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-c", _LIMITED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"surgeon: {tmp_path}/out/model.safetensors" in done.stderr
+    assert "make room there" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_file_system_leaves_nothing_behind(minilm, tmp_path):
     """On a real file system of 30 MB, where the rights allow to make one."""
     mounted = subprocess.run(

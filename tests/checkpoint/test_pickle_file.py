@@ -25,6 +25,27 @@ def test_a_pickle_never_runs_its_code(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("content", [{"a": _Bomb("/x")}, None])
+def test_what_is_said_of_a_pickle_advises_nothing_unsafe(tmp_path, content):
+    path = tmp_path / "pytorch_model.bin"
+    if content is None:
+        path.write_bytes(b"not a pickle")
+    else:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match="nothing else is loaded") as caught:
+        open_pickle(path)
+    assert "weights_only" not in str(caught.value)
+    assert str(caught.value).isprintable()  # no escape codes
+
+
+def test_a_git_lfs_pointer_is_told_from_weights(tmp_path):
+    for name, reader in (("x.bin", open_pickle), ("x.safetensors", open_safetensors)):
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+        (tmp_path / name).write_text(pointer)
+        with pytest.raises(CheckpointError, match=f"{name}: is a git-LFS pointer.*git lfs pull"):
+            reader(tmp_path / name)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a pickle"])
 def test_a_file_that_is_no_pickle_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "pytorch_model.bin").write_bytes(content)

@@ -186,6 +186,29 @@ def test_restore_undoes_a_patch(tiny, tmp_path, capsys):
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_brackets_in_a_name_are_no_markup(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tensors = load_file(tiny("bert") / "model.safetensors")
+    renamed = {name.replace("bert.", "[red]."): tensor for name, tensor in tensors.items()}
+    shutil.copytree(tiny("bert"), "[red]")
+    save_file(renamed, "[red]/model.safetensors")
+    shutil.copy("[red]/model.safetensors", "[red]/[red].safetensors")
+    for arguments in (
+        ["scan", "[red]"],
+        ["patch", "[red]", "--dims", "3", "--dry-run"],
+        ["patch", "[red]", "--dims", "3", "--record-only", "-o", "edit"],
+        ["patch", "[red]", "--dims", "3", "--no-onnx", "-o", "out"],
+        ["verify", "out"],
+        ["restore", "out", "-o", "back"],
+    ):
+        capsys.readouterr()
+        assert run(arguments) == 0
+        printed = capsys.readouterr().out
+        assert "[red]" in printed, arguments
+        assert "[red].encoder.layer.0" in printed or "--dry-run" not in arguments
+        assert ": [red].safetensors" in printed or arguments[0] != "restore"
+
+
 def _broken(folder, break_it):
     def make(tmp_path, tiny):
         shutil.copytree(tiny("bert"), tmp_path / folder)

@@ -4,7 +4,8 @@ import pytest
 from families import save_family
 from safetensors.numpy import load_file, save_file
 
-from surgeon import Recipe, make_plan, open_checkpoint
+from surgeon import Recipe, make_plan, open_checkpoint, read_record
+from surgeon.cli import run
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.surgery.modes import new_values
 
@@ -143,3 +144,29 @@ def test_a_mean_over_scales_that_differ_is_refused_and_zero_and_a_factor_are_not
 
 def test_a_mean_over_one_scale_is_that_of_the_weights(in_blocks):
     assert len(_plan(in_blocks((1,)), dims=(3,), mode="mean").edits) == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "told"),
+    [
+        ("gemma2", "RMSNorm has no bias"),
+        ("llama", "the dense layers have no bias here"),
+    ],
+)
+def test_a_bias_that_is_not_there_is_said_and_the_gains_are_edited(tmp_path, capsys, family, told):
+    source, out = tmp_path / "source", tmp_path / "out"
+    save_family(family, source)
+    plan = _plan(source, dims=(3,))
+    assert {edit.param for edit in plan.edits} == {"gain"}
+    assert list(plan.notes) == plan.to_json()["notes"] == [f"{told}: gains alone"]
+    assert run(["patch", str(source), "--dims", "3", "--no-onnx", "-o", str(out)]) == 0
+    assert f"{told[1:]}: gains alone." in capsys.readouterr().out
+    assert read_record(out).notes == plan.notes
+    assert f"; {told}: gains alone.\n" in (out / "README.md").read_text()
+    assert _plan(source, dims=(3,), params=("gain",)).notes == ()
+    with pytest.raises(SelectionError, match=f"--params bias: .*{told}; use --params gain"):
+        _plan(source, dims=(3,), params=("bias",))
+
+
+def test_a_norm_with_a_bias_has_no_note(tiny):
+    assert _plan(tiny("bert"), dims=(3,)).notes == ()
