@@ -116,7 +116,7 @@ class Recipe:
         for field, advice in (*self._wrong_lists(), *self._wrong_numbers()):
             value = getattr(self, field)
             option = f"--{field.replace('_', '-')}"
-            shown = _join(value) if isinstance(value, tuple) else value
+            shown = (_join(value) or "of none") if isinstance(value, tuple) else value
             yield Contradiction(
                 (field,), f"{field}: {advice}; found {found(value)}", f"{option} {shown}: {advice}"
             )
