@@ -11,7 +11,7 @@ from surgeon.checkpoint.hub import looks_like_hub_id
 from surgeon.errors import SelectionError
 from surgeon.scoring.data.hub import PREFIX
 from surgeon.study.axes import Fields, expand_operation, expand_selection, parse_layers
-from surgeon.surgery.fields import made_of, no_such_field
+from surgeon.surgery.fields import MOST, found, made_of, no_such_field
 from surgeon.surgery.recipe import Recipe
 from surgeon.surgery.yaml_file import PlacedYaml, Problem
 
@@ -31,8 +31,9 @@ def problems_of(grid: Grid, document: PlacedYaml) -> Iterator[Problem]:
         if not getattr(grid, axis):
             yield document.problem((axis,), f"{axis}: needs one entry or more")
     for number, seed in enumerate(grid.seeds):
-        if seed < 0:
-            yield document.problem(("seeds", number), f"{seed}: give a number of 0 or more")
+        if not 0 <= seed <= MOST:
+            told = f"{found(seed)}: give a number of 0 or more, to {MOST} at most"
+            yield document.problem(("seeds", number), told)
     for number, layers in enumerate(grid.layers):
         try:
             parse_layers(layers)
@@ -68,9 +69,12 @@ def _wrong_tasks(grid: Grid, document: PlacedYaml) -> Iterator[Problem]:
             if getattr(task, field) is not None:
                 said = " (seeds: has its seeds)" if field == "seed" else ""
                 yield document.problem((*place, field), f"{field}: is not for a sweep{said}")
-        data = task.data
-        if data is not None and not data.startswith(PREFIX) and not Path(data).exists():
-            yield document.problem((*place, "data"), f"data: {data}: no such file")
+        if _missing(task.data):
+            yield document.problem((*place, "data"), f"data: {task.data}: no such file")
+
+
+def _missing(data: str | None) -> bool:
+    return data is not None and not data.startswith(PREFIX) and not Path(data).exists()
 
 
 def _misplaced(place: tuple[str, int], fields: Fields, document: PlacedYaml) -> Iterator[Problem]:
@@ -122,6 +126,10 @@ def _wrong_recipes(
         name = "each" if str(error).startswith("each") else "recipe"
         yield document.problem(("selections", number, name), str(error))
         return
+    data = (chosen.get("evaluation") or {}).get("data")
+    if any(task.data is None for task in grid.tasks) and _missing(data):
+        told = f"recipe: its evaluation's data, {data}: no such file"
+        yield document.problem(("selections", number, "recipe"), told)
     for other, entry in enumerate(grid.operations):
         for operation in expand_operation(entry):
             for complaint in made_of(Recipe, {**chosen, **operation})[1]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from surgeon.surgery.fields import LARGEST, Flag, Number, Whole, found
+from surgeon.surgery.fields import LARGEST, MOST, Flag, Number, Whole, found
 
 Grade: TypeAlias = Literal["S", "F", "N", "D", "O"]
 ExpectedVerdict: TypeAlias = Literal["degraded", "intact"]
@@ -48,10 +48,10 @@ class EvaluationSettings:
 
         if self.task is not None and self.task not in TASKS:
             yield "task", f"{self.task!r} is no task; there is {', '.join(TASKS)}"
-        if self.controls is not None and self.controls < 1:
-            yield "controls", f"{self.controls}: give a number of 1 or more"
-        if self.seed is not None and self.seed < 0:
-            yield "seed", f"{self.seed}: give a number of 0 or more"
+        if self.controls is not None and not 1 <= self.controls <= LARGEST:
+            yield "controls", f"{found(self.controls)}: give a number of 1 or more"
+        if self.seed is not None and not 0 <= self.seed <= MOST:
+            yield "seed", f"{found(self.seed)}: give a number of 0 or more, to {MOST} at most"
         if self.mask_rate is not None and not 0 < self.mask_rate < 1:
             yield "mask_rate", f"{self.mask_rate:g}: give a share between 0 and 1"
 

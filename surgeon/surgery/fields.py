@@ -21,6 +21,9 @@ _Value = TypeVar("_Value")
 LARGEST = 999_999_999
 """The largest dimension or layer that a recipe may name: none that there is, nor any overflow."""
 
+MOST = 2**63 - 1
+"""The largest seed."""
+
 _WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -55,9 +58,20 @@ _FIELDS = {
     "grid": "models: [bert-base-uncased]",
 }
 
-# Bounded, as a few lines with YAML aliases unfold to billions of entries.
-_repr = reprlib.Repr()
-_repr.maxlevel, _repr.maxlist, _repr.maxdict, _repr.maxstring = 2, 4, 3, 60
+
+class _Bounded(reprlib.Repr):
+    """Shows values in bounded length, as a few lines with YAML aliases unfold to billions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxstring = 2, 4, 3, 60
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write one of thousands of digits, which hexadecimal YAML can hold.
+        return super().repr_int(x, level) if abs(x) <= MOST else "a number of over 18 digits"
+
+
+_repr = _Bounded()
 
 
 class Exact:

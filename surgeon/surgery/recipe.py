@@ -16,6 +16,7 @@ from surgeon.outliers.options import SIGMA
 from surgeon.surgery.expectation import EvaluationSettings, Expectation, wrong_numbers
 from surgeon.surgery.fields import (
     LARGEST,
+    MOST,
     Flag,
     Number,
     Whole,
@@ -117,7 +118,7 @@ class Recipe:
         for field, advice in (*self._wrong_lists(), *self._wrong_numbers()):
             value = getattr(self, field)
             option = f"--{field.replace('_', '-')}"
-            shown = _join(value) if isinstance(value, tuple) else value
+            shown = (_join(value) or "of none") if isinstance(value, tuple) else _plain(value)
             yield Contradiction(
                 (field,), f"{field}: {advice}; found {found(value)}", f"{option} {shown}: {advice}"
             )
@@ -138,8 +139,8 @@ class Recipe:
             count = getattr(self, field)
             if count is not None and not 1 <= count <= LARGEST:
                 yield field, "give a number of dimensions, 1 or more"
-        if self.seed < 0:
-            yield "seed", "give a number of 0 or more"
+        if not 0 <= self.seed <= MOST:
+            yield "seed", f"give a number of 0 or more, to {MOST} at most"
         if self.method not in DETECTORS:
             near = difflib.get_close_matches(self.method, DETECTORS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -242,4 +243,8 @@ def _nested(place: Place, message: str) -> Contradiction:
 
 
 def _join(numbers: tuple[object, ...]) -> str:
-    return ",".join(map(str, numbers))
+    return ",".join(map(_plain, numbers))
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else found(value)

@@ -7,7 +7,7 @@ from typing import Any
 from surgeon.outliers import DETECTORS
 from surgeon.scoring.tasks import TASKS
 from surgeon.surgery.expectation import GRADES
-from surgeon.surgery.fields import LARGEST
+from surgeon.surgery.fields import LARGEST, MOST
 from surgeon.surgery.recipe import Recipe
 
 _GRADES = "; ".join(f"{grade}: {meaning}" for grade, meaning in GRADES.items())
@@ -66,7 +66,7 @@ _LIMITS: dict[str, dict[str, dict[str, Any]]] = {  # what the types of the field
         "dims": _INDEXES,
         "remove_outliers": _COUNT,
         "random": _COUNT,
-        "seed": {"minimum": 0},
+        "seed": {"minimum": 0, "maximum": MOST},
         "method": {"enum": sorted(DETECTORS)},
         "sigma": {"exclusiveMinimum": 0},
         "min_layers": {
@@ -82,8 +82,8 @@ _LIMITS: dict[str, dict[str, dict[str, Any]]] = {  # what the types of the field
     },
     "EvaluationSettings": {
         "task": {"enum": list(TASKS)},
-        "controls": {"minimum": 1},
-        "seed": {"minimum": 0},
+        "controls": _COUNT,
+        "seed": {"minimum": 0, "maximum": MOST},
         "mask_rate": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
     },
     "Published": {"what": {"pattern": r"\S"}, "source": {"pattern": r"\S"}, "dims": _INDEXES},

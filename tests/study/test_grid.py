@@ -105,6 +105,16 @@ def test_a_recipe_starts_from_the_grid_and_not_from_the_working_directory(tmp_pa
     assert pair.recipe.random == 2
 
 
+def test_data_that_only_a_recipe_names_must_be_there_where_no_task_has_its_own(tmp_path):
+    (tmp_path / "r.yaml").write_text("dims: [7]\nevaluation: {data: no.txt}\n")
+    (tmp_path / "d.txt").write_text("one")
+    text = f"{_MODELS}selections: [recipe: r.yaml]\n"
+    ((line, column, message),) = _problems(tmp_path, text)
+    assert (line, column) == (2, 22)
+    assert message.startswith("recipe: its evaluation's data, ")
+    assert _problems(tmp_path, text + "tasks: [data: d.txt]\n") == []
+
+
 def test_data_of_the_hub_have_no_folder(tmp_path):
     cells = _cells(tmp_path, f"{_MODELS}selections: [dims: [3]]\ntasks: [data: 'hf:org/set']\n")
     assert cells[0].evaluation.data == "hf:org/set"

@@ -156,7 +156,7 @@ def test_the_schema_takes_recipes_that_ship_with_every_field_written_out(name):
             for dims in ("308,381", 3, [], [1, 1], [-1], ["1"], [True], [0.5], [10**22])
         ),
         *({"random": random} for random in (0, -1, "2", True, 1.5, 10**22)),
-        *({**_DIMS, "seed": seed} for seed in (-1, "1", None)),
+        *({**_DIMS, "seed": seed} for seed in (-1, "1", None, 2**63)),
         *({**_DIMS, "method": method} for method in ("guess", 1, None)),
         *({**_DIMS, "sigma": sigma} for sigma in (0, -1, "3")),
         *({**_DIMS, "min_layers": least} for least in (-3, 0, 1.5, "1")),
@@ -192,6 +192,11 @@ def test_the_schema_refuses_what_the_check_refuses(tmp_path, document):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        (
+            f"dims: [0x{'f' * 6000}]\n",
+            "dims: dimensions are counted from 0, to 999,999,999 at most",
+        ),
+        (f"random: 1\nsigma: 0x{'f' * 6000}\n", "sigma: give a number; found a number of over 18"),
         ("dims: 308,381\n", "dims: give a list, such as [308, 381]; found '308,381'"),
         ("dims: [true]\n", "dims.0: give a whole number; found true"),
         ("dims: []\n", "dims: name each dimension once, and one or more; found []"),
