@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from surgeon.errors import OutputError
 from surgeon.plots.page import chart, check_page, page, paragraphs, table
 from surgeon.plots.sweep_page import draw_figure
 from surgeon.study.figures import Subject, figures, subjects
+from surgeon.study.grid import Model
+from surgeon.study.names import model_name, path_name, short_names
 from surgeon.study.results import ROWS
 from surgeon.study.rows import Failure, Measurement, read_rows
 from surgeon.surgery.staging import replace_file
@@ -37,12 +39,17 @@ def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None
         raise OutputError(f"{folder / ROWS}: holds no row yet; run the sweep first")
     numbers = iter(range(1_000_000))
     sections = [paragraphs(_summary(measured, failed))]
-    for subject, rows in subjects(measured).items():
-        sections.append(f"<h2>{_heading(subject)}</h2>")
+    models = short_names(
+        [*(row.model for row in measured), *(row.model for row in failed)], model_name
+    )
+    found = subjects(measured)
+    headings = short_names(found, lambda subject, parts: _heading(subject, models, parts))
+    for subject, rows in found.items():
+        sections.append(f"<h2>{escape(headings[subject])}</h2>")
         sections.extend(_drawn(rows, subject, numbers))
         sections.append(_strongest(rows))
     if failed:
-        sections += ["<h2>Cells that failed</h2>", _failures(failed)]
+        sections += ["<h2>Cells that failed</h2>", _failures(failed, models)]
     replace_file(path, page(f"Sweep {folder.resolve().name}", "\n".join(sections)))
 
 
@@ -60,9 +67,12 @@ def _summary(measured: Sequence[Measurement], failed: Sequence[Failure]) -> list
     ]
 
 
-def _heading(subject: Subject) -> str:
-    data = f" on {Path(subject.data).name}" if subject.data else ""
-    return escape(f"{subject.model}: {subject.task}{data}")
+def _heading(subject: Subject, models: Mapping[Model, str], parts: int) -> str:
+    data = f" on {path_name(subject.data, parts)}" if subject.data else ""
+    masked = f", {subject.mask_rate:.4g} of it masked" if subject.mask_rate is not None else ""
+    # Nobody wonders about the number of controls unless nothing else differs.
+    controls = f", {subject.controls} controls" if subject.controls and parts > 1 else ""
+    return f"{models[subject.model]}: {subject.task}{data}{masked}{controls}"
 
 
 def _drawn(rows: Sequence[Measurement], subject: Subject, numbers: Iterator[int]) -> Iterator[str]:
@@ -104,7 +114,7 @@ def _dims(row: Measurement) -> str:
     return ", ".join(map(str, row.dims[:_DIMS])) + more
 
 
-def _failures(failed: Sequence[Failure]) -> str:
-    counts = Counter((f.model, f.error) for f in failed)
+def _failures(failed: Sequence[Failure], models: Mapping[Model, str]) -> str:
+    counts = Counter((models[f.model], f.error) for f in failed)
     rows = [[model, error, f"{count:,}"] for (model, error), count in counts.most_common()]
     return table(["model", "error", "cells"], rows[:_STRONGEST], numbers=1)

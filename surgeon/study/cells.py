@@ -44,6 +44,7 @@ class Cell:
             "cell": self.key,
             "model": self.model.model,
             "revision": self.model.revision,
+            "sites_pattern": self.model.sites_pattern,
             "operation": recipe.summary,
             "mode": recipe.mode,
             "factor": recipe.factor,

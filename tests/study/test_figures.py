@@ -12,7 +12,8 @@ from surgeon import write_sweep_report
 from surgeon.cli import run
 from surgeon.errors import OutputError
 from surgeon.study.figures import DoseFigure, MapFigure, StripFigure, figures, subjects
-from surgeon.study.grid import load_grid
+from surgeon.study.grid import Model, load_grid
+from surgeon.study.names import model_name, short_names
 from surgeon.study.rows import Measurement, read_rows
 from surgeon.study.run import run_sweep
 
@@ -21,15 +22,18 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 def _row(dims, delta, *, factor=None, layers=None, selection="dims", seed=0, band=(-0.1, 0.1)):
     return Measurement(
-        model="m",
+        model=Model("m"),
         selection=selection,
-        operation="zero gain and bias" if factor is None else "scale gain and bias",
+        mode="zero" if factor is None else "scale",
+        target="gain and bias",
         factor=factor,
         layers=layers,
         dims=dims,
         task="mlm",
         metric="loss",
         data=None,
+        mask_rate=None,
+        controls=None,
         seed=seed,
         examples=9,
         baseline=2.0,
@@ -92,9 +96,71 @@ def test_factors_make_a_dose_whose_points_span_the_seeds():
     ]
     (dose,) = figures(rows)
     (curve,) = dose.curves
-    assert (dose.axis, curve.name, [p.x for p in curve.points]) == ("factor", "dims 1, 2", [0.5, 4])
-    last = curve.points[1]
+    assert (dose.axis, curve.name, [p.x for p in curve.points]) == (
+        "factor",
+        "dims 1, 2",
+        [0.5, 1, 4],
+    )
+    last = curve.points[2]
     assert (last.delta, last.low, last.high) == (8.0, 3.95, 12.05)
+
+
+def test_zero_and_what_changes_nothing_are_doses_of_a_factor():
+    rows = [_row((1, 2), 0.9), _row((1, 2), 0.4, factor=0.5), _row((1, 2), 0.3, factor=2)]
+    (dose,) = [figure for figure in figures(rows) if figure.axis == "factor"]
+    (curve,) = dose.curves
+    assert [(p.x, p.delta, p.known) for p in curve.points] == [
+        (0, 0.9, False),
+        (0.5, 0.4, False),
+        (1, 0, True),
+        (2, 0.3, False),
+    ]
+
+
+def test_sets_whose_first_dims_are_the_same_are_curves_of_their_own():
+    rows = [
+        _row(dims, delta, layers=(layer,))
+        for layer in (0, 1)
+        for dims, delta in (((0, 1, 2, 3, 4), 0.1), ((0, 1, 2, 3, 9), 0.7))
+    ]
+    (dose,) = figures(rows)
+    assert [(curve.name, curve.points[0].delta) for curve in dose.curves] == [
+        ("dims 0, 1, 2, 3, 4", 0.1),
+        ("dims 0, 1, 2, 3, 9", 0.7),
+    ]
+
+
+def test_a_nested_dose_is_found_among_single_dimensions():
+    singles = [_row((dim,), dim / 10) for dim in range(8)]
+    _, dose = figures([*singles, _row((3, 7), 0.9), _row((3, 7, 1), 1.5)])
+    (curve,) = dose.curves
+    assert [(point.x, point.delta) for point in curve.points] == [(1, 0.3), (2, 0.9), (3, 1.5)]
+
+
+def test_what_was_measured_differently_is_not_averaged():
+    row = _row((1, 2), 0.1)
+    others = [
+        {"model": Model("/a/m")},
+        {"model": Model("/b/m")},
+        {"data": "/a/d.txt"},
+        {"data": "/b/d.txt"},
+        {"mask_rate": 0.5},
+    ]
+    rows = [row, *(Measurement(**{**vars(row), **other}) for other in others)]
+    assert [len(same) for same in subjects(rows).values()] == [1] * 6
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/x/a/m", "/x/b/m", "/x/n"], ["a/m", "b/m", "n"]),
+        (["/m", "/x/m"], ["/m", "x/m"]),
+        (["org/m", "/x/org/m"], ["org/m", "m"]),
+    ],
+)
+def test_a_name_shows_as_much_of_a_path_as_tells_it_from_others(paths, names):
+    found = short_names([Model(path) for path in paths], model_name)
+    assert [found[Model(path)] for path in paths] == names
 
 
 def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_together():
@@ -102,7 +168,7 @@ def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_togethe
     (dose,) = figures(rows)
     assert dose.title.startswith("One layer at a time")
     assert [point.x for point in dose.curves[0].points] == [0, 2]
-    assert len(subjects([*rows, Measurement(**{**vars(rows[0]), "model": "n"})])) == 2
+    assert len(subjects([*rows, Measurement(**{**vars(rows[0]), "model": Model("n")})])) == 2
 
 
 @pytest.fixture(scope="module")
