@@ -10,7 +10,8 @@ from pathlib import Path
 from surgeon.errors import OutputError
 from surgeon.plots.page import chart, check_page, page, paragraphs, table
 from surgeon.plots.sweep_page import draw_figure
-from surgeon.study.figures import Subject, figures, subjects
+from surgeon.scoring.tasks import TASKS
+from surgeon.study.figures import MANY_DIMS, Subject, figures, subjects
 from surgeon.study.grid import Model
 from surgeon.study.names import model_name, path_name, short_names
 from surgeon.study.results import ROWS
@@ -56,13 +57,25 @@ def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None
 def _summary(measured: Sequence[Measurement], failed: Sequence[Failure]) -> list[str]:
     verdicts = Counter(row.verdict for row in measured)
     told = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
-    lines = [f"{len(measured):,} cells measured: {told}; {len(failed):,} failed."]
+    counted = [f"{len(measured):,} cells measured{': ' if told else ''}{told}"]
+    counted += [f"{len(failed):,} failed"] if failed else []
+    lines = [f"{'; '.join(counted)}."]
+    if not measured:
+        return lines
+    seeds = {row.seed for row in measured}
+    drawn = (
+        f"A point or a bar is the mean over {len(seeds)} seeds, and whiskers hold the 95% interval "
+        "of every seed"
+        if len(seeds) > 1
+        else "Whiskers are its 95% interval"
+    )
     return [
         *lines,
         (
-            "A change is patched − baseline; whiskers are its 95% interval. The grey band is what "
-            "random removals do: the range of the controls or, of single dimensions by the dozen, "
-            "the middle 95% of the sweep's own."
+            f"A change is patched − baseline; more is worse. {drawn}. The grey band is "
+            "what random removals of as many dimensions do: the range of the controls"
+            f"{' over all seeds' if len(seeds) > 1 else ''} or, of {MANY_DIMS} single dimensions "
+            "and more, the middle 95% of the sweep's own."
         ),
     ]
 
@@ -76,11 +89,12 @@ def _heading(subject: Subject, models: Mapping[Model, str], parts: int) -> str:
 
 
 def _drawn(rows: Sequence[Measurement], subject: Subject, numbers: Iterator[int]) -> Iterator[str]:
-    found = figures(rows)
+    found, task = figures(rows), TASKS.get(subject.task)
+    what = f"{subject.metric} ({task.unit})" if task else subject.metric
     for figure in found[:_FIGURES]:
         number = next(numbers)
         yield f"<h3>{escape(figure.title)}</h3>"
-        yield chart(draw_figure(figure, subject.metric), f"figure-{number}", first=number == 0)
+        yield chart(draw_figure(figure, what), f"figure-{number}", first=number == 0)
     if (left := len(found) - _FIGURES) > 0:
         yield f"<p>and {left} more figures of one selection in fewer layers or sites</p>"
 
@@ -97,16 +111,20 @@ def _strongest(rows: Sequence[Measurement]) -> str:
             "all" if row.layers is None else ", ".join(map(str, row.layers)),
             str(row.seed or 0),
             row.verdict,
-            f"{row.baseline + row.delta:.4g}",
-            f"{row.delta:+.4g}",
-            f"{row.ci95[0]:+.4g} to {row.ci95[1]:+.4g}",
-            f"{row.control_range[0]:+.4g} to {row.control_range[1]:+.4g}",
+            f"{row.baseline + row.delta:.4g}".replace("-", "−"),
+            _signed(row.delta),
+            " to ".join(map(_signed, row.ci95)),
+            " to ".join(map(_signed, row.control_range)),
         ]
         for row in ordered[:_STRONGEST]
     ]
     left = len(ordered) - _STRONGEST
     note = f"<p>and {left:,} cells that changed it less, in {ROWS}</p>" if left > 0 else ""
     return table(heads, cells, numbers=4) + note
+
+
+def _signed(change: float) -> str:
+    return f"{change:+.4g}".replace("-", "−")
 
 
 def _dims(row: Measurement) -> str:

@@ -23,7 +23,9 @@ COUNT, FACTOR, LAYER = "dimensions edited", "factor", "layer"
 MIN_DIMS = 8
 """Fewer single dimensions are no sweep of them."""
 
-_MANY_DIMS = 40
+MANY_DIMS = 40
+"""As many single dimensions are the random removals to compare each with."""
+
 _DIMS_NAMED = 4
 _MIDDLE = (0.025, 0.975)
 
@@ -80,15 +82,17 @@ class DoseFigure:
 class StripFigure:
     """One dimension at a time: ``dims`` (n,) ascending, the change ``deltas`` (n,) of each.
 
-    ``band`` is what random removals of a single dimension do: the middle 95% of the sweep's own,
-    or, where those are few, the range of its controls. ``named`` are the dimensions worth a name:
-    the strongest of those whose whole interval lies above the band.
+    ``band`` is what random removals of a single dimension do, and ``band_is`` how it was found:
+    the middle 95% of the sweep's own, or, where those are few, the range of its controls.
+    ``named`` are the dimensions worth a name: the strongest of those whose whole interval lies
+    above the band.
     """
 
     title: str
     dims: npt.NDArray[np.int64]
     deltas: npt.NDArray[np.float64]
     band: tuple[float, float]
+    band_is: str
     named: tuple[int, ...]
 
 
@@ -134,9 +138,9 @@ def _strips(rows: Sequence[Measurement]) -> list[Figure]:
         if len(points) < MIN_DIMS:
             continue
         deltas = np.array([point.delta for point in points])
-        band = _hull(point.band for point in points)
-        if len(points) >= _MANY_DIMS:
-            band = tuple(np.quantile(deltas, _MIDDLE).tolist())
+        band, band_is = _hull(point.band for point in points), "one at random"
+        if len(points) >= MANY_DIMS:
+            band, band_is = tuple(np.quantile(deltas, _MIDDLE).tolist()), "middle 95% of these"
         above = sorted((p for p in points if p.low > band[1]), key=lambda point: -point.delta)
         found.append(
             StripFigure(
@@ -144,6 +148,7 @@ def _strips(rows: Sequence[Measurement]) -> list[Figure]:
                 dims=np.array([point.x for point in points], dtype=np.int64),
                 deltas=deltas,
                 band=band,
+                band_is=band_is,
                 named=tuple(int(point.x) for point in above[:MIN_DIMS]),
             )
         )
@@ -199,9 +204,7 @@ def _nested(rows: Sequence[Measurement]) -> dict[str, list[Measurement]]:
     found = chains(same[0].dims for same in by_set.values())[: MIN_DIMS - 1]
     names = _names_of(chain[-1] for chain in found)
     return {
-        "named dims" if len(found) == 1 else names[chain[-1]]: [
-            row for dims in chain for row in by_set[frozenset(dims)]
-        ]
+        names[chain[-1]]: [row for dims in chain for row in by_set[frozenset(dims)]]
         for chain in found
     }
 
@@ -256,7 +259,7 @@ def _names_of(sets: Iterable[Dims]) -> dict[Dims, str]:
 
 def _dims_name(dims: Dims, shown: int) -> str:
     more = ", …" if len(dims) > shown else ""
-    return f"dims {', '.join(map(str, dims[:shown]))}{more}"
+    return f"dim{'s' * (len(dims) > 1)} {', '.join(map(str, dims[:shown]))}{more}"
 
 
 def _with_unchanged(points: tuple[Point, ...]) -> tuple[Point, ...]:

@@ -11,6 +11,7 @@ import pytest
 from surgeon import write_sweep_report
 from surgeon.cli import run
 from surgeon.errors import OutputError
+from surgeon.plots.sweep_page import draw_figure
 from surgeon.study.figures import DoseFigure, MapFigure, StripFigure, figures, subjects
 from surgeon.study.grid import Model, load_grid
 from surgeon.study.names import model_name, short_names
@@ -81,7 +82,7 @@ def test_more_dims_make_a_dose_only_where_each_set_holds_the_smaller_one():
     (dose,) = figures([*nested, *random])
     assert isinstance(dose, DoseFigure)
     assert [(curve.name, [p.x for p in curve.points]) for curve in dose.curves] == [
-        ("named dims", [1, 2, 3]),
+        ("dims 5, 1, 2", [1, 2, 3]),
         ("random dims", [1, 2]),
     ]
     assert [point.delta for point in dose.curves[0].points] == [0.2, 0.5, 0.9]
@@ -135,6 +136,31 @@ def test_a_nested_dose_is_found_among_single_dimensions():
     _, dose = figures([*singles, _row((3, 7), 0.9), _row((3, 7, 1), 1.5)])
     (curve,) = dose.curves
     assert [(point.x, point.delta) for point in curve.points] == [(1, 0.3), (2, 0.9), (3, 1.5)]
+
+
+def test_each_curve_is_drawn_on_what_random_removals_of_as_many_dims_did():
+    rows = [
+        _row(dims, 0.5, factor=factor, band=band)
+        for factor in (0.5, 2)
+        for dims, band in (((1, 2), (-0.1, 0.1)), ((3, 4, 5), (0.2, 0.9)))
+    ]
+    (dose,) = figures(rows)
+    drawn = draw_figure(dose, "loss (nats)")
+    bands = {trace.xaxis: trace for trace in drawn.data if trace.fill}
+    assert {name: (min(band.y), max(band.y)) for name, band in bands.items()} == {
+        "x": (-0.1, 0.1),
+        "x2": (0, 0.9),  # 0 at the factor 1
+    }
+    lines = {trace.xaxis: list(trace.x) for trace in drawn.data if not trace.fill}
+    assert lines == {"x": [0.5, 1, 2], "x2": [0.5, 1, 2]}
+
+
+def test_layers_that_were_not_measured_part_the_line_and_the_band():
+    rows = [_row((1, 2), 0.1 * layer, layers=(layer,)) for layer in (0, 1, 4)]
+    (dose,) = figures(rows)
+    band, line = draw_figure(dose, "loss (nats)").data
+    assert list(line.x) == [0, 1, None, 4]
+    assert [x for x in band.x if x is None or x > 1] == [None, 3.8, 4.2, 4.2, 3.8]
 
 
 def test_what_was_measured_differently_is_not_averaged():
