@@ -225,7 +225,8 @@ def test_the_page_of_a_sweep_has_its_figures_its_rows_and_its_failures(swept, tm
     assert re.search(r"<td>gone</td><td>[^<]*gone[^<]*</td>", text)
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", text)
     strongest = max(measured, key=lambda row: abs(row.delta))
-    assert f"{strongest.delta:+.4g}</td>" in text
+    assert f"{strongest.delta:+.4g}</td>".replace("-", "−") in text
+    assert "loss<br>(nats per masked token)" in text.replace("\\u003c", "<").replace("\\u003e", ">")
     capsys.readouterr()
     assert run(["report", str(swept), "-o", str(tmp_path / "page.html")]) == 2
     assert "already exists" in capsys.readouterr().err
@@ -256,3 +257,30 @@ def test_damaged_rows_and_none_are_told_in_a_line(swept, tmp_path):
     with pytest.raises(OutputError, match="holds no row yet"):
         write_sweep_report(damaged, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_sweep_of_which_nothing_was_measured_has_a_page_of_its_failures(swept, tmp_path):
+    none = tmp_path / "none"
+    none.mkdir()
+    lines = (swept / "rows.jsonl").read_text().splitlines(keepends=True)
+    (none / "rows.jsonl").write_text("".join(line for line in lines if '"failed"' in line))
+    write_sweep_report(none, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "<p>0 cells measured; 90 failed.</p>" in text
+    assert "whiskers" not in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("folder", "page", "complaint"),
+    [
+        ("", "page.pdf", "page.pdf: a report is a page; give it a name that ends in .html"),
+        ("nothere", "page.html", "nothere: is neither an artifact (which has surgeon/record.json)"),
+        ("models", "page.html", "nor the results of a sweep (which have rows.jsonl)"),
+    ],
+)
+def test_what_is_no_report_is_refused_in_a_line(swept, tmp_path, capsys, folder, page, complaint):
+    assert run(["report", str(swept / folder), "-o", str(tmp_path / page)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert complaint in captured.err
+    assert not (tmp_path / page).exists()
