@@ -92,5 +92,10 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
         f"{sweep.done} of {sweep.cells} cells done{earlier}{failed}. "
         f"rows.jsonl {table}in {sweep.folder}"
     )
+    if sweep.others:
+        print_note(
+            f"rows.jsonl keeps {sweep.others:,} rows of another grid too, which the table and a "
+            "report leave out."
+        )
     if not sweep.table and sweep.done:
         print_note("For a table too: pip install pyarrow")

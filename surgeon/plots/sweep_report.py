@@ -15,7 +15,7 @@ from surgeon.study.figures import MANY_DIMS, Subject, figures, subjects
 from surgeon.study.grid import Model
 from surgeon.study.names import model_name, path_name, short_names
 from surgeon.study.results import ROWS
-from surgeon.study.rows import Failure, Measurement, read_rows
+from surgeon.study.rows import Failure, Measurement, Rows, read_rows
 from surgeon.surgery.staging import replace_file
 
 _STRONGEST = 40  # rows of a table; the folder has them all
@@ -35,11 +35,12 @@ def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None
             ``force`` is off, or it cannot be written there.
     """
     check_page(path, force=force)
-    measured, failed = read_rows(folder)
+    read = read_rows(folder)
+    measured, failed = read.measured, read.failed
     if not measured and not failed:
         raise OutputError(f"{folder / ROWS}: holds no row yet; run the sweep first")
     numbers = iter(range(1_000_000))
-    sections = [paragraphs(_summary(measured, failed))]
+    sections = [paragraphs(_summary(read))]
     models = short_names(
         [*(row.model for row in measured), *(row.model for row in failed)], model_name
     )
@@ -54,11 +55,13 @@ def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None
     replace_file(path, page(f"Sweep {folder.resolve().name}", "\n".join(sections)))
 
 
-def _summary(measured: Sequence[Measurement], failed: Sequence[Failure]) -> list[str]:
+def _summary(read: Rows) -> list[str]:
+    measured, failed = read.measured, read.failed
     verdicts = Counter(row.verdict for row in measured)
     told = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
     counted = [f"{len(measured):,} cells measured{': ' if told else ''}{told}"]
     counted += [f"{len(failed):,} failed"] if failed else []
+    counted += [f"{read.others:,} of another grid are left out"] if read.others else []
     lines = [f"{'; '.join(counted)}."]
     if not measured:
         return lines

@@ -11,7 +11,7 @@ from typing import Any
 from surgeon.errors import OutputError
 from surgeon.outliers.options import SIGMA
 from surgeon.study.grid import Model
-from surgeon.study.results import ROWS
+from surgeon.study.results import ROWS, read_grid
 from surgeon.study.work import DONE
 from surgeon.surgery.recipe import Mode
 
@@ -81,7 +81,16 @@ def is_sweep(folder: Path) -> bool:
     return (folder / ROWS).is_file()
 
 
-def read_rows(folder: Path) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a sweep's last grid, each cell's last; ``others`` are of other grids."""
+
+    measured: tuple[Measurement, ...]
+    failed: tuple[Failure, ...]
+    others: int
+
+
+def read_rows(folder: Path) -> Rows:
     """Read the rows of a sweep, one that still runs included.
 
     Raises:
@@ -89,25 +98,35 @@ def read_rows(folder: Path) -> tuple[tuple[Measurement, ...], tuple[Failure, ...
     """
     from pydantic import TypeAdapter, ValidationError
 
-    path = folder / ROWS
+    path, cells = folder / ROWS, read_grid(folder)
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]  # the last line may be on its way
     measured, failed = TypeAdapter(Measurement), TypeAdapter(Failure)
-    measurements, failures = [], []
+    found: dict[str, Measurement | Failure] = {}
+    others = set()
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             row = json.loads(line)
-            if row["status"] == DONE:
-                measurements.append(measured.validate_python(_measured(row)))
+            if cells is not None and row["cell"] not in cells:
+                others.add(row["cell"])
+            elif row["status"] == DONE:
+                found[row["cell"]] = measured.validate_python(_measured(row))
             else:
-                fields = {"model": _model(row), "error": row["error"]}
-                failures.append(failed.validate_python({**fields, "operation": row["operation"]}))
+                found[row["cell"]] = failed.validate_python(_failed(row))
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             reason = " ".join(str(error).split())[:_SHOWN]
             raise OutputError(
                 f"{path}:{number}: is no row of a sweep ({reason}); run the sweep again"
             ) from error
-    return tuple(measurements), tuple(failures)
+    return Rows(
+        tuple(row for row in found.values() if isinstance(row, Measurement)),
+        tuple(row for row in found.values() if isinstance(row, Failure)),
+        len(others),
+    )
+
+
+def _failed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": _model(row), "error": row["error"], "operation": row["operation"]}
 
 
 def _measured(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -213,8 +213,9 @@ def swept(small_model, tmp_path_factory):
 
 
 def test_the_page_of_a_sweep_has_its_figures_its_rows_and_its_failures(swept, tmp_path, capsys):
-    measured, failed = read_rows(swept)
-    assert (len(measured), len(failed)) == (90, 90)
+    read = read_rows(swept)
+    measured = read.measured
+    assert (len(measured), len(read.failed), read.others) == (90, 90, 0)
     assert run(["report", str(swept), "-o", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()
     assert "90 cells measured" in text
@@ -249,6 +250,7 @@ def test_a_browser_draws_the_figures_of_a_sweep(swept, tmp_path):
 def test_damaged_rows_and_none_are_told_in_a_line(swept, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(swept, damaged)
+    (damaged / "grid.json").unlink()  # a folder of before there was one has all its rows
     rows = damaged / "rows.jsonl"
     rows.write_text('{"cell": "x", "status": "done"}\n' + rows.read_text())
     with pytest.raises(OutputError, match=r"rows\.jsonl:1: is no row of a sweep"):
@@ -263,6 +265,7 @@ def test_a_sweep_of_which_nothing_was_measured_has_a_page_of_its_failures(swept,
     none = tmp_path / "none"
     none.mkdir()
     lines = (swept / "rows.jsonl").read_text().splitlines(keepends=True)
+    shutil.copy(swept / "grid.json", none)
     (none / "rows.jsonl").write_text("".join(line for line in lines if '"failed"' in line))
     write_sweep_report(none, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
@@ -284,3 +287,14 @@ def test_what_is_no_report_is_refused_in_a_line(swept, tmp_path, capsys, folder,
     assert captured.err.count("\n") == 1
     assert complaint in captured.err
     assert not (tmp_path / page).exists()
+
+
+def test_a_report_has_the_rows_of_the_last_grid_alone(swept, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(swept, out, ignore=shutil.ignore_patterns("models"))
+    keys = [json.loads(line)["cell"] for line in (out / "rows.jsonl").read_text().splitlines()]
+    (out / "grid.json").write_text(json.dumps({"cells": keys[:5]}))
+    read = read_rows(out)
+    assert (len(read.measured), len(read.failed), read.others) == (5, 0, 175)
+    write_sweep_report(out, tmp_path / "page.html")
+    assert "; 175 of another grid are left out." in (tmp_path / "page.html").read_text()
