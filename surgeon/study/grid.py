@@ -146,6 +146,11 @@ def _contradictions(grid: Grid, document: PlacedYaml) -> Iterator[Problem]:
             if getattr(task, field) is not None:
                 place = ("tasks", number, field)
                 yield document.problem(place, f"{field}: is not for a sweep (seeds: has its seeds)")
+    for axis, entries in (("selections", grid.selections), ("operations", grid.operations)):
+        for number, entry in enumerate(entries):
+            if "seed" in entry:
+                place = (axis, number, "seed")
+                yield document.problem(place, "seed: is not for a sweep (seeds: has its seeds)")
     for number, selection in enumerate(grid.selections):
         yield from _wrong_recipes(grid, number, selection, document)
 
