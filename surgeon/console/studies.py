@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from surgeon.surgery.recipe_file import Checked
 
 _CELLS_SHOWN = 20
+_REASONS_SHOWN = 5
 
 
 def show_recipes(recipes: Mapping[str, Recipe], *, json: bool) -> None:
@@ -92,6 +93,10 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
         f"{sweep.done} of {sweep.cells} cells done{earlier}{failed}. "
         f"rows.jsonl {table}in {sweep.folder}"
     )
+    for reason, cells in sweep.reasons[:_REASONS_SHOWN]:
+        print_text(f"  {cells:,} failed: {reason}")
+    if others := sweep.reasons[_REASONS_SHOWN:]:
+        print_text(f"  {sum(cells for _, cells in others):,} failed for other reasons")
     if sweep.others:
         print_note(
             f"rows.jsonl keeps {sweep.others:,} rows of another grid too, which the table and a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from surgeon.errors import OutputError
 from surgeon.evaluation.session import ProviderName
 from surgeon.progress import Progress, silent
 from surgeon.study import journal, results
+from surgeon.study.atlas_summary import reason_of
 from surgeon.study.bench import weights_of
 from surgeon.study.cells import Cell, make_cells
 from surgeon.study.engines import Engine, choose_engine, duration
@@ -27,7 +29,8 @@ class Sweep:
     """A sweep that has run: its folder, and how many of its cells did what.
 
     ``kept`` were done by an earlier run. ``others`` are rows of other grids that the folder keeps.
-    ``table`` tells whether there is a Parquet file.
+    ``reasons`` are those of the failures with their number, the most frequent first. ``table``
+    tells whether there is a Parquet file.
     """
 
     folder: Path
@@ -36,12 +39,15 @@ class Sweep:
     failed: int
     kept: int
     others: int
+    reasons: tuple[tuple[str, int], ...]
     seconds: float
     table: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``sweep --json`` prints."""
-        return {**vars(self), "folder": str(self.folder), "rows": str(self.folder / results.ROWS)}
+        reasons = [{"reason": reason, "cells": cells} for reason, cells in self.reasons]
+        paths = {"folder": str(self.folder), "rows": str(self.folder / results.ROWS)}
+        return {**vars(self), **paths, "reasons": reasons}
 
 
 def run_sweep(
@@ -94,7 +100,22 @@ def run_sweep(
             progress(_told(count, failed, len(cells), pace), count, len(cells))
         table, others = results.finish(folder, [cell.key for cell in cells], rows)
     seconds = round(time.monotonic() - start, 3)
-    return Sweep(folder, len(cells), len(cells) - failed, failed, kept, others, seconds, table)
+    return Sweep(
+        folder=folder,
+        cells=len(cells),
+        done=len(cells) - failed,
+        failed=failed,
+        kept=kept,
+        others=others,
+        reasons=_reasons([rows[cell.key] for cell in cells]),
+        seconds=seconds,
+        table=table,
+    )
+
+
+def _reasons(rows: Sequence[Row]) -> tuple[tuple[str, int], ...]:
+    failed = [row for row in rows if row["status"] == FAILED]
+    return tuple(Counter(reason_of(row["error"], row["model"]) for row in failed).most_common())
 
 
 def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:

@@ -35,7 +35,7 @@ def test_a_dry_run_shows_the_grid_and_its_cost_and_runs_nothing(grid, tmp_path, 
 
 def test_cells_that_failed_are_told_by_the_exit_code(tmp_path, capsys):
     path = tmp_path / "grid.yaml"
-    path.write_text("models: [./nowhere]\nselections: [dims: [3]]\n")
+    path.write_text("models: [./nowhere]\nselections: [dims: [3]]\ntasks: [task: mlm]\n")
     out = tmp_path / "out"
     assert run(["sweep", str(path), "-o", str(out), "--json"]) == 1
     captured = capsys.readouterr()
@@ -44,6 +44,10 @@ def test_cells_that_failed_are_told_by_the_exit_code(tmp_path, capsys):
     assert "1 of 1 cells failed" in captured.err
     (row,) = map(json.loads, (out / "rows.jsonl").read_text().splitlines())
     assert "nowhere" in row["error"]
+    assert (row["selection"], row["dims"], row["task"]) == ("dims", [3], "mlm")
+    assert [failed["cells"] for failed in document["reasons"]] == [1]
+    assert run(["sweep", str(path), "-o", str(out)]) == 1
+    assert "1 failed: no such" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
