@@ -51,6 +51,7 @@ def sweep(
     where it stopped; a cell that fails costs its own row.
     """
     from surgeon import console
+    from surgeon.evaluation.session import check_provider
     from surgeon.study.cells import make_cells
     from surgeon.study.cost import cost_of
     from surgeon.study.engines import choose_engine
@@ -65,6 +66,8 @@ def sweep(
     if output is None:
         raise OutputError("-o DIR: name the folder of the results, or look first with --dry-run")
     chosen = choose_engine(engine, workers, address, cpus, gpus)
+    if engine == "local":  # the nodes of a cluster may have what this machine has not
+        check_provider(provider)
     # The nodes of a cluster need not share the folder of the results.
     models = Path(tempfile.gettempdir()) / "surgeon-sweep" if address else None
     with console.shown_progress() as progress:

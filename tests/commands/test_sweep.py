@@ -52,13 +52,31 @@ def test_cells_that_failed_are_told_by_the_exit_code(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [([], "-o DIR"), (["-o", "out", "--workers", "0"], "--workers 0")],
+    [
+        ([], "-o DIR"),
+        (["-o", "out", "--workers", "0"], "--workers 0"),
+        (["-o", "out", "--engine", "ray", "--cpus", "-1"], "--cpus -1: give a number of 0 or more"),
+        (["-o", "out", "--engine", "ray", "--gpus", "nan"], "--gpus nan: give a number"),
+        (["-o", "out", "--engine", "ray", "--gpus", "1.5"], "--gpus 1.5: above 1, Ray takes whole"),
+        (["-o", "out", "--address", "auto"], "--address: is for --engine ray"),
+        (["-o", "out", "--cpus", "2"], "--cpus: is for --engine ray"),
+        (["-o", "out", "--gpus", "1"], "--gpus: is for --engine ray"),
+        (["-o", "out", "--provider", "cuda"], "--provider cuda: this onnxruntime has CPU"),
+    ],
 )
-def test_a_wrong_call_is_one_line_and_exit_code_2(grid, capsys, options, complaint):
+def test_a_wrong_call_is_one_line_and_exit_code_2(
+    grid, tmp_path, capsys, monkeypatch, options, complaint
+):
+    import onnxruntime
+
+    cpu_alone = ["CPUExecutionProvider"]  # as where onnxruntime-gpu is not installed
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: cpu_alone)
+    monkeypatch.chdir(tmp_path)
     assert run(["sweep", str(grid), *options]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert complaint in captured.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_error_in_the_grid_is_told_with_its_place(tmp_path, capsys):
