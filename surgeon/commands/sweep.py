@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from surgeon.commands.options import Json
-from surgeon.errors import CheckFailed, OutputError
+from surgeon.errors import CheckFailed, Interrupted, OutputError
 
 
 def sweep(
@@ -66,20 +66,26 @@ def sweep(
     if output is None:
         raise OutputError("-o DIR: name the folder of the results, or look first with --dry-run")
     chosen = choose_engine(engine, workers, address, cpus, gpus)
-    if engine == "local":  # the nodes of a cluster may have what this machine has not
+    if address is None:  # the nodes of a cluster may have what this machine has not
         check_provider(provider)
     # The nodes of a cluster need not share the folder of the results.
     models = Path(tempfile.gettempdir()) / "surgeon-sweep" if address else None
-    with console.shown_progress() as progress:
-        done = run_sweep(
-            grid,
-            output,
-            engine=chosen,
-            provider=provider,
-            retry=retry,
-            models=models,
-            progress=progress,
-        )
+    try:
+        with console.shown_progress() as progress:
+            done = run_sweep(
+                grid,
+                output,
+                engine=chosen,
+                provider=provider,
+                retry=retry,
+                models=models,
+                progress=progress,
+            )
+    except KeyboardInterrupt as error:
+        kept = f"its rows so far are in {output}" if output.exists() else "it has no row yet"
+        raise Interrupted(
+            f"interrupted; {kept}, and the same command goes on from there"
+        ) from error
     console.show_sweep(done, json=json)
     if done.failed:
         raise CheckFailed(

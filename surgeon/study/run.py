@@ -92,11 +92,14 @@ def run_sweep(
         kept = len(cells) - len(left)
         failed = kept - _done(rows, cells)
         progress(_told(kept, failed, len(cells)), kept, len(cells))
+        first = 0.0
         for count, row in enumerate(run(Waiting(left), setup) if left else (), start=kept + 1):
             journal.append(file, row)
             rows[row["cell"]] = row
             failed += row["status"] == FAILED
-            pace = (time.monotonic() - start) / (count - kept)
+            now, others = time.monotonic(), count - kept - 1
+            first = first or now  # before which models were exported
+            pace = (now - first) / others if others else None
             progress(_told(count, failed, len(cells), pace), count, len(cells))
         table, others = results.finish(folder, [cell.key for cell in cells], rows)
     seconds = round(time.monotonic() - start, 3)

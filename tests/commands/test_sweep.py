@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -48,6 +53,25 @@ def test_cells_that_failed_are_told_by_the_exit_code(tmp_path, capsys):
     assert [failed["cells"] for failed in document["reasons"]] == [1]
     assert run(["sweep", str(path), "-o", str(out)]) == 1
     assert "1 failed: no such" in capsys.readouterr().out
+
+
+def test_a_sweep_that_is_interrupted_says_how_to_go_on_and_nothing_else(grid, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "surgeon", "sweep", str(grid), "-o", str(out)]
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "models").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers hear it too
+    shown, told = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (130, "")
+    assert told == (
+        f"surgeon: interrupted; its rows so far are in {out}, and the same command goes on from "
+        "there\n"
+    )
+    assert not list(out.glob("models/.*"))  # a half-made export
 
 
 @pytest.mark.parametrize(
