@@ -7,6 +7,7 @@ import pytest
 from pretraining import write_run
 
 import surgeon
+from surgeon import console
 from surgeon.cli import run
 
 _HEAVY = (
@@ -116,3 +117,15 @@ def test_importing_the_package_imports_nothing_else():
     code = "import sys, surgeon; print([m for m in sys.modules if m.startswith('surgeon.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_long_work_says_in_a_log_how_far_it_is_and_short_work_nothing(capsys):
+    now = 0.0
+    with console.shown_progress(clock=lambda: now) as progress:
+        for number in range(1, 8):
+            now = 10.0 * number
+            progress("copying", number, 7)
+    assert capsys.readouterr() == ("", "copying: 3 of 7\ncopying: 6 of 7\ncopying: 7 of 7\n")
+    with console.shown_progress(clock=lambda: 0.0) as progress:
+        progress("120 of 480 cells, 3 failed", 120, 480)
+    assert capsys.readouterr() == ("", "")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from surgeon.commands.options import Force
+from surgeon.errors import OutputError
 
 
 def report(
@@ -27,8 +28,15 @@ def report(
     (doses, one dimension or one layer at a time) with random removals as a band.
     """
     from surgeon import console, write_report, write_sweep_report
+    from surgeon.study.results import ROWS
     from surgeon.study.rows import is_sweep
+    from surgeon.surgery.source_files import RECORD
 
+    if not is_sweep(folder) and not (folder / RECORD).is_file():
+        raise OutputError(
+            f"{folder}: is neither an artifact (which has {RECORD}) nor the results of a sweep "
+            f"(which have {ROWS}); name the folder of one"
+        )
     with console.shown_progress() as progress:
         progress("drawing", 0, 0)
         write = write_sweep_report if is_sweep(folder) else write_report

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from surgeon.commands.options import Json
-from surgeon.errors import CheckFailed, OutputError
+from surgeon.errors import CheckFailed, Interrupted, OutputError
 
 _WRONG_INPUT = 2
 _MANY = 100_000  # cells, beyond which people wonder whether anything happens
@@ -55,6 +55,7 @@ def sweep(
     where it stopped; a cell that fails costs its own row.
     """
     from surgeon import console
+    from surgeon.evaluation.session import check_provider
     from surgeon.study.cells import make_cells
     from surgeon.study.cost import cost_of
     from surgeon.study.engines import choose_engine, duration
@@ -80,18 +81,26 @@ def sweep(
     if output is None:
         raise OutputError("-o DIR: name the folder of the results, or look first with --dry-run")
     chosen = choose_engine(engine, workers, address, cpus, gpus)
+    if address is None:  # the nodes of a cluster may have what this machine has not
+        check_provider(provider)
     # The nodes of a cluster need not share the folder of the results.
     models = Path(tempfile.gettempdir()) / "surgeon-sweep" if address else None
-    with console.shown_progress() as progress:
-        done = run_sweep(
-            grid,
-            output,
-            engine=chosen,
-            provider=provider,
-            retry=retry,
-            models=models,
-            progress=progress,
-        )
+    try:
+        with console.shown_progress() as progress:
+            done = run_sweep(
+                grid,
+                output,
+                engine=chosen,
+                provider=provider,
+                retry=retry,
+                models=models,
+                progress=progress,
+            )
+    except KeyboardInterrupt as error:
+        kept = f"its rows so far are in {output}" if output.exists() else "it has no row yet"
+        raise Interrupted(
+            f"interrupted; {kept}, and the same command goes on from there"
+        ) from error
     console.show_sweep(done, json=json)
     if done.failed:
         raise CheckFailed(

@@ -6,7 +6,6 @@ document and nothing else on standard output.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,13 @@ from rich.table import Table
 
 from surgeon.console.atlases import show_atlas as show_atlas
 from surgeon.console.atlases import show_outlook as show_outlook
-from surgeon.console.printing import SHOWN, err, escape, numbers, out
+from surgeon.console.printing import SHOWN, escape, numbers, out
 from surgeon.console.printing import print_error as print_error
 from surgeon.console.printing import print_heading as print_heading
 from surgeon.console.printing import print_json as print_json
 from surgeon.console.printing import print_note as print_note
 from surgeon.console.printing import print_text as print_text
+from surgeon.console.progress import shown_progress as shown_progress
 from surgeon.console.rankings import show_agreement as show_agreement
 from surgeon.console.rankings import show_ranking as show_ranking
 from surgeon.console.rankings import show_weakness as show_weakness
@@ -31,7 +31,6 @@ from surgeon.console.studies import show_problems as show_problems
 from surgeon.console.studies import show_recipes as show_recipes
 from surgeon.console.studies import show_sweep as show_sweep
 from surgeon.console.traces import show_trace as show_trace
-from surgeon.progress import Progress
 
 if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation
@@ -52,29 +51,6 @@ _LEFT_OUT: dict[Reason, str] = {
     "no files": "they are no files that can be copied",
     "bookkeeping": "they are the books of git and of the Hub",
 }
-
-
-@contextlib.contextmanager
-def shown_progress() -> Iterator[Progress]:
-    """Show long-running steps on a terminal's standard error; elsewhere show nothing."""
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    console = err()
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("starting", total=None)
-
-        def report(step: str, done: int, total: int) -> None:
-            bars.update(task, description=step, completed=done, total=total or None)
-
-        yield report
 
 
 def show_plan(plan: Plan, *, json: bool) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from surgeon.surgery.yaml_file import Problem
 
 _CELLS_SHOWN = 20
+_REASONS_SHOWN = 5
 
 
 def show_recipes(recipes: Mapping[str, Recipe], *, json: bool) -> None:
@@ -112,5 +113,14 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
         f"{sweep.done} of {sweep.cells} cells done{earlier}{failed}. "
         f"rows.jsonl {table}in {sweep.folder}"
     )
+    for reason, cells in sweep.reasons[:_REASONS_SHOWN]:
+        print_text(f"  {cells:,} failed: {reason}")
+    if others := sweep.reasons[_REASONS_SHOWN:]:
+        print_text(f"  {sum(cells for _, cells in others):,} failed for other reasons")
+    if sweep.others:
+        print_note(
+            f"rows.jsonl keeps {sweep.others:,} rows of another grid too, which the table and a "
+            "report leave out."
+        )
     if not sweep.table and sweep.done:
         print_note("For a table too: pip install pyarrow")

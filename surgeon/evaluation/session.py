@@ -100,16 +100,7 @@ def open_session(
     Raises:
         EvaluationError: the provider is not there, or does not start.
     """
-    available = onnxruntime.get_available_providers()
-    if provider == "auto":
-        wanted = next(p for p in (_PROVIDERS["cuda"], _CPU) if p in available)
-    else:
-        wanted = _PROVIDERS[provider]
-    if wanted not in available:
-        raise EvaluationError(
-            f"--provider {provider}: this onnxruntime has {', '.join(available)}; "
-            f"{_remedy()}, or use --provider cpu"
-        )
+    wanted = _wanted(provider)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry(
@@ -128,12 +119,7 @@ def open_session(
         providers=list(dict.fromkeys((wanted, _CPU))),
         disabled_optimizers=_SLOW_ON_CPU if wanted == _CPU else None,
     )
-    if provider != "auto" and runtime.get_providers()[0] != wanted:
-        raise EvaluationError(
-            f"--provider {provider}: {wanted} did not start and onnxruntime fell back to "
-            f"{', '.join(runtime.get_providers())}; check the driver and the CUDA and cuDNN "
-            "versions that onnxruntime-gpu asks for, or use --provider cpu"
-        )
+    _check_started(runtime, provider, wanted)
     return Session(
         runtime,
         (LOSSES, GUESSES) if per_token else (output, *further),
@@ -141,6 +127,51 @@ def open_session(
         width,
         _cores() if runtime.get_providers()[0] == _CPU else 1,
     )
+
+
+def check_provider(provider: ProviderName) -> None:
+    """Refuse a provider that is not there, before anything is opened or exported for it.
+
+    Raises:
+        EvaluationError: the provider is not there, or does not start.
+    """
+    wanted = _wanted(provider)
+    if wanted == _CPU:
+        return
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    again = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "probe", [value], [again])
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    runtime = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=[wanted, _CPU]
+    )
+    _check_started(runtime, provider, wanted)
+
+
+def _wanted(provider: ProviderName) -> str:
+    available = onnxruntime.get_available_providers()
+    if provider == "auto":
+        return next(p for p in (_PROVIDERS["cuda"], _CPU) if p in available)
+    wanted = _PROVIDERS[provider]
+    if wanted not in available:
+        raise EvaluationError(
+            f"--provider {provider}: this onnxruntime has {', '.join(available)}; "
+            f"{_remedy()}, or use --provider cpu"
+        )
+    return wanted
+
+
+def _check_started(runtime: Any, provider: ProviderName, wanted: str) -> None:
+    if provider != "auto" and runtime.get_providers()[0] != wanted:
+        raise EvaluationError(
+            f"--provider {provider}: {wanted} did not start and onnxruntime fell back to "
+            f"{', '.join(runtime.get_providers())}; check the driver and the CUDA and cuDNN "
+            "versions that onnxruntime-gpu asks for, or use --provider cpu"
+        )
 
 
 def _cores() -> int:

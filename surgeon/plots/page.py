@@ -16,6 +16,8 @@ BAND = "rgba(95, 107, 118, 0.16)"
 
 FONT = {"family": "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", "color": content.INK}
 
+_SUFFIXES = (".html", ".htm")
+
 _CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
@@ -105,8 +107,11 @@ def check_page(path: Path, *, force: bool) -> None:
     """Refuse a page that could not be written, before anything is read for it.
 
     Raises:
-        OutputError: the file exists and ``force`` is off, or there is no such folder.
+        OutputError: the file exists and ``force`` is off, its name is not one of a page, or there
+            is no such folder.
     """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise OutputError(f"-o {path}: a report is a page; give it a name that ends in .html")
     if path.exists() and not force:
         raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
     if path.is_dir() or not path.parent.is_dir():

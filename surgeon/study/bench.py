@@ -17,7 +17,6 @@ from pathlib import Path
 from blake3 import blake3
 
 from surgeon.checkpoint import Checkpoint, open_checkpoint
-from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact, open_artifact
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.prepare import Prepared, prepare
@@ -96,29 +95,22 @@ def open_bench(model: Model, sites: Collection[str], folder: Path, provider: Pro
     )
     there = {site.role for site in checkpoint.sites}
     roles = tuple(sorted(there if "all" in sites else there.intersection(sites))) or ("output",)
-    key = blake3(json.dumps([dataclasses.asdict(model), roles]).encode()).hexdigest(_KEY_BYTES)
+    weights = weights_of(checkpoint)
+    # With the weights, since those of a path may change and an export of others must not serve.
+    facts = json.dumps([dataclasses.asdict(model), roles, weights], sort_keys=True)
+    key = blake3(facts.encode()).hexdigest(_KEY_BYTES)
     exported = folder / key
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f"{key}.lock"):
         if not (exported / RECORD).is_file():
             nothing = Recipe(dims=(0,), mode="scale", factor=1.0, sites=roles)
             operate(make_plan(checkpoint, nothing), exported, progress=silent)
-    artifact = open_artifact(exported)
-    weights = {file.path.name: hash_file(file.path).blake3 for file in checkpoint.files}
-    _check_same(artifact, weights, exported)
-    return Bench(checkpoint, artifact, weights, provider)
+    return Bench(checkpoint, open_artifact(exported), weights, provider)
 
 
-def _check_same(artifact: Artifact, weights: dict[str, str], exported: Path) -> None:
-    """Refuse an export of weights that have changed since."""
-    for change in artifact.record.files.values():
-        if change.before is None or change.source not in weights or artifact.record.converted_from:
-            continue
-        if change.before.blake3 != weights[change.source]:
-            raise EvaluationError(
-                f"{change.source} of {artifact.record.model} is not the file that the sweep began "
-                f"with; name another output, or remove {exported}"
-            )
+def weights_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the BLAKE3 hash of each weight file, by its name."""
+    return {file.path.name: hash_file(file.path).blake3 for file in checkpoint.files}
 
 
 @contextlib.contextmanager

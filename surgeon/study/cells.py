@@ -45,15 +45,25 @@ class Cell:
             "cell": self.key,
             "model": self.model.model,
             "revision": self.model.revision,
+            "sites_pattern": self.model.sites_pattern,
             "operation": recipe.summary,
+            "selection": _selection(recipe),
+            "dims": list(recipe.dims) if recipe.dims is not None else None,
             "mode": recipe.mode,
             "factor": recipe.factor,
             "params": list(recipe.params),
             "layers": list(recipe.layers) if recipe.layers is not None else None,
             "sites": list(recipe.sites),
+            "task": evaluation.task,
             "data": evaluation.data,
             "seed": evaluation.seed,
         }
+
+
+def _selection(recipe: Recipe) -> str:
+    if recipe.dims is not None:
+        return "dims"
+    return "random" if recipe.random is not None else recipe.method
 
 
 def make_cells(grid: Grid) -> tuple[Cell, ...]:
@@ -83,7 +93,7 @@ def _recipe(parts: list[Fields], task: EvaluationSettings, seed: int) -> Recipe:
     recipe = recipe_from_json(fields, "grid")
     evaluation = EvaluationSettings(**{**own, **task.given(), "seed": seed})
     # The seed of random dimensions; of others it would make one operation look like several.
-    drawn = seed if recipe.random is not None else recipe.seed
+    drawn = seed if recipe.random is not None else Recipe.seed
     return replace(recipe, seed=drawn, evaluation=evaluation)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from surgeon.errors import SelectionError
@@ -37,7 +37,8 @@ def run_ray(
         gpus: the same.
 
     Raises:
-        SelectionError: Ray is not installed, or no cluster answers at the address.
+        SelectionError: Ray is not installed, no cluster answers at the address, or none of its
+            nodes has what an actor declares.
     """
     if importlib.util.find_spec("ray") is None:
         raise SelectionError("--engine ray: Ray is not installed; run: pip install ray")
@@ -46,7 +47,6 @@ def run_ray(
     begun = not ray.is_initialized()
     if begun:
         _connect(ray, address)
-    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
     running: dict[Any, tuple[Any, Item]] = {}
 
     def give(worker: Any, item: Item | None) -> None:
@@ -54,6 +54,8 @@ def run_ray(
             running[worker.row.remote(item)] = worker, item
 
     try:
+        _check_room(ray.nodes(), cpus, gpus)
+        actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
         for _ in range(min(workers, len(supply))):
             give(actor.remote(setup), supply.take(None))
         while running:
@@ -83,6 +85,18 @@ class _Actor:
     def row(self, item: Any) -> Row:
         """Do a piece of work."""
         return self._worker.row(item)
+
+
+def _check_room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> None:
+    """Refuse a worker that no node has room for: Ray would wait for one without end."""
+    there = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in there):
+        return
+    largest = [f"{max(node.get(name, 0) for node in there):g} {name}s" for name in ("CPU", "GPU")]
+    raise SelectionError(
+        f"--engine ray: no node has room for a worker of --cpus {cpus:g} --gpus {gpus:g}; the "
+        f"largest have {' and '.join(largest)}"
+    )
 
 
 def _connect(ray: Any, address: str | None) -> None:

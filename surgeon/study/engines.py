@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -23,7 +24,15 @@ def choose_engine(
     """
     if workers < 1:
         raise SelectionError(f"--workers {workers}: give a number of 1 or more")
+    for option, count in (("--cpus", cpus), ("--gpus", gpus)):
+        if not 0 <= count < math.inf:
+            raise SelectionError(f"{option} {count:g}: give a number of 0 or more")
+        if count > 1 and count % 1:
+            raise SelectionError(f"{option} {count:g}: above 1, Ray takes whole numbers alone")
     if name == "local":
+        told = {"--address": address is not None, "--cpus": cpus != 1, "--gpus": gpus != 0}
+        for option in (option for option, given in told.items() if given):
+            raise SelectionError(f"{option}: is for --engine ray; give that too, or leave it out")
         return lambda supply, setup: run_local(supply, setup, workers)
     from surgeon.study.cluster import run_ray
 

@@ -5,7 +5,6 @@ Each is found in the rows: whatever varies alone, with all else equal, is an axi
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,12 +12,21 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.study.chains import Dims, chains
+from surgeon.study.grid import Model
+from surgeon.study.names import short_names
 from surgeon.study.rows import Measurement
+
+COUNT, FACTOR, LAYER = "dimensions edited", "factor", "layer"
+"""The axes of doses."""
 
 MIN_DIMS = 8
 """Fewer single dimensions are no sweep of them."""
 
-_MANY_DIMS = 40
+MANY_DIMS = 40
+"""As many single dimensions are the random removals to compare each with."""
+
+_DIMS_NAMED = 4
 _MIDDLE = (0.025, 0.975)
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -28,10 +36,12 @@ _Key = TypeVar("_Key", bound=Hashable)
 class Subject:
     """One model measured in one way: what rows must share to be in one figure."""
 
-    model: str
+    model: Model
     task: str
     metric: str
     data: str | None
+    mask_rate: float | None
+    controls: int | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Point:
     """The mean change over the seeds at one place of an axis.
 
     ``low`` and ``high`` hold every seed's 95% interval, ``band`` what random removals did.
+    ``known`` is a point that nobody had to measure.
     """
 
     x: float
@@ -47,6 +58,7 @@ class Point:
     low: float
     high: float
     band: tuple[float, float]
+    known: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,15 +82,17 @@ class DoseFigure:
 class StripFigure:
     """One dimension at a time: ``dims`` (n,) ascending, the change ``deltas`` (n,) of each.
 
-    ``band`` is what random removals of a single dimension do: the middle 95% of the sweep's own,
-    or, where those are few, the range of its controls. ``named`` are the dimensions worth a name:
-    the strongest of those whose whole interval lies above the band.
+    ``band`` is what random removals of a single dimension do, and ``band_is`` how it was found:
+    the middle 95% of the sweep's own, or, where those are few, the range of its controls.
+    ``named`` are the dimensions worth a name: the strongest of those whose whole interval lies
+    above the band.
     """
 
     title: str
     dims: npt.NDArray[np.int64]
     deltas: npt.NDArray[np.float64]
     band: tuple[float, float]
+    band_is: str
     named: tuple[int, ...]
 
 
@@ -97,7 +111,10 @@ Figure = DoseFigure | StripFigure | MapFigure
 
 def subjects(rows: Iterable[Measurement]) -> Mapping[Subject, list[Measurement]]:
     """Group measurements by what was measured, in the order of the rows."""
-    return _grouped(rows, lambda row: Subject(row.model, row.task, row.metric, row.data))
+    return _grouped(
+        rows,
+        lambda row: Subject(row.model, row.task, row.metric, row.data, row.mask_rate, row.controls),
+    )
 
 
 def figures(rows: Sequence[Measurement]) -> list[Figure]:
@@ -121,9 +138,9 @@ def _strips(rows: Sequence[Measurement]) -> list[Figure]:
         if len(points) < MIN_DIMS:
             continue
         deltas = np.array([point.delta for point in points])
-        band = _hull(point.band for point in points)
-        if len(points) >= _MANY_DIMS:
-            band = tuple(np.quantile(deltas, _MIDDLE).tolist())
+        band, band_is = _hull(point.band for point in points), "one at random"
+        if len(points) >= MANY_DIMS:
+            band, band_is = tuple(np.quantile(deltas, _MIDDLE).tolist()), "middle 95% of these"
         above = sorted((p for p in points if p.low > band[1]), key=lambda point: -point.delta)
         found.append(
             StripFigure(
@@ -131,6 +148,7 @@ def _strips(rows: Sequence[Measurement]) -> list[Figure]:
                 dims=np.array([point.x for point in points], dtype=np.int64),
                 deltas=deltas,
                 band=band,
+                band_is=band_is,
                 named=tuple(int(point.x) for point in above[:MIN_DIMS]),
             )
         )
@@ -163,68 +181,93 @@ def _counts(rows: Sequence[Measurement]) -> list[Figure]:
     ).items():
         curves = []
         for selection, same in _grouped(group, lambda row: row.selection).items():
-            if selection == "dims" and not _is_nested({row.dims for row in same}):
-                continue
-            points = _points(same, lambda row: len(row.dims), lambda row: f"{len(row.dims)} dims")
-            if len(points) > 1:
-                curves.append(Curve(_CHOSEN.get(selection, f"by {selection}"), points))
+            parts = _nested(same) if selection == "dims" else {_by(selection): same}
+            for name, part in parts.items():
+                points = _points(
+                    part, lambda row: len(row.dims), lambda row: f"{len(row.dims)} dims"
+                )
+                if len(points) > 1:
+                    curves.append(Curve(name, points))
         if curves:
             title = f"Dose: {_titled(operation, factor)}, {_where(layers)}"
-            found.append(DoseFigure(title, "dimensions edited", tuple(curves)))
+            found.append(DoseFigure(title, COUNT, tuple(curves)))
     return found
+
+
+def _by(selection: str) -> str:
+    return "random dims" if selection == "random" else f"by {selection}"
+
+
+def _nested(rows: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """Return the rows of each series of sets that hold the smaller ones, by its name."""
+    by_set = _grouped(rows, lambda row: frozenset(row.dims))
+    found = chains(same[0].dims for same in by_set.values())[: MIN_DIMS - 1]
+    names = _names_of(chain[-1] for chain in found)
+    return {
+        names[chain[-1]]: [row for dims in chain for row in by_set[frozenset(dims)]]
+        for chain in found
+    }
 
 
 def _factors(rows: Sequence[Measurement]) -> list[Figure]:
-    scaled = [row for row in rows if row.factor is not None]
-    return _curves(
-        scaled,
-        same=lambda row: (row.operation, row.layers),
-        x=lambda row: row.factor or 0.0,
-        title=lambda row: f"Dose: {row.operation}, {_where(row.layers)}",
-        axis="factor",
-    )
-
-
-def _layers(rows: Sequence[Measurement]) -> list[Figure]:
-    single = [row for row in rows if row.layers and len(row.layers) == 1]
-    return _curves(
-        single,
-        same=lambda row: (row.operation, row.factor),
-        x=lambda row: (row.layers or (0,))[0],
-        title=lambda row: f"One layer at a time: {_titled(row.operation, row.factor)}",
-        axis="layer",
-    )
-
-
-def _curves(
-    rows: Sequence[Measurement],
-    *,
-    same: Callable[[Measurement], Hashable],
-    x: Callable[[Measurement], float],
-    title: Callable[[Measurement], str],
-    axis: str,
-) -> list[Figure]:
-    """Return a figure for each group of rows with a curve for each selection in it."""
     found: list[Figure] = []
-    for group in _grouped(rows, same).values():
-        curves = []
-        for chosen, part in _grouped(group, _chosen).items():
-            points = _points(part, x, lambda row: f"{axis} {x(row):g}")
-            if len(points) > 1:
-                curves.append(Curve(chosen, points))
-        if 0 < len(curves) < MIN_DIMS:  # more are a map
-            found.append(DoseFigure(title(group[0]), axis, tuple(curves)))
+    scaled = {(row.target, row.layers) for row in rows if row.mode == "scale"}
+    # Zero is the factor 0, where there are others.
+    dosed = [row for row in rows if row.mode != "mean" and (row.target, row.layers) in scaled]
+    for group in _grouped(dosed, lambda row: (row.target, row.layers)).values():
+        title = f"Dose: scale {group[0].target}, {_where(group[0].layers)}"
+        found += _curves(group, lambda row: row.factor or 0.0, title, FACTOR)
     return found
 
 
-_CHOSEN = {"dims": "named dims", "random": "random dims"}
+def _layers(rows: Sequence[Measurement]) -> list[Figure]:
+    found: list[Figure] = []
+    single = [row for row in rows if row.layers and len(row.layers) == 1]
+    for (operation, factor), group in _grouped(
+        single, lambda row: (row.operation, row.factor)
+    ).items():
+        title = f"One layer at a time: {_titled(operation, factor)}"
+        found += _curves(group, lambda row: (row.layers or (0,))[0], title, LAYER)
+    return found
 
 
-def _chosen(row: Measurement) -> str:
-    if row.selection == "random":  # other dims with each seed, one curve
-        return f"{len(row.dims)} random dims"
-    dims = ", ".join(map(str, row.dims[:4])) + (", …" if len(row.dims) > 4 else "")
-    return f"dims {dims}"
+def _curves(
+    rows: Sequence[Measurement], x: Callable[[Measurement], float], title: str, axis: str
+) -> list[Figure]:
+    """Return a figure with a curve for each selection, if one has points along the axis."""
+    parts = _grouped(rows, _edited)
+    names = _names_of(part[0].dims for key, part in parts.items() if isinstance(key, frozenset))
+    curves = []
+    for key, part in parts.items():
+        points = _points(part, x, lambda row: f"{axis} {x(row):g}")
+        if len(points) < 2:
+            continue
+        name = names[part[0].dims] if isinstance(key, frozenset) else f"{key} random dims"
+        curves.append(Curve(name, _with_unchanged(points) if axis == FACTOR else points))
+    # More are a map.
+    return [DoseFigure(title, axis, tuple(curves))] if 0 < len(curves) < MIN_DIMS else []
+
+
+def _edited(row: Measurement) -> frozenset[int] | int:
+    """Return what one curve is about; random dims are others with each seed, yet one curve."""
+    return len(row.dims) if row.selection == "random" else frozenset(row.dims)
+
+
+def _names_of(sets: Iterable[Dims]) -> dict[Dims, str]:
+    return short_names(sets, _dims_name, _DIMS_NAMED)
+
+
+def _dims_name(dims: Dims, shown: int) -> str:
+    more = ", …" if len(dims) > shown else ""
+    return f"dim{'s' * (len(dims) > 1)} {', '.join(map(str, dims[:shown]))}{more}"
+
+
+def _with_unchanged(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    """Add the factor 1, which changes nothing."""
+    if any(point.x == 1 for point in points):
+        return points
+    unchanged = Point(1.0, "factor 1", 0.0, 0.0, 0.0, (0.0, 0.0), known=True)
+    return tuple(sorted((*points, unchanged), key=lambda point: point.x))
 
 
 def _points(
@@ -257,12 +300,6 @@ def _grouped(
 def _hull(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:
     low, high = zip(*ranges, strict=True)
     return min(low), max(high)
-
-
-def _is_nested(sets: Iterable[tuple[int, ...]]) -> bool:
-    """Whether each set of dims holds all smaller ones."""
-    ordered = sorted(map(set, sets), key=len)
-    return all(small < large for small, large in itertools.pairwise(ordered))
 
 
 def _titled(operation: str, factor: float | None) -> str:

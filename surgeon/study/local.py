@@ -10,6 +10,8 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -38,6 +40,8 @@ def run_local(supply: Supply, setup: Setup, workers: int) -> Iterator[Row]:
                 processes[number] = successor.give(supply)  # busy while the row is kept
                 yield row
     finally:
+        for process in processes:
+            process.dismiss()
         for process in processes:
             process.stop()
 
@@ -74,11 +78,16 @@ class _Process:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"its process ended with {how}; SIGKILL is most often a lack of memory"
 
+    def dismiss(self) -> None:
+        """Tell it to end: at once if it has work, which nobody waits for any more."""
+        self.pipe.close()
+        if self.item is not None:
+            self.process.terminate()
+
     def stop(self) -> None:
-        self.pipe.close()  # which ends a process that waits for work
-        if self.item is None:
-            self.process.join(_PATIENCE)
-        self.process.terminate()
+        """Wait until it has ended, or end it."""
+        self.process.join(_PATIENCE)
+        self.process.kill()  # where native code kept it from hearing of it
         self.process.join()
 
 
@@ -87,14 +96,30 @@ def _start(number: int, workers: int, setup: Setup) -> _Process:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, setup, number, workers), daemon=True)
-    process.start()
+    with _deaf_to_interrupts():
+        process.start()
     theirs.close()
     return _Process(process, ours)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C, which is inherited: a process that starts up would show a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other may set what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _work(pipe: Connection, setup: Setup, number: int, workers: int) -> None:
     """Do what comes through the pipe, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and stops the workers
+    # An orderly end: half-made exports go, and so do the semaphores of libraries.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # noqa: ARG005
     _take_share_of_cores(number, workers)
     worker = setup.worker()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone: so is the run

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgeon.checkpoint import open_checkpoint
+from surgeon.errors import OutputError
 from surgeon.evaluation.session import ProviderName
 from surgeon.progress import Progress, silent
 from surgeon.study import journal, results
+from surgeon.study.atlas_summary import reason_of
+from surgeon.study.bench import weights_of
 from surgeon.study.cells import Cell, make_cells
 from surgeon.study.engines import Engine, choose_engine, duration
 from surgeon.study.grid import Grid, Model
@@ -23,7 +28,9 @@ from surgeon.study.worker import Setup
 class Sweep:
     """A sweep that has run: its folder, and how many of its cells did what.
 
-    ``kept`` were done by an earlier run. ``table`` tells whether there is a Parquet file.
+    ``kept`` were done by an earlier run. ``others`` are rows of other grids that the folder keeps.
+    ``reasons`` are those of the failures with their number, the most frequent first. ``table``
+    tells whether there is a Parquet file.
     """
 
     folder: Path
@@ -31,12 +38,16 @@ class Sweep:
     done: int
     failed: int
     kept: int
+    others: int
+    reasons: tuple[tuple[str, int], ...]
     seconds: float
     table: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``sweep --json`` prints."""
-        return {**vars(self), "folder": str(self.folder), "rows": str(self.folder / results.ROWS)}
+        reasons = [{"reason": reason, "cells": cells} for reason, cells in self.reasons]
+        paths = {"folder": str(self.folder), "rows": str(self.folder / results.ROWS)}
+        return {**vars(self), **paths, "reasons": reasons}
 
 
 def run_sweep(
@@ -66,7 +77,9 @@ def run_sweep(
 
     Raises:
         SelectionError: the grid has a cell that is no valid recipe.
-        OutputError: the folder is not a sweep's, or another sweep is writing there.
+        OutputError: the folder is not a sweep's, or another sweep is writing there, or its rows
+            are of a model whose weights have changed since.
+        CheckpointError: a model with rows there can be opened no more.
     """
     run = engine or choose_engine("local", 1)
     cells, start = make_cells(grid), time.monotonic()
@@ -74,18 +87,38 @@ def run_sweep(
     with results.opened(folder) as (rows, file):
         ended = {DONE} if retry else {DONE, FAILED}
         left = [cell for cell in cells if rows.get(cell.key, {}).get("status") not in ended]
+        _check_weights(folder, cells, rows)
+        results.keep_grid(folder, [cell.key for cell in cells])
         kept = len(cells) - len(left)
         failed = kept - _done(rows, cells)
         progress(_told(kept, failed, len(cells)), kept, len(cells))
+        first = 0.0
         for count, row in enumerate(run(Waiting(left), setup) if left else (), start=kept + 1):
             journal.append(file, row)
             rows[row["cell"]] = row
             failed += row["status"] == FAILED
-            pace = (time.monotonic() - start) / (count - kept)
+            now, others = time.monotonic(), count - kept - 1
+            first = first or now  # before which models were exported
+            pace = (now - first) / others if others else None
             progress(_told(count, failed, len(cells), pace), count, len(cells))
-        table = results.finish(folder, [cell.key for cell in cells], rows)
+        table, others = results.finish(folder, [cell.key for cell in cells], rows)
     seconds = round(time.monotonic() - start, 3)
-    return Sweep(folder, len(cells), len(cells) - failed, failed, kept, seconds, table)
+    return Sweep(
+        folder=folder,
+        cells=len(cells),
+        done=len(cells) - failed,
+        failed=failed,
+        kept=kept,
+        others=others,
+        reasons=_reasons([rows[cell.key] for cell in cells]),
+        seconds=seconds,
+        table=table,
+    )
+
+
+def _reasons(rows: Sequence[Row]) -> tuple[tuple[str, int], ...]:
+    failed = [row for row in rows if row["status"] == FAILED]
+    return tuple(Counter(reason_of(row["error"], row["model"]) for row in failed).most_common())
 
 
 def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:
@@ -93,6 +126,22 @@ def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:
     for cell in cells:
         found.setdefault(cell.model, set()).update(cell.recipe.sites)
     return {model: tuple(sorted(sites)) for model, sites in found.items()}
+
+
+def _check_weights(folder: Path, cells: Sequence[Cell], rows: Mapping[str, Row]) -> None:
+    """Refuse to go on with a model on this machine that is no more what its rows are of."""
+    measured: dict[Model, list[dict[str, str]]] = {}
+    for cell in cells:
+        row = rows.get(cell.key, {})
+        if row.get("status") == DONE and Path(cell.model.model).exists():
+            measured.setdefault(cell.model, []).append(row["record"]["weights"])
+    for model, found in measured.items():
+        now = weights_of(open_checkpoint(model.model, sites_pattern=model.sites_pattern))
+        if others := [weights for weights in found if weights != now]:
+            raise OutputError(
+                f"-o {folder}: {len(others)} rows were measured with other weights of "
+                f"{model.model}, which have changed since; name another folder"
+            )
 
 
 def _done(rows: dict[str, Row], cells: Sequence[Cell]) -> int:

@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -35,7 +40,7 @@ def test_a_dry_run_shows_the_grid_and_its_cost_and_runs_nothing(grid, tmp_path, 
 
 def test_cells_that_failed_are_told_by_the_exit_code(tmp_path, capsys):
     path = tmp_path / "grid.yaml"
-    path.write_text("models: [./nowhere]\nselections: [dims: [3]]\n")
+    path.write_text("models: [./nowhere]\nselections: [dims: [3]]\ntasks: [task: mlm]\n")
     out = tmp_path / "out"
     assert run(["sweep", str(path), "-o", str(out), "--json"]) == 1
     captured = capsys.readouterr()
@@ -44,17 +49,58 @@ def test_cells_that_failed_are_told_by_the_exit_code(tmp_path, capsys):
     assert "1 of 1 cells failed" in captured.err
     (row,) = map(json.loads, (out / "rows.jsonl").read_text().splitlines())
     assert "nowhere" in row["error"]
+    assert (row["selection"], row["dims"], row["task"]) == ("dims", [3], "mlm")
+    assert [failed["cells"] for failed in document["reasons"]] == [1]
+    assert run(["sweep", str(path), "-o", str(out)]) == 1
+    assert "1 failed: no such" in capsys.readouterr().out
+
+
+def test_a_sweep_that_is_interrupted_says_how_to_go_on_and_nothing_else(grid, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "surgeon", "sweep", str(grid), "-o", str(out)]
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "models").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers hear it too
+    shown, told = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (130, "")
+    assert told == (
+        f"surgeon: interrupted; its rows so far are in {out}, and the same command goes on from "
+        "there\n"
+    )
+    assert not list(out.glob("models/.*"))  # a half-made export
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [([], "-o DIR"), (["-o", "out", "--workers", "0"], "--workers 0")],
+    [
+        ([], "-o DIR"),
+        (["-o", "out", "--workers", "0"], "--workers 0"),
+        (["-o", "out", "--engine", "ray", "--cpus", "-1"], "--cpus -1: give a number of 0 or more"),
+        (["-o", "out", "--engine", "ray", "--gpus", "nan"], "--gpus nan: give a number"),
+        (["-o", "out", "--engine", "ray", "--gpus", "1.5"], "--gpus 1.5: above 1, Ray takes whole"),
+        (["-o", "out", "--address", "auto"], "--address: is for --engine ray"),
+        (["-o", "out", "--cpus", "2"], "--cpus: is for --engine ray"),
+        (["-o", "out", "--gpus", "1"], "--gpus: is for --engine ray"),
+        (["-o", "out", "--provider", "cuda"], "--provider cuda: this onnxruntime has CPU"),
+    ],
 )
-def test_a_wrong_call_is_one_line_and_exit_code_2(grid, capsys, options, complaint):
+def test_a_wrong_call_is_one_line_and_exit_code_2(
+    grid, tmp_path, capsys, monkeypatch, options, complaint
+):
+    import onnxruntime
+
+    cpu_alone = ["CPUExecutionProvider"]  # as where onnxruntime-gpu is not installed
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: cpu_alone)
+    monkeypatch.chdir(tmp_path)
     assert run(["sweep", str(grid), *options]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert complaint in captured.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_error_in_the_grid_is_told_with_its_place(tmp_path, capsys):

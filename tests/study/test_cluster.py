@@ -58,3 +58,21 @@ def test_a_cluster_that_does_not_answer_is_told_by_its_address(grid_file, tmp_pa
     engine = choose_engine("ray", workers=1, address="127.0.0.1:1")
     with pytest.raises(SelectionError, match=r"--address 127\.0\.0\.1:1: "):
         run_sweep(grid, tmp_path / "out", engine=engine)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "complaint"),
+    [(1, r"--cpus 1 --gpus 1; the largest have \d+ CPUs and 0 GPUs"), (0.5, "--gpus 0.5")],
+)
+def test_a_worker_that_no_node_has_room_for_is_refused(
+    grid_file, tmp_path, monkeypatch, gpus, complaint
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    ray.shutdown()
+    ray.init(num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
+    engine = choose_engine("ray", workers=1, gpus=gpus)
+    with pytest.raises(SelectionError, match=complaint):
+        run_sweep(grid, tmp_path / "out", engine=engine)
+    ray.shutdown()
+    assert not (tmp_path / "out").exists()

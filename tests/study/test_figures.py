@@ -11,8 +11,10 @@ import pytest
 from surgeon import write_sweep_report
 from surgeon.cli import run
 from surgeon.errors import OutputError
+from surgeon.plots.sweep_page import draw_figure
 from surgeon.study.figures import DoseFigure, MapFigure, StripFigure, figures, subjects
-from surgeon.study.grid import load_grid
+from surgeon.study.grid import Model, load_grid
+from surgeon.study.names import model_name, short_names
 from surgeon.study.rows import Measurement, read_rows
 from surgeon.study.run import run_sweep
 
@@ -21,15 +23,18 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 def _row(dims, delta, *, factor=None, layers=None, selection="dims", seed=0, band=(-0.1, 0.1)):
     return Measurement(
-        model="m",
+        model=Model("m"),
         selection=selection,
-        operation="zero gain and bias" if factor is None else "scale gain and bias",
+        mode="zero" if factor is None else "scale",
+        target="gain and bias",
         factor=factor,
         layers=layers,
         dims=dims,
         task="mlm",
         metric="loss",
         data=None,
+        mask_rate=None,
+        controls=None,
         seed=seed,
         examples=9,
         baseline=2.0,
@@ -77,7 +82,7 @@ def test_more_dims_make_a_dose_only_where_each_set_holds_the_smaller_one():
     (dose,) = figures([*nested, *random])
     assert isinstance(dose, DoseFigure)
     assert [(curve.name, [p.x for p in curve.points]) for curve in dose.curves] == [
-        ("named dims", [1, 2, 3]),
+        ("dims 5, 1, 2", [1, 2, 3]),
         ("random dims", [1, 2]),
     ]
     assert [point.delta for point in dose.curves[0].points] == [0.2, 0.5, 0.9]
@@ -92,9 +97,96 @@ def test_factors_make_a_dose_whose_points_span_the_seeds():
     ]
     (dose,) = figures(rows)
     (curve,) = dose.curves
-    assert (dose.axis, curve.name, [p.x for p in curve.points]) == ("factor", "dims 1, 2", [0.5, 4])
-    last = curve.points[1]
+    assert (dose.axis, curve.name, [p.x for p in curve.points]) == (
+        "factor",
+        "dims 1, 2",
+        [0.5, 1, 4],
+    )
+    last = curve.points[2]
     assert (last.delta, last.low, last.high) == (8.0, 3.95, 12.05)
+
+
+def test_zero_and_what_changes_nothing_are_doses_of_a_factor():
+    rows = [_row((1, 2), 0.9), _row((1, 2), 0.4, factor=0.5), _row((1, 2), 0.3, factor=2)]
+    (dose,) = [figure for figure in figures(rows) if figure.axis == "factor"]
+    (curve,) = dose.curves
+    assert [(p.x, p.delta, p.known) for p in curve.points] == [
+        (0, 0.9, False),
+        (0.5, 0.4, False),
+        (1, 0, True),
+        (2, 0.3, False),
+    ]
+
+
+def test_sets_whose_first_dims_are_the_same_are_curves_of_their_own():
+    rows = [
+        _row(dims, delta, layers=(layer,))
+        for layer in (0, 1)
+        for dims, delta in (((0, 1, 2, 3, 4), 0.1), ((0, 1, 2, 3, 9), 0.7))
+    ]
+    (dose,) = figures(rows)
+    assert [(curve.name, curve.points[0].delta) for curve in dose.curves] == [
+        ("dims 0, 1, 2, 3, 4", 0.1),
+        ("dims 0, 1, 2, 3, 9", 0.7),
+    ]
+
+
+def test_a_nested_dose_is_found_among_single_dimensions():
+    singles = [_row((dim,), dim / 10) for dim in range(8)]
+    _, dose = figures([*singles, _row((3, 7), 0.9), _row((3, 7, 1), 1.5)])
+    (curve,) = dose.curves
+    assert [(point.x, point.delta) for point in curve.points] == [(1, 0.3), (2, 0.9), (3, 1.5)]
+
+
+def test_each_curve_is_drawn_on_what_random_removals_of_as_many_dims_did():
+    rows = [
+        _row(dims, 0.5, factor=factor, band=band)
+        for factor in (0.5, 2)
+        for dims, band in (((1, 2), (-0.1, 0.1)), ((3, 4, 5), (0.2, 0.9)))
+    ]
+    (dose,) = figures(rows)
+    drawn = draw_figure(dose, "loss (nats)")
+    bands = {trace.xaxis: trace for trace in drawn.data if trace.fill}
+    assert {name: (min(band.y), max(band.y)) for name, band in bands.items()} == {
+        "x": (-0.1, 0.1),
+        "x2": (0, 0.9),  # 0 at the factor 1
+    }
+    lines = {trace.xaxis: list(trace.x) for trace in drawn.data if not trace.fill}
+    assert lines == {"x": [0.5, 1, 2], "x2": [0.5, 1, 2]}
+
+
+def test_layers_that_were_not_measured_part_the_line_and_the_band():
+    rows = [_row((1, 2), 0.1 * layer, layers=(layer,)) for layer in (0, 1, 4)]
+    (dose,) = figures(rows)
+    band, line = draw_figure(dose, "loss (nats)").data
+    assert list(line.x) == [0, 1, None, 4]
+    assert [x for x in band.x if x is None or x > 1] == [None, 3.8, 4.2, 4.2, 3.8]
+
+
+def test_what_was_measured_differently_is_not_averaged():
+    row = _row((1, 2), 0.1)
+    others = [
+        {"model": Model("/a/m")},
+        {"model": Model("/b/m")},
+        {"data": "/a/d.txt"},
+        {"data": "/b/d.txt"},
+        {"mask_rate": 0.5},
+    ]
+    rows = [row, *(Measurement(**{**vars(row), **other}) for other in others)]
+    assert [len(same) for same in subjects(rows).values()] == [1] * 6
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/x/a/m", "/x/b/m", "/x/n"], ["a/m", "b/m", "n"]),
+        (["/m", "/x/m"], ["/m", "x/m"]),
+        (["org/m", "/x/org/m"], ["org/m", "m"]),
+    ],
+)
+def test_a_name_shows_as_much_of_a_path_as_tells_it_from_others(paths, names):
+    found = short_names([Model(path) for path in paths], model_name)
+    assert [found[Model(path)] for path in paths] == names
 
 
 def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_together():
@@ -102,7 +194,7 @@ def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_togethe
     (dose,) = figures(rows)
     assert dose.title.startswith("One layer at a time")
     assert [point.x for point in dose.curves[0].points] == [0, 2]
-    assert len(subjects([*rows, Measurement(**{**vars(rows[0]), "model": "n"})])) == 2
+    assert len(subjects([*rows, Measurement(**{**vars(rows[0]), "model": Model("n")})])) == 2
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +213,9 @@ def swept(small_model, tmp_path_factory):
 
 
 def test_the_page_of_a_sweep_has_its_figures_its_rows_and_its_failures(swept, tmp_path, capsys):
-    measured, failed = read_rows(swept)
-    assert (len(measured), len(failed)) == (90, 90)
+    read = read_rows(swept)
+    measured = read.measured
+    assert (len(measured), len(read.failed), read.others) == (90, 90, 0)
     assert run(["report", str(swept), "-o", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()
     assert "90 cells measured" in text
@@ -133,7 +226,8 @@ def test_the_page_of_a_sweep_has_its_figures_its_rows_and_its_failures(swept, tm
     assert re.search(r"<td>gone</td><td>[^<]*gone[^<]*</td>", text)
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", text)
     strongest = max(measured, key=lambda row: abs(row.delta))
-    assert f"{strongest.delta:+.4g}</td>" in text
+    assert f"{strongest.delta:+.4g}</td>".replace("-", "−") in text
+    assert "loss<br>(nats per masked token)" in text.replace("\\u003c", "<").replace("\\u003e", ">")
     capsys.readouterr()
     assert run(["report", str(swept), "-o", str(tmp_path / "page.html")]) == 2
     assert "already exists" in capsys.readouterr().err
@@ -156,6 +250,7 @@ def test_a_browser_draws_the_figures_of_a_sweep(swept, tmp_path):
 def test_damaged_rows_and_none_are_told_in_a_line(swept, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(swept, damaged)
+    (damaged / "grid.json").unlink()  # a folder of before there was one has all its rows
     rows = damaged / "rows.jsonl"
     rows.write_text('{"cell": "x", "status": "done"}\n' + rows.read_text())
     with pytest.raises(OutputError, match=r"rows\.jsonl:1: is no row of a sweep"):
@@ -164,3 +259,42 @@ def test_damaged_rows_and_none_are_told_in_a_line(swept, tmp_path):
     with pytest.raises(OutputError, match="holds no row yet"):
         write_sweep_report(damaged, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_sweep_of_which_nothing_was_measured_has_a_page_of_its_failures(swept, tmp_path):
+    none = tmp_path / "none"
+    none.mkdir()
+    lines = (swept / "rows.jsonl").read_text().splitlines(keepends=True)
+    shutil.copy(swept / "grid.json", none)
+    (none / "rows.jsonl").write_text("".join(line for line in lines if '"failed"' in line))
+    write_sweep_report(none, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "<p>0 cells measured; 90 failed.</p>" in text
+    assert "whiskers" not in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("folder", "page", "complaint"),
+    [
+        ("", "page.pdf", "page.pdf: a report is a page; give it a name that ends in .html"),
+        ("nothere", "page.html", "nothere: is neither an artifact (which has surgeon/record.json)"),
+        ("models", "page.html", "nor the results of a sweep (which have rows.jsonl)"),
+    ],
+)
+def test_what_is_no_report_is_refused_in_a_line(swept, tmp_path, capsys, folder, page, complaint):
+    assert run(["report", str(swept / folder), "-o", str(tmp_path / page)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert complaint in captured.err
+    assert not (tmp_path / page).exists()
+
+
+def test_a_report_has_the_rows_of_the_last_grid_alone(swept, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(swept, out, ignore=shutil.ignore_patterns("models"))
+    keys = [json.loads(line)["cell"] for line in (out / "rows.jsonl").read_text().splitlines()]
+    (out / "grid.json").write_text(json.dumps({"cells": keys[:5]}))
+    read = read_rows(out)
+    assert (len(read.measured), len(read.failed), read.others) == (5, 0, 175)
+    write_sweep_report(out, tmp_path / "page.html")
+    assert "; 175 of another grid are left out." in (tmp_path / "page.html").read_text()

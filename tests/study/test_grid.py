@@ -61,6 +61,13 @@ def test_only_random_dimensions_are_drawn_anew_with_each_seed(tmp_path):
     assert [cell.recipe.seed for cell in cells[:4]] == [0, 0, 4, 5]
 
 
+def test_a_recipe_s_seed_that_draws_nothing_makes_no_second_cell(tmp_path):
+    (tmp_path / "seeded.yaml").write_text("dims: [3]\nseed: 7\n")
+    seeded = tmp_path / "seeded.yaml"
+    text = f"models: [m]\nselections: [dims: [3], recipe: {json.dumps(str(seeded))}]\n"
+    assert len(_cells(tmp_path, text)) == 1
+
+
 def test_a_cell_s_recipe_is_a_recipe_s_file(tmp_path):
     (cell, _) = _cells(tmp_path, f"{_MODELS}selections: [dims: [3]]\nseeds: [7]\n")
     assert recipe_from_json(json.loads(json.dumps(cell.recipe.to_json())), "row") == cell.recipe
@@ -211,6 +218,11 @@ def test_a_model_that_is_not_here_is_doubted_and_no_error(tmp_path):
         (f"{_MODELS}selections: [dims: [3]]\nseeds: [0, -1]\n", [(3, 12, "-1: ")]),
         (f"{_MODELS}selections: [dims: [3]]\ntasks: [task: chess]\n", [(3, 15, "task: 'chess'")]),
         (f"{_MODELS}selections: [dims: [3]]\ntasks: [dose: true]\n", [(3, 15, "dose: ")]),
+        (f"{_MODELS}selections: [{{random: 2, seed: 7}}]\n", [(2, 26, "seed: is not for")]),
+        (
+            f"{_MODELS}selections: [dims: [3]]\noperations: [{{seed: 7}}]\n",
+            [(3, 15, "seed: is not for one of the operations; seeds: has it")],
+        ),
     ],
 )
 def test_an_error_of_a_grid_is_told_with_its_line_and_column(tmp_path, text, expected):

@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import time
 import pytest
 
 from surgeon import evaluate, make_plan, open_checkpoint, operate, read_texts
-from surgeon.errors import OutputError
+from surgeon.errors import OutputError, SelectionError
 from surgeon.study.engines import choose_engine, duration
 from surgeon.study.grid import load_grid
+from surgeon.study.rows import read_rows
 from surgeon.study.run import run_sweep
-from surgeon.surgery.recipe import recipe_from_json
+from surgeon.surgery.recipe import Recipe, recipe_from_json
 
 _SMALL = "selections: [{each: 0-2}, {dims: [3, 9]}, {random: 2}]\nseeds: [0, 1]\n"
 
@@ -160,6 +162,63 @@ def test_a_grid_that_grew_keeps_the_rows_it_had(grid_file, exported, tmp_path):
     done = run_sweep(load_grid(grid_file("selections: [{each: 0-2}]\n")), out, models=exported)
     assert (done.cells, done.kept) == (3, 2)
     assert [row["dims"] for row in _rows(out)] == [[0], [1], [2]]
+
+
+def test_rows_of_another_grid_are_kept_and_are_not_in_the_table(grid_file, exported, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "out"
+    text = "selections: [{each: 0-1}, {dims: [99]}]\n"
+    run_sweep(load_grid(grid_file(text)), out, models=exported)
+    other = load_grid(grid_file("selections: [{each: 1-2}]\n"))
+    done = run_sweep(other, out, models=exported)
+    assert (done.cells, done.kept, done.failed, done.others) == (2, 1, 0, 1)
+    assert [row["dims"] for row in _rows(out)] == [[1], [2], [0]]  # what had failed is gone
+    table = parquet.read_table(out / "rows.parquet").to_pylist()
+    read = read_rows(out)
+    assert [row["dims"] for row in table] == [list(row.dims) for row in read.measured] == [[1], [2]]
+    assert (read.failed, read.others) == ((), 1)
+
+
+def test_a_model_that_came_late_leaves_no_failure_behind(
+    grid_file, exported, small_model, tmp_path
+):
+    path = grid_file("selections: [{dims: [1]}]\n", models=["later"])
+    assert run_sweep(load_grid(path), tmp_path / "out", models=exported).failed == 1
+    (tmp_path / "later").symlink_to(small_model)
+    run_sweep(load_grid(path), tmp_path / "out", models=exported)
+    assert [row["status"] for row in _rows(tmp_path / "out")] == ["done"]
+
+
+def test_rows_of_weights_that_changed_since_are_not_gone_on_with(grid_file, small_model, tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(small_model, model)
+    one = load_grid(grid_file("selections: [{dims: [1]}]\n", models=[model]))
+    two = load_grid(grid_file("selections: [{each: 1-2}]\n", models=[model]))
+    run_sweep(one, out)
+    before = _rows(out)
+    patched = tmp_path / "patched"
+    operate(make_plan(open_checkpoint(small_model), Recipe(dims=(5,))), patched, onnx=False)
+    shutil.copy(patched / "model.safetensors", model / "model.safetensors")
+    with pytest.raises(OutputError, match=r"1 rows were measured with other weights of .*model"):
+        run_sweep(two, out)
+    assert _rows(out) == before
+    # An export that is there is not taken for that of the new weights.
+    run_sweep(one, tmp_path / "new", models=out / "models")
+    assert _rows(tmp_path / "new")[0]["baseline"] != before[0]["baseline"]
+
+
+def test_a_start_that_fails_leaves_nothing(grid_file, tmp_path):
+    def no_engine(supply, setup):
+        raise SelectionError("no cluster")
+        yield
+
+    grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
+    (tmp_path / "there").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for out in (tmp_path / "a" / "b", tmp_path / "there"):
+        with pytest.raises(SelectionError, match="no cluster"):
+            run_sweep(grid, out, engine=no_engine)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_of_something_else_and_one_in_use_are_refused(grid_file, tmp_path):
