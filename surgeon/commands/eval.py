@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from surgeon.commands.options import ArtifactDirectory, Json
+from surgeon.commands.options import ArtifactDirectory, Json, TextColumn
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
 from surgeon.surgery.expectation import recorded_settings
@@ -21,7 +21,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE|hf:NAME",
-            help="One text per line, labelled rows (CSV, TSV, JSON, JSON Lines, Parquet), or "
+            help="One text per line, rows with columns (CSV, TSV, JSON, JSON Lines, Parquet), or "
             "data of the Hub, hf:org/name[:config][:split]; without it, English sentences.",
         ),
     ] = None,
@@ -56,9 +56,7 @@ def evaluate(
         int | None,
         typer.Option(metavar="N", help="Tokens by which windows over a long text move (clm)."),
     ] = None,
-    text_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the text, by name or number.")
-    ] = None,
+    text_column: TextColumn = None,
     pair_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of the second text.")
     ] = None,

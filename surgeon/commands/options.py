@@ -76,13 +76,16 @@ Method = Annotated[
     ),
 ]
 RankingData = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--data",
-        metavar="FILE",
-        help="The text that ranks, one per line, for a method that runs the model; without it, "
-        "English sentences that surgeon eval does not use.",
+        metavar="FILE|hf:NAME",
+        help="The text that ranks, for a method that runs the model: one per line, or the text "
+        "column of a table; without it, English sentences that surgeon eval does not use.",
     ),
+]
+TextColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of the text, by name or number.")
 ]
 MinDamage = Annotated[
     float | None,

@@ -23,7 +23,9 @@ from surgeon.commands.options import (
     Revision,
     Sigma,
     SitesPattern,
+    TextColumn,
 )
+from surgeon.commands.ranking_data import ranking_texts
 from surgeon.errors import OutputError, SelectionError
 from surgeon.outliers import DEFAULT, find_detector
 from surgeon.outliers.options import SIGMA
@@ -60,6 +62,7 @@ def patch(
     seed: Annotated[int, typer.Option(help="For --random.")] = 0,
     method: Method = DEFAULT,
     data: RankingData = None,
+    text_column: TextColumn = None,
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = None,
     min_damage: MinDamage = None,
@@ -111,7 +114,6 @@ def patch(
         make_plan,
         open_checkpoint,
         operate,
-        read_texts,
         write_small_patch,
     )
 
@@ -144,6 +146,7 @@ def patch(
             no_onnx=no_onnx,
             dtype=dtype if dtype != "float32" else None,
             data=data,
+            text_column=text_column,
             method=asked.method if find_detector(asked.method).needs_model else None,
         )
         where = None if dry_run else output
@@ -155,7 +158,7 @@ def patch(
         )
         if doubt := other_model(asked, f"{checkpoint.directory} {checkpoint.name}"):
             console.print_note(f"Note: {doubt}.")
-        texts = read_texts(data) if data is not None else None
+        texts = ranking_texts(data, text_column)
         plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
     if output is None or dry_run:
         console.show_plan(plan, json=json)

@@ -19,7 +19,9 @@ from surgeon.commands.options import (
     Revision,
     Sigma,
     SitesPattern,
+    TextColumn,
 )
+from surgeon.commands.ranking_data import ranking_texts
 from surgeon.errors import SelectionError
 from surgeon.outliers import DEFAULT, Options, check_options, find_detector
 from surgeon.outliers.options import SIGMA
@@ -34,6 +36,7 @@ def scan(
     sites_pattern: SitesPattern = None,
     method: Method = DEFAULT,
     data: RankingData = None,
+    text_column: TextColumn = None,
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = None,
     min_damage: MinDamage = None,
@@ -69,7 +72,6 @@ def scan(
         open_onnx,
         plot_ranking,
         rank_dimensions,
-        read_texts,
         read_zscores,
     )
     from surgeon.plots import check_picture
@@ -85,7 +87,7 @@ def scan(
         options = Options(
             sigma=sigma,
             min_layers=min_layers,
-            texts=read_texts(data) if data is not None else None,
+            texts=ranking_texts(data, text_column),
             min_damage=min_damage,
             exhaustive=exhaustive,
             progress=progress,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from surgeon.evaluation.artifact import Artifact
+from surgeon.evaluation.evidence import FEW, LEAST, Evidence
 from surgeon.evaluation.result import Dataset
 from surgeon.scoring.encoder import Prepared
 from surgeon.scoring.examples import Example
@@ -12,6 +13,7 @@ from surgeon.scoring.tasks.task import Data
 from surgeon.text import fingerprint
 
 _FEW_CONTROLS = 5
+_MOST_REPEATED = 0.9  # share of distinct examples; large data sets have a few repeats
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
 
 
@@ -29,9 +31,11 @@ def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -
     )
 
 
-def warnings_of(artifact: Artifact, data: Data, dataset: Dataset, controls: int) -> tuple[str, ...]:
+def warnings_of(
+    artifact: Artifact, data: Data, dataset: Dataset, controls: int, evidence: Evidence
+) -> tuple[str, ...]:
     """Return what to keep in mind about a result, a sentence each."""
-    found = []
+    found = _doubts(evidence)
     if controls < _FEW_CONTROLS:
         found.append(
             f"with {controls} controls, 1 random removal in {controls + 1} is worse than all of "
@@ -54,3 +58,22 @@ def warnings_of(artifact: Artifact, data: Data, dataset: Dataset, controls: int)
     if dataset.truncated:
         found.append(f"{dataset.truncated} texts were cut to {artifact.facts.max_length} tokens")
     return tuple(found)
+
+
+def _doubts(evidence: Evidence) -> list[str]:
+    """Say what the examples and the baseline do not allow to conclude."""
+    found = []
+    examples, distinct = evidence.examples, evidence.distinct
+    if evidence.unskilled is not None:
+        found.append(
+            f"{evidence.unskilled}: that nothing got worse says nothing; take other --data"
+        )
+    if distinct < _MOST_REPEATED * examples:
+        found.append(
+            f"{distinct} of {examples} texts are distinct, and the interval takes repeats for "
+            "further evidence: it is narrower than it should be"
+        )
+    if distinct < FEW:
+        enough = f"{LEAST} are the least for a verdict" if distinct < LEAST else "more are firmer"
+        found.append(f"there are {distinct} distinct texts, and {enough}: give more --data")
+    return found

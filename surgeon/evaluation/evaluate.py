@@ -13,6 +13,7 @@ import surgeon
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.describe import describe_data, warnings_of
+from surgeon.evaluation.evidence import evidence_of
 from surgeon.evaluation.fill_ins import fill_in
 from surgeon.evaluation.in_blocks import observe_in_blocks
 from surgeon.evaluation.observe import Scorer
@@ -133,6 +134,7 @@ def evaluate(
         else paired_interval(main[1], main[0], seed)
     )
     random_range = control_range(damages)
+    evidence = evidence_of(chosen, examples[:seen], observed[0])
     progress("filling in blanks", 0, 0)
     result = Evaluation(
         model=opened.record.model,
@@ -147,7 +149,7 @@ def evaluate(
         ci95=interval,
         control_range=random_range,
         p_value=chance_of_rank(delta, damages),
-        verdict=judge(delta, interval, random_range),
+        verdict=judge(delta, interval, random_range, evidence),
         seed=seed,
         mask_rate=settings.mask_rate or None,
         options=_options(chosen, settings),
@@ -158,7 +160,7 @@ def evaluate(
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },
-        warnings=warnings_of(opened, data, dataset, controls),
+        warnings=warnings_of(opened, data, dataset, controls, evidence),
         stopped_after=seen if stopped else None,
         dose=tuple(
             _dose(score, main[0], scored, seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from surgeon.evaluation.evidence import LEAST, Evidence
 from surgeon.evaluation.result import Evaluation
+from surgeon.evaluation.verdict import judge
 
 
 def explain(evaluation: Evaluation) -> str:
@@ -14,9 +16,18 @@ def explain(evaluation: Evaluation) -> str:
         f"(95% interval {low:+.4g} to {high:+.4g})"
     )
     span = f"{random_low:.4g} to {random_high:.4g}"
-    return {
-        "degraded": f"{change}, all of it beyond the {span} of random removals.",
-        "intact": f"{change}; random removals do {span}.",
-        "inconclusive": f"{change} and random removals do {span}; more --data or --controls may "
-        "settle it.",
-    }[evaluation.verdict]
+    if evaluation.verdict == "degraded":
+        return f"{change}, all of it beyond the {span} of random removals."
+    if evaluation.verdict == "intact":
+        return f"{change}; random removals do {span}."
+    return f"{change} and random removals do {span}; {_why_open(evaluation)}."
+
+
+def _why_open(evaluation: Evaluation) -> str:
+    """Say what a verdict that is none lacks."""
+    if evaluation.ci95[1] < evaluation.control_range[0]:
+        return "the score got better, beyond random removals, which is neither damage nor none"
+    sound = Evidence(LEAST, LEAST)
+    if judge(evaluation.delta, evaluation.ci95, evaluation.control_range, sound) != "inconclusive":
+        return "the notes say why that settles nothing"
+    return "more --data or --controls may settle it"

@@ -46,6 +46,7 @@ def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
 
     Raises:
         ExportError: the model does not load or run in PyTorch.
+        CheckpointError: a tensor holds values that are not finite.
         EvaluationError: it has no tokenizer, or the texts have nothing to score.
         SelectionError: ``min_damage`` is negative or not a number.
     """

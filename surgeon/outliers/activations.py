@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.checkpoint import Checkpoint
-from surgeon.outliers.bench import Bench, open_bench
+from surgeon.outliers.bench import Bench, not_finite, open_bench
 from surgeon.outliers.criteria import CRITERIA, LayerStates
 from surgeon.outliers.options import Options
 from surgeon.outliers.ranking import Dimension, Ranking
@@ -44,6 +44,7 @@ def rank_by_activations(checkpoint: Checkpoint, options: Options) -> Ranking:
 
     Raises:
         ExportError: the model does not load or run in PyTorch.
+        CheckpointError: a tensor holds values that are not finite.
         EvaluationError: it has no tokenizer.
     """
     texts = options.texts or ranking_sample()
@@ -100,7 +101,12 @@ class Sizes:
 
 
 def measure_sizes(bench: Bench, progress: Progress) -> Sizes:
-    """Run the bench's texts through the model once."""
+    """Run the bench's texts through the model once.
+
+    Raises:
+        CheckpointError: a tensor holds values that are not finite, and so do the states.
+        EvaluationError: the states are not finite for another reason.
+    """
     from surgeon.torch_model.forward import watch
 
     layers, hidden = len(bench.sites), bench.loaded.checkpoint.hidden_size
@@ -110,6 +116,8 @@ def measure_sizes(bench: Bench, progress: Progress) -> Sizes:
     def take(number: int, moment: str, values: npt.NDArray[np.float32]) -> None:
         peak = largest[moment][number]
         np.maximum(peak, np.abs(values).max(axis=0), out=peak)
+        if not np.isfinite(peak).all():
+            return  # told below: what a hook raises looks like an error of the model's code
         # What leaves the layer is what a post-norm LayerNorm writes, and elsewhere the stream.
         if moment == ("written" if bench.sites[number].kind == "layernorm" else "stream"):
             states[number].add(values)
@@ -118,6 +126,8 @@ def measure_sizes(bench: Bench, progress: Progress) -> Sizes:
     for batch in _batches(bench.encoded.sequences):
         progress("watching the activations", done, len(bench.encoded.sequences))
         watch(bench.loaded, bench.sites, make_batch(batch, bench.loaded.inputs, 0), take)
+        if not all(np.isfinite(peaks).all() for peaks in largest.values()):
+            raise not_finite(bench)
         done += len(batch)
     met = {name: criterion.met(states) for name, criterion in CRITERIA.items()}
     return Sizes(largest["written"], largest["stream"], met)

@@ -11,7 +11,8 @@ import numpy as np
 
 from surgeon.architectures import Site
 from surgeon.checkpoint import Checkpoint, open_checkpoint
-from surgeon.errors import EvaluationError
+from surgeon.checkpoint.dtypes import FLOATS
+from surgeon.errors import CheckpointError, EvaluationError, SurgeonError
 from surgeon.progress import Progress
 from surgeon.scoring.examples import Encoded, Example, batches_by_length, encode, make_batch
 from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 MASK_RATE = 0.15
 
-_WEIGHED = ("mlm", "clm", "drift")  # the tasks that a text alone makes examples for
-
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the texts do not fit the model
 
 
@@ -33,8 +32,9 @@ _BY_TEXT = ("mlm", "clm")  # tasks that text alone is enough for
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A loaded model, its output sites, and the texts as token sequences."""
+    """A loaded model, where it came from, its output sites, and the texts as token sequences."""
 
+    source: Checkpoint
     loaded: TorchModel
     sites: tuple[Site, ...]
     tokenizer: Any
@@ -57,6 +57,21 @@ class Bench:
         """What a person should know about the texts."""
         cut = self.encoded.truncated
         return (f"{cut} texts were cut to {self.max_length} tokens",) if cut else ()
+
+
+def not_finite(bench: Bench) -> SurgeonError:
+    """Return the error for a model, as it is, whose output is not finite: the tensor, if one is."""
+    source = bench.source
+    for name, info in source.tensors.items():
+        if info.dtype in FLOATS and not np.isfinite(source.read(name)).all():
+            return CheckpointError(
+                f"{source.where(name)}: tensor {name} holds values that are not finite, and so "
+                "does all that the model computes of them; repair the weights"
+            )
+    return EvaluationError(
+        f"{source.name}: its weights are finite, and its states on {bench.texts.name} are not: "
+        "they overflow in float32; give other --data"
+    )
 
 
 @contextlib.contextmanager
@@ -91,7 +106,7 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
         length = max_length_of(loaded.model.config, tokenizer, checkpoint.family)
         encoded = _encode(texts, tokenizer, length)
         sites = tuple(site for site in checkpoint.sites if site.role == "output")
-        yield Bench(loaded, sites, tokenizer, length, texts, encoded)
+        yield Bench(checkpoint, loaded, sites, tokenizer, length, texts, encoded)
 
 
 def _encode(texts: Texts, tokenizer: Any, max_length: int) -> Encoded:
@@ -121,7 +136,8 @@ class Scale:
         """Run the examples (all, or those of the numbers) without dimensions; (examples, kept).
 
         Raises:
-            EvaluationError: the output is not finite.
+            CheckpointError: the output is not finite, since a tensor is not.
+            EvaluationError: the output is not finite for another reason.
         """
         from surgeon.torch_model.forward import removed
 
@@ -133,6 +149,8 @@ class Scale:
                     kept[number] = seen
         observed: Floats = np.stack([row for row in kept if row is not None])
         if not np.isfinite(observed).all():
+            if not dims:
+                raise not_finite(self.bench)
             raise EvaluationError(
                 f"without dims {list(dims)}, the model's output is not finite: there is no score"
             )
@@ -169,15 +187,9 @@ def open_scale(bench: Bench, seed: int) -> Scale:
     """Prepare a bench's texts for the task that its model is scored on.
 
     Raises:
-        EvaluationError: the model's head is for another task, or fewer than two texts have
-            anything to score.
+        EvaluationError: fewer than two texts have anything to score.
     """
     task, tokenizer = TASKS[bench.loaded.task], bench.tokenizer
-    if task.name not in _WEIGHED or task.prepare is None:
-        raise EvaluationError(
-            f"the model's head is for {task.name}, and removals are weighed by "
-            f"{', '.join(_WEIGHED)} alone; choose another --method"
-        )
     settings = Settings(
         seed, MASK_RATE, tokenizer.mask_token_id, tuple(sorted(set(tokenizer.all_special_ids)))
     )

@@ -11,6 +11,7 @@ import onnxruntime
 
 import surgeon
 from surgeon.evaluation.artifact import Artifact
+from surgeon.evaluation.evidence import evidence_of
 from surgeon.evaluation.prepare import Prepared
 from surgeon.evaluation.variants import Variant, draw_controls
 from surgeon.evaluation.verdict import judge
@@ -51,6 +52,7 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
     delta = patched.value - base.value
     damages = [value - base.value for value in controls.values()]
     interval, span = paired_interval(patched, base, seed), control_range(damages)
+    evidence = evidence_of(prepared.task, prepared.examples, observed)
     scorer = bench.scorer(prepared, edited)
     return {
         "dims": list(plan.dims),
@@ -66,7 +68,7 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
         "control_low": span[0],
         "control_high": span[1],
         "p_value": chance_of_rank(delta, damages),
-        "verdict": judge(delta, interval, span),
+        "verdict": judge(delta, interval, span, evidence),
         "expected": expected_verdict(cell.recipe.to_json(), prepared.task.name),
         "controls": [{"dims": list(dims), "value": value} for dims, value in controls.items()],
         "parameters_changed": plan.parameters_changed,

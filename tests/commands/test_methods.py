@@ -78,6 +78,23 @@ def test_patch_takes_a_method_and_its_text_and_the_record_keeps_which(minilm, da
     assert "Glaciers" not in (out / "surgeon" / "record.json").read_text()
 
 
+def test_a_table_ranks_by_its_text_column_alone(minilm, data, tmp_path, capsys):
+    lines = read_texts(data).lines
+    table = tmp_path / "d.csv"
+    table.write_text("label,sentence,note\n" + "".join(f'yes,"{line}",n\n' for line in lines))
+    command = ["scan", str(minilm), "--method", "activations", "--json", "--data"]
+
+    def ranked(*options):
+        assert run([*command, *options]) == 0
+        return json.loads(capsys.readouterr().out)["dimensions"][:5]
+
+    expected = ranked(str(data))
+    assert ranked(str(table)) == expected
+    assert ranked(str(table), "--text-column", "note") != expected
+    assert run([*command[:2], "--text-column", "note"]) == 2
+    assert "--text-column note: is a column of --data" in _complaint(capsys)
+
+
 def test_a_small_patch_carries_what_ranked_to_the_artifact(minilm, data, tmp_path):
     checkpoint = open_checkpoint(minilm)
     recipe = Recipe(remove_outliers=2, method="activations")

@@ -21,10 +21,12 @@ from surgeon import (
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.evidence import evidence_of
 from surgeon.evaluation.request import encode_for
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, tensors_of
-from surgeon.scoring.examples import make_batch
+from surgeon.evaluation.words import explain
+from surgeon.scoring.examples import Example, make_batch
 from surgeon.scoring.tasks import TASKS, Settings
 from surgeon.text import Texts, built_in_sample
 
@@ -215,6 +217,50 @@ def test_long_texts_are_cut_to_the_model_s_length_and_counted(antiberty_patched)
     assert "cut to 512 tokens" in " ".join(result.warnings)
 
 
+def test_one_text_many_times_is_no_evidence(minilm_patched):
+    result = evaluate(minilm_patched, texts=_texts(["The cat sat."] * 60), controls=5)
+    assert result.ci95[0] > result.control_range[1]  # sure of itself, and wrongly so
+    assert result.verdict == "inconclusive"
+    repeats, few = result.warnings
+    assert repeats.startswith("1 of 60 texts are distinct")
+    assert "6 are the least for a verdict" in few
+    assert "the notes say why" in explain(result)
+
+
+def test_a_few_texts_have_a_verdict_with_a_warning(minilm_patched):
+    result = evaluate(minilm_patched, texts=_texts(built_in_sample().lines[:7]), controls=5)
+    assert result.verdict == "degraded"
+    (warning,) = result.warnings
+    assert warning.startswith("there are 7 distinct texts")
+
+
+def _classified(labels, guessed):
+    task, logits = TASKS["classification"], np.eye(3)[guessed]
+    examples = [Example((1, number), reference=label) for number, label in enumerate(labels)]
+    pairs = zip(logits, examples, strict=True)
+    return evidence_of(task, examples, np.stack([task.observe(row, e) for row, e in pairs]))
+
+
+def test_a_baseline_that_has_nothing_to_lose_is_told():
+    assert _classified([0, 1, 2, 0], [0, 1, 1, 0]).unskilled is None
+    assert "error rate is 1, so" in _classified([0, 1, 2, 0], [1, 2, 0, 1]).unskilled
+    assert "the same label" in _classified([0, 1, 2, 0], [0, 0, 0, 0]).unskilled
+    questions = TASKS["question-answering"]
+    wrong = evidence_of(questions, [Example((1,)), Example((2,))], np.zeros((2, 2)))
+    assert "1 − F1 is 1, so" in wrong.unskilled
+
+
+def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, few):
+    result = evaluate(minilm_patched, texts=few, controls=3)
+    better = dataclasses.replace(
+        result, delta=-1.0, ci95=(-1.2, -0.8), control_range=(-0.1, 0.2), verdict="inconclusive"
+    )
+    assert "the score got better, beyond random removals" in explain(better)
+    assert "--data" not in explain(better)
+    wide = dataclasses.replace(better, delta=0.3, ci95=(0.1, 0.5))
+    assert "more --data or --controls may settle it" in explain(wide)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -266,8 +312,9 @@ def test_texts_that_also_chose_the_dimensions_are_told(minilm_patched, tmp_path)
     record = json.loads(path.read_text())
     ranked = Texts("mine", ("The cat sat.", "A line that only ranked."), b"")
     path.write_text(json.dumps({**record, "ranked_on": dataclasses.asdict(ranked.used())}))
-    texts = Texts("mine", ("the  CAT sat.", "Another line.", "A third one."), b"")
+    others = tuple(f"Another line, number {number}." for number in range(10))
+    texts = Texts("mine", ("the  CAT sat.", *others), b"")
     evaluation = evaluate(artifact, texts=texts, controls=5)
     (warning,) = evaluation.warnings
-    assert warning.startswith("1 of 3 texts also chose the dimensions")
+    assert warning.startswith("1 of 11 texts also chose the dimensions")
     assert evaluate(minilm_patched, texts=texts, controls=5).warnings == ()

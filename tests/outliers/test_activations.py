@@ -1,12 +1,16 @@
 import dataclasses
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from outliers.conftest import PLANTED
+from safetensors.torch import load_file, save_file
 
 from surgeon import Options, open_checkpoint, rank_dimensions, ranking_sample
+from surgeon.errors import CheckpointError
 from surgeon.outliers.criteria import CRITERIA, LayerStates
 
 
@@ -46,6 +50,21 @@ def test_the_planted_dimensions_vary_most(planted):
     flagged = {d.dim for d in ranking.dimensions if d.flags}
     assert flagged <= set(PLANTED)
     assert flagged
+
+
+@pytest.mark.parametrize("method", ["activations", "ablation"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_tensor_that_is_not_finite_is_named(planted, tmp_path, method, value):
+    folder, texts = planted
+    broken = shutil.copytree(folder, tmp_path / "model")
+    tensors = load_file(broken / "model.safetensors")
+    dense = next(name for name in tensors if "1.output.dense.w" in name or "1.mlp.c_proj.w" in name)
+    tensors[dense][0, 0] = value
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    complaint = f"tensor {re.escape(dense)} holds values that are not finite"
+    with pytest.raises(CheckpointError, match=complaint) as caught:
+        rank_dimensions(open_checkpoint(broken), method, Options(texts=texts))
+    assert str(broken) in str(caught.value)
 
 
 _QUIET = np.random.default_rng(0).uniform(-1, 1, size=(400, 200))

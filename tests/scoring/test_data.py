@@ -98,13 +98,35 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
         _located(tmp_path, "text,label,c,d\n1,2,3,4\n", pair=True)
 
 
-def test_texts_come_from_lines_or_from_the_column_that_is_named(tmp_path):
+@pytest.mark.parametrize("name", [*CONTENTS, "d.tsv"])
+def test_every_format_gives_the_same_texts(tmp_path, name):
+    tsv = "text\tlabel\nGood, “really”.\tyes\nBad indeed\tno\n"
+    (tmp_path / name).write_text(CONTENTS.get(name, tsv), encoding="utf-8")
+    texts = read_data(str(tmp_path / name), "texts", Columns())
+    assert texts.lines == ("Good, “really”.", "Bad indeed")
+
+
+def test_texts_come_from_lines_or_from_a_column(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("note,text\na,One.\nb,Two.\n")
-    assert read_data(str(path), "texts", Columns()).lines == ("note,text", "a,One.", "b,Two.")
-    assert read_data(str(path), "texts", Columns("text")).lines == ("One.", "Two.")
+    assert read_data(str(path), "texts", Columns("note")).lines == ("a", "b")
+    path.rename(tmp_path / "d.txt")
+    lines = read_data(str(tmp_path / "d.txt"), "texts", Columns()).lines
+    assert lines == ("note,text", "a,One.", "b,Two.")
     (tmp_path / "d.jsonl").write_text('{"text": "One\\ntwo."}\n{"text": null}\n')
     assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One two.",)
+
+
+def test_a_csv_file_of_one_column_is_its_lines_and_of_more_needs_a_name(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text('One.\n"Two, three."\n')
+    assert read_data(str(path), "texts", Columns()).lines == ("One.", "Two, three.")
+    path.write_text("text\nOne.\n")
+    assert read_data(str(path), "texts", Columns()).lines == ("One.",)
+    path.write_text("One.,yes\nTwo.,no\n")
+    with pytest.raises(EvaluationError, match=r"no column for the text.*--text-column.*number"):
+        read_data(str(path), "texts", Columns())
+    assert read_data(str(path), "texts", Columns("1")).lines == ("One.", "Two.")
 
 
 def test_a_row_without_a_text_is_named_and_one_without_a_label_has_none(tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from surgeon.evaluation.evidence import LEAST, Evidence
 from surgeon.evaluation.verdict import judge
 from surgeon.scoring.statistics import chance_of_rank, control_range, paired_interval
 from surgeon.scoring.tasks import Scores
@@ -106,7 +107,22 @@ def test_a_random_removal_seldom_lies_beyond_the_range_of_ten_others():
     ],
 )
 def test_the_verdict_rule(damage, interval, controls, verdict):
-    assert judge(damage, interval, controls) == verdict
+    assert judge(damage, interval, controls, Evidence(60, 60)) == verdict
+
+
+@pytest.mark.parametrize("damage", [0.0, 1.0])
+def test_five_differences_give_no_verdict_and_six_do(damage):
+    """The least number whose signs all agree by chance in no more than 5 of 100 cases."""
+    assert 2 / 2**LEAST <= 0.05 < 2 / 2 ** (LEAST - 1)
+    result = damage, (damage, damage), (-0.1, 0.2)
+    assert judge(*result, Evidence(LEAST, LEAST)) in ("intact", "degraded")
+    assert judge(*result, Evidence(600, LEAST - 1)) == "inconclusive"
+
+
+def test_a_baseline_without_skill_is_never_intact_but_may_be_degraded():
+    unskilled = Evidence(60, 60, "nothing right")
+    assert judge(0.0, (0.0, 0.0), (0.0, 0.0), unskilled) == "inconclusive"
+    assert judge(1.0, (0.8, 1.2), (-0.1, 0.2), unskilled) == "degraded"
 
 
 def test_the_chance_of_a_rank_is_never_zero():

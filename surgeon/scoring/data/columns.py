@@ -77,9 +77,10 @@ def _find(
     candidates = usual if given is None else (given,)
     found = next((name for name in candidates if name in table.columns), None)
     if found is None and (needed or given is not None):
+        by_number = ", by its number if the first line is no header" if table.headless else ""
         what = f"no column {given}" if given is not None else f"no column for the {role}"
         raise EvaluationError(
             f"--data {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
-            f"with --{role}-column"
+            f"with --{role}-column{by_number}"
         )
     return found

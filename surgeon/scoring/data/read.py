@@ -7,30 +7,41 @@ from typing import Literal
 
 from surgeon.errors import EvaluationError
 from surgeon.scoring.data.columns import Columns, locate
-from surgeon.scoring.data.files import read_table
+from surgeon.scoring.data.files import FORMATS, read_table
 from surgeon.scoring.data.hub import PREFIX, read_hub
 from surgeon.scoring.data.table import Table
 from surgeon.text import Texts, read_texts
 
-# The files whose lines are no texts, so that a column must be meant.
-_NEVER_LINES = (".jsonl", ".json", ".parquet")
+# The files that are tables, so that a column must be meant and not a line.
+_TABLES = tuple(FORMATS)
 
 
 def read_data(source: str, needs: Literal["texts", "table"], columns: Columns) -> Texts | Table:
-    """Read a file, or a data set of the Hub (``hf:org/name``).
-
-    Texts are the lines of a file, or the text column of a table: of a data set of the Hub, of a
-    JSON, JSON Lines or Parquet file, and of any file where the column is named.
+    """Read a file, or a data set of the Hub (``hf:org/name``), as texts or as a table.
 
     Raises:
         EvaluationError: it is not there, or not what is needed.
     """
+    return _read_table(source) if needs == "table" else read_texts_of(source, columns)
+
+
+def read_texts_of(source: str, columns: Columns) -> Texts:
+    """Read texts: the lines of a file, or the text column of a table.
+
+    Tables are the data sets of the Hub, the files that end as ``files.FORMATS`` say, and any file
+    where the column is named. A CSV or TSV file of one column needs no header.
+
+    Raises:
+        EvaluationError: it is not there, or holds no text, or no column for it.
+    """
     hub, path = source.startswith(PREFIX), Path(source)
-    of_lines = not hub and columns.text is None and path.suffix.lower() not in _NEVER_LINES
-    if needs == "texts" and of_lines:
+    if not hub and columns.text is None and path.suffix.lower() not in _TABLES:
         return read_texts(path)
-    table = read_hub(source) if hub else read_table(path)
-    return table if needs == "table" else _texts(table, columns)
+    return _texts(_read_table(source), columns)
+
+
+def _read_table(source: str) -> Table:
+    return read_hub(source) if source.startswith(PREFIX) else read_table(Path(source))
 
 
 def _texts(table: Table, columns: Columns) -> Texts:
