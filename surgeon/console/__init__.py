@@ -7,6 +7,7 @@ document and nothing else on standard output.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from surgeon.console.atlases import show_atlas as show_atlas
 from surgeon.console.atlases import show_outlook as show_outlook
-from surgeon.console.printing import SHOWN, err, escape, numbers, out
+from surgeon.console.printing import SHOWN, escape, numbers, out
 from surgeon.console.printing import print_error as print_error
 from surgeon.console.printing import print_heading as print_heading
 from surgeon.console.printing import print_json as print_json
@@ -50,7 +51,8 @@ def shown_progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    console = err()
+    # Bound to standard error as it is now, which a noisy library may be kept from for a while.
+    console = Console(file=sys.stderr, highlight=False)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -99,8 +101,17 @@ def show_inferred(planned: OnnxPlan) -> None:
         )
 
 
+def _note_head(declared: str) -> None:
+    if declared:
+        print_note(
+            f"config.json declares {declared}, whose head no task scores: the graph leaves it out, "
+            "and eval measures how far the representations drift."
+        )
+
+
 def show_record(record: Record, output: Path, *, json: bool) -> None:
     """Show what an operation did."""
+    _note_head((record.onnx or {}).get("head_left_out", ""))
     if json:
         print_json(record.summary(output))
         return
@@ -137,6 +148,7 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
 
 def show_exported(done: Export, output: Path, *, json: bool) -> None:
     """Show what an export made, and how near to PyTorch it is."""
+    _note_head(done.onnx.head_left_out)
     if json:
         print_json({"output": str(output), **done.to_json()})
         return

@@ -15,6 +15,7 @@ from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.describe import describe_data, warnings_of
 from surgeon.evaluation.fill_ins import fill_in
 from surgeon.evaluation.in_blocks import observe_in_blocks
+from surgeon.evaluation.notes import notes_of
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import partial_of
 from surgeon.evaluation.request import (
@@ -158,7 +159,7 @@ def evaluate(
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },
-        warnings=warnings_of(opened, data, dataset, controls),
+        warnings=(*warnings_of(opened, data, dataset, controls), *notes_of(opened.facts, dataset)),
         stopped_after=seen if stopped else None,
         dose=tuple(
             _dose(score, main[0], scored, seed)

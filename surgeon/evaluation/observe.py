@@ -54,15 +54,23 @@ class Scorer:
         kept: list[Floats | None] = [None] * len(examples)
         for numbers, outputs in self._run(variant, examples):
             chosen = [examples[number] for number in numbers]
-            for number, row in zip(numbers, self._reduced(chosen, outputs), strict=True):
-                kept[number] = row
+            with np.errstate(all="ignore"):  # what is not finite is told below
+                for number, row in zip(numbers, self._reduced(chosen, outputs), strict=True):
+                    kept[number] = row
         observed: Floats = np.stack([row for row in kept if row is not None])
         if not np.isfinite(observed).all():
-            raise EvaluationError(
-                f"{variant.name} with dims {list(variant.dims)}: the model's output is not finite, "
-                "so there is no score to compare"
-            )
+            raise EvaluationError(self._why_not_finite(variant))
         return observed
+
+    def _why_not_finite(self, variant: Variant) -> str:
+        named = f"{variant.name} with dims {list(variant.dims)}" if variant.dims else variant.name
+        for name, values in tensors_of(self.artifact, variant).items():
+            if count := values.size - int(np.isfinite(values).sum()):
+                return (
+                    f"{named}: {name} holds {count} of {values.size} values that are not finite, "
+                    "so there is no score to compare; repair the weights and patch again"
+                )
+        return f"{named}: the model's output is not finite, so there is no score to compare"
 
     def guesses(self, variant: Variant, examples: Sequence[Example]) -> list[npt.NDArray[np.int64]]:
         """Return the likeliest token at each scored position of each example, (scored,)."""
