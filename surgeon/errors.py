@@ -40,3 +40,9 @@ class CheckFailed(SurgeonError):  # noqa: N818  (it is a verdict, not an error o
     """A check that was asked for, such as ``--expect degraded``, was not met."""
 
     exit_code = 1
+
+
+class Interrupted(SurgeonError):  # noqa: N818  (it is the user's wish, not an error)
+    """A command was interrupted; the message says what is kept of it."""
+
+    exit_code = 130

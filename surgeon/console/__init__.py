@@ -275,6 +275,12 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
             "number of them.",
             soft_wrap=True,
         )
+    elif evaluation.until_certain:
+        console.print(
+            f"Not settled: all {data.examples} texts were used, and an interval that is valid at "
+            "any number of them still leaves the verdict open.",
+            soft_wrap=True,
+        )
     for warning in evaluation.warnings:
         console.print(f"[yellow]Note: {escape(warning)}.[/yellow]", soft_wrap=True)
     if evaluation.dose:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from surgeon.evaluation.result import Dataset
 from surgeon.onnx_model.facts import OnnxFacts
 
+NOTHING_TO_RESUME = (
+    "--resume: nothing was kept of an evaluation with these settings, so that it began anew"
+)
+
 
 def notes_of(facts: OnnxFacts, dataset: Dataset) -> tuple[str, ...]:
     """Return what a reader would otherwise not see was left out."""

@@ -16,7 +16,6 @@ from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.session import Session
 from surgeon.evaluation.variants import Variant, tensors_of
 from surgeon.onnx_model.token_scores import LABELS, POSITIONS
-from surgeon.progress import Progress
 from surgeon.scoring.examples import (
     MOST_TOKENS,
     Example,
@@ -121,26 +120,6 @@ class Scorer:
         for loss, guess, example in zip(losses, guesses, examples, strict=True):
             hits = (guess == example.labels).astype(np.float64)
             yield self.task.reduce(loss.astype(np.float64), hits, example)
-
-
-def observe_all(
-    scorer: Scorer,
-    variants: Sequence[Variant],
-    examples: Sequence[Example],
-    progress: Progress,
-    done: int,
-    total: int,
-) -> Floats:
-    """Observe a block of examples in every variant; returns (variants, examples, kept).
-
-    ``done`` of ``total`` examples came before this block; ``progress`` counts from there.
-    """
-    rows = []
-    for number, variant in enumerate(variants):
-        finished = done * len(variants) + number * len(examples)
-        progress(f"scoring {variant.name}", finished, total * len(variants))
-        rows.append(scorer.observe(variant, examples))
-    return np.stack(rows)
 
 
 def _in_order(
