@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from surgeon.errors import SurgeonError
+from surgeon.errors import Interrupted, SurgeonError
 
 _COMMANDS = {  # name on the command line → module and function in surgeon.commands
     "scan": "scan:scan",
@@ -29,7 +29,6 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "trace": "trace:trace",
     "demo": "demo:demo",
 }
-_INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):
@@ -48,6 +47,12 @@ class _Commands(TyperGroup):
         commands = typer.Typer(add_completion=False, rich_markup_mode=None)
         commands.command(cmd_name)(found)
         return typer.main.get_command(commands)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:  # which typer would end without a word
+            raise Interrupted(str(stopped) or "interrupted") from stopped
 
 
 app = typer.Typer(cls=_Commands, invoke_without_command=True, rich_markup_mode=None)
@@ -94,8 +99,8 @@ def run(arguments: list[str]) -> int:
         console.print_error(_message(error))
         return error.exit_code if isinstance(error, SurgeonError) else 2
     except KeyboardInterrupt:
-        console.print_error("interrupted; nothing was left behind")
-        return _INTERRUPTED
+        console.print_error("interrupted")
+        return Interrupted.exit_code
     return code if isinstance(code, int) else 0
 
 

@@ -43,6 +43,7 @@ _BART = t.BartConfig(
 _GPT2 = t.GPT2Config(
     n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=40, pad_token_id=0, **_THREE
 )
+_MODERN = t.ModernBertConfig(**_TEXT, pad_token_id=0, local_attention=8)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ HEADS = {
     ),
     "deberta-v2, classification": TinyHead(
         t.DebertaV2ForSequenceClassification, _DEBERTA, "classification"
+    ),
+    "modernbert, questions": TinyHead(
+        t.ModernBertForQuestionAnswering, _MODERN, "question-answering"
     ),
     "bart, classification": TinyHead(t.BartForSequenceClassification, _BART, "classification"),
     "gpt2, classification": TinyHead(t.GPT2ForSequenceClassification, _GPT2, "classification"),

@@ -99,6 +99,16 @@ def test_a_wrong_command_is_one_line_and_exit_code_2(arguments, capsys):
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("message", ["", "interrupted; the same call with --resume goes on"])
+def test_an_interruption_is_one_line_and_exit_code_130(monkeypatch, capsys, message):
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt(message) if message else KeyboardInterrupt
+
+    monkeypatch.setattr(surgeon, "open_checkpoint", stop, raising=False)
+    assert run(["diff", "a", "b"]) == 130
+    assert capsys.readouterr().err == f"surgeon: {message or 'interrupted'}\n"
+
+
 def test_debug_shows_where_an_error_came_from(monkeypatch):
     monkeypatch.setenv("SURGEON_DEBUG", "1")
     with pytest.raises(surgeon.SurgeonError):

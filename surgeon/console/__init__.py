@@ -86,8 +86,17 @@ def show_inferred(planned: OnnxPlan) -> None:
         )
 
 
+def _note_head(declared: str) -> None:
+    if declared:
+        print_note(
+            f"config.json declares {declared}, whose head no task scores: the graph leaves it out, "
+            "and eval measures how far the representations drift."
+        )
+
+
 def show_record(record: Record, output: Path, *, json: bool) -> None:
     """Show what an operation did."""
+    _note_head((record.onnx or {}).get("head_left_out", ""))
     if json:
         print_json(record.summary(output))
         return
@@ -134,6 +143,7 @@ def _left_out(record: Record) -> Iterator[str]:
 
 def show_exported(done: Export, output: Path, *, json: bool) -> None:
     """Show what an export made, and how near to PyTorch it is."""
+    _note_head(done.onnx.head_left_out)
     if json:
         print_json({"output": str(output), **done.to_json()})
         return
@@ -265,6 +275,12 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         console.print(
             f"Settled after {evaluation.stopped_after} texts, by an interval that is valid at any "
             "number of them.",
+            soft_wrap=True,
+        )
+    elif evaluation.until_certain:
+        console.print(
+            f"Not settled: all {data.examples} texts were used, and an interval that is valid at "
+            "any number of them still leaves the verdict open.",
             soft_wrap=True,
         )
     for warning in evaluation.warnings:

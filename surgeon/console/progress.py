@@ -6,10 +6,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from rich.console import Console
 
-from surgeon.console.printing import err
 from surgeon.progress import Progress
 
 _EVERY = 30  # seconds: what takes less says nothing to a log
@@ -22,8 +22,9 @@ def shown_progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Prog
     Elsewhere, such as in the log of a job, there is a line every 30 seconds, and one at the end if
     there was any: whoever reads it can tell work from a hang.
     """
-    console = err()
-    shown = _bars(console) if console.is_terminal else _lines(clock)
+    # Bound to standard error as it is now, which a noisy library may be kept from for a while.
+    console = Console(file=sys.stderr, highlight=False)
+    shown = _bars(console) if console.is_terminal else _lines(sys.stderr, clock)
     with shown as progress:
         yield progress
 
@@ -34,7 +35,7 @@ def _bars(console: Console) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("left:"),
@@ -50,7 +51,7 @@ def _bars(console: Console) -> Iterator[Progress]:
 
 
 @contextlib.contextmanager
-def _lines(clock: Callable[[], float]) -> Iterator[Progress]:
+def _lines(stream: TextIO, clock: Callable[[], float]) -> Iterator[Progress]:
     told_at, printed, latest = clock(), "", ""
 
     def report(step: str, done: int, total: int) -> None:
@@ -59,13 +60,13 @@ def _lines(clock: Callable[[], float]) -> Iterator[Progress]:
         latest = f"{step}: {done:,} of {total:,}" if total and " of " not in step else step
         if clock() - told_at >= _EVERY:
             told_at, printed = clock(), latest
-            _print(latest)
+            _print(latest, stream)
 
     yield report
     if printed and latest != printed:
-        _print(latest)
+        _print(latest, stream)
 
 
-def _print(line: str) -> None:
-    sys.stderr.write(f"{' '.join(line.split())}\n")
-    sys.stderr.flush()
+def _print(line: str, stream: TextIO) -> None:
+    stream.write(f"{' '.join(line.split())}\n")
+    stream.flush()

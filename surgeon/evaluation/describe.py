@@ -25,7 +25,7 @@ def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -
         examples=len(examples),
         tokens=sum(example.tokens for example in examples),
         scored_tokens=sum(example.labels.size for example in examples),
-        skipped=prepared.given - len(examples),
+        skipped=prepared.given - len(prepared.examples),
         truncated=prepared.truncated,
         unknown=prepared.unknown,
     )

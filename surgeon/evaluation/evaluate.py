@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from surgeon.evaluation.describe import describe_data, warnings_of
 from surgeon.evaluation.evidence import evidence_of
 from surgeon.evaluation.fill_ins import fill_in
 from surgeon.evaluation.in_blocks import observe_in_blocks
+from surgeon.evaluation.notes import NOTHING_TO_RESUME, notes_of
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import partial_of
 from surgeon.evaluation.request import (
@@ -81,6 +83,7 @@ def evaluate(
 
     Raises:
         EvaluationError: the artifact, the data, a number or the provider does not allow it.
+        KeyboardInterrupt: it was interrupted; its message says whether ``resume`` goes on.
     """
     _check_batch_size(batch_size)
     opened = open_artifact(artifact)
@@ -116,12 +119,12 @@ def evaluate(
     observed = observe_in_blocks(
         scorer, variants, examples, partial, progress, controls, until_certain, resume
     )
-    seen = observed.shape[1]
-    stopped = seen < len(examples)
-    metrics = [chosen.score(kept, observed[0]) for kept in observed]
+    kept, settled = observed.kept, observed.settled
+    seen = kept.shape[1]
+    metrics = [chosen.score(one, kept[0]) for one in kept]
     scores = [
-        _score(chosen, variant, metric, chosen.measure(kept, settings))
-        for variant, metric, kept in zip(variants, metrics, observed, strict=True)
+        _score(chosen, variant, metric, chosen.measure(one, settings))
+        for variant, metric, one in zip(variants, metrics, kept, strict=True)
     ]
     main = [metric[chosen.metric] for metric in metrics]
     last = 2 + controls
@@ -130,11 +133,11 @@ def evaluate(
     progress("computing the interval", 0, 0)
     interval = (
         confidence_sequence(main[1], main[0])
-        if stopped
+        if settled
         else paired_interval(main[1], main[0], seed)
     )
     random_range = control_range(damages)
-    evidence = evidence_of(chosen, examples[:seen], observed[0])
+    evidence = evidence_of(chosen, examples[:seen], kept[0])
     progress("filling in blanks", 0, 0)
     result = Evaluation(
         model=opened.record.model,
@@ -155,13 +158,14 @@ def evaluate(
         options=_options(chosen, settings),
         providers=session.providers,
         dataset=describe_data(data, prepared, examples[:seen]),
-        versions={
-            "surgeon": surgeon.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": np.__version__,
-        },
-        warnings=warnings_of(opened, data, dataset, controls, evidence),
-        stopped_after=seen if stopped else None,
+        versions=_versions(),
+        warnings=(
+            *warnings_of(opened, data, dataset, controls, evidence),
+            *notes_of(opened.facts, dataset),
+            *(() if observed.resumed or not resume else (NOTHING_TO_RESUME,)),
+        ),
+        until_certain=until_certain,
+        stopped_after=seen if settled else None,
         dose=tuple(
             _dose(score, main[0], scored, seed)
             for score, scored in zip(scores[last:], main[last:], strict=True)
@@ -171,6 +175,15 @@ def evaluate(
     )
     partial.remove()
     return result
+
+
+def _versions() -> dict[str, str]:
+    """Return the version of all that the numbers come from."""
+    return {
+        "surgeon": surgeon.__version__,
+        **{name: metadata.version(name) for name in ("numpy", "scipy", "tokenizers")},
+        "onnxruntime": onnxruntime.__version__,
+    }
 
 
 def _check_batch_size(batch_size: int | None) -> None:

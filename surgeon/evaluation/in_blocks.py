@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from surgeon.evaluation.observe import Scorer, observe_all
+from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import Partial
 from surgeon.evaluation.variants import Variant
 from surgeon.evaluation.verdict import is_settled
@@ -16,8 +19,22 @@ from surgeon.scoring.statistics import confidence_sequence, control_range
 from surgeon.scoring.tasks import Task
 from surgeon.scoring.tasks.task import Floats
 
-_BLOCK = 512  # examples between two savings of what was observed
+_BLOCK = 512  # examples that a variant runs at a time,
+_BLOCK_TOKENS = 16_384  # if they have no more tokens: a matter of seconds for a small model
 _LOOK = 32  # examples between two looks at whether the verdict is settled
+_PAUSE = 15.0  # seconds between two savings of what was observed
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """``kept`` is of shape (variants, examples seen, kept); ``resumed`` says how many were there.
+
+    ``settled`` is whether the last look found the verdict settled.
+    """
+
+    kept: Floats
+    settled: bool
+    resumed: int
 
 
 def observe_in_blocks(
@@ -29,25 +46,73 @@ def observe_in_blocks(
     controls: int,
     until_certain: bool,  # noqa: FBT001
     resume: bool,  # noqa: FBT001
-) -> Floats:
-    """Observe block after block, until the end or the verdict; (variants, examples, kept).
+) -> Observed:
+    """Observe block after block, each in every variant, until the end or the verdict.
 
     ``variants`` begin with the baseline, the patched model and the ``controls``. ``resume`` goes
-    on from what ``partial`` holds.
+    on from what ``partial`` holds: all that was done, a block in some of the variants among it.
+
+    Raises:
+        EvaluationError: a model's output is not finite.
+        KeyboardInterrupt: what was observed is kept, and the message says so.
     """
-    observed = partial.load() if resume else None
-    step = _LOOK if until_certain else _BLOCK
-    start = 0 if observed is None else observed.shape[1]
-    for first in range(start, len(examples), step):
-        block = examples[first : first + step]
-        new = observe_all(scorer, variants, block, progress, first, len(examples))
-        observed = new if observed is None else np.concatenate([observed, new], axis=1)
-        if until_certain and _settled(scorer.task, observed, controls):
-            break
-        if observed.shape[1] < len(examples):
-            partial.save(observed)
+    observed = _loaded(partial, len(variants), len(examples)) if resume else None
+    resumed = 0 if observed is None else int(_seen(observed).sum())
+    saved, settled, block = time.monotonic(), False, slice(0)
+    try:
+        for block in _blocks(examples, until_certain):
+            for number, variant in enumerate(variants):
+                if observed is not None and _seen(observed)[number, block].all():
+                    continue
+                done = block.start * len(variants) + number * (block.stop - block.start)
+                progress(f"scoring {variant.name}", done, len(examples) * len(variants))
+                new = scorer.observe(variant, examples[block])
+                if observed is None:
+                    observed = np.full((len(variants), len(examples), new.shape[1]), np.nan)
+                observed[number, block] = new
+                if time.monotonic() - saved >= _PAUSE:
+                    partial.save(observed[:, : block.stop])
+                    saved = time.monotonic()
+            assert observed is not None
+            settled = until_certain and _settled(scorer.task, observed[:, : block.stop], controls)
+            if settled:
+                break
+    except KeyboardInterrupt as stopped:
+        if observed is None:
+            raise KeyboardInterrupt("interrupted before anything was scored") from stopped
+        partial.save(observed[:, : block.stop])
+        raise KeyboardInterrupt(
+            "interrupted; the same call with --resume goes on from here"
+        ) from stopped
     assert observed is not None
-    return observed
+    return Observed(observed[:, : block.stop], settled, resumed)
+
+
+def _loaded(partial: Partial, variants: int, examples: int) -> Floats | None:
+    """Return what was kept, with room for the rest; None where it is of another shape."""
+    kept = partial.load()
+    if kept is None or kept.ndim != 3 or not kept.size:
+        return None
+    if kept.shape[0] != variants or kept.shape[1] > examples:
+        return None
+    return np.pad(kept, ((0, 0), (0, examples - kept.shape[1]), (0, 0)), constant_values=np.nan)
+
+
+def _blocks(examples: Sequence[Example], until_certain: bool) -> Iterator[slice]:  # noqa: FBT001
+    """Yield blocks that depend on the examples alone, so that a resumed run has the same."""
+    most, start, tokens = _LOOK if until_certain else _BLOCK, 0, 0
+    for number, example in enumerate(examples):
+        full = number - start == most or tokens + example.tokens > _BLOCK_TOKENS
+        if number > start and full:
+            yield slice(start, number)
+            start, tokens = number, 0
+        tokens += example.tokens
+    yield slice(start, len(examples))
+
+
+def _seen(observed: Floats) -> npt.NDArray[np.bool_]:
+    """Return which variants have seen which examples, (variants, examples); the rest is NaN."""
+    return np.asarray(~np.isnan(observed).all(axis=2))
 
 
 def _settled(task: Task, observed: Floats, controls: int) -> bool:

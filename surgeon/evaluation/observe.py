@@ -16,7 +16,6 @@ from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.session import Session
 from surgeon.evaluation.variants import Variant, tensors_of
 from surgeon.onnx_model.token_scores import LABELS, POSITIONS
-from surgeon.progress import Progress
 from surgeon.scoring.examples import (
     MOST_TOKENS,
     Example,
@@ -54,15 +53,23 @@ class Scorer:
         kept: list[Floats | None] = [None] * len(examples)
         for numbers, outputs in self._run(variant, examples):
             chosen = [examples[number] for number in numbers]
-            for number, row in zip(numbers, self._reduced(chosen, outputs), strict=True):
-                kept[number] = row
+            with np.errstate(all="ignore"):  # what is not finite is told below
+                for number, row in zip(numbers, self._reduced(chosen, outputs), strict=True):
+                    kept[number] = row
         observed: Floats = np.stack([row for row in kept if row is not None])
         if not np.isfinite(observed).all():
-            raise EvaluationError(
-                f"{variant.name} with dims {list(variant.dims)}: the model's output is not finite, "
-                "so there is no score to compare"
-            )
+            raise EvaluationError(self._why_not_finite(variant))
         return observed
+
+    def _why_not_finite(self, variant: Variant) -> str:
+        named = f"{variant.name} with dims {list(variant.dims)}" if variant.dims else variant.name
+        for name, values in tensors_of(self.artifact, variant).items():
+            if count := values.size - int(np.isfinite(values).sum()):
+                return (
+                    f"{named}: {name} holds {count} of {values.size} values that are not finite, "
+                    "so there is no score to compare; repair the weights and patch again"
+                )
+        return f"{named}: the model's output is not finite, so there is no score to compare"
 
     def guesses(self, variant: Variant, examples: Sequence[Example]) -> list[npt.NDArray[np.int64]]:
         """Return the likeliest token at each scored position of each example, (scored,)."""
@@ -113,26 +120,6 @@ class Scorer:
         for loss, guess, example in zip(losses, guesses, examples, strict=True):
             hits = (guess == example.labels).astype(np.float64)
             yield self.task.reduce(loss.astype(np.float64), hits, example)
-
-
-def observe_all(
-    scorer: Scorer,
-    variants: Sequence[Variant],
-    examples: Sequence[Example],
-    progress: Progress,
-    done: int,
-    total: int,
-) -> Floats:
-    """Observe a block of examples in every variant; returns (variants, examples, kept).
-
-    ``done`` of ``total`` examples came before this block; ``progress`` counts from there.
-    """
-    rows = []
-    for number, variant in enumerate(variants):
-        finished = done * len(variants) + number * len(examples)
-        progress(f"scoring {variant.name}", finished, total * len(variants))
-        rows.append(scorer.observe(variant, examples))
-    return np.stack(rows)
 
 
 def _in_order(

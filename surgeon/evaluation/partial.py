@@ -29,16 +29,20 @@ class Partial:
     key: str
 
     def load(self) -> Floats | None:
-        """Return what was observed, (variants, examples so far, kept); None if there is nothing."""
+        """Return what was observed, (variants, examples so far, kept); None if there is nothing.
+
+        A variant that had not seen an example has NaN there.
+        """
         if not self.path.is_file():
             return None
         try:
             with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
-                same = str(stored["key"]) == self.key
-                return stored["observed"] if same else None
+                observed: Floats = stored["observed"]
+                same = str(stored["key"]) == self.key and observed.dtype == np.float64
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             # Not a file that save wrote, or not all of it: begin anew.
             return None
+        return observed if same else None
 
     def save(self, observed: Floats) -> None:
         """Keep what was observed so far, whole at every moment."""

@@ -69,8 +69,9 @@ class Evaluation:
 
     ``delta`` is patched − baseline and ``ci95`` its paired bootstrap interval; ``control_range``
     is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
-    among the controls. ``stopped_after`` is the number of examples that settled the verdict, where
-    the evaluation stopped then; ``ci95`` is then valid at any number of examples. ``options`` are
+    among the controls. ``until_certain`` says whether it was to stop as soon as the verdict was
+    settled, and ``stopped_after`` is the number of examples that settled it, None if all did not;
+    ``ci95`` is then valid at any number of examples. ``options`` are
     those that the task used. ``expected`` is the verdict that the artifact's recipe expects.
     """
 
@@ -93,6 +94,7 @@ class Evaluation:
     dataset: Dataset
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    until_certain: bool = False
     stopped_after: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     dose: tuple[Dose, ...] = ()
@@ -123,6 +125,7 @@ class Evaluation:
             "dataset": vars(self.dataset),
             "versions": dict(self.versions),
             "warnings": list(self.warnings),
+            "until_certain": self.until_certain,
             "stopped_after": self.stopped_after,
             "dose": [asdict(dose) for dose in self.dose],
             "fill_ins": [asdict(fill_in) for fill_in in self.fill_ins],

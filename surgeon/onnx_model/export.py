@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 
 from surgeon.checkpoint import Checkpoint
+from surgeon.checkpoint.finite import find_not_finite
 from surgeon.errors import ExportError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.onnx_model.graph import name_values, strip_traces
@@ -23,6 +24,7 @@ from surgeon.onnx_model.probes import Feed, Padding, make_probes, real_rows
 from surgeon.onnx_model.traced import trace
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.progress import Progress
+from surgeon.torch_model.heads import head_left_out
 from surgeon.torch_model.loading import (
     TorchModel,
     decoder_start_of,
@@ -32,7 +34,7 @@ from surgeon.torch_model.loading import (
     max_length_of,
     padding_id_of,
 )
-from surgeon.torch_model.tokenizer import load_tokenizer, save_tokenizer
+from surgeon.torch_model.tokenizer import load_tokenizer, quiet, save_tokenizer
 
 MODEL = "model.onnx"
 _INLINE_LIMIT = 1_500_000_000  # bytes; protobuf holds 2 GiB, beyond this weights go beside it
@@ -112,18 +114,36 @@ def export_model(
         decoder_start_id=start,
         padding=padding.side,
         dtype=dtype,
+        head_left_out=head_left_out(checkpoint, loaded.task),
     )
 
 
 def _probe(loaded: TorchModel, feed: Feed, otherwise: str) -> Probe:
     """Run a batch as a user of transformers would, before anything is done for the export."""
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet():
             outputs = loaded.model(**{name: torch.from_numpy(v) for name, v in feed.items()})
     except Exception as error:  # whatever a model's code raises, it does not run on text alone
+        if loaded.head.rows == "sequence" and _has_no_padding(loaded.model.config):
+            raise ExportError(
+                f"{loaded.checkpoint.name}: config.json has no pad_token_id, by which "
+                f"{type(loaded.model).__name__} finds the last token of a sequence; write the one "
+                "that the model was trained with into it"
+            ) from error
         raise explained("the model does not run on tokens alone", error, otherwise) from error
     expected = tuple(outputs[name].numpy() for name in loaded.head.outputs)
-    return Probe(feed, expected, real_rows(feed, loaded.head.rows))
+    real = real_rows(feed, loaded.head.rows)
+    if not all(np.isfinite(output[real]).all() for output in expected):
+        broken = find_not_finite(loaded.checkpoint) or "its output is not finite"
+        raise ExportError(
+            f"{loaded.checkpoint.name}: {broken}, so there is nothing to compare ONNX with; repair "
+            f"the weights, or {otherwise}"
+        )
+    return Probe(feed, expected, real)
+
+
+def _has_no_padding(config: Any) -> bool:
+    return getattr(config.get_text_config(), "pad_token_id", None) is None
 
 
 def _write(model: ir.Model, loaded: TorchModel, path: Path, dtype: Dtype) -> None:

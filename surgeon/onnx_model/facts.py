@@ -38,7 +38,8 @@ class OnnxFacts:
     editable vectors: initializers of that dtype under their checkpoint names. ``labels`` are a
     classifier's, in the order of its outputs (one: a regression), and ``decoder_start_id`` is the
     token that a decoder's input begins with. ``padding`` is the side on which shorter sequences
-    of a batch are filled up.
+    of a batch are filled up. ``head_left_out`` is the class that the configuration declares, where
+    no task scores its head, so that the graph is of the model below it.
     """
 
     model: str
@@ -55,6 +56,7 @@ class OnnxFacts:
     decoder_start_id: int | None = None
     padding: Side = "right"
     dtype: Dtype = "float32"
+    head_left_out: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

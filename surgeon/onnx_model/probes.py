@@ -13,6 +13,7 @@ from surgeon.scoring.examples import Side, make_batch
 from surgeon.text import built_in_sample
 from surgeon.torch_model.heads import Rows
 from surgeon.torch_model.loading import TorchModel
+from surgeon.torch_model.tokenizer import quiet
 
 Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]]
 
@@ -41,8 +42,7 @@ def make_probes(
         padding: how shorter sequences are filled up.
         start: the token that a decoder begins with (None: the padding token).
     """
-    # The last token stays, because some heads look for the end of the sequence.
-    sequences = [[*s[: max_length - 1], s[-1]] for s in _sequences(loaded, tokenizer, padding)]
+    sequences = [_cut(ids, max_length) for ids in _sequences(loaded, tokenizer, padding)]
     groups = [sequences[:1], sequences[-1:] * 2, sequences[1:3], sequences]
     first = padding.token if start is None else start
     return [_feed(group, loaded, padding, first) for group in groups]
@@ -63,7 +63,8 @@ def _sequences(loaded: TorchModel, tokenizer: Any | None, padding: Padding) -> l
     """Return real sentences where the tokenizer knows their words, else drawn token ids."""
     if tokenizer is not None:
         sentences = built_in_sample().lines
-        encoded = [tokenizer(line)["input_ids"] for line in sentences[:_SENTENCES]]
+        with quiet():  # of sequences longer than the model's, which are cut afterwards
+            encoded = [tokenizer(line)["input_ids"] for line in sentences[:_SENTENCES]]
         flat = [token for ids in encoded for token in ids]
         if flat.count(tokenizer.unk_token_id) < len(flat) / 4:
             return sorted(encoded, key=len)
@@ -74,6 +75,11 @@ def _sequences(loaded: TorchModel, tokenizer: Any | None, padding: Padding) -> l
     rng = np.random.default_rng(0)
     drawn = [rng.choice(ordinary, size=length).tolist() for length in _LENGTHS]
     return [[*ids, *ends] for ids in drawn]
+
+
+def _cut(ids: Sequence[int], length: int) -> list[int]:
+    """Shorten a sequence; its last token stays, because some heads look for the end of one."""
+    return list(ids) if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 
 def _feed(group: Sequence[Sequence[int]], loaded: TorchModel, padding: Padding, start: int) -> Feed:

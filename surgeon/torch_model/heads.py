@@ -47,13 +47,6 @@ _CLASSIFIERS = ("classifier.", "score.", "classification_head.", "logits_proj.")
 # Where nothing is declared, the first row whose tensors are there decides.
 _BY_TENSORS = (
     Head(
-        "question-answering",
-        "AutoModelForQuestionAnswering",
-        outputs=("start_logits", "end_logits"),
-        declared="ForQuestionAnswering",
-        tensors=("qa_outputs.",),
-    ),
-    Head(
         "classification",
         "AutoModelForSequenceClassification",
         rows="sequence",
@@ -71,6 +64,14 @@ _BY_TENSORS = (
         "AutoModelForPreTraining",
         declared="ForPreTraining",
         tensors=("discriminator_predictions.",),
+    ),
+    # The last, because ModernBERT's head for answers has the name of a classifier's.
+    Head(
+        "question-answering",
+        "AutoModelForQuestionAnswering",
+        outputs=("start_logits", "end_logits"),
+        declared="ForQuestionAnswering",
+        tensors=("qa_outputs.", "classifier."),
     ),
 )
 _BY_FAMILY = (
@@ -104,7 +105,7 @@ def choose_task(checkpoint: Checkpoint) -> TaskName:
     A fine-tuned head comes before a language-model head, and must be declared in the
     configuration, unless nothing is declared at all. Without any head it is drift.
     """
-    declared = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    declared = _declared(checkpoint)
     found = [head for head in _BY_TENSORS if head.is_in(checkpoint)]
     for head in found:
         # XLNet's and DistilBERT's classes may go on ("ForQuestionAnsweringSimple").
@@ -113,6 +114,16 @@ def choose_task(checkpoint: Checkpoint) -> TaskName:
     if _has_language_model_head(checkpoint, " ".join(declared)):
         return checkpoint.family.objective
     return found[0].task if found and not declared else "drift"
+
+
+def head_left_out(checkpoint: Checkpoint, task: TaskName) -> str:
+    """Return the declared class whose head no task scores, so that drift is; "" if none is so."""
+    with_head = (name for name in _declared(checkpoint) if "For" in name or "LMHead" in name)
+    return next(with_head, "") if task == "drift" else ""
+
+
+def _declared(checkpoint: Checkpoint) -> list[str]:
+    return [str(name) for name in checkpoint.config.get("architectures") or ()]
 
 
 def _has_language_model_head(checkpoint: Checkpoint, declared: str) -> bool:

@@ -8,6 +8,8 @@ import pytest
 import torch
 import transformers
 from antibodies import antibodies
+from safetensors.numpy import load_file, save_file
+from task_models import patched, save_model
 
 from surgeon import (
     Recipe,
@@ -318,3 +320,15 @@ def test_texts_that_also_chose_the_dimensions_are_told(minilm_patched, tmp_path)
     (warning,) = evaluation.warnings
     assert warning.startswith("1 of 11 texts also chose the dimensions")
     assert evaluate(minilm_patched, texts=texts, controls=5).warnings == ()
+
+
+def test_a_baseline_that_is_not_finite_names_the_tensor(tmp_path, few):
+    """NaN where the patch wrote zero: the patched model has scores, and its baseline has none."""
+    path = save_model("rtd", tmp_path / "model") / "model.safetensors"
+    tensors = load_file(path)
+    name = "electra.encoder.layer.0.output.LayerNorm.bias"
+    tensors[name][3] = np.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    artifact = patched(tmp_path / "model", tmp_path / "out")
+    with pytest.raises(EvaluationError, match=rf"^baseline: {name} holds 1 of 16 values"):
+        evaluate(artifact, texts=few, controls=1)

@@ -7,6 +7,7 @@ import pytest
 from antibodies import antibodies
 
 from surgeon import Recipe, evaluate, make_plan, open_checkpoint, operate
+from surgeon.console import show_evaluation
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import in_blocks as in_blocks_module
 from surgeon.evaluation import observe
@@ -104,52 +105,113 @@ def test_a_clear_case_is_settled_early_with_the_verdict_of_all_texts(minilm_patc
     assert result.verdict == "degraded"
     assert result.stopped_after is not None
     assert result.stopped_after == result.dataset.examples < 240
+    assert result.dataset.skipped == 0
     low, high = result.ci95
     whole = evaluate(minilm_patched)
     assert low < whole.delta < high
     assert high - low > whole.ci95[1] - whole.ci95[0]
 
 
-def test_what_is_never_settled_is_measured_on_all_texts(antiberty_patched):
+def test_what_is_never_settled_is_measured_on_all_texts_and_told(antiberty_patched, capsys):
     texts = _texts(antibodies(40, mutations=0.035))
     result = evaluate(antiberty_patched, texts=texts, until_certain=True)
     assert result.stopped_after is None
     assert result.dataset.examples == 40
+    assert result.to_json()["until_certain"]
+    show_evaluation(result, json=False)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Not settled: all 40 texts were used" in told
+
+
+def _stop_at(step, count):
+    """Return a progress that interrupts when a step comes for the so-many-th time."""
+    calls = []
+
+    def progress(name, done, total):
+        calls.extend([name] if name == step else [])
+        if len(calls) == count:
+            raise KeyboardInterrupt
+
+    return progress
 
 
 def test_an_interrupted_evaluation_goes_on_with_the_same_result(
     minilm_patched, tmp_path, monkeypatch
 ):
-    shutil.copytree(minilm_patched, tmp_path / "out")
+    out = shutil.copytree(minilm_patched, tmp_path / "out")
     texts = _texts(built_in_sample().lines[::4])
     monkeypatch.setattr(in_blocks_module, "_BLOCK", 16)
-    expected = evaluate(tmp_path / "out", texts=texts, controls=3)
-    calls = []
-
-    def stop_in_the_third_block(step, done, total):
-        if step.startswith("scoring baseline"):
-            calls.append(done)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(tmp_path / "out", texts=texts, controls=3, progress=stop_in_the_third_block)
-    assert (tmp_path / "out" / PARTIAL_EVALUATION).is_file()
+    expected = evaluate(out, texts=texts, controls=3)
+    # The baseline and the patched model have seen the third block, and no control has.
+    stop = _stop_at("scoring control 1", 3)
+    with pytest.raises(KeyboardInterrupt, match="--resume goes on"):
+        evaluate(out, texts=texts, controls=3, progress=stop)
+    assert (out / PARTIAL_EVALUATION).is_file()
+    kept = (out / PARTIAL_EVALUATION).read_bytes()
     seen = []
     monkeypatch.setattr(
         Scorer, "observe", lambda *a, real=Scorer.observe: seen.append(len(a[2])) or real(*a)
     )
-    other = evaluate(tmp_path / "out", texts=texts, controls=3, seed=1, resume=True)
+    other = evaluate(out, texts=texts, controls=3, seed=1, resume=True)
     assert sum(seen) == 60 * 5  # another seed: nothing to go on from
+    assert "nothing was kept" in other.warnings[-1]
     assert other.to_json() != expected.to_json()
-    calls.clear()
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(tmp_path / "out", texts=texts, controls=3, progress=stop_in_the_third_block)
+    (out / PARTIAL_EVALUATION).write_bytes(kept)
     seen.clear()
-    resumed = evaluate(tmp_path / "out", texts=texts, controls=3, resume=True)
-    assert sum(seen) == (60 - 32) * 5
+    resumed = evaluate(out, texts=texts, controls=3, resume=True)
+    assert sum(seen) == (60 - 32) * 5 - 16 * 2
     assert resumed.to_json() == expected.to_json()
-    assert not (tmp_path / "out" / PARTIAL_EVALUATION).exists()
+    assert not (out / PARTIAL_EVALUATION).exists()
+
+
+def test_what_was_kept_of_another_shape_is_not_gone_on_from(minilm_patched, tmp_path):
+    out = shutil.copytree(minilm_patched, tmp_path / "out")
+    texts = _texts(built_in_sample().lines[:8])
+    expected = evaluate(out, texts=texts, controls=1)
+    with pytest.raises(KeyboardInterrupt, match="--resume goes on"):
+        evaluate(out, texts=texts, controls=1, progress=_stop_at("scoring patched", 1))
+    with np.load(out / PARTIAL_EVALUATION) as stored:
+        key, observed = stored["key"], stored["observed"]
+    for damaged in (
+        observed[:2],
+        observed[..., 0],
+        np.repeat(observed, 2, axis=1),
+        observed[:, :0],
+    ):
+        np.savez(out / PARTIAL_EVALUATION, key=key, observed=damaged)
+        again = evaluate(out, texts=texts, controls=1, resume=True)
+        assert "nothing was kept" in again.warnings[-1]
+        assert again.patched == expected.patched
+
+
+def test_what_was_observed_is_kept_after_a_while_too(minilm_patched, tmp_path, monkeypatch):
+    """For what no interruption announces, such as a lack of power."""
+    out = shutil.copytree(minilm_patched, tmp_path / "out")
+    monkeypatch.setattr(in_blocks_module, "_PAUSE", 0.0)
+
+    def fail(step, done, total):
+        if step == "scoring control 1":
+            raise RuntimeError
+
+    texts = _texts(built_in_sample().lines[:8])
+    with pytest.raises(RuntimeError):
+        evaluate(out, texts=texts, controls=1, progress=fail)
+    with np.load(out / PARTIAL_EVALUATION) as stored:
+        seen = ~np.isnan(stored["observed"]).any(axis=2)
+    np.testing.assert_array_equal(seen.all(axis=1), [True, True, False])
+
+
+def test_blocks_are_of_so_many_texts_and_tokens():
+    sizes = [300] * 60 + [20_000] + [10] * 600
+    examples = [Example((1,) * size) for size in sizes]
+    blocks = list(in_blocks_module._blocks(examples, until_certain=False))
+    assert [(b.start, b.stop) for b in blocks] == [
+        (0, 54),
+        (54, 60),
+        (60, 61),
+        (61, 573),
+        (573, 661),
+    ]
 
 
 def test_blanks_are_filled_before_and_after(antiberty_patched, iglm_s_patched, minilm_patched):

@@ -11,6 +11,7 @@ import torch
 import transformers
 from conftest import TINY_FAMILIES
 from heads import HEADS, save_head
+from task_models import save_model
 
 from surgeon import (
     Recipe,
@@ -22,12 +23,17 @@ from surgeon import (
     read_texts,
     verify,
 )
+from surgeon.console import show_record
 from surgeon.errors import ExportError
+from surgeon.onnx_model import traced as traced_module
 from surgeon.onnx_model.facts import onnx_facts
 from surgeon.onnx_model.parity import Probe, check_parity
+from surgeon.onnx_model.probes import Padding, make_probes
 from surgeon.onnx_model.weights import make_replaceable, read_initializers
 from surgeon.scoring.examples import make_batch
 from surgeon.torch_model.heads import choose_task
+from surgeon.torch_model.loading import load_model
+from surgeon.torch_model.tokenizer import load_tokenizer
 
 _TASKS = {
     "bert": "mlm",
@@ -341,9 +347,81 @@ def test_a_float16_graph_holds_the_rounded_vectors_and_takes_and_gives_the_same(
     assert verify(tmp_path / "out").passed
 
 
-def test_a_model_that_has_no_float16_graph_says_what_to_leave_out(tmp_path):
-    """Transformers' BART looks at its values in float16, which a graph cannot."""
+def test_a_model_that_looks_at_its_values_in_float16_is_exported_too(tmp_path):
+    """Transformers' BART clamps what is infinite, which a graph cannot find out."""
     save_head("bart, classification", tmp_path / "model")
     plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
+    facts = operate(plan, tmp_path / "out", dtype="float16").onnx
+    assert facts["dtype"] == "float16"
+    assert 1e-5 < facts["parity"]["largest"] < 2e-2
+    assert bool(torch.isfinite(torch.tensor([1.0, np.inf])).all()) is False  # torch's own again
+
+
+def test_what_torch_cannot_export_is_one_line(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(traced_module, "_LOOKS_AT_VALUES", ())
+    save_head("bart, classification", tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
+    capfd.readouterr()
     with pytest.raises(ExportError, match="leave out --dtype float16, or use --no-onnx"):
         operate(plan, tmp_path / "out", dtype="float16")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_head_that_no_task_scores_is_told(tmp_path, capsys):
+    """Multiple choice: a classifier of one output for each of several texts."""
+    config = HEADS["bert, questions"].config
+    transformers.BertForMultipleChoice(config).save_pretrained(tmp_path / "model")
+    record = _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+    assert record.onnx["task"] == "drift"
+    assert record.onnx["head_left_out"] == "BertForMultipleChoice"
+    capsys.readouterr()
+    show_record(record, tmp_path / "out", json=True)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["onnx"]["task"] == "drift"
+    assert "declares BertForMultipleChoice, whose head no task scores" in printed.err
+
+
+def test_no_probe_has_another_end_than_its_own(tmp_path):
+    """BART's classifier takes the state at the end of the sequence, and refuses two of them."""
+    checkpoint = open_checkpoint(save_model("denoising", tmp_path))
+    tokenizer = load_tokenizer(tmp_path)
+    loaded = load_model(checkpoint, "")
+    for length in (64, 9):
+        feeds = make_probes(loaded, tokenizer, length, Padding(0, "right"), 3)
+        for feed in feeds:
+            ends = (feed["input_ids"] == tokenizer.sep_token_id).sum(axis=1)
+            assert feed["input_ids"].shape[1] <= length
+            assert (ends == 1).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(tiny, tmp_path, value):
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(tiny("bert"), tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    name = "bert.encoder.layer.1.output.dense.bias"
+    tensors[name][2:4] = value
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError) as caught:
+        _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+    assert str(caught.value).startswith(f"model: {name} holds 2 of 16 values that are not finite")
+    assert "use --no-onnx" in str(caught.value)
+
+
+def test_a_classifier_without_a_padding_token_is_told_where_to_name_it(tmp_path):
+    save_head("gpt2, classification", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    del config["pad_token_id"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=r"config.json has no pad_token_id, by which GPT2For"):
+        _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+
+
+def test_a_text_longer_than_the_model_s_length_is_cut_without_a_word(tmp_path, capfd):
+    save_model("classification", tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 8}))
+    capfd.readouterr()
+    _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,21 @@
+"""Which tensor of a checkpoint is broken: the first question where a model gives no numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from surgeon.checkpoint.dtypes import FLOATS
+from surgeon.checkpoint.model_directory import Checkpoint
+
+
+def find_not_finite(checkpoint: Checkpoint) -> str:
+    """Name the first tensor with a value that is NaN or infinite, and say how many; "" if none.
+
+    Reads all weights, one tensor at a time.
+    """
+    for name, info in checkpoint.tensors.items():
+        if info.dtype not in FLOATS:
+            continue
+        if count := info.size - int(np.isfinite(checkpoint.read(name)).sum()):
+            return f"{name} holds {count} of {info.size} values that are not finite"
+    return ""

@@ -1,0 +1,26 @@
+"""What was left out of an evaluation, and why: a sentence each, beside the warnings."""
+
+from __future__ import annotations
+
+from surgeon.evaluation.result import Dataset
+from surgeon.onnx_model.facts import OnnxFacts
+
+NOTHING_TO_RESUME = (
+    "--resume: nothing was kept of an evaluation with these settings, so that it began anew"
+)
+
+
+def notes_of(facts: OnnxFacts, dataset: Dataset) -> tuple[str, ...]:
+    """Return what a reader would otherwise not see was left out."""
+    found = []
+    if facts.head_left_out:
+        found.append(
+            f"config.json declares {facts.head_left_out}, whose head no task scores: what is "
+            "measured is the model below it"
+        )
+    if dataset.skipped:
+        found.append(
+            f"{dataset.skipped} of {dataset.skipped + dataset.examples} texts or rows were left "
+            "out: they have no label, or nothing to score"
+        )
+    return tuple(found)
