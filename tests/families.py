@@ -3,205 +3,139 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import transformers as t
-
-_TEXT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "vocab_size": 40,
-    "max_position_embeddings": 64,
-}
-_ALBERT = {**_TEXT, "embedding_size": 12}
-_DEBERTA = {**_TEXT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
-_LLAMA = {**_TEXT, "num_key_value_heads": 1, "pad_token_id": 0}
-_GEMMA = {**_LLAMA, "head_dim": 8}
-_SEQ2SEQ = {
-    "d_model": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 24,
-    "decoder_ffn_dim": 24,
-    "vocab_size": 40,
-}
-_BART = {**_SEQ2SEQ, "max_position_embeddings": 64}
-_T5 = {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 24, "d_kv": 8, "vocab_size": 40}
-_OPT = {**{k: v for k, v in _TEXT.items() if k != "intermediate_size"}, "ffn_dim": 24}
-_IMAGE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "image_size": 8,
-    "patch_size": 4,
-}
-_AUDIO = {
-    **{k: v for k, v in _TEXT.items() if k != "max_position_embeddings"},
-    "conv_dim": (8, 8),
-    "conv_stride": (5, 2),
-    "conv_kernel": (10, 3),
-    "num_conv_pos_embeddings": 4,
-    "num_conv_pos_embedding_groups": 2,
-}
-
-_TOKENS = {"input_ids": torch.tensor([[5, 6, 7, 8, 9]])}
-_PAIR = {**_TOKENS, "decoder_input_ids": torch.tensor([[4, 6, 8]])}
-_PIXELS = {"pixel_values": torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)}
-_WAVE = {"input_values": torch.linspace(-1, 1, 200).sin().reshape(1, 200)}
-_SOUND = {
-    "input_features": torch.linspace(-1, 1, 4 * 32).reshape(1, 4, 32),
-    "decoder_input_ids": torch.tensor([[4, 6, 8]]),
-}
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """A tiny model and what is true of it.
-
-    ``block`` is the class of its layers, ``output`` the gain of layer 1's output site in the
-    file, ``stream`` whether the norm comes after the residual sum ("post") or the layer adds to
-    the stream ("pre"). ``stacks`` has the number of layers of each stack in the file; ``calls``
-    how often they are run, if they are shared.
-    """
-
-    model: type
-    config: object
-    inputs: dict[str, torch.Tensor]
-    block: str
-    stream: str
-    output: str
-    kind: str = "layernorm"
-    axis: int = 0
-    offset: float = 0.0
-    bias: bool = True
-    stacks: dict[str, int] = field(default_factory=lambda: {"": 2})
-    calls: int = 0
-
-
-_TWO = {"encoder": 2, "decoder": 2}
-
-
-def _post(model, config, block, output, *, inputs=None, **more):
-    return Tiny(model, config, inputs or _TOKENS, block, "post", output, **more)
-
-
-def _pre(model, config, block, output, *, inputs=None, kind="dense", **more):
-    return Tiny(model, config, inputs or _TOKENS, block, "pre", output, kind, **more)
-
+from kin import KIN
+from tiny import (
+    ALBERT,
+    AUDIO,
+    BART,
+    DEBERTA,
+    GEMMA,
+    IMAGE,
+    LLAMA,
+    OPT,
+    PAIR,
+    PIXELS,
+    SEQ2SEQ,
+    SOUND,
+    T5,
+    TEXT,
+    TOKENS,
+    TWO,
+    WAVE,
+    post,
+    pre,
+)
 
 FAMILIES = {
-    "bert": _post(
+    "bert": post(
         t.BertForMaskedLM,
-        t.BertConfig(**_TEXT),
+        t.BertConfig(**TEXT),
         "BertLayer",
         "bert.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "roberta": _post(
+    "roberta": post(
         t.RobertaForMaskedLM,
-        t.RobertaConfig(**_TEXT),
+        t.RobertaConfig(**TEXT),
         "RobertaLayer",
         "roberta.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "xlm-roberta": _post(
+    "xlm-roberta": post(
         t.XLMRobertaForMaskedLM,
-        t.XLMRobertaConfig(**_TEXT),
+        t.XLMRobertaConfig(**TEXT),
         "XLMRobertaLayer",
         "roberta.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "camembert": _post(
+    "camembert": post(
         t.CamembertForMaskedLM,
-        t.CamembertConfig(**_TEXT),
+        t.CamembertConfig(**TEXT),
         "CamembertLayer",
         "roberta.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "electra": _post(
+    "electra": post(
         t.ElectraForMaskedLM,
-        t.ElectraConfig(**_TEXT, embedding_size=12),
+        t.ElectraConfig(**TEXT, embedding_size=12),
         "ElectraLayer",
         "electra.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "mpnet": _post(
+    "mpnet": post(
         t.MPNetForMaskedLM,
-        t.MPNetConfig(**_TEXT),
+        t.MPNetConfig(**TEXT),
         "MPNetLayer",
         "mpnet.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "distilbert": _post(
+    "distilbert": post(
         t.DistilBertForMaskedLM,
         t.DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=24, vocab_size=40),
         "TransformerBlock",
         "distilbert.transformer.layer.1.output_layer_norm.weight",
     ),
     # One layer, run three times.
-    "albert": _post(
+    "albert": post(
         t.AlbertForMaskedLM,
-        t.AlbertConfig(**{**_ALBERT, "num_hidden_layers": 3}),
+        t.AlbertConfig(**{**ALBERT, "num_hidden_layers": 3}),
         "AlbertLayer",
         "albert.encoder.albert_layer_groups.0.albert_layers.0.full_layer_layer_norm.weight",
         stacks={"": 1},
         calls=3,
     ),
-    "albert, two groups": _post(
+    "albert, two groups": post(
         t.AlbertForMaskedLM,
-        t.AlbertConfig(**{**_ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2}),
+        t.AlbertConfig(**{**ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2}),
         "AlbertLayer",
         "albert.encoder.albert_layer_groups.1.albert_layers.0.full_layer_layer_norm.weight",
         calls=4,
     ),
-    "deberta": _post(
+    "deberta": post(
         t.DebertaForMaskedLM,
-        t.DebertaConfig(**_DEBERTA),
+        t.DebertaConfig(**DEBERTA),
         "DebertaLayer",
         "deberta.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "deberta-v2, as v3": _post(
+    "deberta-v2, as v3": post(
         t.DebertaV2ForMaskedLM,
-        t.DebertaV2Config(**_DEBERTA, norm_rel_ebd="layer_norm", position_buckets=8),
+        t.DebertaV2Config(**DEBERTA, norm_rel_ebd="layer_norm", position_buckets=8),
         "DebertaV2Layer",
         "deberta.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "xlnet": _post(
+    "xlnet": post(
         t.XLNetLMHeadModel,
         t.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=40),
         "XLNetLayer",
         "transformer.layer.1.ff.layer_norm.weight",
     ),
-    "bart": _post(
+    "bart": post(
         t.BartForConditionalGeneration,
-        t.BartConfig(**_BART),
+        t.BartConfig(**BART),
         "BartEncoderLayer BartDecoderLayer",
         "model.encoder.layers.1.final_layer_norm.weight",
-        inputs=_PAIR,
-        stacks=_TWO,
+        inputs=PAIR,
+        stacks=TWO,
     ),
-    "opt, post-norm": _post(
+    "opt, post-norm": post(
         t.OPTForCausalLM,
-        t.OPTConfig(**_OPT, word_embed_proj_dim=12, do_layer_norm_before=False),
+        t.OPTConfig(**OPT, word_embed_proj_dim=12, do_layer_norm_before=False),
         "OPTDecoderLayer",
         "model.decoder.layers.1.final_layer_norm.weight",
     ),
-    "wav2vec2": _post(
+    "wav2vec2": post(
         t.Wav2Vec2ForCTC,
-        t.Wav2Vec2Config(**_AUDIO),
+        t.Wav2Vec2Config(**AUDIO),
         "Wav2Vec2EncoderLayer",
         "wav2vec2.encoder.layers.1.final_layer_norm.weight",
-        inputs=_WAVE,
+        inputs=WAVE,
     ),
-    "gpt2": _pre(
+    "gpt2": pre(
         t.GPT2LMHeadModel,
         t.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=40),
         "GPT2Block",
         "transformer.h.1.mlp.c_proj.weight",
         axis=1,
     ),
-    "gpt_neo": _pre(
+    "gpt_neo": pre(
         t.GPTNeoForCausalLM,
         t.GPTNeoConfig(
             hidden_size=16,
@@ -214,126 +148,126 @@ FAMILIES = {
         "GPTNeoBlock",
         "transformer.h.1.mlp.c_proj.weight",
     ),
-    "gpt_neox": _pre(
+    "gpt_neox": pre(
         t.GPTNeoXForCausalLM,
-        t.GPTNeoXConfig(**_TEXT),
+        t.GPTNeoXConfig(**TEXT),
         "GPTNeoXLayer",
         "gpt_neox.layers.1.mlp.dense_4h_to_h.weight",
     ),
-    "gpt_neox, one after the other": _pre(
+    "gpt_neox, one after the other": pre(
         t.GPTNeoXForCausalLM,
-        t.GPTNeoXConfig(**_TEXT, use_parallel_residual=False),
+        t.GPTNeoXConfig(**TEXT, use_parallel_residual=False),
         "GPTNeoXLayer",
         "gpt_neox.layers.1.mlp.dense_4h_to_h.weight",
     ),
-    "opt": _pre(
+    "opt": pre(
         t.OPTForCausalLM,
-        t.OPTConfig(**_OPT, word_embed_proj_dim=16),
+        t.OPTConfig(**OPT, word_embed_proj_dim=16),
         "OPTDecoderLayer",
         "model.decoder.layers.1.fc2.weight",
     ),
-    "bloom": _pre(
+    "bloom": pre(
         t.BloomForCausalLM,
         t.BloomConfig(hidden_size=16, n_layer=2, n_head=2, vocab_size=40),
         "BloomBlock",
         "transformer.h.1.mlp.dense_4h_to_h.weight",
     ),
-    "llama": _pre(
+    "llama": pre(
         t.LlamaForCausalLM,
-        t.LlamaConfig(**_LLAMA),
+        t.LlamaConfig(**LLAMA),
         "LlamaDecoderLayer",
         "model.layers.1.mlp.down_proj.weight",
         bias=False,
     ),
-    "mistral": _pre(
+    "mistral": pre(
         t.MistralForCausalLM,
-        t.MistralConfig(**_LLAMA),
+        t.MistralConfig(**LLAMA),
         "MistralDecoderLayer",
         "model.layers.1.mlp.down_proj.weight",
         bias=False,
     ),
-    "qwen2": _pre(
+    "qwen2": pre(
         t.Qwen2ForCausalLM,
-        t.Qwen2Config(**_LLAMA),
+        t.Qwen2Config(**LLAMA),
         "Qwen2DecoderLayer",
         "model.layers.1.mlp.down_proj.weight",
         bias=False,
     ),
-    "qwen3": _pre(
+    "qwen3": pre(
         t.Qwen3ForCausalLM,
-        t.Qwen3Config(**_LLAMA, head_dim=8),
+        t.Qwen3Config(**LLAMA, head_dim=8),
         "Qwen3DecoderLayer",
         "model.layers.1.mlp.down_proj.weight",
         bias=False,
     ),
-    "gemma": _pre(
+    "gemma": pre(
         t.GemmaForCausalLM,
-        t.GemmaConfig(**_GEMMA),
+        t.GemmaConfig(**GEMMA),
         "GemmaDecoderLayer",
         "model.layers.1.mlp.down_proj.weight",
         bias=False,
     ),
-    "gemma2": _pre(
+    "gemma2": pre(
         t.Gemma2ForCausalLM,
-        t.Gemma2Config(**_GEMMA),
+        t.Gemma2Config(**GEMMA),
         "Gemma2DecoderLayer",
         "model.layers.1.post_feedforward_layernorm.weight",
         kind="rmsnorm",
         offset=1.0,
         bias=False,
     ),
-    "gemma3_text": _pre(
+    "gemma3_text": pre(
         t.Gemma3ForCausalLM,
-        t.Gemma3TextConfig(**_GEMMA),
+        t.Gemma3TextConfig(**GEMMA),
         "Gemma3DecoderLayer",
         "model.layers.1.post_feedforward_layernorm.weight",
         kind="rmsnorm",
         offset=1.0,
         bias=False,
     ),
-    "gemma3": _pre(
+    "gemma3": pre(
         t.Gemma3ForConditionalGeneration,
-        t.Gemma3Config(text_config=_GEMMA, vision_config=_IMAGE, mm_tokens_per_image=4),
+        t.Gemma3Config(text_config=GEMMA, vision_config=IMAGE, mm_tokens_per_image=4),
         "Gemma3DecoderLayer",
         "language_model.model.layers.1.post_feedforward_layernorm.weight",
         kind="rmsnorm",
         offset=1.0,
         bias=False,
     ),
-    "phi": _pre(
+    "phi": pre(
         t.PhiForCausalLM,
-        t.PhiConfig(**_TEXT),
+        t.PhiConfig(**TEXT),
         "PhiDecoderLayer",
         "model.layers.1.mlp.fc2.weight",
     ),
-    "phi3": _pre(
+    "phi3": pre(
         t.Phi3ForCausalLM,
-        t.Phi3Config(**_TEXT, pad_token_id=0),
+        t.Phi3Config(**TEXT, pad_token_id=0),
         "Phi3DecoderLayer",
         "model.layers.1.mlp.down_proj.weight",
         bias=False,
     ),
-    "modernbert": _pre(
+    "modernbert": pre(
         t.ModernBertForMaskedLM,
         t.ModernBertConfig(
-            **_TEXT, pad_token_id=0, global_attn_every_n_layers=2, tie_word_embeddings=True
+            **TEXT, pad_token_id=0, global_attn_every_n_layers=2, tie_word_embeddings=True
         ),
         "ModernBertEncoderLayer",
         "model.layers.1.mlp.Wo.weight",
         bias=False,
     ),
-    "mbart": _pre(
+    "mbart": pre(
         t.MBartForConditionalGeneration,
-        t.MBartConfig(**_BART),
+        t.MBartConfig(**BART),
         "MBartEncoderLayer MBartDecoderLayer",
         "model.encoder.layers.1.fc2.weight",
-        inputs=_PAIR,
-        stacks=_TWO,
+        inputs=PAIR,
+        stacks=TWO,
     ),
-    "whisper": _pre(
+    "whisper": pre(
         t.WhisperForConditionalGeneration,
         t.WhisperConfig(
-            **_SEQ2SEQ,
+            **SEQ2SEQ,
             max_source_positions=16,
             max_target_positions=16,
             num_mel_bins=4,
@@ -344,84 +278,86 @@ FAMILIES = {
         ),
         "WhisperEncoderLayer WhisperDecoderLayer",
         "model.encoder.layers.1.fc2.weight",
-        inputs=_SOUND,
-        stacks=_TWO,
+        inputs=SOUND,
+        stacks=TWO,
     ),
-    "t5": _pre(
+    "t5": pre(
         t.T5ForConditionalGeneration,
-        t.T5Config(**_T5),
+        t.T5Config(**T5),
         "T5Block",
         "encoder.block.1.layer.1.DenseReluDense.wo.weight",
-        inputs=_PAIR,
+        inputs=PAIR,
         bias=False,
-        stacks=_TWO,
+        stacks=TWO,
     ),
-    "mt5": _pre(
+    "mt5": pre(
         t.MT5ForConditionalGeneration,
-        t.MT5Config(**_T5),
+        t.MT5Config(**T5),
         "MT5Block",
         "encoder.block.1.layer.1.DenseReluDense.wo.weight",
-        inputs=_PAIR,
+        inputs=PAIR,
         bias=False,
-        stacks=_TWO,
+        stacks=TWO,
     ),
-    "vit": _pre(
+    "vit": pre(
         t.ViTForImageClassification,
-        t.ViTConfig(**_IMAGE),
+        t.ViTConfig(**IMAGE),
         "ViTLayer",
         "vit.encoder.layer.1.output.dense.weight",
-        inputs=_PIXELS,
+        inputs=PIXELS,
     ),
-    "clip_text_model": _pre(
+    "clip_text_model": pre(
         t.CLIPTextModel,
-        t.CLIPTextConfig(**_TEXT),
+        t.CLIPTextConfig(**TEXT),
         "CLIPEncoderLayer",
         "encoder.layers.1.mlp.fc2.weight",
     ),
-    "clip_vision_model": _pre(
+    "clip_vision_model": pre(
         t.CLIPVisionModel,
-        t.CLIPVisionConfig(**_IMAGE),
+        t.CLIPVisionConfig(**IMAGE),
         "CLIPEncoderLayer",
         "encoder.layers.1.mlp.fc2.weight",
-        inputs=_PIXELS,
+        inputs=PIXELS,
     ),
-    "wav2vec2, pre-norm": _pre(
+    "wav2vec2, pre-norm": pre(
         t.Wav2Vec2ForCTC,
-        t.Wav2Vec2Config(**_AUDIO, do_stable_layer_norm=True, feat_extract_norm="layer"),
+        t.Wav2Vec2Config(**AUDIO, do_stable_layer_norm=True, feat_extract_norm="layer"),
         "Wav2Vec2EncoderLayerStableLayerNorm",
         "wav2vec2.encoder.layers.1.feed_forward.output_dense.weight",
-        inputs=_WAVE,
+        inputs=WAVE,
     ),
 }
 
 # What the claims of FAMILIES do not hold of: the last operation of one layer is outside it, or
 # there is a tower beside the one that is edited.
 ODD = {
-    "deberta-v2, with a convolution": _post(
+    "deberta-v2, with a convolution": post(
         t.DebertaV2ForMaskedLM,
-        t.DebertaV2Config(**_DEBERTA, conv_kernel_size=3, conv_act="gelu"),
+        t.DebertaV2Config(**DEBERTA, conv_kernel_size=3, conv_act="gelu"),
         "DebertaV2Layer",
         "deberta.encoder.layer.1.output.LayerNorm.weight",
     ),
-    "clip": _pre(
+    "clip": pre(
         t.CLIPModel,
-        t.CLIPConfig(text_config=_TEXT, vision_config=_IMAGE, projection_dim=12),
+        t.CLIPConfig(text_config=TEXT, vision_config=IMAGE, projection_dim=12),
         "CLIPEncoderLayer",
         "text_model.encoder.layers.1.mlp.fc2.weight",
-        inputs={**_TOKENS, **_PIXELS},
+        inputs={**TOKENS, **PIXELS},
         stacks={"text": 2},
     ),
-    "clip, two widths": _pre(
+    "clip, two widths": pre(
         t.CLIPModel,
         t.CLIPConfig(
-            text_config=_TEXT, vision_config={**_IMAGE, "hidden_size": 32}, projection_dim=12
+            text_config=TEXT, vision_config={**IMAGE, "hidden_size": 32}, projection_dim=12
         ),
         "CLIPEncoderLayer",
         "text_model.encoder.layers.1.mlp.fc2.weight",
-        inputs={**_TOKENS, **_PIXELS},
+        inputs={**TOKENS, **PIXELS},
         stacks={"text": 2},
     ),
 }
+
+EVERY = {**FAMILIES, **ODD, **KIN}
 
 
 def save_family(name: str, folder: Path) -> None:
@@ -439,7 +375,7 @@ def save_family_in_shards(name: str, folder: Path) -> None:
 @functools.cache
 def _made(name: str) -> t.PreTrainedModel:
     """Make a tiny model of which no two parameters are equal, as a trained one's are not."""
-    family = {**FAMILIES, **ODD}[name]
+    family = EVERY[name]
     torch.manual_seed(0)
     model = family.model(family.config)
     with torch.no_grad():

@@ -2,26 +2,35 @@ import dataclasses
 import shutil
 
 import pytest
-from families import FAMILIES, ODD, save_family
+from families import EVERY, save_family
 
 from surgeon import open_checkpoint
 from surgeon.architectures import infer_family, one_stream
 from surgeon.errors import UnknownArchitectureError
 
-_GEMMA_2 = "Llama or Mistral or Qwen2 or Qwen3 or Phi-3 or Gemma or Gemma 2 or Gemma 3"
 # What the names leave open, and between which families.
 _OPEN = {
     "opt": "OPT",
-    "opt, post-norm": "BART or OPT",
-    "wav2vec2": "Wav2Vec2",
-    "wav2vec2, pre-norm": "Wav2Vec2",
-    "gemma2": _GEMMA_2,
-    "gemma3_text": _GEMMA_2,
-    "gemma3": f"{_GEMMA_2} or CLIP",
+    "opt, post-norm": r"OPT \(or kin\)",
+    "gemma3": r"Gemma 2 \(or kin\) or CLIP \(or kin\)",
+    "olmo2": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
+    "olmo3": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
+    "exaone4": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
+    **{
+        name: r"Wav2Vec2 \(or kin\)"
+        for family in ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+        for name in (family, f"{family}, pre-norm")
+    },
 }
-# Gemma's final norm adds 1 to the gain that it stores, the others' do not.
-_LLAMA = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma")
-_TOLD = [name for name in {**FAMILIES, **ODD} if name not in _OPEN]
+_TOLD = [name for name in EVERY if name not in _OPEN]
+# Of those with Llama's names, Gemma's final norm adds 1 to the gain that it stores, Cohere's
+# subtracts the mean first, others' do neither.
+_OWN_NORMS = ("hunyuan_v1_dense", "apertus", "olmo")
+_LLAMA = [
+    name
+    for name in _TOLD
+    if EVERY[name].output.endswith("layers.1.mlp.down_proj.weight") and name not in _OWN_NORMS
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +75,7 @@ def test_what_only_the_configuration_tells_is_refused_with_the_candidates(descri
     with pytest.raises(
         UnknownArchitectureError,
         match=rf"mine\.safetensors: by its tensor names it is {_OPEN[name]}, and where .*"
-        r"put config\.json beside it, or give --sites-pattern \(by names and shapes, norms are '",
+        r"put config\.json beside it, or give --sites-pattern REGEX; by names and shapes that is",
     ):
         assert bare(described(name)).sites
 
@@ -78,6 +87,8 @@ def test_what_only_the_configuration_tells_is_refused_with_the_candidates(descri
         ("whisper", "mBART-like (by tensor names)"),
         ("deberta-v2, with a convolution", "DeBERTa-v2-like (by tensor names)"),
         ("phi3", "Llama-like (by tensor names; its final norm needs config.json)"),
+        ("glm4", "GLM-4-like (by tensor names)"),
+        ("gemma3_text", "Gemma 2-like (by tensor names)"),
     ],
 )
 def test_the_family_is_named_after_the_first_that_fits_and_says_how_it_is_known(
@@ -99,6 +110,7 @@ _BERT = {
 _LLAMA_LAYERS = {
     **_layers(2, **{"layers.{}.mlp.down_proj": (16, 24)}),
     **_layers(2, **{"layers.{}.self_attn.o_proj": (16, 16)}),
+    **_layers(2, **{"layers.{}.input_layernorm": (16,)}),
 }
 _NORM = {"norm.weight": (16,)}
 _TOWER = {
@@ -126,6 +138,17 @@ _UNFIT = {
     "the final norm in another shard": _LLAMA_LAYERS,
     "a layer of experts": {**_LLAMA_LAYERS, **_NORM, "layers.2.self_attn.o_proj.weight": (16, 16)},
     "one more norm": {**_BERT, "encoder.layer.0.output.bottleneck.LayerNorm.weight": (16,)},
+    "a norm after the output dense layer": {
+        **_LLAMA_LAYERS,
+        **_NORM,
+        **_layers(2, **{"layers.{}.post_mlp_layernorm": (16,)}),
+    },
+    "RMSNorm with a bias": {
+        **_layers(2, **{"layers.{}.post_feedforward_layernorm": (16,)}),
+        **_layers(2, **{"layers.{}.post_attention_layernorm": (16,)}),
+        **_NORM,
+        "norm.bias": (16,),
+    },
     "a layer missing": {**_BERT, "encoder.layer.3.output.LayerNorm.weight": (16,)},
     "inputs and outputs exchanged": {**_GPT, "h.0.mlp.c_proj.bias": (24,)},
     "two encoders": {f"{p}.{name}": shape for name, shape in _BERT.items() for p in "ab"},
@@ -140,5 +163,7 @@ def test_names_and_shapes_that_fit_no_family_to_the_end_are_refused(case):
 
 def test_a_language_model_beside_a_vision_tower_is_not_taken_for_either():
     shapes = {**_TOWER, **{f"language_model.{n}": s for n, s in (_LLAMA_LAYERS | _NORM).items()}}
-    with pytest.raises(UnknownArchitectureError, match=r"it is Llama or .* or CLIP, and where"):
+    with pytest.raises(
+        UnknownArchitectureError, match=r"is Llama \(or kin\) or CLIP \(or kin\), and"
+    ):
         infer_family("it", shapes)

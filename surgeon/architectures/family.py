@@ -21,7 +21,8 @@ class Family:
     language-model head is measured by, "drift" if there is no measure for one; ``head`` are
     fragments of tensor names that only a checkpoint with the head has (empty: the head is tied
     to the embeddings and known by ``architectures`` in the configuration). ``position_offset``
-    is how many rows of the position table are reserved.
+    is how many rows of the position table are reserved. ``inner_norms`` are the norms that a
+    layer may have and that are no sites, as they are called below the layer.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Family:
     objective: Objective
     head: tuple[str, ...] = ()
     position_offset: int = 0
+    inner_norms: tuple[str, ...] = ()
     when: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
 
     def sites(self, tensors: Collection[str]) -> tuple[Site, ...]:

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 from surgeon.architectures.families import FAMILIES
 from surgeon.architectures.family import Family
-from surgeon.architectures.patterns import norms_in_layers, propose_sites
+from surgeon.architectures.modules import norms_in_layers
+from surgeon.architectures.proposals import likely_ends
 from surgeon.architectures.sites import ROLES, Role, Site, one_stream
 from surgeon.errors import CheckpointError, UnknownArchitectureError
-
-_PROPOSED = 3
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,9 @@ def infer_family(label: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
     agreed = frozenset.intersection(*(fit.sites for fit in fits))
     unsure: set[Role] = {site.role for fit in fits for site in fit.sites - agreed}
     if "output" in unsure or any(_has_twin(fit.family) for fit in fits):
-        names = " or ".join(dict.fromkeys(fit.family.name for fit in fits))
         raise UnknownArchitectureError(
-            f"{label}: by its tensor names it is {names}, and where a layer of it ends only the "
-            f"configuration tells; {_remedy(shapes)}"
+            f"{label}: by its tensor names it is {_candidates(fits)}, and where a layer of it ends "
+            f"only the configuration tells; {_remedy(shapes)}"
         )
     first = fits[0].family
     note = f"; its {' and '.join(sorted(unsure))} norm needs config.json" if unsure else ""
@@ -76,26 +74,54 @@ def _fit(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> _Fit | None:
         sites = one_stream(family.sites(shapes), shapes)
     except CheckpointError:
         return None
-    if not _has_its_norms(family, [site for _, site in places], shapes):
+    layers = {split[0] for _, site in places if (split := _in_layer(site.gain))}
+    if not _has_its_norms(family, [site for _, site in places], layers, shapes):
         return None
-    layers = (re.match(r".*?\.\d+\.", site.gain) for _, site in places)
     return _Fit(
         family,
         frozenset(replace(site, stack="") for site in sites),  # however the row calls its stacks
         len({template for template, _ in places}),
-        frozenset(layer[0] for layer in layers if layer),
+        frozenset(layers),
     )
 
 
-def _has_its_norms(family: Family, sites: Iterable[Site], tensors: Collection[str]) -> bool:
+def _has_its_norms(
+    family: Family, sites: Iterable[Site], layers: Collection[str], tensors: Collection[str]
+) -> bool:
     """Whether a model of the family could have these sites and no others."""
     found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}
     if found["output"] != found["attention"]:
         return False  # some layers are of another kind: experts, say
-    if any(template.role == "final" for template in family.templates):
-        return {stack for stack, _ in found["final"]} == {stack for stack, _ in found["output"]}
-    # Without a final norm it is post-norm, so that its layers have no norm but their sites.
-    return {gain for gain, _ in norms_in_layers(tensors)} <= {site.gain for site in sites}
+    if any(site.kind == "rmsnorm" and site.bias is not None for site in sites):
+        return False
+    if any(template.role == "final" for template in family.templates) and (
+        {stack for stack, _ in found["final"]} != {stack for stack, _ in found["output"]}
+    ):
+        return False
+    # A norm that the row does not know may come after what is the last operation by the row.
+    gains = {site.gain for site in sites}
+    others = (_in_layer(gain) for gain, _ in norms_in_layers(tensors) if gain not in gains)
+    return all(
+        other[1].rpartition(".")[0] in family.inner_norms
+        for other in others
+        if other is not None and other[0] in layers
+    )
+
+
+def _in_layer(tensor: str) -> tuple[str, str] | None:
+    """Part a tensor's name after the first number, which is that of its layer."""
+    match = re.match(r"((?:.*?\.)?\d+\.)(.*)", tensor)
+    return (match[1], match[2]) if match else None
+
+
+def _candidates(fits: Iterable[_Fit]) -> str:
+    """Name the first family of each set that has the same output sites."""
+    kin: dict[frozenset[Site], list[str]] = {}
+    for fit in fits:
+        output = frozenset(site for site in fit.sites if site.role == "output")
+        kin.setdefault(output, []).append(fit.family.name)
+    named = (f"{names[0]} (or kin)" if len(set(names)) > 1 else names[0] for names in kin.values())
+    return " or ".join(dict.fromkeys(named))
 
 
 def _has_twin(family: Family) -> bool:
@@ -104,6 +130,5 @@ def _has_twin(family: Family) -> bool:
 
 
 def _remedy(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    proposed = " or ".join(f"'{pattern}'" for pattern in propose_sites(shapes)[:_PROPOSED])
-    likely = f" (by names and shapes, norms are {proposed})" if proposed else ""
-    return f"put config.json beside it, or give --sites-pattern{likely}"
+    likely = likely_ends(shapes)
+    return f"put config.json beside it, or give --sites-pattern REGEX{likely and f'; {likely}'}"

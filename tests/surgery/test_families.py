@@ -2,14 +2,14 @@ import functools
 
 import pytest
 import torch
-from families import FAMILIES, ODD, save_family, save_family_in_shards
+from families import EVERY, FAMILIES, ODD, save_family, save_family_in_shards
+from kin import KIN
 from safetensors.torch import load_file
 
 from surgeon import Recipe, make_plan, open_checkpoint, operate, rank_by_layernorm
 
 DIMS = [3, 9]
 OTHER = [4]
-EVERY = {**FAMILIES, **ODD}
 _SAVE = {"whole": save_family, "shards": save_family_in_shards}
 
 in_each_layout = pytest.mark.parametrize("layout", _SAVE)
@@ -61,7 +61,8 @@ def _run(name, model, watched):
 
     def note(_module, positional, named, output):
         entering = positional[0] if positional else named["hidden_states"]
-        calls.append((entering, output[0] if isinstance(output, tuple) else output))
+        leaving = output[0] if isinstance(output, tuple | list) else output
+        calls.append((entering, leaving.clone()))  # Falcon adds to it in place
 
     hooks = [module.register_forward_hook(note, with_kwargs=True) for module in watched]
     with torch.no_grad():
@@ -99,13 +100,17 @@ def _modules_of(tensors, folder, loaded):
 
 
 @in_each_layout
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*FAMILIES, *ODD])
 def test_transformers_sees_exactly_the_planned_entries_changed(saved, patched, name, layout):
     plan, output = patched(name, layout)
     assert (len(plan.checkpoint.files) > 1) == (layout == "shards")
-    stored = _stored(saved(name, layout))
+    _assert_planned_entries_changed(name, plan, saved(name, layout), output)
+
+
+def _assert_planned_entries_changed(name, plan, source, output):
+    stored = _stored(source)
     waiting = {edit.tensor: edit for edit in plan.edits}
-    before = _load(name, saved(name, layout)).state_dict()
+    before = _load(name, source).state_dict()
     after = _load(name, output).state_dict()
     assert before.keys() == after.keys()
     for key, old in before.items():
@@ -217,6 +222,37 @@ def test_the_final_site_takes_what_the_last_layer_of_each_stack_gives(saved, nam
     assert len(taken) == len(sites)
     for entering in taken:
         assert any(torch.equal(entering, leaving) for leaving in given)
+
+
+@pytest.mark.parametrize("name", KIN)
+def test_kin_are_edited_where_each_layer_ends(saved, patched, name):
+    row = KIN[name]
+    plan, output = patched(name)
+    assert [(s.stack, s.layer) for s in plan.checkpoint.sites if s.role == "output"] == [
+        (stack, layer) for stack, count in row.stacks.items() for layer in range(count)
+    ]
+    of_layer_1 = [edit for edit in plan.edits if edit.tensor == row.output]
+    assert {(e.axis, e.kind) for e in of_layer_1} == {(row.axis, row.kind)}
+    assert bool([e for e in plan.edits if e.param == "bias"]) == row.bias
+    _assert_planned_entries_changed(name, plan, saved(name), output)
+    model = _load(name, output)
+    calls = _run(name, model, _blocks(name, model))
+    assert len(calls) == sum(row.stacks.values())
+    if row.stream == "post":
+        for _, leaving in calls:
+            assert (leaving[..., DIMS] == 0).all()
+            assert (leaving[..., OTHER] != 0).any()
+        return
+    gains = [edit.tensor for edit in plan.edits if edit.param == "gain"]
+    for _, added in _run(name, model, _modules_of(gains, output, model)):
+        assert (added[..., DIMS] == 0).all()
+        assert (added[..., OTHER] != 0).any()
+    # That output and attention sites are all that writes to the stream: no operation is after.
+    _, output = patched(name, sites=("output", "attention"))
+    model = _load(name, output)
+    for entering, leaving in _run(name, model, _blocks(name, model)):
+        assert torch.equal(leaving[..., DIMS], entering[..., DIMS])
+        assert not torch.equal(leaving[..., OTHER], entering[..., OTHER])
 
 
 @in_each_layout

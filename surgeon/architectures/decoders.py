@@ -1,0 +1,252 @@
+"""Decoders: GPT and its kin, Llama and its kin.
+
+In most the norms come first in a layer, so that its last operation is the output dense layer. A
+Linear stores (outputs, inputs), so that a dimension is a row; a Conv1D stores (inputs, outputs).
+"""
+
+from __future__ import annotations
+
+from surgeon.architectures.family import Family
+from surgeon.architectures.sites import SiteTemplate
+
+_LN_F = SiteTemplate("final", "layernorm", "ln_f")
+_GPT_J = (
+    SiteTemplate("output", "dense", "h.{layer}.mlp.fc_out"),
+    SiteTemplate("attention", "dense", "h.{layer}.attn.out_proj"),
+    _LN_F,
+)
+_BLOOM = (
+    SiteTemplate("output", "dense", "h.{layer}.mlp.dense_4h_to_h"),
+    SiteTemplate("attention", "dense", "h.{layer}.self_attention.dense"),
+    SiteTemplate("embeddings", "layernorm", "word_embeddings_layernorm"),
+    _LN_F,
+)
+_XGLM = (
+    SiteTemplate("output", "dense", "layers.{layer}.fc2"),
+    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj"),
+    SiteTemplate("attention", "dense", "layers.{layer}.encoder_attn.out_proj"),
+    SiteTemplate("final", "layernorm", "layer_norm"),
+)
+_FAIRSEQ_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
+_TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
+_QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+
+_LLAMA_LAYER = (
+    SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj"),
+    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj"),
+)
+_RMSNORM = SiteTemplate("final", "rmsnorm", "norm")
+_LAYERNORM = SiteTemplate("final", "layernorm", "norm")
+# Gemma and Nemotron multiply by 1 + what they store.
+_RMSNORM_1P = SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0)
+_LAYERNORM_1P = SiteTemplate("final", "layernorm", "norm", gain_offset=1.0)
+# Since Gemma 2 there is one more norm between the output dense layer and the stream.
+_GEMMA_2 = (
+    SiteTemplate("output", "rmsnorm", "layers.{layer}.post_feedforward_layernorm", gain_offset=1.0),
+    SiteTemplate(
+        "attention", "rmsnorm", "layers.{layer}.post_attention_layernorm", gain_offset=1.0
+    ),
+    _RMSNORM_1P,
+)
+_GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *_QK_NORMS)
+# OLMo 2 has that one alone, on what a block gives.
+_OLMO_2 = (
+    SiteTemplate("output", "rmsnorm", "layers.{layer}.post_feedforward_layernorm"),
+    SiteTemplate("attention", "rmsnorm", "layers.{layer}.post_attention_layernorm"),
+    _RMSNORM,
+)
+
+
+def _llama(
+    name: str,
+    *model_types: str,
+    final: SiteTemplate = _RMSNORM,
+    inner_norms: tuple[str, ...] = (*_TWO_NORMS, *_QK_NORMS),
+) -> Family:
+    return Family(name, model_types, (*_LLAMA_LAYER, final), "clm", inner_norms=inner_norms)
+
+
+DECODERS: tuple[Family, ...] = (
+    Family(
+        "GPT-2",
+        ("gpt2",),
+        (
+            SiteTemplate("output", "dense", "h.{layer}.mlp.c_proj", axis=1),
+            SiteTemplate("attention", "dense", "h.{layer}.attn.c_proj", axis=1),
+            SiteTemplate("attention", "dense", "h.{layer}.crossattention.c_proj", axis=1),
+            _LN_F,
+        ),
+        "clm",
+        inner_norms=("ln_1", "ln_2", "ln_cross_attn"),
+    ),
+    # The first GPT is post-norm.
+    Family(
+        "GPT",
+        ("openai-gpt",),
+        (
+            SiteTemplate("output", "layernorm", "h.{layer}.ln_2"),
+            SiteTemplate("attention", "layernorm", "h.{layer}.ln_1"),
+        ),
+        "clm",
+    ),
+    Family(
+        "GPT-BigCode",
+        ("gpt_bigcode",),
+        (
+            SiteTemplate("output", "dense", "h.{layer}.mlp.c_proj"),
+            SiteTemplate("attention", "dense", "h.{layer}.attn.c_proj"),
+            SiteTemplate("attention", "dense", "h.{layer}.crossattention.c_proj"),
+            _LN_F,
+        ),
+        "clm",
+        inner_norms=("ln_1", "ln_2", "ln_cross_attn"),
+    ),
+    Family(
+        "GPT-Neo",
+        ("gpt_neo",),
+        (
+            SiteTemplate("output", "dense", "h.{layer}.mlp.c_proj"),
+            SiteTemplate("attention", "dense", "h.{layer}.attn.attention.out_proj"),
+            _LN_F,
+        ),
+        "clm",
+        inner_norms=("ln_1", "ln_2"),
+    ),
+    Family("GPT-J", ("gptj",), _GPT_J, "clm", inner_norms=("ln_1",)),
+    Family("CodeGen", ("codegen",), _GPT_J, "clm", inner_norms=("ln_1",)),
+    Family(
+        "GPT-NeoX",
+        ("gpt_neox",),
+        (
+            SiteTemplate("output", "dense", "layers.{layer}.mlp.dense_4h_to_h"),
+            SiteTemplate("attention", "dense", "layers.{layer}.attention.dense"),
+            SiteTemplate("final", "layernorm", "final_layer_norm"),
+        ),
+        "clm",
+        inner_norms=_TWO_NORMS,
+    ),
+    Family(
+        "Persimmon",
+        ("persimmon",),
+        (
+            SiteTemplate("output", "dense", "layers.{layer}.mlp.dense_4h_to_h"),
+            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.dense"),
+            SiteTemplate("final", "layernorm", "final_layernorm"),
+        ),
+        "clm",
+        inner_norms=(*_TWO_NORMS, "self_attn.q_layernorm", "self_attn.k_layernorm"),
+    ),
+    Family(
+        "OPT",
+        ("opt",),
+        (
+            SiteTemplate("output", "dense", "decoder.layers.{layer}.fc2"),
+            SiteTemplate("attention", "dense", "decoder.layers.{layer}.self_attn.out_proj"),
+            SiteTemplate("final", "layernorm", "decoder.final_layer_norm"),
+        ),
+        "clm",
+        inner_norms=_FAIRSEQ_NORMS,
+        when={"do_layer_norm_before": (True, None)},
+    ),
+    # OPT-350m, alone of its series, is post-norm.
+    Family(
+        "OPT",
+        ("opt",),
+        (
+            SiteTemplate("output", "layernorm", "decoder.layers.{layer}.final_layer_norm"),
+            SiteTemplate("attention", "layernorm", "decoder.layers.{layer}.self_attn_layer_norm"),
+        ),
+        "clm",
+        when={"do_layer_norm_before": (False,)},
+    ),
+    Family("XGLM", ("xglm",), _XGLM, "clm", inner_norms=_FAIRSEQ_NORMS),
+    Family("BioGPT", ("biogpt",), _XGLM, "clm", inner_norms=_FAIRSEQ_NORMS),
+    Family("BLOOM", ("bloom",), _BLOOM, "clm", inner_norms=_TWO_NORMS),
+    Family("Falcon", ("falcon",), _BLOOM, "clm", inner_norms=(*_TWO_NORMS, "ln_attn", "ln_mlp")),
+    Family(
+        "MPT",
+        ("mpt",),
+        (
+            SiteTemplate("output", "dense", "blocks.{layer}.ffn.down_proj"),
+            SiteTemplate("attention", "dense", "blocks.{layer}.attn.out_proj"),
+            SiteTemplate("final", "layernorm", "norm_f"),
+        ),
+        "clm",
+        inner_norms=("norm_1", "norm_2"),
+    ),
+    Family(
+        "Phi",
+        ("phi",),
+        (
+            SiteTemplate("output", "dense", "layers.{layer}.mlp.fc2"),
+            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.dense"),
+            SiteTemplate("final", "layernorm", "final_layernorm"),
+        ),
+        "clm",
+        inner_norms=("input_layernorm", "self_attn.q_layernorm", "self_attn.k_layernorm"),
+    ),
+    Family(
+        "StarCoder2",
+        ("starcoder2",),
+        (
+            SiteTemplate("output", "dense", "layers.{layer}.mlp.c_proj"),
+            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj"),
+            _LAYERNORM,
+        ),
+        "clm",
+        inner_norms=_TWO_NORMS,
+    ),
+    _llama("Llama", "llama"),
+    _llama("Mistral", "mistral"),
+    _llama("Ministral", "ministral", "ministral3"),
+    _llama("Qwen2", "qwen2"),
+    _llama("Qwen3", "qwen3"),
+    _llama("Phi-3", "phi3"),
+    _llama("SmolLM3", "smollm3"),
+    _llama("Granite", "granite"),
+    _llama("Arcee", "arcee"),
+    _llama("Seed-OSS", "seed_oss"),
+    _llama("ERNIE 4.5", "ernie4_5"),
+    _llama("Helium", "helium"),
+    _llama("GLM", "glm"),
+    _llama(
+        "Hunyuan",
+        "hunyuan_v1_dense",
+        inner_norms=(*_TWO_NORMS, "self_attn.query_layernorm", "self_attn.key_layernorm"),
+    ),
+    _llama(
+        "Apertus",
+        "apertus",
+        inner_norms=("attention_layernorm", "feedforward_layernorm", *_QK_NORMS),
+    ),
+    _llama("Gemma", "gemma", final=_RMSNORM_1P),
+    _llama("StableLM", "stablelm", final=_LAYERNORM),
+    _llama("Cohere", "cohere", "cohere2", final=_LAYERNORM),
+    _llama("Nemotron", "nemotron", final=_LAYERNORM_1P),
+    Family(  # an encoder in a Llama's clothes
+        "EuroBERT",
+        ("eurobert",),
+        (*_LLAMA_LAYER, _RMSNORM),
+        "mlm",
+        head=("lm_head.",),
+        inner_norms=_TWO_NORMS,
+    ),
+    Family("OLMo", ("olmo",), _LLAMA_LAYER, "clm"),  # its norms have neither gain nor bias
+    # The last operation of a layer is a norm, on what is added to the stream.
+    Family("OLMo 2", ("olmo2",), _OLMO_2, "clm", inner_norms=_QK_NORMS),
+    Family("OLMo 3", ("olmo3",), _OLMO_2, "clm", inner_norms=_QK_NORMS),
+    Family("EXAONE 4", ("exaone4",), _OLMO_2, "clm", inner_norms=_QK_NORMS),
+    Family(
+        "GLM-4",
+        ("glm4",),
+        (
+            SiteTemplate("output", "rmsnorm", "layers.{layer}.post_mlp_layernorm"),
+            SiteTemplate("attention", "rmsnorm", "layers.{layer}.post_self_attn_layernorm"),
+            _RMSNORM,
+        ),
+        "clm",
+        inner_norms=_TWO_NORMS,
+    ),
+    Family("Gemma 2", ("gemma2",), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
+    Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
+)
