@@ -31,10 +31,10 @@ def numbers(values: Sequence[int], limit: int | None = SHOWN) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text whose brackets are no markup."""
+    """Return text whose brackets are no markup, and that holds no code for the terminal."""
     from rich.markup import escape as escaped
 
-    return escaped(text)
+    return escaped("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
 
 
 def err() -> Console:
@@ -44,7 +44,8 @@ def err() -> Console:
 
 def print_error(message: str) -> None:
     """Print one line to standard error; a message never spans more."""
-    sys.stderr.write(f"surgeon: {' '.join(message.split())}\n")
+    shown = "".join(c if c.isprintable() else " " for c in message)
+    sys.stderr.write(f"surgeon: {' '.join(shown.split())}\n")
 
 
 def print_note(message: str) -> None:

@@ -83,11 +83,11 @@ def run_sweep(
     """
     run = engine or choose_engine("local", 1)
     cells, start = make_cells(grid), time.monotonic()
-    setup = Setup(models or folder / results.MODELS, provider, _sites(cells))
     with results.opened(folder) as (rows, file):
         ended = {DONE} if retry else {DONE, FAILED}
         left = [cell for cell in cells if rows.get(cell.key, {}).get("status") not in ended]
-        _check_weights(folder, cells, rows)
+        weights = _checked_weights(folder, cells, rows)
+        setup = Setup(models or folder / results.MODELS, provider, _sites(cells), weights)
         results.keep_grid(folder, [cell.key for cell in cells])
         kept = len(cells) - len(left)
         failed = kept - _done(rows, cells)
@@ -128,20 +128,28 @@ def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:
     return {model: tuple(sorted(sites)) for model, sites in found.items()}
 
 
-def _check_weights(folder: Path, cells: Sequence[Cell], rows: Mapping[str, Row]) -> None:
-    """Refuse to go on with a model on this machine that is no more what its rows are of."""
+def _checked_weights(
+    folder: Path, cells: Sequence[Cell], rows: Mapping[str, Row]
+) -> dict[Model, dict[str, str]]:
+    """Return which weights each model's rows are of; refuse a model that changed since.
+
+    That is for models on this machine. Of one on the Hub it is known once it has been opened.
+    """
     measured: dict[Model, list[dict[str, str]]] = {}
     for cell in cells:
         row = rows.get(cell.key, {})
-        if row.get("status") == DONE and Path(cell.model.model).exists():
+        if row.get("status") == DONE:
             measured.setdefault(cell.model, []).append(row["record"]["weights"])
     for model, found in measured.items():
+        if not Path(model.model).exists():
+            continue
         now = weights_of(open_checkpoint(model.model, sites_pattern=model.sites_pattern))
         if others := [weights for weights in found if weights != now]:
             raise OutputError(
-                f"-o {folder}: {len(others)} rows were measured with other weights of "
+                f"-o {folder}: {len(others)} of its rows were measured with other weights of "
                 f"{model.model}, which have changed since; name another folder"
             )
+    return {model: found[-1] for model, found in measured.items()}
 
 
 def _done(rows: dict[str, Row], cells: Sequence[Cell]) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surgeon.errors import SurgeonError
+from surgeon.errors import EvaluationError, SurgeonError
 from surgeon.evaluation.session import ProviderName
 from surgeon.study.cells import Cell
 from surgeon.study.grid import Model
@@ -23,12 +23,13 @@ class Setup:
     """What all workers of a sweep share.
 
     ``folder`` is where they export models, and ``sites`` has those that the cells of each model
-    edit.
+    edit. ``weights`` are the hashes of those that an earlier run measured a model with.
     """
 
     folder: Path
     provider: ProviderName
     sites: Mapping[Model, tuple[str, ...]]
+    weights: Mapping[Model, Mapping[str, str]] = field(default_factory=dict)
 
     def worker(self) -> Worker:
         """Return a worker that has no model open."""
@@ -65,8 +66,18 @@ class Worker:
             setup = self.setup
             try:
                 bench = open_bench(model, setup.sites[model], setup.folder, setup.provider)
+                _check_same(model, bench.weights, setup.weights.get(model))
             except Exception as error:
                 self.refused[model] = told(error)
                 raise
             self.benches[model] = bench
         return self.benches[model]
+
+
+def _check_same(model: Model, now: Mapping[str, str], before: Mapping[str, str] | None) -> None:
+    # Of a model on this machine the sweep has made sure; a branch on the Hub may have moved.
+    if before is not None and now != before:
+        raise EvaluationError(
+            f"{model.model}: has other weights than its rows that are there were measured with; "
+            "name another output, or the revision of those rows"
+        )

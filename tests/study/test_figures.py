@@ -155,6 +155,22 @@ def test_each_curve_is_drawn_on_what_random_removals_of_as_many_dims_did():
     assert lines == {"x": [0.5, 1, 2], "x2": [0.5, 1, 2]}
 
 
+def test_a_strip_says_what_its_colours_are_and_has_whole_dimensions():
+    rows = [_row((dim,), 1.0 if dim == 7 else 0.01) for dim in range(9)]
+    (strip,) = figures(rows)
+    drawn = draw_figure(strip, "loss (nats)")
+    band, *_ = [shape for shape in drawn.layout.shapes if shape.showlegend]
+    named = {trace.name: list(trace.x) for trace in drawn.data}
+    assert [*named.values()] == [[0, 1, 2, 3, 4, 5, 6, 8], [7]]
+    assert (band.name, band.y0, band.y1) == ("one at random", -0.1, 0.1)
+    assert drawn.layout.showlegend
+    assert drawn.layout.xaxis.dtick == 1
+    assert (drawn.layout.xaxis.title.text, drawn.layout.yaxis.title.text) == (
+        "dimension edited",
+        "change of the loss<br>(nats)",
+    )
+
+
 def test_layers_that_were_not_measured_part_the_line_and_the_band():
     rows = [_row((1, 2), 0.1 * layer, layers=(layer,)) for layer in (0, 1, 4)]
     (dose,) = figures(rows)

@@ -12,10 +12,12 @@ import pytest
 
 from surgeon import evaluate, make_plan, open_checkpoint, operate, read_texts
 from surgeon.errors import OutputError, SelectionError
+from surgeon.study.cells import make_cells
 from surgeon.study.engines import choose_engine, duration
 from surgeon.study.grid import load_grid
 from surgeon.study.rows import read_rows
 from surgeon.study.run import run_sweep
+from surgeon.study.worker import Setup
 from surgeon.surgery.recipe import Recipe, recipe_from_json
 
 _SMALL = "selections: [{each: 0-2}, {dims: [3, 9]}, {random: 2}]\nseeds: [0, 1]\n"
@@ -199,12 +201,23 @@ def test_rows_of_weights_that_changed_since_are_not_gone_on_with(grid_file, smal
     patched = tmp_path / "patched"
     operate(make_plan(open_checkpoint(small_model), Recipe(dims=(5,))), patched, onnx=False)
     shutil.copy(patched / "model.safetensors", model / "model.safetensors")
-    with pytest.raises(OutputError, match=r"1 rows were measured with other weights of .*model"):
+    with pytest.raises(
+        OutputError, match=r"1 of its rows were measured with other weights of .*model"
+    ):
         run_sweep(two, out)
     assert _rows(out) == before
     # An export that is there is not taken for that of the new weights.
     run_sweep(one, tmp_path / "new", models=out / "models")
     assert _rows(tmp_path / "new")[0]["baseline"] != before[0]["baseline"]
+
+
+def test_a_branch_that_moved_on_the_hub_is_not_gone_on_with(grid_file, small_model, exported):
+    (cell,) = make_cells(load_grid(grid_file("selections: [{dims: [1]}]\n")))
+    sites, other = {cell.model: ("output",)}, {cell.model: {"model.safetensors": "other"}}
+    row = Setup(exported, "cpu", sites, other).worker().row(cell)
+    assert row["status"] == "failed"
+    assert "other weights than its rows" in row["error"]
+    assert Setup(exported, "cpu", sites).worker().row(cell)["status"] == "done"
 
 
 def test_a_start_that_fails_leaves_nothing(grid_file, tmp_path):
