@@ -29,6 +29,7 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "trace": "trace:trace",
     "demo": "demo:demo",
 }
+_PIPE_CLOSED = 141  # as a shell says it of a process that SIGPIPE ended
 
 
 class _Commands(TyperGroup):
@@ -53,6 +54,8 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:  # which typer would end without a word
             raise Interrupted(str(stopped) or "interrupted") from stopped
+        except BrokenPipeError as closed:  # which typer would end with 1
+            raise typer.Exit(_end_of_pipe()) from closed
 
 
 app = typer.Typer(cls=_Commands, invoke_without_command=True, rich_markup_mode=None)
@@ -81,7 +84,12 @@ def _surgeon(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check was not met, 2 wrong input or call."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _end_of_pipe()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -93,15 +101,21 @@ def run(arguments: list[str]) -> int:
 
     try:
         code = app(arguments, prog_name="surgeon", standalone_mode=False)
-    except (SurgeonError, typer.TyperException, OSError, MemoryError) as error:
+    except KeyboardInterrupt:
+        console.print_error("interrupted")
+        return Interrupted.exit_code
+    except Exception as error:
         if os.environ.get("SURGEON_DEBUG"):
             raise
         console.print_error(_message(error))
         return error.exit_code if isinstance(error, SurgeonError) else 2
-    except KeyboardInterrupt:
-        console.print_error("interrupted")
-        return Interrupted.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _end_of_pipe() -> int:
+    """Leave standard output to nobody: who read it, such as head, has what they wanted."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _PIPE_CLOSED
 
 
 def _message(error: BaseException) -> str:
@@ -114,8 +128,13 @@ def _message(error: BaseException) -> str:
             return f"{reason}{_what_to_do(error)}"
         case MemoryError():
             return "not enough memory for this model"
-        case _:
+        case SurgeonError():
             return str(error)
+        case _:  # an exit code of 1 would say that a check was not met
+            return (
+                f"unexpected {type(error).__name__}: {error}; this is a defect of surgeon, and "
+                "with SURGEON_DEBUG=1 it shows where"
+            )
 
 
 def _what_to_do(error: OSError) -> str:

@@ -109,6 +109,26 @@ def test_an_interruption_is_one_line_and_exit_code_130(monkeypatch, capsys, mess
     assert capsys.readouterr().err == f"surgeon: {message or 'interrupted'}\n"
 
 
+def test_a_defect_is_one_line_and_no_verdict(monkeypatch, capsys):
+    def fail(*_arguments, **_options):
+        raise KeyError("weights")
+
+    monkeypatch.setattr(surgeon, "open_checkpoint", fail, raising=False)
+    assert run(["diff", "a", "b"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("surgeon: unexpected KeyError: 'weights'; ")
+    assert "SURGEON_DEBUG=1" in line
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_who_stops_reading_is_told_nothing_and_no_verdict(minilm, options):
+    scan = [sys.executable, "-m", "surgeon", "scan", str(minilm), "--top", "384", *options]
+    with subprocess.Popen(scan, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_debug_shows_where_an_error_came_from(monkeypatch):
     monkeypatch.setenv("SURGEON_DEBUG", "1")
     with pytest.raises(surgeon.SurgeonError):

@@ -13,9 +13,14 @@ SHOWN = 12
 """Numbers of a list that a table shows."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would exit with 1, which says that a check was not met
+
+
 def out() -> Console:
     """Return standard output."""
-    return Console(highlight=False, soft_wrap=False)
+    return _Console(highlight=False, soft_wrap=False)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

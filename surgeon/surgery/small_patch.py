@@ -110,6 +110,11 @@ def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress
                 f"{'another file' if name in states else 'not there'}; it takes {contents.model}, "
                 f"whose {name} has the BLAKE3 hash {state.blake3[:16]}…"
             )
+    if more := sorted(states.keys() - contents.base.keys()):
+        raise CheckpointError(
+            f"{checkpoint.directory}: is not the base of {path.name}, which knows nothing of "
+            f"{more[0]}; it takes {contents.model}"
+        )
     checkpoint = replace(checkpoint, sites_pattern=contents.sites_pattern)
     edits = tuple(_edit(path, file, target, contents.dims, checkpoint) for target in contents.edits)
     recipe = recipe_from_json(contents.recipe, str(path))
