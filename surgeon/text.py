@@ -76,6 +76,8 @@ def read_texts(path: Path) -> Texts:
     Raises:
         EvaluationError: the file is missing, is not UTF-8, or holds no text.
     """
+    if path.is_dir():
+        raise EvaluationError(f"--data {path}: is a folder; give a text file in it")
     if not path.is_file():
         raise EvaluationError(f"--data {path}: no such file; give a text file, one text per line")
     texts = _parse(path.name, path.read_bytes())

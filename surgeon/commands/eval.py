@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from surgeon.commands.options import ArtifactDirectory, Json, TextColumn
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
-from surgeon.surgery.expectation import recorded_settings
-from surgeon.surgery.record import read_record
 
 
 def evaluate(
@@ -100,7 +96,8 @@ def evaluate(
     from surgeon import TaskOptions, console, save_evaluation
     from surgeon import evaluate as run
 
-    task_options = TaskOptions(
+    options = TaskOptions(
+        mask_rate=mask_rate,
         masking=masking,
         block=block,
         stride=stride,
@@ -108,50 +105,25 @@ def evaluate(
         pair_column=pair_column,
         label_column=label_column,
     )
-    given = {
-        "data": data,
-        "task": task,
-        "controls": controls,
-        "seed": seed,
-        "mask_rate": mask_rate,
-        "dose": dose or None,
-        "until_certain": until_certain or None,
-    }
-    settings = _settings(artifact, given)
-    mask_rate = settings.pop("mask_rate", None)
     with console.shown_progress() as progress:
         evaluation = run(
             artifact,
-            texts=settings.pop("data", None),
-            options=dataclasses.replace(task_options, mask_rate=mask_rate),
+            texts=data,
+            task=task,
+            options=options,
+            controls=controls,
+            seed=seed,
             provider=provider,
             batch_size=batch_size,
+            dose=dose or None,
+            until_certain=until_certain or None,
             resume=resume,
             progress=progress,
-            **settings,
         )
     save_evaluation(evaluation, artifact)
     console.show_evaluation(evaluation, json=json)
     if expect is not None:
         _check(evaluation, expect)
-
-
-def _settings(artifact: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Return what the recipe says of its evaluation, under the options that were given.
-
-    Where it is about another task than the one that is scored, it says nothing.
-    """
-    from surgeon.scoring.tasks import TASKS
-
-    record = read_record(artifact)
-    recorded = recorded_settings(record.recipe).given()
-    asked = {name: value for name, value in options.items() if value is not None}
-    task = recorded.get("task")
-    head = (record.onnx or {}).get("task")
-    about_another = task is not None and TASKS[task].head != head
-    if about_another or asked.get("task") not in (None, task):
-        return asked
-    return {**recorded, **asked}
 
 
 def _check(evaluation: Evaluation, expect: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -26,6 +27,7 @@ from surgeon.evaluation.request import (
     find_data,
     make_examples,
     make_settings,
+    settings_for,
 )
 from surgeon.evaluation.result import Dataset, Dose, Evaluation, Score
 from surgeon.evaluation.session import ProviderName, open_session
@@ -40,8 +42,10 @@ from surgeon.scoring.statistics import (
 )
 from surgeon.scoring.tasks import Scores, Settings, Task
 from surgeon.scoring.tasks.task import Data
-from surgeon.surgery.expectation import expected_verdict
+from surgeon.surgery.expectation import EvaluationSettings, expected_verdict
 from surgeon.surgery.source_files import RECORD
+
+_CONTROLS = 10
 
 
 def evaluate(
@@ -50,12 +54,12 @@ def evaluate(
     texts: Data | str | Path | None = None,
     task: str | None = None,
     options: TaskOptions | None = None,
-    controls: int = 10,
-    seed: int = 0,
+    controls: int | None = None,
+    seed: int | None = None,
     provider: ProviderName = "auto",
     batch_size: int | None = None,
-    dose: bool = False,
-    until_certain: bool = False,
+    dose: bool | None = None,
+    until_certain: bool | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
@@ -63,7 +67,8 @@ def evaluate(
 
     The artifact alone is enough: the baseline is its own graph with the excised values put back,
     and each control repeats the operation at as many other dims. All variants see the same
-    examples with the same masks.
+    examples with the same masks. What the artifact's recipe says of its evaluation holds where
+    an argument is None.
 
     Args:
         artifact: a directory that ``patch`` made, with its ONNX half.
@@ -71,8 +76,9 @@ def evaluate(
             Hub, as ``hf:org/name`` (None: the task's own sample, or built-in English sentences).
         task: what to score (None: what the model's head is for).
         options: what is set about the task (None: its defaults).
-        controls: how many random controls.
-        seed: of the masks, the controls, the bootstrap and the order of ``until_certain``.
+        controls: how many random controls (None: 10).
+        seed: of the masks, the controls, the bootstrap and the order of ``until_certain``
+            (None: 0).
         provider: where onnxruntime runs.
         batch_size: examples that run at once (None: as many as a budget of tokens holds).
         dose: whether to score the first dims alone too: one, two, and so on.
@@ -87,14 +93,30 @@ def evaluate(
     """
     _check_batch_size(batch_size)
     opened = open_artifact(artifact)
-    chosen = choose_task(opened, task)
+    options = options or TaskOptions()
+    asked = settings_for(
+        opened,
+        EvaluationSettings(
+            task=task,
+            controls=controls,
+            seed=seed,
+            mask_rate=options.mask_rate,
+            dose=dose,
+            until_certain=until_certain,
+        ),
+    )
+    texts = asked.data if texts is None else texts
+    controls = _CONTROLS if asked.controls is None else asked.controls
+    seed, until_certain = asked.seed or 0, bool(asked.until_certain)
+    chosen = choose_task(opened, asked.task)
     if until_certain and not chosen.averages:
         raise EvaluationError(
             f"--until-certain: the {chosen.metric} is a score of the whole set, for which no "
             "interval is known that is valid at any number of examples; leave it out"
         )
-    settings = make_settings(opened, chosen, options or TaskOptions(), seed)
-    doses = draw_doses(opened) if dose else ()
+    options = dataclasses.replace(options, mask_rate=asked.mask_rate)
+    settings = make_settings(opened, chosen, options, seed)
+    doses = draw_doses(opened) if asked.dose else ()
     patched = Variant("patched", opened.record.dims)
     variants = (BASELINE, patched, *draw_controls(opened, controls, seed), *doses)
     data = find_data(chosen, texts, settings.columns)

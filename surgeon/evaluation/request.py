@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from surgeon.scoring.pooling import Pooling, read_pooling
 from surgeon.scoring.tasks import TASKS, Settings, Task
 from surgeon.scoring.tasks.task import Data, Masking
 from surgeon.scoring.tokenizer import read_tokenizer
+from surgeon.surgery.expectation import EvaluationSettings, recorded_settings
 from surgeon.text import Texts, built_in_sample
 
 
@@ -43,6 +45,19 @@ class TaskOptions:
     label_column: str | None = None
 
 
+def settings_for(artifact: Artifact, asked: EvaluationSettings) -> EvaluationSettings:
+    """Fill in what the artifact's recipe says of its evaluation where nothing was asked for.
+
+    Where the recipe is about another task than the one that is scored, it says nothing.
+    """
+    recorded = recorded_settings(artifact.record.recipe)
+    task = recorded.task
+    about_another = task is not None and TASKS[task].head != artifact.facts.task
+    if about_another or asked.task not in (None, task):
+        return asked
+    return dataclasses.replace(recorded, **asked.given())
+
+
 def choose_task(artifact: Artifact, name: str | None) -> Task:
     """Return the task of a name, or (None) that of the model's head.
 
@@ -59,9 +74,10 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
     fitting = [task for task in TASKS.values() if _fits(task, artifact)]
     if wanted not in fitting:
         there = f" with {len(facts.labels)} labels" if facts.labels else ""
+        takes = "a model exported without a head" if wanted.head == "drift" else "another head"
         raise EvaluationError(
-            f"--task {wanted.name}: takes a model with another head; the head of "
-            f"{artifact.record.model} is for {facts.task}{there}, which allows "
+            f"--task {wanted.name}: takes {takes}, and the graph of {artifact.record.model} gives "
+            f"what its head for {facts.task}{there} does; leave it out, or choose of "
             f"{', '.join(task.name for task in fitting)}"
         )
     return wanted
@@ -69,7 +85,7 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
 
 def _fits(task: Task, artifact: Artifact) -> bool:
     if task.head == "classification" == artifact.facts.task:
-        return (len(artifact.facts.labels) == 1) == (task.metric == TASKS["regression"].metric)
+        return (len(artifact.facts.labels) == 1) == task.numeric
     return task.head == artifact.facts.task
 
 
@@ -105,6 +121,7 @@ def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: in
             values.get("text_column") or usual.text,
             values.get("pair_column") or usual.pair,
             values.get("label_column") or usual.label,
+            asked=any(values.get(f"{role}_column") for role in ("text", "pair", "label")),
         ),
         labels=facts.labels,
         decoder_start_id=facts.decoder_start_id,
@@ -152,11 +169,21 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
             data.
     """
     prepared = task.read(data, encoder_of(artifact, settings.pooling), settings)
-    if len(prepared.examples) < 2:
+    given, there = prepared.given, len(prepared.examples)
+    if there == 1:
+        found = "only one example" if given == 1 else f"only one of {given} gives an example"
         raise EvaluationError(
-            f"--data {data.name}: {len(prepared.examples)} of {prepared.given} texts have tokens "
-            "that this model's tokenizer knows and an interval takes 2; give text of the kind the "
-            "model was trained on"
+            f"--data {data.name}: {found}, and an interval takes two; give two or more"
+        )
+    if not there and task.needs == "table":
+        raise EvaluationError(
+            f"--data {data.name}: none of {given} rows has a label to compare with; give labelled "
+            "rows, or name the column with --label-column"
+        )
+    if not there:
+        raise EvaluationError(
+            f"--data {data.name}: none of {given} texts has tokens that this model's tokenizer "
+            "knows; give text of the kind the model was trained on"
         )
     return prepared
 

@@ -1,8 +1,10 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+import surgeon
 from surgeon.cli import run
 
 
@@ -64,10 +66,12 @@ def test_expect_turns_the_verdict_into_the_exit_code(artifact, data, capsys, exp
         (["--provider", "cuda"], "use --provider cpu"),
         (["--provider", "tpu"], "--provider"),
         (["--data", "nowhere.txt"], "no such file"),
+        (["--data", "."], "is a folder"),
+        (["--task", "sts", "--data", "/"], "is a folder"),
         (["--controls", "0"], "--controls 0"),
         (["--expect", "fine"], "--expect"),
         (["--task", "nope"], "no such task; there are mlm"),
-        (["--task", "glue/mnli"], "is for drift, which allows drift, sts"),
+        (["--task", "glue/mnli"], "for drift does; leave it out, or choose of drift, sts"),
         (["--task", "sts"], "sts takes labelled rows"),
         (["--stride", "5"], "--stride 5: the task drift does not use it"),
         (["--label-column", "x"], "--label-column x: the task drift does not use it"),
@@ -162,3 +166,18 @@ def test_eval_measures_as_the_recipe_says_where_no_option_says_otherwise(
     otherwise = json.loads(capsys.readouterr().out)
     assert otherwise["dataset"]["examples"] == 8
     assert (len(otherwise["controls"]), otherwise["seed"]) == (6, 3)
+
+
+def test_python_s_evaluate_measures_as_the_command_does(artifact, data, capsys):
+    settings = {"task": "drift", "data": data, "controls": 5, "seed": 3, "dose": True}
+    _with_recipe(artifact, evaluation=settings)
+    assert run(["eval", str(artifact), "--json"]) == 0
+    by_python = json.loads(json.dumps(surgeon.evaluate(artifact).to_json()))
+    assert by_python == json.loads(capsys.readouterr().out)
+    _with_recipe(artifact, evaluation={**settings, "task": "mlm"})  # about another task
+    texts = Path(data)
+    assert surgeon.evaluate(artifact, texts=texts, controls=1).seed == 0
+    for arguments in ({"seed": 0}, {"dose": False}):
+        _with_recipe(artifact, evaluation=settings)
+        result = surgeon.evaluate(artifact, **arguments)
+        assert (result.seed, len(result.dose)) == ((0, 2) if "seed" in arguments else (3, 0))

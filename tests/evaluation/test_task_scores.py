@@ -16,6 +16,7 @@ from sklearn import metrics
 from task_models import MODELS, patched, save_model, word_tokenizer
 
 from surgeon import TaskOptions, evaluate
+from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.request import choose_task, make_examples, make_settings
@@ -214,6 +215,24 @@ def test_classes_are_found_by_name_in_any_order(made, tokenizer, tmp_path):
 
 
 @torch.no_grad()
+def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
+    _, artifact = made("classification")
+    rows = [{"text": f"text {n}", "label": "neutral" if n > 1 else ""} for n in range(6)]
+    result = evaluate(artifact, texts=_rows(tmp_path, rows), controls=1)
+    assert (result.dataset.examples, result.dataset.skipped) == (4, 2)
+    assert "2 of 6 texts or rows were left out" in " ".join(result.warnings)
+    assert {"scipy", "tokenizers", "numpy", "onnxruntime"} <= set(result.versions)
+    for few, complaint in (
+        (rows[2:3], "only one example, and an interval takes two; give two or more"),
+        (rows[:3], "only one of 3 gives an example"),
+        (rows[:2], "none of 2 rows has a label"),
+    ):
+        with pytest.raises(EvaluationError, match=complaint):
+            evaluate(artifact, texts=_rows(tmp_path, few), controls=1)
+    with pytest.raises(EvaluationError, match="--task drift: takes a model exported without a he"):
+        evaluate(artifact, texts=_texts(["a", "b"]), task="drift")
+
+
 def test_one_output_is_a_regression(made, tokenizer, tmp_path):
     model, artifact = made("regression")
     rows = [{"text": line, "label": n % 5 + 0.5} for n, line in enumerate(LINES)]

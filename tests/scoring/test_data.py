@@ -1,5 +1,6 @@
 """Labelled data: files, columns, labels and how what is wrong with them is told."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -142,6 +143,34 @@ MNLI = ("entailment", "neutral", "contradiction")
 
 
 @pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("text,label\n", "has a header and no rows"),
+        ("text,text,label\na,b,c\n", "2 columns are called text; give each a name"),
+        ("text,label,label\na,b,c\n", "2 columns are called label"),
+    ],
+)
+def test_a_table_that_cannot_be_told_is_refused(tmp_path, content, complaint):
+    with pytest.raises(EvaluationError, match=complaint):
+        _located(tmp_path, content)
+
+
+def test_columns_that_nothing_reads_may_have_one_name(tmp_path):
+    assert _located(tmp_path, "text,x,x,label\na,b,c,d\n") == ("text", None, "label", 1)
+    assert _located(tmp_path, "a,a,b\nc,c,d\n") == ("1", "2", "3", 2)  # no header
+
+
+def test_a_task_s_own_names_are_no_reason_to_refuse_a_file_without_a_header(tmp_path):
+    columns = Columns("sentence1", "sentence2", "label", asked=False)
+    content = "a man,a boy,2.5\na cat,a dog,1\n"
+    assert _located(tmp_path, content, columns) == ("1", "2", "3", 2)
+    with pytest.raises(EvaluationError, match="no column sentence1"):
+        _located(tmp_path, content, dataclasses.replace(columns, asked=True))
+    with pytest.raises(EvaluationError, match="no column sentence1"):
+        _located(tmp_path, "a man,2.5\na cat,1\n", columns)  # where pairs are needed
+
+
+@pytest.mark.parametrize(
     ("values", "classes", "labels", "expected"),
     [
         (["neutral", "entailment"], (), ("CONTRADICTION", "Neutral", "Entailment"), [1, 2]),
@@ -173,6 +202,9 @@ def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
         ([0, 1], (), ("negative", "positive"), "label 0 .*model negative, positive"),
         ([2], (), ("LABEL_0", "LABEL_1"), "label 2 "),
         ([-1], MNLI, MNLI, "label -1 "),
+        (["a"], (), ("yes", "no"), "use the names in id2label of config.json$"),
+        ([f"l{n}" for n in range(99)], (), ("a",), "l15, l16, l17 and 89 more and the model a;"),
+        (["long " * 99], (), ("a",), "the data have (long ){8}… and the model"),
         ([["yes"]], (), ("yes", "no"), r"label \['yes'\] is no name or number; .*--label-column"),
     ],
 )

@@ -17,12 +17,14 @@ _LABELS = ("label", "labels", "score", "gold_label", "similarity_score", "simila
 class Columns:
     """The names of the columns; None: to be found among the usual names.
 
-    Columns of a file without a header are named by number: "1", "2" and so on.
+    Columns of a file without a header are named by number: "1", "2" and so on. ``asked`` is whether
+    a user named them; otherwise they are what the data sets of a task usually call them.
     """
 
     text: str | None = None
     pair: str | None = None
     label: str | None = None
+    asked: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,20 +50,27 @@ def locate(table: Table, columns: Columns, *, pair: bool | None, label: bool = T
         label: whether there must be a label.
 
     Raises:
-        EvaluationError: a column is not there.
+        EvaluationError: a column is not there or there twice, or there are no rows.
     """
     headless = table.headless
-    given = [name for name in (columns.text, columns.pair, columns.label) if name is not None]
+    named = [name for name in (columns.text, columns.pair, columns.label) if name is not None]
+    given = named if columns.asked else []
+    header = list(headless.rows[0].values()) if headless is not None else []
+    if pair is None and named and not columns.asked:
+        pair = columns.pair is not None
     if headless is not None and given and all(name in headless.columns for name in given):
         table = headless
     elif headless is not None and not given:
-        usual = {*_TEXTS, *_PAIRS, *_LABELS}
+        usual = {*_TEXTS, *_PAIRS, *_LABELS, *named}
         wanted = {False: (2,), True: (3,), None: (2, 3)}[pair]
         cells = len(headless.columns) + (not label)
-        if not usual & set(table.columns) and cells in wanted:
+        if not usual & set(header) and cells in wanted:
             names = headless.columns
             return Located(headless, names[0], names[1] if cells == 3 else None, names[-1])
-    return Located(
+    if not table.rows:
+        what = "a header and no rows" if headless is not None else "no rows"
+        raise EvaluationError(f"--data {table.name}: has {what}; give some")
+    located = Located(
         table,
         _find(table, columns.text, _TEXTS, "text") or "",
         _find(table, columns.pair, _PAIRS, "pair", needed=pair is True)
@@ -69,6 +78,13 @@ def locate(table: Table, columns: Columns, *, pair: bool | None, label: bool = T
         else None,
         _find(table, columns.label, _LABELS, "label", needed=label) if label else None,
     )
+    for name in (located.text, located.pair, located.label):
+        if table is not headless and header.count(name) > 1:
+            raise EvaluationError(
+                f"--data {table.name}: {header.count(name)} columns are called {name}; give each a "
+                "name of its own"
+            )
+    return located
 
 
 def _find(

@@ -22,6 +22,8 @@ def read_table(path: Path) -> Table:
         EvaluationError: there is no such file, its format is none of those known, or it is not in
             that format.
     """
+    if path.is_dir():
+        raise EvaluationError(f"--data {path}: is a folder; give a file of labelled rows in it")
     if not path.is_file():
         raise EvaluationError(f"--data {path}: no such file; give a file of labelled rows")
     read = FORMATS.get(path.suffix.lower())

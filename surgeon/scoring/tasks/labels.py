@@ -9,6 +9,8 @@ from typing import Any
 from surgeon.errors import EvaluationError
 
 _PLAIN = re.compile(r"LABEL_(\d+)", re.IGNORECASE)
+_NAMED = 10  # labels that an error lists,
+_LONG = 40  # and their characters: a column of texts may be taken for one of labels
 
 
 def match_labels(
@@ -54,12 +56,21 @@ def match_labels(
         found[value] = outputs.get(name)
     unknown = [value for value, number in found.items() if number is None]
     if unknown:
-        there = ", ".join(sorted(_shown(value, classes) for value in found))
+        there = sorted(_shown(value, classes) for value in found)
         raise EvaluationError(
             f"--data {source}: the label {_shown(unknown[0], classes)} is none of the model's; "
-            f"the data have {there} and the model {', '.join(labels)}"
+            f"the data have {_some(there)} and the model {_some(labels)}; use the names in "
+            "id2label of config.json"
         )
     return [number for value in values if (number := found[value]) is not None]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    listed = ", ".join(
+        name if len(name) <= _LONG else f"{name[:_LONG]}…" for name in names[:_NAMED]
+    )
+    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def _folded(label: Any) -> str:

@@ -93,4 +93,5 @@ REGRESSION = Task(
     measure=measure_numbers,
     options=COLUMN_OPTIONS,
     needs="table",
+    numeric=True,
 )

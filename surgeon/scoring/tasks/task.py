@@ -127,6 +127,7 @@ class Task:
         sample: the data set of the Hub to take where none is named; None for English sentences,
             or for no data at all where a table is needed.
         averages: whether the metric is a ratio of sums over the examples.
+        numeric: whether it takes a classifier's head of one output, which is a number.
     """
 
     name: str
@@ -146,3 +147,4 @@ class Task:
     columns: Columns = field(default_factory=Columns)
     sample: str | None = None
     averages: bool = True
+    numeric: bool = False
