@@ -10,9 +10,9 @@ from surgeon.outliers.detectors import (
     find_detector,
     rank_dimensions,
 )
-from surgeon.outliers.layernorm import rank_by_layernorm
+from surgeon.outliers.layernorm import distances, rank_by_layernorm
 from surgeon.outliers.options import Options
-from surgeon.outliers.ranking import Dimension, Measured, Ranking
+from surgeon.outliers.ranking import ByLayer, Dimension, Measured, Ranking
 from surgeon.outliers.zscores import ZScores, read_zscores
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "DETECTORS",
     "MEASURED",
     "Agreement",
+    "ByLayer",
     "Detector",
     "Dimension",
     "Measured",
@@ -28,6 +29,7 @@ __all__ = [
     "ZScores",
     "check_options",
     "compare_detectors",
+    "distances",
     "find_detector",
     "rank_by_layernorm",
     "rank_dimensions",

@@ -15,7 +15,7 @@ from surgeon.checkpoint import Checkpoint
 from surgeon.outliers.bench import Bench, not_finite, open_bench
 from surgeon.outliers.criteria import CRITERIA, LayerStates
 from surgeon.outliers.options import Options
-from surgeon.outliers.ranking import Dimension, Ranking
+from surgeon.outliers.ranking import ByLayer, Dimension, Ranking
 from surgeon.progress import Progress
 from surgeon.scoring.examples import make_batch
 from surgeon.text import ranking_sample
@@ -84,6 +84,14 @@ def rank_on_bench(checkpoint: Checkpoint, bench: Bench, progress: Progress) -> R
         columns=("written, × median", "stream, × median"),
         text=bench.texts.used(),
         warnings=bench.warnings,
+        by_layer=ByLayer(
+            values=written,
+            threshold=MIN_RATIO,
+            unit=" ×",
+            title="Size of what is written, by layer",
+            meaning="largest magnitude, × that of the layer's median dimension",
+            ratios=True,
+        ),
     )
 
 

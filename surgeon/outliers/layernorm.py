@@ -11,7 +11,7 @@ import numpy.typing as npt
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import SelectionError
 from surgeon.outliers.options import SIGMA
-from surgeon.outliers.ranking import Dimension, Ranking
+from surgeon.outliers.ranking import ByLayer, Dimension, Ranking
 from surgeon.outliers.zscores import ZScores, read_zscores
 
 MIN_LAYERS = 0.5
@@ -75,6 +75,20 @@ def rank_zscores(
         ),
         outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
         columns=("", "mean σ"),
+        by_layer=distances(zscores, sigma),
+    )
+
+
+def distances(zscores: ZScores, sigma: float, *, either: bool = False) -> ByLayer:
+    """Return what to judge by: of both distances the smaller, or the larger for ``either``."""
+    which = "larger" if either else "smaller"
+    of_both = f"the {which} of {zscores.gain_name} and bias"
+    return ByLayer(
+        values=zscores.larger if either else zscores.smaller,
+        threshold=sigma,
+        unit="σ",
+        title="Distance from the mean, by layer",
+        meaning=f"|z-score|, {zscores.gain_name if zscores.bias is None else of_both}",
     )
 
 

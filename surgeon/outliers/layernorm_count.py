@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from surgeon.checkpoint import Checkpoint
-from surgeon.outliers.layernorm import check_sigma, layers_needed
+from surgeon.outliers.layernorm import check_sigma, distances, layers_needed
 from surgeon.outliers.options import SIGMA
 from surgeon.outliers.ranking import Dimension, Ranking
 from surgeon.outliers.zscores import read_zscores
@@ -63,4 +63,5 @@ def rank_by_count(
         ),
         outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
         columns=("", "mean σ"),
+        by_layer=distances(zscores, sigma, either=True),
     )

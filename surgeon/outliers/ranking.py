@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from surgeon.text import TextsUsed
 
@@ -54,6 +57,22 @@ class Measured:
     min_damage: float
 
 
+@dataclass(frozen=True, eq=False)
+class ByLayer:
+    """What a detector judges by, layer by layer.
+
+    ``values`` of shape (layers, hidden) flag a dimension beyond the ``threshold``, in ``unit``
+    ("σ", "×"). ``title`` and ``meaning`` say what they are; ``ratios`` that they are multiples.
+    """
+
+    values: npt.NDArray[np.float64]
+    threshold: float
+    unit: str
+    title: str
+    meaning: str
+    ratios: bool = False
+
+
 @dataclass(frozen=True)
 class Ranking:
     """All dimensions, strongest first, and which of them meet the detector's criterion.
@@ -61,7 +80,8 @@ class Ranking:
     ``evidence`` says in words which vectors were looked at, ``criterion`` what makes an outlier.
     ``columns`` name the score and the strength for people ("": not worth a column). ``text`` is
     what a forward pass read, ``measured`` how damages were measured, ``weak`` why the evidence is
-    weak where it is, and ``warnings`` what else a person should know.
+    weak where it is, and ``warnings`` what else a person should know. ``by_layer`` is what the
+    layers that flag a dimension were told by.
     """
 
     model: str
@@ -78,6 +98,7 @@ class Ranking:
     measured: Measured | None = None
     weak: str | None = None
     warnings: tuple[str, ...] = ()
+    by_layer: ByLayer | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``scan --json`` prints."""

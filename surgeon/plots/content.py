@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.outliers import Dimension, Measured, Ranking, ZScores
+from surgeon.outliers import ByLayer, Dimension, Measured, Ranking, ZScores, distances
 
 CLIP = 6.0
 """Z-scores beyond this have the strongest colour."""
@@ -25,6 +25,7 @@ COLOURS = (  # z-score → colour; blue and red stay apart in every common colou
     (CLIP, "#7a0016"),
 )
 INK, QUIET, FAINT, OUTLIER = "#1a1a1a", "#5f6b76", "#c9d1d8", "#b2182b"
+REMOVED = "#6a2c91"
 ABSENT = "#eceff1"
 
 MAX_COLUMNS = 550
@@ -35,6 +36,7 @@ _NAMED = 15
 _RANKED = 12
 _LISTED = 8
 _SCALE = 12
+_SMALLEST = 0.1  # of a logarithmic axis: a gain of 0 has none
 _LAYER_LABELS = 13
 _MODEL = 64  # characters of a name
 
@@ -76,16 +78,37 @@ def panels(zscores: ZScores) -> list[tuple[str, npt.NDArray[np.float64]]]:
     return maps if zscores.bias is None else [*maps, ("bias", zscores.bias)]
 
 
-def named(ranking: Ranking) -> list[int]:
-    """Return the dimensions to name on the maps: outliers, or else the strongest candidates."""
-    if ranking.outliers:
-        return list(ranking.outliers[:_NAMED])
-    return [dimension.dim for dimension in ranking.dimensions[:_CANDIDATES]]
+def named(ranking: Ranking, removed: Sequence[int] = ()) -> list[int]:
+    """Return the dimensions to name on the maps: those that were removed, and the outliers.
+
+    Where there are no outliers, the strongest candidates take their place.
+    """
+    strong = ranking.outliers or [d.dim for d in ranking.dimensions[:_CANDIDATES]]
+    return list(dict.fromkeys((*removed[:_NAMED], *strong)))[:_NAMED]
 
 
-def strongest(ranking: Ranking) -> tuple[Dimension, ...]:
-    """Return the dimensions of the ranking that are shown in detail, strongest first."""
-    return ranking.dimensions[:_RANKED]
+def strongest(ranking: Ranking, removed: Sequence[int] = ()) -> tuple[Dimension, ...]:
+    """Return the dimensions that are shown in detail, strongest first.
+
+    Those that were removed come after them, where they are not among them.
+    """
+    first, rest = ranking.dimensions[:_RANKED], ranking.dimensions[_RANKED:]
+    return (*first, *[d for d in rest if d.dim in removed[:_NAMED]])
+
+
+def colour(dim: int, ranking: Ranking, removed: Sequence[int] = ()) -> str:
+    """Return the colour of a dimension: removed, outlier, or neither."""
+    if dim in removed:
+        return REMOVED
+    return OUTLIER if dim in ranking.outliers else QUIET
+
+
+def standing(ranking: Ranking, removed: Sequence[int]) -> str:
+    """Say where the dimensions that were removed lie among all."""
+    places = {d.dim: place for place, d in enumerate(ranking.dimensions, start=1)}
+    told = [f"{dim} is number {places[dim]}" for dim in removed[:_NAMED]]
+    more = ", …" if len(removed) > _NAMED else ""
+    return f"Removed, of {len(places):,} by this ranking: {', '.join(told)}{more}"
 
 
 def layer_step(layers: int) -> int:
@@ -93,11 +116,26 @@ def layer_step(layers: int) -> int:
     return -(-layers // _LAYER_LABELS)
 
 
-def dots_axis(zscores: ZScores) -> str:
+def dots(ranking: Ranking, zscores: ZScores) -> ByLayer:
+    """Return what a dot of the evidence is: what the ranking judged by, or else the distances.
+
+    ``ratios`` is left on where one linear scale does not show them all.
+    """
+    judged_by = ranking.by_layer or distances(zscores, STEP)
+    shown = [dimension.dim for dimension in strongest(ranking)]
+    far = _SCALE * judged_by.threshold < judged_by.values[:, shown].max()
+    if not (judged_by.ratios and far):
+        return replace(judged_by, ratios=False)
+    return replace(
+        judged_by,
+        values=np.maximum(judged_by.values, _SMALLEST),
+        meaning=f"{judged_by.meaning} ({_SMALLEST:g} for less)",
+    )
+
+
+def dots_axis(judged_by: ByLayer) -> str:
     """Say in two lines what a dot of the evidence is."""
-    of_both = f"the smaller of {zscores.gain_name} and bias"
-    vectors = zscores.gain_name if zscores.bias is None else of_both
-    return f"|z-score|, {vectors}\none dot per layer; filled: it flags the dimension"
+    return f"{judged_by.meaning}\none dot per layer; filled: it flags the dimension"
 
 
 def log_threshold(shown: Sequence[Dimension], measured: Measured) -> float | None:

@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 from html import escape
+from typing import TypeAlias
 
 import plotly.graph_objects as go
 
 from surgeon.outliers import Measured, Ranking, ZScores
 from surgeon.plots import content
 
+Removed: TypeAlias = tuple[int, ...]
 
-def add_evidence(figure: go.Figure, row: int, ranking: Ranking, zscores: ZScores) -> None:
-    """Fill both panels of a row: the layers, and the damage or else the distances."""
-    _add_shares(figure, row, ranking, zscores.rows)
+
+def add_evidence(
+    figure: go.Figure, row: int, ranking: Ranking, zscores: ZScores, removed: Removed = ()
+) -> None:
+    """Fill both panels of a row: the layers, and the damage or else what judges each layer."""
+    _add_shares(figure, row, ranking, zscores.rows, removed)
     if ranking.measured:
         _add_damage(figure, row, ranking, ranking.measured)
     else:
-        _add_dots(figure, row, ranking, zscores)
-    _name_rows(figure, row, ranking)
+        _add_dots(figure, row, ranking, zscores, removed)
+    _name_rows(figure, row, ranking, removed)
 
 
-def _name_rows(figure: go.Figure, row: int, ranking: Ranking) -> None:
-    """Name the rows of both panels of the ranking, outliers in bold."""
-    shown = content.strongest(ranking)
+def _name_rows(figure: go.Figure, row: int, ranking: Ranking, removed: Removed) -> None:
+    """Name the rows of both panels of the ranking, outliers and what was removed in bold."""
+    shown = content.strongest(ranking, removed)
     figure.update_yaxes(
         range=[len(shown) - 0.5, -0.5],
         tickvals=list(range(len(shown))),
         ticklabelstandoff=4,
         row=row,
     )
+    marked = {*ranking.outliers, *removed}
     names = [
-        f"<b style='color:{content.OUTLIER}'>{d.dim}</b>" if d.dim in ranking.outliers else d.dim
+        f"<b style='color:{content.colour(d.dim, ranking, removed)}'>{d.dim}"
+        f"{' removed' if d.dim in removed else ''}</b>"
+        if d.dim in marked
+        else d.dim
         for d in shown
     ]
     figure.update_yaxes(ticktext=names, title="dimension, strongest first", row=row, col=1)
     figure.update_yaxes(showticklabels=False, row=row, col=2)
 
 
-def _colours(ranking: Ranking) -> list[str]:
-    outliers = set(ranking.outliers)
-    shown = content.strongest(ranking)
-    return [content.OUTLIER if d.dim in outliers else content.QUIET for d in shown]
+def _colours(ranking: Ranking, removed: Removed) -> list[str]:
+    shown = content.strongest(ranking, removed)
+    return [content.colour(d.dim, ranking, removed) for d in shown]
 
 
-def _add_shares(figure: go.Figure, row: int, ranking: Ranking, labels: tuple[str, ...]) -> None:
-    shown = content.strongest(ranking)
+def _add_shares(
+    figure: go.Figure, row: int, ranking: Ranking, labels: tuple[str, ...], removed: Removed
+) -> None:
+    shown = content.strongest(ranking, removed)
     flagged = [", ".join(labels[layer] for layer in d.layers) or "none" for d in shown]
     figure.add_trace(
         go.Bar(
@@ -52,7 +62,7 @@ def _add_shares(figure: go.Figure, row: int, ranking: Ranking, labels: tuple[str
             y=list(range(len(shown))),
             orientation="h",
             width=0.6,
-            marker_color=_colours(ranking),
+            marker_color=_colours(ranking, removed),
             text=[f"{len(d.layers)} of {ranking.layers}" for d in shown],
             textposition="outside",
             cliponaxis=False,
@@ -68,15 +78,17 @@ def _add_shares(figure: go.Figure, row: int, ranking: Ranking, labels: tuple[str
     )  # fmt: skip
 
 
-def _add_dots(figure: go.Figure, row: int, ranking: Ranking, zscores: ZScores) -> None:
-    smaller = zscores.smaller
+def _add_dots(
+    figure: go.Figure, row: int, ranking: Ranking, zscores: ZScores, removed: Removed
+) -> None:
+    judged_by = content.dots(ranking, zscores)
     for place, (dimension, colour) in enumerate(
-        zip(content.strongest(ranking), _colours(ranking), strict=True)
+        zip(content.strongest(ranking, removed), _colours(ranking, removed), strict=True)
     ):
         layers = range(len(zscores.rows))
         figure.add_trace(
             go.Scatter(
-                x=smaller[:, dimension.dim].round(3),
+                x=judged_by.values[:, dimension.dim].round(3),
                 y=[place] * len(zscores.rows),
                 mode="markers",
                 marker={
@@ -86,20 +98,21 @@ def _add_dots(figure: go.Figure, row: int, ranking: Ranking, zscores: ZScores) -
                 },
                 customdata=zscores.rows,
                 hovertemplate=f"dim {dimension.dim}, layer %{{customdata}}: "
-                "%{x:.2f}σ<extra></extra>",
+                f"%{{x:.2f}}{judged_by.unit}<extra></extra>",
             ),
             row=row,
             col=2,
         )
-    figure.add_vline(x=content.STEP, line={"dash": "dash", "width": 1}, row=row, col=2)
-    figure.update_xaxes(
-        title=content.dots_axis(zscores).replace("\n", "; "), rangemode="tozero", row=row, col=2
-    )
+    line = f"dashed: {judged_by.threshold:g}{judged_by.unit}"
+    words = f"{content.dots_axis(judged_by)}; {line}".replace("\n", "<br>")
+    scale = {"type": "log", "dtick": "D2"} if judged_by.ratios else {"rangemode": "tozero"}
+    figure.add_vline(x=judged_by.threshold, line={"dash": "dash", "width": 1}, row=row, col=2)
+    figure.update_xaxes(title=words, row=row, col=2, **scale)
 
 
 def _add_damage(figure: go.Figure, row: int, ranking: Ranking, measured: Measured) -> None:
     for place, (dimension, colour) in enumerate(
-        zip(content.strongest(ranking), _colours(ranking), strict=True)
+        zip(content.strongest(ranking), _colours(ranking, ()), strict=True)
     ):
         if dimension.damage is None:
             told = {"text": ["not measured"], "textfont": {"color": content.QUIET}}

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-from surgeon.outliers import Dimension, Measured, Ranking, ZScores
+from surgeon.outliers import ByLayer, Dimension, Measured, Ranking, ZScores
 from surgeon.plots import content
 from surgeon.plots.paper import Paper
 
@@ -41,7 +41,7 @@ def draw_evidence(
         _rows(panel, len(shown))
     outliers = set(ranking.outliers)
     _name_rows(panels[0], shown, outliers)
-    _draw_dots(panels[0], shown, zscores, outliers)
+    _draw_dots(panels[0], shown, content.dots(ranking, zscores), outliers)
     _draw_shares(panels[1], shown, ranking.layers, outliers)
     if ranking.measured:
         _draw_damage(panels[2], shown, ranking.measured, outliers)
@@ -70,13 +70,13 @@ def _name_rows(axes: Axes, shown: Sequence[Dimension], outliers: set[int]) -> No
 
 
 def _draw_dots(
-    axes: Axes, shown: Sequence[Dimension], zscores: ZScores, outliers: set[int]
+    axes: Axes, shown: Sequence[Dimension], judged_by: ByLayer, outliers: set[int]
 ) -> None:
-    _title(axes, "Distance from the mean, by layer")
-    smaller = zscores.smaller
+    _title(axes, judged_by.title)
+    threshold = judged_by.threshold
     for row, dimension in enumerate(shown):
-        flagged = np.isin(np.arange(smaller.shape[0]), dimension.layers)
-        values = smaller[:, dimension.dim]
+        values = judged_by.values[:, dimension.dim]
+        flagged = np.isin(np.arange(len(values)), dimension.layers)
         colour = content.OUTLIER if dimension.dim in outliers else content.QUIET
         for chosen, face in ((~flagged, "white"), (flagged, colour)):
             axes.scatter(
@@ -88,19 +88,24 @@ def _draw_dots(
                 linewidth=0.8,
                 zorder=3,
             )
-    axes.axvline(content.STEP, color=content.INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=2)
-    most = max(content.STEP * 1.35, axes.get_xlim()[1])
-    axes.set_xlim(-0.015 * most, most)  # a dot at 0 is whole
+    axes.axvline(threshold, color=content.INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=2)
+    if judged_by.ratios:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        most = max(threshold * 1.35, axes.get_xlim()[1])
+        axes.set_xlim(-0.015 * most, most)  # a dot at 0 is whole
     axes.annotate(
-        f"{content.STEP:g}σ",
-        (content.STEP, 1),
+        f"{threshold:g}{judged_by.unit}",
+        (threshold, 1),
         xycoords=axes.get_xaxis_transform(),
         xytext=(0, 1.5),
         textcoords="offset points",
         ha="center",
         fontsize=8,
     )
-    axes.set_xlabel(content.dots_axis(zscores))
+    axes.set_xlabel(content.dots_axis(judged_by))
 
 
 def _draw_shares(axes: Axes, shown: Sequence[Dimension], layers: int, outliers: set[int]) -> None:

@@ -46,8 +46,8 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
         "<h2>What was edited</h2>",
         _edits(record),
         "<h2>The source by its weights</h2>",
-        paragraphs(content.subtitle(ranking, zscores)),
-        chart(draw(ranking, zscores), "scan", first=False),
+        paragraphs([*content.subtitle(ranking, zscores), content.standing(ranking, record.dims)]),
+        chart(draw(ranking, zscores, record.dims), "scan", first=False),
         "<h2>How it was measured</h2>",
         paragraphs(_conditions(evaluation)),
     ]

@@ -30,13 +30,18 @@ def render(ranking: Ranking, zscores: ZScores, form: str) -> bytes:  # noqa: ARG
     return page(content.headline(ranking), f"{lines}\n{figure}")
 
 
-def draw(ranking: Ranking, zscores: ZScores) -> go.Figure:
-    """Lay the maps out one below the other, and the strongest dimensions below them."""
+def draw(ranking: Ranking, zscores: ZScores, removed: tuple[int, ...] = ()) -> go.Figure:
+    """Lay the maps out one below the other, and the strongest dimensions below them.
+
+    What was ``removed`` from the model is named on both, strong or not; it takes a ranking without
+    damages.
+    """
     maps = content.panels(zscores)
     size = min(_MOST, max(_LEAST, _LAYER * len(zscores.rows)))
-    heights = [size] * len(maps) + [_ROW * len(content.strongest(ranking))]
+    heights = [size] * len(maps) + [_ROW * len(content.strongest(ranking, removed))]
     total = sum(heights) + _BETWEEN * len(maps)
-    last = "Damage when it is removed" if ranking.measured else "Distance from the mean, by layer"
+    dots = content.dots(ranking, zscores).title
+    last = "Damage when it is removed" if ranking.measured else dots
     figure = make_subplots(
         rows=len(heights),
         cols=2,
@@ -54,8 +59,8 @@ def draw(ranking: Ranking, zscores: ZScores) -> go.Figure:
     for row, (name, values) in enumerate(maps, start=1):
         _add_map(figure, row, name, values, zscores.rows)
     figure.update_xaxes(title={"text": "dimension", "standoff": 4}, row=len(maps), col=1)
-    _name_dimensions(figure, ranking)
-    page_evidence.add_evidence(figure, len(maps) + 1, ranking, zscores)
+    _name_dimensions(figure, ranking, removed)
+    page_evidence.add_evidence(figure, len(maps) + 1, ranking, zscores, removed)
     figure.update_layout(
         height=total + _TOP + _BOTTOM,
         margin={"l": 70, "r": 20, "t": _TOP, "b": _BOTTOM},
@@ -113,16 +118,16 @@ def _add_map(
     )
 
 
-def _name_dimensions(figure: go.Figure, ranking: Ranking) -> None:
+def _name_dimensions(figure: go.Figure, ranking: Ranking, removed: tuple[int, ...]) -> None:
     """Write the named dimensions above the first map, moved apart on the narrowest page."""
-    dims = sorted(content.named(ranking))
-    colour = content.OUTLIER if ranking.outliers else content.QUIET
+    dims = sorted(content.named(ranking, removed))
+    marked = {*ranking.outliers, *removed}
     wanted = [dim * _MAP / ranking.hidden_size for dim in dims]
     widths = [_DIGIT * len(str(dim)) for dim in dims]
     for dim, own, x in zip(dims, wanted, spread(wanted, widths, 0, _MAP, 6), strict=True):
-        move = x - own
+        move, colour = x - own, content.colour(dim, ranking, removed)
         figure.add_annotation(
-            text=f"<b>{dim}</b>" if ranking.outliers else str(dim),
+            text=f"<b>{dim}</b>" if dim in marked else str(dim),
             x=dim,
             y=-0.5,
             xshift=move,

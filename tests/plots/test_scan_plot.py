@@ -14,9 +14,12 @@ from pictures import assert_legible
 from PIL import Image
 from rankings import random_ranking
 
+from surgeon import open_checkpoint, rank_by_layernorm, rank_dimensions, read_zscores
 from surgeon.errors import OutputError, SelectionError
-from surgeon.plots import plot_ranking
+from surgeon.outliers import ByLayer
+from surgeon.plots import content, plot_ranking
 from surgeon.plots.paper import own_style
+from surgeon.plots.scan_page import draw as draw_page
 from surgeon.plots.scan_plot import draw
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -218,3 +221,58 @@ def test_drawing_leaves_the_caller_s_matplotlib_as_it_was(tmp_path):
     assert dict(mpl.rcParams) == before
     plot_ranking(*random_ranking(hidden=64), tmp_path / "plain.png")
     assert (tmp_path / "odd.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+
+
+def _by_size(largest):
+    """A ranking by size: every layer of dim 7 at ``largest`` times the median, the rest below 3."""
+    ranking, zscores = random_ranking(hidden=384, outliers=(7,))
+    values = np.full((6, 384), 1.5)
+    values[:, 7] = largest
+    values[0, 9] = 1e-32  # a gain of 0, as MiniLM has one
+    sizes = ByLayer(values, 3.0, " ×", "Size of what is written, by layer", "size", ratios=True)
+    return replace(ranking, method="activations", by_layer=sizes), zscores
+
+
+@pytest.mark.parametrize("largest", [5.0, 5000.0])
+def test_the_dots_are_what_the_method_judges_by_and_so_is_the_line(largest):
+    ranking, zscores = _by_size(largest)
+    figure = _drawn(ranking, zscores)
+    assert_legible(figure, least=41)
+    (panel,) = (axes for axes in figure.axes if "one dot per layer" in axes.get_xlabel())
+    row = panel.collections[-2 * len(content.strongest(ranking)) :][
+        1
+    ]  # the first row's filled ones
+    assert (row.get_offsets()[:, 0] == largest).all()
+    assert panel.lines[0].get_xdata()[0] == 3.0
+    assert "3 ×" in [text.get_text() for text in panel.texts]
+    page = draw_page(ranking, zscores)
+    assert "Size of what is written, by layer" in [a.text for a in page.layout.annotations]
+    first = next(trace for trace in page.data if trace.mode == "markers")
+    assert (np.array(first.x) == largest).all()
+    assert {shape.x0 for shape in page.layout.shapes} == {3.0}
+
+
+def test_a_sigma_of_two_is_a_line_at_two(tiny):
+    checkpoint = open_checkpoint(tiny("bert"))
+    zscores = read_zscores(checkpoint)
+    ranking = rank_by_layernorm(checkpoint, sigma=2.0)
+    assert content.dots(ranking, zscores).threshold == 2.0
+    for method in ("layernorm", "layernorm-count"):
+        ranking = rank_dimensions(checkpoint, method)
+        values = content.dots(ranking, zscores).values
+        for dimension in ranking.dimensions:
+            filled = tuple(np.flatnonzero(values[:, dimension.dim] > 3.0))
+            assert dimension.layers == filled
+
+
+def test_what_was_removed_is_named_among_all_whatever_its_rank():
+    ranking, zscores = random_ranking(hidden=384, outliers=(7,))
+    last = ranking.dimensions[-1].dim
+    assert content.standing(ranking, (7, last)).endswith(f"7 is number 1, {last} is number 384")
+    figure = draw_page(ranking, zscores, (last, 7))
+    names = [a.text for a in figure.layout.annotations if a.text]
+    assert {f"<b>{last}</b>", "<b>7</b>"} <= set(names)
+    rows = str([axis.ticktext for axis in figure.select_yaxes()])
+    assert f"{last} removed</b>" in rows
+    assert "7 removed</b>" in rows
+    assert rows.count(content.REMOVED) == 2
