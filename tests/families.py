@@ -357,6 +357,8 @@ ODD = {
     ),
 }
 
+EVERY = {**FAMILIES, **ODD, **KIN}
+
 
 def save_family(name: str, folder: Path) -> None:
     """Save a family's tiny model."""
@@ -373,7 +375,7 @@ def save_family_in_shards(name: str, folder: Path) -> None:
 @functools.cache
 def _made(name: str) -> t.PreTrainedModel:
     """Make a tiny model of which no two parameters are equal, as a trained one's are not."""
-    family = {**FAMILIES, **ODD, **KIN}[name]
+    family = EVERY[name]
     torch.manual_seed(0)
     model = family.model(family.config)
     with torch.no_grad():

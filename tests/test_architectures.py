@@ -9,6 +9,7 @@ from surgeon.architectures import (
     FAMILIES,
     family_of,
     one_stream,
+    propose_dense,
     propose_sites,
     sites_from_pattern,
 )
@@ -256,17 +257,25 @@ _UNKNOWN = {
         }.items()
     },
     "head.0.norm.weight": (16,),
+    "moe.0.experts.down_proj": (2, 24, 16),
 }
 
 
-def test_norms_that_every_layer_has_are_proposed():
+def test_norms_that_every_layer_has_are_proposed_the_likeliest_first():
     assert propose_sites({}) == []
-    assert propose_sites({"pair.0.norm.weight": (4,), "pair.1.norm.weight": (4,), **_UNKNOWN}) == [
-        r"blocks\.\d+\.ln_1",
-        r"blocks\.\d+\.attn\.q_norm",
+    assert propose_sites(
+        {"pair.0.norm.weight": (16,), "pair.1.norm.weight": (16,), **_UNKNOWN}
+    ) == [
         r"blocks\.\d+\.mlp\.norm\-2",
+        r"blocks\.\d+\.ln_1",
         r"pair\.\d+\.norm",
+        r"blocks\.\d+\.attn\.q_norm",
     ]
+
+
+def test_output_dense_layers_are_proposed():
+    assert propose_dense({}) == []
+    assert propose_dense(_UNKNOWN) == [r"blocks\.\d+\.mlp\.out", r"blocks\.\d+\.mlp\.conv1d"]
 
 
 @pytest.mark.parametrize("name", [n for n, f in TINY.items() if f.kind != "dense"])
@@ -300,9 +309,11 @@ def test_a_pattern_makes_output_sites_by_the_shapes(pattern, kind, axis, bias):
     ("pattern", "complaint"),
     [
         (r"blocks.(", "no regular expression"),
-        (r"layers\.\d+\.norm", r"matches no module; likely is blocks\\\.\\d\+\\\.ln_1"),
+        (r"layers\.\d+\.norm", r"matches no module; .* likely 'blocks\\\.\\d\+\\\.mlp"),
         (r"ln_1", "matches no module"),  # the whole path, not a part of it
         (r"blocks\.\d+\.kernel", r"shape \[16, 16, 3\]"),
+        (r"1+blocks\.\d+\.mlp\.out", "1\\+ is for norms"),
+        (r".*\.experts\.down_proj", r"0\.experts\.down_proj is the weights of all experts"),
     ],
 )
 def test_a_pattern_that_makes_no_sites_is_refused(pattern, complaint):

@@ -2,8 +2,7 @@ import dataclasses
 import shutil
 
 import pytest
-from families import FAMILIES, ODD, save_family
-from kin import KIN
+from families import EVERY, save_family
 
 from surgeon import open_checkpoint
 from surgeon.architectures import infer_family, one_stream
@@ -23,7 +22,6 @@ _OPEN = {
         for name in (family, f"{family}, pre-norm")
     },
 }
-EVERY = {**FAMILIES, **ODD, **KIN}
 _TOLD = [name for name in EVERY if name not in _OPEN]
 # Of those with Llama's names, Gemma's final norm adds 1 to the gain that it stores, Cohere's
 # subtracts the mean first, others' do neither.
@@ -77,7 +75,7 @@ def test_what_only_the_configuration_tells_is_refused_with_the_candidates(descri
     with pytest.raises(
         UnknownArchitectureError,
         match=rf"mine\.safetensors: by its tensor names it is {_OPEN[name]}, and where .*"
-        r"put config\.json beside it, or give --sites-pattern \(by names and shapes, norms are '",
+        r"put config\.json beside it, or give --sites-pattern REGEX; by names and shapes that is",
     ):
         assert bare(described(name)).sites
 

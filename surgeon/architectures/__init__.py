@@ -3,7 +3,8 @@
 from surgeon.architectures.families import FAMILIES, family_of
 from surgeon.architectures.family import Family, Objective
 from surgeon.architectures.infer import infer_family
-from surgeon.architectures.patterns import propose_sites, sites_from_pattern
+from surgeon.architectures.patterns import says_offset, sites_from_pattern
+from surgeon.architectures.proposals import propose_dense, propose_sites
 from surgeon.architectures.sites import (
     ROLES,
     STACKS,
@@ -15,6 +16,7 @@ from surgeon.architectures.sites import (
     canonical_name,
     one_stream,
 )
+from surgeon.architectures.unknown import way_on
 
 __all__ = [
     "FAMILIES",
@@ -31,6 +33,9 @@ __all__ = [
     "family_of",
     "infer_family",
     "one_stream",
+    "propose_dense",
     "propose_sites",
+    "says_offset",
     "sites_from_pattern",
+    "way_on",
 ]

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 from surgeon.architectures.families import FAMILIES
 from surgeon.architectures.family import Family
-from surgeon.architectures.patterns import norms_in_layers, propose_sites
+from surgeon.architectures.modules import norms_in_layers
+from surgeon.architectures.proposals import likely_ends
 from surgeon.architectures.sites import ROLES, Role, Site, one_stream
 from surgeon.errors import CheckpointError, UnknownArchitectureError
-
-_PROPOSED = 3
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,5 @@ def _has_twin(family: Family) -> bool:
 
 
 def _remedy(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    proposed = " or ".join(f"'{pattern}'" for pattern in propose_sites(shapes)[:_PROPOSED])
-    likely = f" (by names and shapes, norms are {proposed})" if proposed else ""
-    return f"put config.json beside it, or give --sites-pattern{likely}"
+    likely = likely_ends(shapes)
+    return f"put config.json beside it, or give --sites-pattern REGEX{likely and f'; {likely}'}"

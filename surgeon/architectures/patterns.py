@@ -1,53 +1,18 @@
-"""Sites of models that no row of the registry describes: proposed, and by a person's pattern."""
+"""Sites of models that no row of the registry describes, by a person's pattern."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
+from surgeon.architectures.modules import layer_at, modules_of
+from surgeon.architectures.proposals import likely_ends
 from surgeon.architectures.sites import Kind, Site, gain_and_bias
 from surgeon.errors import SelectionError
 
-_NORM = re.compile(r"norm|(^|_)ln(_|\d|$)", re.IGNORECASE)
-_SHOWN = 5
-
-
-def propose_sites(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Propose patterns for ``sites_from_pattern``: norms that two or more layers have.
-
-    A candidate is a module whose name says norm or ln, with a vector for a gain, of one length
-    in every layer. Which of them is the last operation of a layer the names cannot tell.
-
-    Args:
-        shapes: the shape of every tensor.
-
-    Returns:
-        Regular expressions for module paths, those of the most layers first, else in the order
-        of the file.
-    """
-    lengths: dict[str, list[tuple[int, ...]]] = {}
-    for gain, pattern in norms_in_layers(shapes):
-        lengths.setdefault(pattern, []).append(shapes[gain])
-    repeated = [
-        (pattern, len(found))
-        for pattern, found in lengths.items()
-        if len(found) > 1 and len(found[0]) == 1 and len(set(found)) == 1
-    ]
-    return [pattern for pattern, _ in sorted(repeated, key=lambda item: -item[1])]
-
-
-def norms_in_layers(tensors: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the gain of each module in a layer whose name says norm or ln.
-
-    With it comes the pattern of the modules that have its place in the other layers.
-    """
-    for module, leaves in _modules(tensors).items():
-        gain, _ = gain_and_bias(leaves)
-        path = module.split(".")
-        layer = _layer_at(path)
-        if gain is not None and layer is not None and _NORM.search(path[-1]):
-            parts = [r"\d+" if i == layer else re.escape(part) for i, part in enumerate(path)]
-            yield gain, r"\.".join(parts)
+# "1+REGEX": the norms store their gain less 1; "0+REGEX": they store it as it is.
+_OFFSET = re.compile(r"([01])\+(.*)", re.DOTALL)
 
 
 def sites_from_pattern(pattern: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
@@ -58,7 +23,9 @@ def sites_from_pattern(pattern: str, shapes: Mapping[str, tuple[int, ...]]) -> t
     integer in the path.
 
     Args:
-        pattern: such as one that ``propose_sites`` gives.
+        pattern: such as one that ``propose_sites`` gives. ``1+`` before it says that the norms
+            multiply by 1 + what they store, and ``0+`` that they multiply by what they store,
+            which is taken for granted.
         shapes: the shape of every tensor.
 
     Raises:
@@ -66,29 +33,45 @@ def sites_from_pattern(pattern: str, shapes: Mapping[str, tuple[int, ...]]) -> t
             that it matches is neither a norm nor a dense layer.
     """
     try:
-        compiled = re.compile(pattern)
+        offset, regex = _offset_and_regex(pattern)
+        compiled = re.compile(regex)
     except re.error as error:
         raise SelectionError(f"pattern {pattern!r}: no regular expression ({error})") from error
     modules = {
-        module: leaves for module, leaves in _modules(shapes).items() if compiled.fullmatch(module)
+        module: leaves
+        for module, leaves in modules_of(shapes).items()
+        if compiled.fullmatch(module)
     }
     if not modules:
-        candidates = " or ".join(propose_sites(shapes)[:_SHOWN]) or "nothing by its names"
-        raise SelectionError(f"pattern {pattern!r}: matches no module; likely is {candidates}")
+        raise SelectionError(f"pattern {pattern!r}: {_why_no_module(compiled, shapes)}")
     sites = [_site(pattern, module, leaves, shapes) for module, leaves in modules.items()]
-    return tuple(sorted(sites, key=lambda site: site.layer or 0))
+    if offset and any(site.kind == "dense" for site in sites):
+        raise SelectionError(f"pattern {pattern!r}: 1+ is for norms, and it matches dense layers")
+    return tuple(
+        replace(site, gain_offset=offset) for site in sorted(sites, key=lambda s: s.layer or 0)
+    )
 
 
-def _modules(tensors: Iterable[str]) -> dict[str, dict[str, str]]:
-    modules: dict[str, dict[str, str]] = {}
-    for name in tensors:
-        module, _, leaf = name.rpartition(".")
-        modules.setdefault(module, {})[leaf] = name
-    return modules
+def says_offset(pattern: str) -> bool:
+    """Whether a pattern says what the norms add to the gain that they store."""
+    return _OFFSET.fullmatch(pattern) is not None
 
 
-def _layer_at(path: list[str]) -> int | None:
-    return next((i for i, part in enumerate(path) if part.isascii() and part.isdigit()), None)
+def _offset_and_regex(pattern: str) -> tuple[float, str]:
+    match = _OFFSET.fullmatch(pattern)
+    return (float(match[1]), match[2]) if match else (0.0, pattern)
+
+
+def _why_no_module(compiled: re.Pattern[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    bare = next((name for name in shapes if compiled.fullmatch(name)), None)
+    if bare is None:
+        likely = likely_ends(shapes)
+        return f"matches no module{likely and f'; {likely}'}"
+    what = "the weights of all experts in one tensor" if "experts" in bare else "a tensor"
+    return (
+        f"{bare} is {what}, of shape {list(shapes[bare])}, and no module with a weight, which is "
+        "what surgeon edits"
+    )
 
 
 def _site(
@@ -105,5 +88,5 @@ def _site(
     kind: Kind = "dense" if len(shape) == 2 else "layernorm" if bias is not None else "rmsnorm"
     axis = int(kind == "dense" and bias is not None and shapes[bias] == shape[1:] != shape[:1])
     path = module.split(".")
-    at = _layer_at(path)
+    at = layer_at(path)
     return Site("output", kind, None if at is None else int(path[at]), gain, bias, axis)

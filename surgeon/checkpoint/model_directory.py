@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from surgeon.architectures import (
@@ -17,8 +18,9 @@ from surgeon.architectures import (
     family_of,
     infer_family,
     one_stream,
-    propose_sites,
+    says_offset,
     sites_from_pattern,
+    way_on,
 )
 from surgeon.checkpoint.artifact import is_artifact
 from surgeon.checkpoint.dtypes import FLOATS
@@ -33,7 +35,8 @@ from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.progress import Progress, silent
 
 _CONFIG = "config.json"
-_PROPOSED = 4
+# Training starts a gain at 1, and one that is stored less 1 at 0, and moves neither very far.
+_FEW_BELOW_0, _NEAR_1 = 0.05, 0.5
 
 WeightFile: TypeAlias = SafetensorsFile | PickleFile
 
@@ -106,23 +109,41 @@ class Checkpoint:
         try:
             return family_of(model_type, self.config)
         except UnknownArchitectureError as error:
-            proposed = propose_sites(self._shapes)[:_PROPOSED]
-            if not proposed:
-                raise
-            likely = " or ".join(f"'{pattern}'" for pattern in proposed)
-            raise UnknownArchitectureError(
-                f"{error}; by names and shapes its norms are {likely}: if one of them ends each "
-                "layer, say so with --sites-pattern"
-            ) from error
+            raise UnknownArchitectureError(f"{error}; {way_on(self._shapes)}") from error
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
         """Every site of every role whose dimensions are those of the first output site."""
         if self.sites_pattern is not None:
             sites = sites_from_pattern(self.sites_pattern, self._shapes)
+            if not says_offset(self.sites_pattern):
+                self._check_gains(sites)
         else:
             sites = self.family.sites(self.tensors)
         return one_stream(sites, self._shapes)
+
+    def _check_gains(self, sites: tuple[Site, ...]) -> None:
+        """Check that norms which a person named do not seem to store their gain less 1.
+
+        A 0 would not remove a dimension then, but leave it as it is.
+
+        Raises:
+            CheckpointError: they seem to.
+        """
+        gains = [
+            s.gain for s in sites if s.kind != "dense" and self.tensors[s.gain].dtype in FLOATS
+        ]
+        if not gains:
+            return
+        self.prefetch(gains)
+        stored = np.concatenate([self.read(gain).astype(np.float64) for gain in gains])
+        below, mean = np.mean(stored < 0), np.mean(stored)
+        if below > _FEW_BELOW_0 and mean < _NEAR_1:
+            raise CheckpointError(
+                f"--sites-pattern: the gains it names have a mean of {mean:.2g} and {below:.0%} of "
+                "them lie below 0, where gains lie near 1: the norms may multiply by 1 + what is "
+                f"stored, as Gemma's do. If so, say '1+{self.sites_pattern}', otherwise '0+…'"
+            )
 
     @cached_property
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -22,8 +22,9 @@ SitesPattern = Annotated[
     str | None,
     typer.Option(
         metavar="REGEX",
-        help="For an unknown architecture: the paths of the modules that end each layer; in an "
-        ".onnx file, the names of the nodes or initializers.",
+        help="For an unknown architecture: the paths of the modules that end each layer (1+REGEX: "
+        "norms that store their gain less 1); in an .onnx file, the names of the nodes or "
+        "initializers.",
     ),
 ]
 Plot = Annotated[

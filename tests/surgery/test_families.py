@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-from families import FAMILIES, ODD, save_family, save_family_in_shards
+from families import EVERY, FAMILIES, ODD, save_family, save_family_in_shards
 from kin import KIN
 from safetensors.torch import load_file
 
@@ -10,7 +10,6 @@ from surgeon import Recipe, make_plan, open_checkpoint, operate, rank_by_layerno
 
 DIMS = [3, 9]
 OTHER = [4]
-EVERY = {**FAMILIES, **ODD, **KIN}
 _SAVE = {"whole": save_family, "shards": save_family_in_shards}
 
 in_each_layout = pytest.mark.parametrize("layout", _SAVE)
