@@ -355,6 +355,21 @@ ODD = {
         inputs={**TOKENS, **PIXELS},
         stacks={"text": 2},
     ),
+    "siglip": pre(
+        t.SiglipModel,
+        t.SiglipConfig(text_config=TEXT, vision_config=IMAGE),
+        "SiglipEncoderLayer",
+        "text_model.encoder.layers.1.mlp.fc2.weight",
+        inputs={**TOKENS, **PIXELS},
+        stacks={"text": 2},
+    ),
+    "siglip2": pre(
+        t.Siglip2Model,
+        t.Siglip2Config(text_config=TEXT, vision_config={**IMAGE, "num_patches": 4}),
+        "Siglip2EncoderLayer",
+        "text_model.encoder.layers.1.mlp.fc2.weight",
+        stacks={"text": 2},
+    ),
 }
 
 EVERY = {**FAMILIES, **ODD, **KIN}

@@ -72,7 +72,7 @@ PERCEPTION: tuple[Family, ...] = (
     _vit("ViT-MSN", "vit_msn"),
     *_clip("CLIP", "clip", "clip_text_model", "clip_vision_model"),
     *_clip("SigLIP", "siglip", "siglip_text_model", "siglip_vision_model"),
-    *_clip("SigLIP 2", "siglip2", "siglip2_text_model", "siglip2_vision_model"),
+    *_clip("SigLIP 2", "siglip2", "siglip2_text_model"),
     *_wav2vec2("Wav2Vec2", "wav2vec2"),
     *_wav2vec2("HuBERT", "hubert"),
     *_wav2vec2("WavLM", "wavlm"),

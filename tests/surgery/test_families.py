@@ -272,7 +272,7 @@ def test_after_deberta_v2_s_convolution_too_the_stream_is_zero(patched, layout):
         assert (state[..., OTHER] != 0).any()
 
 
-@pytest.mark.parametrize("name", ["clip", "clip, two widths"])
+@pytest.mark.parametrize("name", ["clip", "clip, two widths", "siglip", "siglip2"])
 def test_of_two_towers_that_of_text_is_edited_and_the_scan_says_so(saved, name):
     checkpoint = open_checkpoint(saved(name))
     assert {site.stack for site in checkpoint.sites} == {"text"}
