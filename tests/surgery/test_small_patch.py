@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from surgeon import compare, open_checkpoint, read_record
 from surgeon.cli import run
+from surgeon.surgery import small_patch
 
 
 def _make(model, path, *options):
@@ -36,6 +37,14 @@ def test_another_base_is_refused(tiny, tmp_path, capsys):
     assert run(["apply", str(edit), str(tiny("roberta")), "-o", str(tmp_path / "out")]) == 2
     assert "is not the base of edit.surgeon" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_small_patch_that_knows_no_base_fits_none(tiny, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(small_patch, "_states", lambda *_: {})
+        edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", str(tmp_path / "out")]) == 2
+    assert "which knows nothing of model.safetensors" in capsys.readouterr().err
 
 
 def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
