@@ -32,6 +32,12 @@ class ExportError(SurgeonError):
     """The model cannot be exported to ONNX, or the exported graph does not match the weights."""
 
 
+class ParityError(ExportError):
+    """A check of the exported graph was not met: it gives something else than PyTorch does."""
+
+    exit_code = 1
+
+
 class EvaluationError(SurgeonError):
     """The artifact, the data or the execution provider does not allow an evaluation."""
 

@@ -201,6 +201,7 @@ def _patch_onnx(
     with console.shown_progress() as progress:
         record = operate_onnx(planned, output, force=force, progress=progress)
     console.show_record(record, output, json=json)
+    console.show_weakness(planned.plan, json=json)
 
 
 def recipe_of(name_or_path: str | None, **options: Any) -> Recipe:

@@ -101,12 +101,14 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         print_json(record.summary(output))
         return
     console = out()
+    split = record.onnx_patch.splits if record.onnx_patch else ()
+    others = f"{len(split)} shared initializers split, all" if split else "all"
     named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in record.edits}
     kinds = ", ".join(sorted(named))
     console.print(
         f"{escape(f'{record.model} ({record.architecture})')}: {record.parameters_changed} of "
         f"{record.parameters_total:,} parameters changed at dimensions "
-        f"{numbers(record.dims)} ({kinds}), all other bytes as they were.",
+        f"{numbers(record.dims)} ({kinds}), {others} other bytes as they were.",
         soft_wrap=True,
     )
     _show_notes(record.notes)

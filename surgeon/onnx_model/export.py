@@ -16,7 +16,7 @@ import torch
 
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.finite import find_not_finite
-from surgeon.errors import ExportError
+from surgeon.errors import ExportError, ParityError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.onnx_model.graph import name_values, strip_traces
 from surgeon.onnx_model.parity import Probe, check_parity
@@ -160,7 +160,7 @@ def _check_vectors(loaded: TorchModel, path: Path, dtype: Dtype) -> None:
     for name, values in read_initializers(path, loaded.parameters).items():
         stored = _vector(loaded, name, dtype)
         if values.shape != stored.shape or values.tobytes() != stored.tobytes():
-            raise ExportError(f"{path.name}: initializer {name} is not the patched tensor")
+            raise ParityError(f"{path.name}: initializer {name} is not the patched tensor")
 
 
 def _vector(loaded: TorchModel, name: str, dtype: Dtype) -> npt.NDArray[Any]:

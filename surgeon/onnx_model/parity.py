@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from surgeon.errors import ExportError
+from surgeon.errors import ParityError
 from surgeon.onnx_model.facts import Dtype, Parity
 from surgeon.onnx_model.probes import Feed
 
@@ -44,7 +44,7 @@ def check_parity(path: Path, probes: Sequence[Probe], dtype: Dtype, otherwise: s
     what an error tells the user to do instead.
 
     Raises:
-        ExportError: they differ by more than the dtype's tolerance, or a value is not a number
+        ParityError: they differ by more than the dtype's tolerance, or a value is not a number
             where the other is one.
     """
     levels = onnxruntime.GraphOptimizationLevel
@@ -53,7 +53,7 @@ def check_parity(path: Path, probes: Sequence[Probe], dtype: Dtype, otherwise: s
     scale = max(float(np.abs(e[p.real]).max()) for p in probes for e in p.expected)
     for largest, how in ((on, "on"), (off, "off")):
         if not largest <= TOLERANCES[dtype] * max(1.0, scale):
-            raise ExportError(
+            raise ParityError(
                 f"{path.name}: the exported graph differs from PyTorch by {largest:.2g} (values up "
                 f"to {scale:.2g}, graph optimisations {how}), over {TOLERANCES[dtype]:g}; "
                 f"{otherwise}"
