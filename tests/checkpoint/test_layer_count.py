@@ -2,14 +2,13 @@ import json
 import shutil
 
 import pytest
-from families import FAMILIES, ODD, save_family
+from families import EVERY, save_family
 
 from surgeon import open_checkpoint
 from surgeon.checkpoint.layer_count import within_config
 from surgeon.cli import run
 from surgeon.errors import CheckpointError
 
-EVERY = {**FAMILIES, **ODD}
 _COUNTS = {
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
     "num_decoder_layers", "num_hidden_groups",
