@@ -368,6 +368,7 @@ ODD = {
         t.Siglip2Config(text_config=TEXT, vision_config={**IMAGE, "num_patches": 4}),
         "Siglip2EncoderLayer",
         "text_model.encoder.layers.1.mlp.fc2.weight",
+        inputs={**TOKENS, **PIXELS},
         stacks={"text": 2},
     ),
 }

@@ -133,6 +133,7 @@ def test_an_unknown_architecture_is_patched_where_a_pattern_says(tiny, tmp_path,
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "model_type": "mystery"}))
+    capsys.readouterr()  # what saving the tiny model printed
     assert run(["scan", str(source)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
