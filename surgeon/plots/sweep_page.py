@@ -191,18 +191,26 @@ def _draw_map(figure: MapFigure, what: str) -> go.Figure:
             z=figure.deltas,
             colorscale=[[0.0, "#2166ac"], [0.5, "#ffffff"], [1.0, content.OUTLIER]],
             zmid=0,
-            colorbar={"title": f"change of the<br>{what.replace(' (', '<br>(')}", "thickness": 12},
+            colorbar={
+                "title": {"text": _in_lines(what), "side": "right"},
+                "thickness": 12,
+                "nticks": 5,
+            },
             hovertemplate="layer %{y}, dimension %{x}: %{z:+.4g}<extra></extra>",
         )
     )
     chart.update_yaxes(title="layer", autorange="reversed", type="category")
     chart.update_xaxes(nticks=24, type="category")
-    return framed(chart, "dimension edited", _CHART // 2 + _LAYER * len(figure.layers))
+    return framed(chart, "dimension edited", max(_CHART, _CHART // 2 + _LAYER * len(figure.layers)))
 
 
 def _labelled(chart: go.Figure, axis: str, what: str, height: int) -> go.Figure:
     chart.add_hline(y=0, line={"width": 1, "color": content.INK})
-    # On two lines: the unit of some metrics is a sentence.
-    chart.update_yaxes(title=f"change of the {what.replace(' (', '<br>(')}")
+    chart.update_yaxes(title=_in_lines(what))
     chart.update_layout(legend={"x": 1.01, "y": 1.0})
     return framed(chart, axis, height)
+
+
+def _in_lines(what: str) -> str:
+    # On two lines: the unit of some metrics is a sentence.
+    return f"change of the {what.replace(' (', '<br>(')}"

@@ -130,7 +130,7 @@ def _doses(rows: Sequence[Measurement]) -> list[Figure]:
 
 def _strips(rows: Sequence[Measurement]) -> list[Figure]:
     found: list[Figure] = []
-    single = [row for row in rows if len(row.dims) == 1]
+    single = [row for row in rows if len(row.dims) == 1 and row.selection != "random"]
     for (operation, factor, layers), group in _grouped(
         single, lambda row: (row.operation, row.factor, row.layers)
     ).items():
@@ -157,7 +157,11 @@ def _strips(rows: Sequence[Measurement]) -> list[Figure]:
 
 def _maps(rows: Sequence[Measurement]) -> list[Figure]:
     found: list[Figure] = []
-    single = [row for row in rows if len(row.dims) == 1 and row.layers and len(row.layers) == 1]
+    single = [
+        row
+        for row in rows
+        if len(row.dims) == 1 and row.selection != "random" and len(row.layers or ()) == 1
+    ]
     for (operation, factor), group in _grouped(
         single, lambda row: (row.operation, row.factor)
     ).items():

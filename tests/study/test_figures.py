@@ -53,6 +53,8 @@ def test_single_dimensions_make_a_strip_over_their_dims_with_the_strongest_named
     np.testing.assert_allclose(strip.deltas[[0, 7, 11]], [0, 1.0, 0.11])
     assert strip.band == (-0.1, 0.1)
     assert strip.named == (7,)
+    (with_drawn,) = figures([*rows, _row((500,), 0.0, selection="random")])
+    assert with_drawn.dims.tolist() == list(range(12))
 
 
 def test_of_many_single_dimensions_the_others_are_the_controls():
