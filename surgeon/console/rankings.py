@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 _OUTLIERS_SHOWN = 6
 
-SETTLE_SCAN = "surgeon scan MODEL --method ablation measures what removing each does"
-SETTLE_PATCH = "surgeon patch MODEL --remove-outliers {count} --method ablation measures them first"
 
+def show_ranking(ranking: Ranking, top: int, *, json: bool, settle: str | None = None) -> None:
+    """Show the strongest dimensions, and which of them are outliers.
 
-def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
-    """Show the strongest dimensions, and which of them are outliers."""
+    ``settle`` is the command that measures where the evidence is weak (None: there is none).
+    """
     if json:
         print_json(ranking.to_json())
         return
@@ -30,17 +30,19 @@ def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
     elif not ranking.weak:
         console.print("No dimension meets the criterion.", soft_wrap=True)
     if ranking.weak:
-        console.print(f"[yellow]{_sentence(ranking.weak)}: {SETTLE_SCAN}.[/yellow]", soft_wrap=True)
+        _show_weak(ranking.weak, settle and f"{settle} measures what removing each does")
     show_warnings(ranking.warnings)
 
 
-def show_weakness(plan: Plan, *, json: bool) -> None:
-    """Say so where the evidence that chose an edit's dimensions is weak."""
+def show_weakness(plan: Plan, *, json: bool, settle: str | None = None) -> None:
+    """Say so where the evidence that chose an edit's dimensions is weak.
+
+    ``settle`` is the command that measures them (None: there is none).
+    """
     if json or plan.ranking is None:
         return
     if plan.ranking.weak:
-        settle = SETTLE_PATCH.format(count=len(plan.dims))
-        out().print(f"[yellow]{_sentence(plan.ranking.weak)}: {settle}.[/yellow]", soft_wrap=True)
+        _show_weak(plan.ranking.weak, settle and f"{settle} measures them first")
     show_warnings(plan.ranking.warnings)
 
 
@@ -95,12 +97,14 @@ def show_warnings(warnings: tuple[str, ...]) -> None:
 
 
 def _table(ranking: Ranking, shown: int) -> Table:
+    dimensions = ranking.dimensions[:shown]
+    joint = any(dimension.added is not None for dimension in dimensions)
     table = Table(
         title=f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
         f"{ranking.hidden_size} dimensions",
-        caption=f"{ranking.evidence}: {ranking.criterion}",
+        caption=f"{ranking.evidence}: {ranking.criterion}"
+        + ("; added: the damage beside the outliers above it" if joint else ""),
     )
-    dimensions = ranking.dimensions[:shown]
     score, strength = ranking.columns
     flagged = any(dimension.flags for dimension in dimensions)
     table.add_column("dim", justify="right")
@@ -138,6 +142,11 @@ def _damage(dimension: Dimension) -> tuple[str, str, str]:
     low, high = dimension.interval
     added = "" if dimension.added is None else f"{dimension.added:+.3g}"
     return f"{dimension.damage:+.3g}", f"{low:+.3g} to {high:+.3g}", added
+
+
+def _show_weak(weak: str, remedy: str | None) -> None:
+    told = f"{_sentence(weak)}: {remedy}" if remedy else _sentence(weak)
+    out().print(f"[yellow]{escape(told)}.[/yellow]", soft_wrap=True)
 
 
 def _sentence(text: str) -> str:
