@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -24,7 +25,9 @@ def show_ranking(ranking: Ranking, top: int, *, json: bool, settle: str | None =
         print_json(ranking.to_json())
         return
     console = out()
-    console.print(_table(ranking, max(top, len(ranking.outliers))))
+    shown = max(top, len(ranking.outliers))
+    console.print(_table(ranking, shown))
+    _explain_flags(ranking.dimensions[:shown])
     if ranking.outliers:
         console.print(f"Outliers: {numbers(ranking.outliers, limit=None)}", soft_wrap=True)
     elif not ranking.weak:
@@ -51,6 +54,8 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
     if json:
         print_json(agreement.to_json())
         return
+    from surgeon.outliers import find_detector
+
     count, measured = agreement.count, agreement.measured
     table = Table(
         title=f"{agreement.model}: {agreement.architecture}, {agreement.layers} layers, "
@@ -80,6 +85,9 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
         shared.add_row(method, *("" if name == method else str(k) for name, k in others.items()))
     console = out()
     console.print(table)
+    for standing in agreement.standings:
+        detector = find_detector(standing.method)
+        console.print(f"{detector.name}: {detector.summary} ({detector.source})", soft_wrap=True)
     console.print(shared)
     if any(standing.captured is None for standing in agreement.standings):
         console.print(
@@ -94,6 +102,17 @@ def show_warnings(warnings: tuple[str, ...]) -> None:
     """Show what a person should know beside a result."""
     for warning in warnings:
         out().print(f"[yellow]Note: {escape(warning)}.[/yellow]", soft_wrap=True)
+
+
+def _explain_flags(dimensions: Sequence[Dimension]) -> None:
+    """Say what the flags in a table are, each once."""
+    from surgeon.outliers.criteria import CRITERIA
+
+    met = {flag for dimension in dimensions for flag in dimension.flags}
+    for name, criterion in CRITERIA.items():
+        if name in met:
+            told = f"{name}: {criterion.rule} ({criterion.source})"
+            out().print(escape(told), soft_wrap=True)
 
 
 def _table(ranking: Ranking, shown: int) -> Table:
