@@ -34,6 +34,9 @@ from surgeon.checkpoint.weight_files import MAX_INDEX, PICKLE, check_index, weig
 from surgeon.errors import CheckpointError
 
 _MAX_CONFIG = 10_000_000
+_MOST_KEPT = (
+    2**20
+)  # bytes of a tensor that is kept when it was read: a norm's, and no dense layer's
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +54,14 @@ class RemoteFile:
     def read(self, name: str) -> npt.NDArray[Any]:
         """Return one floating-point tensor, fetched now if ``prefetch`` did not.
 
+        A large one is forgotten, and fetched again if it is read again.
+
         Raises:
             CheckpointError: the dtype is not one of ``dtypes.FLOATS``, or it cannot be had.
         """
         info = self.tensors[name]
         dtype = editable_dtype(str(self.path), info)
-        raw = self._repository.fetch([(self, name)])[name]
+        raw = self._repository.take(self, name)
         return np.frombuffer(raw, dtype=dtype).reshape(info.shape)
 
     def prefetch(self, names: Iterable[str]) -> None:
@@ -138,7 +143,7 @@ def open_remote(
 
 @dataclass(eq=False)
 class _Repository:
-    """A repository's headers, documents and tensors; what was fetched is kept."""
+    """A repository's headers, documents and tensors; what was fetched is kept until it is taken."""
 
     ranges: RangeReader
     _fetched: dict[str, bytes] = field(default_factory=dict)  # tensor → its bytes
@@ -160,8 +165,16 @@ class _Repository:
             raise CheckpointError(f"{label}: no such file; the model cannot be read without it")
         return parse_object(label, self.ranges.whole(name, limit))
 
-    def fetch(self, wanted: Iterable[tuple[RemoteFile, str]]) -> Mapping[str, bytes]:
-        """Fetch tensors unless they were before, and return all that were."""
+    def take(self, file: RemoteFile, name: str) -> bytes:
+        """Return a tensor's bytes, and keep them only if they are few."""
+        self.fetch([(file, name)])
+        raw = self._fetched[name]
+        if len(raw) > _MOST_KEPT:
+            del self._fetched[name]
+        return raw
+
+    def fetch(self, wanted: Iterable[tuple[RemoteFile, str]]) -> None:
+        """Fetch tensors unless they are kept from before."""
         missing: dict[str, list[TensorInfo]] = {}
         for file, name in wanted:
             if name not in self._fetched:
@@ -173,7 +186,6 @@ class _Repository:
             ThreadPoolExecutor(reading.connections) as pool,
         ):
             list(pool.map(lambda run: self._fetch_run(*run), runs))
-        return self._fetched
 
     def _fetch_run(self, name: str, run: list[TensorInfo]) -> None:
         start, end = run[0].start, run[-1].end

@@ -50,7 +50,8 @@ def demo(
         with console.shown_progress() as progress:
             plan = make_plan(checkpoint, recipe, progress=progress)
         assert plan.ranking is not None
-        console.show_ranking(plan.ranking, top=5, json=False)
+        settle = f"surgeon scan {model} --method ablation"
+        console.show_ranking(plan.ranking, top=5, json=False, settle=settle)
         relax = " --relax" if recipe.relax else ""
         console.print_heading(
             f"surgeon patch --remove-outliers {_FOUND} --method {recipe.method}{relax}, "

@@ -25,7 +25,7 @@ from surgeon.commands.options import (
     SitesPattern,
     TextColumn,
 )
-from surgeon.commands.ranking_data import ranking_texts
+from surgeon.commands.ranking_data import ranking_texts, settling
 from surgeon.errors import OutputError, SelectionError
 from surgeon.outliers import DEFAULT, find_detector
 from surgeon.outliers.options import SIGMA
@@ -160,22 +160,25 @@ def patch(
             console.print_note(f"Note: {doubt}.")
         texts = ranking_texts(data, text_column)
         plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
+    settle = settling(
+        "patch", model, revision, sites_pattern, f"--remove-outliers {len(plan.dims)}"
+    )
     if output is None or dry_run:
         console.show_plan(plan, json=json)
-        console.show_weakness(plan, json=json)
+        console.show_weakness(plan, json=json, settle=settle)
         return
     if record_only:
         with console.shown_progress() as progress:
             size = write_small_patch(plan, output, force=force, progress=progress)
         console.show_small_patch(plan, output, size, json=json)
-        console.show_weakness(plan, json=json)
+        console.show_weakness(plan, json=json, settle=settle)
         return
     with console.shown_progress() as progress:
         record = operate(
             plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
         )
     console.show_record(record, output, json=json)
-    console.show_weakness(plan, json=json)
+    console.show_weakness(plan, json=json, settle=settle)
 
 
 def _patch_onnx(

@@ -21,7 +21,7 @@ from surgeon.commands.options import (
     SitesPattern,
     TextColumn,
 )
-from surgeon.commands.ranking_data import ranking_texts
+from surgeon.commands.ranking_data import ranking_texts, settling
 from surgeon.errors import SelectionError
 from surgeon.outliers import DEFAULT, Options, check_options, find_detector
 from surgeon.outliers.options import SIGMA
@@ -54,7 +54,9 @@ def scan(
         ),
     ] = False,
     plot: Plot = None,
-    top: Annotated[int, typer.Option(min=1, help="How many dimensions the table shows.")] = 10,
+    top: Annotated[
+        int, typer.Option(min=1, help="How many dimensions the table shows; outliers it shows all.")
+    ] = 10,
     json: Json = False,
 ) -> None:
     """Rank the dimensions of MODEL.
@@ -111,7 +113,8 @@ def scan(
     if compare:
         console.show_agreement(agreement, json=json)
         return
-    console.show_ranking(ranking, top, json=json)
+    settle = None if is_onnx(model) else settling("scan", model, revision, sites_pattern)
+    console.show_ranking(ranking, top, json=json, settle=settle)
     if plot is not None:
         plot_ranking(ranking, read_zscores(checkpoint), plot)
         console.print_note(f"Picture: {plot}")

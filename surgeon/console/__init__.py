@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -255,15 +256,11 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     for name in names:
         table.add_column(name, justify="right")
     base = evaluation.baseline.value
-    rows = [("baseline", evaluation.baseline), ("patched", evaluation.patched)]
-    controls = sorted(evaluation.controls, key=lambda control: control.value)
-    if len(controls) > 2:
-        rows.append(("median control", controls[(len(controls) - 1) // 2]))
-    rows.append((f"worst of {len(controls)} controls", controls[-1]))
-    for label, score in rows:
+    for label, score in (("baseline", evaluation.baseline), ("patched", evaluation.patched)):
         change = "" if score is evaluation.baseline else f"{score.value - base:+.4g}"
-        further = (f"{score.others[name]:.4g}" if name in score.others else "" for name in names)
+        further = [f"{score.others[name]:.4g}" if name in score.others else "" for name in names]
         table.add_row(label, numbers(score.dims), f"{score.value:.4g}", change, *further)
+    _add_controls(table, evaluation, names)
     console.print(table)
     style = _VERDICT_STYLES[evaluation.verdict]
     console.print(
@@ -291,6 +288,26 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         _show_dose(console, evaluation)
     if evaluation.fill_ins:
         _show_fill_ins(console, evaluation)
+
+
+def _add_controls(table: Table, evaluation: Evaluation, names: list[str]) -> None:
+    """Add the mean of the controls and, where there are several, their range."""
+    controls, base = evaluation.controls, evaluation.baseline.value
+    values = [control.value for control in controls]
+    further = [[c.others[name] for c in controls if name in c.others] for name in names]
+    mean = fmean(values)
+    means = [f"{fmean(column):.4g}" if column else "" for column in further]
+    count = len(controls)
+    if count == 1:
+        dims = numbers(controls[0].dims)
+        table.add_row("control", dims, f"{mean:.4g}", f"{mean - base:+.4g}", *means)
+        return
+    table.add_row(f"mean of {count} controls", "", f"{mean:.4g}", f"{mean - base:+.4g}", *means)
+    for label, pick in (("least of them", min), ("most of them", max)):
+        control = pick(controls, key=lambda score: score.value)
+        numbered = (f"{control.others[n]:.4g}" if n in control.others else "" for n in names)
+        value, change = f"{control.value:.4g}", f"{control.value - base:+.4g}"
+        table.add_row(label, numbers(control.dims), value, change, *numbered)
 
 
 def _show_dose(console: Console, evaluation: Evaluation) -> None:

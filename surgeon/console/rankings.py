@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -14,37 +15,37 @@ if TYPE_CHECKING:
 
 _OUTLIERS_SHOWN = 6
 
-SETTLE_SCAN = "surgeon scan MODEL --method ablation measures what removing each does"
-SETTLE_PATCH = "surgeon patch MODEL --remove-outliers {count} --method ablation measures them first"
 
+def show_ranking(ranking: Ranking, top: int, *, json: bool, settle: str | None = None) -> None:
+    """Show the strongest dimensions, and which of them are outliers.
 
-def show_ranking(ranking: Ranking, top: int, *, json: bool) -> None:
-    """Show the strongest dimensions, and which of them are outliers."""
+    ``settle`` is the command that measures where the evidence is weak (None: there is none).
+    """
     if json:
         print_json(ranking.to_json())
         return
     console = out()
-    console.print(_table(ranking, max(top, len(ranking.outliers))))
+    shown = max(top, len(ranking.outliers))
+    console.print(_table(ranking, shown))
+    _explain_flags(ranking.dimensions[:shown])
     if ranking.outliers:
         console.print(f"Outliers: {numbers(ranking.outliers, limit=None)}", soft_wrap=True)
     elif not ranking.weak:
         console.print("No dimension meets the criterion.", soft_wrap=True)
     if ranking.weak:
-        console.print(
-            f"[yellow]{escape(_sentence(ranking.weak))}: {SETTLE_SCAN}.[/yellow]", soft_wrap=True
-        )
+        _show_weak(ranking.weak, settle and f"{settle} measures what removing each does")
     show_warnings(ranking.warnings)
 
 
-def show_weakness(plan: Plan, *, json: bool) -> None:
-    """Say so where the evidence that chose an edit's dimensions is weak."""
+def show_weakness(plan: Plan, *, json: bool, settle: str | None = None) -> None:
+    """Say so where the evidence that chose an edit's dimensions is weak.
+
+    ``settle`` is the command that measures them (None: there is none).
+    """
     if json or plan.ranking is None:
         return
     if plan.ranking.weak:
-        settle = SETTLE_PATCH.format(count=len(plan.dims))
-        out().print(
-            f"[yellow]{escape(_sentence(plan.ranking.weak))}: {settle}.[/yellow]", soft_wrap=True
-        )
+        _show_weak(plan.ranking.weak, settle and f"{settle} measures them first")
     show_warnings(plan.ranking.warnings)
 
 
@@ -53,6 +54,8 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
     if json:
         print_json(agreement.to_json())
         return
+    from surgeon.outliers import find_detector
+
     count, measured = agreement.count, agreement.measured
     table = Table(
         title=escape(
@@ -86,6 +89,9 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
         shared.add_row(method, *("" if name == method else str(k) for name, k in others.items()))
     console = out()
     console.print(table)
+    for standing in agreement.standings:
+        detector = find_detector(standing.method)
+        console.print(f"{detector.name}: {detector.summary} ({detector.source})", soft_wrap=True)
     console.print(shared)
     if any(standing.captured is None for standing in agreement.standings):
         console.print(
@@ -102,15 +108,30 @@ def show_warnings(warnings: tuple[str, ...]) -> None:
         out().print(f"[yellow]Note: {escape(warning)}.[/yellow]", soft_wrap=True)
 
 
+def _explain_flags(dimensions: Sequence[Dimension]) -> None:
+    """Say what the flags in a table are, each once."""
+    from surgeon.outliers.criteria import CRITERIA
+
+    met = {flag for dimension in dimensions for flag in dimension.flags}
+    for name, criterion in CRITERIA.items():
+        if name in met:
+            told = f"{name}: {criterion.rule} ({criterion.source})"
+            out().print(escape(told), soft_wrap=True)
+
+
 def _table(ranking: Ranking, shown: int) -> Table:
+    dimensions = ranking.dimensions[:shown]
+    joint = any(dimension.added is not None for dimension in dimensions)
     table = Table(
         title=escape(
             f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
             f"{ranking.hidden_size} dimensions"
         ),
-        caption=escape(f"{ranking.evidence}: {ranking.criterion}"),
+        caption=escape(
+            f"{ranking.evidence}: {ranking.criterion}"
+            + ("; added: the damage beside the outliers above it" if joint else "")
+        ),
     )
-    dimensions = ranking.dimensions[:shown]
     score, strength = ranking.columns
     flagged = any(dimension.flags for dimension in dimensions)
     table.add_column("dim", justify="right")
@@ -148,6 +169,11 @@ def _damage(dimension: Dimension) -> tuple[str, str, str]:
     low, high = dimension.interval
     added = "" if dimension.added is None else f"{dimension.added:+.3g}"
     return f"{dimension.damage:+.3g}", f"{low:+.3g} to {high:+.3g}", added
+
+
+def _show_weak(weak: str, remedy: str | None) -> None:
+    told = f"{_sentence(weak)}: {remedy}" if remedy else _sentence(weak)
+    out().print(f"[yellow]{escape(told)}.[/yellow]", soft_wrap=True)
 
 
 def _sentence(text: str) -> str:

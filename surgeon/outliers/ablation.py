@@ -26,9 +26,10 @@ _MOST_CHOSEN = 8
 def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
     """Rank dimensions by the damage that their removal does to the model's own task.
 
-    The task is the masked or the causal loss where the checkpoint has a head, else the drift of
-    sentence embeddings. A dimension is removed by zeroing its gain and bias (of a dense layer, its
-    slice and bias) at the output sites of all layers, in memory.
+    The task is the loss of the language-model head (masked, causal, replaced or permuted tokens,
+    text infilling), else the drift of sentence embeddings: of a model without a head, and of one
+    whose head takes labels. A dimension is removed by zeroing its gain and bias (of a dense layer,
+    its slice and bias) at the output sites of all layers, in memory.
 
     Candidates are the strongest by ``layernorm``, ``layernorm-count`` and ``activations``
     together, each removed alone, on every fourth text first and on all if it does a quarter of
@@ -66,7 +67,10 @@ def ablate_on_bench(
     hidden = checkpoint.hidden_size
     # The same for a shortlist and for all, so that both are held against the same range.
     trial = open_trial(scale, shortlisted, options)
-    random_range = trial.random_range(())
+    baseline = trial.scores(()).value
+    low, high = trial.random_range(())
+    # No loss and no drift is below zero, so that no removal can lower one by more than it is.
+    random_range = max(low, 0.0 - baseline), high
     candidates = range(hidden) if options.exhaustive else shortlisted
     alone = {
         dim: trial.damage((), dim) if options.exhaustive else trial.damage_alone(dim)
@@ -80,7 +84,7 @@ def ablate_on_bench(
         texts=bench.texts.name,
         sha256=bench.texts.sha256,
         examples=len(scale.examples),
-        baseline=trial.scores(()).value,
+        baseline=baseline,
         control_range=random_range,
         min_damage=trial.min_damage,
     )
@@ -92,15 +96,18 @@ def ablate_on_bench(
         hidden_size=hidden,
         method="ablation",
         evidence=f"{scale.task.metric} on {len(scale.examples)} texts of {bench.texts.name}, "
-        f"{len(alone)} of {hidden} dimensions removed alone",
+        f"{len(alone)} of {hidden} dimensions removed alone"
+        + (f"; {bench.left_out}" if bench.left_out else ""),
         criterion=f"a damage of {trial.min_damage:g} or more, its 95% interval beyond the "
-        f"{random_range[0]:.3g} to {random_range[1]:.3g} of random removals",
+        f"{random_range[0]:.3g} to {random_range[1]:.3g} of random removals: alone, or beside "
+        "those chosen before",
         dimensions=dimensions,
         outliers=tuple(added),
         columns=("", ""),
         text=bench.texts.used(),
         measured=measured,
         warnings=bench.warnings,
+        by_layer=by_size.by_layer,
     )
 
 

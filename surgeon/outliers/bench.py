@@ -14,7 +14,7 @@ from surgeon.checkpoint import Checkpoint, open_checkpoint
 from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.errors import CheckpointError, EvaluationError, SurgeonError
 from surgeon.progress import Progress
-from surgeon.scoring.examples import Encoded, Example, batches_by_length, encode, make_batch
+from surgeon.scoring.examples import Encoded, Example, batch_examples, batches_by_length, encode
 from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
 from surgeon.scoring.tasks.task import Floats
 from surgeon.text import Texts
@@ -22,17 +22,21 @@ from surgeon.text import Texts
 if TYPE_CHECKING:
     from surgeon.torch_model.loading import TorchModel
 
-MASK_RATE = 0.15
-
 _MOST_UNKNOWN = 0.2  # share of unknown tokens from which the texts do not fit the model
 
 
-_BY_TEXT = ("mlm", "clm")  # tasks that text alone is enough for
+# The tasks whose output has a row for each token, of which some are asked for.
+_AT_POSITIONS = ("mlm", "clm")
+# The tasks with a head of its own that text alone is enough for.
+_BY_TEXT = ("mlm", "clm", "rtd", "plm", "denoising")
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A loaded model, where it came from, its output sites, and the texts as token sequences."""
+    """A loaded model, where it came from, its output sites, and the texts as token sequences.
+
+    ``left_out`` says why a head that is there is not weighed; "" where it is.
+    """
 
     source: Checkpoint
     loaded: TorchModel
@@ -41,6 +45,7 @@ class Bench:
     max_length: int
     texts: Texts
     encoded: Encoded
+    left_out: str = ""
 
     def reading(self, texts: Texts) -> Bench:
         """Return the same model with other texts."""
@@ -86,7 +91,7 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
     from surgeon.torch_model.directory import loadable
     from surgeon.torch_model.forward import INSTEAD
     from surgeon.torch_model.heads import choose_task
-    from surgeon.torch_model.loading import load_model, max_length_of
+    from surgeon.torch_model.loading import decoder_start_of, load_model, max_length_of
     from surgeon.torch_model.tokenizer import load_tokenizer
 
     progress("loading the model", 0, 0)
@@ -94,19 +99,31 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
         opened = open_checkpoint(
             directory, sites_pattern=checkpoint.sites_pattern, name=checkpoint.name
         )
-        task = choose_task(opened)
-        # What other heads are for takes labels, or more than text: their body alone is weighed.
-        loaded = load_model(opened, INSTEAD, task if task in _BY_TEXT else "drift")
         tokenizer = load_tokenizer(directory)
         if tokenizer is None:
             raise EvaluationError(
                 f"{checkpoint.directory}: no tokenizer in it that reads text; put its files "
                 f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {INSTEAD}"
             )
+        task = choose_task(opened)
+        # What other heads are for takes labels: their body alone is weighed.
+        loaded = load_model(opened, INSTEAD, task if task in _BY_TEXT else "drift")
+        if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(loaded)):
+            loaded = load_model(opened, INSTEAD, "drift")
         length = max_length_of(loaded.model.config, tokenizer, checkpoint.family)
         encoded = _encode(texts, tokenizer, length)
         sites = tuple(site for site in checkpoint.sites if site.role == "output")
-        yield Bench(checkpoint, loaded, sites, tokenizer, length, texts, encoded)
+        left_out = _why_left_out(task) if task != loaded.task else ""
+        yield Bench(checkpoint, loaded, sites, tokenizer, length, texts, encoded, left_out)
+
+
+def _why_left_out(task: str) -> str:
+    lacks = (
+        "a mask token and a start of the decoder, which are not there"
+        if task in _BY_TEXT
+        else "labels"
+    )
+    return f"without its head, since {task} takes {lacks}"
 
 
 def _encode(texts: Texts, tokenizer: Any, max_length: int) -> Encoded:
@@ -164,8 +181,8 @@ class Scale:
         from surgeon.torch_model.forward import run, run_at
 
         loaded = self.bench.loaded
-        batch = make_batch([example.ids for example in examples], loaded.inputs, self.bench.pad)
-        if loaded.task == "drift":
+        batch = batch_examples(examples, loaded.graph_inputs, self.bench.pad)
+        if loaded.task not in _AT_POSITIONS:
             for output, example in zip(run(loaded, batch), examples, strict=True):
                 yield self.task.observe(output, example)
             return
@@ -179,8 +196,10 @@ class Scale:
     def _width(self) -> int:
         """How many numbers a batch's output has per token, on average."""
         config = self.bench.loaded.model.config.get_text_config()
-        share = {"mlm": MASK_RATE, "clm": 1.0}.get(self.task.name)
-        return round(config.vocab_size * share) if share else int(config.hidden_size)
+        if self.task.name in ("drift", "rtd"):
+            return int(config.hidden_size)
+        share = self.task.options.get("mask_rate", 1.0) if self.task.name in _AT_POSITIONS else 1.0
+        return round(float(config.vocab_size) * share)
 
 
 def open_scale(bench: Bench, seed: int) -> Scale:
@@ -189,9 +208,16 @@ def open_scale(bench: Bench, seed: int) -> Scale:
     Raises:
         EvaluationError: fewer than two texts have anything to score.
     """
+    from surgeon.torch_model.loading import decoder_start_of
+
     task, tokenizer = TASKS[bench.loaded.task], bench.tokenizer
     settings = Settings(
-        seed, MASK_RATE, tokenizer.mask_token_id, tuple(sorted(set(tokenizer.all_special_ids)))
+        seed,
+        task.options.get("mask_rate", 0.0),
+        tokenizer.mask_token_id,
+        tuple(sorted(set(tokenizer.all_special_ids))),
+        vocabulary=len(tokenizer),
+        decoder_start_id=decoder_start_of(bench.loaded),
     )
     assert task.prepare is not None
     prepared = [task.prepare(ids, settings) for ids in bench.encoded.sequences]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from surgeon.checkpoint import Checkpoint
 from surgeon.errors import CheckpointError
 
 _SLAB = 2**20  # weights converted to float64 at a time
+# Bytes of a remote model that are fetched together: all norms of any model, all output dense layers
+# of GPT-2, three of Llama 13B's.
+_AT_ONCE = 2**29
 
 _LOOKED_AT: dict[Kind, tuple[str, str]] = {
     "layernorm": ("gain", "output LayerNorm"),
@@ -62,19 +66,38 @@ def read_zscores(checkpoint: Checkpoint) -> ZScores:
         CheckpointError: a vector holds values that are not finite.
     """
     sites = [site for site in checkpoint.sites if site.role == "output"]
-    checkpoint.prefetch(name for site in sites for name in (site.gain, site.bias) if name)
+    gains, biases = [], []
+    for batch in _batches(checkpoint, sites):
+        checkpoint.prefetch(name for site in batch for name in _tensors(site))
+        gains += [_gain(checkpoint, site) for site in batch]
+        biases += [_bias(checkpoint, site) for site in batch]
     names = {_LOOKED_AT[site.kind][0] for site in sites}
     return ZScores(
         rows=_labels(sites),
-        gain=np.stack([_gain(checkpoint, site) for site in sites]),
-        bias=(
-            np.stack([_bias(checkpoint, site) for site in sites])
-            if any(site.bias is not None for site in sites)
-            else None
-        ),
+        gain=np.stack(gains),
+        bias=np.stack(biases) if any(site.bias is not None for site in sites) else None,
         gain_name=names.pop() if len(names) == 1 else "gain",
         evidence=_evidence(checkpoint, sites),
     )
+
+
+def _tensors(site: Site) -> tuple[str, ...]:
+    return tuple(filter(None, (site.gain, site.bias)))
+
+
+def _batches(checkpoint: Checkpoint, sites: list[Site]) -> Iterator[list[Site]]:
+    """Yield as many sites together as a budget of bytes holds, one at least."""
+    batch: list[Site] = []
+    held = 0
+    for site in sites:
+        infos = (checkpoint.tensors[name] for name in _tensors(site))
+        size = sum(info.end - info.start for info in infos)
+        if batch and held + size > _AT_ONCE:
+            yield batch
+            batch, held = [], 0
+        batch.append(site)
+        held += size
+    yield batch
 
 
 def _labels(sites: list[Site]) -> tuple[str, ...]:

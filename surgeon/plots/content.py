@@ -129,7 +129,7 @@ def dots(ranking: Ranking, zscores: ZScores) -> ByLayer:
     return replace(
         judged_by,
         values=np.maximum(judged_by.values, _SMALLEST),
-        meaning=f"{judged_by.meaning} ({_SMALLEST:g} for less)",
+        meaning=f"{judged_by.meaning} ({_SMALLEST:g} stands for less)",
     )
 
 

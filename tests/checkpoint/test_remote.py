@@ -1,7 +1,9 @@
+import dataclasses
 import datetime as dt
 import email.utils
 import itertools
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -13,12 +15,13 @@ import transformers
 from hub_server import connect, serve
 from safetensors.numpy import save_file
 
-from surgeon import open_checkpoint, rank_by_layernorm
-from surgeon.checkpoint import Checkpoint, patience
+from surgeon import open_checkpoint, rank_by_layernorm, read_zscores
+from surgeon.checkpoint import Checkpoint, patience, remote
 from surgeon.checkpoint.reading import FRUGAL, Meter, runs_of
 from surgeon.checkpoint.remote import open_remote
 from surgeon.checkpoint.safetensors_file import TensorInfo
 from surgeon.errors import CheckpointError
+from surgeon.outliers import zscores
 
 _BERT_BASE = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
 _INDEX = "model.safetensors.index.json"
@@ -99,6 +102,34 @@ def test_ranking_bert_base_reads_under_2_mb_concurrently(hub, bert_base):
     assert local.files[0].path.stat().st_size > 430_000_000
     assert hub.sent < 2_000_000
     assert hub.most_in_flight > 1
+
+
+def test_large_tensors_are_fetched_a_few_layers_at_a_time_and_forgotten(
+    hub, small, tiny, monkeypatch
+):
+    """As if no more than a layer and a half of this GPT-2's output dense layers fitted."""
+    for path in tiny("gpt2").iterdir():
+        shutil.copy(path, small)
+    local = open_checkpoint(small)
+    sites = [site for site in local.sites if site.role == "output"]
+    layer = sum(local.tensors[name].size * 4 for name in (sites[0].gain, sites[0].bias))
+    monkeypatch.setattr(zscores, "_AT_ONCE", layer * 3 // 2)
+    monkeypatch.setattr(remote, "_MOST_KEPT", 0)
+    model = open_remote("small")
+    held = []
+    fetch_run = remote._Repository._fetch_run
+
+    def watched(repository, *args):
+        fetch_run(repository, *args)
+        held.append(sum(map(len, repository._fetched.values())))
+
+    monkeypatch.setattr(remote._Repository, "_fetch_run", watched)
+    checkpoint = dataclasses.replace(_checkpoint(model), remote=model)
+    found, expected = read_zscores(checkpoint), read_zscores(local)
+    np.testing.assert_array_equal(found.gain, expected.gain)
+    np.testing.assert_array_equal(found.bias, expected.bias)
+    assert max(held) == layer
+    assert model._repository._fetched == {}
 
 
 def test_arrays_are_those_of_the_file_and_every_byte_is_counted(hub, bert_base):

@@ -34,7 +34,15 @@ def test_eval_prints_what_it_writes(artifact, data, capsys):
 def test_eval_s_table_and_verdict_can_be_read_at_a_glance(artifact, data, capsys):
     assert run(["eval", str(artifact), "--data", data, "--controls", "5"]) == 0
     text = capsys.readouterr().out
-    for word in ("baseline", "patched", "worst of 5 controls", "degraded: ", "95% interval"):
+    for word in (
+        "baseline",
+        "patched",
+        "mean of 5 controls",
+        "least of them",
+        "most of them",
+        "degraded: ",
+        "95% interval",
+    ):
         assert word in text
 
 

@@ -59,12 +59,20 @@ def test_an_option_that_nothing_would_use_is_refused(options, minilm, data, caps
 
 def test_weak_evidence_comes_with_the_command_that_settles_it(minilm, capsys):
     assert run(["scan", str(minilm)]) == 0
-    assert "surgeon scan MODEL --method ablation" in capsys.readouterr().out
+    assert f"surgeon scan {minilm} --method ablation measures" in capsys.readouterr().out
     patch = ["patch", str(minilm), "--remove-outliers", "2", "--dry-run"]
     assert run(patch) == 2
     assert "--remove-outliers 2 --method ablation" in _complaint(capsys)
     assert run([*patch, "--relax"]) == 0
-    assert "surgeon patch MODEL --remove-outliers 2 --method ablation" in capsys.readouterr().out
+    told = f"surgeon patch {minilm} --remove-outliers 2 --method ablation measures"
+    assert told in capsys.readouterr().out
+
+
+def test_an_onnx_file_is_not_told_to_run(minilm_patched, capsys):
+    assert run(["scan", str(minilm_patched / "onnx" / "model.onnx")]) == 0
+    shown = capsys.readouterr().out
+    assert "weak evidence." in shown
+    assert "ablation" not in shown
 
 
 def test_patch_takes_a_method_and_its_text_and_the_record_keeps_which(minilm, data, tmp_path):

@@ -6,9 +6,11 @@ import pytest
 import torch
 from antibodies import antibodies
 from outliers.conftest import PLANTED
+from task_models import save_model
 
 from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
 from surgeon.cli import run
+from surgeon.console import show_ranking
 from surgeon.outliers.bench import open_bench, open_scale
 from surgeon.progress import silent
 
@@ -139,6 +141,66 @@ def test_a_trial_leaves_the_model_as_it_was(planted):
         open_scale(bench, 0).observe(PLANTED)
         after = bench.loaded.model.state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def _by_hand(model, example):
+    """The loss of one example, by PyTorch's own function."""
+    labels = torch.tensor(example.labels)
+    ids = torch.tensor([example.ids])
+    if example.places:
+        places = torch.tensor(example.places)
+        hidden = (places[None, :] > 0) & (places[None, :] >= places[:, None])
+        targets = torch.eye(len(places))[places > 0]
+        further = {"perm_mask": hidden[None].float(), "target_mapping": targets[None]}
+    else:
+        decoder = torch.tensor([example.decoder_ids])
+        further = {"decoder_input_ids": decoder} if example.decoder_ids else {}
+    with torch.inference_mode():
+        logits = model(input_ids=ids, **further).logits[0]
+    if logits.dim() == 1:
+        loss = torch.nn.functional.binary_cross_entropy_with_logits
+        return loss(logits, labels.float(), reduction="sum").item()
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+
+
+@pytest.mark.parametrize("task", ["rtd", "plm", "denoising"])
+def test_a_model_is_weighed_by_the_loss_of_its_own_head(task, tmp_path):
+    model = save_model(task, tmp_path / task)
+    sample = ranking_sample()
+    texts = dataclasses.replace(sample, lines=sample.lines[:6])
+    with open_bench(open_checkpoint(model), texts, silent) as bench:
+        assert bench.left_out == ""
+        scale = open_scale(bench, 0)
+        assert scale.task.name == task
+        baseline = scale.observe(())
+        losses = [_by_hand(bench.loaded.model, example) for example in scale.examples]
+        counts = [example.labels.size for example in scale.examples]
+        found = scale.score(baseline, baseline)
+        np.testing.assert_allclose(found.total, losses, rtol=1e-4)
+        assert found.value == pytest.approx(sum(losses) / sum(counts), abs=1e-4)
+        assert not np.array_equal(scale.observe((3, 5)), baseline)
+
+
+def test_a_head_that_takes_labels_is_said_to_be_left_out(tmp_path):
+    model = save_model("classification", tmp_path / "model")
+    sample = ranking_sample()
+    texts = dataclasses.replace(sample, lines=sample.lines[:6])
+    ranking = rank_dimensions(open_checkpoint(model), "ablation", Options(texts=texts))
+    assert ranking.measured.task == "drift"
+    assert ranking.evidence.endswith("without its head, since classification takes labels")
+
+
+def test_no_random_removal_does_less_than_no_drift(minilm_ranking):
+    assert minilm_ranking.measured.control_range[0] == 0.0
+    assert "beyond the 0 to 0." in minilm_ranking.criterion
+
+
+def test_the_table_says_what_is_added_and_to_what(minilm_ranking, capsys):
+    show_ranking(minilm_ranking, 3, json=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "alone, or beside those chosen before; added: the damage beside the outliers" in shown
+    show_ranking(dataclasses.replace(minilm_ranking, outliers=(), dimensions=()), 3, json=False)
+    assert "added:" not in capsys.readouterr().out
 
 
 def test_the_sample_that_ranks_shares_no_line_with_the_one_that_evaluates():

@@ -247,7 +247,7 @@ def test_the_dots_are_what_the_method_judges_by_and_so_is_the_line(largest):
     assert "3 ×" in [text.get_text() for text in panel.texts]
     page = draw_page(ranking, zscores)
     assert "Size of what is written, by layer" in [a.text for a in page.layout.annotations]
-    first = next(trace for trace in page.data if trace.mode == "markers")
+    first = next(trace for trace in page.data if trace.type == "scatter")
     assert (np.array(first.x) == largest).all()
     assert {shape.x0 for shape in page.layout.shapes} == {3.0}
 
