@@ -10,6 +10,7 @@ from outliers.conftest import PLANTED
 from safetensors.torch import load_file, save_file
 
 from surgeon import Options, open_checkpoint, rank_dimensions, ranking_sample
+from surgeon.console import show_ranking
 from surgeon.errors import CheckpointError
 from surgeon.outliers.criteria import CRITERIA, LayerStates
 
@@ -50,6 +51,16 @@ def test_the_planted_dimensions_vary_most(planted):
     flagged = {d.dim for d in ranking.dimensions if d.flags}
     assert flagged <= set(PLANTED)
     assert flagged
+
+
+def test_a_table_explains_the_flags_that_are_in_it_and_no_others(planted, capsys):
+    folder, texts = planted
+    ranking = rank_dimensions(open_checkpoint(folder), "activations", Options(texts=texts))
+    show_ranking(ranking, 2, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    met = {flag for dimension in ranking.dimensions[:2] for flag in dimension.flags}
+    for name, criterion in CRITERIA.items():
+        assert (f"{name}: {criterion.rule} ({criterion.source})" in lines) == (name in met)
 
 
 @pytest.mark.parametrize("method", ["activations", "ablation"])

@@ -5,6 +5,7 @@ from outliers.conftest import PLANTED
 
 from surgeon import Options, compare_detectors, open_checkpoint
 from surgeon.cli import run
+from surgeon.console import show_agreement
 from surgeon.outliers import DETECTORS
 
 
@@ -27,6 +28,13 @@ def test_half_of_the_lines_rank_and_the_other_half_measures(agreement, planted):
     assert agreement.measured.examples == len(texts.lines[::2])
     assert agreement.examples == len(texts.lines[1::2])
     assert agreement.held_out == "the other lines of texts.txt"
+
+
+def test_the_table_says_what_each_method_is_and_whose(agreement, capsys):
+    show_agreement(agreement, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    for name, detector in DETECTORS.items():
+        assert f"{name}: {detector.summary} ({detector.source})" in lines
 
 
 def test_where_no_damage_is_beyond_chance_there_is_nothing_to_capture(planted):
