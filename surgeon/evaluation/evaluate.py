@@ -183,7 +183,7 @@ def evaluate(
         warnings=(
             *warnings_of(opened, data, dataset, controls),
             *notes_of(opened.facts, dataset),
-            *((NO_BLANKS,) if chosen.name in BLANKS and not fill_ins else ()),
+            *((NO_BLANKS,) if settings.block and chosen.name in BLANKS and not fill_ins else ()),
             *((NOTHING_TO_RESUME,) if resume and not observed.resumed else ()),
         ),
         until_certain=until_certain,

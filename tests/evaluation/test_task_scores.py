@@ -233,7 +233,7 @@ def test_blanks_of_an_encoder_decoder_are_whole_words(made, tokenizer):
         assert guess == blank.baseline
     long = evaluate(artifact, texts=_texts(LINES), controls=1, options=TaskOptions(block=6))
     assert long.fill_ins == ()
-    assert "no text or block has a length to be read" in " ".join(long.warnings)
+    assert "no block has a length to be read" in " ".join(long.warnings)
 
 
 def test_a_word_is_told_by_how_it_is_written(tokenizer):
@@ -253,7 +253,7 @@ def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
     assert "2 of 6 texts or rows were left out" in " ".join(result.warnings)
     assert {"scipy", "tokenizers", "numpy", "onnxruntime"} <= set(result.versions)
     for few, complaint in (
-        (rows[2:3], "only one example, and an interval takes two; give two or more"),
+        (rows[2:3], "only one example, and an interval takes 2; give two or more"),
         (rows[:3], "only one of 3 gives an example"),
         (rows[:2], "none of 2 rows has a label"),
     ):
