@@ -16,9 +16,9 @@ from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.describe import describe_data, warnings_of
 from surgeon.evaluation.evidence import evidence_of
-from surgeon.evaluation.fill_ins import fill_in
+from surgeon.evaluation.fill_ins import BLANKS, fill_in
 from surgeon.evaluation.in_blocks import observe_in_blocks
-from surgeon.evaluation.notes import NOTHING_TO_RESUME, notes_of
+from surgeon.evaluation.notes import NO_BLANKS, NOTHING_TO_RESUME, notes_of
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import partial_of
 from surgeon.evaluation.request import (
@@ -161,6 +161,7 @@ def evaluate(
     random_range = control_range(damages)
     evidence = evidence_of(chosen, examples[:seen], kept[0])
     progress("filling in blanks", 0, 0)
+    fill_ins = fill_in(scorer, patched, examples)
     result = Evaluation(
         model=opened.record.model,
         task=chosen.name,
@@ -184,7 +185,8 @@ def evaluate(
         warnings=(
             *warnings_of(opened, data, dataset, controls, evidence),
             *notes_of(opened.facts, dataset),
-            *(() if observed.resumed or not resume else (NOTHING_TO_RESUME,)),
+            *((NO_BLANKS,) if settings.block and chosen.name in BLANKS and not fill_ins else ()),
+            *((NOTHING_TO_RESUME,) if resume and not observed.resumed else ()),
         ),
         until_certain=until_certain,
         stopped_after=seen if settled else None,
@@ -192,7 +194,7 @@ def evaluate(
             _dose(score, main[0], scored, seed)
             for score, scored in zip(scores[last:], main[last:], strict=True)
         ),
-        fill_ins=fill_in(scorer, patched, examples),
+        fill_ins=fill_ins,
         expected=expected_verdict(opened.record.recipe, chosen.name),
     )
     partial.remove()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,37 +13,58 @@ from surgeon.evaluation.variants import BASELINE, Variant
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tokenizer import TokenizerFacts, read_tokenizer
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 _SHOWN = 5
 _SHORT, _LONG = 8, 32  # tokens of a text that is pleasant to read
 _BLANK = "____"
+_NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # what a part of a character's bytes is decoded to
 
 
 def fill_in(scorer: Scorer, patched: Variant, examples: Sequence[Example]) -> tuple[FillIn, ...]:
     """Let the baseline and the patched model guess one token in each of a few examples.
 
-    For a masked model the blank is the first masked token, with the others as they are; for a
-    causal one it is the last token, after all before it. Other tasks have none.
+    For a masked model the blank is one of the masked tokens, with the others as they are; for a
+    causal one it is a token near the end, after all before it; for an encoder-decoder it is a
+    token that the encoder does not see. A token that is a word is preferred. Other tasks have none.
     """
     facts = scorer.artifact.facts
-    one_blank = _BLANKS.get(scorer.task.name)
-    if one_blank is None or facts.tokenizer is None:
+    blanks, known = BLANKS.get(scorer.task.name), facts.tokenizer
+    if blanks is None or known is None:
         return ()
-    short = (e for e in examples if _SHORT <= len(e.ids) <= _LONG)
-    chosen = [made for e in short if (made := one_blank(e, facts.tokenizer)) is not None][:_SHOWN]
+    tokenizer = read_tokenizer(scorer.artifact.directory, known)
+    causal = scorer.task.name == "clm"
+    short = [e for e in examples if _SHORT <= len(e.ids) <= _LONG]
+
+    def choose(fits: Callable[[Example], bool]) -> list[Example]:
+        found: list[Example] = []
+        for example in short:
+            found.extend([e for e in blanks(example, known) if fits(e)][:1])
+            if len(found) == _SHOWN:
+                break
+        return found
+
+    def is_word(example: Example) -> bool:
+        place = int(example.positions[0]) + causal
+        around = [*example.ids[place - 1 : place], *example.labels, *example.ids[place + 1 :][:1]]
+        return _is_word(tokenizer, around)
+
+    # A vocabulary without words, such as one of bytes, has blanks all the same.
+    chosen = choose(is_word) or choose(lambda _: True)
     if not chosen:
         return ()
-    tokenizer = read_tokenizer(scorer.artifact.directory, facts.tokenizer)
 
     def word(token: int) -> str:
         text = tokenizer.decode([token], skip_special_tokens=False)
-        return text.removeprefix("##").strip() or tokenizer.id_to_token(token) or "?"
+        text = "" if _NO_CHARACTER in text else text.removeprefix("##").strip()
+        return text or tokenizer.id_to_token(token) or "?"
 
     def text(example: Example) -> str:
-        place = int(example.positions[0]) + (scorer.task.name == "clm")
-        before, after = example.ids[:place], example.ids[place + 1 :]
-        if scorer.task.name == "clm":
-            after = ()
-        return " ".join(filter(None, (tokenizer.decode(before), _BLANK, tokenizer.decode(after))))
+        place = int(example.positions[0]) + causal
+        before, after = example.ids[:place], () if causal else example.ids[place + 1 :]
+        parts = (tokenizer.decode(before), _BLANK, tokenizer.decode(after))
+        return " ".join(filter(None, map(str.strip, parts)))
 
     guesses = [scorer.guesses(variant, chosen) for variant in (BASELINE, patched)]
     return tuple(
@@ -51,21 +73,63 @@ def fill_in(scorer: Scorer, patched: Variant, examples: Sequence[Example]) -> tu
     )
 
 
-def _first_mask(example: Example, tokenizer: TokenizerFacts) -> Example:
-    """Hide the first chosen token of an example, and put back what the others were."""
-    ids = np.array(example.ids)
-    ids[example.positions] = example.labels
-    ids[example.positions[0]] = tokenizer.mask_id
-    return Example(tuple(ids.tolist()), example.positions[:1], example.labels[:1])
+def _is_word(tokenizer: Tokenizer, around: Sequence[int]) -> bool:
+    """Whether the second of three tokens is a word of its own, by how they are written together."""
+    if len(around) < 3:
+        return False
+    before, token, after = around
+    alone = tokenizer.decode([token], skip_special_tokens=False)
+    if _NO_CHARACTER in alone or not any(map(str.isalnum, alone)):
+        return False
+    return (
+        _joint(tokenizer, before, token).isspace() and not _joint(tokenizer, token, after).isalnum()
+    )
 
 
-def _last_token(example: Example, tokenizer: TokenizerFacts) -> Example | None:
-    """Keep the last token of an example that is an ordinary one."""
-    ordinary = np.flatnonzero(~np.isin(example.labels, tokenizer.special_ids))
-    if not ordinary.size:
-        return None
-    last = ordinary[-1:]
-    return Example(example.ids, example.positions[last], example.labels[last])
+def _joint(tokenizer: Tokenizer, first: int, second: int) -> str:
+    """Return the first character that the second of two tokens adds to the text of the first."""
+    piece = tokenizer.id_to_token(second) or ""
+    if piece.startswith("##"):  # whether or not there is a decoder that knows it
+        return piece[2:3]
+    alone = tokenizer.decode([first], skip_special_tokens=False)
+    return tokenizer.decode([first, second], skip_special_tokens=False)[len(alone) :][:1]
 
 
-_BLANKS = {"mlm": _first_mask, "clm": _last_token}
+def _masked_tokens(example: Example, tokenizer: TokenizerFacts) -> Iterator[Example]:
+    """Hide one of the chosen tokens of an example, and put back what the others were."""
+    for place, label in zip(example.positions, example.labels, strict=True):
+        ids = np.array(example.ids)
+        ids[example.positions] = example.labels
+        ids[place] = tokenizer.mask_id
+        yield Example(tuple(ids.tolist()), np.array([place]), np.array([label]))
+
+
+def _next_tokens(example: Example, tokenizer: TokenizerFacts) -> Iterator[Example]:
+    """Ask for one of an example's tokens that are ordinary ones, the last first."""
+    for place in np.flatnonzero(~np.isin(example.labels, tokenizer.special_ids))[::-1]:
+        one = slice(place, place + 1)
+        yield Example(example.ids, example.positions[one], example.labels[one])
+
+
+def _infilled_tokens(example: Example, tokenizer: TokenizerFacts) -> Iterator[Example]:
+    """Hide one ordinary token of the whole text, those in its middle first."""
+    tokens, mask = example.labels, tokenizer.mask_id
+    assert mask is not None  # by which the example was made
+    ordinary = np.flatnonzero(~np.isin(tokens, tokenizer.special_ids))
+    for place in sorted(ordinary, key=lambda at: abs(2 * at - len(tokens))):
+        ids = tokens.copy()
+        ids[place] = mask
+        yield Example(
+            tuple(ids.tolist()),
+            np.array([place]),
+            tokens[place : place + 1],
+            decoder_ids=example.decoder_ids,
+        )
+
+
+BLANKS: Mapping[str, Callable[[Example, TokenizerFacts], Iterator[Example]]] = {
+    "mlm": _masked_tokens,
+    "clm": _next_tokens,
+    "denoising": _infilled_tokens,
+}
+"""What makes blanks of an example, the best to read first, by the name of the task."""

@@ -8,6 +8,7 @@ from surgeon.onnx_model.facts import OnnxFacts
 NOTHING_TO_RESUME = (
     "--resume: nothing was kept of an evaluation with these settings, so that it began anew"
 )
+NO_BLANKS = "no block has a length to be read with a blank filled in (8 to 32 tokens)"
 
 
 def notes_of(facts: OnnxFacts, dataset: Dataset) -> tuple[str, ...]:

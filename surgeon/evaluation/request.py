@@ -173,7 +173,7 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
     if there == 1:
         found = "only one example" if given == 1 else f"only one of {given} gives an example"
         raise EvaluationError(
-            f"--data {data.name}: {found}, and an interval takes two; give two or more"
+            f"--data {data.name}: {found}, and an interval takes 2; give two or more"
         )
     if not there and task.needs == "table":
         raise EvaluationError(

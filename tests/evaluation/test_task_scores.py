@@ -17,6 +17,7 @@ from task_models import MODELS, patched, save_model, word_tokenizer
 
 from surgeon import TaskOptions, evaluate
 from surgeon.errors import EvaluationError
+from surgeon.evaluation import fill_ins as fill_ins_module
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.request import choose_task, make_examples, make_settings
@@ -214,7 +215,36 @@ def test_classes_are_found_by_name_in_any_order(made, tokenizer, tmp_path):
     assert others["Matthews"] == pytest.approx(matthews, **METRIC)
 
 
-@torch.no_grad()
+def test_blanks_of_an_encoder_decoder_are_whole_words(made, tokenizer):
+    model, artifact = made("denoising")
+    result = evaluate(artifact, texts=_texts(LINES), controls=1)
+    assert 1 <= len(result.fill_ins) <= 5
+    words = set(" ".join(LINES).lower().replace(",", " ").replace(".", " ").split())
+    for blank in result.fill_ins:
+        assert blank.expected in words
+        ids = tokenizer(blank.text.replace("____", "[MASK]"), return_tensors="pt").input_ids
+        whole = tokenizer(blank.text.replace("____", blank.expected), return_tensors="pt").input_ids
+        place = (ids[0] == tokenizer.mask_token_id).nonzero().item()
+        decoder = torch.cat([torch.tensor([[3]]), whole[:, :-1]], dim=1)
+        with torch.no_grad():
+            logits = model(input_ids=ids, decoder_input_ids=decoder).logits[0, place]
+        assert whole[0, place] == tokenizer.convert_tokens_to_ids(blank.expected)
+        guess = tokenizer.decode([int(logits.argmax())]).removeprefix("##")
+        assert guess == blank.baseline
+    long = evaluate(artifact, texts=_texts(LINES), controls=1, options=TaskOptions(block=6))
+    assert long.fill_ins == ()
+    assert "no block has a length to be read" in " ".join(long.warnings)
+
+
+def test_a_word_is_told_by_how_it_is_written(tokenizer):
+    backend = tokenizer.backend_tokenizer
+    ids = backend.encode("the zq . the the").ids  # zq is no word of the vocabulary: z ##q
+    pieces = [backend.id_to_token(token) for token in ids]
+    whole = [fill_ins_module._is_word(backend, ids[n - 1 : n + 2]) for n in range(1, len(ids) - 1)]
+    assert pieces[1:-1] == ["the", "z", "##q", ".", "the", "the"]
+    assert whole == [True, False, False, False, True, True]
+
+
 def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
     _, artifact = made("classification")
     rows = [{"text": f"text {n}", "label": "neutral" if n > 1 else ""} for n in range(6)]
@@ -223,7 +253,7 @@ def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
     assert "2 of 6 texts or rows were left out" in " ".join(result.warnings)
     assert {"scipy", "tokenizers", "numpy", "onnxruntime"} <= set(result.versions)
     for few, complaint in (
-        (rows[2:3], "only one example, and an interval takes two; give two or more"),
+        (rows[2:3], "only one example, and an interval takes 2; give two or more"),
         (rows[:3], "only one of 3 gives an example"),
         (rows[:2], "none of 2 rows has a label"),
     ):
@@ -233,6 +263,7 @@ def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
         evaluate(artifact, texts=_texts(["a", "b"]), task="drift")
 
 
+@torch.no_grad()
 def test_one_output_is_a_regression(made, tokenizer, tmp_path):
     model, artifact = made("regression")
     rows = [{"text": line, "label": n % 5 + 0.5} for n, line in enumerate(LINES)]
