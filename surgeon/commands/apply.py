@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Force, Json, Model, NoOnnx, OnnxDtype, Output, Revision
+from surgeon.commands.options import (
+    Force,
+    Json,
+    Model,
+    NoOnnx,
+    OnnxDtype,
+    Output,
+    Revision,
+    refuse_dtype,
+)
 
 
 def apply(
@@ -28,6 +37,8 @@ def apply(
     """
     from surgeon import console, open_checkpoint, operate, plan_from_small_patch
 
+    if no_onnx:
+        refuse_dtype(dtype)
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(model, revision=revision, progress=progress)
         plan = plan_from_small_patch(edit, checkpoint, progress)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from surgeon.errors import SelectionError
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -96,3 +98,9 @@ MinDamage = Annotated[
         show_default="0.1 nats, 0.05 of drift",
     ),
 ]
+
+
+def refuse_dtype(dtype: str) -> None:
+    """Refuse a dtype of an ONNX half that is not made."""
+    if dtype != "float32":
+        raise SelectionError(f"--dtype {dtype}: is that of the ONNX half, which is not made here")

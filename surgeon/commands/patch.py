@@ -24,6 +24,7 @@ from surgeon.commands.options import (
     Sigma,
     SitesPattern,
     TextColumn,
+    refuse_dtype,
 )
 from surgeon.commands.ranking_data import ranking_texts, settling
 from surgeon.errors import OutputError, SelectionError
@@ -135,6 +136,10 @@ def patch(
         layers=None if layers is None else parse_numbers("--layers", layers),
         sites=parse_names("--sites", sites, (*ROLES, "all")),
     )
+    if recipe is None:
+        _refuse_idle(asked)
+    if no_onnx or record_only:
+        refuse_dtype(dtype)
     if output is None and not dry_run:
         wanted = "-o FILE: name the file" if record_only else "-o DIR: name the directory"
         raise OutputError(f"{wanted} to make, or look first with --dry-run")
@@ -205,6 +210,16 @@ def _patch_onnx(
         record = operate_onnx(planned, output, force=force, progress=progress)
     console.show_record(record, output, json=json)
     console.show_weakness(planned.plan, json=json)
+
+
+def _refuse_idle(recipe: Recipe) -> None:
+    """Refuse options that change nothing about how these dimensions are chosen."""
+    ranked = ("method", "sigma", "min_layers", "min_damage", "relax")
+    idle = (() if recipe.remove_outliers else ranked) + (() if recipe.random else ("seed",))
+    for field in dataclasses.fields(Recipe):
+        if field.name in idle and getattr(recipe, field.name) != field.default:
+            owner = "--random" if field.name == "seed" else "--remove-outliers"
+            raise SelectionError(f"--{field.name.replace('_', '-')}: goes with {owner} N alone")
 
 
 def recipe_of(name_or_path: str | None, **options: Any) -> Recipe:

@@ -279,6 +279,10 @@ def test_bad_input_is_one_line_and_exit_code_2(case, command, tiny, tmp_path, ca
         (["--dims", "0-99999999999"], "99999999999 is beyond any model"),
         (["--dims", "0-9999999"], "more than 1,000,000 numbers"),
         (["--dims", "5-3"], "--dims 5-3: ends below its start"),
+        (["--dims", "3", "--method", "layernorm-count"], "--method: goes with --remove-outliers N"),
+        (["--random", "3", "--relax"], "--relax: goes with --remove-outliers N alone"),
+        (["--dims", "3", "--seed", "1"], "--seed: goes with --random N alone"),
+        (["--dims", "3", "--no-onnx", "--dtype", "float16"], "--dtype float16: is that of the"),
         (["--nonsense"], "--nonsense"),
     ],
 )
