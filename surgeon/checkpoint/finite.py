@@ -9,7 +9,7 @@ from surgeon.checkpoint.model_directory import Checkpoint
 
 
 def find_not_finite(checkpoint: Checkpoint) -> str:
-    """Name the first tensor with a value that is NaN or infinite, and say how many; "" if none.
+    """Name the first tensor with a NaN or an infinity, its file and how many; "" if none has.
 
     Reads all weights, one tensor at a time.
     """
@@ -17,5 +17,6 @@ def find_not_finite(checkpoint: Checkpoint) -> str:
         if info.dtype not in FLOATS:
             continue
         if count := info.size - int(np.isfinite(checkpoint.read(name)).sum()):
-            return f"{name} holds {count} of {info.size} values that are not finite"
+            where = checkpoint.where(name)
+            return f"{where}: {name} holds {count} of {info.size} values that are not finite"
     return ""

@@ -56,7 +56,8 @@ def warnings_of(
             "are not of the kind this model reads"
         )
     if dataset.truncated:
-        found.append(f"{dataset.truncated} texts were cut to {artifact.facts.max_length} tokens")
+        texts = "text was" if dataset.truncated == 1 else "texts were"
+        found.append(f"{dataset.truncated} {texts} cut to {artifact.facts.max_length} tokens")
     return tuple(found)
 
 

@@ -134,10 +134,11 @@ def _probe(loaded: TorchModel, feed: Feed, otherwise: str) -> Probe:
     expected = tuple(outputs[name].numpy() for name in loaded.head.outputs)
     real = real_rows(feed, loaded.head.rows)
     if not all(np.isfinite(output[real]).all() for output in expected):
-        broken = find_not_finite(loaded.checkpoint) or "its output is not finite"
+        found = find_not_finite(loaded.checkpoint)
+        broken = found or f"{loaded.checkpoint.name}: its output is not finite"
         raise ExportError(
-            f"{loaded.checkpoint.name}: {broken}, so there is nothing to compare ONNX with; repair "
-            f"the weights, or {otherwise}"
+            f"{broken}, so there is nothing to compare ONNX with; repair the weights, or "
+            f"{otherwise}"
         )
     return Probe(feed, expected, real)
 

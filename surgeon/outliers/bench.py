@@ -11,7 +11,7 @@ import numpy as np
 
 from surgeon.architectures import Site
 from surgeon.checkpoint import Checkpoint, open_checkpoint
-from surgeon.checkpoint.dtypes import FLOATS
+from surgeon.checkpoint.finite import find_not_finite
 from surgeon.errors import CheckpointError, EvaluationError, SurgeonError
 from surgeon.progress import Progress
 from surgeon.scoring.examples import Encoded, Example, batch_examples, batches_by_length, encode
@@ -61,21 +61,17 @@ class Bench:
     def warnings(self) -> tuple[str, ...]:
         """What a person should know about the texts."""
         cut = self.encoded.truncated
-        return (f"{cut} texts were cut to {self.max_length} tokens",) if cut else ()
+        texts = "text was" if cut == 1 else "texts were"
+        return (f"{cut} {texts} cut to {self.max_length} tokens",) if cut else ()
 
 
 def not_finite(bench: Bench) -> SurgeonError:
     """Return the error for a model, as it is, whose output is not finite: the tensor, if one is."""
-    source = bench.source
-    for name, info in source.tensors.items():
-        if info.dtype in FLOATS and not np.isfinite(source.read(name)).all():
-            return CheckpointError(
-                f"{source.where(name)}: tensor {name} holds values that are not finite, and so "
-                "does all that the model computes of them; repair the weights"
-            )
+    if found := find_not_finite(bench.source):
+        return CheckpointError(f"{found}, as is all that the model makes of them; repair them")
     return EvaluationError(
-        f"{source.name}: its weights are finite, and its states on {bench.texts.name} are not: "
-        "they overflow in float32; give other --data"
+        f"{bench.source.name}: its weights are finite, and its states on {bench.texts.name} are "
+        "not: they overflow in float32; give other --data"
     )
 
 
