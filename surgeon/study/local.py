@@ -118,7 +118,8 @@ def _deaf_to_interrupts() -> Iterator[None]:
 def _work(pipe: Connection, setup: Setup, number: int, workers: int) -> None:
     """Do what comes through the pipe, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and stops the workers
-    # An orderly end: half-made exports go, and so do the semaphores of libraries.
+    # An orderly end: half-made exports go, and so do the semaphores of libraries. Where a library
+    # holds the exit up, it is killed, and the next run removes what that leaves.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # noqa: ARG005
     _take_share_of_cores(number, workers)
     worker = setup.worker()
