@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.evidence import FEW, LEAST, Evidence
-from surgeon.evaluation.result import Dataset
+from surgeon.evaluation.result import Dataset, Score
 from surgeon.scoring.encoder import Prepared
 from surgeon.scoring.examples import Example
+from surgeon.scoring.statistics import usual_range
 from surgeon.scoring.tasks.task import Data
 from surgeon.text import fingerprint
 
@@ -32,14 +33,22 @@ def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -
 
 
 def warnings_of(
-    artifact: Artifact, data: Data, dataset: Dataset, controls: int, evidence: Evidence
+    artifact: Artifact,
+    data: Data,
+    dataset: Dataset,
+    scores: Sequence[Score],
+    evidence: Evidence,
 ) -> tuple[str, ...]:
-    """Return what to keep in mind about a result, a sentence each."""
-    found = _doubts(evidence)
-    if controls < _FEW_CONTROLS:
+    """Return what to keep in mind about a result, a sentence each.
+
+    ``scores`` are those of the baseline, the patched model and the controls.
+    """
+    baseline, patched, *controls = scores
+    found = [*_doubts(evidence), *_odd(baseline, patched, controls)]
+    if len(controls) < _FEW_CONTROLS:
         found.append(
-            f"with {controls} controls, 1 random removal in {controls + 1} is worse than all of "
-            "them; more --controls make a firmer verdict"
+            f"with {len(controls)} controls, 1 random removal in {len(controls) + 1} is worse than "
+            "all of them; more --controls make a firmer verdict"
         )
     if artifact.record.parameters_changed == 0:
         found.append("the operation changed no value: the patched model is the baseline")
@@ -59,6 +68,21 @@ def warnings_of(
         texts = "text was" if dataset.truncated == 1 else "texts were"
         found.append(f"{dataset.truncated} {texts} cut to {artifact.facts.max_length} tokens")
     return tuple(found)
+
+
+def _odd(baseline: Score, patched: Score, controls: Sequence[Score]) -> list[str]:
+    """Tell of a control far worse than the others, where that keeps a verdict open."""
+    damages = [control.value - baseline.value for control in controls]
+    usual = usual_range(damages)[1]
+    worst, damage = max(zip(controls, damages, strict=True), key=lambda pair: pair[1])
+    if not usual < patched.value - baseline.value <= damage:
+        return []
+    dims = ", ".join(map(str, worst.dims))
+    told = (
+        f"the control at {dims} does {damage:.4g}, where random removals usually reach {usual:.4g} "
+        "at most: it may have hit an outlier; another --seed draws other controls"
+    )
+    return [told]
 
 
 def _doubts(evidence: Evidence) -> list[str]:

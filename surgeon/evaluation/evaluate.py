@@ -158,7 +158,6 @@ def evaluate(
         if settled
         else paired_interval(main[1], main[0], seed)
     )
-    random_range = control_range(damages)
     evidence = evidence_of(chosen, examples[:seen], kept[0])
     progress("filling in blanks", 0, 0)
     fill_ins = fill_in(scorer, patched, examples)
@@ -173,9 +172,9 @@ def evaluate(
         controls=tuple(scores[2:last]),
         delta=delta,
         ci95=interval,
-        control_range=random_range,
+        control_range=control_range(damages),
         p_value=chance_of_rank(delta, damages),
-        verdict=judge(delta, interval, random_range, evidence),
+        verdict=judge(delta, interval, damages, evidence),
         seed=seed,
         mask_rate=settings.mask_rate or None,
         options=_options(chosen, settings),
@@ -183,7 +182,7 @@ def evaluate(
         dataset=describe_data(data, prepared, examples[:seen]),
         versions=_versions(),
         warnings=(
-            *warnings_of(opened, data, dataset, controls, evidence),
+            *warnings_of(opened, data, dataset, scores[: 2 + controls], evidence),
             *notes_of(opened.facts, dataset),
             *((NO_BLANKS,) if settings.block and chosen.name in BLANKS and not fill_ins else ()),
             *((NOTHING_TO_RESUME,) if resume and not observed.resumed else ()),

@@ -15,7 +15,7 @@ from surgeon.evaluation.variants import Variant
 from surgeon.evaluation.verdict import is_settled
 from surgeon.progress import Progress
 from surgeon.scoring.examples import Example
-from surgeon.scoring.statistics import confidence_sequence, control_range
+from surgeon.scoring.statistics import confidence_sequence
 from surgeon.scoring.tasks import Task
 from surgeon.scoring.tasks.task import Floats
 
@@ -118,4 +118,4 @@ def _seen(observed: Floats) -> npt.NDArray[np.bool_]:
 def _settled(task: Task, observed: Floats, controls: int) -> bool:
     scores = [task.score(kept, observed[0])[task.metric] for kept in observed[: 2 + controls]]
     damages = [control.value - scores[0].value for control in scores[2:]]
-    return is_settled(confidence_sequence(scores[1], scores[0]), control_range(damages))
+    return is_settled(confidence_sequence(scores[1], scores[0]), damages)

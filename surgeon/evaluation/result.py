@@ -101,6 +101,11 @@ class Evaluation:
     fill_ins: tuple[FillIn, ...] = ()
     expected: ExpectedVerdict | None = None
 
+    @property
+    def damages(self) -> tuple[float, ...]:
+        """How much worse each control scored than the baseline."""
+        return tuple(control.value - self.baseline.value for control in self.controls)
+
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""
         return {

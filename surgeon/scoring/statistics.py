@@ -55,11 +55,18 @@ def control_range(damages: Sequence[float]) -> tuple[float, float]:
     fences, for ten normally distributed ones, it is one in 37. Fences, unlike a standard
     deviation, hold when a control hits an outlier.
     """
-    values = np.asarray(damages, dtype=np.float64)
-    first, third = np.quantile(values, [0.25, 0.75])
+    low, high = usual_range(damages)
+    return min(low, *damages), max(high, *damages)
+
+
+def usual_range(damages: Sequence[float]) -> tuple[float, float]:
+    """Return ``control_range`` without the controls beyond the fences, of which it holds none.
+
+    A control there is no ordinary random removal: it may have hit an outlier itself.
+    """
+    first, third = np.quantile(np.asarray(damages, dtype=np.float64), [0.25, 0.75])
     reach = 1.5 * (third - first)
-    low, high = min(first - reach, values.min()), max(third + reach, values.max())
-    return min(0.0, float(low)), max(0.0, float(high))
+    return min(0.0, float(first - reach)), max(0.0, float(third + reach))
 
 
 def chance_of_rank(damage: float, controls: Sequence[float]) -> float:

@@ -68,7 +68,7 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
         "control_low": span[0],
         "control_high": span[1],
         "p_value": chance_of_rank(delta, damages),
-        "verdict": judge(delta, interval, span, evidence),
+        "verdict": judge(delta, interval, damages, evidence),
         "expected": expected_verdict(cell.recipe.to_json(), prepared.task.name),
         "controls": [{"dims": list(dims), "value": value} for dims, value in controls.items()],
         "parameters_changed": plan.parameters_changed,

@@ -23,8 +23,10 @@ from surgeon import (
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.evidence import evidence_of
+from surgeon.evaluation.describe import warnings_of
+from surgeon.evaluation.evidence import Evidence, evidence_of
 from surgeon.evaluation.request import encode_for
+from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, tensors_of
 from surgeon.evaluation.words import explain
@@ -252,14 +254,42 @@ def test_a_baseline_that_has_nothing_to_lose_is_told():
     assert "1 − F1 is 1, so" in wrong.unskilled
 
 
+def _controls(result, *damages):
+    """Return controls of these damages at dims of their own."""
+    values = [result.baseline.value + damage for damage in damages]
+    return tuple(Score((number,), value, {}) for number, value in enumerate(values))
+
+
+def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(minilm_patched):
+    opened, data = open_artifact(minilm_patched), built_in_sample()
+    evidence = Evidence(60, 60)
+    patched = Score((157,), 0.08, {})
+    result = evaluate(minilm_patched, texts=_texts(data.lines[:7]), controls=5)
+    controls = _controls(result, *[0.004, 0.005] * 4, 0.34)
+
+    def warned(patched, *controls):
+        scores = result.baseline, patched, *controls
+        return warnings_of(opened, data, result.dataset, scores, evidence)
+
+    (warning,) = warned(patched, *controls)
+    assert warning.startswith("the control at 8 does 0.34, where random removals usually reach 0.0")
+    assert not warned(patched, *controls[:-1])  # worse than all controls
+    assert not warned(Score((157,), 0.0045, {}), *controls)  # as they usually do
+    shown = dataclasses.replace(
+        result, delta=0.0045, ci95=(0.004, 0.005), controls=controls, verdict="intact"
+    )
+    assert "random removals do 0 to 0.0065." in explain(shown)
+
+
 def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, few):
     result = evaluate(minilm_patched, texts=few, controls=3)
+    changes = {"controls": _controls(result, 0.0, 0.1, 0.2), "control_range": (-0.1, 0.2)}
     better = dataclasses.replace(
-        result, delta=-1.0, ci95=(-1.2, -0.8), control_range=(-0.1, 0.2), verdict="inconclusive"
+        result, delta=-1.0, ci95=(-1.2, -0.8), verdict="inconclusive", **changes
     )
     assert "the score got better, beyond random removals" in explain(better)
     assert "--data" not in explain(better)
-    wide = dataclasses.replace(better, delta=0.3, ci95=(0.1, 0.5))
+    wide = dataclasses.replace(better, delta=0.35, ci95=(0.1, 0.6))
     assert "more --data or --controls may settle it" in explain(wide)
 
 

@@ -4,7 +4,12 @@ from scipy.stats import spearmanr
 
 from surgeon.evaluation.evidence import LEAST, Evidence
 from surgeon.evaluation.verdict import judge
-from surgeon.scoring.statistics import chance_of_rank, control_range, paired_interval
+from surgeon.scoring.statistics import (
+    chance_of_rank,
+    control_range,
+    paired_interval,
+    usual_range,
+)
 from surgeon.scoring.tasks import Scores
 from surgeon.scoring.tasks.similarity import one_minus_spearman
 
@@ -82,6 +87,7 @@ def test_one_control_that_hits_an_outlier_does_not_widen_the_lower_side():
     low, high = control_range([*usual, 0.34])
     assert high == 0.34
     assert low == 0.0
+    assert usual_range([*usual, 0.34])[1] < 0.01
 
 
 def test_a_random_removal_seldom_lies_beyond_the_range_of_ten_others():
@@ -93,17 +99,23 @@ def test_a_random_removal_seldom_lies_beyond_the_range_of_ten_others():
     assert np.mean(draws[:, 10] > draws[:, :10].max(1)) > 1 / 12
 
 
+_USUAL = (0.0125, 0.0125, 0.0875, 0.0875)  # their fences lie at -0.1 and 0.2
+
+
 @pytest.mark.parametrize(
     ("damage", "interval", "controls", "verdict"),
     [
-        (1.0, (0.8, 1.2), (-0.1, 0.2), "degraded"),
-        (0.3, (0.1, 0.5), (-0.1, 0.2), "inconclusive"),  # worse, but maybe as random removals are
-        (0.1, (0.05, 0.15), (-0.1, 0.2), "intact"),  # real, and what random removals do
+        (1.0, (0.8, 1.2), _USUAL, "degraded"),
+        (0.3, (0.1, 0.5), _USUAL, "inconclusive"),  # worse, but maybe as random removals are
+        (0.1, (0.05, 0.15), _USUAL, "intact"),  # real, and what random removals do
         (0.0, (0.0, 0.0), (0.0, 0.0), "intact"),  # nothing happened
-        (0.21, (-0.01, 0.4), (-0.1, 0.2), "intact"),  # none found, measured finely enough
-        (0.9, (-0.5, 2.0), (-0.1, 0.2), "inconclusive"),  # measured too coarsely
-        (-1.0, (-1.2, -0.8), (-0.1, 0.2), "inconclusive"),  # better, which is neither
-        (-0.05, (-0.06, -0.04), (-0.1, 0.2), "intact"),
+        (0.21, (-0.01, 0.4), _USUAL, "intact"),  # none found, measured finely enough
+        (0.9, (-0.5, 2.0), _USUAL, "inconclusive"),  # measured too coarsely
+        (-1.0, (-1.2, -0.8), _USUAL, "inconclusive"),  # better, which is neither
+        (-0.05, (-0.06, -0.04), _USUAL, "intact"),
+        (0.1, (0.05, 0.15), (*_USUAL, *_USUAL, 0.8), "intact"),  # one control hit an outlier:
+        (0.5, (0.45, 0.55), (*_USUAL, *_USUAL, 0.8), "inconclusive"),  # it excuses no damage,
+        (0.9, (0.82, 1.0), (*_USUAL, *_USUAL, 0.8), "degraded"),  # which may exceed it too
     ],
 )
 def test_the_verdict_rule(damage, interval, controls, verdict):
@@ -114,7 +126,7 @@ def test_the_verdict_rule(damage, interval, controls, verdict):
 def test_five_differences_give_no_verdict_and_six_do(damage):
     """The least number whose signs all agree by chance in no more than 5 of 100 cases."""
     assert 2 / 2**LEAST <= 0.05 < 2 / 2 ** (LEAST - 1)
-    result = damage, (damage, damage), (-0.1, 0.2)
+    result = damage, (damage, damage), _USUAL
     assert judge(*result, Evidence(LEAST, LEAST)) in ("intact", "degraded")
     assert judge(*result, Evidence(600, LEAST - 1)) == "inconclusive"
 
@@ -122,7 +134,7 @@ def test_five_differences_give_no_verdict_and_six_do(damage):
 def test_a_baseline_without_skill_is_never_intact_but_may_be_degraded():
     unskilled = Evidence(60, 60, "nothing right")
     assert judge(0.0, (0.0, 0.0), (0.0, 0.0), unskilled) == "inconclusive"
-    assert judge(1.0, (0.8, 1.2), (-0.1, 0.2), unskilled) == "degraded"
+    assert judge(1.0, (0.8, 1.2), _USUAL, unskilled) == "degraded"
 
 
 def test_the_chance_of_a_rank_is_never_zero():
