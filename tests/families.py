@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import transformers as t
 from kin import KIN
+from mixtures import MIXTURES
 from tiny import (
     ALBERT,
     AUDIO,
@@ -373,7 +374,7 @@ ODD = {
     ),
 }
 
-EVERY = {**FAMILIES, **ODD, **KIN}
+EVERY = {**FAMILIES, **ODD, **KIN, **MIXTURES}
 
 
 def save_family(name: str, folder: Path) -> None:

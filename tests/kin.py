@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import transformers as t
+from mixtures import LINEAR
 from tiny import (
     AUDIO,
     BART,
@@ -287,6 +288,20 @@ KIN = {
     "olmo": _llama(t.OlmoForCausalLM, t.OlmoConfig(**LLAMA), "OlmoDecoderLayer"),
     "olmo2": _normed(t.Olmo2ForCausalLM, t.Olmo2Config(**LLAMA), "Olmo2DecoderLayer"),
     "olmo3": _normed(t.Olmo3ForCausalLM, t.Olmo3Config(**LLAMA), "Olmo3DecoderLayer"),
+    "flex_olmo": _normed(
+        t.FlexOlmoForCausalLM,
+        t.FlexOlmoConfig(**LLAMA, num_experts=2, num_experts_per_tok=1),
+        "FlexOlmoDecoderLayer",
+    ),
+    "qwen3_5_text": _llama(
+        t.Qwen3_5ForCausalLM, t.Qwen3_5TextConfig(**GEMMA, **LINEAR), "Qwen3_5DecoderLayer"
+    ),
+    "lfm2": _llama(
+        t.Lfm2ForCausalLM,
+        t.Lfm2Config(**LLAMA, layer_types=["conv", "full_attention"]),
+        "Lfm2DecoderLayer",
+        output="feed_forward.w2",
+    ),
     "exaone4": _normed(
         t.Exaone4ForCausalLM,
         t.Exaone4Config(**GEMMA, sliding_window=4, sliding_window_pattern=2),

@@ -111,9 +111,12 @@ def test_of_experts_all_are_proposed_together_and_a_patch_reaches_them(tmp_path)
     sizes = {"num_experts": 2, "moe_intermediate_size": 12, "num_experts_per_tok": 1}
     config = t.Qwen2MoeConfig(**LLAMA, **sizes, shared_expert_intermediate_size=12)
     t.Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "model")
-    (pattern,) = re.findall(r"likely '(.*)' \(dense layers\)$", _refusal(tmp_path / "model"))
+    known = (tmp_path / "model" / "config.json").read_text()
+    (tmp_path / "model" / "config.json").write_text(known.replace("qwen2_moe", "a_new_one"))
+    (pattern,) = re.findall(r"--sites-pattern '(.*)'$", _refusal(tmp_path / "model"))
     opened = open_checkpoint(tmp_path / "model", sites_pattern=pattern)
     operate(make_plan(opened, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    (tmp_path / "out" / "config.json").write_text(known)
     model = t.Qwen2MoeForCausalLM.from_pretrained(tmp_path / "out")
     given = []
     for layer in model.model.layers:

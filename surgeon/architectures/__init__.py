@@ -13,6 +13,7 @@ from surgeon.architectures.sites import (
     Site,
     SiteTemplate,
     Stack,
+    by_layer,
     canonical_name,
     one_stream,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Site",
     "SiteTemplate",
     "Stack",
+    "by_layer",
     "canonical_name",
     "family_of",
     "infer_family",

@@ -66,6 +66,37 @@ def _llama(
     return Family(name, model_types, (*_LLAMA_LAYER, final), "clm", inner_norms=inner_norms)
 
 
+# Of experts, all write to the stream, each scaled by how much it is asked: what is 0 in all of
+# them is 0 in their sum. Some layers may have no experts.
+_QWEN_MOE = (
+    SiteTemplate(
+        "output", "dense", "layers.{layer}.mlp.experts.{expert}.down_proj", among="experts"
+    ),
+    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_expert.down_proj", among="experts"),
+    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_experts.down_proj", among="experts"),
+    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_mlp.down_proj", among="experts"),
+    SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj", among="dense"),
+)
+_ATTENTION = SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj")
+_MIXTRAL = (
+    SiteTemplate("output", "dense", "layers.{layer}.block_sparse_moe.experts.{expert}.w2"),
+    _ATTENTION,
+)
+# Of hybrids, most layers have an attention that is linear in the length.
+_HYBRID = (
+    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj", among="full"),
+    SiteTemplate("attention", "dense", "layers.{layer}.linear_attn.out_proj", among="linear"),
+)
+_LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
+_QUERY_NORMS = ("self_attn.query_layernorm", "self_attn.key_layernorm")
+_HYBRID_NORMS = (*_TWO_NORMS, *_QK_NORMS, "linear_attn.norm")
+
+
+def _mixture(name: str, *model_types: str, norms: tuple[str, ...] = _QK_NORMS) -> Family:
+    templates = (*_QWEN_MOE, _ATTENTION, _RMSNORM)
+    return Family(name, model_types, templates, "clm", inner_norms=(*_TWO_NORMS, *norms))
+
+
 DECODERS: tuple[Family, ...] = (
     Family(
         "GPT-2",
@@ -212,7 +243,7 @@ DECODERS: tuple[Family, ...] = (
     _llama(
         "Hunyuan",
         "hunyuan_v1_dense",
-        inner_norms=(*_TWO_NORMS, "self_attn.query_layernorm", "self_attn.key_layernorm"),
+        inner_norms=(*_TWO_NORMS, *_QUERY_NORMS),
     ),
     _llama(
         "Apertus",
@@ -246,6 +277,59 @@ DECODERS: tuple[Family, ...] = (
         ),
         "clm",
         inner_norms=_TWO_NORMS,
+    ),
+    Family("Mixtral", ("mixtral",), (*_MIXTRAL, _RMSNORM), "clm", inner_norms=_TWO_NORMS),
+    Family("Phi-3.5-MoE", ("phimoe",), (*_MIXTRAL, _LAYERNORM), "clm", inner_norms=_TWO_NORMS),
+    Family(
+        "MiniMax-M2",
+        ("minimax_m2",),
+        (*_MIXTRAL, _RMSNORM),
+        "clm",
+        inner_norms=(*_TWO_NORMS, *_QK_NORMS),
+    ),
+    _mixture("Qwen2-MoE", "qwen2_moe"),
+    _mixture("Qwen3-MoE", "qwen3_moe"),
+    _mixture("OLMoE", "olmoe"),
+    _mixture("DeepSeek-V2", "deepseek_v2", norms=_LATENT_NORMS),
+    _mixture("DeepSeek-V3", "deepseek_v3", norms=_LATENT_NORMS),
+    _mixture("GLM-4-MoE", "glm4_moe"),
+    _mixture("GLM-4-MoE", "glm4_moe_lite", norms=_LATENT_NORMS),
+    _mixture("dots.llm1", "dots1"),
+    _mixture("ERNIE 4.5 MoE", "ernie4_5_moe"),
+    _mixture("Hunyuan-MoE", "hunyuan_v1_moe", norms=_QUERY_NORMS),
+    _mixture("Solar Open", "solar_open"),
+    _mixture("EXAONE MoE", "exaone_moe"),
+    Family("FlexOlmo", ("flex_olmo",), _OLMO_2, "clm", inner_norms=_QK_NORMS),
+    Family(
+        "Qwen3-Next",
+        ("qwen3_next",),
+        (*_QWEN_MOE, *_HYBRID, _RMSNORM_1P),
+        "clm",
+        inner_norms=_HYBRID_NORMS,
+    ),
+    Family(
+        "Qwen3.5",
+        ("qwen3_5_text",),
+        (_LLAMA_LAYER[0], *_HYBRID, _RMSNORM_1P),
+        "clm",
+        inner_norms=_HYBRID_NORMS,
+    ),
+    Family(
+        "LFM2",
+        ("lfm2",),
+        (
+            SiteTemplate("output", "dense", "layers.{layer}.feed_forward.w2"),
+            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
+            SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
+            SiteTemplate("final", "rmsnorm", "embedding_norm"),
+        ),
+        "clm",
+        inner_norms=(
+            "operator_norm",
+            "ffn_norm",
+            "self_attn.q_layernorm",
+            "self_attn.k_layernorm",
+        ),
     ),
     Family("Gemma 2", ("gemma2",), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),

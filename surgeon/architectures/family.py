@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from surgeon.architectures.mixed_layers import check_experts_apart, check_mixed_layers
 from surgeon.architectures.sites import Site, SiteTemplate, in_order
 from surgeon.errors import CheckpointError
 
@@ -58,7 +59,7 @@ class Family:
         outputs = [template for template in self.templates if template.role == "output"]
         prefixes = sorted({prefix for t in outputs for prefix in t.prefixes(tensors)})
         if not prefixes:
-            wanted = self.templates[0].path.format(layer=0)
+            wanted = self.templates[0].at(0)
             raise CheckpointError(
                 f"no tensor named like {wanted}.weight: the weights are not those of a {self.name} "
                 "model; check model_type in config.json"
@@ -69,4 +70,7 @@ class Family:
                 f"the weights hold several models, under {found}: split them into one directory "
                 "each"
             )
-        return [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
+        places = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
+        check_mixed_layers(self.templates, places)
+        check_experts_apart(self.templates, tensors)
+        return places

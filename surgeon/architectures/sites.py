@@ -6,8 +6,9 @@ LayerNorm in post-norm models, the output dense layer in pre-norm models such as
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -24,7 +25,10 @@ _TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what 
 _PACKED_NAMES = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
 _GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
 _BIAS_NAMES = ("bias", "beta")
-_LAYER = r"(?P<layer>0|[1-9]\d{0,4})"
+_NUMBERS = {
+    "{layer}": r"(?P<layer>0|[1-9]\d{0,4})",
+    "{expert}": r"(?P<expert>0|[1-9]\d{0,4})",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Site:
 class SiteTemplate:
     """The module path of a site below the model prefix, ``{layer}`` standing for the number.
 
+    ``{expert}`` stands for that of an expert: all experts of a layer write to the stream. ``among``
+    names the kind of layers that have it, where a model mixes several: those with experts, say.
     ``only_layer`` marks an operation that follows one layer alone: where it is there, it is that
     layer's last operation, in place of the site that the other layers have.
     """
@@ -62,6 +68,11 @@ class SiteTemplate:
     stack: Stack = ""
     gain_offset: float = 0.0
     only_layer: int | None = None
+    among: str = ""
+
+    def at(self, layer: int | None, expert: int = 0) -> str:
+        """Return the path in a layer, and there of an expert."""
+        return self.path.format(layer=layer, expert=expert)
 
     def prefixes(self, tensors: Iterable[str]) -> set[str]:
         """Return what stands before the path in the tensor names that it matches."""
@@ -69,39 +80,56 @@ class SiteTemplate:
         return {match["prefix"] for match in map(pattern.fullmatch, tensors) if match}
 
     def sites(self, prefix: str, tensors: Iterable[str]) -> list[Site]:
-        """Find the sites under a model prefix, by layer.
+        """Find the sites under a model prefix, by layer, then expert.
 
         Raises:
-            CheckpointError: a layer is missing between others, or a gain beside its bias.
+            CheckpointError: a layer or an expert is missing between others, or a gain beside its
+                bias.
         """
         pattern = re.compile(re.escape(prefix) + self._pattern)
-        modules: dict[int | None, dict[str, str]] = {}
+        modules: dict[tuple[int | None, int], dict[str, str]] = {}
         for name in tensors:
             if match := pattern.fullmatch(name):
-                layer = int(match["layer"]) if "layer" in pattern.groupindex else self.only_layer
-                modules.setdefault(layer, {})[match["leaf"]] = name
-        layers = [layer for layer in modules if layer is not None]
-        if "{layer}" in self.path and sorted(layers) != list(range(len(layers))):
-            missing = min(set(range(max(layers))) - set(layers))
-            raise CheckpointError(
-                f"the weights have no {self.path.format(layer=missing)}, though later layers are "
-                "there: the checkpoint is incomplete"
-            )
+                numbers = {key: int(n) for key, n in match.groupdict().items() if key != "leaf"}
+                place = numbers.get("layer", self.only_layer), numbers.get("expert", 0)
+                modules.setdefault(place, {})[match["leaf"]] = name
+        self._check_none_is_missing(modules)
         return [
-            self._site(layer, leaves)
-            for layer, leaves in sorted(modules.items(), key=lambda item: item[0] or 0)
+            self._site(place, leaves)
+            for place, leaves in sorted(
+                modules.items(), key=lambda item: (item[0][0] or 0, item[0][1])
+            )
         ]
+
+    def _check_none_is_missing(self, places: Collection[tuple[int | None, int]]) -> None:
+        if "{layer}" not in self.path:
+            return
+        layers = {layer for layer, _ in places if layer is not None}
+        experts = {expert for _, expert in places}
+        wanted = layers if self.among else range(max(layers, default=-1) + 1)
+        for place in itertools.product(wanted, range(max(experts, default=-1) + 1)):
+            if place not in places:
+                where = self.at(*place)
+                others = "layers" if place[0] not in layers else "experts"
+                raise CheckpointError(
+                    f"the weights have no {where}, though later {others} are there: the "
+                    "checkpoint is incomplete"
+                )
 
     @property
     def _pattern(self) -> str:
-        path = re.escape(self.path).replace(re.escape("{layer}"), _LAYER)
+        path = re.escape(self.path)
+        for number, digits in _NUMBERS.items():
+            path = path.replace(re.escape(number), digits)
         return rf"{path}\.(?P<leaf>{'|'.join(_GAIN_NAMES + _BIAS_NAMES)})"
 
-    def _site(self, layer: int | None, leaves: Mapping[str, str]) -> Site:
+    def _site(self, place: tuple[int | None, int], leaves: Mapping[str, str]) -> Site:
+        layer, expert = place
         gain, bias = gain_and_bias(leaves)
         if gain is None:
-            where = self.path.format(layer=layer)
-            raise CheckpointError(f"the weights have a bias but no gain for {where}")
+            raise CheckpointError(
+                f"the weights have a bias but no gain for {self.at(layer, expert)}"
+            )
         return Site(
             self.role, self.kind, layer, gain, bias, self.axis, self.stack, self.gain_offset
         )
@@ -119,6 +147,16 @@ def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
     return tuple(
         sorted(sites, key=lambda s: (ROLES.index(s.role), STACKS.index(s.stack), s.layer or 0))
     )
+
+
+def by_layer(sites: Iterable[Site]) -> list[tuple[Site, ...]]:
+    """Group output sites by the layer that they end: experts end one together."""
+    layers: dict[object, list[Site]] = {}
+    for site in sites:
+        if site.role == "output":
+            together = site.kind == "dense" and site.layer is not None
+            layers.setdefault((site.stack, site.layer) if together else site, []).append(site)
+    return [tuple(layer) for layer in layers.values()]
 
 
 def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:

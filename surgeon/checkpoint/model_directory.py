@@ -15,6 +15,7 @@ import numpy.typing as npt
 from surgeon.architectures import (
     Family,
     Site,
+    by_layer,
     family_of,
     infer_family,
     one_stream,
@@ -164,7 +165,7 @@ class Checkpoint:
     @property
     def layers(self) -> int:
         """How many layers have an output site."""
-        return sum(site.role == "output" for site in self.sites)
+        return len(by_layer(self.sites))
 
 
 def open_checkpoint(

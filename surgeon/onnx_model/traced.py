@@ -58,7 +58,7 @@ def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> An
     loaded.model.to(getattr(torch, dtype))
     tokens = {name: torch.from_numpy(example[name]) for name in loaded.graph_inputs}
     parameters: Mapping[str, torch.Tensor] = dict(loaded.model.named_parameters())
-    vectors = {name: parameters[name].detach().clone() for name in loaded.parameters.values()}
+    vectors = {name: parameters[name].detach().clone() for name in _names(loaded)}
     axes = {name: dict(enumerate(AXES[name])) for name in tokens}
     try:
         # torch prints the half-made graph of what it cannot export to standard error.
@@ -75,6 +75,10 @@ def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> An
         raise explained("torch cannot export the model", error, otherwise) from error
     assert program is not None
     return program.model
+
+
+def _names(loaded: TorchModel) -> list[str]:
+    return [place.name for place in loaded.parameters.values()]
 
 
 class _AllFinite:

@@ -92,7 +92,7 @@ def ablate_on_bench(
     return Ranking(
         model=checkpoint.name,
         architecture=checkpoint.family.name,
-        layers=len(bench.sites),
+        layers=len(bench.layers),
         hidden_size=hidden,
         method="ablation",
         evidence=f"{scale.task.metric} on {len(scale.examples)} texts of {bench.texts.name}, "

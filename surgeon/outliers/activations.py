@@ -59,17 +59,17 @@ def rank_on_bench(checkpoint: Checkpoint, bench: Bench, progress: Progress) -> R
     large = written >= MIN_RATIO
     score, strength = written.mean(axis=0), _ratios(sizes.stream).mean(axis=0)
     counts = large.sum(axis=0)
-    needed = int(np.ceil(MIN_LAYERS * len(bench.sites)))
+    needed = int(np.ceil(MIN_LAYERS * len(bench.layers)))
     order = np.lexsort((np.arange(score.size), -strength, -score))
     return Ranking(
         model=checkpoint.name,
         architecture=checkpoint.family.name,
-        layers=len(bench.sites),
+        layers=len(bench.layers),
         hidden_size=checkpoint.hidden_size,
         method="activations",
         evidence="largest magnitude that a layer's last operation writes, over that of its median "
         "dimension",
-        criterion=f"{MIN_RATIO:g} or more in at least {needed} of {len(bench.sites)} layers",
+        criterion=f"{MIN_RATIO:g} or more in at least {needed} of {len(bench.layers)} layers",
         dimensions=tuple(
             Dimension(
                 dim=int(dim),
@@ -117,7 +117,7 @@ def measure_sizes(bench: Bench, progress: Progress) -> Sizes:
     """
     from surgeon.torch_model.forward import watch
 
-    layers, hidden = len(bench.sites), bench.loaded.checkpoint.hidden_size
+    layers, hidden = len(bench.layers), bench.loaded.checkpoint.hidden_size
     largest = {"written": np.zeros((layers, hidden)), "stream": np.zeros((layers, hidden))}
     states = [LayerStates(hidden, last=number == layers - 1) for number in range(layers)]
 
@@ -127,13 +127,13 @@ def measure_sizes(bench: Bench, progress: Progress) -> Sizes:
         if not np.isfinite(peak).all():
             return  # told below: what a hook raises looks like an error of the model's code
         # What leaves the layer is what a post-norm LayerNorm writes, and elsewhere the stream.
-        if moment == ("written" if bench.sites[number].kind == "layernorm" else "stream"):
+        if moment == ("written" if bench.layers[number][0].kind == "layernorm" else "stream"):
             states[number].add(values)
 
     done = 0
     for batch in _batches(bench.encoded.sequences):
         progress("watching the activations", done, len(bench.encoded.sequences))
-        watch(bench.loaded, bench.sites, make_batch(batch, bench.loaded.inputs, 0), take)
+        watch(bench.loaded, bench.layers, make_batch(batch, bench.loaded.inputs, 0), take)
         if not all(np.isfinite(peaks).all() for peaks in largest.values()):
             raise not_finite(bench)
         done += len(batch)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from surgeon.architectures import Site
+from surgeon.architectures import Site, by_layer
 from surgeon.checkpoint import Checkpoint, open_checkpoint
 from surgeon.checkpoint.finite import find_not_finite
 from surgeon.errors import CheckpointError, EvaluationError, SurgeonError
@@ -35,12 +35,13 @@ _BY_TEXT = ("mlm", "clm", "rtd", "plm", "denoising")
 class Bench:
     """A loaded model, where it came from, its output sites, and the texts as token sequences.
 
+    ``layers`` are the output sites of each layer: one, or those of experts.
     ``left_out`` says why a head that is there is not weighed; "" where it is.
     """
 
     source: Checkpoint
     loaded: TorchModel
-    sites: tuple[Site, ...]
+    layers: tuple[tuple[Site, ...], ...]
     tokenizer: Any
     max_length: int
     texts: Texts
@@ -51,6 +52,11 @@ class Bench:
         """Return the same model with other texts."""
         encoded = _encode(texts, self.tokenizer, self.max_length)
         return replace(self, texts=texts, encoded=encoded)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The output sites of all layers."""
+        return tuple(site for layer in self.layers for site in layer)
 
     @property
     def pad(self) -> int:
@@ -108,9 +114,9 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
             loaded = load_model(opened, INSTEAD, "drift")
         length = max_length_of(loaded.model.config, tokenizer, checkpoint.family)
         encoded = _encode(texts, tokenizer, length)
-        sites = tuple(site for site in checkpoint.sites if site.role == "output")
         left_out = _why_left_out(task) if task != loaded.task else ""
-        yield Bench(checkpoint, loaded, sites, tokenizer, length, texts, encoded, left_out)
+        layers = tuple(by_layer(checkpoint.sites))
+        yield Bench(checkpoint, loaded, layers, tokenizer, length, texts, encoded, left_out)
 
 
 def _why_left_out(task: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.architectures import Kind, Site, Stack
+from surgeon.architectures import Kind, Site, Stack, by_layer
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import CheckpointError
 
@@ -23,6 +24,7 @@ _LOOKED_AT: dict[Kind, tuple[str, str]] = {
     "rmsnorm": ("gain", "output RMSNorm"),
     "dense": ("weight norm", "output dense layer"),
 }
+_Vector: TypeAlias = npt.NDArray[np.float64]
 _SHORT: dict[Stack, str] = {"encoder": "enc", "decoder": "dec"}
 
 
@@ -44,41 +46,62 @@ class ZScores:
     evidence: str
 
     @property
-    def smaller(self) -> npt.NDArray[np.float64]:
+    def smaller(self) -> _Vector:
         """The smaller of the two distances, or the gain's where there is no bias; unsigned."""
         gain = np.abs(self.gain)
         return gain if self.bias is None else np.fmin(gain, np.abs(self.bias))
 
     @property
-    def larger(self) -> npt.NDArray[np.float64]:
+    def larger(self) -> _Vector:
         """The larger of the two distances, or the gain's where there is no bias; unsigned."""
         gain = np.abs(self.gain)
         return gain if self.bias is None else np.fmax(gain, np.abs(self.bias))
 
 
 def read_zscores(checkpoint: Checkpoint) -> ZScores:
-    """Read the gain and bias of every output site of a checkpoint.
+    """Read the gain and bias of every layer's output site in a checkpoint.
 
     Where the last operation of a layer is a dense layer (GPT-2), the Euclidean norm of the
-    dimension's weight slice stands for the gain. Equal values are all at distance 0.
+    dimension's weight slice stands for the gain: of the slices of all experts, where a layer has
+    several, and the mean of their biases for the bias. Equal values are all at distance 0.
 
     Raises:
         CheckpointError: a vector holds values that are not finite.
     """
-    sites = [site for site in checkpoint.sites if site.role == "output"]
+    layers = by_layer(checkpoint.sites)
+    sites = [site for layer in layers for site in layer]
+    read = _read(checkpoint, sites)
     gains, biases = [], []
-    for batch in _batches(checkpoint, sites):
-        checkpoint.prefetch(name for site in batch for name in _tensors(site))
-        gains += [_gain(checkpoint, site) for site in batch]
-        biases += [_bias(checkpoint, site) for site in batch]
+    for layer in layers:
+        vectors = [next(read) for _ in layer]
+        gains.append(_sigmas(_together(gain for gain, _ in vectors)))
+        present = [bias for _, bias in vectors if bias is not None]
+        biases.append(
+            _sigmas(np.mean(present, axis=0))
+            if present
+            else np.full(checkpoint.hidden_size, np.nan)
+        )
     names = {_LOOKED_AT[site.kind][0] for site in sites}
     return ZScores(
-        rows=_labels(sites),
+        rows=_labels([layer[0] for layer in layers]),
         gain=np.stack(gains),
         bias=np.stack(biases) if any(site.bias is not None for site in sites) else None,
         gain_name=names.pop() if len(names) == 1 else "gain",
         evidence=_evidence(checkpoint, sites),
     )
+
+
+def _read(checkpoint: Checkpoint, sites: list[Site]) -> Iterator[tuple[_Vector, _Vector | None]]:
+    """Yield the gain and bias of each site, (hidden,), with no more than a batch in memory."""
+    for batch in _batches(checkpoint, sites):
+        checkpoint.prefetch(name for site in batch for name in _tensors(site))
+        for site in batch:
+            yield _gain(checkpoint, site), _bias(checkpoint, site)
+
+
+def _together(gains: Iterable[_Vector]) -> _Vector:
+    """Return the gain of one site, or the Euclidean norm over the experts' slices."""
+    return functools.reduce(np.hypot, gains)
 
 
 def _tensors(site: Site) -> tuple[str, ...]:
@@ -129,20 +152,19 @@ def _left_out(checkpoint: Checkpoint, used: set[Stack]) -> list[str]:
     return [f"not {stack}, which has dimensions of its own" for stack in sorted(every - used)]
 
 
-def _gain(checkpoint: Checkpoint, site: Site) -> npt.NDArray[np.float64]:
+def _gain(checkpoint: Checkpoint, site: Site) -> _Vector:
     gain = checkpoint.read(site.gain)
     size = _slice_norms(gain, site.axis) if gain.ndim == 2 else gain.astype(np.float64)
-    return _sigmas(_finite(checkpoint, site.gain, size))
+    return _finite(checkpoint, site.gain, size)
 
 
-def _bias(checkpoint: Checkpoint, site: Site) -> npt.NDArray[np.float64]:
+def _bias(checkpoint: Checkpoint, site: Site) -> _Vector | None:
     if site.bias is None:
-        return np.full(checkpoint.hidden_size, np.nan)
-    bias = checkpoint.read(site.bias).astype(np.float64)
-    return _sigmas(_finite(checkpoint, site.bias, bias))
+        return None
+    return _finite(checkpoint, site.bias, checkpoint.read(site.bias).astype(np.float64))
 
 
-def _slice_norms(weight: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float64]:
+def _slice_norms(weight: npt.NDArray[Any], axis: int) -> _Vector:
     """Return the Euclidean norm of each dimension's slice, without a float64 copy of the whole."""
     by_dim = np.moveaxis(weight, axis, 0)
     step = max(1, _SLAB // max(1, by_dim.shape[1]))
@@ -150,9 +172,7 @@ def _slice_norms(weight: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float64]
     return np.concatenate([np.linalg.norm(slab.astype(np.float64), axis=1) for slab in slabs])
 
 
-def _finite(
-    checkpoint: Checkpoint, name: str, values: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _finite(checkpoint: Checkpoint, name: str, values: _Vector) -> _Vector:
     if not np.isfinite(values).all():
         raise CheckpointError(
             f"{checkpoint.where(name)}: tensor {name} holds values that are not finite"
@@ -160,7 +180,7 @@ def _finite(
     return values
 
 
-def _sigmas(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _sigmas(values: _Vector) -> _Vector:
     with np.errstate(over="ignore", invalid="ignore"):
         spread = values.std()
     if not np.isfinite(spread):  # the squares of float64 values may be too large for one

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from surgeon.torch_model.tokenizer import quiet
 States: TypeAlias = npt.NDArray[np.float32]
 Moment: TypeAlias = Literal["written", "stream"]
 Consume: TypeAlias = Callable[[int, Moment, States], None]
-"""Called with a site's number, the moment, and the states there, (tokens, hidden)."""
+"""Called with a layer's number, the moment, and the states there, (tokens, hidden)."""
 
 INSTEAD = "use --method layernorm, which reads the weights alone"
 """What an error about a model that does not run leaves to do."""
@@ -76,7 +77,7 @@ def removed(loaded: TorchModel, sites: Sequence[Site], dims: Sequence[int]) -> I
                 (site.bias, 0, 0.0),
             ):
                 if tensor is not None:
-                    values = parameters[loaded.parameters[tensor]].data
+                    values = loaded.parameters[tensor].values(parameters)
                     index = (slice(None),) * axis + (chosen,)
                     old.append((values, index, values[index].clone()))
                     values[index] = nothing
@@ -86,8 +87,13 @@ def removed(loaded: TorchModel, sites: Sequence[Site], dims: Sequence[int]) -> I
             values[index] = before
 
 
-def watch(loaded: TorchModel, sites: Sequence[Site], batch: Batch, consume: Consume) -> None:
+def watch(
+    loaded: TorchModel, layers: Sequence[Sequence[Site]], batch: Batch, consume: Consume
+) -> None:
     """Run a batch and hand out the states around each layer's last operation.
+
+    ``layers`` are the output sites of each. Where there are several, of experts, the operation is
+    the module that they are all in, which adds up what they give.
 
     ``written`` is what the operation gives. ``stream`` is the sum that it meets: the input of a
     post-norm LayerNorm; elsewhere the residual stream as it leaves the layer. Each array is
@@ -95,10 +101,10 @@ def watch(loaded: TorchModel, sites: Sequence[Site], batch: Batch, consume: Cons
     """
     modules = dict(loaded.model.named_modules())
     with contextlib.ExitStack() as hooks:
-        for number, site in enumerate(sites):
-            path = loaded.parameters[site.gain].rpartition(".")[0]
+        for number, sites in enumerate(layers):
+            path = _common_path([loaded.parameters[site.gain].module for site in sites])
             operation, layer = modules[path], modules[_layer_path(path)]
-            post_norm = site.kind == "layernorm"
+            post_norm = sites[0].kind == "layernorm"
             written = _reporter(number, "written", consume, of_input=False)
             stream = _reporter(number, "stream", consume, of_input=post_norm)
             for module, hook in (
@@ -118,6 +124,12 @@ def _reporter(
         consume(number, moment, states.reshape(-1, states.shape[-1]).numpy())
 
     return report
+
+
+def _common_path(paths: Iterable[str]) -> str:
+    parts = zip(*(path.split(".") for path in paths), strict=False)
+    same = itertools.takewhile(lambda part: len(set(part)) == 1, parts)
+    return ".".join(part[0] for part in same)
 
 
 def _layer_path(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,21 +28,40 @@ _MODULE_AND_LEAF = 2  # components of a name that say what a tensor outside the 
 _FILLED = ("final_logits_bias",)
 # Segments are compared and not embedded, so that the configuration has no vocabulary of them.
 _SEGMENTS_COMPARED = ("xlnet",)
+_EXPERT = re.compile(r".*?\.(?P<layer>\d+)\..*\.experts\.(?P<expert>\d+)\..*")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A parameter's name, and which part of it, where it holds those of all experts of a layer."""
+
+    name: str
+    expert: int | None = None
+
+    @property
+    def module(self) -> str:
+        """The path of the module that holds the parameter."""
+        return self.name.rpartition(".")[0]
+
+    def values(self, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the tensor, a view into the model's own memory."""
+        whole = parameters[self.name].data
+        return whole if self.expert is None else whole[self.expert]
 
 
 @dataclass(frozen=True)
 class TorchModel:
     """A model in PyTorch, ready to run.
 
-    ``inputs`` names the arrays that are made of the tokens alone, and ``parameters`` maps the
-    checkpoint's name of each editable tensor to the model's.
+    ``inputs`` names the arrays that are made of the tokens alone, and ``parameters`` says where
+    the model has each editable tensor of the checkpoint.
     """
 
     checkpoint: Checkpoint
     head: Head
     model: Any
     inputs: tuple[str, ...]
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, Place]
 
     @property
     def graph_inputs(self) -> tuple[str, ...]:
@@ -101,7 +121,7 @@ def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = N
         head,
         model,
         _input_names(checkpoint.name, model, otherwise),
-        _parameter_names(checkpoint, model, otherwise),
+        _places(checkpoint, model, otherwise),
     )
 
 
@@ -118,20 +138,43 @@ def _input_names(name: str, model: Any, otherwise: str) -> tuple[str, ...]:
     return ("input_ids", "attention_mask", *(("token_type_ids",) if typed else ()))
 
 
-def _parameter_names(checkpoint: Checkpoint, model: Any, otherwise: str) -> dict[str, str]:
-    """Find each editable vector among the model's parameters, and check that it is the same."""
+def _places(checkpoint: Checkpoint, model: Any, otherwise: str) -> dict[str, Place]:
+    """Find each editable tensor among the model's parameters, and check that it is the same."""
     parameters = dict(model.named_parameters())
     found = {}
     for site in checkpoint.sites:
         for tensor in filter(None, (site.gain, site.bias)):
+            stored = checkpoint.read(tensor)
             name = _namesake(canonical_name(tensor), parameters)
-            if name is None or not _equal(checkpoint.read(tensor), parameters[name]):
+            place = Place(name) if name is not None else _of_experts(tensor, stored, parameters)
+            if place is None or not _equal(stored, place.values(parameters)):
                 raise ExportError(
                     f"{checkpoint.name}: transformers does not load {tensor} as it is stored; "
                     f"{otherwise}"
                 )
-            found[tensor] = name
+            found[tensor] = place
     return found
+
+
+def _of_experts(
+    tensor: str, stored: npt.NDArray[Any], parameters: Mapping[str, torch.Tensor]
+) -> Place | None:
+    """Find an expert's tensor in the one that transformers makes of all experts of its layer.
+
+    Their modules may have other names than in the file (Mixtral), and so may the tensors (w2 is
+    down_proj): what is there in that layer, of that shape and with those values, is it.
+    """
+    match = _EXPERT.fullmatch(tensor)
+    if match is None:
+        return None
+    expert = int(match["expert"])
+    for name, parameter in parameters.items():
+        of_layer = f".{match['layer']}." in name and ".experts." in name
+        if of_layer and parameter.shape[1:] == stored.shape and expert < parameter.shape[0]:
+            place = Place(name, expert)
+            if _equal(stored, place.values(parameters)):
+                return place
+    return None
 
 
 def _namesake(tensor: str, parameters: Iterable[str]) -> str | None:

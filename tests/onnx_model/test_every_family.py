@@ -50,6 +50,8 @@ _PRE_TRAINED = {
     "openai-gpt": "clm",
     "nemotron": "clm",
     "m2m_100": "denoising",
+    "lfm2": "clm",
+    "qwen3_5_text": "clm",
 }
 TASKS = {**_PRE_TRAINED, **{name: head.task for name, head in HEADS.items()}}
 DIMS = (3, 9)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, ODD, save_family
+from mixtures import MIXTURES
 
 from surgeon import open_checkpoint
+from surgeon.architectures import by_layer
 from surgeon.scoring.examples import make_batch
 from surgeon.torch_model.directory import loadable
 from surgeon.torch_model.forward import removed, run, run_at, watch
@@ -16,13 +18,13 @@ _SEQUENCES = [[5, 6, 7, 8, 9], [4, 6]]
 _UNLOADED = ("gemma3",)  # transformers gives it other parameters than its file has
 _TEXT = [
     name
-    for name, tiny in {**FAMILIES, **ODD}.items()
+    for name, tiny in {**FAMILIES, **ODD, **MIXTURES}.items()
     if list(tiny.inputs) == ["input_ids"] and name not in _UNLOADED
 ]
 
 
-def output_sites(checkpoint):
-    return [site for site in checkpoint.sites if site.role == "output"]
+def layers_of(loaded):
+    return by_layer(loaded.checkpoint.sites)
 
 
 @pytest.fixture(scope="module", params=_TEXT)
@@ -36,20 +38,27 @@ def _batch(loaded):
     return make_batch(_SEQUENCES, loaded.inputs, 0)
 
 
-def _seen(loaded, sites):
+def _seen(loaded):
     seen = {}
-    watch(loaded, sites, _batch(loaded), lambda *seeing: seen.__setitem__(seeing[:2], seeing[2]))
+    watch(
+        loaded,
+        layers_of(loaded),
+        _batch(loaded),
+        lambda *seeing: seen.__setitem__(seeing[:2], seeing[2]),
+    )
     return seen
 
 
 def test_every_site_is_seen_writing_and_in_the_stream(loaded):
-    sites = output_sites(loaded.checkpoint)
-    seen = _seen(loaded, sites)
-    moments = {(number, moment) for number in range(len(sites)) for moment in ("written", "stream")}
+    layers = layers_of(loaded)
+    seen = _seen(loaded)
+    moments = {
+        (number, moment) for number in range(len(layers)) for moment in ("written", "stream")
+    }
     assert set(seen) == moments
     for states in seen.values():
         assert states.shape == (10, loaded.checkpoint.hidden_size)
-    for number, site in enumerate(sites):
+    for number, (site, *_) in enumerate(layers):
         # A post-norm LayerNorm makes unit variance of the stream, and adds gain and bias to it.
         if site.kind == "layernorm":
             stream = torch.from_numpy(seen[number, "stream"])
@@ -59,13 +68,13 @@ def test_every_site_is_seen_writing_and_in_the_stream(loaded):
 
 
 def test_what_is_removed_is_not_written_and_comes_back(loaded):
-    sites = output_sites(loaded.checkpoint)
+    layers = layers_of(loaded)
     before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
     whole = run(loaded, _batch(loaded))
-    with removed(loaded, sites, DIMS):
-        seen = _seen(loaded, sites)
+    with removed(loaded, [site for sites in layers for site in sites], DIMS):
+        seen = _seen(loaded)
         without = run(loaded, _batch(loaded))
-    for number in range(len(sites)):
+    for number in range(len(layers)):
         assert not seen[number, "written"][:, DIMS].any()
         assert seen[number, "written"].any()
     assert np.abs(whole - without).max() > 1e-4

@@ -1,0 +1,181 @@
+"""Mixtures of experts: a layer ends with the sum of what all of its experts give."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from families import save_family, save_family_in_shards
+from mixtures import MIXTURES
+from safetensors.torch import load_file, save_file
+
+from surgeon import Recipe, make_plan, open_checkpoint, operate, rank_by_layernorm
+from surgeon.errors import CheckpointError, ExportError
+from surgeon.outliers.zscores import read_zscores
+
+DIMS = (3, 9)
+
+
+def _stored(folder):
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("save", [save_family, save_family_in_shards])
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_patched_mixture_writes_nothing_at_the_dims(name, save, tmp_path):
+    save(name, tmp_path / "model")
+    checkpoint = open_checkpoint(tmp_path / "model")
+    plan = make_plan(checkpoint, Recipe(dims=DIMS, sites=("output", "attention")))
+    operate(plan, tmp_path / "out", onnx=False)
+    _assert_planned_entries_changed(plan, _stored(tmp_path / "model"), _stored(tmp_path / "out"))
+    model = MIXTURES[name].model.from_pretrained(tmp_path / "out").eval()
+    calls = _run(name, model)
+    assert len(calls) == checkpoint.layers == rank_by_layernorm(checkpoint).layers == 2
+    for entering, leaving in calls:
+        assert torch.equal(leaving[..., DIMS], entering[..., DIMS])
+        assert not torch.equal(leaving[..., 4], entering[..., 4])
+
+
+def _assert_planned_entries_changed(plan, before, after):
+    edits = {edit.tensor: edit for edit in plan.edits}
+    assert before.keys() == after.keys() >= edits.keys()
+    for name, old in before.items():
+        expected = old.clone()
+        if edit := edits.get(name):
+            expected.index_fill_(edit.axis, torch.tensor(DIMS), 0)
+            assert not torch.equal(expected, old)
+        assert torch.equal(after[name], expected), name
+
+
+def _run(name, model):
+    """Return what enters and leaves each layer."""
+    calls = []
+
+    def note(_module, positional, named, output):
+        entering = positional[0] if positional else named["hidden_states"]
+        calls.append((entering, output[0] if isinstance(output, tuple) else output))
+
+    for module in model.modules():
+        if type(module).__name__ == MIXTURES[name].block:
+            module.register_forward_hook(note, with_kwargs=True)
+    with torch.no_grad():
+        model(**MIXTURES[name].inputs)
+    return calls
+
+
+def test_a_layer_s_distances_are_those_of_all_its_experts_together(tmp_path):
+    save_family("qwen2_moe", tmp_path)
+    found = read_zscores(open_checkpoint(tmp_path))
+    stored = _stored(tmp_path)
+    assert found.rows == ("0", "1")
+    path = "model.layers.1.mlp"
+    modules = ("experts.0", "experts.1", "shared_expert")
+    rows = torch.cat([stored[f"{path}.{m}.down_proj.weight"] for m in modules], dim=1)
+    norms = np.linalg.norm(rows.numpy().astype(np.float64), axis=1)
+    np.testing.assert_allclose(found.gain[1], (norms - norms.mean()) / norms.std(), atol=1e-9)
+    assert found.bias is None
+
+
+@pytest.fixture
+def change(tmp_path):
+    """Save a mixture with its tensors changed, and return its folder."""
+
+    def make(name, changed):
+        save_family(name, tmp_path)
+        tensors = changed(load_file(tmp_path / "model.safetensors"))
+        save_file(tensors, tmp_path / "model.safetensors")
+        return tmp_path
+
+    return make
+
+
+def _without(part):
+    return lambda tensors: {k: v for k, v in tensors.items() if part not in k}
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "complaint"),
+    [
+        (
+            "qwen3_moe",
+            "layers.0.mlp.experts.0.",
+            "no layers.0.mlp.experts.0.down_proj, though later",
+        ),
+        (
+            "qwen3_moe",
+            "layers.1.mlp.experts.1.",
+            "no layers.1.mlp.experts.1.down_proj, though later",
+        ),
+        (
+            "qwen3_moe",
+            "layers.0.mlp.",
+            "no layers.0.mlp.down_proj or layers.0.mlp.experts.0.down",
+        ),
+        ("deepseek_v2", "layers.0.mlp.", "though other layers do: the checkpoint is incomplete"),
+        (
+            "hunyuan_v1_moe",
+            "0.mlp.shared_mlp",
+            "no layers.0.mlp.shared_mlp.down_proj, though other",
+        ),
+        ("hunyuan_v1_moe", "1.mlp.experts", "no layers.1.mlp.experts.0.down_proj, though other"),
+        (
+            "qwen3_next",
+            "linear_attn",
+            "no layers.0.linear_attn.out_proj or layers.0.self_attn.o_proj",
+        ),
+    ],
+)
+def test_a_mixture_with_a_part_missing_is_incomplete(change, name, part, complaint):
+    with pytest.raises(CheckpointError, match=complaint):
+        _ = open_checkpoint(change(name, _without(part))).sites
+
+
+def test_experts_that_were_saved_in_one_tensor_are_refused_and_not_left_out(change):
+    def fused(tensors):
+        path = "model.layers.1.mlp.experts"
+        parts = [tensors.pop(f"{path}.{number}.down_proj.weight") for number in range(2)]
+        return {**tensors, f"{path}.down_proj": torch.stack(parts)}
+
+    with pytest.raises(CheckpointError, match=r"in one tensor, model.layers.1.mlp.experts.down_pr"):
+        _ = open_checkpoint(change("qwen2_moe", fused)).sites
+
+
+def test_a_layer_that_is_both_with_experts_and_without_is_refused(change):
+    def both(tensors):
+        spare = tensors["model.layers.0.mlp.down_proj.weight"].clone()
+        return {**tensors, "model.layers.1.mlp.down_proj.weight": spare}
+
+    with pytest.raises(CheckpointError, match=r"experts.0.down_proj and .* ends with one"):
+        _ = open_checkpoint(change("qwen2_moe", both)).sites
+
+
+def test_a_layer_of_the_weights_beyond_the_configuration_s_is_left_out(change):
+    """DeepSeek-V3 has one more, which predicts further tokens in training."""
+
+    def one_more(tensors):
+        more = {k.replace("layers.1.", "layers.2."): v.clone() for k, v in tensors.items()}
+        return {**more, **tensors}
+
+    folder = change("deepseek_v3", one_more)
+    assert {s.layer for s in open_checkpoint(folder).sites if s.role == "output"} == {0, 1}
+
+
+def test_a_mixture_has_no_onnx_half_and_the_error_says_so(tmp_path):
+    save_family("mixtral", tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
+    with pytest.raises(ExportError, match=r"a mixture of experts has no ONNX half.*--no-onnx"):
+        operate(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path):
+    from surgeon import restore
+
+    save_family("qwen2_moe", tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=DIMS, mode="scale", factor=2))
+    operate(plan, tmp_path / "out", onnx=False)
+    assert len(json.loads((tmp_path / "out/surgeon/record.json").read_text())["edits"]) == 4
+    restore(tmp_path / "out", tmp_path / "original")
+    for file in (tmp_path / "model").iterdir():
+        assert (tmp_path / "original" / file.name).read_bytes() == file.read_bytes()
