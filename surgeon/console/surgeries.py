@@ -124,6 +124,7 @@ def show_exported(done: Export, output: Path, *, json: bool) -> None:
         print_json({"output": str(output), **done.to_json()})
         return
     facts, parity = done.onnx, done.onnx.parity
+    assert parity is not None  # an export compares
     out().print(
         f"{escape(f'{done.model}: {output / facts.model}')} ({facts.task}, {facts.dtype}), within "
         f"{parity.largest:.1e} of PyTorch over {parity.sequences} sequences.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.onnx_model.facts import OnnxFacts, onnx_facts
+from surgeon.onnx_model.facts import Dtype, OnnxFacts, onnx_facts
+from surgeon.onnx_model.foreign import read_foreign_facts
 from surgeon.onnx_model.weights import read_initializers
+from surgeon.surgery.onnx_patch import open_patched
 from surgeon.surgery.record import Record, read_excised, read_record
+from surgeon.surgery.restore import inside
 from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import EXCISED
 from surgeon.surgery.transfer import hash_file
@@ -47,10 +51,7 @@ def open_artifact(directory: Path) -> Artifact:
     """
     record = read_record(directory)
     if record.onnx_patch is not None:
-        raise EvaluationError(
-            f"{directory}: was made from an ONNX file, which eval cannot score yet; patch the "
-            "model's weights instead, or compare the two files on data of your own"
-        )
+        return _open_foreign(directory, record, record.onnx_patch.model)
     if record.onnx is None:
         raise EvaluationError(
             f"{directory}: was made with --no-onnx and eval runs the ONNX half; patch without it"
@@ -58,8 +59,30 @@ def open_artifact(directory: Path) -> Artifact:
     facts = _facts(directory, record)
     for name in (facts.model, EXCISED):
         _check_unchanged(directory, record, name)
+    edited = [edit.tensor for edit in record.edits]
+    return _opened(directory, record, facts, read_initializers(directory / facts.model, edited))
+
+
+def _open_foreign(directory: Path, record: Record, model: str) -> Artifact:
+    """Open what was made of an ONNX file, whose graph tells what it can be scored on."""
+    for name in dict.fromkeys((inside(model), *record.weights, EXCISED)):
+        _check_unchanged(directory, record, name)
+    homes = {n: file for file in open_patched(record, directory).values() for n in file.tensors}
+    stored = {edit.tensor: homes[edit.tensor].read(edit.tensor) for edit in record.edits}
+    dtypes = sorted({values.dtype.name for values in stored.values()})
+    if dtypes not in (["float32"], ["float16"]):
+        raise EvaluationError(
+            f"{directory}: its edited tensors are of {' and '.join(dtypes)}, and evaluation takes "
+            "a graph of float32 or of float16"
+        )
+    dtype: Dtype = "float32" if dtypes == ["float32"] else "float16"
+    return _opened(directory, record, read_foreign_facts(directory, model, dtype), stored)
+
+
+def _opened(
+    directory: Path, record: Record, facts: OnnxFacts, stored: Mapping[str, npt.NDArray[Any]]
+) -> Artifact:
     excised = read_excised(directory)
-    stored = read_initializers(directory / facts.model, excised)
     patched, baseline = {}, {}
     for edit in record.edits:
         old = excised[edit.tensor]

@@ -132,6 +132,7 @@ def evaluate(
         provider,
         further=opened.facts.outputs[1:],
         per_token=chosen.reduce is not None,
+        width=settings.vocabulary,
     )
     scorer = Scorer(opened, chosen, session, batch_size)
     dataset = describe_data(data, prepared, examples)

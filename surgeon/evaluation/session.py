@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,7 +32,8 @@ class Session:
 
     One session serves all variants: each run feeds its own tensors, so that nothing else can
     differ between them. ``per_token`` says whether it gives losses and guesses at positions that
-    are fed to it, or the model's own output.
+    are fed to it, or the model's own output. ``types`` are those of the inputs that are not what
+    is made of texts, as graphs from elsewhere have them (int32).
     """
 
     runtime: Any
@@ -40,6 +41,7 @@ class Session:
     per_token: bool
     width: int
     threads: int = 1
+    types: Mapping[str, npt.DTypeLike] = field(default_factory=dict)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -52,6 +54,7 @@ class Session:
         tensors: Mapping[str, npt.NDArray[np.floating[Any]]],
     ) -> tuple[npt.NDArray[Any], ...]:
         """Run a batch and return the outputs, in the order of ``outputs``."""
+        batch = {n: array.astype(self.types.get(n, array.dtype)) for n, array in batch.items()}
         if self.providers[0] == _PROVIDERS["cuda"]:
             return run_bound(self, batch, tensors, "cuda")
         return tuple(self.runtime.run(list(self.outputs), {**batch, **tensors}))
@@ -87,11 +90,13 @@ def open_session(
     *,
     further: tuple[str, ...] = (),
     per_token: bool = False,
+    width: int = 1,
 ) -> Session:
     """Open an ONNX file with the named initializers open to replacement.
 
     It gives ``output`` and the ``further`` outputs; with ``per_token``, the graph is extended to
-    score itself instead (``onnx_model.token_scores``).
+    score itself instead (``onnx_model.token_scores``). ``width`` is taken for that of the output
+    where the graph does not say.
 
     ``auto`` takes CUDA where this onnxruntime has it and a device answers, else the CPU. Any
     other name is a promise: onnxruntime falls back to the CPU without failing, so what runs is
@@ -109,7 +114,7 @@ def open_session(
     # A core a run: several small runs at once are faster than one whose threads wait for another.
     options.intra_op_num_threads = 1
     model = load_graph(path)
-    width = _width(model, output)
+    width = _width(model, output) or width
     make_replaceable(model, replaceable, str(path))
     if per_token:
         with_token_scores(model, output)
@@ -126,7 +131,14 @@ def open_session(
         per_token,
         width,
         _cores() if runtime.get_providers()[0] == _CPU else 1,
+        _types(runtime),
     )
+
+
+def _types(runtime: Any) -> dict[str, npt.DTypeLike]:
+    """Return the types of inputs that are not int64 or float32, as what is made of texts is."""
+    others = {"tensor(int32)": np.int32, "tensor(float16)": np.float16, "tensor(bool)": np.bool_}
+    return {i.name: others[i.type] for i in runtime.get_inputs() if i.type in others}
 
 
 def check_provider(provider: ProviderName) -> None:
@@ -202,4 +214,4 @@ def _is_installed(wheel: str) -> bool:
 
 def _width(model: onnx.ModelProto, output: str) -> int:
     (value,) = (value for value in model.graph.output if value.name == output)
-    return int(value.type.tensor_type.shape.dim[-1].dim_value) or 1
+    return int(value.type.tensor_type.shape.dim[-1].dim_value)

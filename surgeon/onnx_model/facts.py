@@ -39,7 +39,8 @@ class OnnxFacts:
     classifier's, in the order of its outputs (one: a regression), and ``decoder_start_id`` is the
     token that a decoder's input begins with. ``padding`` is the side on which shorter sequences
     of a batch are filled up. ``head_left_out`` is the class that the configuration declares, where
-    no task scores its head, so that the graph is of the model below it.
+    no task scores its head, so that the graph is of the model below it. ``parity`` is None for a
+    graph that surgeon did not export.
     """
 
     model: str
@@ -50,7 +51,7 @@ class OnnxFacts:
     max_length: int
     vectors: tuple[str, ...]
     tokenizer: TokenizerFacts | None
-    parity: Parity
+    parity: Parity | None
     outputs: tuple[str, ...]
     labels: tuple[str, ...] = ()
     decoder_start_id: int | None = None

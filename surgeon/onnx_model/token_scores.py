@@ -17,6 +17,9 @@ LOSSES = "surgeon.losses"
 GUESSES = "surgeon.guesses"
 """Output, int64 (scored,): the likeliest token."""
 
+_AXIS = "surgeon.axis"
+_AXES_ARE_INPUTS = {"ReduceLogSumExp": 18, "Squeeze": 13, "Unsqueeze": 13}  # from this opset on
+
 # Operators that act on each position alone, whose first input carries the positions.
 _POINTWISE = {"Add", "Sub", "Mul", "Div", "Tanh", "Cast", "Identity"}
 
@@ -26,10 +29,11 @@ def with_token_scores(model: onnx.ModelProto, output: str) -> None:
 
     ``output`` is float of shape (sequences, tokens, vocabulary). The positions are gathered
     before the projection to the vocabulary where the graph's tail shows it, so that it is computed
-    for no other, and from its result otherwise. The model is changed in place; it needs opset 18
-    or later (the axes of ``ReduceLogSumExp`` are an input).
+    for no other, and from its result otherwise. The model is changed in place; it needs opset 11
+    or later.
     """
     graph = model.graph
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     node, slot = _projection(graph, output)
     gather = helper.make_node("GatherND", ["", POSITIONS], ["surgeon.gathered"])
     if node is None:
@@ -38,16 +42,15 @@ def with_token_scores(model: onnx.ModelProto, output: str) -> None:
         gather.input[0], scored = node.input[slot], output
         node.input[slot] = "surgeon.gathered"
     wide = "surgeon.scored"  # a float16 sum over a vocabulary is too coarse
-    axis = helper.make_tensor("surgeon.axis", TensorProto.INT64, [1], [-1])
     tail = [
         helper.make_node("Cast", [scored], [wide], to=TensorProto.FLOAT),
         helper.make_node("ArgMax", [wide], [GUESSES], axis=-1, keepdims=0),
-        helper.make_node("ReduceLogSumExp", [wide, axis.name], ["surgeon.sum"], keepdims=0),
-        helper.make_node("Unsqueeze", [LABELS, axis.name], ["surgeon.label_column"]),
+        _along("ReduceLogSumExp", wide, "surgeon.sum", opset, keepdims=0),
+        _along("Unsqueeze", LABELS, "surgeon.label_column", opset),
         helper.make_node(
             "GatherElements", [wide, "surgeon.label_column"], ["surgeon.found"], axis=-1
         ),
-        helper.make_node("Squeeze", ["surgeon.found", axis.name], ["surgeon.label_scores"]),
+        _along("Squeeze", "surgeon.found", "surgeon.label_scores", opset),
         helper.make_node("Sub", ["surgeon.sum", "surgeon.label_scores"], [LOSSES]),
     ]
     place = (
@@ -57,7 +60,7 @@ def with_token_scores(model: onnx.ModelProto, output: str) -> None:
     )
     graph.node.insert(place, gather)
     graph.node.extend(tail)
-    graph.initializer.append(axis)
+    graph.initializer.append(helper.make_tensor(_AXIS, TensorProto.INT64, [1], [-1]))
     graph.input.extend(
         [
             helper.make_tensor_value_info(POSITIONS, TensorProto.INT64, ["scored", 2]),
@@ -72,6 +75,15 @@ def with_token_scores(model: onnx.ModelProto, output: str) -> None:
             helper.make_tensor_value_info(GUESSES, TensorProto.INT64, ["scored"]),
         ]
     )
+
+
+def _along(
+    operation: str, value: str, result: str, opset: int, **attributes: int
+) -> onnx.NodeProto:
+    """Make a node along the last axis, which is an input from some opset on."""
+    if opset >= _AXES_ARE_INPUTS[operation]:
+        return helper.make_node(operation, [value, _AXIS], [result], **attributes)
+    return helper.make_node(operation, [value], [result], axes=[-1], **attributes)
 
 
 def _forget_shapes(graph: onnx.GraphProto, name: str) -> None:

@@ -89,12 +89,17 @@ def make_replaceable(model: onnx.ModelProto, names: Collection[str], label: str)
     """Let each run of an ONNX model replace the named initializers; changed in place.
 
     An initializer that is also a graph input is a default: a run that feeds the input overrides
-    it (ONNX IR specification, "Graphs"). ``label`` is for errors.
+    it (ONNX IR specification, "Graphs"). What a Constant node gives becomes an input that every
+    run has to feed. ``label`` is for errors.
 
     Raises:
         ExportError: one is not there under its name.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in list(model.graph.node):
+        if node.op_type == "Constant" and node.output[0] in names:
+            tensors[node.output[0]] = next(a.t for a in node.attribute if a.name == "value")
+            model.graph.node.remove(node)
     inputs = {value.name for value in model.graph.input}
     for name in names:
         if name not in tensors:

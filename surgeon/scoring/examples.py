@@ -183,6 +183,11 @@ def _mask(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]
     return _padded([(1,) * len(e.ids) for e in examples], 0, side)
 
 
+def _positions(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]:  # noqa: ARG001
+    """Return the place of each token among those of its sequence, from 0 on."""
+    return _padded([range(len(e.ids)) for e in examples], 0, side)
+
+
 def _types(examples: Sequence[Example], pad: int, side: Side) -> npt.NDArray[Any]:  # noqa: ARG001
     return _padded([e.types for e in examples], 0, side, max(len(e.ids) for e in examples))
 
@@ -215,6 +220,7 @@ _ARRAYS: Mapping[str, Callable[[Sequence[Example], int, Side], npt.NDArray[Any]]
     "input_ids": _ids,
     "attention_mask": _mask,
     "token_type_ids": _types,
+    "position_ids": _positions,
     "decoder_input_ids": _decoder_ids,
     "perm_mask": _perm_mask,
     "target_mapping": _target_mapping,

@@ -45,7 +45,7 @@ class Head:
 _CLASSIFIERS = ("classifier.", "score.", "classification_head.", "logits_proj.")
 
 # Where nothing is declared, the first row whose tensors are there decides.
-_BY_TENSORS = (
+BY_TENSORS = (
     Head(
         "classification",
         "AutoModelForSequenceClassification",
@@ -83,7 +83,7 @@ _BY_FAMILY = (
     Head("drift", "AutoModel", outputs=("last_hidden_state",)),
 )
 HEADS: Mapping[TaskName, Head] = MappingProxyType(
-    {head.task: head for head in (*_BY_TENSORS, *_BY_FAMILY)}
+    {head.task: head for head in (*BY_TENSORS, *_BY_FAMILY)}
 )
 
 AXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -106,7 +106,7 @@ def choose_task(checkpoint: Checkpoint) -> TaskName:
     configuration, unless nothing is declared at all. Without any head it is drift.
     """
     declared = _declared(checkpoint)
-    found = [head for head in _BY_TENSORS if head.is_in(checkpoint)]
+    found = [head for head in BY_TENSORS if head.is_in(checkpoint)]
     for head in found:
         # XLNet's and DistilBERT's classes may go on ("ForQuestionAnsweringSimple").
         if any(head.declared in name for name in declared):

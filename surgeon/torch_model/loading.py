@@ -18,10 +18,9 @@ from surgeon.architectures import Family, canonical_name
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import ExportError
 from surgeon.scoring.tasks.task import TaskName
+from surgeon.scoring.tokenizer import UNBOUNDED, longest_text
 from surgeon.torch_model.heads import HEADS, Head, choose_task
 from surgeon.torch_model.tokenizer import quiet
-
-_UNBOUNDED = 1_000_000  # transformers writes 1e30 where a tokenizer knows no limit
 
 _MODULE_AND_LEAF = 2  # components of a name that say what a tensor outside the layers is
 # Not in some files and no random numbers: transformers fills it with zeros.
@@ -203,12 +202,11 @@ def _equal(stored: npt.NDArray[Any], parameter: torch.Tensor) -> bool:
 
 def max_length_of(config: Any, tokenizer: Any | None, family: Family) -> int:
     """Return how many tokens a sequence may have."""
-    # XLNet, whose positions are relative, says -1.
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or -1
-    limits = [positions - family.position_offset] if positions > 0 else []
-    if tokenizer is not None and tokenizer.model_max_length < _UNBOUNDED:
-        limits.append(tokenizer.model_max_length)
-    return int(min(limits, default=512))
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limit = tokenizer.model_max_length if tokenizer is not None else UNBOUNDED
+    return longest_text(
+        positions, family.position_offset, int(limit) if limit < UNBOUNDED else None
+    )
 
 
 def padding_id_of(config: Any, tokenizer: Any | None) -> int:

@@ -1,0 +1,349 @@
+"""An ONNX file from elsewhere, patched and evaluated: as the model's own weights are."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import transformers
+from onnx import TensorProto, helper, numpy_helper
+from onnx_exports import export, fuse
+from task_models import MODELS, patched, save_model, word_tokenizer
+
+from surgeon import Recipe, TaskOptions, evaluate, make_onnx_plan, open_onnx, operate_onnx, verify
+from surgeon.cli import run
+from surgeon.errors import EvaluationError
+from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.observe import Scorer
+from surgeon.evaluation.request import choose_task, make_examples, make_settings
+from surgeon.evaluation.session import open_session
+from surgeon.evaluation.variants import Variant
+from surgeon.text import Texts, built_in_sample
+
+DIMS = (3, 8)
+_LINES = sorted(built_in_sample().lines, key=len)[:24]
+_TEXTS = Texts("test", tuple(_LINES), "\n".join(_LINES).encode())
+_SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": 800,
+    "max_position_embeddings": 64,
+    "attn_implementation": "eager",
+}
+_LANGUAGE_MODELS = {
+    "mlm": (transformers.BertForMaskedLM, transformers.BertConfig(**_SMALL, pad_token_id=0)),
+    "clm": (
+        transformers.GPT2LMHeadModel,
+        transformers.GPT2Config(
+            n_embd=16,
+            n_layer=2,
+            n_head=2,
+            n_positions=64,
+            vocab_size=800,
+            attn_implementation="eager",
+        ),
+    ),
+}
+_LABELS = ("entailment", "Neutral", "CONTRADICTION")
+# Labelled rows of each task that takes some.
+_ROWS = {
+    "classification": [{"text": line, "label": _LABELS[n % 3]} for n, line in enumerate(_LINES)],
+    "regression": [{"text": line, "label": n / 10} for n, line in enumerate(_LINES)],
+    "token-classification": [
+        {"tokens": line.split()[:6], "ner_tags": ["O"] * len(line.split()[:6])} for line in _LINES
+    ],
+    "question-answering": [
+        {
+            "question": "What is it?",
+            "context": line,
+            "answers": {"text": [line.split()[0]], "answer_start": [0]},
+        }
+        for line in _LINES
+    ],
+}
+
+
+def _language_model(name):
+    kind, config = _LANGUAGE_MODELS[name]
+    torch.manual_seed(1)
+    model = kind(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Give a model directory with a tokenizer, made once."""
+    folder, made = tmp_path_factory.mktemp("sources"), {}
+
+    def make(name):
+        if name not in made:
+            made[name] = folder / name
+            if name in _LANGUAGE_MODELS:
+                _language_model(name).save_pretrained(made[name])
+                word_tokenizer().save_pretrained(made[name])
+            else:
+                save_model(name, made[name])
+        return made[name]
+
+    return make
+
+
+def _data(name, folder):
+    if name not in _ROWS:
+        return _TEXTS
+    path = folder / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, _ROWS[name])))
+    return path
+
+
+def _patch_file(path, output):
+    operate_onnx(make_onnx_plan(open_onnx(path), Recipe(dims=DIMS)), output)
+    return output
+
+
+def _document(result):
+    """Return what two evaluations must agree on."""
+    document = result.to_json()
+    return {key: value for key, value in document.items() if key not in ("model", "warnings")}
+
+
+@pytest.mark.parametrize("name", [*_LANGUAGE_MODELS, *MODELS])
+def test_a_patched_onnx_file_is_evaluated_as_the_patched_weights_are(source, tmp_path, name):
+    own = patched(source(name), tmp_path / "own")
+    folder = tmp_path / "exported"
+    assert run(["export", str(source(name)), "-o", str(folder)]) == 0
+    file = _patch_file(folder / "onnx/model.onnx", tmp_path / "out")
+    ours, theirs = open_artifact(own).facts, open_artifact(file).facts
+    for what in ("task", "inputs", "output", "outputs", "labels", "decoder_start_id", "dtype"):
+        assert getattr(theirs, what) == getattr(ours, what), what
+    assert theirs.max_length == ours.max_length
+    assert theirs.tokenizer == ours.tokenizer
+    data = _data(name, tmp_path)
+    expected, found = (evaluate(out, texts=data, controls=3) for out in (own, file))
+    assert _document(found) == _document(expected)
+    assert found.delta != 0 or name in _ROWS  # a few labels may all stay as they were
+    assert verify(file).passed
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("mlm", "legacy-12"), ("mlm", "legacy-17"), ("clm", "legacy-14")]
+)
+def test_the_exports_of_others_score_as_pytorch_does(source, tmp_path, name, how):
+    """Of old opsets, with one output of any name."""
+    folder = tmp_path / "exported"
+    _export(source(name), folder, name, how)
+    result = evaluate(_patch_file(folder / "model.onnx", tmp_path / "out"), texts=_TEXTS)
+    expected = evaluate(patched(source(name), tmp_path / "own"), texts=_TEXTS)
+    assert result.task == name
+    assert result.baseline.value == pytest.approx(expected.baseline.value, abs=1e-5)
+    assert result.patched.value == pytest.approx(expected.patched.value, abs=1e-5)
+    assert result.delta == pytest.approx(expected.delta, abs=1e-5)
+
+
+def _export(source, folder, name, how):
+    path = export(_language_model(name), folder / "model.onnx", how)
+    for file in source.glob("*.json"):
+        shutil.copy(file, folder)
+    return path
+
+
+def test_a_fused_graph_is_evaluated(source, tmp_path):
+    plain = _export(source("mlm"), tmp_path / "plain", "mlm", "legacy-14")
+    fused = fuse(plain, tmp_path / "fused/model.onnx")
+    for file in source("mlm").glob("*.json"):
+        shutil.copy(file, fused.parent)
+    one, other = (
+        evaluate(_patch_file(path, tmp_path / f"{n}-out"), texts=_TEXTS, controls=3)
+        for n, path in enumerate((plain, fused))
+    )
+    assert other.delta == pytest.approx(one.delta, abs=1e-4)
+    assert [c.dims for c in one.controls] == [c.dims for c in other.controls]
+
+
+@pytest.fixture
+def mlm(source, tmp_path):
+    """Give an exported masked model's folder, to be changed."""
+    return _export(source("mlm"), tmp_path / "changed", "mlm", "legacy-14").parent
+
+
+def _change(folder, change):
+    model = onnx.load(folder / "model.onnx")
+    change(model.graph)
+    onnx.save(model, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def test_inputs_of_int32_and_positions_are_fed(mlm, tmp_path):
+    plain = evaluate(_patch_file(mlm / "model.onnx", tmp_path / "plain"), texts=_TEXTS, controls=3)
+
+    def narrow(graph):
+        for value in list(graph.input):
+            if value.name in ("input_ids", "attention_mask"):
+                value.type.tensor_type.elem_type = TensorProto.INT32
+                wide = f"{value.name}.wide"
+                for node in graph.node:
+                    node.input[:] = [wide if name == value.name else name for name in node.input]
+                cast = helper.make_node("Cast", [value.name], [wide], to=TensorProto.INT64)
+                graph.node.insert(0, cast)
+        value = helper.make_tensor_value_info("position_ids", TensorProto.INT64, ["b", "s"])
+        graph.input.append(value)  # read by nothing here, and fed all the same
+
+    path = _change(mlm, narrow)
+    result = evaluate(_patch_file(path, tmp_path / "out"), texts=_TEXTS, controls=3)
+    assert open_artifact(tmp_path / "out").facts.inputs == (
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+    )
+    assert result.delta == pytest.approx(plain.delta, abs=1e-9)
+
+
+def test_positions_are_those_of_the_tokens_themselves():
+    from surgeon.scoring.examples import make_batch
+
+    batch = make_batch([[5, 6, 7], [8]], ("input_ids", "position_ids"), 0, "left")
+    np.testing.assert_array_equal(batch["position_ids"], [[0, 1, 2], [0, 0, 0]])
+
+
+def test_vectors_that_a_constant_node_holds_are_replaced(mlm, tmp_path):
+    plain = evaluate(_patch_file(mlm / "model.onnx", tmp_path / "plain"), texts=_TEXTS, controls=3)
+
+    def hold(graph):
+        for tensor in list(graph.initializer):
+            if tensor.name.endswith("output.LayerNorm.weight") and "attention" not in tensor.name:
+                array = numpy_helper.to_array(tensor)
+                value = numpy_helper.from_array(array, "")
+                graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=value))
+                graph.initializer.remove(tensor)
+
+    path = _change(mlm, hold)
+    result = evaluate(_patch_file(path, tmp_path / "out"), texts=_TEXTS, controls=3)
+    assert result.delta == pytest.approx(plain.delta, abs=1e-9)
+    assert [c.value for c in result.controls] == pytest.approx([c.value for c in plain.controls])
+
+
+def test_a_graph_in_float16_is_evaluated(source, tmp_path):
+    folder = tmp_path / "exported"
+    model = str(source("mlm"))
+    assert run(["export", model, "-o", str(folder), "--dtype", "float16"]) == 0
+    out = _patch_file(folder / "onnx/model.onnx", tmp_path / "out")
+    assert open_artifact(out).facts.dtype == "float16"
+    narrow = evaluate(out, texts=_TEXTS, controls=3)
+    wide = evaluate(patched(source("mlm"), tmp_path / "own"), texts=_TEXTS, controls=3)
+    assert narrow.delta == pytest.approx(wide.delta, abs=0.02)
+
+
+def test_sentence_embeddings_are_compared_by_their_tokens(source, tmp_path):
+    """Optimum exports a sentence-transformers model with these outputs."""
+    folder = tmp_path / "exported"
+    bare = tmp_path / "bare"
+    _language_model("mlm").bert.save_pretrained(bare)
+    word_tokenizer().save_pretrained(bare)
+    assert run(["export", str(bare), "-o", str(folder)]) == 0
+
+    def rename(graph):
+        (value,) = graph.output
+        for node in graph.node:
+            node.output[:] = ["token_embeddings" if n == value.name else n for n in node.output]
+        value.name = "token_embeddings"
+        pooled = helper.make_node("ReduceMean", ["token_embeddings"], ["sentence_embedding"])
+        graph.node.append(pooled)
+        shape = helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, None)
+        graph.output.append(shape)
+
+    _change(folder / "onnx", rename)
+    result = evaluate(_patch_file(folder / "onnx/model.onnx", tmp_path / "out"), texts=_TEXTS)
+    expected = evaluate(patched(bare, tmp_path / "own"), texts=_TEXTS)
+    assert (result.task, result.delta) == ("drift", expected.delta)
+
+
+def _add_input(name, dims=("b", "s")):
+    def change(graph):
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, dims))
+
+    return change
+
+
+def _fix_length(graph):
+    (value,) = (v for v in graph.input if v.name == "input_ids")
+    value.type.tensor_type.shape.dim[1].dim_value = 16
+
+
+def _second_output(graph):
+    graph.output.append(helper.make_tensor_value_info("attention_mask", TensorProto.INT64, None))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (_add_input("past_key_values.0.key"), "takes past_key_values.0.key.*without its cache"),
+        (_add_input("pixel_values"), "takes pixel_values, which evaluation does not feed"),
+        (_fix_length, "its input_ids has a fixed length of 16; export the model with dynamic axes"),
+        (_second_output, "gives out, attention_mask, and config.json does not tell"),
+    ],
+)
+def test_a_graph_that_cannot_be_fed_or_told_is_refused(mlm, tmp_path, change, complaint):
+    out = _patch_file(_change(mlm, change), tmp_path / "out")
+    with pytest.raises(EvaluationError, match=complaint):
+        evaluate(out, texts=_TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"architectures": None}, "config.json does not tell"),
+        ({"architectures": ["BertForMaskedLM"], "model_type": "unheard"}, "does not tell"),
+        ({"architectures": ["BertForSequenceClassification"], "id2label": {"a": "b"}}, "id2label"),
+    ],
+)
+def test_a_configuration_that_does_not_tell_is_refused(mlm, tmp_path, change, complaint):
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(EvaluationError, match=complaint):
+        evaluate(out, texts=_TEXTS)
+
+
+def test_without_a_tokenizer_the_error_says_which_files_to_add(mlm, tmp_path, capsys):
+    (mlm / "tokenizer.json").unlink()
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    assert run(["eval", str(out)]) == 2
+    assert "no tokenizer.json in it; put the model's own beside the ONNX" in capsys.readouterr().err
+
+
+def test_a_file_changed_after_the_patch_is_not_evaluated(mlm, tmp_path):
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    with (out / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(EvaluationError, match="is not the file that the record describes"):
+        evaluate(out, texts=_TEXTS)
+
+
+def test_the_patched_file_gives_what_the_evaluation_calls_patched(mlm, tmp_path):
+    """The variant of the session is the file as onnxruntime runs it elsewhere."""
+    opened = open_artifact(_patch_file(mlm / "model.onnx", tmp_path / "out"))
+    task = choose_task(opened, None)
+    settings = make_settings(opened, task, TaskOptions(), 0)
+    (example, *_) = make_examples(opened, task, settings, _TEXTS).examples
+    ids = np.array([example.ids])
+    alone = onnxruntime.InferenceSession(opened.model_path)
+    (logits,) = alone.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    scored, labels = torch.tensor(logits[0][example.positions]), torch.tensor(example.labels)
+    loss = torch.nn.functional.cross_entropy(scored, labels, reduction="sum")
+    names = tuple(opened.baseline)
+    session = open_session(opened.model_path, opened.facts.output, names, "cpu", per_token=True)
+    scorer = Scorer(opened, task, session)
+    losses = {
+        dims: task.score(scorer.observe(Variant("it", dims), [example]), None)[task.metric].value
+        for dims in (opened.record.dims, ())
+    }
+    assert losses[opened.record.dims] == pytest.approx(loss.item() / len(labels), abs=1e-4)
+    assert abs(losses[()] - losses[opened.record.dims]) > 1e-3
