@@ -175,6 +175,7 @@ def _record(
             for edit in plan.edits
         ),
         left_out=left_out,
+        sites_pattern=model.sites_pattern,
         left_out_because=dict.fromkeys(left_out, "weights"),
         files=files,
         onnx_patch=OnnxPatch(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from surgeon.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError
+from surgeon.onnx_model.open_onnx import OnnxModel, open_onnx
 from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import BytePatch, Slices, make_byte_patch
 from surgeon.surgery.onnx_patch import open_patched, undo_splices
@@ -70,12 +71,30 @@ class _Source(Checkpoint):
     excised: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        tensor = super().read(name)
-        edits = self.record.edits if self.record is not None else ()
-        for edit in edits:
-            if edit.tensor == name:
-                tensor = with_slices(tensor, edit.axis, edit.dims, self.excised[name])
-        return tensor
+        return _as_it_was(name, super().read(name), self.record, self.excised)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OnnxSource(OnnxModel):
+    """The same of an artifact that was made from an ONNX file."""
+
+    record: Record
+    excised: Mapping[str, npt.NDArray[Any]]
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        return _as_it_was(name, super().read(name), self.record, self.excised)
+
+
+def _as_it_was(
+    name: str,
+    tensor: npt.NDArray[Any],
+    record: Record | None,
+    excised: Mapping[str, npt.NDArray[Any]],
+) -> npt.NDArray[Any]:
+    for edit in record.edits if record is not None else ():
+        if edit.tensor == name:
+            tensor = with_slices(tensor, edit.axis, edit.dims, excised[name])
+    return tensor
 
 
 def open_source(artifact: Path) -> Checkpoint:
@@ -84,12 +103,18 @@ def open_source(artifact: Path) -> Checkpoint:
     Raises:
         CheckpointError: the artifact is damaged.
     """
-    record, opened = read_record(artifact), open_checkpoint(artifact)
+    record = read_record(artifact)
+    opened = (
+        open_checkpoint(artifact)
+        if record.onnx_patch is None
+        else open_onnx(artifact / inside(record.onnx_patch.model), record.sites_pattern)
+    )
     for name in record.weights:
         old_values(record, artifact, name)  # refuses a record that does not fit the weights
     fields = {f.name: getattr(opened, f.name) for f in dataclasses.fields(opened)}
     fields["name"] = record.model
-    return _Source(**fields, record=record, excised=read_excised(artifact))
+    source = _Source if record.onnx_patch is None else _OnnxSource
+    return source(**fields, record=record, excised=read_excised(artifact))
 
 
 def old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:

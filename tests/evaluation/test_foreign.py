@@ -13,7 +13,17 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_exports import export, fuse
 from task_models import MODELS, patched, save_model, word_tokenizer
 
-from surgeon import Recipe, TaskOptions, evaluate, make_onnx_plan, open_onnx, operate_onnx, verify
+from surgeon import (
+    Recipe,
+    TaskOptions,
+    evaluate,
+    make_onnx_plan,
+    open_onnx,
+    operate_onnx,
+    save_evaluation,
+    verify,
+    write_report,
+)
 from surgeon.cli import run
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
@@ -21,6 +31,7 @@ from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.request import choose_task, make_examples, make_settings
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.variants import Variant
+from surgeon.surgery.restore import open_source
 from surgeon.text import Texts, built_in_sample
 
 DIMS = (3, 8)
@@ -347,3 +358,18 @@ def test_the_patched_file_gives_what_the_evaluation_calls_patched(mlm, tmp_path)
     }
     assert losses[opened.record.dims] == pytest.approx(loss.item() / len(labels), abs=1e-4)
     assert abs(losses[()] - losses[opened.record.dims]) > 1e-3
+
+
+@pytest.mark.parametrize("pattern", [None, r".*layer\.\d+\.output\.LayerNorm.*"])
+def test_the_report_of_a_patched_file_shows_its_source(mlm, tmp_path, pattern):
+    source = open_onnx(mlm / "model.onnx", pattern)
+    out = tmp_path / "out"
+    operate_onnx(make_onnx_plan(source, Recipe(dims=DIMS)), out)
+    save_evaluation(evaluate(out, texts=_TEXTS, controls=3), out)
+    before = open_source(out)
+    assert [site.gain for site in before.sites] == [site.gain for site in source.sites]
+    for site in source.sites:
+        np.testing.assert_array_equal(before.read(site.gain), source.read(site.gain))
+    page = tmp_path / "report.html"
+    write_report(out, page)
+    assert "The source by its weights" in page.read_text()
