@@ -112,7 +112,9 @@ class Checkpoint:
         try:
             return family_of(model_type, self.config)
         except UnknownArchitectureError as error:
-            raise UnknownArchitectureError(f"{error}; {way_on(self._shapes)}") from error
+            # The error begins with the name of the file.
+            told = f"{self._folder}/{error}; {way_on(self._shapes)}"
+            raise UnknownArchitectureError(told) from error
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -126,9 +128,18 @@ class Checkpoint:
             if not says_offset(self.sites_pattern):
                 self._check_gains(sites)
         else:
-            label = self.name if self.remote is not None else str(self.directory / _CONFIG)
-            sites = within_config(self.family.sites(self.tensors), self.config, label)
+            family = self.family
+            try:
+                sites = family.sites(self.tensors)
+            except CheckpointError as error:
+                raise CheckpointError(f"{self._folder}: {error}") from error
+            sites = within_config(sites, self.config, f"{self._folder}/{_CONFIG}")
         return one_stream(sites, self._shapes)
+
+    @property
+    def _folder(self) -> str:
+        """Where the model is, for an error."""
+        return self.name if self.remote is not None else str(self.directory)
 
     def _check_gains(self, sites: tuple[Site, ...]) -> None:
         """Check that norms which a person named do not seem to store their gain less 1.
