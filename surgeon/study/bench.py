@@ -33,20 +33,22 @@ from surgeon.surgery.source_files import RECORD
 from surgeon.surgery.transfer import hash_file
 
 _KEY_BYTES = 12
+# What an export depends on beside the weights.
+_DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt")
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
     """An open model: its checkpoint, its unpatched artifact, and what was scored on it so far.
 
-    ``weights`` has the BLAKE3 hash of each weight file. ``baselines`` and ``controls`` keep what
+    ``hashes`` are those of the files that it was made of. ``baselines`` and ``controls`` keep what
     cells have in common: the baseline of a task and seed, and random removals of operations
     that differ in their dimensions alone.
     """
 
     checkpoint: Checkpoint
     artifact: Artifact
-    weights: dict[str, str]
+    hashes: dict[str, str]
     provider: ProviderName
     sessions: dict[bool, Session] = field(default_factory=dict)
     baselines: dict[EvaluationSettings, tuple[Prepared, Floats]] = field(default_factory=dict)
@@ -95,9 +97,9 @@ def open_bench(model: Model, sites: Collection[str], folder: Path, provider: Pro
     )
     there = {site.role for site in checkpoint.sites}
     roles = tuple(sorted(there if "all" in sites else there.intersection(sites))) or ("output",)
-    weights = weights_of(checkpoint)
-    # With the weights, since those of a path may change and an export of others must not serve.
-    facts = json.dumps([dataclasses.asdict(model), roles, weights], sort_keys=True)
+    hashes = hashes_of(checkpoint)
+    # With the hashes, since the files may change and an export of others must not serve.
+    facts = json.dumps([dataclasses.asdict(model), roles, hashes], sort_keys=True)
     key = blake3(facts.encode()).hexdigest(_KEY_BYTES)
     exported = folder / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,12 +107,14 @@ def open_bench(model: Model, sites: Collection[str], folder: Path, provider: Pro
         if not (exported / RECORD).is_file():
             nothing = Recipe(dims=(0,), mode="scale", factor=1.0, sites=roles)
             operate(make_plan(checkpoint, nothing), exported, progress=silent)
-    return Bench(checkpoint, open_artifact(exported), weights, provider)
+    return Bench(checkpoint, open_artifact(exported), hashes, provider)
 
 
-def weights_of(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return the BLAKE3 hash of each weight file, by its name."""
-    return {file.path.name: hash_file(file.path).blake3 for file in checkpoint.files}
+def hashes_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the BLAKE3 hash of each weight file and of what else decides the export, by name."""
+    paths = [file.path for file in checkpoint.files]
+    beside = [checkpoint.directory / name for name in _DECIDING if not checkpoint.alone]
+    return {path.name: hash_file(path).blake3 for path in (*paths, *beside) if path.is_file()}
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ def _record(
     return {
         "model": bench.checkpoint.name,
         "revision": bench.checkpoint.revision,
-        "weights": bench.weights,
+        "files": bench.hashes,
         "recipe": plan.recipe.to_json(),
         "dims": list(plan.dims),
         "parameters_total": bench.checkpoint.parameters_total,

@@ -15,7 +15,7 @@ from surgeon.evaluation.session import ProviderName
 from surgeon.progress import Progress, silent
 from surgeon.study import journal, results
 from surgeon.study.atlas_summary import reason_of
-from surgeon.study.bench import weights_of
+from surgeon.study.bench import hashes_of
 from surgeon.study.cells import Cell, make_cells
 from surgeon.study.engines import Engine, choose_engine, duration
 from surgeon.study.grid import Grid, Model
@@ -78,7 +78,7 @@ def run_sweep(
     Raises:
         SelectionError: the grid has a cell that is no valid recipe.
         OutputError: the folder is not a sweep's, or another sweep is writing there, or its rows
-            are of a model whose weights have changed since.
+            are of a model whose files have changed since.
         CheckpointError: a model with rows there can be opened no more.
     """
     run = engine or choose_engine("local", 1)
@@ -86,8 +86,8 @@ def run_sweep(
     with results.opened(folder) as (rows, file):
         ended = {DONE} if retry else {DONE, FAILED}
         left = [cell for cell in cells if rows.get(cell.key, {}).get("status") not in ended]
-        weights = _checked_weights(folder, cells, rows)
-        setup = Setup(models or folder / results.MODELS, provider, _sites(cells), weights)
+        hashes = _checked_hashes(folder, cells, rows)
+        setup = Setup(models or folder / results.MODELS, provider, _sites(cells), hashes)
         results.keep_grid(folder, [cell.key for cell in cells])
         kept = len(cells) - len(left)
         failed = kept - _done(rows, cells)
@@ -128,10 +128,10 @@ def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:
     return {model: tuple(sorted(sites)) for model, sites in found.items()}
 
 
-def _checked_weights(
+def _checked_hashes(
     folder: Path, cells: Sequence[Cell], rows: Mapping[str, Row]
 ) -> dict[Model, dict[str, str]]:
-    """Return which weights each model's rows are of; refuse a model that changed since.
+    """Return the hashes of the files that each model's rows are of; refuse one that changed.
 
     That is for models on this machine. Of one on the Hub it is known once it has been opened.
     """
@@ -139,14 +139,14 @@ def _checked_weights(
     for cell in cells:
         row = rows.get(cell.key, {})
         if row.get("status") == DONE:
-            measured.setdefault(cell.model, []).append(row["record"]["weights"])
+            measured.setdefault(cell.model, []).append(row["record"]["files"])
     for model, found in measured.items():
         if not Path(model.model).exists():
             continue
-        now = weights_of(open_checkpoint(model.model, sites_pattern=model.sites_pattern))
-        if others := [weights for weights in found if weights != now]:
+        now = hashes_of(open_checkpoint(model.model, sites_pattern=model.sites_pattern))
+        if others := [hashes for hashes in found if hashes != now]:
             raise OutputError(
-                f"-o {folder}: {len(others)} of its rows were measured with other weights of "
+                f"-o {folder}: {len(others)} of its rows were measured with other files of "
                 f"{model.model}, which have changed since; name another folder"
             )
     return {model: found[-1] for model, found in measured.items()}

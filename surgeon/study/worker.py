@@ -23,13 +23,13 @@ class Setup:
     """What all workers of a sweep share.
 
     ``folder`` is where they export models, and ``sites`` has those that the cells of each model
-    edit. ``weights`` are the hashes of those that an earlier run measured a model with.
+    edit. ``hashes`` are those of the files that an earlier run measured a model with.
     """
 
     folder: Path
     provider: ProviderName
     sites: Mapping[Model, tuple[str, ...]]
-    weights: Mapping[Model, Mapping[str, str]] = field(default_factory=dict)
+    hashes: Mapping[Model, Mapping[str, str]] = field(default_factory=dict)
 
     def worker(self) -> Worker:
         """Return a worker that has no model open."""
@@ -66,7 +66,7 @@ class Worker:
             setup = self.setup
             try:
                 bench = open_bench(model, setup.sites[model], setup.folder, setup.provider)
-                _check_same(model, bench.weights, setup.weights.get(model))
+                _check_same(model, bench.hashes, setup.hashes.get(model))
             except Exception as error:
                 self.refused[model] = told(error)
                 raise
@@ -78,6 +78,6 @@ def _check_same(model: Model, now: Mapping[str, str], before: Mapping[str, str] 
     # Of a model on this machine the sweep has made sure; a branch on the Hub may have moved.
     if before is not None and now != before:
         raise EvaluationError(
-            f"{model.model}: has other weights than its rows that are there were measured with; "
+            f"{model.model}: has other files than its rows that are there were measured with; "
             "name another output, or the revision of those rows"
         )

@@ -202,7 +202,7 @@ def test_rows_of_weights_that_changed_since_are_not_gone_on_with(grid_file, smal
     operate(make_plan(open_checkpoint(small_model), Recipe(dims=(5,))), patched, onnx=False)
     shutil.copy(patched / "model.safetensors", model / "model.safetensors")
     with pytest.raises(
-        OutputError, match=r"1 of its rows were measured with other weights of .*model"
+        OutputError, match=r"1 of its rows were measured with other files of .*model"
     ):
         run_sweep(two, out)
     assert _rows(out) == before
@@ -211,12 +211,25 @@ def test_rows_of_weights_that_changed_since_are_not_gone_on_with(grid_file, smal
     assert _rows(tmp_path / "new")[0]["baseline"] != before[0]["baseline"]
 
 
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt"])
+def test_rows_of_a_configuration_that_changed_are_not_gone_on_with(
+    grid_file, small_model, tmp_path, name
+):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(small_model, model)
+    run_sweep(load_grid(grid_file("selections: [{dims: [1]}]\n", models=[model])), out)
+    (model / name).write_bytes((model / name).read_bytes() + b"\n")
+    two = load_grid(grid_file("selections: [{each: 1-2}]\n", models=[model]))
+    with pytest.raises(OutputError, match="1 of its rows were measured with other files"):
+        run_sweep(two, out)
+
+
 def test_a_branch_that_moved_on_the_hub_is_not_gone_on_with(grid_file, small_model, exported):
     (cell,) = make_cells(load_grid(grid_file("selections: [{dims: [1]}]\n")))
     sites, other = {cell.model: ("output",)}, {cell.model: {"model.safetensors": "other"}}
     row = Setup(exported, "cpu", sites, other).worker().row(cell)
     assert row["status"] == "failed"
-    assert "other weights than its rows" in row["error"]
+    assert "other files than its rows" in row["error"]
     assert Setup(exported, "cpu", sites).worker().row(cell)["status"] == "done"
 
 
