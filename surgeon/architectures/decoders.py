@@ -1,4 +1,4 @@
-"""Decoders: GPT and its kin, Llama and its kin.
+"""Decoders: GPT and its kin.
 
 In most the norms come first in a layer, so that its last operation is the output dense layer. A
 Linear stores (outputs, inputs), so that a dimension is a row; a Conv1D stores (inputs, outputs).
@@ -7,6 +7,7 @@ Linear stores (outputs, inputs), so that a dimension is a row; a Conv1D stores (
 from __future__ import annotations
 
 from surgeon.architectures.family import Family
+from surgeon.architectures.parts import LAYERNORM, TWO_NORMS
 from surgeon.architectures.sites import SiteTemplate
 
 _LN_F = SiteTemplate("final", "layernorm", "ln_f")
@@ -28,74 +29,6 @@ _XGLM = (
     SiteTemplate("final", "layernorm", "layer_norm"),
 )
 _FAIRSEQ_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
-_TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
-_QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
-
-_LLAMA_LAYER = (
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj"),
-    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj"),
-)
-_RMSNORM = SiteTemplate("final", "rmsnorm", "norm")
-_LAYERNORM = SiteTemplate("final", "layernorm", "norm")
-# Gemma and Nemotron multiply by 1 + what they store.
-_RMSNORM_1P = SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0)
-_LAYERNORM_1P = SiteTemplate("final", "layernorm", "norm", gain_offset=1.0)
-# Since Gemma 2 there is one more norm between the output dense layer and the stream.
-_GEMMA_2 = (
-    SiteTemplate("output", "rmsnorm", "layers.{layer}.post_feedforward_layernorm", gain_offset=1.0),
-    SiteTemplate(
-        "attention", "rmsnorm", "layers.{layer}.post_attention_layernorm", gain_offset=1.0
-    ),
-    _RMSNORM_1P,
-)
-_GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *_QK_NORMS)
-# OLMo 2 has that one alone, on what a block gives.
-_OLMO_2 = (
-    SiteTemplate("output", "rmsnorm", "layers.{layer}.post_feedforward_layernorm"),
-    SiteTemplate("attention", "rmsnorm", "layers.{layer}.post_attention_layernorm"),
-    _RMSNORM,
-)
-
-
-def _llama(
-    name: str,
-    *model_types: str,
-    final: SiteTemplate = _RMSNORM,
-    inner_norms: tuple[str, ...] = (*_TWO_NORMS, *_QK_NORMS),
-) -> Family:
-    return Family(name, model_types, (*_LLAMA_LAYER, final), "clm", inner_norms=inner_norms)
-
-
-# Of experts, all write to the stream, each scaled by how much it is asked: what is 0 in all of
-# them is 0 in their sum. Some layers may have no experts.
-_QWEN_MOE = (
-    SiteTemplate(
-        "output", "dense", "layers.{layer}.mlp.experts.{expert}.down_proj", among="experts"
-    ),
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_expert.down_proj", among="experts"),
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_experts.down_proj", among="experts"),
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_mlp.down_proj", among="experts"),
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj", among="dense"),
-)
-_ATTENTION = SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj")
-_MIXTRAL = (
-    SiteTemplate("output", "dense", "layers.{layer}.block_sparse_moe.experts.{expert}.w2"),
-    _ATTENTION,
-)
-# Of hybrids, most layers have an attention that is linear in the length.
-_HYBRID = (
-    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj", among="full"),
-    SiteTemplate("attention", "dense", "layers.{layer}.linear_attn.out_proj", among="linear"),
-)
-_LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
-_QUERY_NORMS = ("self_attn.query_layernorm", "self_attn.key_layernorm")
-_HYBRID_NORMS = (*_TWO_NORMS, *_QK_NORMS, "linear_attn.norm")
-
-
-def _mixture(name: str, *model_types: str, norms: tuple[str, ...] = _QK_NORMS) -> Family:
-    templates = (*_QWEN_MOE, _ATTENTION, _RMSNORM)
-    return Family(name, model_types, templates, "clm", inner_norms=(*_TWO_NORMS, *norms))
-
 
 DECODERS: tuple[Family, ...] = (
     Family(
@@ -154,7 +87,7 @@ DECODERS: tuple[Family, ...] = (
             SiteTemplate("final", "layernorm", "final_layer_norm"),
         ),
         "clm",
-        inner_norms=_TWO_NORMS,
+        inner_norms=TWO_NORMS,
     ),
     Family(
         "Persimmon",
@@ -165,7 +98,7 @@ DECODERS: tuple[Family, ...] = (
             SiteTemplate("final", "layernorm", "final_layernorm"),
         ),
         "clm",
-        inner_norms=(*_TWO_NORMS, "self_attn.q_layernorm", "self_attn.k_layernorm"),
+        inner_norms=(*TWO_NORMS, "self_attn.q_layernorm", "self_attn.k_layernorm"),
     ),
     Family(
         "OPT",
@@ -192,8 +125,8 @@ DECODERS: tuple[Family, ...] = (
     ),
     Family("XGLM", ("xglm",), _XGLM, "clm", inner_norms=_FAIRSEQ_NORMS),
     Family("BioGPT", ("biogpt",), _XGLM, "clm", inner_norms=_FAIRSEQ_NORMS),
-    Family("BLOOM", ("bloom",), _BLOOM, "clm", inner_norms=_TWO_NORMS),
-    Family("Falcon", ("falcon",), _BLOOM, "clm", inner_norms=(*_TWO_NORMS, "ln_attn", "ln_mlp")),
+    Family("BLOOM", ("bloom",), _BLOOM, "clm", inner_norms=TWO_NORMS),
+    Family("Falcon", ("falcon",), _BLOOM, "clm", inner_norms=(*TWO_NORMS, "ln_attn", "ln_mlp")),
     Family(
         "MPT",
         ("mpt",),
@@ -222,115 +155,9 @@ DECODERS: tuple[Family, ...] = (
         (
             SiteTemplate("output", "dense", "layers.{layer}.mlp.c_proj"),
             SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj"),
-            _LAYERNORM,
+            LAYERNORM,
         ),
         "clm",
-        inner_norms=_TWO_NORMS,
+        inner_norms=TWO_NORMS,
     ),
-    _llama("Llama", "llama"),
-    _llama("Mistral", "mistral"),
-    _llama("Ministral", "ministral", "ministral3"),
-    _llama("Qwen2", "qwen2"),
-    _llama("Qwen3", "qwen3"),
-    _llama("Phi-3", "phi3"),
-    _llama("SmolLM3", "smollm3"),
-    _llama("Granite", "granite"),
-    _llama("Arcee", "arcee"),
-    _llama("Seed-OSS", "seed_oss"),
-    _llama("ERNIE 4.5", "ernie4_5"),
-    _llama("Helium", "helium"),
-    _llama("GLM", "glm"),
-    _llama(
-        "Hunyuan",
-        "hunyuan_v1_dense",
-        inner_norms=(*_TWO_NORMS, *_QUERY_NORMS),
-    ),
-    _llama(
-        "Apertus",
-        "apertus",
-        inner_norms=("attention_layernorm", "feedforward_layernorm", *_QK_NORMS),
-    ),
-    _llama("Gemma", "gemma", final=_RMSNORM_1P),
-    _llama("StableLM", "stablelm", final=_LAYERNORM),
-    _llama("Cohere", "cohere", "cohere2", final=_LAYERNORM),
-    _llama("Nemotron", "nemotron", final=_LAYERNORM_1P),
-    Family(  # an encoder in a Llama's clothes
-        "EuroBERT",
-        ("eurobert",),
-        (*_LLAMA_LAYER, _RMSNORM),
-        "mlm",
-        head=("lm_head.",),
-        inner_norms=_TWO_NORMS,
-    ),
-    Family("OLMo", ("olmo",), _LLAMA_LAYER, "clm"),  # its norms have neither gain nor bias
-    # The last operation of a layer is a norm, on what is added to the stream.
-    Family("OLMo 2", ("olmo2",), _OLMO_2, "clm", inner_norms=_QK_NORMS),
-    Family("OLMo 3", ("olmo3",), _OLMO_2, "clm", inner_norms=_QK_NORMS),
-    Family("EXAONE 4", ("exaone4",), _OLMO_2, "clm", inner_norms=_QK_NORMS),
-    Family(
-        "GLM-4",
-        ("glm4",),
-        (
-            SiteTemplate("output", "rmsnorm", "layers.{layer}.post_mlp_layernorm"),
-            SiteTemplate("attention", "rmsnorm", "layers.{layer}.post_self_attn_layernorm"),
-            _RMSNORM,
-        ),
-        "clm",
-        inner_norms=_TWO_NORMS,
-    ),
-    Family("Mixtral", ("mixtral",), (*_MIXTRAL, _RMSNORM), "clm", inner_norms=_TWO_NORMS),
-    Family("Phi-3.5-MoE", ("phimoe",), (*_MIXTRAL, _LAYERNORM), "clm", inner_norms=_TWO_NORMS),
-    Family(
-        "MiniMax-M2",
-        ("minimax_m2",),
-        (*_MIXTRAL, _RMSNORM),
-        "clm",
-        inner_norms=(*_TWO_NORMS, *_QK_NORMS),
-    ),
-    _mixture("Qwen2-MoE", "qwen2_moe"),
-    _mixture("Qwen3-MoE", "qwen3_moe"),
-    _mixture("OLMoE", "olmoe"),
-    _mixture("DeepSeek-V2", "deepseek_v2", norms=_LATENT_NORMS),
-    _mixture("DeepSeek-V3", "deepseek_v3", norms=_LATENT_NORMS),
-    _mixture("GLM-4-MoE", "glm4_moe"),
-    _mixture("GLM-4-MoE", "glm4_moe_lite", norms=_LATENT_NORMS),
-    _mixture("dots.llm1", "dots1"),
-    _mixture("ERNIE 4.5 MoE", "ernie4_5_moe"),
-    _mixture("Hunyuan-MoE", "hunyuan_v1_moe", norms=_QUERY_NORMS),
-    _mixture("Solar Open", "solar_open"),
-    _mixture("EXAONE MoE", "exaone_moe"),
-    Family("FlexOlmo", ("flex_olmo",), _OLMO_2, "clm", inner_norms=_QK_NORMS),
-    Family(
-        "Qwen3-Next",
-        ("qwen3_next",),
-        (*_QWEN_MOE, *_HYBRID, _RMSNORM_1P),
-        "clm",
-        inner_norms=_HYBRID_NORMS,
-    ),
-    Family(
-        "Qwen3.5",
-        ("qwen3_5_text",),
-        (_LLAMA_LAYER[0], *_HYBRID, _RMSNORM_1P),
-        "clm",
-        inner_norms=_HYBRID_NORMS,
-    ),
-    Family(
-        "LFM2",
-        ("lfm2",),
-        (
-            SiteTemplate("output", "dense", "layers.{layer}.feed_forward.w2"),
-            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
-            SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
-            SiteTemplate("final", "rmsnorm", "embedding_norm"),
-        ),
-        "clm",
-        inner_norms=(
-            "operator_norm",
-            "ffn_norm",
-            "self_attn.q_layernorm",
-            "self_attn.k_layernorm",
-        ),
-    ),
-    Family("Gemma 2", ("gemma2",), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
-    Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
 )

@@ -12,11 +12,20 @@ from collections.abc import Mapping
 from surgeon.architectures.decoders import DECODERS
 from surgeon.architectures.encoders import ENCODERS
 from surgeon.architectures.family import Family
+from surgeon.architectures.llamas import LLAMAS
+from surgeon.architectures.mixtures import MIXTURES
 from surgeon.architectures.perception import PERCEPTION
 from surgeon.architectures.sequence_to_sequence import SEQUENCE_TO_SEQUENCE
 from surgeon.errors import UnknownArchitectureError
 
-FAMILIES: tuple[Family, ...] = (*ENCODERS, *DECODERS, *SEQUENCE_TO_SEQUENCE, *PERCEPTION)
+FAMILIES: tuple[Family, ...] = (
+    *ENCODERS,
+    *DECODERS,
+    *LLAMAS,
+    *MIXTURES,
+    *SEQUENCE_TO_SEQUENCE,
+    *PERCEPTION,
+)
 
 
 def family_of(model_type: object, config: Mapping[str, object] | None = None) -> Family:
