@@ -23,7 +23,8 @@ class Family:
     fragments of tensor names that only a checkpoint with the head has (empty: the head is tied
     to the embeddings and known by ``architectures`` in the configuration). ``position_offset``
     is how many rows of the position table are reserved. ``inner_norms`` are the norms that a
-    layer may have and that are no sites, as they are called below the layer.
+    layer may have and that are no sites, as they are called below the layer. What begins with
+    ``unused`` is in the weights for training alone: transformers does not load it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Family:
     position_offset: int = 0
     inner_norms: tuple[str, ...] = ()
     when: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    unused: str = ""
 
     def sites(self, tensors: Collection[str]) -> tuple[Site, ...]:
         """Find every site of the family among tensor names, by role, then stack, then layer.
@@ -56,6 +58,8 @@ class Family:
         Raises:
             CheckpointError: as ``sites``.
         """
+        if self.unused:
+            tensors = [name for name in tensors if not name.startswith(self.unused)]
         outputs = [template for template in self.templates if template.role == "output"]
         prefixes = sorted({prefix for t in outputs for prefix in t.prefixes(tensors)})
         if not prefixes:

@@ -14,6 +14,7 @@ from surgeon.architectures.parts import (
     HYBRID_NORMS,
     LAYERNORM,
     LAYERNORM_1P,
+    MORE_TOKENS,
     QK_NORMS,
     QUERY_NORMS,
     RMSNORM,
@@ -110,6 +111,7 @@ LLAMAS: tuple[Family, ...] = (
         (DOWN_PROJ, *HYBRID, RMSNORM_1P),
         "clm",
         inner_norms=HYBRID_NORMS,
+        unused=MORE_TOKENS,
     ),
     Family(
         "LFM2",

@@ -12,6 +12,7 @@ from surgeon.architectures.parts import (
     HYBRID,
     HYBRID_NORMS,
     LAYERNORM,
+    MORE_TOKENS,
     QK_NORMS,
     QUERY_NORMS,
     RMSNORM,
@@ -36,9 +37,12 @@ _MIXTRAL = (
 _LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
 
 
-def _mixture(name: str, *model_types: str, norms: tuple[str, ...] = QK_NORMS) -> Family:
+def _mixture(
+    name: str, *model_types: str, norms: tuple[str, ...] = QK_NORMS, unused: str = ""
+) -> Family:
     templates = (*_QWEN_MOE, ATTENTION, RMSNORM)
-    return Family(name, model_types, templates, "clm", inner_norms=(*TWO_NORMS, *norms))
+    inner_norms = (*TWO_NORMS, *norms)
+    return Family(name, model_types, templates, "clm", inner_norms=inner_norms, unused=unused)
 
 
 MIXTURES: tuple[Family, ...] = (
@@ -62,12 +66,13 @@ MIXTURES: tuple[Family, ...] = (
     _mixture("ERNIE 4.5 MoE", "ernie4_5_moe"),
     _mixture("Hunyuan-MoE", "hunyuan_v1_moe", norms=QUERY_NORMS),
     _mixture("Solar Open", "solar_open"),
-    _mixture("EXAONE MoE", "exaone_moe"),
+    _mixture("EXAONE MoE", "exaone_moe", unused=MORE_TOKENS),
     Family(
         "Qwen3-Next",
         ("qwen3_next",),
         (*_QWEN_MOE, *HYBRID, RMSNORM_1P),
         "clm",
         inner_norms=HYBRID_NORMS,
+        unused=MORE_TOKENS,
     ),
 )

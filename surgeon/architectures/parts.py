@@ -22,3 +22,5 @@ HYBRID = (
     SiteTemplate("attention", "dense", "layers.{layer}.linear_attn.out_proj", among="linear"),
 )
 HYBRID_NORMS = (*TWO_NORMS, *QK_NORMS, "linear_attn.norm")
+# The block that predicts more than one token ahead.
+MORE_TOKENS = "mtp."

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from surgeon.architectures.modules import layer_at, modules_of
 from surgeon.architectures.proposals import likely_ends
-from surgeon.architectures.sites import Kind, Site, gain_and_bias
+from surgeon.architectures.sites import Kind, Site, gain_and_bias, is_expert
 from surgeon.errors import SelectionError
 
 # "1+REGEX": the norms store their gain less 1; "0+REGEX": they store it as it is.
@@ -89,4 +89,6 @@ def _site(
     axis = int(kind == "dense" and bias is not None and shapes[bias] == shape[1:] != shape[:1])
     path = module.split(".")
     at = layer_at(path)
-    return Site("output", kind, None if at is None else int(path[at]), gain, bias, axis)
+    layer = None if at is None else int(path[at])
+    expert = kind == "dense" and is_expert(gain)
+    return Site("output", kind, layer, gain, bias, axis, expert=expert)

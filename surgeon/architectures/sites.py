@@ -25,6 +25,7 @@ _TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what 
 _PACKED_NAMES = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
 _GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
 _BIAS_NAMES = ("bias", "beta")
+_EXPERT = re.compile(r"\.experts\.\d+\.|\.shared_(experts?|mlp)\.")
 _NUMBERS = {
     "{layer}": r"(?P<layer>0|[1-9]\d{0,4})",
     "{expert}": r"(?P<expert>0|[1-9]\d{0,4})",
@@ -38,7 +39,8 @@ class Site:
     ``gain`` and ``bias`` are tensor names. The dimension indexes ``axis`` of the gain and the
     only axis of the bias. For ``kind="dense"`` the gain is the weight matrix, so that a
     dimension is a slice of it. ``layer`` counts within ``stack``, which is empty in a model of
-    one stack. The model multiplies by ``gain + gain_offset``.
+    one stack. The model multiplies by ``gain + gain_offset``. ``expert`` marks one of several that
+    end a layer together, each for its share of the tokens, or for all beside those.
     """
 
     role: Role
@@ -49,6 +51,7 @@ class Site:
     axis: int
     stack: Stack = ""
     gain_offset: float = 0.0
+    expert: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,15 @@ class SiteTemplate:
                 f"the weights have a bias but no gain for {self.at(layer, expert)}"
             )
         return Site(
-            self.role, self.kind, layer, gain, bias, self.axis, self.stack, self.gain_offset
+            self.role,
+            self.kind,
+            layer,
+            gain,
+            bias,
+            self.axis,
+            self.stack,
+            self.gain_offset,
+            is_expert(gain),
         )
 
 
@@ -154,9 +165,14 @@ def by_layer(sites: Iterable[Site]) -> list[tuple[Site, ...]]:
     layers: dict[object, list[Site]] = {}
     for site in sites:
         if site.role == "output":
-            together = site.kind == "dense" and site.layer is not None
-            layers.setdefault((site.stack, site.layer) if together else site, []).append(site)
+            of_layer = re.match(r".*?\d+\.", site.gain) if site.expert else None
+            layers.setdefault(of_layer[0] if of_layer else site, []).append(site)
     return [tuple(layer) for layer in layers.values()]
+
+
+def is_expert(tensor: str) -> bool:
+    """Whether a tensor's name says that it is of an expert, of one for all tokens too."""
+    return _EXPERT.search(tensor) is not None
 
 
 def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
+from surgeon.evaluation.try_out import try_out
 from surgeon.onnx_model.facts import Dtype, OnnxFacts, onnx_facts
-from surgeon.onnx_model.foreign import read_foreign_facts
+from surgeon.onnx_model.foreign import CONFIG, GENERATION_CONFIG, read_foreign_facts
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.surgery.onnx_patch import open_patched
-from surgeon.surgery.record import Record, read_excised, read_record
-from surgeon.surgery.restore import inside
+from surgeon.surgery.record import EditRecord, Record, read_excised, read_record
+from surgeon.surgery.restore import inside, old_values
 from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import EXCISED
 from surgeon.surgery.transfer import hash_file
+
+# What tells how a graph from elsewhere is to be fed and scored.
+_TELLING = (
+    CONFIG,
+    GENERATION_CONFIG,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +75,14 @@ def open_artifact(directory: Path) -> Artifact:
 
 def _open_foreign(directory: Path, record: Record, model: str) -> Artifact:
     """Open what was made of an ONNX file, whose graph tells what it can be scored on."""
-    for name in dict.fromkeys((inside(model), *record.weights, EXCISED)):
-        _check_unchanged(directory, record, name)
+    beside = (name for name in record.files if PurePosixPath(name).name in _TELLING)
+    for name in dict.fromkeys((inside(model), *record.weights, EXCISED, *beside)):
+        _check_unchanged(directory, record, inside(name))
+    for name in record.weights:
+        old_values(record, directory, name)  # refuses a record that does not fit the weights
     homes = {n: file for file in open_patched(record, directory).values() for n in file.tensors}
-    stored = {edit.tensor: homes[edit.tensor].read(edit.tensor) for edit in record.edits}
+    edited = [edit.tensor for edit in record.edits if edit.tensor in homes]
+    stored = {name: homes[name].read(name) for name in edited}
     dtypes = sorted({values.dtype.name for values in stored.values()})
     if dtypes not in (["float32"], ["float16"]):
         raise EvaluationError(
@@ -76,7 +90,8 @@ def _open_foreign(directory: Path, record: Record, model: str) -> Artifact:
             "a graph of float32 or of float16"
         )
     dtype: Dtype = "float32" if dtypes == ["float32"] else "float16"
-    return _opened(directory, record, read_foreign_facts(directory, model, dtype), stored)
+    facts = try_out(directory, read_foreign_facts(directory, model, dtype))
+    return _opened(directory, record, facts, stored)
 
 
 def _opened(
@@ -85,11 +100,28 @@ def _opened(
     excised = read_excised(directory)
     patched, baseline = {}, {}
     for edit in record.edits:
-        old = excised[edit.tensor]
+        tensor, old = stored.get(edit.tensor), excised.get(edit.tensor)
+        if tensor is None or old is None or not _fits(edit, tensor, old, record):
+            raise EvaluationError(
+                f"{directory}: the record's edit of {edit.tensor} does not fit the weights; the "
+                "artifact is damaged"
+            )
         # A float32 graph holds every value of a narrower dtype exactly, one in float16 the rounded.
-        patched[edit.tensor] = stored[edit.tensor].astype(old.dtype)
+        patched[edit.tensor] = tensor.astype(old.dtype)
         baseline[edit.tensor] = with_slices(patched[edit.tensor], edit.axis, edit.dims, old)
     return Artifact(directory, record, facts, patched, baseline)
+
+
+def _fits(
+    edit: EditRecord, tensor: npt.NDArray[Any], old: npt.NDArray[Any], record: Record
+) -> bool:
+    if not 0 <= edit.axis < tensor.ndim or edit.dims != record.dims:
+        return False
+    shape = list(tensor.shape)
+    sized = shape[edit.axis] == record.hidden_size
+    shape[edit.axis] = len(edit.dims)
+    inside_it = all(0 <= dim < record.hidden_size for dim in edit.dims)
+    return sized and inside_it and list(old.shape) == shape
 
 
 def _facts(directory: Path, record: Record) -> OnnxFacts:

@@ -36,15 +36,16 @@ def warnings_of(
     artifact: Artifact,
     data: Data,
     dataset: Dataset,
-    scores: Sequence[Score],
+    baseline: Score,
+    controls: Sequence[Score],
+    low: float,
     evidence: Evidence,
 ) -> tuple[str, ...]:
     """Return what to keep in mind about a result, a sentence each.
 
-    ``scores`` are those of the baseline, the patched model and the controls.
+    ``low`` is where the damage's interval begins.
     """
-    baseline, patched, *controls = scores
-    found = [*_doubts(evidence), *_odd(baseline, patched, controls)]
+    found = [*_doubts(evidence), *_odd(baseline, controls, low)]
     if len(controls) < _FEW_CONTROLS:
         found.append(
             f"with {len(controls)} controls, 1 random removal in {len(controls) + 1} is worse than "
@@ -70,17 +71,17 @@ def warnings_of(
     return tuple(found)
 
 
-def _odd(baseline: Score, patched: Score, controls: Sequence[Score]) -> list[str]:
-    """Tell of a control far worse than the others, where that keeps a verdict open."""
+def _odd(baseline: Score, controls: Sequence[Score], low: float) -> list[str]:
+    """Tell of a control far worse than the others, where that alone keeps a verdict open."""
     damages = [control.value - baseline.value for control in controls]
     usual = usual_range(damages)[1]
     worst, damage = max(zip(controls, damages, strict=True), key=lambda pair: pair[1])
-    if not usual < patched.value - baseline.value <= damage:
+    if not usual < low <= damage:
         return []
     dims = ", ".join(map(str, worst.dims))
     told = (
         f"the control at {dims} does {damage:.4g}, where random removals usually reach {usual:.4g} "
-        "at most: it may have hit an outlier; another --seed draws other controls"
+        "at most: it may have hit an outlier, which scan --method ablation would tell"
     )
     return [told]
 

@@ -183,7 +183,7 @@ def evaluate(
         dataset=describe_data(data, prepared, examples[:seen]),
         versions=_versions(),
         warnings=(
-            *warnings_of(opened, data, dataset, scores[: 2 + controls], evidence),
+            *warnings_of(opened, data, dataset, scores[0], scores[2:last], interval[0], evidence),
             *notes_of(opened.facts, dataset),
             *((NO_BLANKS,) if settings.block and chosen.name in BLANKS and not fill_ins else ()),
             *((NOTHING_TO_RESUME,) if resume and not observed.resumed else ()),

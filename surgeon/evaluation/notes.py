@@ -19,6 +19,11 @@ def notes_of(facts: OnnxFacts, dataset: Dataset) -> tuple[str, ...]:
             f"config.json declares {facts.head_left_out}, whose head no task scores: what is "
             "measured is the model below it"
         )
+    if facts.one_at_a_time:
+        found.append(
+            "the graph takes one text alone, or gives it another output in a batch (by quantizing "
+            "a batch as a whole, or taking padding for text), so that each was run alone"
+        )
     if dataset.skipped:
         found.append(
             f"{dataset.skipped} of {dataset.skipped + dataset.examples} texts or rows were left "

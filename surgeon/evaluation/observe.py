@@ -87,7 +87,7 @@ class Scorer:
         batches = batches_by_length(
             examples,
             session.width,
-            self.batch_size,
+            1 if self.artifact.facts.one_at_a_time else self.batch_size,
             tokens=_TOKENS_OF_A_CORE if session.threads > 1 else MOST_TOKENS,
             at_once=session.threads,
         )

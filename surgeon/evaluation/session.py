@@ -22,7 +22,14 @@ ProviderName: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 _CPU = "CPUExecutionProvider"
 _PROVIDERS = {"cpu": _CPU, "cuda": "CUDAExecutionProvider"}
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4  # what fails is raised, and told once
+_TYPES: Mapping[str, npt.DTypeLike] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+}
 _SLOW_ON_CPU = ["SkipLayerNormFusion"]  # 2.5 times as slow as what it replaces (onnxruntime 1.32)
 
 
@@ -32,8 +39,8 @@ class Session:
 
     One session serves all variants: each run feeds its own tensors, so that nothing else can
     differ between them. ``per_token`` says whether it gives losses and guesses at positions that
-    are fed to it, or the model's own output. ``types`` are those of the inputs that are not what
-    is made of texts, as graphs from elsewhere have them (int32).
+    are fed to it, or the model's own output. ``types`` are those of its inputs, which graphs from
+    elsewhere may have otherwise (int32).
     """
 
     runtime: Any
@@ -55,9 +62,15 @@ class Session:
     ) -> tuple[npt.NDArray[Any], ...]:
         """Run a batch and return the outputs, in the order of ``outputs``."""
         batch = {n: array.astype(self.types.get(n, array.dtype)) for n, array in batch.items()}
-        if self.providers[0] == _PROVIDERS["cuda"]:
-            return run_bound(self, batch, tensors, "cuda")
-        return tuple(self.runtime.run(list(self.outputs), {**batch, **tensors}))
+        try:
+            if self.providers[0] == _PROVIDERS["cuda"]:
+                return run_bound(self, batch, tensors, "cuda")
+            return tuple(self.runtime.run(list(self.outputs), {**batch, **tensors}))
+        except Exception as error:  # onnxruntime raises types of its own
+            shape = " × ".join(map(str, batch["input_ids"].shape))
+            raise EvaluationError(
+                f"onnxruntime cannot run the graph on {shape} tokens ({_told(error)})"
+            ) from error
 
 
 def run_bound(
@@ -103,11 +116,12 @@ def open_session(
     looked up after the session exists.
 
     Raises:
-        EvaluationError: the provider is not there, or does not start.
+        EvaluationError: the provider is not there, or does not start; onnxruntime does not take
+            the graph.
     """
     wanted = _wanted(provider)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent)
     )
@@ -118,12 +132,15 @@ def open_session(
     make_replaceable(model, replaceable, str(path))
     if per_token:
         with_token_scores(model, output)
-    runtime = onnxruntime.InferenceSession(
-        model.SerializeToString(),
-        options,
-        providers=list(dict.fromkeys((wanted, _CPU))),
-        disabled_optimizers=_SLOW_ON_CPU if wanted == _CPU else None,
-    )
+    try:
+        runtime = onnxruntime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=list(dict.fromkeys((wanted, _CPU))),
+            disabled_optimizers=_SLOW_ON_CPU if wanted == _CPU else None,
+        )
+    except Exception as error:
+        raise EvaluationError(f"{path}: onnxruntime does not take it ({_told(error)})") from error
     _check_started(runtime, provider, wanted)
     return Session(
         runtime,
@@ -135,10 +152,14 @@ def open_session(
     )
 
 
+def _told(error: Exception) -> str:
+    """Make one line of what onnxruntime raised."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def _types(runtime: Any) -> dict[str, npt.DTypeLike]:
-    """Return the types of inputs that are not int64 or float32, as what is made of texts is."""
-    others = {"tensor(int32)": np.int32, "tensor(float16)": np.float16, "tensor(bool)": np.bool_}
-    return {i.name: others[i.type] for i in runtime.get_inputs() if i.type in others}
+    """Return the types of the inputs that are made of texts, which a graph may have otherwise."""
+    return {i.name: _TYPES[i.type] for i in runtime.get_inputs() if i.type in _TYPES}
 
 
 def check_provider(provider: ProviderName) -> None:
@@ -157,7 +178,7 @@ def check_provider(provider: ProviderName) -> None:
     opset = onnx.helper.make_opsetid("", 17)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     runtime = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=[wanted, _CPU]
     )
@@ -214,4 +235,5 @@ def _is_installed(wheel: str) -> bool:
 
 def _width(model: onnx.ModelProto, output: str) -> int:
     (value,) = (value for value in model.graph.output if value.name == output)
-    return int(value.type.tensor_type.shape.dim[-1].dim_value)
+    dims = value.type.tensor_type.shape.dim
+    return int(dims[-1].dim_value) if dims else 0

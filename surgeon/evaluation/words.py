@@ -20,7 +20,7 @@ def explain(evaluation: Evaluation) -> str:
             f"{change}, all of it beyond the {_span(evaluation.control_range)} of random removals."
         )
     if evaluation.verdict == "intact":
-        return f"{change}; random removals do {_span(usual_range(evaluation.damages))}."
+        return f"{change}; random removals usually do {_span(usual_range(evaluation.damages))}."
     span = _span(evaluation.control_range)
     return f"{change} and random removals do {span}; {_why_open(evaluation)}."
 

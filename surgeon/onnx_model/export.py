@@ -24,7 +24,7 @@ from surgeon.onnx_model.probes import Feed, Padding, make_probes, real_rows
 from surgeon.onnx_model.traced import trace
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.progress import Progress
-from surgeon.torch_model.heads import head_left_out
+from surgeon.torch_model.heads import LEFT_PADDED, head_left_out
 from surgeon.torch_model.loading import (
     TorchModel,
     decoder_start_of,
@@ -38,8 +38,6 @@ from surgeon.torch_model.tokenizer import load_tokenizer, quiet, save_tokenizer
 
 MODEL = "model.onnx"
 _INLINE_LIMIT = 1_500_000_000  # bytes; protobuf holds 2 GiB, beyond this weights go beside it
-# XLNet classifies by the last position, whatever is there (Yang et al. 2019 pad on the left).
-_LEFT_PADDED = {("xlnet", "classification")}
 
 
 def export_model(
@@ -85,7 +83,7 @@ def export_model(
         )
     config, tokenizer = loaded.model.config, load_tokenizer(checkpoint.directory)
     max_length = max_length_of(config, tokenizer, checkpoint.family)
-    left = (config.model_type, loaded.task) in _LEFT_PADDED
+    left = (config.model_type, loaded.task) in LEFT_PADDED
     padding = Padding(padding_id_of(config, tokenizer), "left" if left else "right")
     start = decoder_start_of(loaded)
     feeds = make_probes(loaded, tokenizer, max_length, padding, start)
@@ -120,7 +118,7 @@ def export_model(
         decoder_start_id=start,
         padding=padding.side,
         dtype=dtype,
-        head_left_out=head_left_out(checkpoint, loaded.task),
+        head_left_out=head_left_out(checkpoint.config, loaded.task),
     )
 
 

@@ -40,7 +40,8 @@ class OnnxFacts:
     token that a decoder's input begins with. ``padding`` is the side on which shorter sequences
     of a batch are filled up. ``head_left_out`` is the class that the configuration declares, where
     no task scores its head, so that the graph is of the model below it. ``parity`` is None for a
-    graph that surgeon did not export.
+    graph that surgeon did not export, and ``one_at_a_time`` says of such a one that a text has
+    another output in a batch than alone.
     """
 
     model: str
@@ -58,6 +59,7 @@ class OnnxFacts:
     padding: Side = "right"
     dtype: Dtype = "float32"
     head_left_out: str = ""
+    one_at_a_time: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -14,15 +14,18 @@ from surgeon.errors import EvaluationError, UnknownArchitectureError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.onnx_model.weights import load_graph
 from surgeon.scoring.tasks.task import TaskName
-from surgeon.scoring.tokenizer import find_tokenizer, longest_text
-from surgeon.torch_model.heads import BY_TENSORS, HEADS, Head
+from surgeon.scoring.tokenizer import count_or_none, find_tokenizer, longest_text
+from surgeon.torch_model.heads import HEADS, LEFT_PADDED, Head, declared_head, head_left_out
 
-_CONFIG = "config.json"
-_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-_LANGUAGE_MODELS = ("MaskedLM", "LMHead", "CausalLM", "ConditionalGeneration")
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+
+_TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+_POSITIONS = "position_ids"
 # Sentence-transformers' name for what transformers calls last_hidden_state.
 _STATES = ("last_hidden_state", "token_embeddings")
 _LEAST_OPSET = 11  # GatherND, and axes counted from the end
+_MOST = 2**31 - 1
 
 
 def read_foreign_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
@@ -42,12 +45,14 @@ def read_foreign_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
     path = directory / model
     graph = load_graph(path)
     opset = _opset(path, graph)
-    config = _config(directory)
+    config = read_config(directory)
+    if not isinstance(config.get("architectures") or [], list):
+        raise EvaluationError(f"{directory / CONFIG}: architectures is no list of class names")
     family = _family(config)
     outputs = tuple(value.name for value in graph.graph.output)
     head = _head(path, config, family, outputs)
     scored = _scored(head, outputs)
-    inputs = _inputs(path, graph.graph, head)
+    inputs = _inputs(path, graph.graph, head, family)
     tokenizer = find_tokenizer(directory, Path(model).parent.as_posix(), config.get("pad_token_id"))
     if tokenizer is None:
         raise EvaluationError(
@@ -61,7 +66,7 @@ def read_foreign_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
         output=scored[0],
         opset=opset,
         max_length=longest_text(
-            config.get("max_position_embeddings") or config.get("n_positions"),
+            _positions_of(config),
             family.position_offset if family else 0,
             tokenizer.longest,
         ),
@@ -69,10 +74,11 @@ def read_foreign_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
         tokenizer=tokenizer.facts,
         parity=None,
         outputs=scored,
-        labels=_labels(config, head.task),
-        decoder_start_id=_decoder_start(path, config, head),
+        labels=_labels(directory / CONFIG, config, head.task),
+        decoder_start_id=_decoder_start(directory, config, head),
+        padding="left" if (config.get("model_type"), head.task) in LEFT_PADDED else "right",
         dtype=dtype,
-        head_left_out=_head_left_out(config, head.task),
+        head_left_out=head_left_out(config, head.task),
     )
 
 
@@ -87,13 +93,19 @@ def _opset(path: Path, model: onnx.ModelProto) -> int:
     return opset
 
 
-def _config(directory: Path) -> Mapping[str, Any]:
-    path = directory / _CONFIG
-    if not path.is_file():
-        return {}
-    config = parse_object(str(path), path.read_bytes())
+def read_config(directory: Path) -> Mapping[str, Any]:
+    """Read the configuration beside a graph: what is about text in it; empty without one.
+
+    Raises:
+        CheckpointError: it is no JSON object.
+    """
+    config = _json(directory / CONFIG)
     text = config.get("text_config")  # Gemma 3 has what is about text in a part of its own
     return {**config, **text} if isinstance(text, dict) else config
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    return parse_object(str(path), path.read_bytes()) if path.is_file() else {}
 
 
 def _family(config: Mapping[str, Any]) -> Family | None:
@@ -109,24 +121,14 @@ def _head(
     """Find the head that is declared, if the graph gives what it does, else the body."""
     if any(name in outputs for name in _STATES) and "logits" not in outputs:
         return HEADS["drift"]
-    head = _declared_head(config, family)
+    head = declared_head(config, family)
     if head is not None and _scored(head, outputs):
         return head
     raise EvaluationError(
-        f"{path}: gives {', '.join(outputs)}, and {_CONFIG} does not tell what that is to be "
-        f"scored on; put the model's own beside it (model_type and architectures), or export with "
+        f"{path}: gives {', '.join(outputs)}, and {CONFIG} does not tell what that is to be "
+        "scored on; put the model's own beside it (model_type and architectures), or export with "
         f"an output named {_STATES[0]}"
     )
-
-
-def _declared_head(config: Mapping[str, Any], family: Family | None) -> Head | None:
-    declared = " ".join(map(str, config.get("architectures") or ()))
-    for head in BY_TENSORS:
-        if head.declared in declared and (head.task != "rtd" or "Electra" in declared):
-            return head
-    if any(fragment in declared for fragment in _LANGUAGE_MODELS):
-        return HEADS[family.objective] if family and family.objective != "drift" else None
-    return HEADS["drift"] if declared else None
 
 
 def _scored(head: Head, outputs: Sequence[str]) -> tuple[str, ...]:
@@ -138,25 +140,31 @@ def _scored(head: Head, outputs: Sequence[str]) -> tuple[str, ...]:
         return head.outputs
     if head.task == "drift" and (states := [name for name in _STATES if name in outputs]):
         return (states[0],)
-    return tuple(outputs) if len(outputs) == len(head.outputs) == 1 else ()
+    named_otherwise = head.task == "drift" and "logits" in outputs
+    return tuple(outputs) if len(outputs) == len(head.outputs) == 1 > named_otherwise else ()
 
 
-def _inputs(path: Path, graph: onnx.GraphProto, head: Head) -> tuple[str, ...]:
+def _inputs(
+    path: Path, graph: onnx.GraphProto, head: Head, family: Family | None
+) -> tuple[str, ...]:
     constants = {tensor.name for tensor in graph.initializer}
     taken = {value.name: value for value in graph.input if value.name not in constants}
-    known = (*_TOKENS, *head.inputs)
+    # RoBERTa and its kin count positions from the padding token on: theirs cannot be fed.
+    counted = _POSITIONS if family is not None and not family.position_offset else ""
+    known = (*_TOKENS, *filter(None, [counted]), *head.inputs)
     for name, value in taken.items():
         if name not in known:
             hint = "without its cache" if "past" in name else f"with {', '.join(known)} alone"
             raise EvaluationError(
                 f"{path}: takes {name}, which evaluation does not feed; export the model {hint}"
             )
-        fixed = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value > 0]
-        if fixed:
-            raise EvaluationError(
-                f"{path}: its {name} has a fixed length of {fixed[-1]}; export the model with "
-                "dynamic axes"
-            )
+        axes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for axis, length in zip(("batch size", "length"), axes, strict=False):
+            if length > (axis == "batch size"):  # one text at a time can be run
+                raise EvaluationError(
+                    f"{path}: its {name} has a fixed {axis} of {length}; export the model with "
+                    "dynamic axes"
+                )
     missing = [name for name in (_TOKENS[0], *head.inputs) if name not in taken]
     if missing:
         raise EvaluationError(
@@ -166,28 +174,34 @@ def _inputs(path: Path, graph: onnx.GraphProto, head: Head) -> tuple[str, ...]:
     return tuple(name for name in known if name in taken)
 
 
-def _labels(config: Mapping[str, Any], task: TaskName) -> tuple[str, ...]:
+def _positions_of(config: Mapping[str, Any]) -> int | None:
+    """Return how many positions the model has, None where it counts none or does not say."""
+    found = (config.get(key) for key in ("max_position_embeddings", "n_positions"))
+    return next((n for n in found if count_or_none(n, least=2, most=_MOST)), None)
+
+
+def _labels(path: Path, config: Mapping[str, Any], task: TaskName) -> tuple[str, ...]:
     names = config.get("id2label")
-    if task not in ("classification", "token-classification") or not isinstance(names, Mapping):
+    if task not in ("classification", "token-classification") or names is None:
         return ()
-    if not all(str(number).isdecimal() for number in names):
-        raise EvaluationError(f"{_CONFIG}: id2label has keys that are no numbers")
-    return tuple(str(names[number]) for number in sorted(names, key=int))
+    wanted = [str(number) for number in range(len(names))] if isinstance(names, dict) else None
+    if wanted is None or sorted(names) != sorted(wanted):
+        raise EvaluationError(
+            f"{path}: its id2label does not name the labels 0 to {len(names) - 1}; write them there"
+            if wanted
+            else f"{path}: its id2label is no object of labels by number; write it so"
+        )
+    return tuple(str(names[number]) for number in wanted)
 
 
-def _decoder_start(path: Path, config: Mapping[str, Any], head: Head) -> int | None:
+def _decoder_start(directory: Path, config: Mapping[str, Any], head: Head) -> int | None:
     if "decoder_input_ids" not in head.inputs:
         return None
-    start = config.get("decoder_start_token_id")
-    if not isinstance(start, int):
-        raise EvaluationError(
-            f"{path}: {_CONFIG} has no decoder_start_token_id, with which the decoder's input "
-            "begins; write it there"
-        )
-    return start
-
-
-def _head_left_out(config: Mapping[str, Any], task: TaskName) -> str:
-    declared = [str(name) for name in config.get("architectures") or ()]
-    with_head = (name for name in declared if "For" in name or "LMHead" in name)
-    return next(with_head, "") if task == "drift" else ""
+    for declared in (config, _json(directory / GENERATION_CONFIG)):
+        start = count_or_none(declared.get("decoder_start_token_id"), least=0, most=_MOST)
+        if start is not None:
+            return start
+    raise EvaluationError(
+        f"{directory / CONFIG}: has no decoder_start_token_id, with which the decoder's input "
+        "begins; write it there"
+    )

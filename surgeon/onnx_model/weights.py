@@ -16,6 +16,7 @@ from surgeon.onnx_model.wire import Buffer, Field, encode_field, read_fields
 
 # Field numbers of onnx.proto
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+_UNLISTED = 4  # IR version from which on an initializer need not be an input
 _LARGE = 2**16  # bytes; smaller weights are read at once
 
 
@@ -96,6 +97,7 @@ def make_replaceable(model: onnx.ModelProto, names: Collection[str], label: str)
         ExportError: one is not there under its name.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    _list_no_initializer(model)
     for node in list(model.graph.node):
         if node.op_type == "Constant" and node.output[0] in names:
             tensors[node.output[0]] = next(a.t for a in node.attribute if a.name == "value")
@@ -108,3 +110,16 @@ def make_replaceable(model: onnx.ModelProto, names: Collection[str], label: str)
             tensor = tensors[name]
             value = onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
             model.graph.input.append(value)
+
+
+def _list_no_initializer(model: onnx.ModelProto) -> None:
+    """Take initializers out of the inputs, where files of before IR version 4 list them all.
+
+    No run could replace one there.
+    """
+    if model.ir_version < _UNLISTED:
+        names = {tensor.name for tensor in model.graph.initializer}
+        kept = [value for value in model.graph.input if value.name not in names]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        model.ir_version = _UNLISTED

@@ -17,6 +17,8 @@ UNBOUNDED = 1_000_000
 
 _USUAL = 512  # tokens, where nothing says how many
 _TOKENIZER = "tokenizer.json"
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+_MASKS = ("[MASK]", "<mask>")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
     """Find ``tokenizer.json`` in an artifact, or below it in ``folder``; None without one.
 
     Which tokens mask, pad and stand for unknown words is told by ``tokenizer_config.json`` or
-    ``special_tokens_map.json`` beside it; the configuration's ``pad_id`` comes first.
+    ``special_tokens_map.json`` beside it, a mask token by its usual names too. The configuration's
+    ``pad_id`` comes first, if the vocabulary has it.
 
     Raises:
         CheckpointError: a file is damaged.
@@ -53,38 +56,45 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
     if file is None:
         return None
     path = directory / file
-    settings = {
-        **_settings(path.with_name("special_tokens_map.json")),
-        **_settings(path.with_name("tokenizer_config.json")),
-    }
+    settings = [_settings(path.with_name(name)) for name in _SETTINGS]
     tokenizer = _read(path)
-    added = parse_object(str(path), path.read_bytes()).get("added_tokens") or ()
-    special = {token["id"] for token in added if token.get("special")}
+    size = tokenizer.get_vocab_size()
+    special = {
+        number
+        for number, token in tokenizer.get_added_tokens_decoder().items()
+        if token.special and number < size
+    }
 
     def named(role: str) -> int | None:
-        token = settings.get(role)
+        tokens = (beside[role] for beside in settings if beside.get(role) is not None)
+        token = next(tokens, None)
         content = token.get("content") if isinstance(token, dict) else token
         found: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
         return found
 
     roles = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
     special.update(number for role in roles if (number := named(role)) is not None)
-    declared = pad_id if isinstance(pad_id, int) and pad_id >= 0 else named("pad_token")
-    longest = settings.get("model_max_length")
+    usual = (number for name in _MASKS if (number := tokenizer.token_to_id(name)) in special)
+    mask, pad = named("mask_token"), count_or_none(pad_id, least=0, most=size - 1)
     return FoundTokenizer(
         TokenizerFacts(
             file=file,
-            mask_id=named("mask_token"),
-            pad_id=declared or 0,
+            mask_id=next(usual, None) if mask is None else mask,
+            pad_id=(named("pad_token") or 0) if pad is None else pad,
             unknown_id=named("unk_token"),
             special_ids=tuple(sorted(special)),
         ),
-        longest if isinstance(longest, int) and 0 < longest < UNBOUNDED else None,
+        count_or_none(settings[0].get("model_max_length"), least=2, most=UNBOUNDED - 1),
     )
 
 
 def _settings(path: Path) -> dict[str, Any]:
     return parse_object(str(path), path.read_bytes()) if path.is_file() else {}
+
+
+def count_or_none(value: Any, least: int, most: int) -> int | None:
+    """Return what a file says, if it is an integer in a range."""
+    return value if type(value) is int and least <= value <= most else None  # bool is none
 
 
 def longest_text(positions: Any, offset: int, tokenizer: int | None) -> int:

@@ -111,6 +111,8 @@ def open_source(artifact: Path) -> Checkpoint:
     )
     for name in record.weights:
         old_values(record, artifact, name)  # refuses a record that does not fit the weights
+    if any(edit.dims != record.dims for edit in record.edits):
+        raise CheckpointError(f"{artifact}: the record's dims are not those of its edits; damaged")
     fields = {f.name: getattr(opened, f.name) for f in dataclasses.fields(opened)}
     fields["name"] = record.model
     source = _Source if record.onnx_patch is None else _OnnxSource

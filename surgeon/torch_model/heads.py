@@ -5,11 +5,12 @@ One row per task. A new head is a new row, and its inputs' axes if they have a n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from surgeon.architectures import Family
 from surgeon.checkpoint import Checkpoint
 from surgeon.scoring.tasks.task import TaskName
 
@@ -86,6 +87,12 @@ HEADS: Mapping[TaskName, Head] = MappingProxyType(
     {head.task: head for head in (*BY_TENSORS, *_BY_FAMILY)}
 )
 
+# Parts of the names of classes that have a language model's head.
+_LANGUAGE_MODELS = ("LMHead", "CausalLM", "ConditionalGeneration")
+LEFT_PADDED = {("xlnet", "classification")}
+"""Model types and tasks whose shorter sequences are filled up on the left: XLNet classifies by the
+last position, whatever is there (Yang et al. 2019 pad so)."""
+
 AXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "input_ids": ("batch", "sequence"),
@@ -105,7 +112,7 @@ def choose_task(checkpoint: Checkpoint) -> TaskName:
     A fine-tuned head comes before a language-model head, and must be declared in the
     configuration, unless nothing is declared at all. Without any head it is drift.
     """
-    declared = _declared(checkpoint)
+    declared = _declared(checkpoint.config)
     found = [head for head in BY_TENSORS if head.is_in(checkpoint)]
     for head in found:
         # XLNet's and DistilBERT's classes may go on ("ForQuestionAnsweringSimple").
@@ -116,19 +123,38 @@ def choose_task(checkpoint: Checkpoint) -> TaskName:
     return found[0].task if found and not declared else "drift"
 
 
-def head_left_out(checkpoint: Checkpoint, task: TaskName) -> str:
+def declared_head(config: Mapping[str, Any], family: Family | None) -> Head | None:
+    """Return the head that a configuration declares, without a look at any tensor.
+
+    None where nothing is declared, or a head that no task scores; the body's where a model without
+    one is.
+    """
+    declared = _declared(config)
+    for head in BY_TENSORS:
+        # Only ELECTRA's class for pre-training is a discriminator.
+        if any(head.declared in n and (head.task != "rtd" or "Electra" in n) for n in declared):
+            return head
+    fragments = (*_LANGUAGE_MODELS, "MaskedLM")
+    if any(fragment in name for name in declared for fragment in fragments):
+        return HEADS[family.objective] if family and family.objective != "drift" else None
+    return HEADS["drift"] if declared and not _with_head(declared) else None
+
+
+def head_left_out(config: Mapping[str, Any], task: TaskName) -> str:
     """Return the declared class whose head no task scores, so that drift is; "" if none is so."""
-    with_head = (name for name in _declared(checkpoint) if "For" in name or "LMHead" in name)
-    return next(with_head, "") if task == "drift" else ""
+    return next(iter(_with_head(_declared(config))), "") if task == "drift" else ""
 
 
-def _declared(checkpoint: Checkpoint) -> list[str]:
-    return [str(name) for name in checkpoint.config.get("architectures") or ()]
+def _with_head(declared: Iterable[str]) -> list[str]:
+    return [name for name in declared if "For" in name or "LMHead" in name]
+
+
+def _declared(config: Mapping[str, Any]) -> list[str]:
+    return [str(name) for name in config.get("architectures") or ()]
 
 
 def _has_language_model_head(checkpoint: Checkpoint, declared: str) -> bool:
     family = checkpoint.family
     if family.head:
         return any(fragment in name for fragment in family.head for name in checkpoint.tensors)
-    fragments = ("LMHead", "CausalLM", "ConditionalGeneration")
-    return "lm_head.weight" in checkpoint.tensors or any(f in declared for f in fragments)
+    return "lm_head.weight" in checkpoint.tensors or any(f in declared for f in _LANGUAGE_MODELS)

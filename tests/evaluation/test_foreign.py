@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from onnx import TensorProto, helper, numpy_helper
-from onnx_exports import export, fuse
+from onnx_exports import TOKENS, export, fuse
 from task_models import MODELS, patched, save_model, word_tokenizer
 
 from surgeon import (
@@ -60,6 +60,8 @@ _LANGUAGE_MODELS = {
         ),
     ),
 }
+_BERT = transformers.BertConfig(**_SMALL, pad_token_id=0)
+_THREE = {0: "CONTRADICTION", 1: "Neutral", 2: "entailment"}
 _LABELS = ("entailment", "Neutral", "CONTRADICTION")
 # Labelled rows of each task that takes some.
 _ROWS = {
@@ -80,7 +82,10 @@ _ROWS = {
 
 
 def _language_model(name):
-    kind, config = _LANGUAGE_MODELS[name]
+    return _made(*_LANGUAGE_MODELS[name])
+
+
+def _made(kind, config):
     torch.manual_seed(1)
     model = kind(config).eval()
     with torch.no_grad():
@@ -164,6 +169,21 @@ def _export(source, folder, name, how):
     for file in source.glob("*.json"):
         shutil.copy(file, folder)
     return path
+
+
+def _export_made(model, folder, how="legacy-14"):
+    """Export a model with its configuration and a tokenizer beside it."""
+    path = export(model, folder / "model.onnx", how)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return path
+
+
+def _configure(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    config = {key: value for key, value in {**config, **changes}.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def test_a_fused_graph_is_evaluated(source, tmp_path):
@@ -311,14 +331,15 @@ def test_a_graph_that_cannot_be_fed_or_told_is_refused(mlm, tmp_path, change, co
     ("change", "complaint"),
     [
         ({"architectures": None}, "config.json does not tell"),
-        ({"architectures": ["BertForMaskedLM"], "model_type": "unheard"}, "does not tell"),
+        ({"architectures": ["BertForNextSentencePrediction"]}, "does not tell"),
+        ({"architectures": "BertForMaskedLM"}, "architectures is no list"),
         ({"architectures": ["BertForSequenceClassification"], "id2label": {"a": "b"}}, "id2label"),
     ],
 )
 def test_a_configuration_that_does_not_tell_is_refused(mlm, tmp_path, change, complaint):
+    config = json.loads((mlm / "config.json").read_text())
+    (mlm / "config.json").write_text(json.dumps({**config, **change}))
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
-    config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(EvaluationError, match=complaint):
         evaluate(out, texts=_TEXTS)
 
@@ -373,3 +394,227 @@ def test_the_report_of_a_patched_file_shows_its_source(mlm, tmp_path, pattern):
     page = tmp_path / "report.html"
     write_report(out, page)
     assert "The source by its weights" in page.read_text()
+
+
+_CLASSIFIERS = {
+    "xlnet": lambda: _made(
+        transformers.XLNetForSequenceClassification,
+        transformers.XLNetConfig(
+            d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=800, id2label=_THREE
+        ),
+    ),
+    # Without a padding token it classifies by the last position, be it padding or not.
+    "gpt2": lambda: _made(
+        transformers.GPT2ForSequenceClassification,
+        transformers.GPT2Config(
+            n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=800, id2label=_THREE
+        ),
+    ),
+    "gpt2, with a padding token": lambda: _made(
+        transformers.GPT2ForSequenceClassification,
+        transformers.GPT2Config(
+            n_embd=16,
+            n_layer=2,
+            n_head=2,
+            n_positions=64,
+            vocab_size=800,
+            pad_token_id=0,
+            id2label=_THREE,
+            attn_implementation="eager",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _CLASSIFIERS)
+def test_a_classifier_s_scores_do_not_depend_on_what_a_text_is_batched_with(
+    tmp_path, name, monkeypatch
+):
+    model = _CLASSIFIERS[name]()
+    if name == "gpt2":  # it takes no batch in PyTorch either
+        monkeypatch.setattr("onnx_exports.TOKENS", tuple(t[:1] for t in TOKENS))
+    out = _patch_file(_export_made(model, tmp_path / "model"), tmp_path / "out")
+    data = _data("classification", tmp_path)
+    many, one = (evaluate(out, texts=data, controls=3, batch_size=size) for size in (None, 1))
+    for scored, alone in ((many.baseline, one.baseline), (many.patched, one.patched)):
+        assert scored.value == alone.value
+        assert scored.others == pytest.approx(alone.others, abs=1e-5)
+    facts = open_artifact(out).facts
+    assert facts.padding == ("left" if name == "xlnet" else "right")
+    assert facts.one_at_a_time == (name == "gpt2")
+    assert facts.one_at_a_time == ("each was run alone" in " ".join(many.warnings))
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    tokenizer = word_tokenizer()
+    with torch.no_grad():
+        for row in rows:
+            ids = torch.tensor([tokenizer(row["text"]).input_ids])
+            row["guess"] = int(model(input_ids=ids).logits[0].argmax())
+    wrong = sum(_THREE[row["guess"]] != row["label"] for row in rows)
+    assert many.baseline.value == pytest.approx(wrong / len(rows))
+
+
+def test_of_a_graph_quantized_by_the_batch_each_text_is_run_alone(mlm, tmp_path):
+    from onnxruntime.quantization import quantize_dynamic
+
+    plain = mlm / "model.onnx"
+    plain.rename(mlm / "plain.onnx")
+    quantize_dynamic(mlm / "plain.onnx", plain)
+    (mlm / "plain.onnx").unlink()
+    out = _patch_file(plain, tmp_path / "out")
+    many, one = (evaluate(out, texts=_TEXTS, controls=3, batch_size=size) for size in (None, 1))
+    assert many.patched == one.patched
+    assert "each was run alone" in " ".join(many.warnings)
+
+
+def test_a_graph_of_one_text_at_a_time_is_run_so(mlm, tmp_path):
+    def fix(graph):
+        for value in graph.input:
+            if value.name in ("input_ids", "attention_mask"):
+                value.type.tensor_type.shape.dim[0].dim_value = 1
+
+    plain = evaluate(_patch_file(mlm / "model.onnx", tmp_path / "plain"), texts=_TEXTS, controls=3)
+    fixed = _patch_file(_change(mlm, fix), tmp_path / "out")
+    result = evaluate(fixed, texts=_TEXTS, controls=3)
+    assert result.delta == pytest.approx(plain.delta, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        ({"0": "a", "1": "b"}, "gives 3 values a text or token, and id2label .* names 2 labels"),
+        ({str(n): "abcd"[n] for n in range(4)}, "gives 3 values .* names 4 labels"),
+        ({"0": "a", "1": "b", "9": "c"}, "does not name the labels 0 to 2"),
+        (["a", "b", "c"], "id2label is no object of labels by number"),
+    ],
+)
+def test_labels_that_are_not_the_graph_s_are_refused(tmp_path, names, complaint):
+    config = transformers.BertConfig(**_SMALL, id2label=_THREE)
+    folder = tmp_path / "model"
+    path = _export_made(_made(transformers.BertForSequenceClassification, config), folder)
+    _configure(folder, id2label=names)
+    out = _patch_file(path, tmp_path / "out")
+    with pytest.raises(EvaluationError, match=complaint):
+        evaluate(out, texts=_data("classification", tmp_path))
+
+
+def test_the_two_labels_that_transformers_does_not_write_are_known(tmp_path):
+    model = _made(transformers.BertForSequenceClassification, _BERT)
+    path = _export_made(model, tmp_path / "model")
+    assert "id2label" not in json.loads((tmp_path / "model/config.json").read_text())
+    out = _patch_file(path, tmp_path / "out")
+    assert open_artifact(out).facts.labels == ("LABEL_0", "LABEL_1")
+
+
+def test_positions_that_begin_after_the_padding_token_cannot_be_fed(tmp_path):
+    config = transformers.RobertaConfig(**_SMALL, pad_token_id=1)
+    path = _export_made(_made(transformers.RobertaForMaskedLM, config), tmp_path / "model")
+    plain = _patch_file(path, tmp_path / "plain")
+    assert open_artifact(plain).facts.max_length == 62
+    out = _patch_file(_change(path.parent, _add_input("position_ids")), tmp_path / "out")
+    with pytest.raises(EvaluationError, match="takes position_ids, which evaluation does not feed"):
+        evaluate(out, texts=_TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "complaint"),
+    [
+        ("BertForNextSentencePrediction", {}, "config.json does not tell"),
+        ("BertForSequenceClassification", {"architectures": ["BertForMaskedLM"]}, "shape .2. for"),
+        ("BertModel", {"architectures": ["BertForMaskedLM"]}, "gives 16 values a token, and a voc"),
+        ("BertModel", {"architectures": ["BertForMaskedLM"], "vocab_size": ...}, "at least"),
+        ("BertForMaskedLM", {"architectures": ["BertForSequenceClassification"]}, "takes one of"),
+        ("BertForMaskedLM", {"max_position_embeddings": ...}, "write max_position_embeddings"),
+    ],
+)
+def test_an_output_that_is_not_what_is_declared_is_refused_before_anything_is_scored(
+    tmp_path, capfd, kind, changes, complaint
+):
+    path = _export_made(_made(getattr(transformers, kind), _BERT), tmp_path / "model")
+    _configure(path.parent, **changes)
+    out = _patch_file(path, tmp_path / "out")
+    (tmp_path / "long.txt").write_text(" ".join(_LINES))
+    capfd.readouterr()
+    with pytest.raises(EvaluationError, match=complaint):
+        evaluate(out, texts=tmp_path / "long.txt")
+    assert "onnxruntime" not in capfd.readouterr().err  # it prints nothing of its own
+
+
+def test_masks_of_floats_and_graphs_of_ir_version_3_are_run(mlm, tmp_path):
+    plain = evaluate(_patch_file(mlm / "model.onnx", tmp_path / "plain"), texts=_TEXTS, controls=3)
+
+    def widen(graph):
+        (value,) = (v for v in graph.input if v.name == "attention_mask")
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+        for node in graph.node:
+            node.input[:] = ["whole" if name == value.name else name for name in node.input]
+        cast = helper.make_node("Cast", [value.name], ["whole"], to=TensorProto.INT64)
+        graph.node.insert(0, cast)
+        for tensor in graph.initializer:  # as files of that version list them
+            graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+
+    path = _change(mlm, widen)
+    model = onnx.load(path)
+    model.ir_version = 3
+    onnx.save(model, path)
+    result = evaluate(_patch_file(path, tmp_path / "out"), texts=_TEXTS, controls=3)
+    assert result.delta == pytest.approx(plain.delta, abs=1e-9)
+
+
+def test_the_mask_token_is_told_by_its_usual_name_where_nothing_else_tells(mlm, tmp_path):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (mlm / name).unlink(missing_ok=True)
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    tokenizer = open_artifact(out).facts.tokenizer
+    assert tokenizer.mask_id == word_tokenizer().mask_token_id
+    assert evaluate(out, texts=_TEXTS, controls=1).task == "mlm"
+
+
+@pytest.mark.parametrize("declared", [10**6, 10**30, True, -1, "0"])
+def test_a_padding_token_that_is_none_is_not_fed(mlm, tmp_path, declared):
+    _configure(mlm, pad_token_id=declared)
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    assert open_artifact(out).facts.tokenizer.pad_id == 0
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_what_tells_how_to_score_must_be_as_it_was(mlm, tmp_path, name):
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    (out / name).write_text((out / name).read_text() + "\n")
+    with pytest.raises(EvaluationError, match=f"{name}: is not the file that the record describes"):
+        evaluate(out, texts=_TEXTS)
+
+
+def _rename(record):
+    record["edits"][0]["tensor"] = "nope"
+
+
+def _turn(record):
+    record["edits"][0]["axis"] = 3
+
+
+def _fewer(record):
+    record["edits"][0]["dims"] = [3]
+
+
+def _others(record):
+    record["dims"] = [3, 99]
+
+
+def _enlarge(record):
+    record["hidden_size"] = 10**9
+
+
+@pytest.mark.parametrize("change", [_rename, _turn, _fewer, _others, _enlarge])
+def test_a_damaged_record_is_refused_in_one_line(mlm, tmp_path, change, capsys):
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    record = json.loads((out / "surgeon/record.json").read_text())
+    change(record)
+    (out / "surgeon/record.json").write_text(json.dumps(record))
+    assert run(["eval", str(out)]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.count("\n") == 0
+    assert "does not fit the weights; the artifact is damaged" in told
+    if change is not _enlarge:  # which no edit depends on
+        assert not verify(out).passed

@@ -179,3 +179,31 @@ def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path):
     restore(tmp_path / "out", tmp_path / "original")
     for file in (tmp_path / "model").iterdir():
         assert (tmp_path / "original" / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["qwen3_next", "exaone_moe", "qwen3_5_text"])
+def test_the_block_that_predicts_further_tokens_is_no_part_of_the_model(change, name):
+    """transformers does not load it (``_keys_to_ignore_on_load_unexpected``)."""
+
+    def with_block(tensors):
+        last = {k: v.clone() for k, v in tensors.items() if "model.layers.1." in k}
+        return {**tensors, **{k.replace("model.layers.1.", "mtp.layers.0."): last[k] for k in last}}
+
+    checkpoint = open_checkpoint(change(name, with_block))
+    assert checkpoint.layers == 2
+    assert not any(site.gain.startswith("mtp.") for site in checkpoint.sites)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "layers"),
+    [
+        ("llama", r".*(o_proj|down_proj)", 4),  # two operations of a layer are no experts
+        ("bart", r".*layers\.\d+\.fc2", 4),  # nor are those of an encoder's layer and a decoder's
+        ("qwen2_moe", r".*down_proj", 2),
+        ("mixtral", r".*\.w2", 2),
+    ],
+)
+def test_by_a_pattern_experts_alone_are_counted_together(tmp_path, name, pattern, layers):
+    save_family(name, tmp_path)
+    checkpoint = open_checkpoint(tmp_path, sites_pattern=pattern)
+    assert checkpoint.layers == rank_by_layernorm(checkpoint).layers == layers

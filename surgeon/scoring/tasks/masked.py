@@ -32,7 +32,10 @@ def mask(ids: tuple[int, ...], settings: Settings) -> Example | None:
     variant, batch size and order. None if the sequence has no ordinary token.
     """
     if settings.mask_id is None:
-        raise EvaluationError("the tokenizer has no mask token, so the masked loss is undefined")
+        raise EvaluationError(
+            "the tokenizer has no mask token, so the masked loss is undefined; name one in its "
+            "tokenizer_config.json and patch again"
+        )
     tokens = np.array(ids, dtype=np.int64)
     ordinary = ordinary_places(tokens, settings)
     if not ordinary.size:
