@@ -61,7 +61,10 @@ class Session:
         tensors: Mapping[str, npt.NDArray[np.floating[Any]]],
     ) -> tuple[npt.NDArray[Any], ...]:
         """Run a batch and return the outputs, in the order of ``outputs``."""
-        batch = {n: array.astype(self.types.get(n, array.dtype)) for n, array in batch.items()}
+        batch = {
+            name: array.astype(self.types.get(name, array.dtype), copy=False)
+            for name, array in batch.items()
+        }
         try:
             if self.providers[0] == _PROVIDERS["cuda"]:
                 return run_bound(self, batch, tensors, "cuda")
