@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint.json_object import is_file_name, parse_object
+from surgeon.checkpoint.json_object import is_file_name, read_object
 from surgeon.errors import CheckpointError
 
 FOLDER = "surgeon"
@@ -50,5 +50,4 @@ def recorded_weights(directory: Path) -> tuple[str, ...]:
 
 
 def _read(directory: Path) -> Mapping[str, Any]:
-    path = directory / RECORD
-    return parse_object(str(path), path.read_bytes()) if path.is_file() else {}
+    return read_object(directory / RECORD) or {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from surgeon.checkpoint.checkpoint import Checkpoint
 from surgeon.checkpoint.dtypes import FLOATS
-from surgeon.checkpoint.model_directory import Checkpoint
 
 
 def find_not_finite(checkpoint: Checkpoint) -> str:

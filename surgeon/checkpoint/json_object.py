@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from surgeon.errors import CheckpointError
@@ -21,6 +22,15 @@ def parse_object(label: str, raw: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise CheckpointError(f"{label}: not a JSON object")
     return document
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Read the JSON object that a file holds; None without the file.
+
+    Raises:
+        CheckpointError: it holds none.
+    """
+    return parse_object(str(path), path.read_bytes()) if path.is_file() else None
 
 
 def is_file_name(value: object) -> TypeGuard[str]:

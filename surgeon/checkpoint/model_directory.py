@@ -1,182 +1,19 @@
-"""MODEL → files: a model directory, or a weight file, as it lies on disk."""
+"""MODEL → files: a model directory, a weight file, or a model on the Hub, opened."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from surgeon.architectures import (
-    Family,
-    Site,
-    by_layer,
-    family_of,
-    infer_family,
-    one_stream,
-    says_offset,
-    sites_from_pattern,
-    way_on,
-)
-from surgeon.architectures.sites import stream_width
 from surgeon.checkpoint.artifact import is_artifact, recorded_pattern
-from surgeon.checkpoint.dtypes import FLOATS
+from surgeon.checkpoint.checkpoint import CONFIG, Checkpoint
 from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
-from surgeon.checkpoint.json_object import parse_object
-from surgeon.checkpoint.layer_count import within_config
-from surgeon.checkpoint.pickle_file import PickleFile
+from surgeon.checkpoint.json_object import read_object
 from surgeon.checkpoint.reading import FRUGAL, Meter
 from surgeon.checkpoint.remote import RemoteModel, open_remote
-from surgeon.checkpoint.safetensors_file import SafetensorsFile, TensorInfo
 from surgeon.checkpoint.weight_files import find_weights, open_one_file
-from surgeon.errors import CheckpointError, UnknownArchitectureError
+from surgeon.errors import CheckpointError
 from surgeon.progress import Progress, silent
-
-_CONFIG = "config.json"
-# Training starts a gain at 1, and one that is stored less 1 at 0, and moves neither very far.
-_FEW_BELOW_0, _NEAR_1 = 0.05, 0.5
-
-WeightFile: TypeAlias = SafetensorsFile | PickleFile
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A model as it lies on disk, or on the Hub for reading alone.
-
-    ``name`` is the model's name for people and reports: the Hub id where it is known. ``config``
-    is empty if there is none: then the tensor names tell the family. ``files`` hold the tensors,
-    and ``index`` is the name of the index file if they are shards. Nothing but headers is read
-    until ``read`` asks for a tensor. ``revision`` is the commit on the Hub, and ``sites_pattern``
-    what a person said about the norms of an architecture without a row. ``alone`` says that the
-    weight file is all of the model: its folder may be anybody's.
-    """
-
-    name: str
-    directory: Path
-    config: Mapping[str, Any]
-    files: tuple[WeightFile, ...]
-    index: str | None = None
-    revision: str | None = None
-    sites_pattern: str | None = None
-    remote: RemoteModel | None = None
-    alone: bool = False
-
-    @cached_property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor by name, in the order of the files."""
-        files = self.files if self.remote is None else self.remote.files
-        return {name: info for file in files for name, info in file.tensors.items()}
-
-    @cached_property
-    def homes(self) -> Mapping[str, WeightFile]:
-        """The file on disk that holds each tensor."""
-        return {name: file for file in self.files for name in file.tensors}
-
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """Read one floating-point tensor in its own dtype."""
-        if self.remote is not None:
-            return self.remote.homes[name].read(name)
-        return self.homes[name].read(name)
-
-    def where(self, name: str) -> str:
-        """Say which file of which model a tensor is in, for an error."""
-        return self.name if self.remote is not None else str(self.homes[name].path)
-
-    def prefetch(self, names: Iterable[str]) -> None:
-        """Fetch tensors of a remote model together, ahead of ``read``; on disk there is no need."""
-        if self.remote is not None:
-            self.remote.prefetch(names)
-
-    @property
-    def parameters_total(self) -> int:
-        """The number of floating-point scalars; index buffers do not count."""
-        return sum(t.size for t in self.tensors.values() if t.dtype in FLOATS)
-
-    @cached_property
-    def family(self) -> Family:
-        """The row of the architecture registry that describes this checkpoint.
-
-        With ``sites_pattern`` it is a row of no templates, named after the pattern.
-        """
-        model_type = self.config.get("model_type")
-        if self.sites_pattern is not None:
-            known = "unknown" if model_type is None else model_type
-            return Family(f"{known} by --sites-pattern", (), (), "drift")
-        if not self.config and self.remote is None:
-            return infer_family(str(self.files[0].path), self._shapes)
-        try:
-            return family_of(model_type, self.config)
-        except UnknownArchitectureError as error:
-            # The error begins with the name of the file.
-            told = f"{self._folder}/{error}; {way_on(self._shapes)}"
-            raise UnknownArchitectureError(told) from error
-
-    @cached_property
-    def sites(self) -> tuple[Site, ...]:
-        """Every site of every role whose dimensions are those of the first output site.
-
-        Raises:
-            CheckpointError: the weights are not those of the family, or lack layers.
-        """
-        if self.sites_pattern is not None:
-            sites = sites_from_pattern(self.sites_pattern, self._shapes)
-            if not says_offset(self.sites_pattern):
-                self._check_gains(sites)
-        else:
-            family = self.family
-            try:
-                sites = family.sites(self.tensors)
-            except CheckpointError as error:
-                raise CheckpointError(f"{self._folder}: {error}") from error
-            sites = within_config(sites, self.config, f"{self._folder}/{_CONFIG}")
-        return one_stream(sites, self._shapes)
-
-    @property
-    def _folder(self) -> str:
-        """Where the model is, for an error."""
-        return self.name if self.remote is not None else str(self.directory)
-
-    def _check_gains(self, sites: tuple[Site, ...]) -> None:
-        """Check that norms which a person named do not seem to store their gain less 1.
-
-        A 0 would not remove a dimension then, but leave it as it is.
-
-        Raises:
-            CheckpointError: they seem to.
-        """
-        gains = [
-            s.gain for s in sites if s.kind != "dense" and self.tensors[s.gain].dtype in FLOATS
-        ]
-        if not gains:
-            return
-        self.prefetch(gains)
-        stored = np.concatenate([self.read(gain).astype(np.float64) for gain in gains])
-        below, mean = np.mean(stored < 0), np.mean(stored)
-        if below > _FEW_BELOW_0 and mean < _NEAR_1:
-            raise CheckpointError(
-                f"--sites-pattern: the gains it names have a mean of {mean:.2g} and {below:.0%} of "
-                "them lie below 0, where gains lie near 1: the norms may multiply by 1 + what is "
-                f"stored, as Gemma's do. If so, say '1+{self.sites_pattern}', otherwise '0+…'"
-            )
-
-    @cached_property
-    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: info.shape for name, info in self.tensors.items()}
-
-    @property
-    def hidden_size(self) -> int:
-        """How many dimensions the residual stream has."""
-        return stream_width(self.sites, self._shapes)
-
-    @property
-    def layers(self) -> int:
-        """How many layers have an output site."""
-        return len(by_layer(self.sites))
 
 
 def open_checkpoint(
@@ -273,11 +110,11 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
             f"{path}: not a .safetensors file; give it or the model directory it is in"
         )
     model_id, revision = _in_cache(directory)
-    config = _read_config(directory)
+    config = read_object(directory / CONFIG)
     made = is_artifact(directory)
     if config is None and path.is_dir() and not made:
         raise CheckpointError(
-            f"{directory / _CONFIG}: no such file; the architecture is read from it, so put it "
+            f"{directory / CONFIG}: no such file; the architecture is read from it, so put it "
             "beside the weights"
         )
     alone = config is None and not made
@@ -301,8 +138,3 @@ def _in_cache(directory: Path) -> tuple[str, str] | tuple[None, None]:
     if directory.parent.name == "snapshots" and repository.startswith("models--"):
         return repository.removeprefix("models--").replace("--", "/"), directory.name
     return None, None
-
-
-def _read_config(directory: Path) -> Mapping[str, Any] | None:
-    path = directory / _CONFIG
-    return parse_object(str(path), path.read_bytes()) if path.is_file() else None

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy.typing as npt
 
+from surgeon.checkpoint.checkpoint import CONFIG
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.try_out import try_out
 from surgeon.onnx_model.facts import Dtype, OnnxFacts, onnx_facts
-from surgeon.onnx_model.foreign import CONFIG, GENERATION_CONFIG, read_foreign_facts
+from surgeon.onnx_model.foreign import GENERATION_CONFIG, read_foreign_facts
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.surgery.onnx_patch import open_patched
 from surgeon.surgery.record import EditRecord, Record, read_excised, read_record

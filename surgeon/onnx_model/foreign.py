@@ -9,7 +9,8 @@ from typing import Any
 import onnx
 
 from surgeon.architectures import Family, family_of
-from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.checkpoint import CONFIG
+from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import EvaluationError, UnknownArchitectureError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.onnx_model.weights import load_graph
@@ -17,7 +18,6 @@ from surgeon.scoring.tasks.task import TaskName
 from surgeon.scoring.tokenizer import count_or_none, find_tokenizer, longest_text
 from surgeon.torch_model.heads import HEADS, LEFT_PADDED, Head, declared_head, head_left_out
 
-CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 
 _TOKENS = ("input_ids", "attention_mask", "token_type_ids")
@@ -99,13 +99,9 @@ def read_config(directory: Path) -> Mapping[str, Any]:
     Raises:
         CheckpointError: it is no JSON object.
     """
-    config = _json(directory / CONFIG)
+    config = read_object(directory / CONFIG) or {}
     text = config.get("text_config")  # Gemma 3 has what is about text in a part of its own
     return {**config, **text} if isinstance(text, dict) else config
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    return parse_object(str(path), path.read_bytes()) if path.is_file() else {}
 
 
 def _family(config: Mapping[str, Any]) -> Family | None:
@@ -197,7 +193,7 @@ def _labels(path: Path, config: Mapping[str, Any], task: TaskName) -> tuple[str,
 def _decoder_start(directory: Path, config: Mapping[str, Any], head: Head) -> int | None:
     if "decoder_input_ids" not in head.inputs:
         return None
-    for declared in (config, _json(directory / GENERATION_CONFIG)):
+    for declared in (config, read_object(directory / GENERATION_CONFIG) or {}):
         start = count_or_none(declared.get("decoder_start_token_id"), least=0, most=_MOST)
         if start is not None:
             return start

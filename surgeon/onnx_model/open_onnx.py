@@ -11,7 +11,8 @@ from typing import Any
 from surgeon.architectures import Family, Site, family_of, one_stream
 from surgeon.architectures.sites import in_order
 from surgeon.checkpoint import Checkpoint
-from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.checkpoint import CONFIG
+from surgeon.checkpoint.json_object import read_object
 from surgeon.checkpoint.safetensors_file import SafetensorsFile
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx_model.file_graph import FileGraph
@@ -77,7 +78,7 @@ def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     root = _root(path)
-    config = _config(root)
+    config = read_object(root / CONFIG) or {}
     graph = read_file_graph(path, root)
     try:
         places, architecture, inferred = _find(graph, config, sites_pattern)
@@ -113,15 +114,8 @@ def tensor_files(graph: FileGraph) -> tuple[TensorFile, ...]:
 
 def _root(path: Path) -> Path:
     folders = (path.parent, path.parent.absolute().parent)
-    beside, above = (folder / "config.json" for folder in folders)
+    beside, above = (folder / CONFIG for folder in folders)
     return path.parent.parent if above.is_file() and not beside.is_file() else path.parent
-
-
-def _config(root: Path) -> Mapping[str, Any]:
-    path = root / "config.json"
-    if not path.is_file():
-        return {}
-    return parse_object(str(path), path.read_bytes())
 
 
 def _find(

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from surgeon.plots import content
 from surgeon.plots.page import BAND, framed
-from surgeon.study.figures import (
+from surgeon.study.figure import (
     FACTOR,
     LAYER,
     Curve,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from surgeon.checkpoint.json_object import parse_object
+from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
     if file is None:
         return None
     path = directory / file
-    settings = [_settings(path.with_name(name)) for name in _SETTINGS]
+    settings = [read_object(path.with_name(name)) or {} for name in _SETTINGS]
     tokenizer = _read(path)
     size = tokenizer.get_vocab_size()
     special = {
@@ -86,10 +86,6 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
         ),
         count_or_none(settings[0].get("model_max_length"), least=2, most=UNBOUNDED - 1),
     )
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    return parse_object(str(path), path.read_bytes()) if path.is_file() else {}
 
 
 def count_or_none(value: Any, least: int, most: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,12 +63,12 @@ def restore(
     return record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Source(Checkpoint):
     """An artifact read as if the excised values were back in place."""
 
-    record: Record | None = None
-    excised: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    record: Record
+    excised: Mapping[str, npt.NDArray[Any]]
 
     def read(self, name: str) -> npt.NDArray[Any]:
         return _as_it_was(name, super().read(name), self.record, self.excised)
@@ -86,12 +86,9 @@ class _OnnxSource(OnnxModel):
 
 
 def _as_it_was(
-    name: str,
-    tensor: npt.NDArray[Any],
-    record: Record | None,
-    excised: Mapping[str, npt.NDArray[Any]],
+    name: str, tensor: npt.NDArray[Any], record: Record, excised: Mapping[str, npt.NDArray[Any]]
 ) -> npt.NDArray[Any]:
-    for edit in record.edits if record is not None else ():
+    for edit in record.edits:
         if edit.tensor == name:
             tensor = with_slices(tensor, edit.axis, edit.dims, excised[name])
     return tensor

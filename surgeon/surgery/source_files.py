@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from surgeon.checkpoint import Checkpoint, artifact
+from surgeon.checkpoint.checkpoint import CONFIG
 from surgeon.checkpoint.links import may_follow
 from surgeon.surgery.twins import is_twin, is_twin_folder
 
@@ -21,7 +22,6 @@ EVALUATION = f"{FOLDER}/eval.json"
 PARTIAL_EVALUATION = f"{FOLDER}/eval.partial.npz"
 SOURCE_CARD = f"{FOLDER}/source/{CARD}"
 
-_CONFIG = "config.json"
 _BOOKKEEPING = (".git", ".cache")
 
 Reason: TypeAlias = Literal["weights", "links", "no files", "bookkeeping"]
@@ -103,7 +103,7 @@ def _model_folder(checkpoint: Checkpoint) -> Path | None:
     # Else a hostile link could name any JSON file as the configuration, and carry off its folder.
     if not isinstance(checkpoint.config.get("model_type"), str):
         return None
-    return (checkpoint.directory / _CONFIG).resolve().parent
+    return (checkpoint.directory / CONFIG).resolve().parent
 
 
 def place(path: str) -> str:

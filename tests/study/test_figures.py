@@ -12,7 +12,8 @@ from surgeon import write_sweep_report
 from surgeon.cli import run
 from surgeon.errors import OutputError
 from surgeon.plots.sweep_page import draw_figure
-from surgeon.study.figures import DoseFigure, MapFigure, StripFigure, figures, subjects
+from surgeon.study.figure import DoseFigure, MapFigure, StripFigure
+from surgeon.study.figures import figures, subjects
 from surgeon.study.grid import Model, load_grid
 from surgeon.study.names import model_name, short_names
 from surgeon.study.rows import Measurement, read_rows
