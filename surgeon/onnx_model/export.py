@@ -75,12 +75,6 @@ def export_model(
         otherwise = f"leave out --dtype {dtype}, or {otherwise}"
     progress("loading the model", 0, 0)
     loaded = load_model(checkpoint, otherwise)
-    merged = next((p for p in loaded.parameters.values() if p.expert is not None), None)
-    if merged is not None:
-        raise ExportError(
-            f"{checkpoint.name}: a mixture of experts has no ONNX half: transformers merges their "
-            f"weights into {merged.name}, where none could be edited alone; {otherwise}"
-        )
     config, tokenizer = loaded.model.config, load_tokenizer(checkpoint.directory)
     max_length = max_length_of(config, tokenizer, checkpoint.family)
     left = (config.model_type, loaded.task) in LEFT_PADDED

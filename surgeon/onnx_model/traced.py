@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
 import torch
 
+from surgeon.errors import ExportError
+from surgeon.onnx_model.experts import part_experts, put_in_experts
 from surgeon.onnx_model.facts import Dtype
 from surgeon.onnx_model.probes import Feed
 from surgeon.torch_model.heads import AXES
@@ -18,6 +21,8 @@ from surgeon.torch_model.tokenizer import quiet
 
 # XLNet subtracts its mask from 1.0, which the exporter does not take of an integer.
 _FLOAT_MASK = ("xlnet",)
+# It turns queries and keys as complex numbers, which ONNX has none of.
+_TURNS_BY_COMPLEX = ("deepseek_v2",)
 # In float16 its encoder looks whether all values are finite, and a graph cannot choose by values.
 _LOOKS_AT_VALUES = ("bart",)
 
@@ -58,11 +63,18 @@ def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> An
     loaded.model.to(getattr(torch, dtype))
     tokens = {name: torch.from_numpy(example[name]) for name in loaded.graph_inputs}
     parameters: Mapping[str, torch.Tensor] = dict(loaded.model.named_parameters())
-    vectors = {name: parameters[name].detach().clone() for name in _names(loaded)}
+    traced = [place.name for place in loaded.parameters.values() if place.expert is None]
+    vectors = {name: parameters[name].detach().clone() for name in traced}
     axes = {name: dict(enumerate(AXES[name])) for name in tokens}
     try:
         # torch prints the half-made graph of what it cannot export to standard error.
-        with quiet(), contextlib.redirect_stderr(io.StringIO()), _taken_as_finite(loaded):
+        with (
+            quiet(),
+            contextlib.redirect_stderr(io.StringIO()),
+            _taken_as_finite(loaded),
+            _turned_as_real(loaded),
+        ):
+            expert = part_experts(loaded, otherwise)
             program = torch.onnx.export(
                 _Traced(loaded).eval(),
                 (),
@@ -71,14 +83,14 @@ def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> An
                 dynamo=True,
                 verbose=False,
             )
+    except ExportError:
+        raise
     except Exception as error:
         raise explained("torch cannot export the model", error, otherwise) from error
     assert program is not None
+    if expert is not None:
+        put_in_experts(program.model, loaded, expert)
     return program.model
-
-
-def _names(loaded: TorchModel) -> list[str]:
-    return [place.name for place in loaded.parameters.values()]
 
 
 class _AllFinite:
@@ -99,4 +111,27 @@ def _taken_as_finite(loaded: TorchModel) -> Iterator[None]:
     looks = loaded.model.config.model_type in _LOOKS_AT_VALUES
     patched = mock.patch.object(torch, "isfinite", _take_as_finite)
     with patched if looks else contextlib.nullcontext():
+        yield
+
+
+def _turn(
+    query: torch.Tensor, key: torch.Tensor, turns: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn neighbours of (batch, heads, sequence, width) by (batch, sequence, width / 2) angles."""
+    cos, sin = torch.view_as_real(turns).unsqueeze(1).unbind(-1)
+    turned = []
+    for states in (query, key):
+        one, other = states.float().unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = torch.stack((one * cos - other * sin, one * sin + other * cos), -1)
+        turned.append(pairs.flatten(-2).to(states.dtype))
+    return turned[0], turned[1]
+
+
+@contextlib.contextmanager
+def _turned_as_real(loaded: TorchModel) -> Iterator[None]:
+    """Have a model that turns its queries and keys as complex numbers do so as pairs of them."""
+    turns = loaded.model.config.model_type in _TURNS_BY_COMPLEX
+    module = sys.modules[type(loaded.model).__module__]
+    patched = mock.patch.object(module, "apply_rotary_emb", _turn) if turns else None
+    with patched or contextlib.nullcontext():
         yield
