@@ -6,7 +6,7 @@ import transformers as t
 from tiny import GEMMA, LLAMA, pre
 
 _TWO = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 12}
-_LOCAL = {"num_local_experts": 2, "num_experts_per_tok": 1}
+_LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _ROUTED = {
     "n_routed_experts": 2,
     "n_shared_experts": 1,

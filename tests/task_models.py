@@ -49,7 +49,16 @@ _BART = t.BartConfig(
     decoder_start_token_id=3,
     forced_eos_token_id=None,
 )
+_EXPERTS = t.MixtralConfig(
+    **{**_TEXT, "num_hidden_layers": 2, "max_position_embeddings": 256},
+    num_key_value_heads=1,
+    num_local_experts=8,
+    num_experts_per_tok=2,
+    bos_token_id=2,
+    eos_token_id=3,
+)
 MODELS = {
+    "clm, of experts": (t.MixtralForCausalLM, _EXPERTS),
     "rtd": (t.ElectraForPreTraining, t.ElectraConfig(**_TEXT, embedding_size=12)),
     "plm": (
         t.XLNetLMHeadModel,

@@ -21,8 +21,6 @@ def name_values(
     its name, each value its content.
     """
     graph = model.graph
-    for value in list(graph.initializers.values()):
-        value.name = str(value.name).removeprefix("model.")  # the wrapper that was exported
     values = list(graph.inputs)
     for value, name in zip(values, (*inputs, *vectors), strict=True):
         value.name = name

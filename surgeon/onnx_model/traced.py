@@ -88,6 +88,8 @@ def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> An
     except Exception as error:
         raise explained("torch cannot export the model", error, otherwise) from error
     assert program is not None
+    for value in list(program.model.graph.initializers.values()):
+        value.name = str(value.name).removeprefix("model.")  # of _Traced
     if expert is not None:
         put_in_experts(program.model, loaded, expert)
     return program.model

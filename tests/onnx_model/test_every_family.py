@@ -52,6 +52,14 @@ _PRE_TRAINED = {
     "m2m_100": "denoising",
     "lfm2": "clm",
     "qwen3_5_text": "clm",
+    # Of the mixtures of experts.
+    "mixtral": "clm",
+    "minimax_m2": "clm",
+    "qwen2_moe": "clm",
+    "deepseek_v2": "clm",
+    "deepseek_v3": "clm",
+    "ernie4_5_moe": "clm",
+    "hunyuan_v1_moe": "clm",
 }
 TASKS = {**_PRE_TRAINED, **{name: head.task for name, head in HEADS.items()}}
 DIMS = (3, 9)

@@ -3,17 +3,24 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
+import transformers
 from families import save_family, save_family_in_shards
 from mixtures import MIXTURES
 from safetensors.torch import load_file, save_file
+from task_models import patched, save_model, word_tokenizer
 
-from surgeon import Recipe, make_plan, open_checkpoint, operate, rank_by_layernorm
+from surgeon import Recipe, evaluate, make_plan, open_checkpoint, operate, rank_by_layernorm
 from surgeon.errors import CheckpointError, ExportError
+from surgeon.onnx_model.experts import part_experts
 from surgeon.outliers.zscores import read_zscores
+from surgeon.text import Texts, built_in_sample
+from surgeon.torch_model.loading import load_model
 
 DIMS = (3, 9)
+_TWO_BY_EIGHT = [(layer, expert) for layer in range(2) for expert in range(8)]
 
 
 def _stored(folder):
@@ -161,12 +168,53 @@ def test_a_layer_of_the_weights_beyond_the_configuration_s_is_left_out(change):
     assert {s.layer for s in open_checkpoint(folder).sites if s.role == "output"} == {0, 1}
 
 
-def test_a_mixture_has_no_onnx_half_and_the_error_says_so(tmp_path):
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A mixture whose tokens choose two of eight experts, its artifact and the evaluation of it."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    source = save_model("clm, of experts", folder / "model")
+    lines = built_in_sample().lines[:12]
+    texts = Texts("test", lines, "\n".join(lines).encode())
+    out = patched(source, folder / "out")
+    return source, out, lines, evaluate(out, texts=texts, controls=2)
+
+
+def test_a_mixture_is_scored_as_pytorch_scores_it(evaluated):
+    source, out, lines, result = evaluated
+    tokenizer = word_tokenizer()
+    for folder, score in ((source, result.baseline), (out, result.patched)):
+        model = transformers.MixtralForCausalLM.from_pretrained(folder).eval()
+        loss = count = 0
+        for line in lines:
+            ids = tokenizer(line, return_tensors="pt").input_ids
+            with torch.no_grad():
+                mean = model(input_ids=ids, labels=ids).loss.item()
+            loss, count = loss + mean * (ids.shape[1] - 1), count + ids.shape[1] - 1
+        assert score.value == pytest.approx(loss / count, abs=1e-4)
+    assert abs(result.patched.value - result.baseline.value) > 0.01
+    assert result.dataset.scored_tokens == count
+
+
+def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(evaluated):
+    _, out, _, _ = evaluated
+    graph = onnx.load(out / "onnx/model.onnx").graph
+    names = {i.name for i in graph.initializer}
+    edited = {f"model.layers.{n}.block_sparse_moe.experts.{e}.w2.weight" for n, e in _TWO_BY_EIGHT}
+    assert (
+        edited | {f"model.layers.{n}.mlp.experts.gate_up_proj.{e}" for n, e in _TWO_BY_EIGHT}
+        < names
+    )
+    assert sum(node.op_type == "NonZero" for node in graph.node) == len(_TWO_BY_EIGHT)
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+
+
+@pytest.mark.parametrize("fact", ["has_bias", "is_transposed", "has_post_expert_norm"])
+def test_experts_of_another_layout_are_not_exported_as_if_they_were_of_this(tmp_path, fact):
     save_family("mixtral", tmp_path / "model")
-    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
-    with pytest.raises(ExportError, match=r"a mixture of experts has no ONNX half.*--no-onnx"):
-        operate(plan, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    loaded = load_model(open_checkpoint(tmp_path / "model"), "otherwise")
+    setattr(loaded.model.model.layers[1].mlp.experts, fact, True)
+    with pytest.raises(ExportError, match=r"MixtralExperts is not two matrices.*; otherwise"):
+        part_experts(loaded, "otherwise")
 
 
 def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path):
