@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from surgeon.architectures import Family, Role, Site
+from surgeon.architectures.sites import is_expert
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx_model.file_graph import FileGraph
 from surgeon.onnx_model.operations import Operation, Use
@@ -67,7 +68,7 @@ def places_by_pattern(
     """Make output sites of the operations with a name that a regular expression matches whole.
 
     The names are those of the nodes, the initializers and the modules. The layer is the first
-    integer in the name, or else counts through.
+    integer in the name, or else counts through; experts end one together.
 
     Raises:
         SelectionError: the pattern is no regular expression, or matches none.
@@ -85,14 +86,20 @@ def places_by_pattern(
         norms = [operation for operation in operations if operation.kind != "dense"] or operations
         shown = " or ".join(repr(_names(graph, norm)[0]) for norm in norms[1 : 1 + _SHOWN])
         raise SelectionError(f"pattern {pattern!r}: matches no node; there is {shown or 'no norm'}")
-    numbers = [int(m.group()) if (m := _LAYER.search(name)) else -1 for _, name in found]
-    if len(set(numbers)) < len(numbers) or -1 in numbers:
-        numbers = list(range(len(found)))
-    ordered = sorted(zip(numbers, (operation for operation, _ in found), strict=True), key=_first)
-    return tuple(
-        place_of(graph, site_of(graph, operation, "output", layer), [operation])
-        for layer, operation in ordered
-    )
+    numbers = [int(m.group()) if (m := _LAYER.search(name)) else None for _, name in found]
+    sites = [
+        site_of(graph, operation, "output", layer)
+        for layer, (operation, _) in zip(numbers, found, strict=True)
+    ]
+    ends = [site.layer for site in sites if not site.expert]
+    ends += {site.layer for site in sites if site.expert}
+    if len(set(ends)) < len(ends) or None in ends:
+        sites = [dataclasses.replace(site, layer=layer) for layer, site in enumerate(sites)]
+    places = [
+        place_of(graph, site, [operation])
+        for site, (operation, _) in zip(sites, found, strict=True)
+    ]
+    return tuple(sorted(places, key=lambda place: place.site.layer or 0))
 
 
 def paths_of(graph: FileGraph, operation: Operation) -> list[str]:
@@ -158,7 +165,8 @@ def site_of(graph: FileGraph, operation: Operation, role: Role, layer: int | Non
     """Return the site that an operation is, with the tensors that it reads."""
     gain = _tensor(graph, operation.gain)
     assert gain is not None
-    return Site(role, operation.kind, layer, gain, _tensor(graph, operation.bias), operation.axis)
+    bias, expert = _tensor(graph, operation.bias), operation.kind == "dense" and is_expert(gain)
+    return Site(role, operation.kind, layer, gain, bias, operation.axis, expert=expert)
 
 
 def _tensor(graph: FileGraph, use: Use | None) -> str | None:
@@ -169,7 +177,3 @@ def _tensor(graph: FileGraph, use: Use | None) -> str | None:
     if stored.obstacle:
         raise CheckpointError(stored.obstacle)
     return stored.info.name
-
-
-def _first(pair: tuple[int, Operation]) -> int:
-    return pair[0]

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from surgeon.architectures import Family, Site, family_of, one_stream
+from surgeon.architectures import Family, Site, by_layer, family_of, one_stream
 from surgeon.architectures.sites import in_order
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.checkpoint import CONFIG
@@ -148,10 +148,10 @@ def _find(
 def _check_count(places: tuple[Place, ...], config: Mapping[str, Any]) -> None:
     """Check that no layer was missed: as many in each stack as the configuration says."""
     expected = {config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)}
-    runs: dict[str, int] = {}  # a layer that is shared runs several times
-    for place in places:
-        if place.site.role == "output":
-            runs[place.site.stack] = runs.get(place.site.stack, 0) + len(place.operations)
+    times = {place.site: len(place.operations) for place in places}
+    runs: dict[str, int] = {}
+    for site, *_ in by_layer(times):
+        runs[site.stack] = runs.get(site.stack, 0) + times[site]  # one that is shared runs often
     for count in runs.values():
         if expected and count not in expected:
             raise CheckpointError(

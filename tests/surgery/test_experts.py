@@ -12,9 +12,21 @@ from mixtures import MIXTURES
 from safetensors.torch import load_file, save_file
 from task_models import patched, save_model, word_tokenizer
 
-from surgeon import Recipe, evaluate, make_plan, open_checkpoint, operate, rank_by_layernorm
+from surgeon import (
+    Recipe,
+    evaluate,
+    export,
+    make_onnx_plan,
+    make_plan,
+    open_checkpoint,
+    open_onnx,
+    operate,
+    operate_onnx,
+    rank_by_layernorm,
+)
 from surgeon.errors import CheckpointError, ExportError
 from surgeon.onnx_model.experts import part_experts
+from surgeon.onnx_model.weights import read_initializers
 from surgeon.outliers.zscores import read_zscores
 from surgeon.text import Texts, built_in_sample
 from surgeon.torch_model.loading import load_model
@@ -206,6 +218,27 @@ def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(e
     )
     assert sum(node.op_type == "NonZero" for node in graph.node) == len(_TWO_BY_EIGHT)
     assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+
+
+def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
+    source, out, _, _ = evaluated
+    export(open_checkpoint(source), tmp_path / "exported")
+    model = open_onnx(tmp_path / "exported/onnx/model.onnx")
+    assert model.layers == rank_by_layernorm(model).layers == 2
+    operate_onnx(make_onnx_plan(model, Recipe(dims=(3, 8))), tmp_path / "graph")
+    names = open_checkpoint(source).tensors.keys() & model.tensors.keys()
+    assert len([name for name in names if ".experts." in name]) == len(_TWO_BY_EIGHT)
+    both = [tmp_path / "graph/onnx/model.onnx", out / "onnx/model.onnx"]
+    one, other = (read_initializers(path, names) for path in both)
+    for name in names:
+        assert one[name].tobytes() == other[name].tobytes()
+
+
+@pytest.mark.parametrize("pattern", [r".*\.w2\.weight", r".*\.experts\.\d+\.w2"])
+def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(evaluated, pattern):
+    model = open_onnx(evaluated[1] / "onnx/model.onnx", pattern)
+    assert model.layers == rank_by_layernorm(model).layers == 2
+    assert [site.layer for site in model.sites if site.role == "output"] == [0] * 8 + [1] * 8
 
 
 @pytest.mark.parametrize("fact", ["has_bias", "is_transposed", "has_post_expert_norm"])
