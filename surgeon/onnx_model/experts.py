@@ -19,6 +19,7 @@ from surgeon.errors import ExportError
 from surgeon.torch_model.loading import TorchModel
 
 _DOMAIN, _OPERATOR = "surgeon", "Experts"  # which no finished graph has
+_OTHERS = ("has_bias", "is_transposed", "has_post_expert_norm")
 _ROWS = 4  # of the example that an expert is exported with
 
 
@@ -99,8 +100,7 @@ def part_experts(loaded: TorchModel, otherwise: str) -> ir.Graph | None:
     """
     found = [(path, m) for path, m in loaded.model.named_modules() if hasattr(m, "has_gate")]
     for path, merged in found:
-        others = (merged.has_bias, merged.is_transposed, merged.has_post_expert_norm)
-        if any(others) or not merged.has_gate:
+        if not merged.has_gate or any(getattr(merged, fact, False) for fact in _OTHERS):
             raise ExportError(
                 f"{loaded.checkpoint.name}: {type(merged).__name__} is not two matrices an expert "
                 f"with a gate between them, which is all that is exported; {otherwise}"
