@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -110,3 +111,16 @@ def patched(source: Path, output: Path) -> Path:
     """Remove two dims and export: the artifact's baseline is the source."""
     operate(make_plan(open_checkpoint(source), Recipe(dims=(3, 8))), output)
     return output
+
+
+@torch.no_grad()
+def causal_loss(source: Path, lines: Iterable[str]) -> tuple[float, int]:
+    """PyTorch's own loss of a causal language model, text by text: (nats per token, tokens)."""
+    model = t.AutoModelForCausalLM.from_pretrained(source).eval()
+    tokenizer = t.AutoTokenizer.from_pretrained(source)
+    loss = count = 0
+    for line in lines:
+        ids = tokenizer(line, return_tensors="pt").input_ids
+        scored = ids.shape[1] - 1
+        loss, count = loss + model(input_ids=ids, labels=ids).loss.item() * scored, count + scored
+    return loss / count, count

@@ -16,7 +16,7 @@ from surgeon.onnx_model.facts import Dtype, OnnxFacts, onnx_facts
 from surgeon.onnx_model.foreign import GENERATION_CONFIG, read_foreign_facts
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.surgery.onnx_patch import open_patched
-from surgeon.surgery.record import EditRecord, Record, read_excised, read_record
+from surgeon.surgery.record import Record, read_excised, read_record
 from surgeon.surgery.restore import inside, old_values
 from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import EXCISED
@@ -102,7 +102,12 @@ def _opened(
     patched, baseline = {}, {}
     for edit in record.edits:
         tensor, old = stored.get(edit.tensor), excised.get(edit.tensor)
-        if tensor is None or old is None or not _fits(edit, tensor, old, record):
+        if (
+            tensor is None
+            or old is None
+            or not edit.fits(tensor.shape, old.shape)
+            or tensor.shape[edit.axis] != record.hidden_size
+        ):
             raise EvaluationError(
                 f"{directory}: the record's edit of {edit.tensor} does not fit the weights; the "
                 "artifact is damaged"
@@ -111,18 +116,6 @@ def _opened(
         patched[edit.tensor] = tensor.astype(old.dtype)
         baseline[edit.tensor] = with_slices(patched[edit.tensor], edit.axis, edit.dims, old)
     return Artifact(directory, record, facts, patched, baseline)
-
-
-def _fits(
-    edit: EditRecord, tensor: npt.NDArray[Any], old: npt.NDArray[Any], record: Record
-) -> bool:
-    if not 0 <= edit.axis < tensor.ndim or edit.dims != record.dims:
-        return False
-    shape = list(tensor.shape)
-    sized = shape[edit.axis] == record.hidden_size
-    shape[edit.axis] = len(edit.dims)
-    inside_it = all(0 <= dim < record.hidden_size for dim in edit.dims)
-    return sized and inside_it and list(old.shape) == shape
 
 
 def _facts(directory: Path, record: Record) -> OnnxFacts:

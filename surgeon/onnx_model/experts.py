@@ -16,9 +16,10 @@ import onnx_ir as ir
 import torch
 
 from surgeon.errors import ExportError
-from surgeon.torch_model.loading import TorchModel
+from surgeon.torch_model.loading import Place, TorchModel
 
 _DOMAIN, _OPERATOR = "surgeon", "Experts"  # which no finished graph has
+_MATRICES = ("gate_up_proj", "down_proj")
 _OTHERS = ("has_bias", "is_transposed", "has_post_expert_norm")
 _ROWS = 4  # of the example that an expert is exported with
 
@@ -26,20 +27,18 @@ _ROWS = 4  # of the example that an expert is exported with
 class Experts(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
     """The experts of a layer in place of transformers' own. Runs nowhere but in the exporter.
 
-    ``gate_up`` are each (2 × inner, hidden) and ``down`` (hidden, inner), views of the merged ones
-    and no parameters, so that the exporter leaves them to ``put_in_experts``.
+    ``tensors`` are those of each expert, by the name of the merged one: (2 × inner, hidden), then
+    (hidden, inner). They are views of it and no parameters, so that the exporter leaves them to
+    ``put_in_experts``.
     """
 
     def __init__(self, path: str, merged: Any) -> None:
         super().__init__()
         self.path = path
-        self.gate_up: tuple[torch.Tensor, ...] = merged.gate_up_proj.detach().unbind()
-        self.down: tuple[torch.Tensor, ...] = merged.down_proj.detach().unbind()
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Those of the merged tensors, which the parameters' places are told by."""
-        return f"{self.path}.gate_up_proj", f"{self.path}.down_proj"
+        self.count = len(merged.down_proj)
+        self.tensors: dict[str, tuple[torch.Tensor, ...]] = {
+            f"{path}.{name}": getattr(merged, name).detach().unbind() for name in _MATRICES
+        }
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -51,7 +50,7 @@ class Experts(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to myp
         """
         # In float32: onnxruntime's CPU provider adds to rows in no float16.
         total = torch.zeros_like(hidden_states, dtype=torch.float32)
-        weights = hidden_states.new_zeros(len(self.down), hidden_states.shape[0])
+        weights = hidden_states.new_zeros(self.count, hidden_states.shape[0])
         weights = weights.scatter(0, top_k_index.t(), top_k_weights.t().to(weights.dtype))
         summed: torch.Tensor = torch.onnx.ops.symbolic(
             f"{_DOMAIN}::{_OPERATOR}",
@@ -116,21 +115,22 @@ def put_in_experts(model: ir.Model, loaded: TorchModel, one: ir.Graph) -> None:
     all of ``loaded.parameters`` in order; the others become initializers.
     """
     graph = model.graph
-    editable: dict[tuple[str, int | None], ir.Value] = {
-        (place.name, place.expert): ir.Value(name=f"{place.name}.{place.expert}")
-        for place in loaded.parameters.values()
+    places = loaded.parameters.values()
+    editable = {
+        place: ir.Value(name=f"{place.name}.{place.expert}")
+        for place in places
         if place.expert is not None
     }
     shared = _take_initializers(graph, one)
     for layer in [node for node in graph if node.domain == _DOMAIN]:
         experts = loaded.model.get_submodule(layer.attributes.get_string("path"))
         total, hidden, weights = (value for value in layer.inputs if value is not None)
-        for number, (gate_up, down) in enumerate(zip(experts.gate_up, experts.down, strict=True)):
+        for number in range(experts.count):
             which = _initializer(graph, f"expert_{number}", np.array([number]))
             tensors = [
-                editable.get((name, number))
-                or _initializer(graph, f"{name}.{number}", tensor.numpy())
-                for name, tensor in zip(experts.names, (gate_up, down), strict=True)
+                editable.get(Place(name, number))
+                or _initializer(graph, f"{name}.{number}", parts[number].numpy())
+                for name, parts in experts.tensors.items()
             ]
             inputs = [total, hidden, weights, which, *tensors, *shared]
             total = _insert(graph, layer, one, inputs, f"{experts.path}.{number}")
@@ -138,11 +138,7 @@ def put_in_experts(model: ir.Model, loaded: TorchModel, one: ir.Graph) -> None:
         graph.remove(layer, safe=True)
     taken = len(loaded.graph_inputs)
     tokens, vectors = graph.inputs[:taken], iter(graph.inputs[taken:])
-    places = loaded.parameters.values()
-    graph.inputs[:] = [
-        *tokens,
-        *(editable.get((place.name, place.expert)) or next(vectors) for place in places),
-    ]
+    graph.inputs[:] = [*tokens, *(editable.get(place) or next(vectors) for place in places)]
     del model.opset_imports[_DOMAIN]
 
 

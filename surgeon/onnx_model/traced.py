@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
@@ -21,10 +20,6 @@ from surgeon.torch_model.tokenizer import quiet
 
 # XLNet subtracts its mask from 1.0, which the exporter does not take of an integer.
 _FLOAT_MASK = ("xlnet",)
-# It turns queries and keys as complex numbers, which ONNX has none of.
-_TURNS_BY_COMPLEX = ("deepseek_v2",)
-# In float16 its encoder looks whether all values are finite, and a graph cannot choose by values.
-_LOOKS_AT_VALUES = ("bart",)
 
 
 class _Traced(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
@@ -52,7 +47,8 @@ def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> An
     no exporter pass can merge, fold or transpose an input. Its outputs are the head's, float32.
 
     Args:
-        loaded: the model; its weights are in ``dtype`` afterwards.
+        loaded: the model; afterwards its weights are in ``dtype``, and if it has experts it runs
+            no more.
         example: a batch of at least two sequences of at least two tokens.
         dtype: of the weights.
         otherwise: what an error tells the user to do instead.
@@ -71,8 +67,7 @@ def trace(loaded: TorchModel, example: Feed, dtype: Dtype, otherwise: str) -> An
         with (
             quiet(),
             contextlib.redirect_stderr(io.StringIO()),
-            _taken_as_finite(loaded),
-            _turned_as_real(loaded),
+            _with_stand_in(loaded),
         ):
             expert = part_experts(loaded, otherwise)
             program = torch.onnx.export(
@@ -104,18 +99,6 @@ def _take_as_finite(_values: torch.Tensor) -> _AllFinite:
     return _AllFinite()
 
 
-@contextlib.contextmanager
-def _taken_as_finite(loaded: TorchModel) -> Iterator[None]:
-    """Have a model that would clamp what is infinite take all for finite.
-
-    Where something is not, the graph's output is not either, and the comparison with PyTorch fails.
-    """
-    looks = loaded.model.config.model_type in _LOOKS_AT_VALUES
-    patched = mock.patch.object(torch, "isfinite", _take_as_finite)
-    with patched if looks else contextlib.nullcontext():
-        yield
-
-
 def _turn(
     query: torch.Tensor, key: torch.Tensor, turns: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,11 +112,19 @@ def _turn(
     return turned[0], turned[1]
 
 
-@contextlib.contextmanager
-def _turned_as_real(loaded: TorchModel) -> Iterator[None]:
-    """Have a model that turns its queries and keys as complex numbers do so as pairs of them."""
-    turns = loaded.model.config.model_type in _TURNS_BY_COMPLEX
-    module = sys.modules[type(loaded.model).__module__]
-    patched = mock.patch.object(module, "apply_rotary_emb", _turn) if turns else None
-    with patched or contextlib.nullcontext():
-        yield
+# What stands in for a function that ONNX has nothing for, by model type.
+_STAND_INS = {
+    # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
+    # not finite, the graph's output is not either, and the comparison with PyTorch fails.
+    "bart": ("torch.isfinite", _take_as_finite),
+    # It turns queries and keys as complex numbers.
+    "deepseek_v2": (
+        "transformers.models.deepseek_v2.modeling_deepseek_v2.apply_rotary_emb",
+        _turn,
+    ),
+}
+
+
+def _with_stand_in(loaded: TorchModel) -> contextlib.AbstractContextManager[Any]:
+    replaced = _STAND_INS.get(loaded.model.config.model_type)
+    return mock.patch(*replaced) if replaced else contextlib.nullcontext()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,14 @@ class EditRecord:
     old: tuple[float | None, ...] | None
     new: tuple[float | None, ...] | None
     stack: str = ""
+
+    def fits(self, shape: Sequence[int], old: Sequence[int]) -> bool:
+        """Whether a tensor of ``shape`` has the edited slices, and they are of shape ``old``."""
+        if not 0 <= self.axis < len(shape):
+            return False
+        inside = all(0 <= dim < shape[self.axis] for dim in self.dims)
+        sliced = [*shape[: self.axis], len(self.dims), *shape[self.axis + 1 :]]
+        return inside and list(old) == sliced
 
 
 @dataclass(frozen=True)
@@ -177,13 +185,19 @@ def read_record(artifact: Path) -> Record:
                 f"{path}: its schema is {schema!r} and this surgeon reads {SCHEMA}; update surgeon"
             )
         recipe_from_json(fields.get("recipe"), "recipe")
-        return pydantic.TypeAdapter(Record).validate_python(fields)
+        record = pydantic.TypeAdapter(Record).validate_python(fields)
     except (
         ValueError,
         RecursionError,
         SelectionError,
     ) as error:  # pydantic's and json's errors are ValueErrors
         raise CheckpointError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+    for edit in record.edits:
+        if edit.dims != record.dims:
+            raise CheckpointError(
+                f"{path}: damaged (its edit of {edit.tensor} is at other dimensions than it says)"
+            )
+    return record
 
 
 def write_excised(plan: Plan, path: Path) -> None:

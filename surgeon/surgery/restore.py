@@ -108,8 +108,6 @@ def open_source(artifact: Path) -> Checkpoint:
     )
     for name in record.weights:
         old_values(record, artifact, name)  # refuses a record that does not fit the weights
-    if any(edit.dims != record.dims for edit in record.edits):
-        raise CheckpointError(f"{artifact}: the record's dims are not those of its edits; damaged")
     fields = {f.name: getattr(opened, f.name) for f in dataclasses.fields(opened)}
     fields["name"] = record.model
     source = _Source if record.onnx_patch is None else _OnnxSource
@@ -125,12 +123,9 @@ def old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
     tensors = tensors_in(record, artifact, name)
     slices = []
     for edit in edits:
-        shape = list(tensors[edit.tensor].shape) if edit.tensor in tensors else []
+        shape = tensors[edit.tensor].shape if edit.tensor in tensors else ()
         values = excised.get(edit.tensor)
-        fits = len(shape) > edit.axis >= 0 and all(0 <= d < shape[edit.axis] for d in edit.dims)
-        if fits:
-            shape[edit.axis] = len(edit.dims)
-        if values is None or not fits or list(values.shape) != shape:
+        if values is None or not edit.fits(shape, values.shape):
             raise CheckpointError(
                 f"{artifact}: the record's edit of {edit.tensor} does not fit the weights; "
                 "the artifact is damaged"

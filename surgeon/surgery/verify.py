@@ -127,7 +127,7 @@ def _is_what_the_recipe_says(
     mode, factor = record.recipe["mode"], record.recipe["factor"]
     planned = new_values(before, edit.axis, edit.dims, mode, factor, edit.offset)
     now = np.take(tensor, edit.dims, axis=edit.axis)
-    return edit.dims == record.dims and planned.tobytes() == np.ascontiguousarray(now).tobytes()
+    return planned.tobytes() == np.ascontiguousarray(now).tobytes()
 
 
 def _check_onnx(artifact: Path, record: Record) -> Check:

@@ -25,7 +25,7 @@ from surgeon import (
     write_report,
 )
 from surgeon.cli import run
-from surgeon.errors import EvaluationError
+from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.request import choose_task, make_examples, make_settings
@@ -46,18 +46,12 @@ _SMALL = {
     "max_position_embeddings": 64,
     "attn_implementation": "eager",
 }
+_GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 800}
 _LANGUAGE_MODELS = {
     "mlm": (transformers.BertForMaskedLM, transformers.BertConfig(**_SMALL, pad_token_id=0)),
     "clm": (
         transformers.GPT2LMHeadModel,
-        transformers.GPT2Config(
-            n_embd=16,
-            n_layer=2,
-            n_head=2,
-            n_positions=64,
-            vocab_size=800,
-            attn_implementation="eager",
-        ),
+        transformers.GPT2Config(**_GPT2, attn_implementation="eager"),
     ),
 }
 _BERT = transformers.BertConfig(**_SMALL, pad_token_id=0)
@@ -418,21 +412,12 @@ _CLASSIFIERS = {
     # Without a padding token it classifies by the last position, be it padding or not.
     "gpt2": lambda: _made(
         transformers.GPT2ForSequenceClassification,
-        transformers.GPT2Config(
-            n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=800, id2label=_THREE
-        ),
+        transformers.GPT2Config(**_GPT2, id2label=_THREE),
     ),
     "gpt2, with a padding token": lambda: _made(
         transformers.GPT2ForSequenceClassification,
         transformers.GPT2Config(
-            n_embd=16,
-            n_layer=2,
-            n_head=2,
-            n_positions=64,
-            vocab_size=800,
-            pad_token_id=0,
-            id2label=_THREE,
-            attn_implementation="eager",
+            **_GPT2, pad_token_id=0, id2label=_THREE, attn_implementation="eager"
         ),
     ),
 }
@@ -618,8 +603,21 @@ def _enlarge(record):
     record["hidden_size"] = 10**9
 
 
-@pytest.mark.parametrize("change", [_rename, _turn, _fewer, _others, _enlarge])
-def test_a_damaged_record_is_refused_in_one_line(mlm, tmp_path, change, capsys):
+_MISFIT = "does not fit the weights; the artifact is damaged"
+_ELSEWHERE = "record.json: damaged"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (_rename, _MISFIT),
+        (_turn, _MISFIT),
+        (_fewer, _ELSEWHERE),
+        (_others, _ELSEWHERE),
+        (_enlarge, _MISFIT),
+    ],
+)
+def test_a_damaged_record_is_refused_in_one_line(mlm, tmp_path, change, complaint, capsys):
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
     record = json.loads((out / "surgeon/record.json").read_text())
     change(record)
@@ -627,6 +625,8 @@ def test_a_damaged_record_is_refused_in_one_line(mlm, tmp_path, change, capsys):
     assert run(["eval", str(out)]) == 2
     told = capsys.readouterr().err.strip()
     assert told.count("\n") == 0
-    assert "does not fit the weights; the artifact is damaged" in told
+    assert complaint in told
     if change is not _enlarge:  # which no edit depends on
-        assert not verify(out).passed
+        assert run(["verify", str(out)]) == (2 if complaint == _ELSEWHERE else 1)
+        with pytest.raises(CheckpointError):
+            open_source(out)

@@ -6,11 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import transformers
 from families import save_family, save_family_in_shards
 from mixtures import MIXTURES
 from safetensors.torch import load_file, save_file
-from task_models import patched, save_model, word_tokenizer
+from task_models import causal_loss, patched, save_model
 
 from surgeon import (
     Recipe,
@@ -193,18 +192,11 @@ def evaluated(tmp_path_factory):
 
 def test_a_mixture_is_scored_as_pytorch_scores_it(evaluated):
     source, out, lines, result = evaluated
-    tokenizer = word_tokenizer()
     for folder, score in ((source, result.baseline), (out, result.patched)):
-        model = transformers.MixtralForCausalLM.from_pretrained(folder).eval()
-        loss = count = 0
-        for line in lines:
-            ids = tokenizer(line, return_tensors="pt").input_ids
-            with torch.no_grad():
-                mean = model(input_ids=ids, labels=ids).loss.item()
-            loss, count = loss + mean * (ids.shape[1] - 1), count + ids.shape[1] - 1
-        assert score.value == pytest.approx(loss / count, abs=1e-4)
+        loss, count = causal_loss(folder, lines)
+        assert score.value == pytest.approx(loss, abs=1e-4)
+        assert result.dataset.scored_tokens == count
     assert abs(result.patched.value - result.baseline.value) > 0.01
-    assert result.dataset.scored_tokens == count
 
 
 def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(evaluated):
@@ -239,6 +231,16 @@ def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(evaluated, pat
     model = open_onnx(evaluated[1] / "onnx/model.onnx", pattern)
     assert model.layers == rank_by_layernorm(model).layers == 2
     assert [site.layer for site in model.sites if site.role == "output"] == [0] * 8 + [1] * 8
+
+
+def test_experts_are_exported_in_float16_too(tmp_path):
+    save_family("mixtral", tmp_path / "model")
+    exported = export(open_checkpoint(tmp_path / "model"), tmp_path / "out", dtype="float16")
+    assert exported.onnx.parity.largest < 0.02
+    graph = onnx.load(tmp_path / "out/onnx/model.onnx").graph
+    of_experts = [i.data_type for i in graph.initializer if "experts" in i.name]
+    assert len(of_experts) == 2 * 2 * 4
+    assert set(of_experts) == {onnx.TensorProto.FLOAT16}
 
 
 @pytest.mark.parametrize("fact", ["has_bias", "is_transposed", "has_post_expert_norm"])
