@@ -358,7 +358,7 @@ def test_a_model_that_looks_at_its_values_in_float16_is_exported_too(tmp_path):
 
 
 def test_what_torch_cannot_export_is_one_line(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(traced_module, "_LOOKS_AT_VALUES", ())
+    monkeypatch.setattr(traced_module, "_STAND_INS", {})
     save_head("bart, classification", tmp_path / "model")
     plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
     capfd.readouterr()
