@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +60,11 @@ def show_inferred(planned: OnnxPlan) -> None:
         )
 
 
-def _note_head(declared: str) -> None:
-    if declared:
+def _note_graph(onnx: Mapping[str, Any]) -> None:
+    """Say what the graph has nothing of."""
+    for sentence in onnx.get("not_applied", ()):
+        print_note(f"{sentence}.")
+    if declared := onnx.get("head_left_out"):
         print_note(
             f"config.json declares {declared}, whose head no task scores: the graph leaves it out, "
             "and eval measures how far the representations drift."
@@ -70,7 +73,7 @@ def _note_head(declared: str) -> None:
 
 def show_record(record: Record, output: Path, *, json: bool) -> None:
     """Show what an operation did."""
-    _note_head((record.onnx or {}).get("head_left_out", ""))
+    _note_graph(record.onnx or {})
     if json:
         print_json(record.summary(output))
         return
@@ -119,7 +122,7 @@ def _left_out(record: Record) -> Iterator[str]:
 
 def show_exported(done: Export, output: Path, *, json: bool) -> None:
     """Show what an export made, and how near to PyTorch it is."""
-    _note_head(done.onnx.head_left_out)
+    _note_graph(done.onnx.to_json())
     if json:
         print_json({"output": str(output), **done.to_json()})
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -13,14 +14,19 @@ from surgeon.checkpoint.checkpoint import CONFIG
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.try_out import try_out
 from surgeon.onnx_model.facts import Dtype, OnnxFacts, onnx_facts
-from surgeon.onnx_model.foreign import GENERATION_CONFIG, read_foreign_facts
+from surgeon.onnx_model.foreign import read_foreign_facts
 from surgeon.onnx_model.weights import read_initializers
+from surgeon.scoring.tokenizer import read_tokenizer
 from surgeon.surgery.onnx_patch import open_patched
 from surgeon.surgery.record import Record, read_excised, read_record
 from surgeon.surgery.restore import inside, old_values
 from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import EXCISED
 from surgeon.surgery.transfer import hash_file
+from surgeon.torch_model.directory import GENERATION_CONFIG
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # What tells how a graph from elsewhere is to be fed and scored.
 _TELLING = (
@@ -50,6 +56,23 @@ class Artifact:
     def model_path(self) -> Path:
         """The ONNX file."""
         return self.directory / self.facts.model
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, without its own padding and truncation.
+
+        Raises:
+            EvaluationError: there is none, or it cannot be read.
+        """
+        known = self.facts.tokenizer
+        if known is None or known.kind == "tokenizers":
+            return read_tokenizer(self.directory, known)
+        from surgeon.torch_model.tokenizer import load_tokenizer, text_encoder
+
+        loaded = load_tokenizer(self.directory, "install what it needs, or patch again")
+        if loaded is None:
+            raise EvaluationError(f"{self.directory / known.file}: missing; patch again")
+        return text_encoder(loaded)
 
 
 def open_artifact(directory: Path) -> Artifact:

@@ -11,7 +11,7 @@ from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.result import FillIn
 from surgeon.evaluation.variants import BASELINE, Variant
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tokenizer import TokenizerFacts, read_tokenizer
+from surgeon.scoring.tokenizer import TokenizerFacts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,7 +33,7 @@ def fill_in(scorer: Scorer, patched: Variant, examples: Sequence[Example]) -> tu
     blanks, known = BLANKS.get(scorer.task.name), facts.tokenizer
     if blanks is None or known is None:
         return ()
-    tokenizer = read_tokenizer(scorer.artifact.directory, known)
+    tokenizer = scorer.artifact.tokenizer
     causal = scorer.task.name == "clm"
     short = [e for e in examples if _SHORT <= len(e.ids) <= _LONG]
 

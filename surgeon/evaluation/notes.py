@@ -13,7 +13,7 @@ NO_BLANKS = "no block has a length to be read with a blank filled in (8 to 32 to
 
 def notes_of(facts: OnnxFacts, dataset: Dataset) -> tuple[str, ...]:
     """Return what a reader would otherwise not see was left out."""
-    found = []
+    found = list(facts.not_applied)
     if facts.head_left_out:
         found.append(
             f"config.json declares {facts.head_left_out}, whose head no task scores: what is "

@@ -16,7 +16,6 @@ from surgeon.scoring.examples import Encoded
 from surgeon.scoring.pooling import Pooling, read_pooling
 from surgeon.scoring.tasks import TASKS, Settings, Task
 from surgeon.scoring.tasks.task import Data, Masking
-from surgeon.scoring.tokenizer import read_tokenizer
 from surgeon.surgery.expectation import EvaluationSettings, recorded_settings
 from surgeon.text import Texts, built_in_sample
 
@@ -113,7 +112,7 @@ def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: in
         mask_rate=rate or 0.0,
         mask_id=tokenizer.mask_id if tokenizer else None,
         special_ids=tokenizer.special_ids if tokenizer else (),
-        vocabulary=read_tokenizer(artifact.directory, tokenizer).get_vocab_size(),
+        vocabulary=artifact.tokenizer.get_vocab_size(),
         masking=values.get("masking") or "all",
         block=block,
         stride=stride,
@@ -197,7 +196,7 @@ def encoder_of(artifact: Artifact, pooling: Pooling | None = None) -> Encoder:
     facts = artifact.facts
     limits = [facts.max_length, pooling.max_length if pooling else None]
     return Encoder(
-        read_tokenizer(artifact.directory, facts.tokenizer),
+        artifact.tokenizer,
         min(limit for limit in limits if limit is not None),
         facts.tokenizer.unknown_id if facts.tokenizer else None,
     )

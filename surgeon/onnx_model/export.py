@@ -24,17 +24,18 @@ from surgeon.onnx_model.probes import Feed, Padding, make_probes, real_rows
 from surgeon.onnx_model.traced import trace
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.progress import Progress
+from surgeon.torch_model.directory import not_applied
 from surgeon.torch_model.heads import LEFT_PADDED, head_left_out
 from surgeon.torch_model.loading import (
     TorchModel,
     decoder_start_of,
-    explained,
     labels_of,
     load_model,
     max_length_of,
     padding_id_of,
 )
-from surgeon.torch_model.tokenizer import load_tokenizer, quiet, save_tokenizer
+from surgeon.torch_model.messages import explained, quiet
+from surgeon.torch_model.tokenizer import load_tokenizer, save_tokenizer
 
 MODEL = "model.onnx"
 _INLINE_LIMIT = 1_500_000_000  # bytes; protobuf holds 2 GiB, beyond this weights go beside it
@@ -74,8 +75,9 @@ def export_model(
     if dtype != "float32":
         otherwise = f"leave out --dtype {dtype}, or {otherwise}"
     progress("loading the model", 0, 0)
+    tokenizer = load_tokenizer(checkpoint.directory, otherwise)
     loaded = load_model(checkpoint, otherwise)
-    config, tokenizer = loaded.model.config, load_tokenizer(checkpoint.directory)
+    config = loaded.model.config
     max_length = max_length_of(config, tokenizer, checkpoint.family)
     left = (config.model_type, loaded.task) in LEFT_PADDED
     padding = Padding(padding_id_of(config, tokenizer), "left" if left else "right")
@@ -113,6 +115,7 @@ def export_model(
         padding=padding.side,
         dtype=dtype,
         head_left_out=head_left_out(checkpoint.config, loaded.task),
+        not_applied=not_applied(checkpoint.directory, checkpoint.config),
     )
 
 

@@ -41,7 +41,8 @@ class OnnxFacts:
     of a batch are filled up. ``head_left_out`` is the class that the configuration declares, where
     no task scores its head, so that the graph is of the model below it. ``parity`` is None for a
     graph that surgeon did not export, and ``one_at_a_time`` says of such a one that a text has
-    another output in a batch than alone.
+    another output in a batch than alone. ``not_applied`` has a sentence for each piece of code and
+    each adapter beside the weights that had no part in the graph.
     """
 
     model: str
@@ -60,6 +61,7 @@ class OnnxFacts:
     dtype: Dtype = "float32"
     head_left_out: str = ""
     one_at_a_time: bool = False
+    not_applied: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

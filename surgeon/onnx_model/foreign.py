@@ -16,9 +16,8 @@ from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.onnx_model.weights import load_graph
 from surgeon.scoring.tasks.task import TaskName
 from surgeon.scoring.tokenizer import count_or_none, find_tokenizer, longest_text
+from surgeon.torch_model.directory import GENERATION_CONFIG
 from surgeon.torch_model.heads import HEADS, LEFT_PADDED, Head, declared_head, head_left_out
-
-GENERATION_CONFIG = "generation_config.json"
 
 _TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 _POSITIONS = "position_ids"

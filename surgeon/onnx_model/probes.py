@@ -13,7 +13,7 @@ from surgeon.scoring.examples import Side, make_batch
 from surgeon.text import built_in_sample
 from surgeon.torch_model.heads import Rows
 from surgeon.torch_model.loading import TorchModel
-from surgeon.torch_model.tokenizer import quiet
+from surgeon.torch_model.messages import quiet
 
 Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]]
 

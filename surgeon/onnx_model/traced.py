@@ -15,8 +15,8 @@ from surgeon.onnx_model.experts import part_experts, put_in_experts
 from surgeon.onnx_model.facts import Dtype
 from surgeon.onnx_model.probes import Feed
 from surgeon.torch_model.heads import AXES
-from surgeon.torch_model.loading import TorchModel, explained
-from surgeon.torch_model.tokenizer import quiet
+from surgeon.torch_model.loading import TorchModel
+from surgeon.torch_model.messages import explained, quiet
 
 # XLNet subtracts its mask from 1.0, which the exporter does not take of an integer.
 _FLOAT_MASK = ("xlnet",)

@@ -53,9 +53,9 @@ def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
     """
     check_min_damage(options.min_damage)
     texts = options.texts or ranking_sample()
-    with open_bench(checkpoint, texts, options.progress) as bench:
-        by_size = rank_on_bench(checkpoint, bench, options.progress)
-        return ablate_on_bench(checkpoint, bench, by_size, options)
+    bench = open_bench(checkpoint, texts, options.progress)
+    by_size = rank_on_bench(checkpoint, bench, options.progress)
+    return ablate_on_bench(checkpoint, bench, by_size, options)
 
 
 def ablate_on_bench(

@@ -48,8 +48,8 @@ def rank_by_activations(checkpoint: Checkpoint, options: Options) -> Ranking:
         EvaluationError: it has no tokenizer.
     """
     texts = options.texts or ranking_sample()
-    with open_bench(checkpoint, texts, options.progress) as bench:
-        return rank_on_bench(checkpoint, bench, options.progress)
+    bench = open_bench(checkpoint, texts, options.progress)
+    return rank_on_bench(checkpoint, bench, options.progress)
 
 
 def rank_on_bench(checkpoint: Checkpoint, bench: Bench, progress: Progress) -> Ranking:

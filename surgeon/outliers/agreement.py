@@ -83,12 +83,12 @@ def compare_detectors(
         for detector in DETECTORS.values()
         if not detector.needs_model
     ]
-    with open_bench(checkpoint, ranking_texts, options.progress) as bench:
-        by_size = rank_on_bench(checkpoint, bench, options.progress)
-        ablation = ablate_on_bench(checkpoint, bench, by_size, options)
-        rankings = [*weights, by_size, ablation]
-        assert ablation.measured is not None
-        standings, examples = _stand(rankings, bench.reading(held_out), count, options, ablation)
+    bench = open_bench(checkpoint, ranking_texts, options.progress)
+    by_size = rank_on_bench(checkpoint, bench, options.progress)
+    ablation = ablate_on_bench(checkpoint, bench, by_size, options)
+    rankings = [*weights, by_size, ablation]
+    assert ablation.measured is not None
+    standings, examples = _stand(rankings, bench.reading(held_out), count, options, ablation)
     firsts = {s.method: set(s.first[:count]) for s in standings}
     return Agreement(
         model=checkpoint.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surgeon.architectures import Site, by_layer
-from surgeon.checkpoint import Checkpoint, open_checkpoint
+from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.finite import find_not_finite
 from surgeon.errors import CheckpointError, EvaluationError, SurgeonError
 from surgeon.progress import Progress
@@ -47,6 +46,7 @@ class Bench:
     texts: Texts
     encoded: Encoded
     left_out: str = ""
+    not_applied: tuple[str, ...] = ()
 
     def reading(self, texts: Texts) -> Bench:
         """Return the same model with other texts."""
@@ -68,7 +68,8 @@ class Bench:
         """What a person should know about the texts."""
         cut = self.encoded.truncated
         texts = "text was" if cut == 1 else "texts were"
-        return (f"{cut} {texts} cut to {self.max_length} tokens",) if cut else ()
+        told = (f"{cut} {texts} cut to {self.max_length} tokens",) if cut else ()
+        return (*self.not_applied, *told)
 
 
 def not_finite(bench: Bench) -> SurgeonError:
@@ -81,8 +82,7 @@ def not_finite(bench: Bench) -> SurgeonError:
     )
 
 
-@contextlib.contextmanager
-def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iterator[Bench]:
+def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Bench:
     """Load a checkpoint in PyTorch and tokenize texts for it.
 
     Raises:
@@ -90,33 +90,36 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Iter
         EvaluationError: it has no tokenizer, or one that does not know the texts' words.
     """
     progress("loading PyTorch", 0, 0)
-    from surgeon.torch_model.directory import loadable
+    from surgeon.torch_model.directory import not_applied
     from surgeon.torch_model.forward import INSTEAD
     from surgeon.torch_model.heads import choose_task
     from surgeon.torch_model.loading import decoder_start_of, load_model, max_length_of
     from surgeon.torch_model.tokenizer import load_tokenizer
 
     progress("loading the model", 0, 0)
-    with loadable(checkpoint) as directory:
-        opened = open_checkpoint(
-            directory, sites_pattern=checkpoint.sites_pattern, name=checkpoint.name
+    tokenizer = load_tokenizer(checkpoint.directory, INSTEAD)
+    if tokenizer is None:
+        raise EvaluationError(
+            f"{checkpoint.directory}: no tokenizer in it that reads text; put its files "
+            f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {INSTEAD}"
         )
-        tokenizer = load_tokenizer(directory)
-        if tokenizer is None:
-            raise EvaluationError(
-                f"{checkpoint.directory}: no tokenizer in it that reads text; put its files "
-                f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {INSTEAD}"
-            )
-        task = choose_task(opened)
-        # What other heads are for takes labels: their body alone is weighed.
-        loaded = load_model(opened, INSTEAD, task if task in _BY_TEXT else "drift")
-        if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(loaded)):
-            loaded = load_model(opened, INSTEAD, "drift")
-        length = max_length_of(loaded.model.config, tokenizer, checkpoint.family)
-        encoded = _encode(texts, tokenizer, length)
-        left_out = _why_left_out(task) if task != loaded.task else ""
-        layers = tuple(by_layer(checkpoint.sites))
-        yield Bench(checkpoint, loaded, layers, tokenizer, length, texts, encoded, left_out)
+    task = choose_task(checkpoint)
+    # What other heads are for takes labels: their body alone is weighed.
+    loaded = load_model(checkpoint, INSTEAD, task if task in _BY_TEXT else "drift")
+    if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(loaded)):
+        loaded = load_model(checkpoint, INSTEAD, "drift")
+    length = max_length_of(loaded.model.config, tokenizer, checkpoint.family)
+    return Bench(
+        source=checkpoint,
+        loaded=loaded,
+        layers=tuple(by_layer(checkpoint.sites)),
+        tokenizer=tokenizer,
+        max_length=length,
+        texts=texts,
+        encoded=_encode(texts, tokenizer, length),
+        left_out=_why_left_out(task) if task != loaded.task else "",
+        not_applied=not_applied(checkpoint.directory, checkpoint.config),
+    )
 
 
 def _why_left_out(task: str) -> str:
@@ -130,10 +133,9 @@ def _why_left_out(task: str) -> str:
 
 def _encode(texts: Texts, tokenizer: Any, max_length: int) -> Encoded:
     """Tokenize texts, and refuse those that the model cannot read: it shows nothing on them."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    encoded = encode(texts, backend, max_length, tokenizer.unk_token_id)
+    from surgeon.torch_model.tokenizer import text_encoder
+
+    encoded = encode(texts, text_encoder(tokenizer), max_length, tokenizer.unk_token_id)
     if encoded.unknown > _MOST_UNKNOWN * encoded.tokens:
         raise EvaluationError(
             f"{encoded.unknown} of {encoded.tokens} tokens of {texts.name} are unknown to the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import EvaluationError
@@ -23,13 +23,17 @@ _MASKS = ("[MASK]", "<mask>")
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """Where the tokenizer lies in the artifact, and the ids that scoring must know."""
+    """Where the tokenizer lies in the artifact, and the ids that scoring must know.
+
+    ``kind`` is the library that reads it: transformers what it has in Python alone.
+    """
 
     file: str
     mask_id: int | None
     pad_id: int
     unknown_id: int | None
     special_ids: tuple[int, ...]
+    kind: Literal["tokenizers", "transformers"] = "tokenizers"
 
 
 @dataclass(frozen=True)

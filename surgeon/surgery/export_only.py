@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import surgeon
-from surgeon.checkpoint import Checkpoint, open_checkpoint
+from surgeon.checkpoint import Checkpoint
 from surgeon.errors import ExportError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.progress import Progress, silent
@@ -93,15 +93,11 @@ def export(
 def _export(checkpoint: Checkpoint, folder: Path, dtype: Dtype, progress: Progress) -> OnnxFacts:
     progress("loading PyTorch", 0, 0)
     from surgeon.onnx_model.export import export_model  # brings torch and transformers
-    from surgeon.torch_model.directory import loadable
 
-    with loadable(checkpoint) as directory:
-        return export_model(
-            open_checkpoint(
-                directory, sites_pattern=checkpoint.sites_pattern, name=checkpoint.name
-            ),
-            folder / ONNX_FOLDER,
-            progress,
-            otherwise="run it in PyTorch instead",
-            dtype=dtype,
-        )
+    return export_model(
+        checkpoint,
+        folder / ONNX_FOLDER,
+        progress,
+        otherwise="run it in PyTorch instead",
+        dtype=dtype,
+    )

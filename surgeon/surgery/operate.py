@@ -14,7 +14,7 @@ from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.pickle_file import PickleFile
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
 from surgeon.checkpoint.weight_files import SAFETENSORS, converted_index, converted_name
-from surgeon.errors import ExportError
+from surgeon.errors import ExportError, SurgeonError
 from surgeon.onnx_model.facts import Dtype
 from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import Slices, make_byte_patch
@@ -156,13 +156,21 @@ def _export(plan: Plan, folder: Path, dtype: Dtype, progress: Progress) -> Mappi
     from surgeon.onnx_model.export import export_model  # brings torch and transformers
 
     source = plan.checkpoint
-    facts = export_model(
-        open_checkpoint(folder, sites_pattern=source.sites_pattern, name=source.name),
-        folder / ONNX_FOLDER,
-        progress,
-        otherwise="use --no-onnx for the safetensors half alone",
-        dtype=dtype,
-    )
+    try:
+        facts = export_model(
+            open_checkpoint(folder, sites_pattern=source.sites_pattern, name=source.name),
+            folder / ONNX_FOLDER,
+            progress,
+            otherwise="use --no-onnx for the safetensors half alone",
+            dtype=dtype,
+        )
+    except SurgeonError as error:
+        # Its reader knows the source's files: those of this folder will be gone.
+        told = str(error)
+        for file in source.files:
+            name = _artifact_name(source, file.path.name)
+            told = told.replace(str(folder / name), str(file.path))
+        raise type(error)(told.replace(str(folder), str(source.directory))) from error
     return facts.to_json()
 
 

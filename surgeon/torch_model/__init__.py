@@ -1,1 +1,6 @@
-"""A model directory as transformers loads it in PyTorch, and its tokenizer."""
+"""A checkpoint as transformers loads it in PyTorch, and its tokenizer."""
+
+import os
+
+# Read once, when transformers is imported: no kernel, which is code, is fetched from the Hub.
+os.environ["USE_HUB_KERNELS"] = "NO"

@@ -1,51 +1,134 @@
-"""A checkpoint as a directory that transformers loads: itself, or a temporary one beside it."""
+"""What transformers gets of a checkpoint: a temporary folder that surgeon makes.
+
+In a checkpoint's own folder, transformers acts on more than weights and sizes: it asks whether to
+run the code that ``auto_map`` names, puts an adapter on top of the weights if peft is installed,
+quantizes weights that are not quantized, loads kernels, and opens the files that settings name.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from surgeon.checkpoint import Checkpoint
+from surgeon.checkpoint.checkpoint import CONFIG
+from surgeon.checkpoint.json_object import read_object
 from surgeon.checkpoint.pickle_file import PickleFile
-from surgeon.checkpoint.weight_files import (
-    INDEX_SUFFIX,
-    SAFETENSORS,
-    converted_index,
-    converted_name,
-)
+from surgeon.checkpoint.weight_files import INDEX_SUFFIX, SAFETENSORS
 
-_WEIGHTS = ("*.safetensors", "*.bin", f"*{INDEX_SUFFIX}")
+GENERATION_CONFIG = "generation_config.json"
+
+_ADAPTER = "adapter_config.json"
+_TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+_NO_TOKENIZER = (
+    "*.py", "*.pyc", "adapter_*", "*.safetensors", "*.bin", f"*{INDEX_SUFFIX}", CONFIG,
+    *_TOKENIZER_SETTINGS,
+)  # fmt: skip
+
+# Settings that choose code, weights or a form of output, at whatever depth: none of them is left.
+_ACTING = frozenset({
+    "auto_map", "trust_remote_code", "custom_generate", "custom_pipelines",
+    "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
+    "experts_implementation", "_experts_implementation", "_experts_implementation_internal",
+    "use_kernels", "kernel_config", "fusion_config", "distributed_config",
+    "quantization_config", "compression_config", "transformers_weights", "dtype", "torch_dtype",
+    "backbone", "backbone_kwargs", "use_pretrained_backbone", "use_timm_backbone",
+    "return_dict", "torchscript",
+})  # fmt: skip
 
 
 @contextlib.contextmanager
-def loadable(checkpoint: Checkpoint) -> Iterator[Path]:
-    """Yield a directory in which transformers finds the checkpoint as safetensors.
+def model_folder(checkpoint: Checkpoint) -> Iterator[Path]:
+    """Yield a folder with the configuration and the weights alone, as safetensors.
 
-    It is the checkpoint's own where its weights have the names that transformers looks for.
-    Otherwise (a pickle, or one file of several) it is a temporary one, with links to the other
-    files and, of a pickle, the tensors as safetensors; it goes when the context ends.
+    The weights are links to the checkpoint's files; of a pickle, its tensors are written.
     """
-    names = [file.path.name for file in checkpoint.files]
-    if SAFETENSORS in names or checkpoint.index == SAFETENSORS + INDEX_SUFFIX:
-        yield checkpoint.directory
-        return
-    with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
-        _fill(checkpoint, Path(folder))
-        yield Path(folder)
+    with _folder(checkpoint.config) as folder:
+        names = {
+            file.path: SAFETENSORS if len(checkpoint.files) == 1 else f"model-{number}.safetensors"
+            for number, file in enumerate(checkpoint.files)
+        }
+        for file in checkpoint.files:
+            if isinstance(file, PickleFile):
+                file.write_safetensors(folder / names[file.path])
+            else:
+                (folder / names[file.path]).symlink_to(file.path.absolute())
+        if len(names) > 1:
+            weight_map = {name: names[home.path] for name, home in checkpoint.homes.items()}
+            index = {"metadata": {}, "weight_map": weight_map}
+            (folder / f"{SAFETENSORS}{INDEX_SUFFIX}").write_text(json.dumps(index), "utf-8")
+        yield folder
 
 
-def _fill(checkpoint: Checkpoint, folder: Path) -> None:
-    for entry in checkpoint.directory.iterdir():
-        if not any(fnmatch(entry.name, pattern) for pattern in _WEIGHTS):
-            (folder / entry.name).symlink_to(entry.absolute())
-    for file in checkpoint.files:
-        if isinstance(file, PickleFile):
-            file.write_safetensors(folder / converted_name(file.path.name))
-        else:
-            (folder / SAFETENSORS).symlink_to(file.path.absolute())
-    if checkpoint.index is not None:
-        index = (checkpoint.directory / checkpoint.index).read_bytes()
-        (folder / converted_name(checkpoint.index)).write_bytes(converted_index(index))
+@contextlib.contextmanager
+def tokenizer_folder(source: Path) -> Iterator[Path]:
+    """Yield a folder with what a tokenizer may be made of: no code, no weights.
+
+    Raises:
+        CheckpointError: a file of settings is not JSON.
+    """
+    with _folder(read_object(source / CONFIG) or {}) as folder:
+        for name in _TOKENIZER_SETTINGS:
+            settings = read_object(source / name)
+            if settings is not None:
+                # A path among them would be opened, wherever it leads to.
+                own = {k: v for k, v in settings.items() if not k.endswith("_file")}
+                _write(folder / name, own)
+        for entry in source.iterdir():
+            if entry.is_file() and not any(fnmatch(entry.name, p) for p in _NO_TOKENIZER):
+                (folder / entry.name).symlink_to(entry.absolute())
+        yield folder
+
+
+def not_applied(directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return, a sentence each, what lies beside the weights and has no part in what runs."""
+    settings = read_object(directory / _TOKENIZER_SETTINGS[0]) or {}
+    sentences = [
+        f"{name} names code of the checkpoint (auto_map: {code}), which was not run: the "
+        f"{what} is transformers' own"
+        for name, what, code in (
+            (CONFIG, "model", code_named(config)),
+            (_TOKENIZER_SETTINGS[0], "tokenizer", code_named(settings)),
+        )
+        if code
+    ]
+    if (directory / _ADAPTER).is_file():
+        sentences.append(
+            f"{_ADAPTER} is beside the weights: that adapter was not applied, the weights are "
+            "taken as they are"
+        )
+    return tuple(sentences)
+
+
+def code_named(settings: Mapping[str, Any]) -> str:
+    """Return the classes that ``auto_map`` names, at whatever depth; "" without one."""
+    found: list[str] = []
+
+    def look(entries: dict[str, Any]) -> dict[str, Any]:
+        if named := entries.get("auto_map"):
+            values = named.values() if isinstance(named, dict) else [named]
+            found.extend(value if isinstance(value, str) else json.dumps(value) for value in values)
+        return entries
+
+    json.loads(json.dumps(settings), object_hook=look)
+    return ", ".join(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def _folder(config: Mapping[str, Any]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="surgeon-") as name:
+        _write(Path(name, CONFIG), config)
+        yield Path(name)
+
+
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
+    def rest(entries: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in entries.items() if key not in _ACTING}
+
+    kept = json.loads(json.dumps(settings), object_hook=rest)
+    path.write_text(json.dumps(kept), "utf-8")

@@ -13,8 +13,8 @@ import torch
 
 from surgeon.architectures import Site
 from surgeon.scoring.examples import Batch
-from surgeon.torch_model.loading import TorchModel, explained
-from surgeon.torch_model.tokenizer import quiet
+from surgeon.torch_model.loading import TorchModel
+from surgeon.torch_model.messages import explained, quiet
 
 States: TypeAlias = npt.NDArray[np.float32]
 Moment: TypeAlias = Literal["written", "stream"]

@@ -1,32 +1,36 @@
-"""Model directory → a model in PyTorch, with its editable tensors found by name and by value."""
+"""Checkpoint → a model in PyTorch, with its editable tensors found by name and by value."""
 
 from __future__ import annotations
 
 import inspect
-import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
 
 from surgeon.architectures import Family, canonical_name
 from surgeon.checkpoint import Checkpoint
+from surgeon.checkpoint.checkpoint import CONFIG
+from surgeon.checkpoint.dtypes import FLOATS
+from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import ExportError
 from surgeon.scoring.tasks.task import TaskName
 from surgeon.scoring.tokenizer import UNBOUNDED, longest_text
+from surgeon.torch_model.directory import GENERATION_CONFIG, code_named, model_folder
 from surgeon.torch_model.heads import HEADS, Head, choose_task
-from surgeon.torch_model.tokenizer import quiet
+from surgeon.torch_model.held import by_ends, check_tensors, equal, namesake
+from surgeon.torch_model.messages import explained, quiet
 
-_MODULE_AND_LEAF = 2  # components of a name that say what a tensor outside the layers is
 # Not in some files and no random numbers: transformers fills it with zeros.
 _FILLED = ("final_logits_bias",)
 # Segments are compared and not embedded, so that the configuration has no vocabulary of them.
 _SEGMENTS_COMPARED = ("xlnet",)
+_PLAIN = ("F64", "F32", "F16", "BF16")
+_IN_LAYER = re.compile(r".*?\.\d+\.")
 _EXPERT = re.compile(r".*?\.(?P<layer>\d+)\..*\.experts\.(?P<expert>\d+)\..*")
 
 
@@ -79,10 +83,13 @@ class TorchModel:
 
 
 def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = None) -> TorchModel:
-    """Load a model directory in float32, with the class that its task asks for.
+    """Load a checkpoint in float32, with the class that its task asks for.
+
+    None of the checkpoint's code runs, no adapter is applied, and every tensor that the model
+    then holds is compared with the files.
 
     Args:
-        checkpoint: the opened directory, with safetensors weights.
+        checkpoint: the opened checkpoint, on disk.
         otherwise: what an error tells the user to do instead.
         task: load it for this one (None: for the head that is there).
 
@@ -90,29 +97,30 @@ def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = N
         ExportError: transformers cannot load it, or not as it is stored.
     """
     head = HEADS[task or choose_task(checkpoint)]
-    try:
-        with quiet():
-            model, report = getattr(transformers, head.auto_class).from_pretrained(
-                checkpoint.directory,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="eager",  # exports to a cleaner graph than SDPA
-                output_loading_info=True,
-            )
-    except Exception as error:
-        raise explained("transformers cannot load the model", error, otherwise) from error
+    _refuse_unknown_code(checkpoint, otherwise)
+    _refuse_packed(checkpoint, otherwise)
+    with model_folder(checkpoint) as folder:
+        try:
+            with quiet():
+                model, report = getattr(transformers, head.auto_class).from_pretrained(
+                    folder,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    attn_implementation="eager",  # exports to a cleaner graph than SDPA
+                    ignore_mismatched_sizes=True,  # the report has them, an error would not
+                    output_loading_info=True,
+                )
+        except Exception as error:
+            what = f"{checkpoint.name}: transformers cannot load the model"
+            places = {folder: checkpoint.directory}
+            raise explained(what, error, otherwise, places) from error
     # Without a head, the pooler is not among the outputs; anything else would be random numbers.
     ignored = (*_FILLED, "pooler") if head.task == "drift" else _FILLED
-    missing = sorted(
-        name for name in report["missing_keys"] if not any(part in name for part in ignored)
-    )
-    if missing or report["mismatched_keys"]:
-        what = missing[0] if missing else next(iter(report["mismatched_keys"]))
-        raise ExportError(
-            f"{checkpoint.name}: transformers finds no weights for {what} of its "
-            f"{type(model).__name__}; {otherwise}"
-        )
+    derived = {name for name in report["missing_keys"] if any(part in name for part in ignored)}
+    _check_report(checkpoint, model, report, derived, otherwise)
+    check_tensors(checkpoint, model, derived, otherwise)
     model.eval()
     model.config.use_cache = False
     return TorchModel(
@@ -122,6 +130,67 @@ def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = N
         _input_names(checkpoint.name, model, otherwise),
         _places(checkpoint, model, otherwise),
     )
+
+
+def _refuse_unknown_code(checkpoint: Checkpoint, otherwise: str) -> None:
+    """Refuse a model that only code of its own can compute."""
+    model_type = checkpoint.config.get("model_type")
+    code = code_named(checkpoint.config)
+    if code and model_type not in transformers.CONFIG_MAPPING:
+        raise ExportError(
+            f"{checkpoint.directory / CONFIG}: transformers has no model_type {model_type!r}, and "
+            f"the code that the checkpoint brings (auto_map: {code}) is not run; {otherwise}"
+        )
+
+
+def _refuse_packed(checkpoint: Checkpoint, otherwise: str) -> None:
+    """Refuse quantized weights; a ``quantization_config`` that was left beside floats is nothing.
+
+    Integers of 64 bits and booleans are buffers, of positions and of masks.
+    """
+    config = checkpoint.config
+    declared = config.get("quantization_config") or config.get("compression_config")
+    if not declared:
+        return
+    method = declared.get("quant_method") if isinstance(declared, dict) else None
+    for name, info in checkpoint.tensors.items():
+        if info.dtype not in (*_PLAIN, "I64", "BOOL"):
+            raise ExportError(
+                f"{checkpoint.where(name)}: {name} is {info.dtype}, quantized as config.json says "
+                f"({method or 'quantization_config'}), and PyTorch is given plain weights alone; "
+                f"{otherwise}"
+            )
+
+
+def _check_report(
+    checkpoint: Checkpoint,
+    model: Any,
+    report: Mapping[str, Any],
+    derived: Collection[str],
+    otherwise: str,
+) -> None:
+    """Check what transformers tells of the loading: all that the model has, all of each layer."""
+    kind = type(model).__name__
+    for name, in_file, by_config in sorted(report["mismatched_keys"]):
+        raise ExportError(
+            f"{checkpoint.name}: {name} is {list(in_file)} in the weights, and by config.json "
+            f"{list(by_config)}; take both from one place, or {otherwise}"
+        )
+    if missing := sorted(set(report["missing_keys"]) - set(derived)):
+        raise ExportError(
+            f"{checkpoint.name}: transformers finds no weights for {missing[0]} of its {kind}; "
+            f"{otherwise}"
+        )
+    layers = {m[0] for site in checkpoint.sites if (m := _IN_LAYER.match(site.gain))}
+    for name in sorted(report["unexpected_keys"]):
+        info = checkpoint.tensors.get(name)
+        # Other dtypes and shapes are masks and tables of positions, which older files have.
+        plain = info is not None and info.dtype in FLOATS and len(info.shape) in (1, 2)
+        if plain and (match := _IN_LAYER.match(name)) and match[0] in layers:
+            raise ExportError(
+                f"{checkpoint.where(name)}: {name} has no place in transformers' {kind}, so that "
+                f"the weights are of another model than config.json says; {otherwise}"
+            )
 
 
 def _input_names(name: str, model: Any, otherwise: str) -> tuple[str, ...]:
@@ -140,13 +209,14 @@ def _input_names(name: str, model: Any, otherwise: str) -> tuple[str, ...]:
 def _places(checkpoint: Checkpoint, model: Any, otherwise: str) -> dict[str, Place]:
     """Find each editable tensor among the model's parameters, and check that it is the same."""
     parameters = dict(model.named_parameters())
+    ends = by_ends(parameters)
     found = {}
     for site in checkpoint.sites:
         for tensor in filter(None, (site.gain, site.bias)):
             stored = checkpoint.read(tensor)
-            name = _namesake(canonical_name(tensor), parameters)
+            name = namesake(canonical_name(tensor), ends)
             place = Place(name) if name is not None else _of_experts(tensor, stored, parameters)
-            if place is None or not _equal(stored, place.values(parameters)):
+            if place is None or not equal(stored, place.values(parameters)):
                 raise ExportError(
                     f"{checkpoint.name}: transformers does not load {tensor} as it is stored; "
                     f"{otherwise}"
@@ -171,33 +241,9 @@ def _of_experts(
         of_layer = f".{match['layer']}." in name and ".experts." in name
         if of_layer and parameter.shape[1:] == stored.shape and expert < parameter.shape[0]:
             place = Place(name, expert)
-            if _equal(stored, place.values(parameters)):
+            if equal(stored, place.values(parameters)):
                 return place
     return None
-
-
-def _namesake(tensor: str, parameters: Iterable[str]) -> str | None:
-    """Return the parameter whose name has most of its end in common with a tensor's.
-
-    Prefixes differ (``bert.``, none), and even their order does (Gemma 3's ``language_model.model``
-    is ``model.language_model`` in memory). What follows from the layer's number on may not.
-    """
-    wanted = tensor.split(".")
-    numbers = [at for at, part in enumerate(wanted) if part.isdecimal()]
-    least = len(wanted) - numbers[0] if numbers else _MODULE_AND_LEAF
-    by_length: dict[int, list[str]] = {}
-    for name in parameters:
-        pairs = zip(reversed(wanted), reversed(name.split(".")), strict=False)
-        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        by_length.setdefault(common, []).append(name)
-    best = by_length[max(by_length)] if by_length and max(by_length) >= least else []
-    return best[0] if len(best) == 1 else None
-
-
-def _equal(stored: npt.NDArray[Any], parameter: torch.Tensor) -> bool:
-    return np.array_equal(
-        stored.astype(np.float32).view(np.uint32), parameter.detach().numpy().view(np.uint32)
-    )
 
 
 def max_length_of(config: Any, tokenizer: Any | None, family: Family) -> int:
@@ -224,11 +270,11 @@ def decoder_start_of(loaded: TorchModel) -> int | None:
     """Return the token that a decoder's input begins with; None without an input or a token."""
     if "decoder_input_ids" not in loaded.head.inputs:
         return None
-    for declared in (loaded.model.config, getattr(loaded.model, "generation_config", None)):
-        start = getattr(declared, "decoder_start_token_id", None)
-        if start is not None:
-            return int(start)
-    return None
+    start = getattr(loaded.model.config, "decoder_start_token_id", None)
+    if start is None:
+        path = loaded.checkpoint.directory / GENERATION_CONFIG
+        start = (read_object(path) or {}).get("decoder_start_token_id")
+    return start if type(start) is int else None
 
 
 def labels_of(config: Any, head: Head) -> tuple[str, ...]:
@@ -236,11 +282,3 @@ def labels_of(config: Any, head: Head) -> tuple[str, ...]:
     if head.task not in ("classification", "token-classification"):
         return ()
     return tuple(str(label) for _, label in sorted(config.id2label.items()))
-
-
-def explained(what: str, error: Exception, otherwise: str) -> ExportError:
-    """Make one line of what another library raised."""
-    reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
-    cause = error.__cause__ or error
-    reason = str(cause).partition("\n")[0] or reason
-    return ExportError(f"{what} ({type(cause).__name__}: {reason}); {otherwise}")

@@ -1,42 +1,68 @@
-"""The tokenizer of a model directory, in the form that needs no transformers to run."""
+"""The tokenizer of a checkpoint, in the form that needs no transformers to run where it has one."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import transformers
 
+from surgeon.errors import EvaluationError
 from surgeon.scoring.tokenizer import TokenizerFacts
+from surgeon.torch_model.directory import tokenizer_folder
+from surgeon.torch_model.messages import explained, quiet
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _TOKENIZER = "tokenizer.json"
+_VOCABULARIES = (
+    _TOKENIZER, "vocab*", "*.model", "*.spm", "*.tiktoken", "merges.txt", "tekken.json",
+)  # fmt: skip
 
 
-def load_tokenizer(source: Path) -> Any | None:
-    """Return the tokenizer of a model directory; None where it has none in the fast format."""
-    try:
-        with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except Exception as error:  # noqa: BLE001  (whatever the files hold, there is none to use)
-        logging.getLogger(__name__).debug("no tokenizer in %s: %s", source, error)
-        return None
+def load_tokenizer(source: Path, otherwise: str) -> Any | None:
+    """Return the tokenizer of a model directory; None where it has none.
+
+    Raises:
+        CheckpointError: its settings are not JSON.
+        ExportError: it is there, and cannot be read.
+    """
+    names = sorted(entry.name for entry in source.iterdir() if entry.is_file())
+    vocabulary = next((n for p in _VOCABULARIES for n in names if fnmatch(n, p)), None)
+    with tokenizer_folder(source) as folder:
+        try:
+            with quiet():
+                tokenizer = transformers.AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
+        except Exception as error:
+            if vocabulary is None:
+                return None
+            what = f"{source / vocabulary}: transformers cannot read this tokenizer"
+            remedy = (
+                "update transformers and tokenizers or install what it asks for, save the "
+                f"tokenizer again, or {otherwise}"
+            )
+            raise explained(what, error, remedy, {folder: source}) from error
     # Without any file of a vocabulary, transformers makes a tokenizer of special tokens alone.
-    empty = len(tokenizer) <= len(tokenizer.all_special_ids)
-    return None if empty or not tokenizer.is_fast else tokenizer
+    return None if len(tokenizer) <= len(tokenizer.all_special_ids) else tokenizer
 
 
 def save_tokenizer(source: Path, folder: Path, tokenizer: Any, pad: int) -> TokenizerFacts:
-    """Write the tokenizer to ``folder`` unless the source has it in that format already.
+    """Write the tokenizer to ``folder`` unless the source has it in a form that is read already.
 
-    Afterwards the ``tokenizers`` library alone can encode text for the graph.
+    Afterwards the ``tokenizers`` library alone can encode text for the graph, unless transformers
+    has the tokenizer in Python alone.
     """
     file = _TOKENIZER
-    if not (source / _TOKENIZER).is_file():
+    if not tokenizer.is_fast:
+        own = tokenizer.vocab_files_names.values()
+        file = next((name for name in own if (source / name).is_file()), "tokenizer_config.json")
+    elif not (source / _TOKENIZER).is_file():
         file = f"{folder.name}/{_TOKENIZER}"
         (folder / _TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
     return TokenizerFacts(
@@ -45,27 +71,81 @@ def save_tokenizer(source: Path, folder: Path, tokenizer: Any, pad: int) -> Toke
         pad_id=pad,
         unknown_id=tokenizer.unk_token_id,
         special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
+        kind="tokenizers" if tokenizer.is_fast else "transformers",
     )
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the chatter of transformers and the exporter off the screen; errors still rise."""
-    verbosity = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.logging.enable_progress_bar()
+def text_encoder(tokenizer: Any) -> Tokenizer:
+    """Return what encodes text, without padding and truncation.
+
+    Of a tokenizer in Python alone it has what scoring uses of ``tokenizers.Tokenizer``.
+    """
+    if not tokenizer.is_fast:
+        return _PythonTokenizer(tokenizer)  # type: ignore[return-value]  # as much as is used
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+@dataclass(frozen=True)
+class _PythonEncoding:
+    ids: list[int]
+    type_ids: list[int]
+    special_tokens_mask: list[int]
+
+    @property
+    def offsets(self) -> NoReturn:
+        raise EvaluationError(
+            "the model's tokenizer is in Python alone and does not tell where a token is in its "
+            "text, which this task needs; save the tokenizer as tokenizer.json and patch again"
+        )
+
+    sequence_ids = word_ids = offsets
+
+
+class _PythonTokenizer:
+    """A tokenizer of transformers behind the methods of ``tokenizers.Tokenizer`` in use."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._most: int | None = None
+
+    def enable_truncation(self, max_length: int, **_how: Any) -> None:
+        self._most = max_length
+
+    def no_truncation(self) -> None:
+        self._most = None
+
+    def encode(
+        self, text: Any, *, is_pretokenized: bool = False, add_special_tokens: bool = True
+    ) -> _PythonEncoding:
+        first, second = text if isinstance(text, tuple) else (text, None)
+        with quiet():
+            encoded = self._tokenizer(
+                first,
+                second,
+                add_special_tokens=add_special_tokens,
+                is_split_into_words=is_pretokenized,
+                truncation=self._most is not None,
+                max_length=self._most,
+                return_token_type_ids=True,
+                return_special_tokens_mask=True,
+            )
+        return _PythonEncoding(
+            encoded["input_ids"], encoded["token_type_ids"], encoded["special_tokens_mask"]
+        )
+
+    def encode_batch(self, texts: Sequence[Any], **how: Any) -> list[_PythonEncoding]:
+        return [self.encode(text, **how) for text in texts]
+
+    def get_vocab_size(self) -> int:
+        return len(self._tokenizer)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+    def id_to_token(self, number: int) -> str | None:
+        token: str | None = self._tokenizer.convert_ids_to_tokens(number)
+        return token

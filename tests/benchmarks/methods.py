@@ -138,14 +138,14 @@ def _print_rows(model: str, directory: Path, found: dict) -> None:
 
 
 def _joint_damages(directory: Path, texts: Texts, firsts: dict) -> dict:
-    with open_bench(open_checkpoint(directory), texts, silent) as bench:
-        scale = open_scale(bench, 0)
-        baseline = scale.observe(())
-        whole = scale.score(baseline, baseline).value
-        return {
-            row: scale.score(scale.observe(dims), baseline).value - whole
-            for row, dims in firsts.items()
-        }
+    bench = open_bench(open_checkpoint(directory), texts, silent)
+    scale = open_scale(bench, 0)
+    baseline = scale.observe(())
+    whole = scale.score(baseline, baseline).value
+    return {
+        row: scale.score(scale.observe(dims), baseline).value - whole
+        for row, dims in firsts.items()
+    }
 
 
 if __name__ == "__main__":

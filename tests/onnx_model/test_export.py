@@ -384,7 +384,7 @@ def test_a_head_that_no_task_scores_is_told(tmp_path, capsys):
 def test_no_probe_has_another_end_than_its_own(tmp_path):
     """BART's classifier takes the state at the end of the sequence, and refuses two of them."""
     checkpoint = open_checkpoint(save_model("denoising", tmp_path))
-    tokenizer = load_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, "")
     loaded = load_model(checkpoint, "")
     for length in (64, 9):
         feeds = make_probes(loaded, tokenizer, length, Padding(0, "right"), 3)

@@ -17,11 +17,11 @@ from surgeon.progress import silent
 
 def _joint_damage(model, texts, sets):
     """What removing each set of dimensions together does, on texts."""
-    with open_bench(open_checkpoint(model), texts, silent) as bench:
-        scale = open_scale(bench, 0)
-        baseline = scale.observe(())
-        whole = scale.score(baseline, baseline).value
-        return {dims: scale.score(scale.observe(dims), baseline).value - whole for dims in sets}
+    bench = open_bench(open_checkpoint(model), texts, silent)
+    scale = open_scale(bench, 0)
+    baseline = scale.observe(())
+    whole = scale.score(baseline, baseline).value
+    return {dims: scale.score(scale.observe(dims), baseline).value - whole for dims in sets}
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +136,11 @@ def test_the_damage_of_a_planted_pair_is_that_of_the_formula(planted):
 
 def test_a_trial_leaves_the_model_as_it_was(planted):
     folder, texts = planted
-    with open_bench(open_checkpoint(folder), texts, silent) as bench:
-        before = {k: v.clone() for k, v in bench.loaded.model.state_dict().items()}
-        open_scale(bench, 0).observe(PLANTED)
-        after = bench.loaded.model.state_dict()
-        assert all(torch.equal(before[name], after[name]) for name in before)
+    bench = open_bench(open_checkpoint(folder), texts, silent)
+    before = {k: v.clone() for k, v in bench.loaded.model.state_dict().items()}
+    open_scale(bench, 0).observe(PLANTED)
+    after = bench.loaded.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def _by_hand(model, example):
@@ -168,17 +168,17 @@ def test_a_model_is_weighed_by_the_loss_of_its_own_head(task, tmp_path):
     model = save_model(task, tmp_path / task)
     sample = ranking_sample()
     texts = dataclasses.replace(sample, lines=sample.lines[:6])
-    with open_bench(open_checkpoint(model), texts, silent) as bench:
-        assert bench.left_out == ""
-        scale = open_scale(bench, 0)
-        assert scale.task.name == task
-        baseline = scale.observe(())
-        losses = [_by_hand(bench.loaded.model, example) for example in scale.examples]
-        counts = [example.labels.size for example in scale.examples]
-        found = scale.score(baseline, baseline)
-        np.testing.assert_allclose(found.total, losses, rtol=1e-4)
-        assert found.value == pytest.approx(sum(losses) / sum(counts), abs=1e-4)
-        assert not np.array_equal(scale.observe((3, 5)), baseline)
+    bench = open_bench(open_checkpoint(model), texts, silent)
+    assert bench.left_out == ""
+    scale = open_scale(bench, 0)
+    assert scale.task.name == task
+    baseline = scale.observe(())
+    losses = [_by_hand(bench.loaded.model, example) for example in scale.examples]
+    counts = [example.labels.size for example in scale.examples]
+    found = scale.score(baseline, baseline)
+    np.testing.assert_allclose(found.total, losses, rtol=1e-4)
+    assert found.value == pytest.approx(sum(losses) / sum(counts), abs=1e-4)
+    assert not np.array_equal(scale.observe((3, 5)), baseline)
 
 
 def test_a_head_that_takes_labels_is_said_to_be_left_out(tmp_path):
