@@ -22,6 +22,7 @@ _DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16", "complex64": "C64",
 }  # fmt: skip
 
 
@@ -99,6 +100,15 @@ def open_pickle(path: Path) -> PickleFile:
 
 
 def _info(path: Path, name: str, value: Any) -> TensorInfo:
+    if not isinstance(name, str):
+        raise CheckpointError(
+            f"{path}: tensor {name!r}: its name is no text; save model.state_dict()"
+        )
+    if value.is_meta:
+        raise CheckpointError(
+            f"{path}: tensor {name} holds no data (it is on the meta device); save the model again "
+            "without offloading"
+        )
     dtype = str(value.dtype).removeprefix("torch.")
     if dtype not in _DTYPES or value.layout.__repr__() != "torch.strided":
         raise CheckpointError(f"{path}: tensor {name} is {value.layout} {dtype}, not plain numbers")

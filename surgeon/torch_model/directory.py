@@ -97,12 +97,24 @@ def not_applied(directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         )
         if code
     ]
+    if quantization_of(config):
+        sentences.append(
+            f"{CONFIG} has a quantization_config and the weights are plain, so that it was not "
+            "applied: take it out, or other programs quantize them"
+        )
     if (directory / _ADAPTER).is_file():
         sentences.append(
             f"{_ADAPTER} is beside the weights: that adapter was not applied, the weights are "
             "taken as they are"
         )
     return tuple(sentences)
+
+
+def quantization_of(config: Mapping[str, Any]) -> str:
+    """Return how a configuration says that the weights are quantized; "" where it does not."""
+    declared = config.get("quantization_config") or config.get("compression_config")
+    method = declared.get("quant_method") if isinstance(declared, dict) else None
+    return str(method or "quantization_config") if declared else ""
 
 
 def code_named(settings: Mapping[str, Any]) -> str:

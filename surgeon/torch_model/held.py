@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Ends: TypeAlias = Mapping[str, list[str]]
 """Names by each of their ends: "a.b.c" under "a.b.c", "b.c" and "c"."""
 
+_IN_LAYER = re.compile(r".*?\.\d+\.")
 _MODULE_AND_LEAF = 2  # components of a name that say what a tensor outside the layers is
 _PIECE = 2**22  # scalars of a tensor that are looked at together
 _NOTHING = np.empty(0, dtype=np.uint64)
@@ -30,11 +32,11 @@ _NOTHING = np.empty(0, dtype=np.uint64)
 def check_tensors(
     checkpoint: Checkpoint, model: Any, derived: Collection[str], otherwise: str
 ) -> None:
-    """Check that a model holds the checkpoint's tensors and no others.
+    """Check that a model holds the checkpoint's tensors, no others, and all of each layer.
 
     A tensor of the model is its namesake in the files. Where transformers joined, split or
     renamed some, each of its rows is one of theirs: of the namesake, or of the layer. Tied tensors
-    are looked at once, one tensor is in memory at a time.
+    are one, and one tensor at a time is in memory.
 
     Args:
         checkpoint: what was loaded.
@@ -43,30 +45,61 @@ def check_tensors(
         otherwise: what an error tells the user to do instead.
 
     Raises:
-        ExportError: a tensor is another than the checkpoint's.
+        ExportError: a tensor is another than the checkpoint's, or one of a layer is not there.
     """
     homes = {canonical_name(name): name for name in checkpoint.tensors}
     ends = by_ends(homes)
+    state: dict[str, torch.Tensor] = {n: t for n, t in model.state_dict().items() if t.numel()}
+    home_of = {name: homes.get(namesake(canonical_name(name), ends) or "") for name in state}
+    same = {n for n, home in home_of.items() if home and equal(_stored(checkpoint, home), state[n])}
+    held = {_memory(state[name]) for name in same}
     # What the class itself computes, such as sinusoids for positions.
-    computed = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
-    left: dict[str, tuple[torch.Tensor, str | None]] = {}
-    unused = set(checkpoint.tensors)
-    for name, tensor in _apart(model):
-        home = homes.get(namesake(canonical_name(name), ends) or "")
-        if home is not None and equal(_stored(checkpoint, home), tensor):
-            unused.discard(home)
-        elif home is not None or not (
-            name in derived or any(re.search(pattern, name) for pattern in computed)
-        ):
-            left[name] = (tensor, home)
-    rows = _rows(checkpoint, unused) if left else {}
-    for name, (tensor, home) in left.items():
-        values = _values(tensor)
-        known = rows.get((home or _layer(name), _width(values)), _NOTHING)
-        if not np.isin(_fingerprints(values), known).all():
+    patterns = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+    computed = re.compile("|".join([*patterns, "(?!)"]))
+    rest = {
+        name: home
+        for name, home in home_of.items()
+        if name not in same
+        and (home or not (name in derived or _memory(state[name]) in held or computed.search(name)))
+    }
+    unused = sorted(set(checkpoint.tensors) - {home_of[name] for name in same})
+    stored = {name: _prints(_stored(checkpoint, name)) for name in unused} if rest else {}
+    known = _by_place(stored)
+    joined = {name: _prints(_values(state[name])) for name in rest}
+    for name, home in rest.items():
+        place = (home or _layer(name), joined[name].width)
+        if not np.isin(joined[name].rows, known.get(place, _NOTHING)).all():
             raise ExportError(
                 f"{checkpoint.name}: {name} of transformers' {type(model).__name__} is not what "
                 f"the weight file has in {home or 'that layer'}; {otherwise}"
+            )
+    _check_all_held(checkpoint, model, unused, _by_place(joined), otherwise)
+
+
+def _check_all_held(
+    checkpoint: Checkpoint,
+    model: Any,
+    unused: Iterable[str],
+    held: Mapping[tuple[str, int], Array],
+    otherwise: str,
+) -> None:
+    """Check that no weight of a layer was left aside: what computes without it is another model."""
+    layers = {found[0] for site in checkpoint.sites if (found := _IN_LAYER.match(site.gain))}
+    patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    ignored = re.compile("|".join([*patterns, "inv_freq$"]))
+    for name in unused:
+        info, found = checkpoint.tensors[name], _IN_LAYER.match(name)
+        # Other dtypes and shapes are masks and tables of positions, which older files have.
+        if info.dtype not in FLOATS or len(info.shape) not in (1, 2) or ignored.search(name):
+            continue
+        if found is None or found[0] not in layers:  # of a head that is not loaded
+            continue
+        prints = _prints(_stored(checkpoint, name))
+        if not np.isin(prints.rows, held.get((_layer(name), prints.width), _NOTHING)).all():
+            raise ExportError(
+                f"{checkpoint.where(name)}: {name} has no place in transformers' "
+                f"{type(model).__name__}, so that the weights are of another model than "
+                f"config.json says; {otherwise}"
             )
 
 
@@ -107,14 +140,8 @@ def equal(stored: Array, held: torch.Tensor) -> bool:
     return np.array_equal(stored.view(bits), values.view(bits))
 
 
-def _apart(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the model's tensors, of those that share memory the first."""
-    seen = set()
-    for name, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tensor.shape)
-        if tensor.numel() and place not in seen:
-            seen.add(place)
-            yield name, tensor
+def _memory(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
+    return tensor.data_ptr(), tuple(tensor.shape)
 
 
 def _values(tensor: torch.Tensor) -> Array:
@@ -134,31 +161,32 @@ def _stored(checkpoint: Checkpoint, name: str) -> Array:
     return np.frombuffer(raw, dtype=np.uint8)
 
 
-def _rows(checkpoint: Checkpoint, names: Iterable[str]) -> dict[tuple[str, int], Array]:
-    """Return the rows of tensors by their width: those of each tensor, and of each layer."""
-    found = defaultdict(list)
-    for name in sorted(names):
-        values = _stored(checkpoint, name)
-        if values.size:
-            prints, width = _fingerprints(values), _width(values)
-            found[name, width].append(prints)
-            found[_layer(name), width].append(prints)
-    return {place: np.concatenate(prints) for place, prints in found.items()}
-
-
 def _layer(name: str) -> str:
     return next((part for part in name.split(".") if part.isdecimal()), "")
 
 
-def _width(values: Array) -> int:
-    return values.shape[-1] if values.ndim else 1
+@dataclass(frozen=True, eq=False)
+class _Prints:
+    """A fingerprint of 64 bits of each row of a tensor, and the rows' width."""
+
+    rows: Array
+    width: int
 
 
-def _fingerprints(values: Array) -> Array:
-    """Return 64 bits of each row: a sum of its values' bits, each times a number of its place."""
-    width = _width(values)
+def _prints(values: Array) -> _Prints:
+    """Return each row's sum of its values' bits, each times a number of its place."""
+    width = values.shape[-1] if values.ndim else 1
     rows = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, width).view(np.uint32)
     weights = np.random.default_rng(width).integers(1, 2**63, size=width, dtype=np.uint64)
     step = max(1, _PIECE // width)
     pieces = [rows[n : n + step].astype(np.uint64) @ weights for n in range(0, len(rows), step)]
-    return np.concatenate(pieces)
+    return _Prints(np.concatenate(pieces), width)
+
+
+def _by_place(prints: Mapping[str, _Prints]) -> dict[tuple[str, int], Array]:
+    """Return the fingerprints by width: of each tensor, and of each layer."""
+    found = defaultdict(list)
+    for name, one in prints.items():
+        for place in {name, _layer(name)}:
+            found[place, one.width].append(one.rows)
+    return {place: np.concatenate(rows) for place, rows in found.items()}

@@ -15,12 +15,16 @@ import transformers
 from surgeon.architectures import Family, canonical_name
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.checkpoint import CONFIG
-from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import ExportError
 from surgeon.scoring.tasks.task import TaskName
 from surgeon.scoring.tokenizer import UNBOUNDED, longest_text
-from surgeon.torch_model.directory import GENERATION_CONFIG, code_named, model_folder
+from surgeon.torch_model.directory import (
+    GENERATION_CONFIG,
+    code_named,
+    model_folder,
+    quantization_of,
+)
 from surgeon.torch_model.heads import HEADS, Head, choose_task
 from surgeon.torch_model.held import by_ends, check_tensors, equal, namesake
 from surgeon.torch_model.messages import explained, quiet
@@ -30,7 +34,7 @@ _FILLED = ("final_logits_bias",)
 # Segments are compared and not embedded, so that the configuration has no vocabulary of them.
 _SEGMENTS_COMPARED = ("xlnet",)
 _PLAIN = ("F64", "F32", "F16", "BF16")
-_IN_LAYER = re.compile(r".*?\.\d+\.")
+_NUMBER_OF_EXPERT = re.compile(r"\.experts\.\d+\.")
 _EXPERT = re.compile(r".*?\.(?P<layer>\d+)\..*\.experts\.(?P<expert>\d+)\..*")
 
 
@@ -99,6 +103,7 @@ def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = N
     head = HEADS[task or choose_task(checkpoint)]
     _refuse_unknown_code(checkpoint, otherwise)
     _refuse_packed(checkpoint, otherwise)
+    _refuse_uneven_experts(checkpoint, otherwise)
     with model_folder(checkpoint) as folder:
         try:
             with quiet():
@@ -148,17 +153,25 @@ def _refuse_packed(checkpoint: Checkpoint, otherwise: str) -> None:
 
     Integers of 64 bits and booleans are buffers, of positions and of masks.
     """
-    config = checkpoint.config
-    declared = config.get("quantization_config") or config.get("compression_config")
-    if not declared:
-        return
-    method = declared.get("quant_method") if isinstance(declared, dict) else None
+    method = quantization_of(checkpoint.config)
     for name, info in checkpoint.tensors.items():
-        if info.dtype not in (*_PLAIN, "I64", "BOOL"):
+        if method and info.dtype not in (*_PLAIN, "I64", "BOOL"):
             raise ExportError(
                 f"{checkpoint.where(name)}: {name} is {info.dtype}, quantized as config.json says "
-                f"({method or 'quantization_config'}), and PyTorch is given plain weights alone; "
-                f"{otherwise}"
+                f"({method}), and PyTorch is given plain weights only; {otherwise}"
+            )
+
+
+def _refuse_uneven_experts(checkpoint: Checkpoint, otherwise: str) -> None:
+    """Refuse experts of one layer that differ in size: transformers does not say which do."""
+    first: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, info in checkpoint.tensors.items():
+        alike = _NUMBER_OF_EXPERT.sub(".experts.*.", name)
+        other, shape = first.setdefault(alike, (name, info.shape))
+        if shape != info.shape:
+            raise ExportError(
+                f"{checkpoint.where(name)}: {name} is {list(info.shape)}, and {other} "
+                f"{list(shape)}; fetch the weights again, or {otherwise}"
             )
 
 
@@ -169,8 +182,7 @@ def _check_report(
     derived: Collection[str],
     otherwise: str,
 ) -> None:
-    """Check what transformers tells of the loading: all that the model has, all of each layer."""
-    kind = type(model).__name__
+    """Check that the files have all that the model holds, in its sizes."""
     for name, in_file, by_config in sorted(report["mismatched_keys"]):
         raise ExportError(
             f"{checkpoint.name}: {name} is {list(in_file)} in the weights, and by config.json "
@@ -178,19 +190,9 @@ def _check_report(
         )
     if missing := sorted(set(report["missing_keys"]) - set(derived)):
         raise ExportError(
-            f"{checkpoint.name}: transformers finds no weights for {missing[0]} of its {kind}; "
-            f"{otherwise}"
+            f"{checkpoint.name}: transformers finds no weights for {missing[0]} of its "
+            f"{type(model).__name__}; {otherwise}"
         )
-    layers = {m[0] for site in checkpoint.sites if (m := _IN_LAYER.match(site.gain))}
-    for name in sorted(report["unexpected_keys"]):
-        info = checkpoint.tensors.get(name)
-        # Other dtypes and shapes are masks and tables of positions, which older files have.
-        plain = info is not None and info.dtype in FLOATS and len(info.shape) in (1, 2)
-        if plain and (match := _IN_LAYER.match(name)) and match[0] in layers:
-            raise ExportError(
-                f"{checkpoint.where(name)}: {name} has no place in transformers' {kind}, so that "
-                f"the weights are of another model than config.json says; {otherwise}"
-            )
 
 
 def _input_names(name: str, model: Any, otherwise: str) -> tuple[str, ...]:

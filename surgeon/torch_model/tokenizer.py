@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _TOKENIZER = "tokenizer.json"
+_SENTENCEPIECE = ("*.model", "*.spm")
 _VOCABULARIES = (
-    _TOKENIZER, "vocab*", "*.model", "*.spm", "*.tiktoken", "merges.txt", "tekken.json",
+    _TOKENIZER, "vocab*", *_SENTENCEPIECE, "*.tiktoken", "merges.txt", "tekken.json",
 )  # fmt: skip
 
 
@@ -43,13 +45,19 @@ def load_tokenizer(source: Path, otherwise: str) -> Any | None:
             if vocabulary is None:
                 return None
             what = f"{source / vocabulary}: transformers cannot read this tokenizer"
-            remedy = (
-                "update transformers and tokenizers or install what it asks for, save the "
-                f"tokenizer again, or {otherwise}"
-            )
-            raise explained(what, error, remedy, {folder: source}) from error
+            raise explained(
+                what, error, f"{_remedy(vocabulary)}, or {otherwise}", {folder: source}
+            ) from error
     # Without any file of a vocabulary, transformers makes a tokenizer of special tokens alone.
     return None if len(tokenizer) <= len(tokenizer.all_special_ids) else tokenizer
+
+
+def _remedy(vocabulary: str) -> str:
+    pieces = any(fnmatch(vocabulary, pattern) for pattern in _SENTENCEPIECE)
+    if pieces and importlib.util.find_spec("sentencepiece") is None:
+        # Without it transformers tries other formats, and complains about the last of them.
+        return "pip install sentencepiece"
+    return "update transformers and tokenizers, or save the tokenizer again with those here"
 
 
 def save_tokenizer(source: Path, folder: Path, tokenizer: Any, pad: int) -> TokenizerFacts:
@@ -143,9 +151,10 @@ class _PythonTokenizer:
         return len(self._tokenizer)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        numbers = [int(number) for number in ids]
+        text: str = self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens)
         return text
 
     def id_to_token(self, number: int) -> str | None:
-        token: str | None = self._tokenizer.convert_ids_to_tokens(number)
+        token: str | None = self._tokenizer.convert_ids_to_tokens(int(number))
         return token

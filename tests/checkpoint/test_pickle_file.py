@@ -83,3 +83,32 @@ def test_every_tensor_survives_the_conversion_bit_for_bit(tmp_path, dtype):
         assert converted.read(name).tobytes() == pickled.read(name).tobytes()
         expected = state[name].contiguous().view(torch.uint8).numpy().tobytes()
         assert converted.read(name).tobytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ({"a": torch.ones(2), "b": torch.ones(3, device="meta")}, "b holds no data .*meta device"),
+        ({"b": torch.nn.Parameter(torch.ones(3, device="meta"))}, "b holds no data .*meta device"),
+        ({0: torch.ones(3)}, "tensor 0.*name is no text"),
+        ({("a", 1): torch.ones(3)}, r"tensor \('a', 1\).*name is no text"),
+        ({None: torch.ones(3)}, "tensor None.*name is no text"),
+        ({"q": torch.ones(3, dtype=torch.complex128)}, "q is .*not plain numbers"),
+    ],
+)
+def test_a_tensor_that_is_none_is_named_with_its_file(tmp_path, entry, complaint):
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(entry, path)
+    with pytest.raises(
+        CheckpointError, match=f"{path}: tensor .*{complaint}|{path}: .*{complaint}"
+    ):
+        open_pickle(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", "complex64"])
+def test_every_dtype_that_safetensors_has_is_converted(tmp_path, dtype):
+    values = torch.arange(4).to(getattr(torch, dtype))
+    torch.save({"a": values}, tmp_path / "pytorch_model.bin")
+    open_pickle(tmp_path / "pytorch_model.bin").write_safetensors(tmp_path / "x.safetensors")
+    raw = b"".join(open_safetensors(tmp_path / "x.safetensors").pieces("a"))
+    assert raw == values.numpy().tobytes()
