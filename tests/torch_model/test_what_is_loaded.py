@@ -93,48 +93,48 @@ def asked(monkeypatch):
     assert sys.stdin is answers
 
 
-def _everything(model, folder):
-    """Export, patch, rank by ablation and evaluate; return what came out."""
-    checkpoint = open_checkpoint(model)
-    exported = export(checkpoint, folder / "export")
-    record = operate(make_plan(checkpoint, Recipe(dims=(3,))), folder / "out")
-    ranking = rank_by_ablation(checkpoint, Options())
-    result = evaluate(folder / "out", controls=2)
-    graphs = [
-        onnxruntime.InferenceSession(folder / n / "onnx/model.onnx") for n in ("export", "out")
-    ]
-    ids = np.arange(5, 45).reshape(4, 10)
+def _run(graph, ids):
     given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     given["token_type_ids"] = np.zeros_like(ids)
-    outputs = [
-        g.run(None, {i.name: given[i.name] for i in g.get_inputs()})[0].tobytes() for g in graphs
-    ]
-    scores = (result.baseline, result.patched, result.controls)
-    ranked = [(d.dim, d.score, d.strength) for d in ranking.dimensions]
-    told = (
-        exported.onnx.not_applied,
-        record.onnx["not_applied"],
-        ranking.warnings,
-        result.warnings,
-    )
-    return (outputs, scores, ranked), told
+    session = onnxruntime.InferenceSession(graph)
+    return session.run(None, {i.name: given[i.name] for i in session.get_inputs()})[0]
+
+
+def _in_pytorch(model, ids):
+    with torch.no_grad():
+        own = transformers.AutoModelForPreTraining.from_pretrained(model)
+        return own(torch.from_numpy(ids)).logits.numpy()
 
 
 def test_what_lies_beside_the_weights_changes_nothing_and_is_named(tmp_path, asked):
+    """In an export, a patch, a ranking by ablation and an evaluation."""
+    ids = np.arange(5, 45).reshape(4, 10)
     plain = save_model("rtd", tmp_path / "plain")
     laden = save_model("rtd", tmp_path / "laden")
     _bring_code(laden, **_LEFT_OVERS)
     _bring_adapter(laden)
-    expected, told = _everything(plain, tmp_path / "of plain")
-    assert not any("not applied" in s or "not run" in s for sentences in told for s in sentences)
-    found, told = _everything(laden, tmp_path / "of laden")
-    assert found == expected
-    for sentences in told:
+    checkpoint = open_checkpoint(laden)
+    exported = export(checkpoint, tmp_path / "export")
+    record = operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out")
+    result = evaluate(tmp_path / "out", controls=2)
+    wanted, found = (rank_by_ablation(open_checkpoint(m), Options()) for m in (plain, laden))
+    for sentences in (
+        exported.onnx.not_applied,
+        record.onnx["not_applied"],
+        result.warnings,
+        found.warnings,
+    ):
         text = " ".join(sentences)
         assert "config.json names code of the checkpoint (auto_map: own.Config, own.Model)" in text
         assert "tokenizer_config.json names code of the checkpoint" in text
         assert "config.json has a quantization_config and the weights are plain" in text
         assert "that adapter was not applied" in text
+    assert set(found.warnings) - set(wanted.warnings) == set(record.onnx["not_applied"])
+    assert found.dimensions == wanted.dimensions
+    graphs = [tmp_path / name / "onnx" / "model.onnx" for name in ("export", "out")]
+    np.testing.assert_allclose(_run(graphs[0], ids), _in_pytorch(plain, ids), atol=1e-5)
+    shutil.copy(tmp_path / "out" / "model.safetensors", plain)
+    np.testing.assert_allclose(_run(graphs[1], ids), _in_pytorch(plain, ids), atol=1e-5)
     assert not list(tmp_path.rglob("ran"))
 
 
