@@ -62,7 +62,12 @@ def check_tensors(
         if name not in same
         and (home or not (name in derived or _memory(state[name]) in held or computed.search(name)))
     }
-    unused = sorted(set(checkpoint.tensors) - {home_of[name] for name in same})
+    used = {home_of[name] for name in same}
+    unused = sorted(
+        name
+        for name, info in checkpoint.tensors.items()
+        if name not in used and info.dtype in FLOATS and info.size
+    )
     stored = {name: _prints(_stored(checkpoint, name)) for name in unused} if rest else {}
     known = _by_place(stored)
     joined = {name: _prints(_values(state[name])) for name in rest}
@@ -89,8 +94,8 @@ def _check_all_held(
     ignored = re.compile("|".join([*patterns, "inv_freq$"]))
     for name in unused:
         info, found = checkpoint.tensors[name], _IN_LAYER.match(name)
-        # Other dtypes and shapes are masks and tables of positions, which older files have.
-        if info.dtype not in FLOATS or len(info.shape) not in (1, 2) or ignored.search(name):
+        # Other shapes are masks and tables of positions, which older files have.
+        if len(info.shape) not in (1, 2) or ignored.search(name):
             continue
         if found is None or found[0] not in layers:  # of a head that is not loaded
             continue
@@ -129,15 +134,22 @@ def namesake(tensor: str, ends: Ends) -> str | None:
 
 
 def equal(stored: Array, held: torch.Tensor) -> bool:
-    """Whether a stored tensor is one of PyTorch's in float32, bit for bit."""
+    """Whether a stored tensor is one of PyTorch's in float32, bit for bit; NaN is any NaN."""
     values = _values(held)
-    if stored.dtype.kind != values.dtype.kind and stored.dtype.kind in "iub":
+    if stored.shape != values.shape or (stored.dtype.kind in "iub") != (values.dtype.kind in "iub"):
         return False
-    stored = stored.astype(values.dtype, copy=False)
-    if stored.shape != values.shape or stored.dtype.itemsize != values.dtype.itemsize:
-        return False
+    with np.errstate(over="ignore"):
+        stored = stored.astype(values.dtype, copy=False)
     bits = f"u{values.dtype.itemsize}"
-    return np.array_equal(stored.view(bits), values.view(bits))
+    ours, theirs = stored.view(bits), values.view(bits)
+    if np.array_equal(ours, theirs):
+        return True
+    nan = np.isnan(stored)
+    return (
+        bool(nan.any())
+        and np.array_equal(nan, np.isnan(values))
+        and np.array_equal(ours[~nan], theirs[~nan])
+    )
 
 
 def _memory(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
@@ -150,13 +162,16 @@ def _values(tensor: torch.Tensor) -> Array:
 
 
 def _stored(checkpoint: Checkpoint, name: str) -> Array:
-    """Read a tensor of any dtype: floats as float32, what is packed as bytes."""
+    """Read a tensor of any dtype: floats as float32, integers as they are, others as bytes."""
     info = checkpoint.tensors[name]
     if info.dtype in FLOATS:
-        return checkpoint.read(name).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            return checkpoint.read(name).astype(np.float32, copy=False)
     raw = b"".join(checkpoint.homes[name].pieces(name))
-    if info.dtype == "BOOL" or info.dtype in ("U8", "I8", "I16", "I32", "I64"):
-        kind = "?" if info.dtype == "BOOL" else f"<{info.dtype[0].lower()}{BITS[info.dtype] // 8}"
+    if info.dtype == "BOOL":
+        return np.frombuffer(raw, dtype=np.bool_).reshape(info.shape)
+    if info.dtype[0] in "IU":
+        kind = f"<{info.dtype[0].lower()}{BITS[info.dtype] // 8}"
         return np.frombuffer(raw, dtype=kind).reshape(info.shape)
     return np.frombuffer(raw, dtype=np.uint8)
 

@@ -256,6 +256,24 @@ def test_a_tensor_that_is_not_the_file_s_is_found(loaded, name, change, complain
                 value.copy_(before[key])
 
 
+def test_no_dtype_and_no_odd_value_makes_a_tensor_another(tmp_path, tiny):
+    """A NaN has many forms, and what is beyond float32 becomes infinite."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        model = tmp_path / str(dtype)
+        shutil.copytree(tiny("bert"), model)
+
+        def spoil(tensors, dtype=dtype):
+            for name in tensors:
+                tensors[name] = tensors[name].to(dtype)
+            weight = tensors["bert.encoder.layer.1.attention.self.query.weight"]
+            weight[0, :3] = torch.tensor([float("nan"), float("inf"), torch.finfo(dtype).max])
+            tensors["cls.empty"] = torch.empty(0, 4, dtype=dtype)
+
+        _change(model, spoil)
+        held = load_model(open_checkpoint(model), "").model.state_dict()
+        assert torch.isnan(held["bert.encoder.layer.1.attention.self.query.weight"]).sum() == 1
+
+
 def _of_another_size(model):
     _edit(model / "config.json", intermediate_size=20)
 
