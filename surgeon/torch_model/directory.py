@@ -122,9 +122,11 @@ def code_named(settings: Mapping[str, Any]) -> str:
     found: list[str] = []
 
     def look(entries: dict[str, Any]) -> dict[str, Any]:
-        if named := entries.get("auto_map"):
-            values = named.values() if isinstance(named, dict) else [named]
-            found.extend(value if isinstance(value, str) else json.dumps(value) for value in values)
+        named = entries.get("auto_map")
+        for value in named.values() if isinstance(named, dict) else [named]:
+            # A tokenizer's is a pair, of which one may be missing.
+            classes = value if isinstance(value, list) else [value]
+            found.extend(str(one) for one in classes if one)
         return entries
 
     json.loads(json.dumps(settings), object_hook=look)

@@ -141,7 +141,8 @@ def _refuse_unknown_code(checkpoint: Checkpoint, otherwise: str) -> None:
     """Refuse a model that only code of its own can compute."""
     model_type = checkpoint.config.get("model_type")
     code = code_named(checkpoint.config)
-    if code and model_type not in transformers.CONFIG_MAPPING:
+    known = isinstance(model_type, str) and model_type in transformers.CONFIG_MAPPING
+    if code and not known:
         raise ExportError(
             f"{checkpoint.directory / CONFIG}: transformers has no model_type {model_type!r}, and "
             f"the code that the checkpoint brings (auto_map: {code}) is not run; {otherwise}"
