@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -84,12 +85,30 @@ def _surgeon(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check was not met, 2 wrong input or call."""
+    ended_by = _interrupt_on_signals()
     code = run(sys.argv[1:])
+    if ended_by and code == Interrupted.exit_code:
+        code = 128 + ended_by[0]  # as a shell says it of a process that a signal ended
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _end_of_pipe()
     sys.exit(code)
+
+
+def _interrupt_on_signals() -> list[int]:
+    """Have what ends a job clean up as Ctrl-C does; return the list of such signals received."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of handlers)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, interrupt)
+    return received
 
 
 def run(arguments: list[str]) -> int:
@@ -99,6 +118,7 @@ def run(arguments: list[str]) -> int:
     """
     from surgeon import console
 
+    console.show_log()
     try:
         code = app(arguments, prog_name="surgeon", standalone_mode=False)
     except KeyboardInterrupt:

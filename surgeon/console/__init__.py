@@ -12,6 +12,7 @@ from surgeon.console.printing import print_heading as print_heading
 from surgeon.console.printing import print_json as print_json
 from surgeon.console.printing import print_note as print_note
 from surgeon.console.printing import print_text as print_text
+from surgeon.console.printing import show_log as show_log
 from surgeon.console.progress import shown_progress as shown_progress
 from surgeon.console.rankings import show_agreement as show_agreement
 from surgeon.console.rankings import show_ranking as show_ranking

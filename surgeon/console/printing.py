@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from json import dumps
@@ -56,6 +57,18 @@ def print_error(message: str) -> None:
 def print_note(message: str) -> None:
     """Print something worth knowing to standard error."""
     err().print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print_note(record.getMessage())
+
+
+def show_log() -> None:
+    """Print what the library warns of, such as a file that it has moved aside, as a note."""
+    log = logging.getLogger("surgeon")
+    if not any(isinstance(handler, _Notes) for handler in log.handlers):
+        log.addHandler(_Notes(logging.WARNING))
 
 
 def print_heading(message: str) -> None:

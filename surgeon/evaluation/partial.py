@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from surgeon.scoring.tasks.task import Floats
+from surgeon.surgery import disk
 from surgeon.surgery.source_files import PARTIAL_EVALUATION
 from surgeon.surgery.staging import replace_file
 
@@ -52,7 +53,7 @@ class Partial:
 
     def remove(self) -> None:
         """Forget it: the evaluation is done."""
-        self.path.unlink(missing_ok=True)
+        disk.remove(self.path)
 
 
 def partial_of(artifact: Path, settings: Mapping[str, Any]) -> Partial:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from surgeon.checkpoint import TensorInfo
 from surgeon.checkpoint.dtypes import BITS
+from surgeon.checkpoint.links import regular_file
 from surgeon.errors import CheckpointError
 from surgeon.onnx_model.data_files import DataFiles
 from surgeon.onnx_model.file_graph import FileGraph, Node, StoredTensor
@@ -37,8 +38,9 @@ _QUOTED = re.compile(r"'([^']*)'")
 @contextlib.contextmanager
 def mapped(path: Path) -> Iterator[Buffer]:
     """Map a file for reading; an empty one, which cannot be mapped, is empty bytes."""
+    size = regular_file(path).st_size
     with path.open("rb") as file:
-        if not path.stat().st_size:
+        if not size:
             yield b""
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

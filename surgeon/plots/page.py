@@ -63,6 +63,16 @@ def page(title: str, body: str) -> bytes:
     return whole.encode()
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that ``page`` made."""
+    start = _PAGE.partition("<title>")[0].encode()
+    try:
+        with path.open("rb") as file:
+            return file.read(len(start)) == start
+    except OSError:
+        return False
+
+
 def paragraphs(lines: list[str]) -> str:
     """Return lines of plain text as HTML, one paragraph each."""
     return "\n".join(f"<p>{escape(line)}</p>" for line in lines)

@@ -10,7 +10,7 @@ from surgeon.evaluation.result import Evaluation, Score, read_evaluation
 from surgeon.evaluation.words import explain
 from surgeon.outliers import rank_by_layernorm, read_zscores
 from surgeon.plots import content
-from surgeon.plots.page import chart, check_page, page, paragraphs, table
+from surgeon.plots.page import chart, check_page, is_page, page, paragraphs, table
 from surgeon.plots.scan_page import draw
 from surgeon.plots.scores_page import draw_dose, draw_scores
 from surgeon.surgery.record import EditRecord, Record, read_record
@@ -51,7 +51,11 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
         "<h2>How it was measured</h2>",
         paragraphs(_conditions(evaluation)),
     ]
-    replace_file(path, page(f"{record.model} without {dims}", "\n".join(sections)))
+    replace_file(
+        path,
+        page(f"{record.model} without {dims}", "\n".join(sections)),
+        is_page if force else None,
+    )
 
 
 def _summary(record: Record) -> list[str]:

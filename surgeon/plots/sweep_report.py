@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from surgeon.errors import OutputError
-from surgeon.plots.page import chart, check_page, page, paragraphs, table
+from surgeon.plots.page import chart, check_page, is_page, page, paragraphs, table
 from surgeon.plots.sweep_page import draw_figure
 from surgeon.scoring.tasks import TASKS
 from surgeon.study.figures import MANY_DIMS, Subject, figures, subjects
@@ -52,7 +52,8 @@ def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None
         sections.append(_strongest(rows))
     if failed:
         sections += ["<h2>Cells that failed</h2>", _failures(failed, models)]
-    replace_file(path, page(f"Sweep {folder.resolve().name}", "\n".join(sections)))
+    whole = page(f"Sweep {folder.resolve().name}", "\n".join(sections))
+    replace_file(path, whole, is_page if force else None)
 
 
 def _summary(read: Rows) -> list[str]:

@@ -15,6 +15,7 @@ from surgeon.study.work import DONE, FAILED, Row
 
 _WHAT = "an atlas"
 _MARK = b'{"atlas":1'
+_BEGIN = b'{"'
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _check_ours(output: Path, path: Path) -> None:
 
 def _read(output: Path, path: Path, file: BinaryIO, criterion: Criterion) -> dict[str, Note]:
     notes: dict[str, Note] = {}
-    for number, (start, row) in enumerate(journal.read(path, file, _WHAT), start=1):
+    for number, (start, row) in enumerate(journal.read(path, file, _WHAT, _BEGIN), start=1):
         if number == 1:
             _check_criterion(output, row, criterion)
             continue

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from surgeon.errors import OutputError
 from surgeon.study.work import DONE, Row
+from surgeon.surgery.staging import staged_file
 
 _SUFFIX = ".parquet"
 _GROUP = 2**18  # rows that are in memory at once
@@ -48,18 +48,24 @@ def write_table(output: Path, file: BinaryIO, starts: Iterable[int]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # One name is enough: who writes here has the rows locked.
-    part = output.with_name(f".{output.name}.part")
+    schema = _schema(pa)
+    with (
+        staged_file(output, lambda path: has_columns(path, schema.names)) as staging,
+        pq.ParquetWriter(staging, schema, compression="zstd") as writer,
+    ):
+        for batches in _groups(_batch(pa, row) for row in _rows(file, starts)):
+            writer.write_table(pa.Table.from_batches(batches))
+
+
+def has_columns(path: Path, names: Sequence[str]) -> bool:
+    """Whether a file is a Parquet table of these columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        with pq.ParquetWriter(part, _schema(pa), compression="zstd") as writer:
-            for batches in _groups(_batch(pa, row) for row in _rows(file, starts)):
-                writer.write_table(pa.Table.from_batches(batches))
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(output)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        return list(pq.read_schema(path).names) == list(names)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _rows(file: BinaryIO, starts: Iterable[int]) -> Iterator[Row]:

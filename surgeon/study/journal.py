@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from surgeon.errors import OutputError
 from surgeon.study.work import Row
+from surgeon.surgery import disk
 
 
 def append(file: BinaryIO, row: Row) -> int:
@@ -17,7 +18,7 @@ def append(file: BinaryIO, row: Row) -> int:
     start = file.seek(0, os.SEEK_END)
     file.write(line(row))
     file.flush()
-    os.fsync(file.fileno())
+    disk.sync(file.fileno())
     return start
 
 
@@ -26,12 +27,11 @@ def line(row: Row) -> bytes:
     return (json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n").encode()
 
 
-def read(path: Path, file: BinaryIO, what: str) -> Iterator[tuple[int, Row]]:
+def read(path: Path, file: BinaryIO, what: str, begin: bytes) -> Iterator[tuple[int, Row]]:
     """Yield where each row starts, and the row; a last line that was cut off is left out.
 
-    It is removed from a file that may be written to.
-
-    One row is in memory at a time.
+    It is removed from a file that may be written to, if it begins as rows do: the file may be
+    somebody's own. One row is in memory at a time.
 
     Raises:
         OutputError: a line is no JSON object; ``what`` says whose rows these are.
@@ -39,6 +39,8 @@ def read(path: Path, file: BinaryIO, what: str) -> Iterator[tuple[int, Row]]:
     start = file.seek(0)
     for number, raw in enumerate(file, start=1):
         if not raw.endswith(b"\n"):
+            if not raw.startswith(begin[: len(raw)]):
+                raise damaged(path, number, what)
             if file.writable():
                 file.truncate(start)
             return

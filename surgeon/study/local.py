@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -120,12 +121,24 @@ def _work(pipe: Connection, setup: Setup, number: int, workers: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and stops the workers
     # An orderly end: half-made exports go, and so do the semaphores of libraries. Where a library
     # holds the exit up, it is killed, and the next run removes what that leaves.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # noqa: ARG005
+    for ending in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        signal.signal(ending, lambda number, frame: sys.exit(128 + number))  # noqa: ARG005
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     _take_share_of_cores(number, workers)
     worker = setup.worker()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone: so is the run
         while True:
             pipe.send(worker.row(pipe.recv()))
+
+
+def _end_with_the_parent() -> None:
+    """End this process when its parent is gone: it may have hours of work that nobody waits for."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE)
+    os._exit(1)  # native code kept it from hearing of it
 
 
 def _take_share_of_cores(number: int, workers: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from surgeon.study import journal, results
+from surgeon.study import results
 from surgeon.study.axes import expand_operation, expand_selection
 from surgeon.study.cells import Cell
 from surgeon.study.grid import Grid
@@ -44,10 +44,8 @@ def look_ahead(
     rows: dict[str, tuple[str, float]] = {}
     if path is not None and path.is_file():
         with path.open("rb") as file:
-            for number, (_, row) in enumerate(journal.read(path, file, "a sweep"), start=1):
-                if "cell" not in row:
-                    raise journal.damaged(path, number, "a sweep")
-                rows[row["cell"]] = row.get("status", ""), row.get("seconds", 0.0)
+            for cell, row in results.read(path, file):
+                rows[cell] = row.get("status", ""), row.get("seconds", 0.0)
     ended = [rows[cell.key] for cell in cells if cell.key in rows]
     failed = sum(status == FAILED for status, _ in ended)
     took = [seconds for status, seconds in ended if status == DONE]

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from surgeon.errors import OutputError
 from surgeon.study import journal
 from surgeon.study.work import DONE, Row
+from surgeon.surgery import disk
 from surgeon.surgery.staging import replace_file
 
 ROWS = "rows.jsonl"
@@ -20,6 +21,7 @@ TABLE = "rows.parquet"
 GRID = "grid.json"
 MODELS = "models"
 _LOCK = ".lock"
+_START = b'{"cell":'
 
 _AS_JSON = ("record",)  # columns whose values have no fixed shape
 
@@ -34,7 +36,7 @@ def opened(folder: Path) -> Iterator[tuple[dict[str, Row], BinaryIO]]:
         OutputError: it is no folder of a sweep, another process has it open, or a row is damaged.
     """
     path = folder / ROWS
-    if folder.exists() and not path.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if not path.is_file() and _holds_others(folder):
         raise OutputError(f"-o {folder}: is there and no sweep's folder; name another")
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     there = path.is_file()
@@ -42,11 +44,18 @@ def opened(folder: Path) -> Iterator[tuple[dict[str, Row], BinaryIO]]:
     with (folder / _LOCK).open("wb") as lock, path.open("a+b") as file:
         journal.lock(lock, folder, "another sweep")
         try:
-            yield _read(path, file), file
+            yield dict(read(path, file)), file
         except BaseException:
             if not there:
                 _remove_empty(folder, made)
             raise
+
+
+def _holds_others(folder: Path) -> bool:
+    """Whether a folder is a file, or has more in it than a sweep that was killed at its start."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(path.name != _LOCK for path in folder.iterdir())
 
 
 def _remove_empty(folder: Path, made: Sequence[Path]) -> None:
@@ -55,7 +64,7 @@ def _remove_empty(folder: Path, made: Sequence[Path]) -> None:
     if (folder / ROWS).stat().st_size or {path.name for path in folder.iterdir()} - ours:
         return
     for name in ours:
-        (folder / name).unlink(missing_ok=True)
+        disk.remove(folder / name)
     for parent in made:
         parent.rmdir()
 
@@ -112,10 +121,13 @@ def _plain(name: str, value: object) -> object:
     return json.dumps(value) if name in _AS_JSON and value is not None else value
 
 
-def _read(path: Path, file: BinaryIO) -> dict[str, Row]:
-    rows = {}
-    for number, (_, row) in enumerate(journal.read(path, file, "a sweep"), start=1):
+def read(path: Path, file: BinaryIO) -> Iterator[tuple[str, Row]]:
+    """Yield the cell of each row, and the row, in the order of the file.
+
+    Raises:
+        OutputError: a row is damaged.
+    """
+    for number, (_, row) in enumerate(journal.read(path, file, "a sweep", _START), start=1):
         if "cell" not in row:
             raise journal.damaged(path, number, "a sweep")
-        rows[str(row["cell"])] = row
-    return rows
+        yield str(row["cell"]), row

@@ -67,7 +67,7 @@ def trace_training(
         check_output(output, force=force)
     series = find_series(checkpoints, revisions, skip)
     read: list[_Read] = []
-    with table_rows(output) as add_rows:
+    with table_rows(output, force=force) as add_rows:
         for number, stop in enumerate(series.stops):
             progress(f"reading {stop.label}", number, len(series.stops))
             zscores, facts, received = _open_and_read(stop, sites_pattern)
@@ -98,7 +98,7 @@ def trace_training(
         bulk=bulk(run),
         bytes_read=sum(counted) if counted else None,
     )
-    write_result(trace, output)
+    write_result(trace, output, force=force)
     return trace
 
 

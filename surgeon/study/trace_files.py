@@ -13,14 +13,17 @@ from typing import TypeAlias
 
 import numpy as np
 
-from surgeon.errors import OutputError
+from surgeon.checkpoint.json_object import read_object
+from surgeon.errors import CheckpointError, OutputError
 from surgeon.outliers.zscores import ZScores
+from surgeon.study.atlas_table import has_columns
 from surgeon.study.trace_result import Trace
 from surgeon.surgery.staging import replace_file, staged_file
 
 AddRows: TypeAlias = Callable[[int, ZScores], None]
 
 _TABLE, _SUMMARY = ".parquet", ".json"
+_COLUMNS = ("step", "layer", "dim", "gain_z", "bias_z")
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -56,7 +59,7 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def table_rows(path: Path | None) -> Iterator[AddRows]:
+def table_rows(path: Path | None, *, force: bool) -> Iterator[AddRows]:
     """Yield what adds a checkpoint's z-scores to the table at ``path``, which appears at the end.
 
     A row is a step, a layer (counted through, an encoder's before its decoder's) and a dimension,
@@ -71,7 +74,7 @@ def table_rows(path: Path | None) -> Iterator[AddRows]:
     import pyarrow.parquet as pq
 
     whole, real = pa.int32(), pa.float32()
-    names = {"step": pa.int64(), "layer": whole, "dim": whole, "gain_z": real, "bias_z": real}
+    names = dict(zip(_COLUMNS, (pa.int64(), whole, whole, real, real), strict=True))
     schema = pa.schema(list(names.items()))
 
     def add(step: int, zscores: ZScores) -> None:
@@ -88,13 +91,28 @@ def table_rows(path: Path | None) -> Iterator[AddRows]:
         writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
     with (
-        staged_file(path) as staging,
+        staged_file(path, _is_table if force else None) as staging,
         pq.ParquetWriter(staging, schema, compression="zstd") as writer,
     ):
         yield add
 
 
-def write_result(trace: Trace, path: Path | None) -> None:
+def _is_table(path: Path) -> bool:
+    return has_columns(path, _COLUMNS)
+
+
+def write_result(trace: Trace, path: Path | None, *, force: bool) -> None:
     """Write the result to ``path`` if it is a ``.json`` file."""
-    if path is not None and path.suffix.lower() == _SUMMARY:
-        replace_file(path, (json.dumps(trace.to_json(), indent=1, allow_nan=False) + "\n").encode())
+    if path is None or path.suffix.lower() != _SUMMARY:
+        return
+    document = trace.to_json()
+
+    def is_result(there: Path) -> bool:
+        try:
+            found = read_object(there)
+        except (CheckpointError, OSError):
+            return False
+        return found is not None and found.keys() == document.keys()
+
+    content = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+    replace_file(path, content, is_result if force else None)

@@ -13,12 +13,9 @@ from surgeon.checkpoint import Checkpoint
 from surgeon.errors import ExportError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.progress import Progress, silent
-from surgeon.surgery.source_files import FOLDER, ONNX_FOLDER, list_source_files
+from surgeon.surgery.source_files import EXPORT, FOLDER, ONNX_FOLDER, list_source_files
 from surgeon.surgery.staging import check_output, staged
 from surgeon.surgery.transfer import FileState, hash_file, transfer
-
-EXPORT = f"{FOLDER}/export.json"
-"""The file that makes a directory an export."""
 
 SCHEMA = 1
 
@@ -69,7 +66,7 @@ def export(
         path = checkpoint.files[0].path
         raise ExportError(f"{path}: has no config.json beside it, and an export needs one")
     check_output(output, checkpoint.directory, force=force)
-    with staged(output, EXPORT) as folder:
+    with staged(output, force=force) as folder:
         for target, origin in list_source_files(checkpoint).copied.items():
             if not target.startswith(f"{FOLDER}/"):
                 transfer(checkpoint.directory / origin, folder / target)

@@ -70,7 +70,7 @@ def operate_onnx(
     source = model.directory
     _check_output(planned, output, force=force)
     splices = split_splices(planned)
-    with staged(output, RECORD) as folder:
+    with staged(output, force=force) as folder:
         files = {}
         for number, file in enumerate(_data_files(planned)):
             progress("writing the weights", number, len(model.files))

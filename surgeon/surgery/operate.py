@@ -68,7 +68,7 @@ def operate(
         _check_exportable(checkpoint)
     check_output(output, checkpoint.files[0].path if checkpoint.alone else source, force=force)
     sources = list_source_files(checkpoint)
-    with staged(output, RECORD) as folder:
+    with staged(output, force=force) as folder:
         files = _write_weights(plan, folder, progress)
         progress("copying the other files", 0, 0)
         for target, origin in sources.copied.items():

@@ -12,6 +12,7 @@ from surgeon.checkpoint.hub import hub_api, looks_like_hub_id
 from surgeon.checkpoint.hub_errors import answers_like_the_hub, explained
 from surgeon.errors import OutputError
 from surgeon.progress import Progress, silent
+from surgeon.surgery.ownership import is_temporary
 from surgeon.surgery.record import Record, read_record
 from surgeon.surgery.source_files import EVALUATION, FOLDER
 from surgeon.surgery.transfer import hash_file
@@ -76,7 +77,8 @@ def _files(artifact: Path) -> Iterator[str]:
                     f"{path}: a link, so what it leads to would be uploaded; remove it or put the "
                     "file in its place"
                 )
-        yield from (Path(folder, name).relative_to(artifact).as_posix() for name in files)
+        paths = (Path(folder, name).relative_to(artifact).as_posix() for name in files)
+        yield from (path for path in paths if not is_temporary(path))
 
 
 def _check_evaluation(artifact: Path, record: Record) -> None:

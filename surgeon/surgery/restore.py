@@ -22,7 +22,7 @@ from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import RECORD
 from surgeon.surgery.splices import spliced, write_pieces
 from surgeon.surgery.staging import check_output, staged
-from surgeon.surgery.transfer import hash_file, transfer
+from surgeon.surgery.transfer import hash_file, is_file_of, transfer
 
 
 def restore(
@@ -40,15 +40,17 @@ def restore(
     """
     record = read_record(artifact)
     check_output(output, artifact, force=force)
-    with staged(output, RECORD) as folder:
+    with staged(output, force=force) as folder:
         for number, (name, change) in enumerate(record.files.items()):
             if change.source is None:
                 continue
             progress(f"restoring {name}", number, len(record.files))
             converted = record.converted_from and change.source in record.converted_from
             target = name if converted else change.source
-            patch = old_values(record, artifact, name)
             paths = artifact / inside(name), folder / inside(target)
+            if not is_file_of(paths[0], change.after.size):
+                raise _changed(name)
+            patch = old_values(record, artifact, name)
             splices = undo_splices(record, name)
             if splices:
                 before = hash_file(paths[0])
@@ -56,11 +58,15 @@ def restore(
             else:
                 states = transfer(*paths, None, patch)
             if states != (change.after, change.before):
-                raise CheckpointError(
-                    f"{name}: its hash is not the recorded one, so it was changed after the patch; "
-                    "restore needs the artifact as surgeon made it"
-                )
+                raise _changed(name)
     return record
+
+
+def _changed(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name}: is not the recorded file, so it was changed after the patch; restore needs the "
+        "artifact as surgeon made it"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

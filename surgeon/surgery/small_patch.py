@@ -88,7 +88,7 @@ def write_small_patch(
     content = save(values, metadata={_KEY: told, _HASH: _hash(told, values.values())})
     target = path.resolve()  # of a link, what it leads to: that is what was checked
     target.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(target, content)
+    replace_file(target, content, _is_small_patch if force else None)
     return len(content)
 
 
@@ -129,6 +129,14 @@ def _check_output(checkpoint: Checkpoint, path: Path, *, force: bool) -> None:
     # The source's folder may hold links to weights that lie elsewhere.
     if path.resolve() in {file.path.resolve() for file in checkpoint.files}:
         raise OutputError(f"-o {path}: holds the source's weights; name another file")
+
+
+def _is_small_patch(path: Path) -> bool:
+    try:
+        _read_contents(path, open_safetensors(path))
+    except (CheckpointError, OSError):
+        return False
+    return True
 
 
 def _hash(told: str, values: Iterable[npt.NDArray[Any]]) -> str:

@@ -15,6 +15,9 @@ from surgeon.surgery.twins import is_twin, is_twin_folder
 
 FOLDER = artifact.FOLDER
 RECORD = artifact.RECORD
+EXPORT = f"{FOLDER}/export.json"
+"""The file that makes a directory an export."""
+
 CARD = "README.md"
 ONNX_FOLDER = "onnx"
 EXCISED = f"{FOLDER}/excised.safetensors"

@@ -1,25 +1,28 @@
-"""An output directory that appears whole or not at all."""
+"""An output, a directory or a file, that appears whole or not at all, and loses nothing."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import glob
+import hashlib
+import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import platform
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from surgeon.errors import OutputError, SurgeonError
+from surgeon.surgery import disk
+from surgeon.surgery.ownership import STAGING, TOKEN, Identity, has_record, identity, own_files
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a file system takes no more."""
 
-_MARK = ".surgeon-staging"
-_HERE = -100  # AT_FDCWD of Linux: paths are relative to the working directory
-_EXCHANGE = 2  # RENAME_EXCHANGE
+_NAME_BYTES = 255  # of a name, on every file system in use
+_log = logging.getLogger(__name__)
 
 
 def check_output(output: Path, source: Path, *, force: bool) -> None:
@@ -34,74 +37,171 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
         raise OutputError(f"-o {output}: is the source or inside it; name a place elsewhere")
     if target in origin.parents:
         raise OutputError(f"-o {output}: holds the source; name a place elsewhere")
-    if os.path.lexists(output) and not force:
+    if _is_there(output) and not force:
         raise OutputError(f"-o {output}: already exists; name another, or replace it with --force")
     existing = next(parent for parent in target.parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"-o {output}: {existing} is no directory that can be written to")
 
 
+def _is_there(output: Path) -> bool:
+    """Whether something is at a path; a name that is too long is an error already here."""
+    try:
+        output.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def staged(output: Path, own_mark: str) -> Iterator[Path]:
+def staged(output: Path, *, force: bool) -> Iterator[Path]:
     """Yield a hidden sibling directory that becomes ``output`` when the block ends well.
 
-    The rename is atomic, so a process that is killed leaves ``output`` absent or whole; the
-    siblings that killed ones left behind are removed here. If the block fails, its sibling and
-    every parent made for it are removed. An existing output is replaced if it has the file
-    ``own_mark``, that is, if surgeon made it; anything else is moved aside to ``OUTPUT.replaced``
-    and kept. Only then, because something may be lost, the new files are flushed to the disk
+    A process that is killed leaves ``output`` absent or whole; the hidden siblings that killed ones
+    left behind are removed here. If the block fails, its sibling and every parent made for it are
+    removed.
+
+    What is at ``output`` by then is replaced with ``force`` alone. An artifact or export of which
+    surgeon made every file is removed; anything else is moved to ``OUTPUT.replaced``, whole, and
+    the log says so. Only then, because something may be lost, the new files are flushed to the disk
     before. A new output is left to the system's write-back, as ``cp`` leaves it: the source is
     there, and ``surgeon verify`` tells whether the artifact outlived a loss of power.
+
+    Raises:
+        OutputError: something has appeared at ``output`` meanwhile, and ``force`` is off.
     """
     target = output.resolve()
     made = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    staging, lock = _make_staging(target)
     try:
-        yield staging
-        staging.chmod(0o777 & ~_umask())
-        if os.path.lexists(target):
-            _flush(staging)
-        _swap(staging, target, own_mark)
-    except BaseException as error:
-        _name(error, staging, output)
-        shutil.rmtree(staging, ignore_errors=True)
+        with _hidden(output, target, is_folder=True) as staging:
+            yield staging
+            if not _published_new(staging, target, output, force=force):
+                _flush(staging)
+                _replace(staging, target, output, own_files(target))
+    except BaseException:
         for parent in made:
             with contextlib.suppress(OSError):  # somebody else put a file there meanwhile
                 parent.rmdir()
+        raise
+
+
+def anything(path: Path) -> bool:  # noqa: ARG001  (one of the answers to whether to replace it)
+    """Say yes: for files that surgeon alone writes, such as those inside an artifact."""
+    return True
+
+
+def replace_file(
+    path: Path, content: bytes, ours: Callable[[Path], bool] | None = anything
+) -> None:
+    """Write a file so that it is seen whole, old or new, at every moment; see ``staged_file``."""
+    with staged_file(path, ours) as staging, staging.open("wb") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def staged_file(path: Path, ours: Callable[[Path], bool] | None = anything) -> Iterator[Path]:
+    """Yield a hidden, empty file beside ``path`` that takes its place when the block ends well.
+
+    It is flushed to the disk before. If the block fails, it is removed, and ``path`` is as it was.
+
+    Args:
+        path: the file to make.
+        ours: tells of a file whether it may be replaced; one that may not is moved to
+            ``PATH.replaced``, and the log says so. None: nothing may be replaced or moved.
+
+    Raises:
+        OutputError: something is at ``path``, and ``ours`` is None.
+    """
+    with _hidden(path, path, is_folder=False) as staging:
+        yield staging
+        disk.sync(staging)
+        if _published_new(staging, path, path, force=ours is not None):
+            return
+        if path.is_dir() or (ours is not None and ours(path)):
+            disk.replace(staging, path)  # which refuses a directory
+        else:
+            _replace(staging, path, path, None)
+
+
+def _published_new(staging: Path, target: Path, output: Path, *, force: bool) -> bool:
+    """Publish where nothing is; False where something is that ``force`` allows to replace."""
+    if force and os.path.lexists(target):
+        return False
+    try:
+        # Without a flush of the parent, which would make the file system flush the files too.
+        disk.rename_new(staging, target)
+    except FileExistsError as error:
+        if force:
+            return False
+        raise OutputError(
+            f"-o {output}: has appeared meanwhile and was left as it is; name another, or replace "
+            "it with --force"
+        ) from error
+    return True
+
+
+@contextlib.contextmanager
+def _hidden(output: Path, target: Path, *, is_folder: bool) -> Iterator[Path]:
+    """Yield a new hidden file or folder beside ``target``; if the block fails, it is removed.
+
+    It is locked meanwhile, by which other processes know that it is not abandoned.
+    """
+    _remove_abandoned(target)
+    staging, lock = _make_hidden(output, target, is_folder=is_folder)
+    try:
+        yield staging
+    except BaseException as error:
+        _name(error, staging, output)
+        # By what they are, not by their names: these may have been exchanged with those of others.
+        for path in (staging, *target.parent.glob(f"{glob.escape(_replaced_stem(target))}*")):
+            if _is_open_as(lock, path):
+                disk.remove(path)
         raise
     finally:
         os.close(lock)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is seen whole, old or new, at every moment."""
-    with staged_file(path) as staging, staging.open("wb") as file:
-        file.write(content)
+def _make_hidden(output: Path, target: Path, *, is_folder: bool) -> tuple[Path, int]:
+    """Make a hidden file or folder, locked until its descriptor is closed or the process ends."""
+    while True:
+        token = _host() + secrets.token_hex(8)[4:]
+        path = target.with_name(f"{_hidden_stem(target)}{token}{STAGING}")
+        try:
+            # With the modes, groups and rights that the parent and the umask give to any other.
+            if is_folder:
+                path.mkdir()
+            else:
+                path.touch(exist_ok=False)
+            lock = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        except OSError as error:
+            _name(error, path, output)
+            raise
+        _lock(lock, wait=True)
+        if _is_open_as(lock, path):  # else another process found it before it was locked
+            return path, lock
+        os.close(lock)
 
 
-@contextlib.contextmanager
-def staged_file(path: Path) -> Iterator[Path]:
-    """Yield a hidden, empty file beside ``path`` that takes its place when the block ends well.
+@cache
+def _host() -> str:
+    """Return four digits that stand for this machine: locks may be unknown to another one."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:4]
 
-    It is flushed to the disk before. If the block fails, it is removed, and ``path`` is as it was.
-    """
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    os.close(handle)
-    try:
-        yield Path(name)
-        _sync(Path(name))
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException as error:
-        _name(error, Path(name), path)
-        Path(name).unlink(missing_ok=True)
-        raise
+
+def _hidden_stem(target: Path) -> str:
+    return f".{_cut(target.name, 2 + TOKEN + len(STAGING))}."
+
+
+def _replaced_stem(target: Path) -> str:
+    return f"{_cut(target.name, 16)}.replaced"
+
+
+def _cut(name: str, room: int) -> str:
+    """Shorten a name so that what goes around it, of ``room`` bytes, makes no name too long."""
+    while len(os.fsencode(name)) > _NAME_BYTES - room:
+        name = name[:-1]
+    return name
 
 
 def _name(error: BaseException, staging: Path, output: Path) -> None:
@@ -115,70 +215,100 @@ def _name(error: BaseException, staging: Path, output: Path) -> None:
         error.args = tuple(str(part).replace(str(staging), str(output)) for part in error.args)
 
 
-def _swap(staging: Path, target: Path, own_mark: str) -> None:
-    if not os.path.lexists(target):
-        staging.rename(target)
-        return  # a flush of the directory alone would make the file system flush the files too
-    if (target / own_mark).is_file() and not target.is_symlink():
-        _replace(staging, target)
+def _replace(staging: Path, target: Path, output: Path, own: Mapping[str, Identity] | None) -> None:
+    """Put ``staging`` in the place of what is at ``target``, and that aside if not ``own``."""
+    aside = _free_name(target)
+    if own is not None and disk.exchange(staging, target):
+        retired = staging
     else:
-        target.rename(_free_name(target))
-        staging.rename(target)
-    _sync(target.parent)
+        retired = aside
+        if own is not None or not _exchanged_in_view(staging, target, aside):
+            disk.rename_new(target, aside)
+            try:
+                disk.rename_new(staging, target)
+            except BaseException:
+                disk.rename_new(aside, target)
+                raise
+    disk.sync(target.parent)
+    if own is None or not _discarded(retired, own):
+        _keep(retired, target, output)
 
 
-def _replace(staging: Path, target: Path) -> None:
-    """Put ``staging`` in the place of an artifact, and remove that."""
-    if _exchange(staging, target):
-        shutil.rmtree(staging, ignore_errors=True)
-        return
-    retired = _free_name(target)
-    target.rename(retired)
+def _exchanged_in_view(staging: Path, target: Path, aside: Path) -> bool:
+    """Exchange ``staging`` with what is somebody's own, which no kill may leave hidden."""
+    disk.rename_new(staging, aside)
+    if disk.exchange(aside, target):
+        return True
+    disk.rename_new(aside, staging)
+    return False
+
+
+def _discarded(folder: Path, own: Mapping[str, Identity]) -> bool:
+    """Remove an output of surgeon's; False if there is more in it, or else, than was looked at.
+
+    Its record goes last, so that what a kill leaves of it is known again.
+    """
+    *others, mark = own
+    for name in others:
+        if os.path.lexists(folder / name) and identity(folder / name) == own[name]:
+            disk.remove(folder / name)
+    if any(
+        path.is_symlink() or not path.is_dir()
+        for path in folder.rglob("*")
+        if path != folder / mark
+    ):
+        return False
+    disk.remove(folder)
+    return True
+
+
+def _keep(retired: Path, target: Path, output: Path) -> None:
+    """Give what is not surgeon's alone a name of its own beside ``target``, and say so."""
+    if not retired.name.startswith(_replaced_stem(target)):
+        aside = _free_name(target)
+        disk.rename_new(retired, aside)
+        retired = aside
+    _log.warning("%s: was not made by surgeon, or not all of it; kept as %s", output, retired)
+
+
+def _is_open_as(descriptor: int, path: Path) -> bool:
+    """Whether a path leads to what is open."""
     try:
-        staging.rename(target)
-    except BaseException:
-        retired.rename(target)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two paths at once (Linux, ``man 2 renameat2``); False where that is not possible."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        names = os.fsencode(one), os.fsencode(other)
-        return bool(libc.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0)
-    except (OSError, AttributeError, TypeError):  # another system, or an older C library
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
         return False
 
 
-def _make_staging(target: Path) -> tuple[Path, int]:
-    """Make a staging directory, and lock it until its descriptor is closed or the process ends."""
-    while True:
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_MARK, dir=target.parent))
-        descriptor = os.open(staging, os.O_RDONLY)
-        _lock(descriptor, wait=True)
-        if staging.exists():  # else another process found it before it was locked
-            return staging, descriptor
-        os.close(descriptor)
-
-
 def _remove_abandoned(target: Path) -> None:
-    """Remove the staging directories of this target that no process holds any more."""
-    for folder in target.parent.glob(f".{glob.escape(target.name)}.*{_MARK}"):
+    """Remove what processes left beside ``target`` before it was finished, and hold no more.
+
+    That is for this output, or for others by processes of this machine.
+    """
+    patterns = f"{glob.escape(_hidden_stem(target))}*{STAGING}", f".*.{_host()}*{STAGING}"
+    for path in {path for pattern in patterns for path in target.parent.glob(pattern)}:
         try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # gone meanwhile, not a directory, or not ours to read
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:  # gone meanwhile, a link, or not ours to read
             continue
         try:
-            if _lock(descriptor, wait=False):
-                shutil.rmtree(folder, ignore_errors=True)
+            if _lock(lock, wait=False):
+                _remove_hidden(path)
         finally:
-            os.close(descriptor)
+            os.close(lock)
+
+
+def _remove_hidden(path: Path) -> None:
+    """Remove an output that was never finished, or that another had taken the place of."""
+    own = own_files(path)
+    if own is None and not has_record(path):
+        disk.remove(path)
+    elif own is None or not _discarded(path, own):  # somebody put a file there
+        target = path.with_name(path.name[1 : -len(STAGING) - TOKEN - 1])
+        _keep(path, target, target)
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock an open directory; False where somebody holds it, or the file system has no locks."""
+    """Lock an open file or directory; False where somebody has it, or the system has no locks."""
     try:
         import fcntl
 
@@ -189,26 +319,11 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 
 
 def _free_name(target: Path) -> Path:
-    names = (f"{target.name}.replaced{number or ''}" for number in range(1_000_000))
+    names = (f"{_replaced_stem(target)}{number or ''}" for number in range(1_000_000))
     return next(target.with_name(n) for n in names if not os.path.lexists(target.with_name(n)))
 
 
 def _flush(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    # The umask can only be read by setting it; this runs in one thread.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        disk.sync(path)
+    disk.sync(folder)

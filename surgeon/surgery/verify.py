@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import BytePatch
 from surgeon.surgery.modes import new_values
 from surgeon.surgery.onnx_patch import open_patched, undo_splices
+from surgeon.surgery.ownership import is_result
 from surgeon.surgery.record import EditRecord, Record, read_excised, read_record
 from surgeon.surgery.restore import inside, old_values
 from surgeon.surgery.slices import with_slices
-from surgeon.surgery.source_files import EVALUATION, PARTIAL_EVALUATION, RECORD
+from surgeon.surgery.source_files import RECORD
 from surgeon.surgery.splices import Splice, hash_pieces, spliced
-from surgeon.surgery.transfer import FileState, hash_as_if, hash_file
+from surgeon.surgery.transfer import FileState, hash_as_if, is_in_state
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,15 @@ def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator
     for number, (name, change) in enumerate(record.files.items()):
         progress(f"hashing {name}", number, len(record.files))
         path = artifact / inside(name)
-        if not path.is_file():
+        if not os.path.lexists(path):
             yield Check(name, passed=False, found="missing")
-        elif hash_file(path) != change.after:
+        elif not is_in_state(path, change.after):
             yield Check(name, passed=False, found="not the recorded file")
         else:
             yield Check(name, passed=True)
-    there = {p.relative_to(artifact).as_posix() for p in artifact.rglob("*") if not p.is_dir()}
-    extra = sorted(there - record.files.keys() - {RECORD, EVALUATION, PARTIAL_EVALUATION})
+    paths = (p for p in artifact.rglob("*") if p.is_symlink() or not p.is_dir())
+    there = {name for p in paths if not is_result(name := p.relative_to(artifact).as_posix())}
+    extra = sorted(there - record.files.keys() - {RECORD})
     found = f"{len(extra)} more, {extra[0]} among them" if extra else ""
     yield Check("no file beside those recorded", passed=not extra, found=found)
 
