@@ -173,14 +173,16 @@ def _make_hidden(output: Path, target: Path, *, is_folder: bool) -> tuple[Path, 
                 path.mkdir()
             else:
                 path.touch(exist_ok=False)
-            lock = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
         except OSError as error:
             _name(error, path, output)
             raise
-        _lock(lock, wait=True)
-        if _is_open_as(lock, path):  # else another process found it before it was locked
-            return path, lock
-        os.close(lock)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+            _lock(lock, wait=True)
+            if _is_open_as(lock, path):
+                return path, lock
+            os.close(lock)
+        # Another process found it before it was locked, and took it to be abandoned.
 
 
 @cache
@@ -268,7 +270,7 @@ def _keep(retired: Path, target: Path, output: Path) -> None:
         aside = _free_name(target)
         disk.rename_new(retired, aside)
         retired = aside
-    _log.warning("%s: was not made by surgeon, or not all of it; kept as %s", output, retired)
+    _log.warning("%s: not all there was made by surgeon, so it was moved to %s", output, retired)
 
 
 def _is_open_as(descriptor: int, path: Path) -> bool:

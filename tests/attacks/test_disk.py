@@ -1,10 +1,18 @@
-"""A full disk and a read-only target: one line, exit code 2, nothing left behind."""
+"""What a disk does and holds: full, read-only, long names, and files that are somebody's own."""
 
+import json
 import os
+import shutil
+import stat
 import subprocess
 import sys
 
 import pytest
+from artifacts import files_of
+
+from surgeon import Recipe, make_plan, open_checkpoint, operate
+from surgeon.cli import run
+from surgeon.surgery.record import read_record
 
 _LIMITED = """
 import resource, signal, sys
@@ -96,3 +104,155 @@ def test_a_small_patch_that_cannot_be_written_names_what_was_asked_for(minilm, t
         assert done.stderr.count("\n") == 1
         assert place in done.stderr
         assert "/.edit" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("disk") / "out"
+    operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False)
+    return folder
+
+
+def _add(name):
+    def change(folder):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+
+    return change
+
+
+def _note_in_the_card(folder):
+    with (folder / "README.md").open("a") as file:
+        file.write("mine")
+
+
+def _link_the_weights(folder):
+    (folder / "model.safetensors").rename(folder.parent / "weights")
+    (folder / "model.safetensors").symlink_to("../weights")
+
+
+def _damage_the_record(folder):
+    (folder / "surgeon" / "record.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _add("mine/notes.txt"),
+        _add("surgeon/notes.txt"),
+        _add("surgeon/.eval.json.bak"),
+        _note_in_the_card,
+        _link_the_weights,
+        _damage_the_record,
+    ],
+)
+def test_what_surgeon_did_not_make_is_moved_aside_whole_and_told(
+    artifact, tiny, tmp_path, capsys, change
+):
+    output = tmp_path / "out"
+    shutil.copytree(artifact, output)
+    change(output)
+    before = files_of(output)
+    arguments = ["patch", str(tiny("bert")), "--dims", "5", "--no-onnx", "-o", str(output)]
+    assert run([*arguments, "--force"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"not all there was made by surgeon, so it was moved to {output}.replaced")
+    assert files_of(tmp_path / "out.replaced") == before
+    assert read_record(output).dims == (5,)
+
+
+def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(artifact, tiny, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(artifact, output)
+    for name in ("eval.json", "eval.partial.npz", ".eval.json.x1y2z3_4"):
+        (output / "surgeon" / name).touch()
+    arguments = ["patch", str(tiny("bert")), "--dims", "5", "--no-onnx", "-o", str(output)]
+    assert run([*arguments, "--force"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_that_surgeon_did_not_make_is_moved_aside_and_its_own_replaced(
+    tiny, tmp_path, capsys
+):
+    model = str(tiny("bert"))
+    steps = [str(shutil.copytree(model, tmp_path / f"step{step}")) for step in (100, 200)]
+    small = ["patch", model, "--dims", "5", "--record-only"]
+    for name, command in {
+        "thesis.txt": small,
+        "model.safetensors": small,
+        "trace.json": ["trace", *steps],
+        "trace.parquet": ["trace", *steps],
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(b"mine")
+        capsys.readouterr()
+        for moved in (1, 0):
+            assert run([*command, "-o", str(path), "--force"]) == 0
+            assert capsys.readouterr().err.count("moved to") == moved
+        assert path.with_name(f"{name}.replaced").read_bytes() == b"mine"
+        assert not path.with_name(f"{name}.replaced1").exists()
+
+
+@pytest.mark.parametrize("kind", ["--no-onnx", "--record-only"])
+def test_a_name_of_255_bytes_works_and_a_longer_one_is_shown_as_it_was_asked_for(
+    tiny, tmp_path, capsys, kind
+):
+    name = "n" + "é" * 127
+    arguments = ["patch", str(tiny("bert")), "--dims", "5", kind, "-o"]
+    for _ in range(2):
+        assert run([*arguments, str(tmp_path / name), "--force"]) == 0
+    assert os.listdir(tmp_path) == [name]  # noqa: PTH208
+    assert run([*arguments, str(tmp_path / f"{name}x")]) == 2
+    assert capsys.readouterr().err == f"surgeon: {tmp_path / name}x: File name too long\n"
+    assert os.listdir(tmp_path) == [name]  # noqa: PTH208
+
+
+def test_an_output_has_the_group_and_the_rights_of_its_folder(tiny, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o2775)
+    mask = os.umask(0o027)
+    try:
+        plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9)))
+        operate(plan, tmp_path / "shared" / "out", onnx=False)
+    finally:
+        os.umask(mask)
+    for folder in ("out", "out/surgeon"):
+        assert stat.S_IMODE((tmp_path / "shared" / folder).stat().st_mode) == 0o2750
+    record = tmp_path / "shared" / "out" / "surgeon" / "record.json"
+    assert stat.S_IMODE(record.stat().st_mode) == 0o640
+
+
+def test_a_page_that_surgeon_did_not_make_is_known_by_its_head(tmp_path):
+    from surgeon.plots.page import is_page, page
+
+    (tmp_path / "ours").write_bytes(page("title", "body"))
+    (tmp_path / "theirs").write_bytes(b"<!DOCTYPE html>\n<html><title>mine</title></html>")
+    assert [is_page(tmp_path / name) for name in ("ours", "theirs", "none")] == [True, False, False]
+
+
+def _pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _endless(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("put", [_pipe, _endless])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "README.md", "surgeon/excised.safetensors"]
+)
+def test_what_has_no_end_is_neither_read_nor_waited_for(artifact, tmp_path, capsys, put, name):
+    output = tmp_path / "out"
+    shutil.copytree(artifact, output)
+    put(output / name)
+    assert run(["verify", str(output), "--json"]) in (1, 2)
+    if document := capsys.readouterr().out:
+        assert name in [c["name"] for c in json.loads(document)["checks"] if not c["passed"]]
+    if name != "README.md":  # which surgeon made, so restore has no need of it
+        assert run(["restore", str(output), "-o", str(tmp_path / "back")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert name in line
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]

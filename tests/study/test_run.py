@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import pathlib
 import random
 import shutil
 import signal
@@ -17,6 +18,7 @@ from surgeon.study.engines import choose_engine, duration
 from surgeon.study.grid import load_grid
 from surgeon.study.rows import read_rows
 from surgeon.study.run import run_sweep
+from surgeon.study.work import failed_row
 from surgeon.study.worker import Setup
 from surgeon.surgery.recipe import Recipe, recipe_from_json
 
@@ -90,6 +92,57 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
     done = run_sweep(load_grid(path), out)
     assert (done.done, done.kept) == (200, seen)
     assert _rows(out) == _rows(tmp_path / "whole")
+
+
+def test_a_worker_ends_when_the_process_that_asked_is_killed():
+    code = """
+import forked, collections
+from surgeon.study.local import run_local
+class Supply(collections.deque):
+    def take(self, after): return self.popleft() if self else None
+list(run_local(Supply([0]), forked.Sleepers(), 1))
+"""
+    path = os.pathsep.join(sys.path)
+    command, variables = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=variables) as process:
+        worker = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 30
+        while _runs(worker) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not _runs(worker)
+
+
+def _runs(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # nobody may be there to take note of its end
+
+
+def test_rows_that_are_not_a_sweep_s_are_left_as_they_are(tmp_path):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("models: [nowhere]\nselections: [dims: [3]]\ntasks: [task: mlm]\n")
+    for somebody in (b'{"id": 1, "text": "no end of line"}', b"word"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "rows.jsonl").write_bytes(somebody)
+        with pytest.raises(OutputError, match=r"rows\.jsonl:1: is no row of a sweep"):
+            run_sweep(load_grid(grid), tmp_path / "out")
+        assert (tmp_path / "out" / "rows.jsonl").read_bytes() == somebody
+
+
+def test_a_sweep_that_was_killed_before_its_first_file_goes_on(tmp_path):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("models: [nowhere]\nselections: [dims: [3]]\ntasks: [task: mlm]\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").touch()
+
+    def fail(supply, _setup):
+        yield failed_row(supply.take(None), "no engine")
+
+    assert run_sweep(load_grid(grid), tmp_path / "out", engine=fail).failed == 1
 
 
 def _lines(folder):
