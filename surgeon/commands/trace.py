@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Json, MinLayers, Sigma, SitesPattern
+from surgeon.commands.options import Force, Json, MinLayers, Sigma, SitesPattern
 from surgeon.outliers.layernorm import MIN_LAYERS
 from surgeon.outliers.options import SIGMA
 
@@ -56,9 +56,7 @@ def trace(
             "--json prints.",
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the output if it exists.")
-    ] = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Tell which dimensions left the bulk in a training run, and when.

@@ -22,7 +22,6 @@ TOKEN = 16
 Identity: TypeAlias = tuple[int, int, int, int]
 """Device, inode, size and time of the last change: what tells a file from one written since."""
 
-_RESULTS = (EVALUATION, PARTIAL_EVALUATION)
 # The second form is that of earlier versions.
 _TEMPORARY = re.compile(
     rf"{FOLDER}/\.eval\.(json|partial\.npz)\."
@@ -32,12 +31,12 @@ _TEMPORARY = re.compile(
 
 def is_result(name: str) -> bool:
     """Whether a path in an artifact is one that ``eval`` writes to, for good or for a while."""
-    return name in _RESULTS or is_temporary(name)
+    return name == EVALUATION or is_unfinished(name)
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a path in an artifact is that of a result which was not written to its end."""
-    return _TEMPORARY.fullmatch(name) is not None
+def is_unfinished(name: str) -> bool:
+    """Whether a path in an artifact is what an ``eval`` leaves that was interrupted or killed."""
+    return name == PARTIAL_EVALUATION or _TEMPORARY.fullmatch(name) is not None
 
 
 def own_files(folder: Path) -> dict[str, Identity] | None:

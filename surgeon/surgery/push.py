@@ -12,7 +12,7 @@ from surgeon.checkpoint.hub import hub_api, looks_like_hub_id
 from surgeon.checkpoint.hub_errors import answers_like_the_hub, explained
 from surgeon.errors import OutputError
 from surgeon.progress import Progress, silent
-from surgeon.surgery.ownership import is_temporary
+from surgeon.surgery.ownership import is_unfinished
 from surgeon.surgery.record import Record, read_record
 from surgeon.surgery.source_files import EVALUATION, FOLDER
 from surgeon.surgery.transfer import hash_file
@@ -78,7 +78,7 @@ def _files(artifact: Path) -> Iterator[str]:
                     "file in its place"
                 )
         paths = (Path(folder, name).relative_to(artifact).as_posix() for name in files)
-        yield from (path for path in paths if not is_temporary(path))
+        yield from (path for path in paths if not is_unfinished(path))
 
 
 def _check_evaluation(artifact: Path, record: Record) -> None:

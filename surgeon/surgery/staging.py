@@ -78,7 +78,8 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
             yield staging
             if not _published_new(staging, target, output, force=force):
                 _flush(staging)
-                _replace(staging, target, output, own_files(target))
+                with _locked(target):  # so that nobody takes what is removed for abandoned
+                    _replace(staging, target, output, own_files(target))
     except BaseException:
         for parent in made:
             with contextlib.suppress(OSError):  # somebody else put a file there meanwhile
@@ -229,7 +230,8 @@ def _replace(staging: Path, target: Path, output: Path, own: Mapping[str, Identi
             try:
                 disk.rename_new(staging, target)
             except BaseException:
-                disk.rename_new(aside, target)
+                if not os.path.lexists(target):
+                    disk.rename_new(aside, target)
                 raise
     disk.sync(target.parent)
     if own is None or not _discarded(retired, own):
@@ -288,15 +290,9 @@ def _remove_abandoned(target: Path) -> None:
     """
     patterns = f"{glob.escape(_hidden_stem(target))}*{STAGING}", f".*.{_host()}*{STAGING}"
     for path in {path for pattern in patterns for path in target.parent.glob(pattern)}:
-        try:
-            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:  # gone meanwhile, a link, or not ours to read
-            continue
-        try:
-            if _lock(lock, wait=False):
+        with _locked(path) as locked:
+            if locked:
                 _remove_hidden(path)
-        finally:
-            os.close(lock)
 
 
 def _remove_hidden(path: Path) -> None:
@@ -305,8 +301,22 @@ def _remove_hidden(path: Path) -> None:
     if own is None and not has_record(path):
         disk.remove(path)
     elif own is None or not _discarded(path, own):  # somebody put a file there
-        target = path.with_name(path.name[1 : -len(STAGING) - TOKEN - 1])
+        target = path.with_name(path.name.removeprefix(".").rsplit(".", 2)[0])
         _keep(path, target, target)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock what is at a path for the length of a block; yields whether that could be."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # gone meanwhile, a link, or not ours to read
+        yield False
+        return
+    try:
+        yield _lock(descriptor, wait=False)
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from artifacts import files_of
 
-from surgeon import Recipe, make_plan, open_checkpoint, operate
+from surgeon import Recipe, make_plan, open_checkpoint, operate, verify
 from surgeon.cli import run
 from surgeon.surgery.record import read_record
 
@@ -169,6 +169,16 @@ def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(artifact
     arguments = ["patch", str(tiny("bert")), "--dims", "5", "--no-onnx", "-o", str(output)]
     assert run([*arguments, "--force"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_result_that_was_never_written_to_its_end_does_not_fail_verify(artifact, tmp_path):
+    shutil.copytree(artifact, tmp_path / "out")
+    for name in (".eval.json.x1y2z3_4", ".eval.json.0123456789abcdef.surgeon-staging"):
+        (tmp_path / "out" / "surgeon" / name).touch()
+    assert verify(tmp_path / "out").passed
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    (failed,) = [check for check in verify(tmp_path / "out").checks if not check.passed]
+    assert failed.found == "1 more, link among them"
 
 
 def test_a_file_that_surgeon_did_not_make_is_moved_aside_and_its_own_replaced(

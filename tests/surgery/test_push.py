@@ -88,6 +88,14 @@ def test_what_is_uploaded_is_the_artifact_with_its_card_byte_for_byte(hub, artif
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_an_eval_left_that_was_killed_is_not_uploaded(hub, artifact):
+    whole = _files(artifact)
+    for name in ("eval.partial.npz", ".eval.json.0123456789abcdef.surgeon-staging"):
+        (artifact / "surgeon" / name).touch()
+    assert push(artifact, "org/patched")
+    assert hub.uploaded == whole
+
+
 def test_pushing_again_adds_to_the_same_repository(hub, artifact):
     assert push(artifact, "org/patched") == push(artifact, "org/patched", private=True)
 
