@@ -18,6 +18,7 @@ import time
 from contextlib import contextmanager
 
 _MODULES = (
+    "huggingface_hub.hf_api",
     "onnxruntime",
     "plotly.graph_objects",
     "pyarrow.parquet",
@@ -28,6 +29,7 @@ _MODULES = (
     "tokenizers",
     "yaml",
     "surgeon.cli",
+    "surgeon.checkpoint.hub",
     "surgeon.console",
     "surgeon.plots.report",
     "surgeon.plots.sweep_report",
@@ -74,6 +76,9 @@ def forks():
 def _serve():
     for name in _MODULES:
         importlib.import_module(name)
+    # A process in the background of a shell, or of nohup, starts with these ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for line in sys.stdin:
         asked = json.loads(line)
         barrier = multiprocessing.Barrier(len(asked["jobs"])) if asked["meet"] else None

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -250,11 +251,27 @@ def _endless(path):
     path.symlink_to("/dev/zero")
 
 
+@pytest.fixture
+def soon():
+    """Have a test fail that would wait, or write, without end."""
+
+    def stop(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("put", [_pipe, _endless])
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "config.json", "README.md", "surgeon/excised.safetensors"]
 )
-def test_what_has_no_end_is_neither_read_nor_waited_for(artifact, tmp_path, capsys, put, name):
+def test_what_has_no_end_is_neither_read_nor_waited_for(
+    artifact, tmp_path, capsys, soon, put, name
+):
     output = tmp_path / "out"
     shutil.copytree(artifact, output)
     put(output / name)
