@@ -1,9 +1,9 @@
 """What a disk does and holds: full, read-only, long names, and files that are somebody's own."""
 
+import faulthandler
 import json
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -253,16 +253,10 @@ def _endless(path):
 
 @pytest.fixture
 def soon():
-    """Have a test fail that would wait, or write, without end."""
-
-    def stop(*_):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(30)
+    """End the tests if one waits, or writes, without end: threads of it hear no signal."""
+    faulthandler.dump_traceback_later(60, exit=True)
     yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.mark.parametrize("put", [_pipe, _endless])
