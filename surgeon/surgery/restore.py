@@ -22,7 +22,7 @@ from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import RECORD
 from surgeon.surgery.splices import spliced, write_pieces
 from surgeon.surgery.staging import check_output, staged
-from surgeon.surgery.transfer import hash_file, is_file_of, transfer
+from surgeon.surgery.transfer import hash_file, transfer
 
 
 def restore(
@@ -47,10 +47,8 @@ def restore(
             progress(f"restoring {name}", number, len(record.files))
             converted = record.converted_from and change.source in record.converted_from
             target = name if converted else change.source
-            paths = artifact / inside(name), folder / inside(target)
-            if not is_file_of(paths[0], change.after.size):
-                raise _changed(name)
             patch = old_values(record, artifact, name)
+            paths = artifact / inside(name), folder / inside(target)
             splices = undo_splices(record, name)
             if splices:
                 before = hash_file(paths[0])
@@ -58,15 +56,11 @@ def restore(
             else:
                 states = transfer(*paths, None, patch)
             if states != (change.after, change.before):
-                raise _changed(name)
+                raise CheckpointError(
+                    f"{name}: its hash is not the recorded one, so it was changed after the patch; "
+                    "restore needs the artifact as surgeon made it"
+                )
     return record
-
-
-def _changed(name: str) -> CheckpointError:
-    return CheckpointError(
-        f"{name}: is not the recorded file, so it was changed after the patch; restore needs the "
-        "artifact as surgeon made it"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from threading import Lock
 
 import numpy as np
 
-from surgeon.checkpoint.links import regular_file
+from surgeon.checkpoint.links import regular_size
 from surgeon.errors import CheckpointError
 from surgeon.surgery.byte_patch import BytePatch, overlay
 
@@ -32,16 +32,6 @@ class FileState:
 def hash_file(path: Path) -> FileState:
     """Hash a file in constant memory."""
     return _pass_over(path, None, None)[0]
-
-
-def is_in_state(path: Path, state: FileState) -> bool:
-    """Whether a file has a size and a hash; read only if ``is_file_of`` that size."""
-    return is_file_of(path, state.size) and hash_file(path) == state
-
-
-def is_file_of(path: Path, size: int) -> bool:
-    """Whether a path leads to a regular file of a size: no pipe, no device."""
-    return path.is_file() and path.stat().st_size == size
 
 
 def hash_as_if(path: Path, patch: BytePatch | None) -> FileState:
@@ -84,7 +74,8 @@ def _pass_over(
     A second thread hashes while this one has the kernel copy; whoever copies no longer helps with
     the hash of the twin.
     """
-    found = regular_file(source)
+    regular_size(source)
+    found = source.stat()
     hashes = _Hashes(source, old, new)
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(hashes.update)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from surgeon.surgery.restore import inside, old_values
 from surgeon.surgery.slices import with_slices
 from surgeon.surgery.source_files import RECORD
 from surgeon.surgery.splices import Splice, hash_pieces, spliced
-from surgeon.surgery.transfer import FileState, hash_as_if, is_in_state
+from surgeon.surgery.transfer import FileState, hash_as_if, hash_file
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,9 @@ def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator
     for number, (name, change) in enumerate(record.files.items()):
         progress(f"hashing {name}", number, len(record.files))
         path = artifact / inside(name)
-        if not os.path.lexists(path):
+        if not path.is_file():
             yield Check(name, passed=False, found="missing")
-        elif not is_in_state(path, change.after):
+        elif hash_file(path) != change.after:
             yield Check(name, passed=False, found="not the recorded file")
         else:
             yield Check(name, passed=True)

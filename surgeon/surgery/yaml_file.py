@@ -14,9 +14,6 @@ Place: TypeAlias = tuple[str | int, ...]
 """The path to a value: keys of mappings and numbers of list entries."""
 
 
-_MOST_BYTES = 2**18  # twice what every dimension of the widest models takes
-
-
 @dataclass(frozen=True)
 class Problem:
     """What is wrong at a line and column, both counted from 1."""
@@ -64,20 +61,16 @@ def read_yaml(path: Path) -> PlacedYaml:
     import yaml
 
     top: dict[Place, tuple[int, int]] = {(): (1, 1)}
-    if (size := path.stat().st_size) > _MOST_BYTES:
-        message = f"has {size:,} bytes; surgeon reads YAML of {_MOST_BYTES:,} at most"
-        return PlacedYaml(None, {}, top, (Problem(1, 1, message),))
-    places = _Places({}, dict(top), set())
     try:
-        # The loader of libyaml, where PyYAML has it, is several times as fast.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text("utf-8"))
-        node = loader.get_single_node()
-        content = loader.construct_document(node) if node is not None else None
-        problems = tuple(_walk(node, (), places)) if node is not None else ()
+        text = path.read_text("utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         return PlacedYaml(None, {}, top, (Problem(1, 1, f"not UTF-8 text ({error.reason})"),))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         return PlacedYaml(None, {}, top, (_syntax_problem(error),))
+    places = _Places({}, dict(top), set())
+    problems = tuple(_walk(node, (), places)) if node is not None else ()
     return PlacedYaml(content, places.keys, places.values, problems)
 
 
