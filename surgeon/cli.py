@@ -85,10 +85,10 @@ def _surgeon(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check was not met, 2 wrong input or call."""
-    ended_by = _interrupt_on_signals()
+    _interrupt_on_signals()
     code = run(sys.argv[1:])
-    if ended_by and code == Interrupted.exit_code:
-        code = 128 + ended_by[0]  # as a shell says it of a process that a signal ended
+    if _received and code == Interrupted.exit_code:
+        code = 128 + _received[0]  # as a shell says it of a process that a signal ended
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -96,19 +96,21 @@ def main() -> None:
     sys.exit(code)
 
 
-def _interrupt_on_signals() -> list[int]:
-    """Have what ends a job clean up as Ctrl-C does; return the list of such signals received."""
-    received: list[int] = []
+_received: list[int] = []  # signals that ask for an end
+
+
+def _interrupt_on_signals() -> None:
+    """Have what ends a job clean up as Ctrl-C does."""
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of handlers)
-        received.append(number)
+        _received.append(number)
         raise KeyboardInterrupt
 
-    for name in ("SIGTERM", "SIGHUP"):
+    untouched = (signal.SIG_DFL, signal.default_int_handler)  # else ignored, as under nohup
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+        if number is not None and signal.getsignal(number) in untouched:
             signal.signal(number, interrupt)
-    return received
 
 
 def run(arguments: list[str]) -> int:

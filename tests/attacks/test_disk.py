@@ -254,7 +254,7 @@ def _endless(path):
 @pytest.fixture
 def soon():
     """End the tests if one waits, or writes, without end: threads of it hear no signal."""
-    faulthandler.dump_traceback_later(60, exit=True)
+    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
 
