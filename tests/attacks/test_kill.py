@@ -103,15 +103,15 @@ def _run(model, output, kill_after):
 
 
 _MINE = b"written by somebody: "
-_PATCH = "patch model --dims 5 --no-onnx -o out"
+_MADE = "patch model --dims 5 --no-onnx -o out"
 _GRID = "models: [nowhere]\nselections: [{each: 0-2}]\ntasks: [task: mlm]\n"
 
 # Each command, and what is at its output before: a key of the functions below.
 _COMMANDS = (
-    (_PATCH, "nothing"),
-    (f"{_PATCH} --force", "an artifact"),
-    (f"{_PATCH} --force", "an artifact with a file"),
-    (f"{_PATCH} --force", "a project"),
+    (_MADE, "nothing"),
+    (f"{_MADE} --force", "an artifact"),
+    (f"{_MADE} --force", "an artifact with a file"),
+    (f"{_MADE} --force", "a project"),
     ("restore old -o out", "nothing"),
     ("restore old -o out --force", "a project"),
     ("apply edit.surgeon model --no-onnx -o out", "nothing"),
