@@ -53,8 +53,10 @@ def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
     arguments = ["patch", str(tiny("bert")), "--dims", "3", "--record-only", "-o", str(path)]
     assert run(arguments) == 2
     assert path.read_text() == "mine"
-    assert run([*arguments, "--force"]) == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["edit.surgeon"]
+    for _ in range(2):  # the second replaces the small patch that the first made
+        assert run([*arguments, "--force"]) == 0
+        assert (tmp_path / "edit.surgeon.replaced").read_text() == "mine"
+        assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
