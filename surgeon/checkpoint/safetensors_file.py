@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from surgeon.checkpoint.dtypes import BITS, FLOATS, float_dtype
 from surgeon.checkpoint.lfs import POINTER_BYTES, refuse_pointer
+from surgeon.checkpoint.links import regular_size
 from surgeon.errors import CheckpointError
 
 PREFIX = 8
@@ -104,7 +105,7 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     Raises:
         CheckpointError: the file is shorter than it claims, or the header is not one.
     """
-    size = path.stat().st_size
+    size = regular_size(path)
     with path.open("rb") as file:
         start = file.read(max(PREFIX, POINTER_BYTES))
         refuse_pointer(str(path), start)

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from surgeon.harmless import plain
+from surgeon.harmless import plain, shortened
 
 SHOWN = 12
 """Numbers of a list that a table shows."""
@@ -56,9 +56,7 @@ def numbers(values: Sequence[int], limit: int | None = SHOWN) -> str:
 
 def print_error(message: str) -> None:
     """Print one line to standard error; a message never spans more."""
-    words = " ".join(plain(message).split())
-    shown = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
-    sys.stderr.write(f"surgeon: {shown}\n")
+    sys.stderr.write(f"surgeon: {shortened(message, _LONGEST)}\n")
 
 
 def print_note(message: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from surgeon.checkpoint import TensorInfo
 from surgeon.checkpoint.dtypes import BITS
+from surgeon.checkpoint.links import regular_size
 from surgeon.errors import CheckpointError
 from surgeon.onnx_model.data_files import DataFiles
 from surgeon.onnx_model.file_graph import FileGraph, Node, StoredTensor
@@ -37,12 +38,11 @@ _QUOTED = re.compile(r"'([^']*)'")
 @contextlib.contextmanager
 def mapped(path: Path) -> Iterator[Buffer]:
     """Map a file for reading; an empty one, which cannot be mapped, is empty bytes."""
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            yield b""
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data
+    if not regular_size(path):
+        yield b""
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
 
 
 def read_file_graph(path: Path, root: Path | None = None) -> FileGraph:
