@@ -124,12 +124,16 @@ def test_a_pickle_is_no_base(iglm_s, tmp_path, capsys):
 def _save(path, contents, values):
     """Write a file whose hash is right, so that only what else is wrong with it shows."""
     hasher = blake3(contents.encode())
-    for edit in json.loads(contents)["edits"]:
-        hasher.update(values[edit["tensor"]].tobytes() if edit["tensor"] in values else b"")
+    for name in dict.fromkeys(edit["tensor"] for edit in json.loads(contents)["edits"]):
+        hasher.update(values[name].tobytes() if name in values else b"")
     save_file(values, path, metadata={"surgeon": contents, "blake3": hasher.hexdigest()})
 
 
-def _rewrite(change, forge=lambda values: None):
+def _as_it_is(_):
+    """Change nothing."""
+
+
+def _rewrite(change=_as_it_is, forge=_as_it_is):
     def damage(path):
         with safe_open(path, "numpy") as file:
             contents = json.loads(file.metadata()["surgeon"])
@@ -181,37 +185,34 @@ def test_a_flipped_byte_is_noticed(tiny, tmp_path, capsys, where):
         assert file.metadata()["surgeon"]
 
 
-_GAIN, _EMBEDDING = (
-    "bert.encoder.layer.0.output.LayerNorm.weight",
-    "bert.embeddings.word_embeddings",
-)
+_GAIN = "bert.encoder.layer.0.output.LayerNorm.weight"
+_EMBEDDING = "bert.embeddings.word_embeddings.weight"
 
 
 def _embed(contents):
-    contents["edits"].append({**contents["edits"][0], "tensor": f"{_EMBEDDING}.weight"})
+    contents["edits"].append({**contents["edits"][0], "tensor": _EMBEDDING})
 
 
-def _attend(contents):
+def _attend(name):
+    return name.replace(".output.", ".attention.output.")
+
+
+def _attend_all(contents):
     for edit in contents["edits"]:
-        edit["tensor"] = edit["tensor"].replace(".output.", ".attention.output.")
+        edit["tensor"] = _attend(edit["tensor"])
 
 
 @pytest.mark.parametrize(
     "forge",
     [
-        _rewrite(lambda c: None, lambda v: v.update({_GAIN: v[_GAIN] * np.float32(np.nan)})),
-        _rewrite(lambda c: None, lambda v: v.update({_GAIN: -v[_GAIN]})),  # -0 in place of 0
-        _rewrite(lambda c: None, lambda v: v.update({_GAIN: v[_GAIN].astype(np.float16)})),
-        _rewrite(lambda c: None, lambda v: v.update({_GAIN: v[_GAIN].reshape(2, 1)})),
-        _rewrite(lambda c: None, lambda v: v.update({"more": v[_GAIN]})),
-        _rewrite(lambda c: None, lambda v: v.pop(_GAIN)),
-        _rewrite(_embed, lambda v: v.update({f"{_EMBEDDING}.weight": np.zeros((2, 16), "f4")})),
-        _rewrite(
-            _attend,
-            lambda v: [
-                v.update({k.replace(".output.", ".attention.output."): v.pop(k)}) for k in [*v]
-            ],
-        ),
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN] * np.float32(np.nan)})),
+        _rewrite(forge=lambda v: v.update({_GAIN: -v[_GAIN]})),  # -0 in place of 0
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN].astype(np.float16)})),
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN].reshape(2, 1)})),
+        _rewrite(forge=lambda v: v.update({"more": v[_GAIN]})),
+        _rewrite(forge=lambda v: v.pop(_GAIN)),
+        _rewrite(_embed, lambda v: v.update({_EMBEDDING: np.zeros((2, 16), "f4")})),
+        _rewrite(_attend_all, lambda v: [v.update({_attend(k): v.pop(k)}) for k in [*v]]),
         _rewrite(lambda c: c["recipe"].update(mode="mean")),
         _rewrite(lambda c: c["recipe"].update(mode="scale", factor=0.5)),
         _rewrite(lambda c: c["recipe"].update(params=["gain"])),
