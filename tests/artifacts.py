@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+
+from surgeon.checkpoint.artifact import OWN_HASH, RECORD, own_hash
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file's content by its path in the folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def write_record(artifact: Path, record: dict) -> None:
+    """Replace what an artifact's record says, and its own hash with it, as an attacker would."""
+    hashed = {**record, OWN_HASH: own_hash(json.loads(json.dumps(record)))}
+    (artifact / RECORD).write_text(json.dumps(hashed))
 
 
 def planned_offsets(plan) -> dict[str, set[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,24 @@ FOLDER = "surgeon"
 RECORD = f"{FOLDER}/record.json"
 """The file that makes a directory an artifact."""
 
+SCHEMA = 1
+"""Of the record."""
+
+OWN_HASH = "blake3"
+"""The record's key for its own hash, which older records do not have."""
+
+
+def own_hash(fields: Mapping[str, Any]) -> str:
+    """Return the hash of all that a record says; the order of its keys and its gaps do not count.
+
+    Args:
+        fields: as they were parsed. The hash itself may be among them.
+    """
+    from blake3 import blake3
+
+    said = {name: value for name, value in fields.items() if name != OWN_HASH}
+    return blake3(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
 
 def is_artifact(directory: Path) -> bool:
     """Whether surgeon made the directory."""
@@ -23,7 +42,7 @@ def is_artifact(directory: Path) -> bool:
 
 def recorded_pattern(directory: Path) -> str | None:
     """Return the ``--sites-pattern`` that an artifact was made with, None for none."""
-    pattern = _read(directory).get("sites_pattern")
+    pattern = read_fields(directory).get("sites_pattern")
     return pattern if isinstance(pattern, str) else None
 
 
@@ -34,7 +53,7 @@ def recorded_weights(directory: Path) -> tuple[str, ...]:
         CheckpointError: the record is damaged or names a file elsewhere, or the artifact was made
             from an ONNX file.
     """
-    record = _read(directory)
+    record = read_fields(directory)
     if not record:
         return ()
     if record.get("onnx_patch") is not None:
@@ -49,5 +68,24 @@ def recorded_weights(directory: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read(directory: Path) -> Mapping[str, Any]:
-    return read_object(directory / RECORD) or {}
+def read_fields(directory: Path) -> Mapping[str, Any]:
+    """Return what an artifact's record says, nothing for a directory that is no artifact.
+
+    Raises:
+        CheckpointError: the record is not as it was written.
+    """
+    fields = read_object(directory / RECORD) or {}
+    hashed = fields.get("schema") == SCHEMA and OWN_HASH in fields
+    if hashed and not _is_intact(fields):
+        raise CheckpointError(
+            f"{directory / RECORD}: damaged (its hash is not that of what it says); get the "
+            "artifact again, or patch again"
+        )
+    return fields
+
+
+def _is_intact(fields: Mapping[str, Any]) -> bool:
+    try:
+        return bool(fields[OWN_HASH] == own_hash(fields))
+    except RecursionError:  # brackets in brackets, of which a record has few
+        return False

@@ -64,12 +64,13 @@ def demo(
         console.show_record(record, artifact, json=False)
         console.show_evaluation(evaluation, json=False)
     console.print_heading("Next")
-    console.print_text(
-        f"surgeon restore {folder / 'measured'} -o {folder / 'original'}\n"
-        f"surgeon patch {model} --random 2 -o {folder / 'random'}\n"
-        "surgeon patch YOUR_MODEL --remove-outliers 2 --method ablation -o out/\n"
-        "surgeon eval out/"
-    )
+    for command in (
+        f"surgeon restore {folder / 'measured'} -o {folder / 'original'}",
+        f"surgeon patch {model} --random 2 -o {folder / 'random'}",
+        "surgeon patch YOUR_MODEL --remove-outliers 2 --method ablation -o out/",
+        "surgeon eval out/",
+    ):
+        console.print_text(command)
 
 
 def _recipes() -> dict[str, Recipe]:

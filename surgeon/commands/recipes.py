@@ -38,7 +38,8 @@ def show(name: Name, json: Json = False) -> None:
     if json:
         console.print_json(load_recipe(name).to_json())
     else:
-        console.print_text(find_recipe(name).read_text("utf-8").rstrip())
+        for line in find_recipe(name).read_text("utf-8").rstrip().split("\n"):
+            console.print_text(line)
 
 
 @recipes.command()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from surgeon.console.printing import escape, out, print_json, print_note, print_text
+from surgeon.console.printing import out, print_json, print_note, print_text
 from surgeon.study.engines import duration
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def show_atlas(atlas: Atlas, *, json: bool) -> None:
     table.add_row("  with outliers", f"{atlas.with_outliers:,}")
     table.add_row("failed", f"{atlas.failed:,}")
     for reason, models in atlas.reasons[:_REASONS_SHOWN]:
-        table.add_row(f"  {escape(reason)}", f"{models:,}")
+        table.add_row(f"  {reason}", f"{models:,}")
     if others := atlas.reasons[_REASONS_SHOWN:]:
         table.add_row("  other reasons", f"{sum(models for _, models in others):,}")
     out().print(table)

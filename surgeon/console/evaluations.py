@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from surgeon.console.printing import escape, numbers, out, print_json
+from surgeon.console.printing import numbers, out, print_json
+from surgeon.harmless import plain
 
 if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation
@@ -26,8 +28,8 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     console = out()
     data = evaluation.dataset
     table = Table(
-        title=escape(f"{evaluation.model}: {evaluation.title}"),
-        caption=escape(
+        title=f"{evaluation.model}: {evaluation.title}",
+        caption=(
             f"{evaluation.metric}: {evaluation.unit}; {data.examples} texts, {data.tokens} "
             f"tokens of {data.name}; {', '.join(evaluation.providers)}"
         ),
@@ -46,10 +48,8 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         table.add_row(label, numbers(score.dims), f"{score.value:.4g}", change, *further)
     _add_controls(table, evaluation, names)
     console.print(table)
-    style = _VERDICT_STYLES[evaluation.verdict]
-    console.print(
-        f"[{style}]{evaluation.verdict}[/{style}]: {escape(explain(evaluation))}", soft_wrap=True
-    )
+    verdict = (evaluation.verdict, _VERDICT_STYLES[evaluation.verdict])
+    console.print(Text.assemble(verdict, f": {plain(explain(evaluation))}"), soft_wrap=True)
     if evaluation.expected is not None:
         met = evaluation.verdict == evaluation.expected
         told = "as its recipe expects" if met else f"its recipe expects {evaluation.expected}"
@@ -67,7 +67,7 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
             soft_wrap=True,
         )
     for warning in evaluation.warnings:
-        console.print(f"[yellow]Note: {escape(warning)}.[/yellow]", soft_wrap=True)
+        console.print(f"Note: {warning}.", style="yellow", soft_wrap=True)
     if evaluation.dose:
         _show_dose(console, evaluation)
     if evaluation.fill_ins:
@@ -111,5 +111,5 @@ def _show_fill_ins(console: Console, evaluation: Evaluation) -> None:
         table.add_column(name, overflow="fold")
     for blank in evaluation.fill_ins:
         cells = (blank.text, blank.expected, blank.baseline, blank.patched)
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     console.print(table)

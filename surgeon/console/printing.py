@@ -6,22 +6,41 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from json import dumps
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
+from rich.text import Text
+
+from surgeon.harmless import plain, shortened
 
 SHOWN = 12
 """Numbers of a list that a table shows."""
 
+_LONGEST = 4_000  # characters of an error: a name in it may be as long as its file
+
 
 class _Console(Console):
+    """Takes no text for markup, and shows what would be an order to the terminal as a character."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text), **options)
+
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # rich would exit with 1, which says that a check was not met
 
 
 def out() -> Console:
     """Return standard output."""
-    return _Console(highlight=False, soft_wrap=False)
+    return _made(sys.stdout)
+
+
+def err() -> Console:
+    """Return standard error."""
+    return _made(sys.stderr)
+
+
+def _made(stream: TextIO) -> Console:
+    return _Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -36,27 +55,14 @@ def numbers(values: Sequence[int], limit: int | None = SHOWN) -> str:
     return f"{shown}, … ({len(values)})" if limit and len(values) > limit else shown
 
 
-def escape(text: str) -> str:
-    """Return text whose brackets are no markup, and that holds no code for the terminal."""
-    from rich.markup import escape as escaped
-
-    return escaped("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
-
-
-def err() -> Console:
-    """Return standard error."""
-    return Console(stderr=True, highlight=False)
-
-
 def print_error(message: str) -> None:
     """Print one line to standard error; a message never spans more."""
-    shown = "".join(c if c.isprintable() else " " for c in message)
-    sys.stderr.write(f"surgeon: {' '.join(shown.split())}\n")
+    sys.stderr.write(f"surgeon: {shortened(message, _LONGEST)}\n")
 
 
 def print_note(message: str) -> None:
     """Print something worth knowing to standard error."""
-    err().print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
+    err().print(message, style="dim", soft_wrap=True)
 
 
 class _Notes(logging.Handler):
@@ -73,9 +79,10 @@ def show_log() -> None:
 
 def print_heading(message: str) -> None:
     """Print a line that opens a part of a longer output."""
-    out().print(f"\n[bold]{escape(message)}[/bold]", soft_wrap=True)
+    out().print()
+    out().print(message, style="bold", soft_wrap=True)
 
 
-def print_text(message: str) -> None:
-    """Print plain text to standard output."""
-    out().print(escape(message), soft_wrap=True)
+def print_text(message: str, style: str = "") -> None:
+    """Print a line of plain text to standard output."""
+    out().print(message, style=style, soft_wrap=True)

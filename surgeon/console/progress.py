@@ -10,6 +10,7 @@ from typing import TextIO
 
 from rich.console import Console
 
+from surgeon.harmless import plain
 from surgeon.progress import Progress
 
 _EVERY = 30  # seconds: what takes less says nothing to a log
@@ -45,7 +46,7 @@ def _bars(console: Console) -> Iterator[Progress]:
         task = bars.add_task("starting", total=None)
 
         def report(step: str, done: int, total: int) -> None:
-            bars.update(task, description=step, completed=done, total=total or None)
+            bars.update(task, description=plain(step), completed=done, total=total or None)
 
         yield report
 
@@ -68,5 +69,5 @@ def _lines(stream: TextIO, clock: Callable[[], float]) -> Iterator[Progress]:
 
 
 def _print(line: str, stream: TextIO) -> None:
-    stream.write(f"{' '.join(line.split())}\n")
+    stream.write(f"{' '.join(plain(line).split())}\n")
     stream.flush()

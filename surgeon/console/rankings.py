@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
-from surgeon.console.printing import escape, numbers, out, print_json
+from surgeon.console.printing import numbers, out, print_json, print_text
 
 if TYPE_CHECKING:
     from surgeon.outliers import Agreement, Dimension, Ranking
@@ -58,11 +59,11 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
 
     count, measured = agreement.count, agreement.measured
     table = Table(
-        title=escape(
+        title=(
             f"{agreement.model}: {agreement.architecture}, {agreement.layers} layers, "
             f"{agreement.hidden_size} dimensions"
         ),
-        caption=escape(
+        caption=(
             f"damage: {measured.metric} ({measured.unit}) with the first {count} removed "
             f"together, on {agreement.examples} texts of {agreement.held_out}; ranked on "
             f"{measured.texts}"
@@ -105,7 +106,7 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
 def show_warnings(warnings: tuple[str, ...]) -> None:
     """Show what a person should know beside a result."""
     for warning in warnings:
-        out().print(f"[yellow]Note: {escape(warning)}.[/yellow]", soft_wrap=True)
+        print_text(f"Note: {warning}.", style="yellow")
 
 
 def _explain_flags(dimensions: Sequence[Dimension]) -> None:
@@ -115,19 +116,18 @@ def _explain_flags(dimensions: Sequence[Dimension]) -> None:
     met = {flag for dimension in dimensions for flag in dimension.flags}
     for name, criterion in CRITERIA.items():
         if name in met:
-            told = f"{name}: {criterion.rule} ({criterion.source})"
-            out().print(escape(told), soft_wrap=True)
+            print_text(f"{name}: {criterion.rule} ({criterion.source})")
 
 
 def _table(ranking: Ranking, shown: int) -> Table:
     dimensions = ranking.dimensions[:shown]
     joint = any(dimension.added is not None for dimension in dimensions)
     table = Table(
-        title=escape(
+        title=(
             f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
             f"{ranking.hidden_size} dimensions"
         ),
-        caption=escape(
+        caption=(
             f"{ranking.evidence}: {ranking.criterion}"
             + ("; added: the damage beside the outliers above it" if joint else "")
         ),
@@ -150,7 +150,7 @@ def _table(ranking: Ranking, shown: int) -> Table:
     for dimension in dimensions:
         table.add_row(
             str(dimension.dim),
-            "[bold red]yes[/bold red]" if dimension.dim in ranking.outliers else "no",
+            Text("yes", "bold red") if dimension.dim in ranking.outliers else "no",
             *(_damage(dimension) if ranking.measured else _layers(dimension, ranking)),
             *([f"{dimension.score:.2f}"] if score else []),
             *([f"{dimension.strength:.2f}"] if strength else []),
@@ -173,7 +173,7 @@ def _damage(dimension: Dimension) -> tuple[str, str, str]:
 
 def _show_weak(weak: str, remedy: str | None) -> None:
     told = f"{_sentence(weak)}: {remedy}" if remedy else _sentence(weak)
-    out().print(f"[yellow]{escape(told)}.[/yellow]", soft_wrap=True)
+    print_text(f"{told}.", style="yellow")
 
 
 def _sentence(text: str) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from surgeon.console.printing import (
-    escape,
     out,
     print_error,
     print_json,
@@ -43,9 +42,7 @@ def show_recipes(recipes: Mapping[str, Recipe], *, json: bool) -> None:
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for name, recipe in recipes.items():
         verdict = recipe.expect.verdict if recipe.expect else None
-        table.add_row(
-            escape(name), escape(recipe.model or "any"), escape(recipe.summary), verdict or ""
-        )
+        table.add_row(name, recipe.model or "any", recipe.summary, verdict or "")
     out().print(table)
 
 
@@ -80,9 +77,8 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: SweepOutlook, *, json: b
             table.add_row("…", f"{len(cells) - _CELLS_SHOWN - 1:,} more", "", "", "")
         settings = cell.evaluation
         task, data = settings.task or "by the head", settings.data or "built in"
-        where = (escape(Path(name).name) for name in (cell.model.model, data))
-        model, data = where
-        table.add_row(model, escape(cell.recipe.summary), escape(task), data, str(settings.seed))
+        model, data = (Path(name).name for name in (cell.model.model, data))
+        table.add_row(model, cell.recipe.summary, task, data, str(settings.seed))
     console = out()
     console.print(table)
     console.print(

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
-from surgeon.console.printing import SHOWN, escape, numbers, out, print_json, print_note, print_text
+from surgeon.console.printing import SHOWN, numbers, out, print_json, print_note, print_text
 
 if TYPE_CHECKING:
     from surgeon.surgery.compare import Comparison
@@ -32,11 +33,11 @@ def show_plan(plan: Plan, *, json: bool) -> None:
     if json:
         print_json(plan.to_json())
         return
-    table = Table(title=escape(f"{plan.checkpoint.name}: {', '.join(plan.kinds)}"))
+    table = Table(title=f"{plan.checkpoint.name}: {', '.join(plan.kinds)}")
     for column in ("tensor", "dims", "old", "new"):
         table.add_column(column, overflow="fold")
     for edit in plan.edits:
-        table.add_row(escape(edit.tensor), numbers(edit.dims), _values(edit.old), _values(edit.new))
+        table.add_row(edit.tensor, numbers(edit.dims), _values(edit.old), _values(edit.new))
     console = out()
     console.print(table)
     console.print(
@@ -83,14 +84,14 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in record.edits}
     kinds = ", ".join(sorted(named))
     console.print(
-        f"{escape(f'{record.model} ({record.architecture})')}: {record.parameters_changed} of "
+        f"{record.model} ({record.architecture}): {record.parameters_changed} of "
         f"{record.parameters_total:,} parameters changed at dimensions "
         f"{numbers(record.dims)} ({kinds}), {others} other bytes as they were.",
         soft_wrap=True,
     )
     _show_notes(record.notes)
     if record.parameters_changed == 0:
-        console.print("[yellow]The operation changed no value.[/yellow]", soft_wrap=True)
+        print_text("The operation changed no value.", style="yellow")
     if record.onnx is not None:
         parity = record.onnx["parity"]["largest"]
         console.print(
@@ -98,18 +99,18 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         )
     if record.converted_from:
         console.print(
-            f"{escape(', '.join(record.converted_from))} was a pickle: the artifact has its "
-            f"tensors as {escape(', '.join(record.weights))}.",
+            f"{', '.join(record.converted_from)} was a pickle: the artifact has its "
+            f"tensors as {', '.join(record.weights)}.",
             soft_wrap=True,
         )
     for line in _left_out(record):
-        console.print(escape(line), soft_wrap=True)
-    console.print(f"Artifact: {escape(str(output))}", soft_wrap=True)
+        console.print(line, soft_wrap=True)
+    console.print(f"Artifact: {output}", soft_wrap=True)
 
 
 def _show_notes(notes: tuple[str, ...]) -> None:
     for note in notes:
-        out().print(f"[yellow]{escape(note[:1].upper() + note[1:])}.[/yellow]", soft_wrap=True)
+        print_text(f"{note[:1].upper() + note[1:]}.", style="yellow")
 
 
 def _left_out(record: Record) -> Iterator[str]:
@@ -129,7 +130,7 @@ def show_exported(done: Export, output: Path, *, json: bool) -> None:
     facts, parity = done.onnx, done.onnx.parity
     assert parity is not None  # an export compares
     out().print(
-        f"{escape(f'{done.model}: {output / facts.model}')} ({facts.task}, {facts.dtype}), within "
+        f"{done.model}: {output / facts.model} ({facts.task}, {facts.dtype}), within "
         f"{parity.largest:.1e} of PyTorch over {parity.sequences} sequences.",
         soft_wrap=True,
     )
@@ -141,16 +142,16 @@ def show_restored(record: Record, output: Path, *, json: bool) -> None:
         print_json(record.summary(output))
         return
     console = out()
-    console.print(escape(f"{record.model} restored to {output}"), soft_wrap=True)
+    console.print(f"{record.model} restored to {output}", soft_wrap=True)
     if record.converted_from:
         console.print(
-            f"{escape(', '.join(record.converted_from))} was a pickle: its tensors are back as "
-            f"{escape(', '.join(record.weights))}.",
+            f"{', '.join(record.converted_from)} was a pickle: its tensors are back as "
+            f"{', '.join(record.weights)}.",
             soft_wrap=True,
         )
     if record.left_out:
         console.print(
-            escape(f"Not in the artifact, so not restored: {', '.join(record.left_out)}"),
+            f"Not in the artifact, so not restored: {', '.join(record.left_out)}",
             soft_wrap=True,
         )
 
@@ -161,8 +162,8 @@ def show_small_patch(plan: Plan, path: Path, size: int, *, json: bool) -> None:
         print_json({"output": str(path), "bytes": size, **plan.to_json()})
         return
     out().print(
-        f"{escape(str(path))}: {size:,} bytes, {plan.parameters_changed} scalars of "
-        f"{escape(plan.checkpoint.name)} at dimensions {numbers(plan.dims)}; surgeon apply "
+        f"{path}: {size:,} bytes, {plan.parameters_changed} scalars of "
+        f"{plan.checkpoint.name} at dimensions {numbers(plan.dims)}; surgeon apply "
         "performs it.",
         soft_wrap=True,
     )
@@ -183,7 +184,7 @@ def show_comparison(comparison: Comparison, *, json: bool) -> None:
         table.add_column(column, overflow="fold")
     for tensor in comparison.tensors:
         dims = "spread" if tensor.dims is None else numbers(tensor.dims)
-        table.add_row(escape(tensor.name), tensor.reason, f"{tensor.changed:,}", dims)
+        table.add_row(tensor.name, tensor.reason, f"{tensor.changed:,}", dims)
     console.print(table)
 
 
@@ -192,12 +193,12 @@ def show_verification(verification: Verification, *, json: bool) -> None:
     if json:
         print_json(verification.to_json())
         return
-    table = Table(title=escape(verification.model))
+    table = Table(title=verification.model)
     for column in ("check", "", "found"):
         table.add_column(column, overflow="fold")
     for check in verification.checks:
-        mark = "[green]ok[/green]" if check.passed else "[bold red]failed[/bold red]"
-        table.add_row(escape(check.name), mark, escape(check.found))
+        mark = Text("ok", "green") if check.passed else Text("failed", "bold red")
+        table.add_row(check.name, mark, check.found)
     out().print(table)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
-from surgeon.console.printing import escape, numbers, out, print_json
+from surgeon.console.printing import numbers, out, print_json
 
 if TYPE_CHECKING:
     from surgeon.study.trace_result import Course, Trace
@@ -54,11 +55,11 @@ def show_trace(trace: Trace, top: int, *, json: bool) -> None:
 def _table(trace: Trace, shown: int) -> Table:
     steps = trace.steps
     table = Table(
-        title=escape(
+        title=(
             f"{trace.name}: {trace.architecture}, {trace.layers} layers, {trace.hidden_size} "
             f"dimensions; {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
         ),
-        caption=escape(f"{trace.evidence}: {trace.criterion}; means over layers, first → last"),
+        caption=f"{trace.evidence}: {trace.criterion}; means over layers, first → last",
     )
     table.add_column("dim", justify="right")
     table.add_column("left the bulk")
@@ -78,11 +79,11 @@ def _table(trace: Trace, shown: int) -> Table:
     return table
 
 
-def _left(course: Course) -> str:
+def _left(course: Course) -> str | Text:
     if course.left_at is None:
         return "no"
     when = "by" if course.last_in_bulk is None else "at"
-    return f"[bold red]{when} step {course.left_at}[/bold red]"
+    return Text(f"{when} step {course.left_at}", "bold red")
 
 
 def _way(values: tuple[float, ...] | list[float], form: str) -> str:

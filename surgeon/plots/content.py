@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.harmless import shortened
 from surgeon.outliers import ByLayer, Dimension, Measured, Ranking, ZScores, distances
 
 CLIP = 6.0
@@ -155,8 +156,7 @@ def signed(damage: float) -> str:
 
 def headline(ranking: Ranking) -> str:
     """Say in a line what was found in which model."""
-    model = " ".join(ranking.model.split())
-    model = model if len(model) <= _MODEL else f"…{model[1 - _MODEL :]}"
+    model = shortened(ranking.model, _MODEL)
     found = len(ranking.outliers)
     if not found:
         return f"{model}: no dimension meets the criterion"
@@ -167,7 +167,8 @@ def headline(ranking: Ranking) -> str:
 
 def subtitle(ranking: Ranking, zscores: ZScores) -> list[str]:
     """Say in lines of their own what was looked at, what an outlier is, and how sure that is."""
-    size = f"{ranking.architecture}, {ranking.layers} layers × {ranking.hidden_size:,} dimensions"
+    layers = f"{ranking.layers} layers × {ranking.hidden_size:,} dimensions"
+    size = f"{shortened(ranking.architecture)}, {layers}"
     maps = "" if zscores.evidence == ranking.evidence else f"; maps: {zscores.evidence}"
     return [
         f"{size}; {ranking.evidence}{maps}",
@@ -181,6 +182,6 @@ def _certainty(ranking: Ranking) -> str:
     if measured is None:
         return "What removing a dimension does was not measured: the ranking alone is weak evidence"
     return (
-        f"Damage measured on {measured.examples:,} texts of {measured.texts}: "
+        f"Damage measured on {measured.examples:,} texts of {shortened(measured.texts)}: "
         f"{measured.metric}, {measured.unit}"
     )

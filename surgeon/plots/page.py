@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
 from surgeon.errors import OutputError
+from surgeon.harmless import html
 from surgeon.plots import content
 
 BAND = "rgba(95, 107, 118, 0.16)"
@@ -58,7 +58,7 @@ td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }
 def page(title: str, body: str) -> bytes:
     """Return a page as the bytes of a file; ``body`` is HTML, ``title`` plain text."""
     whole = _PAGE.format(
-        title=escape(title), body=body, ink=content.INK, quiet=content.QUIET, faint=content.FAINT
+        title=html(title), body=body, ink=content.INK, quiet=content.QUIET, faint=content.FAINT
     )
     return whole.encode()
 
@@ -75,7 +75,7 @@ def is_page(path: Path) -> bool:
 
 def paragraphs(lines: list[str]) -> str:
     """Return lines of plain text as HTML, one paragraph each."""
-    return "\n".join(f"<p>{escape(line)}</p>" for line in lines)
+    return "\n".join(f"<p>{html(line)}</p>" for line in lines)
 
 
 def chart(figure: go.Figure, name: str, *, first: bool) -> str:
@@ -83,8 +83,10 @@ def chart(figure: go.Figure, name: str, *, first: bool) -> str:
 
     ``name`` is its id in the page: a random one would differ from run to run.
     """
-    html: Any = figure.to_html(full_html=False, include_plotlyjs=first, div_id=name, config=_CONFIG)
-    return str(html)
+    drawn: Any = figure.to_html(
+        full_html=False, include_plotlyjs=first, div_id=name, config=_CONFIG
+    )
+    return str(drawn)
 
 
 def table(heads: list[str], rows: list[list[str]], numbers: int = 0) -> str:
@@ -93,7 +95,7 @@ def table(heads: list[str], rows: list[list[str]], numbers: int = 0) -> str:
     def cells(tag: str, texts: list[str]) -> str:
         first = len(texts) - numbers
         marks = (' class="number"' if place >= first else "" for place in range(len(texts)))
-        inner = (f"<{tag}{m}>{escape(t)}</{tag}>" for m, t in zip(marks, texts, strict=True))
+        inner = (f"<{tag}{m}>{html(t)}</{tag}>" for m, t in zip(marks, texts, strict=True))
         return f"<tr>{''.join(inner)}</tr>"
 
     body = "\n".join(cells("td", row) for row in rows)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TypeAlias
 
 import plotly.graph_objects as go
 
+from surgeon.harmless import in_chart
 from surgeon.outliers import Measured, Ranking, ZScores
 from surgeon.plots import content
 
@@ -145,8 +145,8 @@ def _add_damage(figure: go.Figure, row: int, ranking: Ranking, measured: Measure
     )
     figure.add_vline(x=measured.min_damage, line={"dash": "dash", "width": 1}, row=row, col=2)
     figure.update_xaxes(
-        title=f"rise of the {escape(measured.metric)}, with its 95% interval "
-        f"({escape(measured.unit)});<br>grey: random removals; dashed: least damage that counts",
+        title=f"rise of the {in_chart(measured.metric)}, with its 95% interval "
+        f"({in_chart(measured.unit)});<br>grey: random removals; dashed: least damage that counts",
         row=row,
         col=2,
     )

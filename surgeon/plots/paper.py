@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from surgeon.harmless import plain
 from surgeon.plots.content import INK, QUIET
 
 DPI = 200
@@ -80,4 +81,4 @@ class Paper:
     def text(self, left: float, top: float, words: str, **font: Any) -> Text:
         """Write a line that hangs from ``top``."""
         x, y = left / self.width, 1 - top / self.height
-        return self.figure.text(x, y, words, va="top", **font)
+        return self.figure.text(x, y, plain(words), va="top", **font)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.result import Evaluation, Score, read_evaluation
 from surgeon.evaluation.words import explain
+from surgeon.harmless import html
 from surgeon.outliers import rank_by_layernorm, read_zscores
 from surgeon.plots import content
 from surgeon.plots.page import chart, check_page, is_page, page, paragraphs, table
@@ -37,7 +37,7 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
     dims = ", ".join(map(str, record.dims))
     sections = [
         paragraphs(_summary(record)),
-        f'<p class="verdict"><b>{evaluation.verdict}</b>: {escape(explain(evaluation))}</p>',
+        f'<p class="verdict"><b>{evaluation.verdict}</b>: {html(explain(evaluation))}</p>',
         "<h2>What it did</h2>",
         chart(draw_scores(evaluation), "scores", first=True),
         _scores(evaluation),

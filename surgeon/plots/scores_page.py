@@ -5,6 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from surgeon.evaluation.result import Evaluation
+from surgeon.harmless import in_chart
 from surgeon.plots import content
 from surgeon.plots.page import BAND, framed
 
@@ -54,7 +55,7 @@ def draw_scores(evaluation: Evaluation) -> go.Figure:
     figure.add_vline(x=0, line={"width": 1, "color": content.INK})
     figure.update_yaxes(range=[-0.6, 1.7])
     figure.update_layout(showlegend=False)
-    title = f"change of the {evaluation.metric} ({evaluation.unit})"
+    title = f"change of the {in_chart(evaluation.metric)} ({in_chart(evaluation.unit)})"
     return framed(figure, title, _HEIGHT + 2 * _ROW)
 
 
@@ -81,5 +82,5 @@ def draw_dose(evaluation: Evaluation) -> go.Figure:
         fillcolor=BAND,
         line_width=0,
     )
-    figure.update_yaxes(title=f"change of the {evaluation.metric}")
+    figure.update_yaxes(title=f"change of the {in_chart(evaluation.metric)}")
     return framed(figure, "removed", _HEIGHT + 6 * _ROW)

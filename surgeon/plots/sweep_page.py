@@ -9,6 +9,7 @@ from functools import singledispatch
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from surgeon.harmless import in_chart
 from surgeon.plots import content
 from surgeon.plots.page import BAND, framed
 from surgeon.study.figure import (
@@ -45,7 +46,7 @@ def _draw_dose(figure: DoseFigure, what: str) -> go.Figure:
     chart = make_subplots(
         rows, columns, shared_yaxes="all", horizontal_spacing=0.02,
         vertical_spacing=_BETWEEN / (_PANEL * rows),
-        subplot_titles=[curve.name for curve in figure.curves],
+        subplot_titles=[in_chart(curve.name) for curve in figure.curves],
     )  # fmt: skip
     chart.update_annotations(font={"size": 13})
     places = sorted({point.x for curve in figure.curves for point in curve.points})
@@ -213,4 +214,4 @@ def _labelled(chart: go.Figure, axis: str, what: str, height: int) -> go.Figure:
 
 def _in_lines(what: str) -> str:
     # On two lines: the unit of some metrics is a sentence.
-    return f"change of the {what.replace(' (', '<br>(')}"
+    return f"change of the {in_chart(what).replace(' (', '<br>(')}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from surgeon.errors import OutputError
+from surgeon.harmless import html
 from surgeon.plots.page import chart, check_page, is_page, page, paragraphs, table
 from surgeon.plots.sweep_page import draw_figure
 from surgeon.scoring.tasks import TASKS
@@ -47,7 +47,7 @@ def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None
     found = subjects(measured)
     headings = short_names(found, lambda subject, parts: _heading(subject, models, parts))
     for subject, rows in found.items():
-        sections.append(f"<h2>{escape(headings[subject])}</h2>")
+        sections.append(f"<h2>{html(headings[subject])}</h2>")
         sections.extend(_drawn(rows, subject, numbers))
         sections.append(_strongest(rows))
     if failed:
@@ -97,7 +97,7 @@ def _drawn(rows: Sequence[Measurement], subject: Subject, numbers: Iterator[int]
     what = f"{subject.metric} ({task.unit})" if task else subject.metric
     for figure in found[:_FIGURES]:
         number = next(numbers)
-        yield f"<h3>{escape(figure.title)}</h3>"
+        yield f"<h3>{html(figure.title)}</h3>"
         yield chart(draw_figure(figure, what), f"figure-{number}", first=number == 0)
     if (left := len(found) - _FIGURES) > 0:
         yield f"<p>and {left} more figures of one selection in fewer layers or sites</p>"

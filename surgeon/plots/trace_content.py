@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from surgeon.harmless import shortened
 from surgeon.plots.content import INK, QUIET
 from surgeon.study.trace_result import Band, Course, Trace
 
@@ -81,8 +82,7 @@ def _signed(name: str, series: tuple[tuple[float, ...], ...], band: Band | None)
 
 def headline(trace: Trace) -> str:
     """Say in a line what was found in which run."""
-    name = " ".join(trace.name.split())
-    name = name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
+    name = shortened(trace.name, _NAME)
     found = len(trace.outliers)
     if not found:
         return f"{name}: no outlier dimension at step {trace.steps[-1]:,}, the last"
@@ -92,7 +92,9 @@ def headline(trace: Trace) -> str:
 
 def subtitle(trace: Trace) -> list[str]:
     """Say in lines of their own what was looked at, what an outlier is, and what is drawn."""
-    size = f"{trace.architecture}, {trace.layers} layers × {trace.hidden_size:,} dimensions"
+    size = (
+        f"{shortened(trace.architecture)}, {trace.layers} layers × {trace.hidden_size:,} dimensions"
+    )
     drawn = shown(trace)
     if not trace.outliers:
         lines = f"Lines: the {len(drawn)} strongest dimensions, none of them an outlier"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeAlias
 
 from surgeon.errors import SurgeonError
+from surgeon.harmless import shortened
 
 Row: TypeAlias = dict[str, Any]
 """A line of results: plain JSON values by column."""
@@ -57,6 +58,4 @@ def failed_row(item: Item, error: str, seconds: float = 0.0) -> Row:
 def told(error: Exception) -> str:
     """Return what an error says: one line of bounded length, fit for a table and a terminal."""
     kind = "" if isinstance(error, SurgeonError) else f"{type(error).__name__}: "
-    # A name out of a file may hold anything: escape sequences, or what no encoding takes.
-    text = "".join(c if c.isprintable() else " " for c in str(error)[:_LONGEST])
-    return f"{kind}{' '.join(text.split())}"
+    return f"{kind}{shortened(str(error), _LONGEST)}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from surgeon.harmless import fence_for, markdown, markdown_code
 from surgeon.surgery.plan import Edit, Plan
 
 # Facts about the base model that stay true of an edited copy. Its evaluation results do not.
@@ -16,8 +17,8 @@ _SHOWN = 4
 
 def write_card(plan: Plan, source_card: Path, path: Path) -> None:
     """Write the card to ``path``, with the facts of the source's own, if the artifact has it."""
-    name = plan.checkpoint.name
-    base = f"[{name}](surgeon/source/README.md)" if source_card.is_file() else name
+    base = markdown(plan.checkpoint.name)
+    base = f"[{base}](surgeon/source/README.md)" if source_card.is_file() else base
     path.write_text(_card(plan, base, read_front_matter(source_card)), encoding="utf-8")
 
 
@@ -44,12 +45,13 @@ def _card(plan: Plan, base: str, source: Mapping[str, Any]) -> str:
     kept = {key: source[key] for key in _KEPT if key in source}
     tags = [*_tags(source), "norm-surgeon", "outlier-dimensions"]
     header = yaml.safe_dump({"base_model": name, **kept, "tags": tags}, sort_keys=False)
-    recipe = _plain(plan.recipe.to_json())
+    recipe = yaml.safe_dump(_plain(plan.recipe.to_json()), sort_keys=False).rstrip()
+    fence = fence_for(recipe, least=3)
     total = plan.checkpoint.parameters_total
     return f"""---
 {header}---
 
-# {name}, dimensions {", ".join(map(str, plan.dims))} edited
+# {markdown(name)}, dimensions {", ".join(map(str, plan.dims))} edited
 
 This is {base} with **{plan.parameters_changed} of {total:,}
 parameters changed** ({plan.parameters_changed / total:.2g} of them), by
@@ -59,13 +61,13 @@ weights is the base model's.
 
 ## Recipe
 
-```yaml
-{yaml.safe_dump(recipe, sort_keys=False).rstrip()}
-```
+{fence}yaml
+{recipe}
+{fence}
 
 ## Edits
 
-{plan.checkpoint.family.name}; edited: {"; ".join((", ".join(plan.kinds), *plan.notes))}.
+{markdown(plan.checkpoint.family.name)}; edited: {"; ".join((", ".join(plan.kinds), *plan.notes))}.
 
 {_table(plan.edits)}
 
@@ -97,7 +99,8 @@ def _table(edits: Iterable[Edit]) -> str:
     for edit in every[:_ROWS]:
         dims = ", ".join(map(str, edit.dims))
         old, new = _values(edit.old), _values(edit.new)
-        rows.append(f"| `{edit.tensor}` | {dims} | {_place(edit)} | {old} | {new} |")
+        tensor = markdown_code(edit.tensor).replace("|", "\\|")
+        rows.append(f"| {tensor} | {dims} | {_place(edit)} | {old} | {new} |")
     if len(every) > _ROWS:
         rows.append(f"| and {len(every) - _ROWS} more tensors | | | | |")
     return "\n".join(rows)

@@ -147,9 +147,32 @@ def make_plan(
         CheckpointError: a tensor cannot be edited exactly.
     """
     selection = select_dims(checkpoint, recipe, texts, progress)
+    edits = edits_meant(checkpoint, recipe, selection.dims)
+    ranking = selection.ranking
+    return Plan(
+        checkpoint, recipe, selection.dims, edits, ranking, ranking.text if ranking else None
+    )
+
+
+def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -> tuple[Edit, ...]:
+    """Return what a recipe does to a checkpoint once its dimensions are known.
+
+    An edit that comes from elsewhere, of a small patch or a record, must be one of these.
+
+    Raises:
+        SelectionError: a dimension, layer or site is not there, or the recipe means others.
+        CheckpointError: a tensor cannot be edited exactly.
+    """
+    count = recipe.remove_outliers or recipe.random or len(dims)
+    if len(dims) != count or dims != (recipe.dims or dims) or len(set(dims)) != count:
+        raise SelectionError(f"dimensions {list(dims)}: the recipe means others")
+    if not all(0 <= dim < checkpoint.hidden_size for dim in dims):
+        raise SelectionError(
+            f"dimensions {list(dims)}: {checkpoint.name} has {checkpoint.hidden_size}"
+        )
     sites = select_sites(checkpoint, recipe)
     edits = tuple(
-        _edit(checkpoint, recipe, site, param, name, selection.dims)
+        _edit(checkpoint, recipe, site, param, name, dims)
         for site in sites
         for param, name in editable_tensors(site, recipe.params)
     )
@@ -159,10 +182,7 @@ def make_plan(
         raise SelectionError(
             f"--params {','.join(recipe.params)}: {checkpoint.name}: {why}; use --params gain"
         )
-    ranking = selection.ranking
-    return Plan(
-        checkpoint, recipe, selection.dims, edits, ranking, ranking.text if ranking else None
-    )
+    return edits
 
 
 def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:

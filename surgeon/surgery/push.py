@@ -77,6 +77,8 @@ def _files(artifact: Path) -> Iterator[str]:
                     f"{path}: a link, so what it leads to would be uploaded; remove it or put the "
                     "file in its place"
                 )
+            if not (path.is_file() or path.is_dir()):
+                raise OutputError(f"{path}: a pipe or a device; remove it")
         paths = (Path(folder, name).relative_to(artifact).as_posix() for name in files)
         yield from (path for path in paths if not is_unfinished(path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.checkpoint.artifact import OWN_HASH, SCHEMA, own_hash, read_fields
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.surgery.plan import Edit, Plan, finite_or_none
@@ -18,8 +20,6 @@ from surgeon.surgery.recipe import recipe_from_json
 from surgeon.surgery.source_files import EXCISED, RECORD, Reason
 from surgeon.surgery.transfer import FileState
 from surgeon.text import TextsUsed
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,9 @@ class Record:
     schema: int = field(default=SCHEMA)
 
     def to_bytes(self) -> bytes:
-        """Return the content of ``record.json``."""
-        return (json.dumps(asdict(self), indent=1, allow_nan=False) + "\n").encode()
+        """Return the content of ``record.json``, its own hash at the end."""
+        fields = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return (json.dumps({**fields, OWN_HASH: own_hash(fields)}, indent=1) + "\n").encode()
 
     def summary(self, output: Path) -> dict[str, Any]:
         """Return the document that ``patch --json`` prints."""
@@ -177,20 +178,18 @@ def read_record(artifact: Path) -> Record:
         )
     import pydantic
 
+    fields = read_fields(artifact)
+    if (schema := fields.get("schema")) != SCHEMA:
+        raise CheckpointError(
+            f"{path}: its schema is {schema!r} and this surgeon reads {SCHEMA}; update surgeon"
+        )
+    unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(Record)})
+    if unknown and OWN_HASH not in fields:  # those from before the hash have no key but these
+        raise CheckpointError(f"{path}: damaged (there is no field {unknown[0]})")
     try:
-        fields = json.loads(path.read_bytes())
-        schema = fields.get("schema") if isinstance(fields, dict) else None
-        if schema != SCHEMA:
-            raise CheckpointError(
-                f"{path}: its schema is {schema!r} and this surgeon reads {SCHEMA}; update surgeon"
-            )
         recipe_from_json(fields.get("recipe"), "recipe")
         record = pydantic.TypeAdapter(Record).validate_python(fields)
-    except (
-        ValueError,
-        RecursionError,
-        SelectionError,
-    ) as error:  # pydantic's and json's errors are ValueErrors
+    except (ValueError, RecursionError, SelectionError) as error:  # pydantic's are ValueErrors
         raise CheckpointError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
     for edit in record.edits:
         if edit.dims != record.dims:

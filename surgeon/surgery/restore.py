@@ -11,7 +11,9 @@ from typing import Any
 import numpy.typing as npt
 
 from surgeon.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from surgeon.checkpoint.links import regular_size
 from surgeon.checkpoint.safetensors_file import open_safetensors
+from surgeon.checkpoint.weight_files import converted_name
 from surgeon.errors import CheckpointError
 from surgeon.onnx_model.open_onnx import OnnxModel, open_onnx
 from surgeon.progress import Progress, silent
@@ -19,10 +21,10 @@ from surgeon.surgery.byte_patch import BytePatch, Slices, make_byte_patch
 from surgeon.surgery.onnx_patch import open_patched, undo_splices
 from surgeon.surgery.record import Record, read_excised, read_record
 from surgeon.surgery.slices import with_slices
-from surgeon.surgery.source_files import RECORD
-from surgeon.surgery.splices import spliced, write_pieces
+from surgeon.surgery.source_files import RECORD, place
+from surgeon.surgery.splices import hash_pieces, spliced, write_pieces
 from surgeon.surgery.staging import check_output, staged
-from surgeon.surgery.transfer import hash_file, transfer
+from surgeon.surgery.transfer import FileState, hash_file, transfer
 
 
 def restore(
@@ -45,22 +47,60 @@ def restore(
             if change.source is None:
                 continue
             progress(f"restoring {name}", number, len(record.files))
-            converted = record.converted_from and change.source in record.converted_from
-            target = name if converted else change.source
-            patch = old_values(record, artifact, name)
-            paths = artifact / inside(name), folder / inside(target)
-            splices = undo_splices(record, name)
-            if splices:
-                before = hash_file(paths[0])
-                states = before, write_pieces(spliced(paths[0], splices, patch), paths[1])
-            else:
-                states = transfer(*paths, None, patch)
-            if states != (change.after, change.before):
+            target = folder / source_path(record, name, change.source)
+            if source_states(record, artifact, name, target) != (change.after, change.before):
                 raise CheckpointError(
                     f"{name}: its hash is not the recorded one, so it was changed after the patch; "
                     "restore needs the artifact as surgeon made it"
                 )
     return record
+
+
+def source_states(
+    record: Record, artifact: Path, name: str, target: Path | None = None
+) -> tuple[FileState, FileState]:
+    """Return the states of a recorded file as it is, and with what the patch did to it undone.
+
+    Args:
+        record: of the artifact.
+        artifact: its directory.
+        name: a key of ``record.files``.
+        target: where to write the latter (None: nowhere).
+
+    Raises:
+        CheckpointError: the file is missing, is no file of the recorded size, or does not fit the
+            record.
+    """
+    path = artifact / inside(name)
+    size, recorded = regular_size(path), record.files[name].after.size
+    if size != recorded:
+        raise CheckpointError(
+            f"{path}: has {size:,} bytes and had {recorded:,}, so it was changed after the patch; "
+            "restore needs the artifact as surgeon made it"
+        )
+    patch, splices = old_values(record, artifact, name), undo_splices(record, name)
+    if not splices:
+        return transfer(path, target, None, patch)
+    pieces = spliced(path, splices, patch)
+    return hash_file(path), write_pieces(pieces, target) if target else hash_pieces(pieces)
+
+
+def source_path(record: Record, name: str, source: str) -> str:
+    """Return where a file of an artifact goes in its source.
+
+    Each file has the name that its source's has, but for the source's own card and for what was
+    converted from pickles: the record must not say another.
+
+    Raises:
+        CheckpointError: it does, or the path leaves the folder.
+    """
+    origins = dict(zip(record.weights, record.converted_from or record.weights, strict=False))
+    if origins.get(name, inside(source)) == source:
+        if record.converted_from and name == converted_name(source):
+            return name
+        if name == (source if name in origins else place(source)):
+            return source
+    raise CheckpointError(f"{RECORD}: {name} cannot have been {source}; the record is damaged")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,17 +141,24 @@ def open_source(artifact: Path) -> Checkpoint:
         CheckpointError: the artifact is damaged.
     """
     record = read_record(artifact)
-    opened = (
-        open_checkpoint(artifact)
-        if record.onnx_patch is None
-        else open_onnx(artifact / inside(record.onnx_patch.model), record.sites_pattern)
-    )
+    opened = open_edited(record, artifact)
     for name in record.weights:
         old_values(record, artifact, name)  # refuses a record that does not fit the weights
     fields = {f.name: getattr(opened, f.name) for f in dataclasses.fields(opened)}
     fields["name"] = record.model
     source = _Source if record.onnx_patch is None else _OnnxSource
     return source(**fields, record=record, excised=read_excised(artifact))
+
+
+def open_edited(record: Record, artifact: Path) -> Checkpoint:
+    """Open an artifact as it is, whatever it was made from.
+
+    Raises:
+        CheckpointError: the artifact is damaged.
+    """
+    if record.onnx_patch is None:
+        return open_checkpoint(artifact)
+    return open_onnx(artifact / inside(record.onnx_patch.model), record.sites_pattern)
 
 
 def old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:

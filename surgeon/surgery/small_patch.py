@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import numpy.typing as npt
 from surgeon.architectures import Stack
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.safetensors_file import SafetensorsFile, open_safetensors
-from surgeon.errors import CheckpointError, OutputError
+from surgeon.errors import CheckpointError, OutputError, SelectionError
 from surgeon.progress import Progress, silent
-from surgeon.surgery.plan import Edit, Plan
+from surgeon.surgery.plan import Edit, Plan, edits_meant
 from surgeon.surgery.recipe import recipe_from_json
 from surgeon.surgery.staging import check_output, replace_file
 from surgeon.surgery.transfer import FileState, hash_file
@@ -116,8 +117,12 @@ def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress
             f"{more[0]}; it takes {contents.model}"
         )
     checkpoint = replace(checkpoint, sites_pattern=contents.sites_pattern)
-    edits = tuple(_edit(path, file, target, contents.dims, checkpoint) for target in contents.edits)
     recipe = recipe_from_json(contents.recipe, str(path))
+    try:
+        edits = edits_meant(checkpoint, recipe, contents.dims)
+    except SelectionError as error:
+        raise CheckpointError(f"{path}: its recipe does not fit the base ({error})") from error
+    _check_meant(path, file, contents, edits)
     return Plan(checkpoint, recipe, contents.dims, edits, ranked_on=contents.ranked_on)
 
 
@@ -179,20 +184,27 @@ def _read_contents(path: Path, file: SafetensorsFile) -> _Contents:
     return contents
 
 
-def _edit(
-    path: Path,
-    file: SafetensorsFile,
-    target: _Target,
-    dims: tuple[int, ...],
-    checkpoint: Checkpoint,
-) -> Edit:
-    info = checkpoint.tensors.get(target.tensor)
-    shape = list(info.shape) if info else []
-    fits = len(shape) > target.axis >= 0 and all(0 <= d < shape[target.axis] for d in dims)
-    if not fits or target.tensor not in file.tensors:
-        raise CheckpointError(f"{path}: its edit of {target.tensor} does not fit the base")
-    old = np.take(checkpoint.read(target.tensor), dims, axis=target.axis)
-    new = file.read(target.tensor)
-    if old.shape != new.shape or old.dtype != new.dtype:
-        raise CheckpointError(f"{path}: its edit of {target.tensor} does not fit the base")
-    return Edit(**asdict(target), dims=dims, old=old, new=new)
+def _check_meant(
+    path: Path, file: SafetensorsFile, contents: _Contents, edits: tuple[Edit, ...]
+) -> None:
+    """Refuse a file that would do anything but what its recipe means on this base."""
+    wrong = [
+        (target or edit).tensor
+        for edit, target in zip_longest(edits, contents.edits)
+        if not (target and edit and _is_same(file, target, edit))
+    ]
+    wrong += sorted(file.tensors.keys() - {edit.tensor for edit in edits})
+    if wrong:
+        raise CheckpointError(
+            f"{path}: its edit of {wrong[0]} is not what its recipe means on this base; make the "
+            "file anew with surgeon patch --record-only"
+        )
+
+
+def _is_same(file: SafetensorsFile, target: _Target, edit: Edit) -> bool:
+    places = ((e.tensor, e.param, e.axis, e.offset) for e in (target, edit))
+    if next(places) != next(places) or edit.tensor not in file.tensors:
+        return False
+    new = file.read(edit.tensor)
+    same_kind = (new.dtype, new.shape) == (edit.new.dtype, edit.new.shape)
+    return same_kind and new.tobytes() == edit.new.tobytes()

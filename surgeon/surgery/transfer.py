@@ -31,16 +31,11 @@ class FileState:
 
 def hash_file(path: Path) -> FileState:
     """Hash a file in constant memory."""
-    return _pass_over(path, None, None)[0]
-
-
-def hash_as_if(path: Path, patch: BytePatch | None) -> FileState:
-    """Return the state that a file would have with a patch applied, leaving it as it is."""
-    return _pass_over(path, None, patch)[1]
+    return transfer(path, None)[0]
 
 
 def transfer(
-    source: Path, target: Path, old: BytePatch | None = None, new: BytePatch | None = None
+    source: Path, target: Path | None, old: BytePatch | None = None, new: BytePatch | None = None
 ) -> tuple[FileState, FileState]:
     """Copy a file with ``new`` in it, and return the states of the source and of the target.
 
@@ -49,25 +44,23 @@ def transfer(
 
     Args:
         source: the file to copy.
-        target: where to, a new file; its folder is made.
+        target: where to, a new file; its folder is made (None: nowhere, only hash).
         old: what the source must hold where ``new`` goes.
         new: what to write, at the same offsets.
 
     Raises:
         CheckpointError: the source does not hold ``old``.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    states = _pass_over(source, old, new, target)
-    if new is not None:
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    states = _pass_over(source, target, old, new)
+    if target is not None and new is not None:
         overlay(new, target)
     return states
 
 
 def _pass_over(
-    source: Path,
-    old: BytePatch | None,
-    new: BytePatch | None,
-    target: Path | None = None,
+    source: Path, target: Path | None, old: BytePatch | None, new: BytePatch | None
 ) -> tuple[FileState, FileState]:
     """Hash a file, and its patched twin, and copy the file as it is to a target.
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from surgeon.checkpoint import open_checkpoint
-from surgeon.errors import CheckpointError
+from surgeon.checkpoint import Checkpoint, open_checkpoint
+from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.progress import Progress, silent
-from surgeon.surgery.byte_patch import BytePatch
-from surgeon.surgery.modes import new_values
-from surgeon.surgery.onnx_patch import open_patched, undo_splices
 from surgeon.surgery.ownership import is_result
-from surgeon.surgery.record import EditRecord, Record, read_excised, read_record
-from surgeon.surgery.restore import inside, old_values
-from surgeon.surgery.slices import with_slices
+from surgeon.surgery.plan import Edit, edits_meant
+from surgeon.surgery.recipe import recipe_from_json
+from surgeon.surgery.record import EditRecord, FileChange, Record, edit_record, read_record
+from surgeon.surgery.restore import (
+    inside,
+    open_edited,
+    open_source,
+    source_path,
+    source_states,
+)
 from surgeon.surgery.source_files import RECORD
-from surgeon.surgery.splices import Splice, hash_pieces, spliced
-from surgeon.surgery.transfer import FileState, hash_as_if, hash_file
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def verify(artifact: Path, progress: Progress = silent) -> Verification:
         CheckpointError: the directory is no artifact, or its record is damaged.
     """
     record = read_record(artifact)
-    checks = [*_check_files(artifact, record, progress), *_check_edits(artifact, record)]
+    checks = [*_check_files(artifact, record, progress), _check_edits(artifact, record)]
     if record.onnx is not None:
         checks.append(_check_onnx(artifact, record))
     return Verification(record.model, tuple(checks))
@@ -74,13 +77,7 @@ def verify(artifact: Path, progress: Progress = silent) -> Verification:
 def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator[Check]:
     for number, (name, change) in enumerate(record.files.items()):
         progress(f"hashing {name}", number, len(record.files))
-        path = artifact / inside(name)
-        if not path.is_file():
-            yield Check(name, passed=False, found="missing")
-        elif hash_file(path) != change.after:
-            yield Check(name, passed=False, found="not the recorded file")
-        else:
-            yield Check(name, passed=True)
+        yield from _check_file(artifact, record, name, change)
     paths = (p for p in artifact.rglob("*") if p.is_symlink() or not p.is_dir())
     there = {name for p in paths if not is_result(name := p.relative_to(artifact).as_posix())}
     extra = sorted(there - record.files.keys() - {RECORD})
@@ -88,48 +85,50 @@ def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator
     yield Check("no file beside those recorded", passed=not extra, found=found)
 
 
-def _check_edits(artifact: Path, record: Record) -> Iterator[Check]:
+def _check_file(artifact: Path, record: Record, name: str, change: FileChange) -> Iterator[Check]:
+    """Check a file and, as restore does, that it gives back the source's."""
     try:
-        read, excised = _reader(artifact, record), read_excised(artifact)
-        for name in record.weights:
-            patch = old_values(record, artifact, name)
-            state = _state_of_source(artifact / inside(name), patch, undo_splices(record, name))
-            restored = state == record.files[name].before
-            found = "" if restored else "the old values put back do not give the source"
-            yield Check(f"{name} restores to the source", passed=restored, found=found)
+        after, before = source_states(record, artifact, name)
+        if change.source is not None:
+            source_path(record, name, change.source)
+    except (CheckpointError, OSError) as error:
+        yield Check(name, passed=False, found=str(error))
+        return
+    same = after == change.after
+    yield Check(name, passed=same, found="" if same else "not the recorded file")
+    restored = change.source is None or before == change.before
+    if name in record.weights or not restored:
+        found = "" if restored else "the old values put back do not give the source"
+        yield Check(f"{name} restores to the source", passed=restored, found=found)
+
+
+def _check_edits(artifact: Path, record: Record) -> Check:
+    """Check that the record's edits are those of its recipe, and what the weights hold."""
+    name = "the edits are what the recipe says"
+    try:
+        patched, source = open_edited(record, artifact), open_source(artifact)
+        recipe = recipe_from_json(record.recipe, RECORD)
+        meant = {edit.tensor: edit for edit in reversed(edits_meant(source, recipe, record.dims))}
         wrong = [
             edit.tensor
             for edit in record.edits
-            if not _is_what_the_recipe_says(edit, record, read(edit.tensor), excised)
+            if not _is_meant(edit, meant.get(edit.tensor), patched)
         ]
-    except (CheckpointError, KeyError, OSError) as error:
-        yield Check("the edits", passed=False, found=str(error))
-        return
+    except (SurgeonError, OSError) as error:
+        return Check(name, passed=False, found=str(error))
+    wrong += sorted(meant.keys() - {edit.tensor for edit in record.edits})
     found = f"{len(wrong)} tensors differ, {wrong[0]} among them" if wrong else ""
-    yield Check("the edits are what the recipe says", passed=not wrong, found=found)
+    return Check(name, passed=not wrong, found=found)
 
 
-def _reader(artifact: Path, record: Record) -> Callable[[str], Any]:
-    """Return what reads the artifact's tensors by name."""
-    if record.onnx_patch is None:
-        return open_checkpoint(artifact).read
-    inside(record.onnx_patch.model)
-    homes = {n: file for file in open_patched(record, artifact).values() for n in file.tensors}
-    return lambda name: homes[name].read(name)
-
-
-def _state_of_source(path: Path, patch: BytePatch | None, undo: Sequence[Splice]) -> FileState:
-    return hash_pieces(spliced(path, undo, patch)) if undo else hash_as_if(path, patch)
-
-
-def _is_what_the_recipe_says(
-    edit: EditRecord, record: Record, tensor: Any, excised: dict[str, Any]
-) -> bool:
-    before = with_slices(tensor, edit.axis, edit.dims, excised[edit.tensor])
-    mode, factor = record.recipe["mode"], record.recipe["factor"]
-    planned = new_values(before, edit.axis, edit.dims, mode, factor, edit.offset)
-    now = np.take(tensor, edit.dims, axis=edit.axis)
-    return planned.tobytes() == np.ascontiguousarray(now).tobytes()
+def _is_meant(recorded: EditRecord, edit: Edit | None, patched: Checkpoint) -> bool:
+    if edit is None:
+        return False
+    # What older records call a site may differ; where it is and what was written may not.
+    named = {key: getattr(recorded, key) for key in ("role", "kind", "layer", "stack")}
+    now = np.take(patched.read(edit.tensor), edit.dims, axis=edit.axis)
+    made = dataclasses.replace(edit_record(edit, recorded.file), **named)
+    return made == recorded and now.tobytes() == edit.new.tobytes()
 
 
 def _check_onnx(artifact: Path, record: Record) -> Check:

@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from artifacts import write_record
 
 import surgeon
 from surgeon.cli import run
@@ -126,7 +127,7 @@ def _with_recipe(artifact, **fields):
     path = artifact / "surgeon" / "record.json"
     record = json.loads(path.read_text())
     record["recipe"].update(fields)
-    path.write_text(json.dumps(record))
+    write_record(artifact, record)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from antibodies import antibodies
+from artifacts import write_record
 from safetensors.numpy import load_file, save_file
 from task_models import causal_loss, patched, save_model
 
@@ -335,7 +336,7 @@ def test_texts_that_also_chose_the_dimensions_are_told(minilm_patched, tmp_path)
     path = artifact / "surgeon" / "record.json"
     record = json.loads(path.read_text())
     ranked = Texts("mine", ("The cat sat.", "A line that only ranked."), b"")
-    path.write_text(json.dumps({**record, "ranked_on": dataclasses.asdict(ranked.used())}))
+    write_record(artifact, {**record, "ranked_on": dataclasses.asdict(ranked.used())})
     others = tuple(f"Another line, number {number}." for number in range(10))
     texts = Texts("mine", ("the  CAT sat.", *others), b"")
     evaluation = evaluate(artifact, texts=texts, controls=5)

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from artifacts import write_record
 from onnx import TensorProto, helper, numpy_helper
 from onnx_exports import TOKENS, export, fuse
 from task_models import MODELS, patched, save_model, word_tokenizer
@@ -621,7 +622,7 @@ def test_a_damaged_record_is_refused_in_one_line(mlm, tmp_path, change, complain
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
     record = json.loads((out / "surgeon/record.json").read_text())
     change(record)
-    (out / "surgeon/record.json").write_text(json.dumps(record))
+    write_record(out, record)
     assert run(["eval", str(out)]) == 2
     told = capsys.readouterr().err.strip()
     assert told.count("\n") == 0

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from artifacts import write_record
 from safetensors.torch import load_file, save_file
 
 from surgeon import Recipe, compare, make_plan, open_checkpoint, operate, verify
@@ -157,7 +158,7 @@ def test_a_record_that_tells_another_edit_fails(artifact, tmp_path):
     path = copy / "surgeon" / "record.json"
     record = json.loads(path.read_text())
     record["recipe"].update(mode="scale", factor=0.5)
-    path.write_text(json.dumps(record))
+    write_record(copy, record)
     failed = [check.name for check in verify(copy).checks if not check.passed]
     assert failed == ["the edits are what the recipe says"]
 
@@ -179,7 +180,7 @@ def test_an_onnx_half_of_other_weights_fails(artifact, tmp_path):
     path = copy / "surgeon" / "record.json"
     record = json.loads(path.read_text())
     record["files"]["onnx/model.onnx"]["after"] = vars(hash_file(model_path))
-    path.write_text(json.dumps(record))
+    write_record(copy, record)
     failed = [check for check in verify(copy).checks if not check.passed]
     assert [check.name for check in failed] == ["the ONNX half holds the same vectors"]
     assert name in failed[0].found

@@ -35,6 +35,7 @@ def test_the_card_tells_the_architecture_and_the_place_of_each_edit(artifact):
 def test_a_record_from_before_stacks_were_told_is_read_verified_and_undone(artifact, tmp_path):
     path = artifact / "surgeon" / "record.json"
     record = json.loads(path.read_text())
+    del record["blake3"]  # which came later still
     for edit in record["edits"]:
         assert edit.pop("stack") in ("encoder", "decoder")
     path.write_text(json.dumps(record))

@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from artifacts import files_of
 from blake3 import blake3
@@ -125,20 +126,23 @@ def test_a_pickle_is_no_base(iglm_s, tmp_path, capsys):
 def _save(path, contents, values):
     """Write a file whose hash is right, so that only what else is wrong with it shows."""
     hasher = blake3(contents.encode())
-    for edit in json.loads(contents)["edits"]:
-        hasher.update(values[edit["tensor"]].tobytes() if edit["tensor"] in values else b"")
+    for name in dict.fromkeys(edit["tensor"] for edit in json.loads(contents)["edits"]):
+        hasher.update(values[name].tobytes() if name in values else b"")
     save_file(values, path, metadata={"surgeon": contents, "blake3": hasher.hexdigest()})
 
 
-def _rewrite(change):
-    def damage(path):
-        import struct
+def _as_it_is(_):
+    """Change nothing."""
 
-        raw = path.read_bytes()
-        (length,) = struct.unpack("<Q", raw[:8])
-        contents = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["surgeon"])
+
+def _rewrite(change=_as_it_is, forge=_as_it_is):
+    def damage(path):
+        with safe_open(path, "numpy") as file:
+            contents = json.loads(file.metadata()["surgeon"])
+        values = load_file(path)
         change(contents)
-        _save(path, json.dumps(contents), load_file(path))
+        forge(values)
+        _save(path, json.dumps(contents), values)
 
     return damage
 
@@ -156,6 +160,7 @@ def _rewrite(change):
         _rewrite(lambda c: c["edits"][0].update(axis=1)),
         _rewrite(lambda c: c["edits"][0].update(tensor="bert.pooler.dense.weight")),
         _rewrite(lambda c: c.pop("base")),
+        _rewrite(lambda c: c["base"]["model.safetensors"].update(blake3="0" * 64)),
     ],
 )
 def test_a_damaged_small_patch_is_one_line_and_exit_code_2(tiny, tmp_path, capsys, damage):
@@ -180,3 +185,71 @@ def test_a_flipped_byte_is_noticed(tiny, tmp_path, capsys, where):
     assert "edit.surgeon: damaged" in capsys.readouterr().err
     with safe_open(edit, "numpy") as file:  # the library does not mind
         assert file.metadata()["surgeon"]
+
+
+_GAIN = "bert.encoder.layer.0.output.LayerNorm.weight"
+_EMBEDDING = "bert.embeddings.word_embeddings.weight"
+
+
+def _embed(contents):
+    contents["edits"].append({**contents["edits"][0], "tensor": _EMBEDDING})
+
+
+def _attend(name):
+    return name.replace(".output.", ".attention.output.")
+
+
+def _attend_all(contents):
+    for edit in contents["edits"]:
+        edit["tensor"] = _attend(edit["tensor"])
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN] * np.float32(np.nan)})),
+        _rewrite(forge=lambda v: v.update({_GAIN: -v[_GAIN]})),  # -0 in place of 0
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN].astype(np.float16)})),
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN].reshape(2, 1)})),
+        _rewrite(forge=lambda v: v.update({"more": v[_GAIN]})),
+        _rewrite(forge=lambda v: v.pop(_GAIN)),
+        _rewrite(_embed, lambda v: v.update({_EMBEDDING: np.zeros((2, 16), "f4")})),
+        _rewrite(_attend_all, lambda v: [v.update({_attend(k): v.pop(k)}) for k in [*v]]),
+        _rewrite(lambda c: c["recipe"].update(mode="mean")),
+        _rewrite(lambda c: c["recipe"].update(mode="scale", factor=0.5)),
+        _rewrite(lambda c: c["recipe"].update(params=["gain"])),
+        _rewrite(lambda c: c["recipe"].update(layers=[0])),
+        _rewrite(lambda c: c["recipe"].update(sites=["attention"])),
+        _rewrite(lambda c: c["recipe"].update(dims=[3, 8])),
+        _rewrite(lambda c: c["recipe"].update(dims=None, remove_outliers=3)),
+        _rewrite(lambda c: c.update(dims=[3, 8])),
+        _rewrite(lambda c: c.update(dims=[9, 3])),
+        _rewrite(lambda c: c.update(dims=[3, 3]) or c["recipe"].update(dims=None, random=2)),
+        _rewrite(lambda c: c.update(dims=[3, 16]) or c["recipe"].update(dims=None, random=2)),
+        _rewrite(lambda c: c["edits"].pop()),
+        _rewrite(lambda c: c["edits"].append(c["edits"][0])),
+        _rewrite(lambda c: c["edits"].reverse()),
+        _rewrite(lambda c: c["edits"][0].update(param="bias")),
+        _rewrite(lambda c: c["edits"][0].update(offset=1.0)),
+    ],
+)
+def test_an_edit_that_its_recipe_does_not_say_is_refused(tiny, tmp_path, capsys, forge):
+    """Its hashes are all right, as a forger's would be: what is performed is what is said."""
+    edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
+    forge(edit)
+    capsys.readouterr()
+    out = str(tmp_path / "out")
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"surgeon: {edit}: its ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_in_a_small_patch_are_those_of_the_base(tiny, tmp_path, capsys):
+    """Role, kind, layer and stack are resolved anew: text of a file is not taken for them."""
+    edit, evil = _make(tiny("bert"), tmp_path / "edit.surgeon"), "<img src=x>"
+    _rewrite(lambda c: [e.update(role=evil, kind=evil, layer=99) for e in c["edits"]])(edit)
+    out = tmp_path / "out"
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", str(out), "--no-onnx"]) == 0
+    assert evil not in (out / "README.md").read_text() + (out / "surgeon/record.json").read_text()
+    assert {(e.role, e.kind) for e in read_record(out).edits} == {("output", "layernorm")}

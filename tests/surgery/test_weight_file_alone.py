@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from artifacts import differing_offsets, files_of, planned_offsets
+from artifacts import differing_offsets, files_of, planned_offsets, write_record
 
 from surgeon import Recipe, compare, make_plan, open_checkpoint, operate, restore, verify
 from surgeon.errors import CheckpointError, ExportError, OutputError, SelectionError
@@ -154,6 +154,6 @@ def test_a_record_that_names_other_weights_is_refused(tiny, tmp_path, weights, c
     shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "mine.safetensors")
     _patch(tmp_path / "mine.safetensors", tmp_path / "out")
     path = tmp_path / "out" / "surgeon" / "record.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "weights": weights}))
+    write_record(tmp_path / "out", {**json.loads(path.read_text()), "weights": weights})
     with pytest.raises(CheckpointError, match=complaint):
         open_checkpoint(tmp_path / "out")
