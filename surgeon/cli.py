@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -84,6 +85,8 @@ def _surgeon(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check was not met, 2 wrong input or call."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # of what its encoding does not have
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
