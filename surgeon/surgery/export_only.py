@@ -13,6 +13,7 @@ from surgeon.checkpoint import Checkpoint
 from surgeon.errors import ExportError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.progress import Progress, silent
+from surgeon.scoring.sizes import check_sizes
 from surgeon.surgery.source_files import FOLDER, ONNX_FOLDER, list_source_files
 from surgeon.surgery.staging import check_output, staged
 from surgeon.surgery.transfer import FileState, hash_file, transfer
@@ -21,6 +22,7 @@ EXPORT = f"{FOLDER}/export.json"
 """The file that makes a directory an export."""
 
 SCHEMA = 1
+_INSTEAD = "run it in PyTorch instead"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,7 @@ def export(
     if not checkpoint.config:
         path = checkpoint.files[0].path
         raise ExportError(f"{path}: has no config.json beside it, and an export needs one")
+    check_sizes(checkpoint, _INSTEAD)
     check_output(output, checkpoint.directory, force=force)
     with staged(output, EXPORT) as folder:
         for target, origin in list_source_files(checkpoint).copied.items():
@@ -98,6 +101,6 @@ def _export(checkpoint: Checkpoint, folder: Path, dtype: Dtype, progress: Progre
         checkpoint,
         folder / ONNX_FOLDER,
         progress,
-        otherwise="run it in PyTorch instead",
+        otherwise=_INSTEAD,
         dtype=dtype,
     )
