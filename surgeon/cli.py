@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -86,6 +87,8 @@ def _surgeon(
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check was not met, 2 wrong input or call."""
     _interrupt_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # of what its encoding does not have
     code = run(sys.argv[1:])
     if _received and code == Interrupted.exit_code:
         code = 128 + _received[0]  # as a shell says it of a process that a signal ended

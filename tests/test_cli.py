@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -127,6 +128,33 @@ def test_who_stops_reading_is_told_nothing_and_no_verdict(minilm, options):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+)
+def test_output_in_any_encoding_has_a_stand_in_for_what_that_lacks(tiny, tmp_path, environment):
+    source = shutil.copytree(tiny("bert"), tmp_path / "größe σ")
+
+    def surgeon_in_that(*arguments):
+        command = [sys.executable, "-m", "surgeon", *map(str, arguments)]
+        given = {**os.environ, **environment}
+        done = subprocess.run(command, capture_output=True, env=given, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert b"3 layers, 16 dimensions" in surgeon_in_that("scan", source)
+    out = tmp_path / "out σ"
+    assert b"Artifact: " in surgeon_in_that("patch", source, "--dims", "1", "--no-onnx", "-o", out)
+    assert json.loads((out / "surgeon" / "record.json").read_bytes())["dims"] == [1]
+    assert json.loads(surgeon_in_that("verify", out, "--json"))["passed"]
+    assert b"--random" in surgeon_in_that("patch", "--help")
 
 
 def test_debug_shows_where_an_error_came_from(monkeypatch):

@@ -33,8 +33,9 @@ def _bert(name: str, *model_types: str) -> Family:
 
 
 def _roberta(name: str, *model_types: str) -> Family:
-    # Positions count from padding_idx + 1.
-    return Family(name, model_types, _BERT, "mlm", head=("lm_head.",), position_offset=2)
+    return Family(
+        name, model_types, _BERT, "mlm", head=("lm_head.",), position_offset="after padding"
+    )
 
 
 ENCODERS: tuple[Family, ...] = (
@@ -122,7 +123,7 @@ ENCODERS: tuple[Family, ...] = (
         ),
         "mlm",
         head=("lm_head.",),
-        position_offset=2,
+        position_offset="after padding",
         inner_norms=("LayerNorm", "attention.LayerNorm"),
     ),
     Family(
@@ -143,7 +144,7 @@ ENCODERS: tuple[Family, ...] = (
         ),
         "mlm",
         head=("lm_head.",),
-        position_offset=2,
+        position_offset="after padding",
         inner_norms=("attention.LayerNorm", "intermediate.LayerNorm"),
     ),
     Family(
@@ -152,7 +153,7 @@ ENCODERS: tuple[Family, ...] = (
         (*_PRE_BERT, SiteTemplate("final", "layernorm", "encoder.LayerNorm")),
         "mlm",
         head=("lm_head.",),
-        position_offset=2,
+        position_offset="after padding",
         inner_norms=("LayerNorm", "attention.self_attn_layer_norm"),
     ),
     Family(

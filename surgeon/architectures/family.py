@@ -10,6 +10,8 @@ from surgeon.architectures.mixed_layers import check_experts_apart, check_mixed_
 from surgeon.architectures.sites import Site, SiteTemplate, in_order
 from surgeon.errors import CheckpointError
 
+_USUAL_PADDING = 1  # the token that RoBERTa pads with, where the configuration does not say
+
 Objective: TypeAlias = Literal["mlm", "clm", "plm", "denoising", "drift"]
 
 
@@ -22,7 +24,8 @@ class Family:
     language-model head is measured by, "drift" if there is no measure for one; ``head`` are
     fragments of tensor names that only a checkpoint with the head has (empty: the head is tied
     to the embeddings and known by ``architectures`` in the configuration). ``position_offset``
-    is how many rows of the position table are reserved. ``inner_norms`` are the norms that a
+    is how many rows of the position table are reserved: "after padding" for those that number
+    positions from ``pad_token_id`` + 1 on. ``inner_norms`` are the norms that a
     layer may have and that are no sites, as they are called below the layer. What begins with
     ``unused`` is in the weights for training alone: transformers does not load it.
     """
@@ -32,10 +35,17 @@ class Family:
     templates: tuple[SiteTemplate, ...]
     objective: Objective
     head: tuple[str, ...] = ()
-    position_offset: int = 0
+    position_offset: int | Literal["after padding"] = 0
     inner_norms: tuple[str, ...] = ()
     when: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     unused: str = ""
+
+    def reserved_positions(self, config: Mapping[str, object]) -> int:
+        """Return how many rows of the position table no token of a text gets."""
+        if self.position_offset != "after padding":
+            return self.position_offset
+        pad = config.get("pad_token_id")
+        return pad + 1 if isinstance(pad, int) and pad >= 0 else _USUAL_PADDING + 1
 
     def sites(self, tensors: Collection[str]) -> tuple[Site, ...]:
         """Find every site of the family among tensor names, by role, then stack, then layer.

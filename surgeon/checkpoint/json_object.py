@@ -15,13 +15,22 @@ def parse_object(label: str, raw: bytes) -> dict[str, Any]:
     Raises:
         CheckpointError: it is none.
     """
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
-        raise CheckpointError(f"{label}: not valid JSON ({error})") from error
+    document = parse_json(label, raw)
     if not isinstance(document, dict):
         raise CheckpointError(f"{label}: not a JSON object")
     return document
+
+
+def parse_json(label: str, raw: bytes) -> Any:
+    """Parse JSON; ``label`` names its file in errors.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
+        raise CheckpointError(f"{label}: not valid JSON ({error})") from error
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

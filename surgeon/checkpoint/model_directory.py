@@ -11,7 +11,7 @@ from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
 from surgeon.checkpoint.json_object import read_object
 from surgeon.checkpoint.reading import FRUGAL, Meter
 from surgeon.checkpoint.remote import RemoteModel, open_remote
-from surgeon.checkpoint.weight_files import find_weights, open_one_file
+from surgeon.checkpoint.weight_files import find_weights, open_one_file, why_missing
 from surgeon.errors import CheckpointError
 from surgeon.progress import Progress, silent
 
@@ -43,7 +43,7 @@ def open_checkpoint(
             A weight file needs none, nor does an artifact of one.
     """
     path = Path(model)
-    if path.exists():
+    if os.path.lexists(path):
         if revision is not None:
             raise CheckpointError(f"--revision {revision}: {path} is a path, which has none")
         return _open_local(path, name, sites_pattern)
@@ -65,7 +65,7 @@ def open_for_scan(
     A model on the Hub that is not in the cache is read by range requests alone:
     ``checkpoint.remote.bytes_read`` tells how much.
     """
-    if Path(model).exists() or not looks_like_hub_id(str(model)):
+    if os.path.lexists(model) or not looks_like_hub_id(str(model)):
         return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
     snapshot = find_cached(str(model), revision)
     if snapshot is not None:
@@ -101,6 +101,8 @@ def _of_remote(remote: RemoteModel, sites_pattern: str | None) -> Checkpoint:
 
 
 def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Checkpoint:
+    if not path.exists():
+        raise CheckpointError(f"{path}: {why_missing(path)}")
     if path.is_dir():
         directory, weights = path, find_weights(path)
     elif path.suffix == ".safetensors":
@@ -111,17 +113,21 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         )
     model_id, revision = _in_cache(directory)
     config = read_object(directory / CONFIG)
-    made = is_artifact(directory)
+    made, needed = is_artifact(directory), directory / CONFIG
+    if config is None and needed.is_symlink():
+        raise CheckpointError(f"{needed}: {why_missing(needed)}")
     if config is None and path.is_dir() and not made:
         raise CheckpointError(
-            f"{directory / CONFIG}: no such file; the architecture is read from it, so put it "
-            "beside the weights"
+            f"{needed}: no such file; the architecture is read from it, so put it beside the "
+            "weights"
         )
     alone = config is None and not made
     # Of the path as given: a link has the better name than what it leads to.
     folder = Path(os.path.abspath(directory)).name  # noqa: PTH100
+    # A name that the locale cannot read has stand-ins that no file in UTF-8 takes.
+    called = os.fsencode(path.stem if alone else folder).decode("utf-8", "replace")
     return Checkpoint(
-        name=name or model_id or (path.stem if alone else folder),
+        name=name or model_id or called,
         directory=directory,
         config=config or {},
         files=weights.files,

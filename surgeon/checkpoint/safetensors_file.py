@@ -145,7 +145,8 @@ def parse_header(
         CheckpointError: it is no header, or does not describe the file to the last byte.
     """
     header = _parse_json(label, raw)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata  # the reference implementation reads null too
     if not _is_text_map(metadata):
         raise CheckpointError(f"{label}: __metadata__ in the header is not a map of strings")
     data = PREFIX + len(raw)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,22 @@ _ADAPTER = "adapter_model.safetensors"
 _MERGE = "is a PEFT adapter, not a model: merge it into its base model, save that and give it"
 _NUMBERED = re.compile(r"-\d{5}-of-(?P<of>\d{5})\.")
 _SHOWN = 5
+_WEIGHTS = ("*.safetensors", f"{PICKLE}*", f"*{INDEX_SUFFIX}")
+_WHOLE_OR_NOT = ("", INDEX_SUFFIX)
+_OF_TRAINING = ("training_args*", "optimizer*", "scheduler*", "rng_state*", "scaler*")
+# What else a folder may have by the ends of the names, and what to do about it.
+_REMEDIES = (
+    ((".gguf",), ", and GGUF it cannot edit: give the model it was converted from"),
+    ((".onnx",), ": give it as MODEL, as a path"),
+    (
+        (".bin", ".pt", ".pth"),
+        f": if it holds the tensors of the model by name, rename it to {PICKLE}",
+    ),
+    (
+        (".h5", ".msgpack", ".ckpt.index", ".ckpt", ".ot", ".npz"),
+        ", which is not of PyTorch: load it where it was made and save it as safetensors",
+    ),
+)
 
 MAX_INDEX = 100_000_000
 """Bytes that an index of shards may have."""
@@ -149,20 +166,64 @@ def converted_index(content: bytes) -> bytes:
     return (json.dumps({**index, "weight_map": renamed}, indent=2) + "\n").encode()
 
 
+def why_missing(path: Path) -> str:
+    """Say that a file is not there: it may be a link to nowhere."""
+    if path.is_symlink():
+        return (
+            f"is a link to {path.readlink()}, which is not there; fetch the model again, or copy "
+            "it with what its links lead to (cp -L)"
+        )
+    return "not there"
+
+
 def _found_instead(directory: Path) -> str:
     """Say what a directory without weights has in place of them, and what to do."""
-    names = sorted(path.name for path in directory.iterdir() if path.is_file())
-    weights = [name for name in names if name.endswith(".safetensors")]
-    whole = [name for name in weights if not _is_shard(directory / name)]
+    paths = sorted(path for path in directory.iterdir() if not path.is_dir())
+    names = [path.name for path in paths]
     if _ADAPTER in names or "adapter_config.json" in names:
         return f"it {_MERGE}"
-    if whole:
+    for path in paths:
+        if not path.is_file() and _matches(path.name, _WEIGHTS):
+            return f"found {path.name}, which {why_missing(path)}"
+    weights = [name for name in names if name.endswith(".safetensors")]
+    if whole := [name for name in weights if not _is_shard(directory / name)]:
         return f"found {', '.join(whole[:_SHOWN])}: give one of them as MODEL"
-    if weights:
-        return f"found the shard {weights[0]}, and no {SAFETENSORS}{INDEX_SUFFIX}: fetch that too"
-    if ggufs := [name for name in names if name.endswith(".gguf")]:
-        return f"found {ggufs[0]}, and GGUF it cannot edit: give the model it was converted from"
+    pickles = [name for name in _of_suffix(names, ".bin") if _NUMBERED.search(name)]
+    for kind, shards in ((SAFETENSORS, weights), (PICKLE, pickles)):
+        if shards:
+            wanted = kind + INDEX_SUFFIX
+            own = next((n for n in names if fnmatch(n, f"{kind}.index.*.json")), None)
+            if own is not None:
+                return f"found {own}, the index of a variant: rename it to {wanted}"
+            return f"found the shard {shards[0]}, and no {wanted}: fetch that too"
+    if folders := _folders_with_weights(directory):
+        last = folders[-1]
+        more = f" and {len(folders) - 1} more with weights" if len(folders) > 1 else ""
+        return f"found the folder {last.relative_to(directory).as_posix()}{more}: give {last}"
+    for suffixes, remedy in _REMEDIES:
+        found = [n for n in _of_suffix(names, *suffixes) if not _matches(n, _OF_TRAINING)]
+        if found:
+            return f"found {found[0]}{remedy}"
     return "nothing like them is there"
+
+
+def _of_suffix(names: Iterable[str], *suffixes: str) -> list[str]:
+    return [name for name in names if name.lower().endswith(suffixes)]
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _folders_with_weights(directory: Path) -> list[Path]:
+    """Return the folders below with a model in it; of a training run's, the last one last."""
+    found = [
+        folder
+        for pattern in ("*", "snapshots/*")
+        for folder in directory.glob(pattern)
+        if any((folder / (n + s)).is_file() for n in (SAFETENSORS, PICKLE) for s in _WHOLE_OR_NOT)
+    ]
+    return sorted(found, key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)])
 
 
 def _is_shard(path: Path) -> bool:
@@ -178,5 +239,6 @@ def _there(directory: Path, names: Iterable[str], namer: str) -> list[str]:
     files = sorted(set(names))
     for name in files:
         if not (directory / name).is_file():
-            raise CheckpointError(f"{directory / name}: named by the {namer}, but not there")
+            why = why_missing(directory / name)
+            raise CheckpointError(f"{directory / name}: named by the {namer}, but {why}")
     return files

@@ -54,22 +54,29 @@ def show_inferred(planned: OnnxPlan) -> None:
     outputs = [place for place in model.places if place.site.role == "output"]
     ends = f"{outputs[0].site.gain} to {outputs[-1].site.gain}"
     print_note(f"{model.model}: {model.layers} layers, told {model.inferred}; they end in {ends}.")
-    if splits:
-        print_note(
-            f"{len(splits)} initializers are read elsewhere too, {splits[0].tensor} among them: "
-            "each gets a copy for the edited norms alone."
-        )
+    packed = [split for split in splits if model.graph.tensors[split.tensor].packed]
+    shared = [split for split in splits if split not in packed]
+    for found, why in ((shared, "are read elsewhere too"), (packed, "are stored in int32_data")):
+        if found:
+            print_note(
+                f"{len(found)} initializers {why}, {found[0].tensor} among them: each gets a copy "
+                "for the edited norms alone."
+            )
 
 
 def _note_graph(onnx: Mapping[str, Any]) -> None:
-    """Say what the graph has nothing of."""
+    """Say what the graph has nothing of, and why."""
     for sentence in onnx.get("not_applied", ()):
         print_note(f"{sentence}.")
-    if declared := onnx.get("head_left_out"):
-        print_note(
-            f"config.json declares {declared}, whose head no task scores: the graph leaves it out, "
-            "and eval measures how far the representations drift."
-        )
+    for key, why in (
+        ("head_left_out", "whose head no task scores: the graph leaves it out"),
+        ("head_missing", "and the weights have no such head: the graph is of the model below it"),
+    ):
+        if declared := onnx.get(key):
+            print_note(
+                f"config.json declares {declared}, {why}, and eval measures how far the "
+                "representations drift."
+            )
 
 
 def show_record(record: Record, output: Path, *, json: bool) -> None:
@@ -80,7 +87,7 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         return
     console = out()
     split = record.onnx_patch.splits if record.onnx_patch else ()
-    others = f"{len(split)} shared initializers split, all" if split else "all"
+    others = f"{len(split)} initializers copied, all" if split else "all"
     named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in record.edits}
     kinds = ", ".join(sorted(named))
     console.print(

@@ -15,7 +15,9 @@ from surgeon.errors import EvaluationError
 from surgeon.evaluation.try_out import try_out
 from surgeon.onnx_model.facts import Dtype, OnnxFacts, onnx_facts
 from surgeon.onnx_model.foreign import read_foreign_facts
+from surgeon.onnx_model.read_graph import read_file_graph
 from surgeon.onnx_model.weights import read_initializers
+from surgeon.scoring.sizes import check_tokenizer
 from surgeon.scoring.tokenizer import read_tokenizer
 from surgeon.surgery.onnx_patch import open_patched
 from surgeon.surgery.record import Record, read_excised, read_record
@@ -93,6 +95,7 @@ def open_artifact(directory: Path) -> Artifact:
     facts = _facts(directory, record)
     for name in (facts.model, EXCISED):
         _check_unchanged(directory, record, name)
+    _check_tokenizer(directory, facts)
     edited = [edit.tensor for edit in record.edits]
     return _opened(directory, record, facts, read_initializers(directory / facts.model, edited))
 
@@ -114,7 +117,9 @@ def _open_foreign(directory: Path, record: Record, model: str) -> Artifact:
             "a graph of float32 or of float16"
         )
     dtype: Dtype = "float32" if dtypes == ["float32"] else "float16"
-    facts = try_out(directory, read_foreign_facts(directory, model, dtype))
+    facts = read_foreign_facts(directory, model, dtype)
+    _check_tokenizer(directory, facts)
+    facts = try_out(directory, facts)
     return _opened(directory, record, facts, stored)
 
 
@@ -146,6 +151,12 @@ def _facts(directory: Path, record: Record) -> OnnxFacts:
         return onnx_facts(record.onnx or {})
     except ValueError as error:
         raise EvaluationError(f"{directory}: the record's ONNX part is damaged") from error
+
+
+def _check_tokenizer(directory: Path, facts: OnnxFacts) -> None:
+    rows = read_file_graph(directory / facts.model).rows_picked_by("input_ids")
+    if rows is not None and facts.tokenizer is not None:
+        check_tokenizer((directory / facts.tokenizer.file).parent, rows, "and patch again")
 
 
 def _check_unchanged(directory: Path, record: Record, name: str) -> None:

@@ -15,7 +15,6 @@ from surgeon.text import fingerprint
 
 _FEW_CONTROLS = 5
 _MOST_REPEATED = 0.9  # share of distinct examples; large data sets have a few repeats
-_MOST_UNKNOWN = 0.2  # share of unknown tokens from which the data do not fit the model
 
 
 def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
@@ -40,10 +39,11 @@ def warnings_of(
     controls: Sequence[Score],
     low: float,
     evidence: Evidence,
+    longest: int,
 ) -> tuple[str, ...]:
     """Return what to keep in mind about a result, a sentence each.
 
-    ``low`` is where the damage's interval begins.
+    ``low`` is where the damage's interval begins, and ``longest`` how many tokens a text may have.
     """
     found = [*_doubts(evidence), *_odd(baseline, controls, low)]
     if len(controls) < _FEW_CONTROLS:
@@ -60,14 +60,9 @@ def warnings_of(
             f"{shared} of {len(data.lines)} texts also chose the dimensions: judged on what "
             "chose it, a removal looks worse than it is; take other --data"
         )
-    if dataset.unknown > _MOST_UNKNOWN * dataset.tokens:
-        found.append(
-            f"{dataset.unknown} of {dataset.tokens} tokens are unknown to the tokenizer: the data "
-            "are not of the kind this model reads"
-        )
     if dataset.truncated:
         texts = "text was" if dataset.truncated == 1 else "texts were"
-        found.append(f"{dataset.truncated} {texts} cut to {artifact.facts.max_length} tokens")
+        found.append(f"{dataset.truncated} {texts} cut to {longest} tokens")
     return tuple(found)
 
 

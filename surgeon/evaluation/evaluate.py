@@ -18,13 +18,14 @@ from surgeon.evaluation.describe import describe_data, warnings_of
 from surgeon.evaluation.evidence import evidence_of
 from surgeon.evaluation.fill_ins import BLANKS, fill_in
 from surgeon.evaluation.in_blocks import observe_in_blocks
-from surgeon.evaluation.notes import NO_BLANKS, NOTHING_TO_RESUME, notes_of
+from surgeon.evaluation.notes import MEAN_POOLED, NO_BLANKS, NOTHING_TO_RESUME, notes_of
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import partial_of
 from surgeon.evaluation.request import (
     TaskOptions,
     choose_task,
     find_data,
+    longest_of,
     make_examples,
     make_settings,
     settings_for,
@@ -149,6 +150,7 @@ def evaluate(
         _score(chosen, variant, metric, chosen.measure(one, settings))
         for variant, metric, one in zip(variants, metrics, kept, strict=True)
     ]
+    longest = longest_of(opened, settings.pooling)
     main = [metric[chosen.metric] for metric in metrics]
     last = 2 + controls
     damages = [control.value - scores[0].value for control in scores[2:last]]
@@ -183,8 +185,11 @@ def evaluate(
         dataset=describe_data(data, prepared, examples[:seen]),
         versions=_versions(),
         warnings=(
-            *warnings_of(opened, data, dataset, scores[0], scores[2:last], interval[0], evidence),
+            *warnings_of(
+                opened, data, dataset, scores[0], scores[2:last], interval[0], evidence, longest
+            ),
             *notes_of(opened.facts, dataset),
+            *((MEAN_POOLED,) if chosen.name == "sts" and settings.pooling is None else ()),
             *((NO_BLANKS,) if settings.block and chosen.name in BLANKS and not fill_ins else ()),
             *((NOTHING_TO_RESUME,) if resume and not observed.resumed else ()),
         ),

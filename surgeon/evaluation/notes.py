@@ -8,6 +8,10 @@ from surgeon.onnx_model.facts import OnnxFacts
 NOTHING_TO_RESUME = (
     "--resume: nothing was kept of an evaluation with these settings, so that it began anew"
 )
+MEAN_POOLED = (
+    "no modules.json of sentence-transformers is in the artifact, so a sentence is embedded by the "
+    "mean of its tokens"
+)
 NO_BLANKS = "no block has a length to be read with a blank filled in (8 to 32 tokens)"
 
 
@@ -17,6 +21,11 @@ def notes_of(facts: OnnxFacts, dataset: Dataset) -> tuple[str, ...]:
     if facts.head_left_out:
         found.append(
             f"config.json declares {facts.head_left_out}, whose head no task scores: what is "
+            "measured is the model below it"
+        )
+    if facts.head_missing:
+        found.append(
+            f"config.json declares {facts.head_missing}, and the model has no such head: what is "
             "measured is the model below it"
         )
     if facts.one_at_a_time:

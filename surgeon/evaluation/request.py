@@ -11,7 +11,7 @@ from typing import Any
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact
 from surgeon.scoring.data import Columns, read_data
-from surgeon.scoring.encoder import Encoder, Prepared
+from surgeon.scoring.encoder import MOST_UNKNOWN, Encoder, Prepared
 from surgeon.scoring.examples import Encoded
 from surgeon.scoring.pooling import Pooling, read_pooling
 from surgeon.scoring.tasks import TASKS, Settings, Task
@@ -164,10 +164,14 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
     """Tokenize data with the artifact's own tokenizer and make the task's examples.
 
     Raises:
-        EvaluationError: the artifact has no tokenizer, or fewer than two examples come of the
-            data.
+        EvaluationError: the artifact has no tokenizer or one that does not know the words of the
+            data, or fewer than two examples come of them.
     """
-    prepared = task.read(data, encoder_of(artifact, settings.pooling), settings)
+    encoder = encoder_of(artifact, settings.pooling)
+    prepared = task.read(data, encoder, settings)
+    tokens = sum(example.tokens for example in prepared.examples)  # of texts left out, none
+    if data.lines and prepared.unknown > MOST_UNKNOWN * tokens:
+        encoder.check_known(encoder.encode(data.lines), data.lines, data.name)
     given, there = prepared.given, len(prepared.examples)
     if there == 1:
         found = "only one example" if given == 1 else f"only one of {given} gives an example"
@@ -194,12 +198,17 @@ def encoder_of(artifact: Artifact, pooling: Pooling | None = None) -> Encoder:
         EvaluationError: the artifact has no tokenizer, or it cannot be read.
     """
     facts = artifact.facts
-    limits = [facts.max_length, pooling.max_length if pooling else None]
     return Encoder(
         artifact.tokenizer,
-        min(limit for limit in limits if limit is not None),
+        longest_of(artifact, pooling),
         facts.tokenizer.unknown_id if facts.tokenizer else None,
     )
+
+
+def longest_of(artifact: Artifact, pooling: Pooling | None) -> int:
+    """Return how many tokens a text is cut to: the model's limit, or a lower one of a sentence."""
+    limits = (artifact.facts.max_length, pooling.max_length if pooling else None)
+    return min(limit for limit in limits if limit is not None)
 
 
 def encode_for(artifact: Artifact, texts: Texts) -> Encoded:

@@ -24,14 +24,14 @@ from surgeon.onnx_model.probes import Feed, Padding, make_probes, real_rows
 from surgeon.onnx_model.traced import trace
 from surgeon.onnx_model.weights import read_initializers
 from surgeon.progress import Progress
+from surgeon.scoring.sizes import longest_text
 from surgeon.torch_model.directory import not_applied
-from surgeon.torch_model.heads import LEFT_PADDED, head_left_out
+from surgeon.torch_model.heads import LEFT_PADDED, head_left_out, head_missing
 from surgeon.torch_model.loading import (
     TorchModel,
     decoder_start_of,
     labels_of,
     load_model,
-    max_length_of,
     padding_id_of,
 )
 from surgeon.torch_model.messages import explained, quiet
@@ -78,7 +78,8 @@ def export_model(
     tokenizer = load_tokenizer(checkpoint.directory, otherwise)
     loaded = load_model(checkpoint, otherwise)
     config = loaded.model.config
-    max_length = max_length_of(config, tokenizer, checkpoint.family)
+    limit = getattr(tokenizer, "model_max_length", None)
+    max_length = longest_text(checkpoint.config, checkpoint.family, limit)
     left = (config.model_type, loaded.task) in LEFT_PADDED
     padding = Padding(padding_id_of(config, tokenizer), "left" if left else "right")
     start = decoder_start_of(loaded)
@@ -114,7 +115,8 @@ def export_model(
         decoder_start_id=start,
         padding=padding.side,
         dtype=dtype,
-        head_left_out=head_left_out(checkpoint.config, loaded.task),
+        head_left_out=head_left_out(checkpoint.config, checkpoint.family, loaded.task),
+        head_missing=head_missing(checkpoint.config, checkpoint.family, loaded.task),
         not_applied=not_applied(checkpoint.directory, checkpoint.config),
     )
 

@@ -39,7 +39,8 @@ class OnnxFacts:
     classifier's, in the order of its outputs (one: a regression), and ``decoder_start_id`` is the
     token that a decoder's input begins with. ``padding`` is the side on which shorter sequences
     of a batch are filled up. ``head_left_out`` is the class that the configuration declares, where
-    no task scores its head, so that the graph is of the model below it. ``parity`` is None for a
+    no task scores its head, so that the graph is of the model below it; ``head_missing`` is that
+    class where a task would, and the weights have no such head. ``parity`` is None for a
     graph that surgeon did not export, and ``one_at_a_time`` says of such a one that a text has
     another output in a batch than alone. ``not_applied`` has a sentence for each piece of code and
     each adapter beside the weights that had no part in the graph.
@@ -60,6 +61,7 @@ class OnnxFacts:
     padding: Side = "right"
     dtype: Dtype = "float32"
     head_left_out: str = ""
+    head_missing: str = ""
     one_at_a_time: bool = False
     not_applied: tuple[str, ...] = ()
 

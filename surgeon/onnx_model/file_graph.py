@@ -12,18 +12,23 @@ from surgeon.onnx_model.wire import Field
 
 _MAX_IDENTITIES = 100  # in a row; no exporter writes two
 
+# Where an operation has its table, by the input that says which rows of it.
+_TABLE_INPUT = {("Gather", 1): 0, ("EmbedLayerNormalization", 0): 2}
+
 
 @dataclass(frozen=True)
 class StoredTensor:
     """A tensor of an ONNX file: an initializer, or what a Constant node gives.
 
     ``location`` is the data file beside the ONNX file, None for the ONNX file itself. ``info`` has
-    the offsets there. ``obstacle`` says why its scalars have none, if they have none.
+    the offsets there. ``obstacle`` says why its scalars have none, if they have none. ``packed``
+    are numbers in ``int32_data``, of one to three bytes each: they can be read, and not replaced.
     """
 
     info: TensorInfo
     location: str | None
     obstacle: str = ""
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,4 +102,27 @@ class FileGraph:
             if producer is None or self.nodes[producer].operation != "Identity":
                 return self.tensors.get(value)
             value = self.nodes[producer].inputs[0]
+        return None
+
+    def rows_picked_by(self, value: str) -> int | None:
+        """Return how many rows the table has that a value's numbers pick from; None for no table.
+
+        The value is an input of token ids, say; a quantized table counts too.
+        """
+        for number, slot in self.readers.get(value, ()):
+            node = self.nodes[number]
+            if node.operation == "Cast":
+                rows = self.rows_picked_by(node.outputs[0])
+                if rows is not None:
+                    return rows
+            place = _TABLE_INPUT.get((node.operation, slot))
+            if place is None:
+                continue
+            producer = self.producers.get(node.inputs[place])
+            name = node.inputs[place]
+            if producer is not None and self.nodes[producer].operation == "DequantizeLinear":
+                name = self.nodes[producer].inputs[0]
+            table = self.tensor_of(name)
+            if table is not None and table.info.shape:
+                return table.info.shape[0]
         return None

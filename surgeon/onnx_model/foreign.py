@@ -14,10 +14,18 @@ from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import EvaluationError, UnknownArchitectureError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.onnx_model.weights import load_graph
+from surgeon.scoring.sizes import longest_text, text_config
 from surgeon.scoring.tasks.task import TaskName
-from surgeon.scoring.tokenizer import count_or_none, find_tokenizer, longest_text
+from surgeon.scoring.tokenizer import count_or_none, find_tokenizer
 from surgeon.torch_model.directory import GENERATION_CONFIG
-from surgeon.torch_model.heads import HEADS, LEFT_PADDED, Head, declared_head, head_left_out
+from surgeon.torch_model.heads import (
+    HEADS,
+    LEFT_PADDED,
+    Head,
+    declared_head,
+    head_left_out,
+    head_missing,
+)
 
 _TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 _POSITIONS = "position_ids"
@@ -64,11 +72,7 @@ def read_foreign_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
         inputs=inputs,
         output=scored[0],
         opset=opset,
-        max_length=longest_text(
-            _positions_of(config),
-            family.position_offset if family else 0,
-            tokenizer.longest,
-        ),
+        max_length=longest_text(config, family, tokenizer.longest),
         vectors=(),
         tokenizer=tokenizer.facts,
         parity=None,
@@ -77,7 +81,8 @@ def read_foreign_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
         decoder_start_id=_decoder_start(directory, config, head),
         padding="left" if (config.get("model_type"), head.task) in LEFT_PADDED else "right",
         dtype=dtype,
-        head_left_out=head_left_out(config, head.task),
+        head_left_out=head_left_out(config, family, head.task),
+        head_missing=head_missing(config, family, head.task),
     )
 
 
@@ -98,9 +103,7 @@ def read_config(directory: Path) -> Mapping[str, Any]:
     Raises:
         CheckpointError: it is no JSON object.
     """
-    config = read_object(directory / CONFIG) or {}
-    text = config.get("text_config")  # Gemma 3 has what is about text in a part of its own
-    return {**config, **text} if isinstance(text, dict) else config
+    return text_config(read_object(directory / CONFIG) or {})
 
 
 def _family(config: Mapping[str, Any]) -> Family | None:
@@ -167,12 +170,6 @@ def _inputs(
             "with it"
         )
     return tuple(name for name in known if name in taken)
-
-
-def _positions_of(config: Mapping[str, Any]) -> int | None:
-    """Return how many positions the model has, None where it counts none or does not say."""
-    found = (config.get(key) for key in ("max_position_embeddings", "n_positions"))
-    return next((n for n in found if count_or_none(n, least=2, most=_MOST)), None)
 
 
 def _labels(path: Path, config: Mapping[str, Any], task: TaskName) -> tuple[str, ...]:

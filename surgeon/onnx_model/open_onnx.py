@@ -8,12 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from surgeon.architectures import Family, Site, by_layer, family_of, one_stream
 from surgeon.architectures.sites import in_order
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.checkpoint import CONFIG
+from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.json_object import read_object
-from surgeon.checkpoint.safetensors_file import SafetensorsFile
+from surgeon.checkpoint.safetensors_file import SafetensorsFile, editable_dtype
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx_model.file_graph import FileGraph
 from surgeon.onnx_model.layers import (
@@ -24,16 +28,41 @@ from surgeon.onnx_model.layers import (
 from surgeon.onnx_model.operations import find_operations
 from surgeon.onnx_model.read_graph import read_file_graph
 from surgeon.onnx_model.structure import places_by_structure
+from surgeon.onnx_model.wire import unpack
 
 _LAYER_COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
     "encoder_layers", "decoder_layers",
 )  # fmt: skip
+_WITHOUT_CACHE = ("decoder_model.onnx", "model.onnx")
+_WEIGHTS = (*FLOATS, "I8", "U8", "type 21", "type 22")  # the last two are of 4 bits
 
 
 @dataclass(frozen=True)
 class TensorFile(SafetensorsFile):
-    """A file that holds tensors of an ONNX model at known offsets, and other bytes between."""
+    """A file that holds tensors of an ONNX model at known offsets, and other bytes between.
+
+    ``packed`` are those in ``int32_data``: numbers of 16 bits, in as few bytes as each takes.
+    """
+
+    packed: frozenset[str] = frozenset()
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Read one floating-point tensor, as a safetensors file does."""
+        if name not in self.packed:
+            return super().read(name)
+        info = self.tensors[name]
+        dtype = editable_dtype(str(self.path), info)
+        try:
+            numbers = unpack(b"".join(self.pieces(name)))
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: tensor {name}: {error}") from error
+        if numbers.size != info.size or (numbers >> np.uint64(16)).any():
+            raise CheckpointError(
+                f"{self.path}: tensor {name} claims the shape {list(info.shape)} of {info.dtype} "
+                f"and its int32_data are {numbers.size} numbers, not {info.size} of 16 bits"
+            )
+        return numbers.astype("<u2").view(dtype).reshape(info.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +78,14 @@ class OnnxModel(Checkpoint):
     places: tuple[Place, ...]
     architecture: str
     inferred: str
+
+    @property
+    def parameters_total(self) -> int:
+        """The number of scalars that are weights: floats, and the small integers of quantized ones.
+
+        Larger integers are indices and shapes.
+        """
+        return sum(s.info.size for s in self.graph.tensors.values() if s.info.dtype in _WEIGHTS)
 
     @cached_property
     def family(self) -> Family:
@@ -82,10 +119,8 @@ def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
     graph = read_file_graph(path, root)
     try:
         places, architecture, inferred = _find(graph, config, sites_pattern)
-    except SelectionError as error:
-        raise SelectionError(f"{path}: {error}") from error
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    except (SelectionError, CheckpointError) as error:
+        raise type(error)(f"{path}: {_in_branches(graph) or error}") from error
     return OnnxModel(
         name=root.resolve().name if config else path.stem,
         directory=root,
@@ -106,8 +141,9 @@ def tensor_files(graph: FileGraph) -> tuple[TensorFile, ...]:
     for name, stored in graph.tensors.items():
         if not stored.obstacle:
             locations.setdefault(stored.location, {})[name] = stored.info
+    packed = frozenset(name for name, stored in graph.tensors.items() if stored.packed)
     return tuple(
-        TensorFile(graph.path.parent / location if location else graph.path, tensors, {})
+        TensorFile(graph.path.parent / location if location else graph.path, tensors, {}, packed)
         for location, tensors in locations.items()
     )
 
@@ -143,6 +179,24 @@ def _find(
         inferred = "by the graph's structure"
     _check_count(places, config)
     return places, family.name, inferred
+
+
+def _in_branches(graph: FileGraph) -> str:
+    """Say that the layers are in a subgraph, if they seem to be, and which file has them outside.
+
+    Optimum's ``decoder_model_merged.onnx`` has a decoder with its cache in one branch of an If, and
+    one without in the other.
+    """
+    whole = next((n for n in graph.nodes if len(n.captured) > len(graph.nodes)), None)
+    if whole is None:
+        return ""
+    beside = {file.name for file in graph.path.parent.glob("*.onnx")} - {graph.path.name}
+    other = next((name for name in _WITHOUT_CACHE if name in beside), None)
+    remedy = f"give {other} beside it" if other else "export the model without its cache"
+    return (
+        f"its layers are in the branches of the {whole.operation} node {whole.name!r}, where "
+        f"surgeon edits none; {remedy}"
+    )
 
 
 def _check_count(places: tuple[Place, ...], config: Mapping[str, Any]) -> None:

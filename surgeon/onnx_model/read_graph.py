@@ -29,6 +29,8 @@ DTYPES = {
 }  # fmt: skip
 # A packed list of floats is, byte for byte, what raw_data would be.
 _PAYLOADS = {9: tuple(DTYPES.values()), 4: ("F32",), 10: ("F64",)}
+# These are integers there (onnx.proto), of as many bytes as each takes.
+_IN_INT32_DATA = ("F16", "BF16")
 _MAX_DEPTH = 100  # of messages in messages, as protobuf's own readers have it
 _MAX_ELEMENTS = 2**63
 _MAX_RANK = 64
@@ -224,7 +226,15 @@ class _Reader:
                 return StoredTensor(
                     TensorInfo(name, dtype, tuple(shape), found.begin, found.end), None
                 )
-        obstacle = f"{name} ({dtype}) is not stored as raw bytes; save the model with onnx.save"
+        integers = payloads.get(5)
+        if integers and integers.wire == LENGTH and dtype in _IN_INT32_DATA:
+            info = TensorInfo(name, dtype, tuple(shape), integers.begin, integers.end)
+            return StoredTensor(info, None, packed=True)
+        obstacle = (
+            f"{name} ({dtype}) is not stored as raw bytes; store it so, with "
+            "tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), "
+            "tensor.name)), and save the model"
+        )
         return StoredTensor(TensorInfo(name, dtype, tuple(shape), 0, 0), None, obstacle)
 
 

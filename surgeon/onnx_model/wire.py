@@ -10,6 +10,9 @@ import mmap
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from surgeon.errors import CheckpointError
 
 Buffer: TypeAlias = mmap.mmap | bytes
@@ -71,6 +74,25 @@ def read_packed(data: Buffer, field: Field) -> Iterator[int]:
     while position < field.end:
         value, position = _read_varint(data, position, field.end)
         yield value
+
+
+def unpack(data: bytes) -> npt.NDArray[np.uint64]:
+    """Return the integers of a packed field, none of which is negative.
+
+    Raises:
+        CheckpointError: the last one is cut off, or one is longer than 64 bits take.
+    """
+    raw = np.frombuffer(data, dtype=np.uint8)
+    ends = raw < 0x80
+    if not raw.size:
+        return np.empty(0, dtype=np.uint64)
+    starts = np.flatnonzero(np.concatenate([[True], ends[:-1]]))
+    place = np.arange(raw.size) - np.repeat(starts, np.diff([*starts, raw.size]))
+    if not ends[-1] or place.max() >= _MAX_VARINT - 1:
+        raise CheckpointError("a packed field has an integer that is cut off or too long")
+    groups = (raw & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
+    integers: npt.NDArray[np.uint64] = np.add.reduceat(groups, starts)
+    return integers
 
 
 def encode_field(number: int, payload: bytes) -> bytes:

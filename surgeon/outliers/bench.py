@@ -13,16 +13,15 @@ from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.finite import find_not_finite
 from surgeon.errors import CheckpointError, EvaluationError, SurgeonError
 from surgeon.progress import Progress
-from surgeon.scoring.examples import Encoded, Example, batch_examples, batches_by_length, encode
+from surgeon.scoring.encoder import Encoder
+from surgeon.scoring.examples import Encoded, Example, batch_examples, batches_by_length
+from surgeon.scoring.sizes import check_sizes, longest_text
 from surgeon.scoring.tasks import TASKS, Scores, Settings, Task
 from surgeon.scoring.tasks.task import Floats
 from surgeon.text import Texts
 
 if TYPE_CHECKING:
     from surgeon.torch_model.loading import TorchModel
-
-_MOST_UNKNOWN = 0.2  # share of unknown tokens from which the texts do not fit the model
-
 
 # The tasks whose output has a row for each token, of which some are asked for.
 _AT_POSITIONS = ("mlm", "clm")
@@ -93,9 +92,10 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Benc
     from surgeon.torch_model.directory import not_applied
     from surgeon.torch_model.forward import INSTEAD
     from surgeon.torch_model.heads import choose_task
-    from surgeon.torch_model.loading import decoder_start_of, load_model, max_length_of
+    from surgeon.torch_model.loading import decoder_start_of, load_model
     from surgeon.torch_model.tokenizer import load_tokenizer
 
+    check_sizes(checkpoint, INSTEAD)
     progress("loading the model", 0, 0)
     tokenizer = load_tokenizer(checkpoint.directory, INSTEAD)
     if tokenizer is None:
@@ -108,7 +108,7 @@ def open_bench(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> Benc
     loaded = load_model(checkpoint, INSTEAD, task if task in _BY_TEXT else "drift")
     if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(loaded)):
         loaded = load_model(checkpoint, INSTEAD, "drift")
-    length = max_length_of(loaded.model.config, tokenizer, checkpoint.family)
+    length = longest_text(checkpoint.config, checkpoint.family, tokenizer.model_max_length)
     return Bench(
         source=checkpoint,
         loaded=loaded,
@@ -132,16 +132,12 @@ def _why_left_out(task: str) -> str:
 
 
 def _encode(texts: Texts, tokenizer: Any, max_length: int) -> Encoded:
-    """Tokenize texts, and refuse those that the model cannot read: it shows nothing on them."""
+    """Tokenize texts, and refuse those that the model cannot read."""
     from surgeon.torch_model.tokenizer import text_encoder
 
-    encoded = encode(texts, text_encoder(tokenizer), max_length, tokenizer.unk_token_id)
-    if encoded.unknown > _MOST_UNKNOWN * encoded.tokens:
-        raise EvaluationError(
-            f"{encoded.unknown} of {encoded.tokens} tokens of {texts.name} are unknown to the "
-            "tokenizer, so nothing can be measured on them; give --data FILE, text of the kind "
-            "that this model reads"
-        )
+    encoder = Encoder(text_encoder(tokenizer), max_length, tokenizer.unk_token_id)
+    encoded = encoder.encode(texts.lines)
+    encoder.check_known(encoded, texts.lines, texts.name)
     return encoded
 
 

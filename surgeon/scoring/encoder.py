@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from surgeon.errors import EvaluationError
 from surgeon.scoring.examples import Encoded, Example, encode_all
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+MOST_UNKNOWN = 0.2  # share of unknown tokens from which texts do not fit the model
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,32 @@ class Encoder:
     def encode(self, texts: Sequence[str | tuple[str, str]]) -> Encoded:
         """Tokenize texts or pairs of texts, special tokens included, cut to the length."""
         return encode_all(texts, self.tokenizer, self.max_length, self.unknown_id)
+
+    def check_known(self, encoded: Encoded, texts: Sequence[str], name: str) -> None:
+        """Refuse texts that the model cannot read: it shows nothing on them.
+
+        Args:
+            encoded: the texts as tokens.
+            texts: the texts; as they are in lower or upper case, they may be known.
+            name: what an error calls them.
+
+        Raises:
+            EvaluationError: the tokenizer does not know too many of their tokens.
+        """
+        if not _is_unknown(encoded):
+            return
+        remedy = "give --data FILE, text of the kind that this model reads"
+        for case, change in (("lower", str.lower), ("upper", str.upper)):
+            if not _is_unknown(self.encode([change(text) for text in texts])):
+                remedy = f"it knows them in {case} case: give --data FILE, the texts in {case} case"
+        raise EvaluationError(
+            f"{encoded.unknown} of {encoded.tokens} tokens of {name} are unknown to the tokenizer, "
+            f"so nothing can be measured on them; {remedy}"
+        )
+
+
+def _is_unknown(encoded: Encoded) -> bool:
+    return encoded.unknown > MOST_UNKNOWN * encoded.tokens
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.text import Texts
-
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -87,18 +85,16 @@ class Example:
         return sum(len(sequence.ids) for sequence in self.sequences)
 
 
-def encode(texts: Texts, tokenizer: Tokenizer, max_length: int, unknown_id: int | None) -> Encoded:
-    """Tokenize texts, special tokens included, and cut them to ``max_length`` tokens."""
-    return encode_all(texts.lines, tokenizer, max_length, unknown_id)
-
-
 def encode_all(
     texts: Sequence[str | tuple[str, str]],
     tokenizer: Tokenizer,
     max_length: int,
     unknown_id: int | None,
 ) -> Encoded:
-    """Do the same with texts and pairs of texts; of a pair, the longer text is cut first."""
+    """Tokenize texts or pairs of texts, special tokens included, and cut them to ``max_length``.
+
+    Of a pair, the longer text is cut first.
+    """
     whole = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     tokenizer.enable_truncation(max_length)
     cut = tokenizer.encode_batch(list(texts))

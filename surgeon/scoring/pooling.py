@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.checkpoint.checkpoint import CONFIG
+from surgeon.checkpoint.json_object import parse_json, read_object
 from surgeon.errors import EvaluationError
+from surgeon.scoring.tokenizer import length_or_none
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -42,6 +44,8 @@ _SWITCHES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+# Older releases named the file of the limits after the model's architecture.
+_KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 # Others change the vector after the pooling, with weights that the graph does not have.
 _HARMLESS = ("Transformer", "Pooling", "Normalize")
 
@@ -65,45 +69,65 @@ class Pooling:
         return np.concatenate([_MODES[mode](wide) for mode in self.modes])
 
 
-def read_pooling(directory: Path) -> Pooling:
-    """Read how a checkpoint embeds sentences; without sentence-transformers' files, by the mean.
+def read_pooling(directory: Path) -> Pooling | None:
+    """Read how a checkpoint embeds sentences; None without sentence-transformers' files.
 
     Raises:
-        EvaluationError: the files are damaged, or name a step that the ONNX half does not have.
+        CheckpointError: a file is damaged.
+        EvaluationError: the files name a step that the ONNX half does not have.
     """
     if not (directory / MODULES).is_file():
-        return Pooling()
-    modules = {str(m["type"]).rsplit(".", 1)[-1]: str(m["path"]) for m in _json(directory, MODULES)}
+        return None
+    modules = _modules(directory / MODULES)
     other = [kind for kind in modules if kind not in _HARMLESS]
     if other or "Pooling" not in modules:
         raise EvaluationError(
             f"{directory / MODULES}: names the modules {', '.join(modules)}, and sts embeds with "
             f"{', '.join(_HARMLESS)} alone"
         )
-    name = f"{modules['Pooling']}/config.json"
-    config = _json(directory, name)
-    named = config.get("pooling_mode") or [m for s, m in _SWITCHES.items() if config.get(s)]
-    modes = (named,) if isinstance(named, str) else tuple(named) or ("mean",)
-    if unknown := [mode for mode in modes if mode not in _MODES]:
+    inside = directory / modules.get("Transformer", "")
+    found = (read_object(inside / f"sentence_{kind}_config.json") for kind in _KINDS)
+    limits = next((one for one in found if one is not None), {})
+    modes, with_prompt = _modes(directory / modules["Pooling"] / CONFIG)
+    further = read_object(directory / "config_sentence_transformers.json") or {}
+    prompts, chosen = further.get("prompts"), further.get("default_prompt_name")
+    prompt = prompts.get(chosen, "") if isinstance(prompts, dict) else ""
+    if not isinstance(prompt, str):
         raise EvaluationError(
-            f"{directory / name}: pools by {unknown[0]}; known are {', '.join(_MODES)}"
+            f"{directory / 'config_sentence_transformers.json'}: its prompt {chosen} is no text"
         )
-    inside = modules.get("Transformer", "")
-    limits = _json(directory, f"{inside}/sentence_bert_config.json".lstrip("/"), optional=True)
-    further = _json(directory, "config_sentence_transformers.json", optional=True)
-    prompt = (further.get("prompts") or {}).get(further.get("default_prompt_name"), "")
-    if prompt and not config.get("include_prompt", True):
-        raise EvaluationError(f"{directory / name}: pools without the prompt, which sts does not")
-    return Pooling(
-        modes, prompt, limits.get("max_seq_length"), bool(limits.get("do_lower_case", False))
-    )
+    if prompt and not with_prompt:
+        raise EvaluationError(
+            f"{directory / modules['Pooling'] / CONFIG}: pools without the prompt, which sts does "
+            "not"
+        )
+    longest = length_or_none(limits.get("max_seq_length"))
+    return Pooling(modes, prompt, longest, bool(limits.get("do_lower_case", False)))
 
 
-def _json(directory: Path, name: str, *, optional: bool = False) -> Any:
-    path = directory / name
-    if optional and not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path}: cannot be read ({error})") from error
+def _modules(path: Path) -> dict[str, str]:
+    """Return the folder of each module by its kind, below the folder of ``modules.json``."""
+    found = {}
+    listed = parse_json(str(path), path.read_bytes())
+    for module in listed if isinstance(listed, list) else [None]:
+        match module:
+            case {"type": str(kind), "path": str(folder)} if ".." not in folder.split("/"):
+                found[kind.rpartition(".")[2]] = folder.lstrip("/")
+            case _:
+                raise EvaluationError(
+                    f"{path}: is no list of modules with a type and a path in this folder each; "
+                    "take the one that sentence-transformers saved with the model"
+                )
+    return found
+
+
+def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
+    """Return how the tokens are pooled, and whether those of a prompt are too."""
+    config = read_object(path)
+    if config is None:
+        raise EvaluationError(f"{path}: no such file, and {MODULES} names it; put it there")
+    named = config.get("pooling_mode") or [m for s, m in _SWITCHES.items() if config.get(s)]
+    modes = tuple(named or ["mean"]) if isinstance(named, list) else (named,)
+    if unknown := [mode for mode in modes if not isinstance(mode, str) or mode not in _MODES]:
+        raise EvaluationError(f"{path}: pools by {unknown[0]}; known are {', '.join(_MODES)}")
+    return modes, bool(config.get("include_prompt", True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
 UNBOUNDED = 1_000_000
 """Where a tokenizer knows no limit, its file has a number beyond this: transformers writes 1e30."""
 
-_USUAL = 512  # tokens, where nothing says how many
 _TOKENIZER = "tokenizer.json"
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+_DIGITS = 10  # of the number of a token; no vocabulary has as many
 _MASKS = ("[MASK]", "<mask>")
 
 
@@ -88,7 +90,7 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
             unknown_id=named("unk_token"),
             special_ids=tuple(sorted(special)),
         ),
-        count_or_none(settings[0].get("model_max_length"), least=2, most=UNBOUNDED - 1),
+        length_or_none(settings[0].get("model_max_length")),
     )
 
 
@@ -97,14 +99,42 @@ def count_or_none(value: Any, least: int, most: int) -> int | None:
     return value if type(value) is int and least <= value <= most else None  # bool is none
 
 
-def longest_text(positions: Any, offset: int, tokenizer: int | None) -> int:
-    """Return how many tokens a sequence may have, by the model's positions and its tokenizer.
+def length_or_none(value: Any) -> int | None:
+    """Return how many tokens a file says a text may have; None where that is no such number.
 
-    ``offset`` of the positions are reserved. XLNet's, which are relative, say -1.
+    XLNet's files say -1, and transformers writes 1e30 for none.
     """
-    counted = isinstance(positions, int) and positions > 0
-    limits = [positions - offset] if counted else []
-    return min([*limits, *([tokenizer] if tokenizer else [])], default=_USUAL)
+    return count_or_none(value, least=2, most=UNBOUNDED - 1)
+
+
+def most_tokens(directory: Path) -> tuple[int, Path]:
+    """Return how many tokens a tokenizer's files number, and the file that has the last of them.
+
+    One that cannot be read has none.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    path, settings = directory / _TOKENIZER, directory / _SETTINGS[0]
+    added = (read_object(settings) or {}).get("added_tokens_decoder")
+    numbers = added if isinstance(added, dict) else ()
+    files: dict[Path, Iterable[Any]] = {
+        settings: [int(n) for n in numbers if n.isdecimal() and len(n) < _DIGITS]
+    }
+    if path.is_file():
+        with contextlib.suppress(EvaluationError):  # who loads the model says why
+            files[path] = _read(path).get_vocab().values()
+    else:
+        for name in ("vocab.json", "added_tokens.json"):
+            files[directory / name] = (read_object(directory / name) or {}).values()
+        if (vocabulary := directory / "vocab.txt").is_file():
+            text = vocabulary.read_text("utf-8", "replace")
+            files[vocabulary] = range(len(text.rstrip().split("\n")))
+    last = {
+        file: max((n for n in ids if type(n) is int), default=-1) for file, ids in files.items()
+    }
+    file = max(last, key=lambda one: last[one])
+    return last[file] + 1, file
 
 
 def read_tokenizer(directory: Path, facts: TokenizerFacts | None) -> Tokenizer:

@@ -13,11 +13,13 @@ from surgeon.checkpoint import Checkpoint
 from surgeon.errors import ExportError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
 from surgeon.progress import Progress, silent
+from surgeon.scoring.sizes import check_sizes
 from surgeon.surgery.source_files import EXPORT, FOLDER, ONNX_FOLDER, list_source_files
 from surgeon.surgery.staging import check_output, staged
 from surgeon.surgery.transfer import FileState, hash_file, transfer
 
 SCHEMA = 1
+_INSTEAD = "run it in PyTorch instead"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,7 @@ def export(
     if not checkpoint.config:
         path = checkpoint.files[0].path
         raise ExportError(f"{path}: has no config.json beside it, and an export needs one")
+    check_sizes(checkpoint, _INSTEAD)
     check_output(output, checkpoint.directory, force=force)
     with staged(output, force=force) as folder:
         for target, origin in list_source_files(checkpoint).copied.items():
@@ -95,6 +98,6 @@ def _export(checkpoint: Checkpoint, folder: Path, dtype: Dtype, progress: Progre
         checkpoint,
         folder / ONNX_FOLDER,
         progress,
-        otherwise="run it in PyTorch instead",
+        otherwise=_INSTEAD,
         dtype=dtype,
     )

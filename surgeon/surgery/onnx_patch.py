@@ -43,7 +43,7 @@ from surgeon.surgery.twins import is_twin
 _COPIED = (
     "config.json", "generation_config.json", "*tokenizer*.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model", "ort_config.json",
-    "preprocessor_config.json", "modules.json", "sentence_bert_config.json",
+    "preprocessor_config.json", "modules.json", "sentence_*_config.json",
     "config_sentence_transformers.json", "1_Pooling/config.json", "README.md", "LICENSE*",
 )  # fmt: skip
 _SIDES = ("old", "new")

@@ -55,7 +55,8 @@ class OnnxPlan:
 def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
     """Resolve a recipe on an ONNX file. Nothing is written.
 
-    A tensor that several layers share is edited once, in the name of the first of them.
+    A tensor that several layers share is edited once, in the name of the first of them. One in
+    ``int32_data`` gets a copy too, of raw bytes.
 
     Raises:
         SelectionError: a dimension, layer or site is not there, or too few dimensions meet the
@@ -70,7 +71,8 @@ def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
     for tensor, same in by_tensor.items():
         edit = same[0] if len(same) == 1 else dataclasses.replace(same[0], layer=None)
         planned = {use for each in same for use in _uses(model, each)}
-        if not _all_uses(model.graph, tensor) <= planned:
+        packed = model.graph.tensors[tensor].packed  # its scalars have no places to be written at
+        if packed or not _all_uses(model.graph, tensor) <= planned:
             split = Split(tensor, _free_name(tensor, taken), tuple(sorted(planned)))
             taken.add(split.copy)
             splits.append(split)

@@ -17,6 +17,7 @@ from surgeon.checkpoint.weight_files import SAFETENSORS, converted_index, conver
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.onnx_model.facts import Dtype
 from surgeon.progress import Progress, silent
+from surgeon.scoring.sizes import check_sizes
 from surgeon.surgery.byte_patch import Slices, make_byte_patch
 from surgeon.surgery.card import write_card
 from surgeon.surgery.plan import Plan
@@ -32,6 +33,8 @@ from surgeon.surgery.source_files import (
 )
 from surgeon.surgery.staging import check_output, staged
 from surgeon.surgery.transfer import hash_file, transfer
+
+_NO_ONNX = "use --no-onnx for the safetensors half alone"
 
 
 def operate(
@@ -107,6 +110,7 @@ def _check_exportable(checkpoint: Checkpoint) -> None:
                 f"{checkpoint.where(site.gain)}: is quantized ({site.gain} is {dtype}), and the "
                 "ONNX half is made of plain weights; use --no-onnx"
             )
+    check_sizes(checkpoint, _NO_ONNX)
 
 
 def _write_weights(plan: Plan, folder: Path, progress: Progress) -> dict[str, FileChange]:
@@ -161,7 +165,7 @@ def _export(plan: Plan, folder: Path, dtype: Dtype, progress: Progress) -> Mappi
             open_checkpoint(folder, sites_pattern=source.sites_pattern, name=source.name),
             folder / ONNX_FOLDER,
             progress,
-            otherwise="use --no-onnx for the safetensors half alone",
+            otherwise=_NO_ONNX,
             dtype=dtype,
         )
     except SurgeonError as error:

@@ -140,8 +140,19 @@ def declared_head(config: Mapping[str, Any], family: Family | None) -> Head | No
     return HEADS["drift"] if declared and not _with_head(declared) else None
 
 
-def head_left_out(config: Mapping[str, Any], task: TaskName) -> str:
+def head_left_out(config: Mapping[str, Any], family: Family | None, task: TaskName) -> str:
     """Return the declared class whose head no task scores, so that drift is; "" if none is so."""
+    return "" if head_missing(config, family, task) else _declared_beside(config, task)
+
+
+def head_missing(config: Mapping[str, Any], family: Family | None, task: TaskName) -> str:
+    """Return the declared class of a head that a task scores and that is not there, or ""."""
+    scored = declared_head(config, family)
+    there = scored is None or scored.task == "drift"
+    return "" if there else _declared_beside(config, task)
+
+
+def _declared_beside(config: Mapping[str, Any], task: TaskName) -> str:
     return next(iter(_with_head(_declared(config))), "") if task == "drift" else ""
 
 

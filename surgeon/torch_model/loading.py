@@ -12,13 +12,12 @@ import numpy.typing as npt
 import torch
 import transformers
 
-from surgeon.architectures import Family, canonical_name
+from surgeon.architectures import canonical_name
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.checkpoint import CONFIG
 from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import ExportError
 from surgeon.scoring.tasks.task import TaskName
-from surgeon.scoring.tokenizer import UNBOUNDED, longest_text
 from surgeon.torch_model.directory import (
     GENERATION_CONFIG,
     code_named,
@@ -247,15 +246,6 @@ def _of_experts(
             if equal(stored, place.values(parameters)):
                 return place
     return None
-
-
-def max_length_of(config: Any, tokenizer: Any | None, family: Family) -> int:
-    """Return how many tokens a sequence may have."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    limit = tokenizer.model_max_length if tokenizer is not None else UNBOUNDED
-    return longest_text(
-        positions, family.position_offset, int(limit) if limit < UNBOUNDED else None
-    )
 
 
 def padding_id_of(config: Any, tokenizer: Any | None) -> int:

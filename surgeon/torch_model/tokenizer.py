@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import transformers
 
 from surgeon.errors import EvaluationError
-from surgeon.scoring.tokenizer import TokenizerFacts
+from surgeon.scoring.tokenizer import UNBOUNDED, TokenizerFacts, length_or_none
 from surgeon.torch_model.directory import tokenizer_folder
 from surgeon.torch_model.messages import explained, quiet
 
@@ -48,6 +48,8 @@ def load_tokenizer(source: Path, otherwise: str) -> Any | None:
             raise explained(
                 what, error, f"{_remedy(vocabulary)}, or {otherwise}", {folder: source}
             ) from error
+    # A file may say "512" or -1, which the library compares with numbers of tokens.
+    tokenizer.model_max_length = length_or_none(tokenizer.model_max_length) or UNBOUNDED
     # Without any file of a vocabulary, transformers makes a tokenizer of special tokens alone.
     return None if len(tokenizer) <= len(tokenizer.all_special_ids) else tokenizer
 

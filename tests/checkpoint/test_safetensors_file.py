@@ -1,12 +1,15 @@
 import json
+import shutil
 import struct
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
 
+from surgeon import Recipe, make_plan, open_checkpoint, operate, restore
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError
 
@@ -72,6 +75,35 @@ def test_a_header_that_lies_is_refused(tmp_path, header, data, complaint):
     path = _write(tmp_path / "x.safetensors", header, data)
     with pytest.raises(CheckpointError, match=complaint):
         open_safetensors(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
+def test_metadata_that_is_null_or_empty_is_read_as_the_reference_does(tmp_path, metadata):
+    header = {"__metadata__": metadata, "a": _entry(0, 8)}
+    path = _write(tmp_path / "x.safetensors", header, np.ones(2, np.float32).tobytes())
+    file = open_safetensors(path)
+    with safe_open(path, "numpy") as reference:
+        assert dict(file.metadata) == (reference.metadata() or {})
+        np.testing.assert_array_equal(file.read("a"), reference.get_tensor("a"))
+
+
+def test_a_patch_keeps_metadata_that_is_null(tiny, tmp_path):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    file = source / "model.safetensors"
+    raw = file.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = {**json.loads(raw[8 : 8 + length]), "__metadata__": None}
+    _write(file, header, raw[8 + length :])
+    before = file.read_bytes()
+    operate(make_plan(open_checkpoint(source), Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    after = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert after != before
+    assert (
+        after[: len(before) - len(raw) + 8 + length]
+        == before[: len(before) - len(raw) + 8 + length]
+    )
+    restore(tmp_path / "out", tmp_path / "back")
+    assert (tmp_path / "back" / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 10_000, 200_000_000])

@@ -7,6 +7,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from surgeon import Recipe, compare, make_plan, open_checkpoint, operate, restore
+from surgeon.cli import run
 from surgeon.errors import CheckpointError
 
 _SHARD = "5KB"
@@ -176,11 +177,68 @@ def test_a_file_that_no_index_names_and_the_only_shard_of_one_are_models(shards,
     [
         (["model.Q4_0.gguf"], r"found model\.Q4_0\.gguf, and GGUF it cannot edit"),
         (["adapter_config.json", "adapter_model.safetensors"], "PEFT adapter, not a model: merge"),
-        (["notes.txt"], "nothing like them is there"),
+        (["notes.txt", "training_args.bin", "optimizer.pt"], "nothing like them is there"),
+        (
+            ["model.bin", "training_args.bin"],
+            r"found model\.bin: if it.*rename it to pytorch_model",
+        ),
+        (["model.pt"], r"found model\.pt: if it .*rename it to pytorch_model\.bin"),
+        (["consolidated.00.pth"], r"found consolidated\.00\.pth: if it"),
+        (["tf_model.h5"], r"found tf_model\.h5, which is not of PyTorch: load it where"),
+        (["flax_model.msgpack"], r"found flax_model\.msgpack, which is not of PyTorch"),
+        (["model.ckpt.index"], r"found model\.ckpt\.index, which is not of PyTorch"),
+        (["rust_model.ot"], r"found rust_model\.ot, which is not of PyTorch"),
+        (["model.onnx"], r"found model\.onnx: give it as MODEL"),
+        (
+            ["model.fp16-00001-of-00002.safetensors", "model.safetensors.index.fp16.json"],
+            r"model\.safetensors\.index\.fp16\.json, the index of a variant: rename it to model",
+        ),
+        (
+            ["pytorch_model.fp16-00001-of-00002.bin", "pytorch_model.bin.index.fp16.json"],
+            r"the index of a variant: rename it to pytorch_model\.bin\.index\.json",
+        ),
+        (
+            ["pytorch_model-00001-of-00002.bin"],
+            r"found the shard .*\.bin, and no pytorch_model\.bin\.index\.json: fetch that too",
+        ),
+        (["0_Transformer/model.safetensors"], r"folder 0_Transformer: give .*/0_Transformer$"),
+        (["snapshots/abc/pytorch_model.bin"], r"folder snapshots/abc: give .*/snapshots/abc$"),
+        (
+            ["checkpoint-500/model.safetensors", "checkpoint-1000/model.safetensors.index.json"],
+            r"folder checkpoint-1000 and 1 more with weights: give .*/checkpoint-1000$",
+        ),
     ],
 )
 def test_a_directory_without_weights_is_told_by_what_it_has(tmp_path, names, complaint):
     for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("{}")
     with pytest.raises(CheckpointError, match=complaint):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("model.safetensors", ""),
+        ("config.json", ""),
+        ("config.json", "model.safetensors"),
+        ("model.safetensors", "model.safetensors"),
+        ("model-00001-of-00005.safetensors", ""),
+    ],
+)
+def test_a_link_to_nowhere_is_named_with_where_it_leads(
+    tiny, shards, tmp_path, name, given, capsys
+):
+    source = shards if "-of-" in name else tiny("bert")
+    folder = shutil.copytree(source, tmp_path / "model")
+    path = min(folder.glob("*-00001-of-*")) if "-of-" in name else folder / name
+    path.unlink()
+    path.symlink_to("../../blobs/0123")
+    for command in (["scan"], ["patch", "--dims", "1", "--no-onnx", "-o", str(tmp_path / "out")]):
+        assert run([*command, str(folder / given)]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 1
+        assert f"{path.name}" in captured.err
+        assert "is a link to ../../blobs/0123, which is not there; fetch the model" in captured.err
+    assert not (tmp_path / "out").exists()

@@ -190,3 +190,29 @@ def test_python_s_evaluate_measures_as_the_command_does(artifact, data, capsys):
         _with_recipe(artifact, evaluation=settings)
         result = surgeon.evaluate(artifact, **arguments)
         assert (result.seed, len(result.dose)) == ((0, 2) if "seed" in arguments else (3, 0))
+
+
+def test_eval_says_where_a_sentence_is_cut_and_how_its_tokens_are_pooled(
+    artifact, tmp_path, capsys
+):
+    lines = [
+        f"One sentence {n} about the weather in town.,And another {n % 3}.,{n % 4}\n"
+        for n in range(8)
+    ]
+    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\n" + "".join(lines))
+    limits = artifact / "sentence_bert_config.json"
+    limits.write_text(json.dumps({"max_seq_length": 8}))
+
+    def notes():
+        data = str(tmp_path / "pairs.csv")
+        arguments = ["eval", str(artifact), "--task", "sts", "--data", data, "--controls", "1"]
+        assert run([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["warnings"]
+
+    newer = notes()
+    assert "8 texts were cut to 8 tokens" in newer
+    limits.rename(artifact / "sentence_roberta_config.json")
+    assert notes() == newer
+    (artifact / "modules.json").unlink()
+    (pooled,) = (note for note in notes() if "modules.json" in note)
+    assert pooled.endswith("a sentence is embedded by the mean of its tokens")

@@ -201,11 +201,20 @@ def test_a_patch_that_changed_nothing_is_intact_and_says_so(tiny, minilm, tmp_pa
     assert "changed no value" in result.warnings[-1]
 
 
-def test_data_of_another_kind_are_noticed(antiberty_patched):
-    with pytest.raises(EvaluationError, match="text of the kind the model"):
-        evaluate(antiberty_patched, texts=_texts(["no protein at all", "nor here"]))
-    mixed = _texts(["E V Q hello world again", "Q V Q L some more words"])
-    assert "unknown" in " ".join(evaluate(antiberty_patched, texts=mixed, controls=5).warnings)
+@pytest.mark.parametrize(
+    ("lines", "remedy"),
+    [
+        (["no protein at all", "nor here"], "text of the kind that this model reads"),
+        (["E V Q hello world again", "Q V Q L some more words"], "text of the kind that this"),
+        (None, "text of the kind that this model reads"),  # the built-in English
+        (["e v q l v e s g"] * 2, "it knows them in upper case: give --data FILE, the texts in"),
+    ],
+)
+def test_texts_that_the_tokenizer_cannot_read_are_refused(antiberty_patched, lines, remedy):
+    with pytest.raises(EvaluationError, match=f"unknown to the tokenizer, so .*{remedy}") as error:
+        evaluate(antiberty_patched, texts=lines and _texts(lines))
+    unknown, _, tokens, *_ = str(error.value).split()
+    assert int(tokens) / 5 < int(unknown) <= int(tokens)
 
 
 def test_long_texts_are_cut_to_the_model_s_length_and_counted(antiberty_patched):

@@ -23,6 +23,7 @@ from surgeon import (
     read_texts,
     verify,
 )
+from surgeon.architectures import family_of
 from surgeon.console import show_record
 from surgeon.errors import ExportError, ParityError
 from surgeon.onnx_model import traced as traced_module
@@ -31,7 +32,7 @@ from surgeon.onnx_model.parity import Probe, check_parity
 from surgeon.onnx_model.probes import Padding, make_probes
 from surgeon.onnx_model.weights import make_replaceable, read_initializers
 from surgeon.scoring.examples import make_batch
-from surgeon.torch_model.heads import choose_task
+from surgeon.torch_model.heads import choose_task, head_left_out, head_missing
 from surgeon.torch_model.loading import load_model
 from surgeon.torch_model.tokenizer import load_tokenizer
 
@@ -379,6 +380,26 @@ def test_a_head_that_no_task_scores_is_told(tmp_path, capsys):
     printed = capsys.readouterr()
     assert json.loads(printed.out)["onnx"]["task"] == "drift"
     assert "declares BertForMultipleChoice, whose head no task scores" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "left_out", "missing"),
+    [
+        ("BertForMaskedLM", "bert", False, True),
+        ("GPT2LMHeadModel", "gpt2", False, True),
+        ("BartForConditionalGeneration", "bart", False, True),
+        ("RobertaForSequenceClassification", "roberta", False, True),
+        ("BertForMultipleChoice", "bert", True, False),
+        ("WhisperForConditionalGeneration", "whisper", True, False),
+        ("BertModel", "bert", False, False),
+    ],
+)
+def test_a_declared_head_is_not_there_or_no_task_s(architecture, model_type, left_out, missing):
+    config = {"architectures": [architecture], "model_type": model_type}
+    family = family_of(model_type)
+    assert head_left_out(config, family, "drift") == (architecture if left_out else "")
+    assert head_missing(config, family, "drift") == (architecture if missing else "")
+    assert head_left_out(config, family, "mlm") == head_missing(config, family, "mlm") == ""
 
 
 def test_no_probe_has_another_end_than_its_own(tmp_path):

@@ -13,6 +13,7 @@ from onnx_exports import MODELS, TOKENS, export, fuse, make_model, norm_chain
 from surgeon import Recipe, make_onnx_plan, open_onnx, operate_onnx, restore, verify
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, SelectionError
+from surgeon.onnx_model.weights import read_initializers
 
 _DIMS = (3, 9)
 _PATTERN = r"norm\.\d\.weight"
@@ -339,6 +340,107 @@ def test_the_folder_onnx_of_a_repository_is_kept_with_the_files_above_it(exporte
     assert record.left_out == ("model.safetensors",)
     assert record.model == "repo"
     assert verify(tmp_path / "out").passed
+
+
+def _in_int32_data(tensor):
+    """Store 16-bit floats as onnx.helper.make_tensor does: as integers of one to three bytes."""
+    values = onnx.numpy_helper.to_array(tensor)
+    tensor.ClearField("raw_data")
+    tensor.int32_data[:] = values.ravel().view(np.uint16).astype(int).tolist()
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "BFLOAT16"])
+@pytest.mark.parametrize("fields", [{}, {"mode": "scale", "factor": 30.0}, {"mode": "mean"}])
+def test_16_bit_floats_in_int32_data_are_edited_as_those_in_raw_data(tmp_path, kind, fields):
+    model = norm_chain(getattr(onnx.TensorProto, kind))
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    found = []
+    for folder, change in (("raw", None), ("integers", _in_int32_data)):
+        for tensor in model.graph.initializer if change else ():
+            change(tensor)
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "m.onnx"
+        onnx.save(model, path)
+        for name, values in read_initializers(path, tensors).items():
+            assert values.tobytes() == tensors[name].tobytes()
+        record = _patch(path, tmp_path / f"{folder}-out", _PATTERN, dims=(2, 5), **fields)
+        graph = onnx.load(tmp_path / f"{folder}-out" / "m.onnx").graph
+        after = {t.name: onnx.numpy_helper.to_array(t).tobytes() for t in graph.initializer}
+        found.append([after[name] for node in graph.node for name in node.input[1:]])
+        assert record.parameters_changed == 8
+        assert verify(tmp_path / f"{folder}-out").passed
+        restore(tmp_path / f"{folder}-out", tmp_path / f"{folder}-back")
+        assert (tmp_path / f"{folder}-back" / "m.onnx").read_bytes() == path.read_bytes()
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("numbers", [[1] * 7, [1] * 9, [2**16] * 8, [-1] * 8, []])
+def test_int32_data_that_are_no_16_bit_floats_are_refused(tmp_path, numbers):
+    model = norm_chain(onnx.TensorProto.FLOAT16)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.int32_data[:] = numbers
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(CheckpointError, match=rf"m\.onnx: .*{tensor.name}"):
+        _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    assert not (tmp_path / "out").exists()
+
+
+def _merged(model):
+    """Put a graph into both branches of an If, as Optimum's decoder_model_merged.onnx has them."""
+    graph = model.graph
+    branches = []
+    for tag in ("past", "first"):
+        given = {name for node in graph.node for name in node.output}
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        for node in nodes:
+            node.input[:] = [f"{n}_{tag}" if n in given else n for n in node.input]
+            node.output[:] = [f"{n}_{tag}" for n in node.output]
+        outputs = [
+            onnx.helper.make_tensor_value_info(f"{o.name}_{tag}", 1, None) for o in graph.output
+        ]
+        branches.append(onnx.helper.make_graph(nodes, tag, [], outputs))
+    chosen = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
+    node = onnx.helper.make_node(
+        "If", ["use_cache_branch"], [o.name for o in graph.output], name="optimum::if",
+        then_branch=branches[0], else_branch=branches[1],
+    )  # fmt: skip
+    inputs = [*graph.input, chosen]
+    whole = onnx.helper.make_graph([node], "all", inputs, graph.output, graph.initializer)
+    return onnx.helper.make_model(whole, opset_imports=model.opset_import)
+
+
+@pytest.mark.parametrize(
+    ("beside", "remedy"),
+    [
+        (["model.onnx", "decoder_model.onnx"], "give decoder_model.onnx beside it"),
+        (["model.onnx"], "give model.onnx beside it"),
+        ([], "export the model without its cache"),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--sites-pattern", _PATTERN]])
+def test_layers_in_the_branches_of_an_if_are_told(tmp_path, capsys, beside, remedy, options):
+    path = tmp_path / "decoder_model_merged.onnx"
+    onnx.save(_merged(norm_chain()), path)
+    for name in beside:
+        onnx.save(norm_chain(), tmp_path / name)
+    out = tmp_path / "out"
+    for command in (["scan"], ["patch", "--dims", "1", "-o", str(out)]):
+        assert run([*command, str(path), *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{path}: its layers are in the branches of the If node 'optimum::if', where" in line
+        assert line.endswith(remedy)
+    assert not out.exists()
+
+
+def test_the_weights_of_a_quantized_file_count_among_its_parameters(tmp_path):
+    model = norm_chain()
+    weights = {"q": np.ones((8, 6), np.int8), "u": np.ones((4, 5), np.uint8), "at": np.arange(9)}
+    for name, values in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, tmp_path / "m.onnx")
+    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    assert (record.parameters_changed, record.parameters_total) == (4, 4 * 8 + 8 * 6 + 4 * 5)
 
 
 @pytest.mark.parametrize(("how", "fresh"), [("dynamo-external", False), ("legacy-17", True)])

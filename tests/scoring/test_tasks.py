@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from surgeon.errors import EvaluationError
+from surgeon.errors import EvaluationError, SurgeonError
 from surgeon.scoring.examples import Example, batches_by_length
-from surgeon.scoring.pooling import read_pooling
+from surgeon.scoring.pooling import Pooling, read_pooling
 from surgeon.scoring.tasks import TASKS, Settings
 from surgeon.scoring.tasks.answers import best_f1, exact_match
 from surgeon.scoring.tasks.masked import mask
@@ -186,4 +186,49 @@ def test_a_module_with_weights_of_its_own_is_refused(tmp_path):
     _sentence_transformer(tmp_path, {}, "Transformer", "Pooling", "Dense")
     with pytest.raises(EvaluationError, match="Dense, and sts embeds with"):
         read_pooling(tmp_path)
-    assert read_pooling(tmp_path / "nothing").modes == ("mean",)
+    assert read_pooling(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "distilbert", "xlnet"])
+@pytest.mark.parametrize("folder", ["", "0_Transformer"])
+def test_the_limits_of_a_sentence_are_found_under_older_names_too(tmp_path, kind, folder):
+    _sentence_transformer(tmp_path, {"pooling_mode": "cls"}, "Transformer", "Pooling")
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules[0]["path"] = folder
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / folder).mkdir(exist_ok=True)
+    limits = {"max_seq_length": 8, "do_lower_case": True}
+    (tmp_path / folder / f"sentence_{kind}_config.json").write_text(json.dumps(limits))
+    assert read_pooling(tmp_path) == Pooling(("cls",), max_length=8, lower_case=True)
+
+
+@pytest.mark.parametrize("length", [-1, "128", 1e30, None, 0])
+def test_a_sentence_s_length_that_is_none_is_no_limit(tmp_path, length):
+    _sentence_transformer(tmp_path, {}, "Transformer", "Pooling")
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
+    assert read_pooling(tmp_path).max_length is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("modules.json", [{"idx": 0, "type": "st.Transformer"}], "is no list of modules"),
+        ("modules.json", {"0": "Transformer"}, "is no list of modules"),
+        ("modules.json", [{"type": "st.Pooling", "path": "../other"}], "is no list of modules"),
+        ("modules.json", None, "is no list of modules"),
+        ("1_Pooling/config.json", [1], "not a JSON object"),
+        ("1_Pooling/config.json", {"pooling_mode": [7]}, "pools by 7; known are"),
+        ("1_Pooling/config.json", {"pooling_mode": "attention"}, "pools by attention; known are"),
+        ("sentence_bert_config.json", "8", "not a JSON object"),
+        (
+            "config_sentence_transformers.json",
+            {"prompts": {"query": 5}, "default_prompt_name": "query"},
+            "its prompt query is no text",
+        ),
+    ],
+)
+def test_sentence_transformers_files_of_an_odd_shape_are_named(tmp_path, file, content, complaint):
+    _sentence_transformer(tmp_path, {}, "Transformer", "Pooling")
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(SurgeonError, match=f"{file}: {complaint}"):
+        read_pooling(tmp_path)
