@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from surgeon.errors import EvaluationError
-from surgeon.scoring.data import Columns, read_data
+from surgeon.scoring.data import Columns, Names, read_data
 from surgeon.scoring.data.columns import locate
 from surgeon.scoring.data.files import read_table
 from surgeon.scoring.data.hub import _parts
@@ -55,11 +55,15 @@ def test_squad_s_tree_is_a_row_per_question(tmp_path):
         ("d.xls", b"x", r"rows are read from \.csv"),
         ("d.csv", b"", "no rows"),
         ("d.csv", b"a,b\n1\n", "row 2 has 1 cells and the first has 2"),
-        ("d.csv", b"\xff\xfe", "no CSV file"),
-        ("d.csv", b'"a', "no CSV file"),
+        (
+            "d.csv",
+            b"\xff\xfet\x00",
+            r"not UTF-8 \(byte 0\), UTF-16; .*iconv -f utf-16 -t utf-8 d.csv",
+        ),
+        ("d.csv", b'"a', "not a CSV file"),
         ("d.json", b"3", "expected a list of rows"),
         ("d.jsonl", b"[1]\n", "row 1 is no object"),
-        ("d.jsonl", b"{", "no JSONL file"),
+        ("d.jsonl", b"{", "not a JSONL file .*line 1, column 2"),
         ("d.json", b'{"data": [{"paragraphs": 3}]}', "SQuAD"),
     ],
 )
@@ -101,10 +105,11 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
 
 @pytest.mark.parametrize("name", [*CONTENTS, "d.tsv"])
 def test_every_format_gives_the_same_texts(tmp_path, name):
-    tsv = "text\tlabel\nGood, “really”.\tyes\nBad indeed\tno\n"
+    tsv = "text\tlabel\nGood, “really”.\tyes\nBad\\nindeed\tno\n"
     (tmp_path / name).write_text(CONTENTS.get(name, tsv), encoding="utf-8")
     texts = read_data(str(tmp_path / name), "texts", Columns())
-    assert texts.lines == ("Good, “really”.", "Bad indeed")
+    bad = "Bad\nindeed" if name in CONTENTS else "Bad\\nindeed"  # as it is
+    assert texts.lines == ("Good, “really”.", bad)
 
 
 def test_texts_come_from_lines_or_from_a_column(tmp_path):
@@ -115,7 +120,7 @@ def test_texts_come_from_lines_or_from_a_column(tmp_path):
     lines = read_data(str(tmp_path / "d.txt"), "texts", Columns()).lines
     assert lines == ("note,text", "a,One.", "b,Two.")
     (tmp_path / "d.jsonl").write_text('{"text": "One\\ntwo."}\n{"text": null}\n')
-    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One two.",)
+    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One\ntwo.",)
 
 
 def test_a_csv_file_of_one_column_is_its_lines_and_of_more_needs_a_name(tmp_path):
@@ -161,12 +166,12 @@ def test_columns_that_nothing_reads_may_have_one_name(tmp_path):
 
 
 def test_a_task_s_own_names_are_no_reason_to_refuse_a_file_without_a_header(tmp_path):
-    columns = Columns("sentence1", "sentence2", "label", asked=False)
+    columns = Columns(usual=Names(("sentence1",), ("sentence2",), ("label",)))
     content = "a man,a boy,2.5\na cat,a dog,1\n"
     assert _located(tmp_path, content, columns) == ("1", "2", "3", 2)
     with pytest.raises(EvaluationError, match="no column sentence1"):
-        _located(tmp_path, content, dataclasses.replace(columns, asked=True))
-    with pytest.raises(EvaluationError, match="no column sentence1"):
+        _located(tmp_path, content, dataclasses.replace(columns, text="sentence1"))
+    with pytest.raises(EvaluationError, match="no column for the text, such as sentence1"):
         _located(tmp_path, "a man,2.5\na cat,1\n", columns)  # where pairs are needed
 
 
