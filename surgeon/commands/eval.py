@@ -17,8 +17,9 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE|hf:NAME",
-            help="One text per line, rows with columns (CSV, TSV, CoNLL, JSON, JSON Lines, Parquet), "
-            "or data of the Hub, hf:org/name[:config][:split]; without it, English sentences.",
+            help="One text per line, rows with columns (CSV, TSV, CoNLL, JSON, JSON Lines, "
+            "Parquet), or data of the Hub, hf:org/name[:config][:split]; without it, English "
+            "sentences.",
         ),
     ] = None,
     task: Annotated[

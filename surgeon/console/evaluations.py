@@ -56,8 +56,8 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         console.print(f"{evaluation.verdict}: {told}.", soft_wrap=True)
     if evaluation.stopped_after is not None:
         console.print(
-            f"Settled after {evaluation.stopped_after} {data.unit}, by an interval that is valid at any "
-            "number of them.",
+            f"Settled after {evaluation.stopped_after} {data.unit}, by an interval that is valid "
+            "at any number of them.",
             soft_wrap=True,
         )
     elif evaluation.until_certain:

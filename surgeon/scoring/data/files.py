@@ -64,13 +64,17 @@ def _csv(name: str, raw: bytes) -> Table:
 def _tsv(name: str, raw: bytes) -> Table:
     content = decoded(name, raw)
     spaced = "\t" not in content and _fits(content, _SPACES) and len(_groups(content, _SPACES)) > 1
-    return _delimited(name, raw, content, _SPACES if spaced else _TABS)
+    return _words(name, raw) if spaced else _delimited(name, raw, content, _TABS)
 
 
 def _words(name: str, raw: bytes) -> Table:
     """Read a word per line with its labels behind it, as CoNLL's files are."""
     content = decoded(name, raw)
-    return _delimited(name, raw, content, _TABS if "\t" in content else _SPACES)
+    if "\t" in content:
+        return _delimited(name, raw, content, _TABS)
+    # A blank at the end of a line would be one more cell.
+    lines = "\n".join(map(str.rstrip, lines_of(content)))
+    return _delimited(name, raw, lines, _SPACES)
 
 
 def _fits(content: str, dialect: Mapping[str, Any]) -> bool:

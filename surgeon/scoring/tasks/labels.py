@@ -115,7 +115,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _folded(label: Any) -> str:
-    return re.sub(r"[\s_-]+", "", str(label)).casefold()
+    return re.sub(r"[\s_]+|(?<!^)-+", "", str(label)).casefold()  # -1 is not 1
 
 
 def _integer(value: Any) -> int | None:

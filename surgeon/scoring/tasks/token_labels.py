@@ -44,10 +44,13 @@ class _Tags:
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     located = _located(data, settings)
     source = located.table
-    words, given = (
-        [_list(value, source.place(n)) for n, value in enumerate(source.values(column))]
-        for column in (located.text, str(located.label))
-    )
+    words = [_list(value, source.place(n)) for n, value in enumerate(source.values(located.text))]
+    given = [
+        [None] * len(words[n])
+        if is_missing(value, settings.labels)
+        else _list(value, source.place(n))
+        for n, value in enumerate(source.values(str(located.label)))
+    ]
     for row, (texts, labels) in enumerate(zip(words, given, strict=True)):
         if len(texts) != len(labels):
             raise EvaluationError(
