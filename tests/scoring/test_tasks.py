@@ -374,7 +374,7 @@ def test_pairs_that_are_the_same_to_the_tokenizer_are_left_out(tmp_path):
     rows = [{"good": "the day", "bad": "day the"}, {"good": "The day", "bad": "the  day"}]
     prepared = _read("pairs", _table(tmp_path, "d.csv", rows), head="clm")
     assert (len(prepared.examples), prepared.given, prepared.unit) == (1, 2, "pairs")
-    assert "1 pairs are left out" in prepared.notes[0]
+    assert "reads both sentences as the same: 1" in prepared.notes[0]
 
 
 def test_each_label_has_its_own_report():

@@ -189,7 +189,9 @@ def _parquet(name: str, raw: bytes) -> Table:
         ) from error
     table = pyarrow.parquet.read_table(io.BytesIO(raw))
     described = json.loads((table.schema.metadata or {}).get(b"huggingface", "{}"))
-    features = described.get("info", {}).get("features", {})
+    for part in ("info", "features"):
+        described = described.get(part) if isinstance(described, dict) else None
+    features = described if isinstance(described, dict) else {}
     return Table(name, tuple(table.to_pylist()), raw, classes=class_names(features))
 
 
@@ -202,7 +204,7 @@ def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     for column, feature in features.items():
         entry = feature.get("feature", feature) if isinstance(feature, dict) else None
         if isinstance(entry, dict) and entry.get("_type") == "ClassLabel":
-            found[column] = tuple(entry["names"])
+            found[column] = tuple(map(str, entry.get("names") or ()))
     return found
 
 

@@ -32,19 +32,22 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         raise EvaluationError(f"--data {data.name}: pairs are needed, and these are texts")
     located = locate(data, settings.columns, pair=True, label=False)
     encoded = encoder.encode([sentence for pair in texts_of(located) for sentence in pair])
+    if settings.head == "mlm":
+        ordinary = tuple(set(settings.special_ids) - {encoder.unknown_id})
+        settings = dataclasses.replace(settings, special_ids=ordinary)
     asked = _hidden_one_by_one if settings.head == "mlm" else _each_after_those_before
     goods, bads = encoded.sequences[::2], encoded.sequences[1::2]
     examples, same = [], 0
     for first, second in zip(goods, bads, strict=True):
-        same += first == second
+        same += bool(first) and first == second
         good, bad = asked(first, settings), asked(second, settings)
         if good and bad and first != second:
             scored = sum(sequence.labels.size for sequence in good)
             further = (*good[1:], *bad)
             examples.append(dataclasses.replace(good[0], further=further, reference=scored))
-    notes = [f"{same} pairs are left out: the tokenizer reads both sentences as the same"] * (
-        same > 0
-    )
+    notes = []
+    if same:
+        notes.append(f"left out, because the tokenizer reads both sentences as the same: {same}")
     if settings.head == "clm" and not frame_of(located.table.texts(located.text), encoder).before:
         notes.append(FIRST_NOT_SCORED)
     return Prepared(
