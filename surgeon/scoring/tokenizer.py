@@ -105,8 +105,8 @@ def beginning_id(directory: Path, facts: TokenizerFacts | None) -> int | None:
     """
     tokenizer = read_tokenizer(directory, facts)
     assert facts is not None
-    path = directory / facts.file
-    settings = [read_object(path.with_name(name)) or {} for name in _SETTINGS]
+    folders = dict.fromkeys(((directory / facts.file).parent, directory))  # it may be in onnx/
+    settings = [read_object(folder / name) or {} for folder in folders for name in _SETTINGS]
     found = (_named(role, settings, tokenizer) for role in ("bos_token", "eos_token"))
     return next((number for number in found if number is not None), None)
 
