@@ -100,11 +100,11 @@ def _named(role: str, settings: Sequence[Mapping[str, Any]], tokenizer: Tokenize
 def beginning_id(directory: Path, facts: TokenizerFacts | None) -> int | None:
     """Return the token that text begins with: BOS, or EOS where there is none, as lm-eval has it.
 
-    Raises:
-        EvaluationError: there is no tokenizer.
+    A tokenizer in Python alone puts no other token there than its own.
     """
+    if facts is None or facts.kind != "tokenizers":
+        return None
     tokenizer = read_tokenizer(directory, facts)
-    assert facts is not None
     folders = dict.fromkeys(((directory / facts.file).parent, directory))  # it may be in onnx/
     settings = [read_object(folder / name) or {} for folder in folders for name in _SETTINGS]
     found = (_named(role, settings, tokenizer) for role in ("bos_token", "eos_token"))
