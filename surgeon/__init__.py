@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from surgeon.checkpoint import open_for_scan as open_for_scan
     from surgeon.errors import SurgeonError as SurgeonError
     from surgeon.evaluation.evaluate import evaluate as evaluate
-    from surgeon.evaluation.request import TaskOptions as TaskOptions
     from surgeon.evaluation.result import Evaluation as Evaluation
     from surgeon.evaluation.result import read_evaluation as read_evaluation
     from surgeon.evaluation.result import save_evaluation as save_evaluation
@@ -85,7 +84,7 @@ _HOMES = {
     "Recipe": "surgeon.surgery.recipe",
     "Record": "surgeon.surgery.record",
     "SurgeonError": "surgeon.errors",
-    "TaskOptions": "surgeon.evaluation.request",
+    "TaskOptions": "surgeon.surgery.expectation",
     "Texts": "surgeon.text",
     "Trace": "surgeon.study.trace_result",
     "Verification": "surgeon.surgery.verify",

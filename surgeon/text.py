@@ -1,4 +1,4 @@
-"""Texts to measure on: the samples in the package, or a file with one text per line.
+"""Texts to measure on: the samples in the package, or a text file, by lines or as a whole.
 
 One sample evaluates and another ranks: a dimension chosen on the very texts that judge it would
 look worse than it is.
@@ -6,7 +6,10 @@ look worse than it is.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +73,8 @@ def ranking_sample() -> Texts:
     return _parse(BUILT_IN_RANKING, _RANKING_SAMPLE.read_bytes())
 
 
-def read_texts(path: Path) -> Texts:
-    """Read a UTF-8 file with one text per line; empty lines are left out.
+def read_texts(path: Path, *, document: bool = False) -> Texts:
+    """Read a UTF-8 file: a text per line, blank lines left out, or the whole file as one text.
 
     Raises:
         EvaluationError: the file is missing, is not UTF-8, or holds no text.
@@ -80,17 +83,43 @@ def read_texts(path: Path) -> Texts:
         raise EvaluationError(f"--data {path}: is a folder; give a text file in it")
     if not path.is_file():
         raise EvaluationError(f"--data {path}: no such file; give a text file, one text per line")
-    texts = _parse(path.name, path.read_bytes())
+    raw = path.read_bytes()
+    content = decoded(path.name, raw)
+    texts = Texts(path.name, nonblank((content,) if document else lines_of(content)), raw)
     if not texts.lines:
         raise EvaluationError(f"--data {path}: the file holds no text; put one text on each line")
     return texts
 
 
-def _parse(name: str, raw: bytes) -> Texts:
+def lines_of(content: str) -> list[str]:
+    r"""Split text at the ends of its lines: \n, \r\n or \r alone.
+
+    ``str.splitlines`` also splits at U+2028 and others, which a text or a JSON string may hold.
+    """
+    return [line.removesuffix("\n") for line in io.StringIO(content, newline=None)]
+
+
+def nonblank(texts: Iterable[str]) -> tuple[str, ...]:
+    """Leave out the texts of white space alone; the others stay as they are."""
+    return tuple(text for text in texts if text.strip())
+
+
+def decoded(name: str, raw: bytes) -> str:
+    """Decode a file of ``--data``, which is UTF-8.
+
+    Raises:
+        EvaluationError: it is not, and the error says how to convert it.
+    """
     try:
-        content = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        likely, what = ("utf-16", "UTF-16") if utf_16 else ("latin1", "perhaps Latin-1")
         raise EvaluationError(
-            f"--data {name}: not UTF-8 text (byte {error.start}); save the file as UTF-8"
+            f"--data {name}: not UTF-8 (byte {error.start}), {what}; convert it: "
+            f"iconv -f {likely} -t utf-8 {name} > utf8-{name}"
         ) from error
-    return Texts(name, tuple(line for line in map(str.strip, content.splitlines()) if line), raw)
+
+
+def _parse(name: str, raw: bytes) -> Texts:
+    return Texts(name, nonblank(lines_of(decoded(name, raw))), raw)

@@ -17,8 +17,9 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE|hf:NAME",
-            help="One text per line, rows with columns (CSV, TSV, JSON, JSON Lines, Parquet), or "
-            "data of the Hub, hf:org/name[:config][:split]; without it, English sentences.",
+            help="One text per line, rows with columns (CSV, TSV, CoNLL, JSON, JSON Lines, "
+            "Parquet), or data of the Hub, hf:org/name[:config][:split]; without it, English "
+            "sentences.",
         ),
     ] = None,
     task: Annotated[
@@ -52,6 +53,17 @@ def evaluate(
         int | None,
         typer.Option(metavar="N", help="Tokens by which windows over a long text move (clm)."),
     ] = None,
+    bos: Annotated[
+        bool | None,
+        typer.Option(
+            "--bos/--no-bos",
+            help="Begin each text with the BOS token, as lm-eval does (clm, pairs).",
+            show_default="pairs: --bos where the tokenizer has one",
+        ),
+    ] = None,
+    document: Annotated[
+        bool, typer.Option("--document", help="Read a text file as one text, not line by line.")
+    ] = False,
     text_column: TextColumn = None,
     pair_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of the second text.")
@@ -101,6 +113,8 @@ def evaluate(
         masking=masking,
         block=block,
         stride=stride,
+        bos=bos,
+        document=document or None,
         text_column=text_column,
         pair_column=pair_column,
         label_column=label_column,

@@ -30,7 +30,7 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     table = Table(
         title=f"{evaluation.model}: {evaluation.title}",
         caption=(
-            f"{evaluation.metric}: {evaluation.unit}; {data.examples} texts, {data.tokens} "
+            f"{evaluation.metric}: {evaluation.unit}; {data.examples} {data.unit}, {data.tokens} "
             f"tokens of {data.name}; {', '.join(evaluation.providers)}"
         ),
     )
@@ -56,18 +56,20 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
         console.print(f"{evaluation.verdict}: {told}.", soft_wrap=True)
     if evaluation.stopped_after is not None:
         console.print(
-            f"Settled after {evaluation.stopped_after} texts, by an interval that is valid at any "
-            "number of them.",
+            f"Settled after {evaluation.stopped_after} {data.unit}, by an interval that is valid "
+            "at any number of them.",
             soft_wrap=True,
         )
     elif evaluation.until_certain:
         console.print(
-            f"Not settled: all {data.examples} texts were used, and an interval that is valid at "
-            "any number of them still leaves the verdict open.",
+            f"Not settled: all {data.examples} {data.unit} were used, and an interval that is "
+            "valid at any number of them still leaves the verdict open.",
             soft_wrap=True,
         )
     for warning in evaluation.warnings:
         console.print(f"Note: {warning}.", style="yellow", soft_wrap=True)
+    if evaluation.labels:
+        _show_labels(console, evaluation)
     if evaluation.dose:
         _show_dose(console, evaluation)
     if evaluation.fill_ins:
@@ -92,6 +94,17 @@ def _add_controls(table: Table, evaluation: Evaluation, names: list[str]) -> Non
         numbered = (f"{control.others[n]:.4g}" if n in control.others else "" for n in names)
         value, change = f"{control.value:.4g}", f"{control.value - base:+.4g}"
         table.add_row(label, numbers(control.dims), value, change, *numbered)
+
+
+def _show_labels(console: Console, evaluation: Evaluation) -> None:
+    table = Table(title="label by label: baseline → patched")
+    names = list(evaluation.labels[0].baseline)
+    for name in ("label", "support", *names):
+        table.add_column(name, justify="left" if name == "label" else "right")
+    for report in evaluation.labels:
+        changes = (f"{report.baseline[n]:.4g} → {report.patched[n]:.4g}" for n in names)
+        table.add_row(report.label, str(report.support), *changes)
+    console.print(table)
 
 
 def _show_dose(console: Console, evaluation: Evaluation) -> None:

@@ -24,10 +24,11 @@ def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -
         sha256=data.sha256,
         examples=len(examples),
         tokens=sum(example.tokens for example in examples),
-        scored_tokens=sum(example.labels.size for example in examples),
+        scored_tokens=sum(example.scored for example in examples),
         skipped=prepared.given - len(prepared.examples),
         truncated=prepared.truncated,
         unknown=prepared.unknown,
+        unit=prepared.unit,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -22,7 +21,6 @@ from surgeon.evaluation.notes import MEAN_POOLED, NO_BLANKS, NOTHING_TO_RESUME, 
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import partial_of
 from surgeon.evaluation.request import (
-    TaskOptions,
     choose_task,
     find_data,
     longest_of,
@@ -30,7 +28,7 @@ from surgeon.evaluation.request import (
     make_settings,
     settings_for,
 )
-from surgeon.evaluation.result import Dataset, Dose, Evaluation, Score
+from surgeon.evaluation.result import Dataset, Dose, Evaluation, LabelReport, Score
 from surgeon.evaluation.session import ProviderName, open_session
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, draw_doses
 from surgeon.evaluation.verdict import judge
@@ -42,8 +40,8 @@ from surgeon.scoring.statistics import (
     paired_interval,
 )
 from surgeon.scoring.tasks import Scores, Settings, Task
-from surgeon.scoring.tasks.task import Data
-from surgeon.surgery.expectation import EvaluationSettings, expected_verdict
+from surgeon.scoring.tasks.task import Data, Floats
+from surgeon.surgery.expectation import EvaluationSettings, TaskOptions, expected_verdict
 from surgeon.surgery.source_files import RECORD
 
 _CONTROLS = 10
@@ -94,14 +92,13 @@ def evaluate(
     """
     _check_batch_size(batch_size)
     opened = open_artifact(artifact)
-    options = options or TaskOptions()
     asked = settings_for(
         opened,
         EvaluationSettings(
+            **vars(options or TaskOptions()),
             task=task,
             controls=controls,
             seed=seed,
-            mask_rate=options.mask_rate,
             dose=dose,
             until_certain=until_certain,
         ),
@@ -115,12 +112,11 @@ def evaluate(
             f"--until-certain: the {chosen.metric} is a score of the whole set, for which no "
             "interval is known that is valid at any number of examples; leave it out"
         )
-    options = dataclasses.replace(options, mask_rate=asked.mask_rate)
-    settings = make_settings(opened, chosen, options, seed)
+    settings = make_settings(opened, chosen, asked, seed)
     doses = draw_doses(opened) if asked.dose else ()
     patched = Variant("patched", opened.record.dims)
     variants = (BASELINE, patched, *draw_controls(opened, controls, seed), *doses)
-    data = find_data(chosen, texts, settings.columns)
+    data = find_data(chosen, texts, settings)
     prepared = make_examples(opened, chosen, settings, data)
     examples = list(prepared.examples)
     if until_certain:
@@ -190,6 +186,7 @@ def evaluate(
             ),
             *notes_of(opened.facts, dataset),
             *((MEAN_POOLED,) if chosen.name == "sts" and settings.pooling is None else ()),
+            *prepared.notes,
             *((NO_BLANKS,) if settings.block and chosen.name in BLANKS and not fill_ins else ()),
             *((NOTHING_TO_RESUME,) if resume and not observed.resumed else ()),
         ),
@@ -200,6 +197,7 @@ def evaluate(
             for score, scored in zip(scores[last:], main[last:], strict=True)
         ),
         fill_ins=fill_ins,
+        labels=_by_label(chosen, settings, kept[0], kept[1]),
         expected=expected_verdict(opened.record.recipe, chosen.name),
     )
     partial.remove()
@@ -252,6 +250,22 @@ def _score(
     values = {name: scores.value for name, scores in metrics.items()}
     others = {**values, **task.derive(values), **measured}
     return Score(variant.dims, values[task.metric], others)
+
+
+def _by_label(
+    task: Task, settings: Settings, baseline: Floats, patched: Floats
+) -> tuple[LabelReport, ...]:
+    before, after = (task.by_label(observed, settings) for observed in (baseline, patched))
+    return tuple(
+        LabelReport(
+            label, int(row["support"]), _without_support(row), _without_support(after[label])
+        )
+        for label, row in before.items()
+    )
+
+
+def _without_support(row: Mapping[str, float]) -> Mapping[str, float]:
+    return {name: value for name, value in row.items() if name != "support"}
 
 
 def _options(task: Task, settings: Settings) -> dict[str, object]:

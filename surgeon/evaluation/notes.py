@@ -36,6 +36,6 @@ def notes_of(facts: OnnxFacts, dataset: Dataset) -> tuple[str, ...]:
     if dataset.skipped:
         found.append(
             f"{dataset.skipped} of {dataset.skipped + dataset.examples} texts or rows were left "
-            "out: they have no label, or nothing to score"
+            "out: they have no label (-1 is none), or no token to score"
         )
     return tuple(found)

@@ -88,20 +88,37 @@ class Scorer:
             examples,
             session.width,
             1 if self.artifact.facts.one_at_a_time else self.batch_size,
-            tokens=_TOKENS_OF_A_CORE if session.threads > 1 else MOST_TOKENS,
+            tokens=self._tokens,
             at_once=session.threads,
         )
 
         def run(numbers: list[int]) -> tuple[list[int], tuple[npt.NDArray[Any], ...]]:
-            return numbers, session.run(self._batch(numbers, examples), tensors)
+            rows = [sequence for number in numbers for sequence in examples[number].sequences]
+            parts = [session.run(self._batch(part), tensors) for part in self._parts(rows)]
+            if len(parts) == 1:
+                return numbers, parts[0]
+            return numbers, tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
         with ThreadPoolExecutor(session.threads) as pool:
             yield from _in_order(pool, run, batches, 2 * session.threads)
 
-    def _batch(self, numbers: Sequence[int], examples: Sequence[Example]) -> Mapping[str, Any]:
+    @property
+    def _tokens(self) -> int:
+        """The tokens of a batch."""
+        return _TOKENS_OF_A_CORE if self.session.threads > 1 else MOST_TOKENS
+
+    def _parts(self, rows: Sequence[Example]) -> Iterator[Sequence[Example]]:
+        """Split the sequences of a batch where one example has more than go through at once."""
+        size = self.batch_size or max(1, self._tokens // max(len(row.ids) for row in rows))
+        if self.artifact.facts.one_at_a_time:
+            size = 1
+        if not self.session.per_token:
+            size = len(rows)  # the model's own output may be of another width in each part
+        return (rows[start : start + size] for start in range(0, len(rows), size))
+
+    def _batch(self, rows: Sequence[Example]) -> Mapping[str, Any]:
         facts = self.artifact.facts
         pad = facts.tokenizer.pad_id if facts.tokenizer else 0
-        rows = [sequence for number in numbers for sequence in examples[number].sequences]
         batch = batch_examples(rows, facts.inputs, pad, facts.padding)
         return {**batch, **_scored(rows)} if self.session.per_token else batch
 
@@ -118,7 +135,8 @@ class Scorer:
         everyone = range(len(examples))
         losses, guesses = (_by_example(examples, everyone, output) for output in outputs)
         for loss, guess, example in zip(losses, guesses, examples, strict=True):
-            hits = (guess == example.labels).astype(np.float64)
+            labels = np.concatenate([sequence.labels for sequence in example.sequences])
+            hits = (guess == labels).astype(np.float64)
             yield self.task.reduce(loss.astype(np.float64), hits, example)
 
 
@@ -156,5 +174,5 @@ def _by_example(
     examples: Sequence[Example], numbers: Sequence[int], flat: npt.NDArray[Any]
 ) -> list[npt.NDArray[Any]]:
     """Split what a batch gave per scored position, (scored in all,), by example."""
-    counts = [examples[number].labels.size for number in numbers]
+    counts = [examples[number].scored for number in numbers]
     return np.split(flat, np.cumsum(counts)[:-1])

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.describe import describe_data
-from surgeon.evaluation.request import (
-    TaskOptions,
-    choose_task,
-    find_data,
-    make_examples,
-    make_settings,
-)
+from surgeon.evaluation.request import choose_task, find_data, make_examples, make_settings
 from surgeon.evaluation.result import Dataset
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks import Task
@@ -37,8 +31,7 @@ def prepare(artifact: Artifact, settings: EvaluationSettings) -> Prepared:
             the task.
     """
     task = choose_task(artifact, settings.task)
-    options = TaskOptions(mask_rate=settings.mask_rate)
-    chosen = make_settings(artifact, task, options, settings.seed or 0)
-    data = find_data(task, settings.data, chosen.columns)
+    chosen = make_settings(artifact, task, settings, settings.seed or 0)
+    data = find_data(task, settings.data, chosen)
     made = make_examples(artifact, task, chosen, data)
     return Prepared(task, made.examples, describe_data(data, made, made.examples))

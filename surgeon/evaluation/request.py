@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,10 @@ from surgeon.scoring.encoder import MOST_UNKNOWN, Encoder, Prepared
 from surgeon.scoring.examples import Encoded
 from surgeon.scoring.pooling import Pooling, read_pooling
 from surgeon.scoring.tasks import TASKS, Settings, Task
-from surgeon.scoring.tasks.task import Data, Masking
-from surgeon.surgery.expectation import EvaluationSettings, recorded_settings
+from surgeon.scoring.tasks.task import Data
+from surgeon.scoring.tokenizer import begin_with, beginning_id, read_tokenizer
+from surgeon.surgery.expectation import EvaluationSettings, TaskOptions, recorded_settings
 from surgeon.text import Texts, built_in_sample
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What a user may set about a task; None: the task's default.
-
-    Attributes:
-        mask_rate: the share of tokens that are masked, replaced or asked for.
-        masking: whether a chosen token always becomes the mask token ("all"), or does in 80 of
-            100 cases, with 10 other tokens and 10 as they are ("bert").
-        block: the tokens of each block of the corpus, in place of one text after another.
-        stride: the tokens by which windows over a long text move.
-        text_column: the column of the text, by name, or by number in a file without a header.
-        pair_column: of the second text.
-        label_column: of the label.
-    """
-
-    mask_rate: float | None = None
-    masking: Masking | None = None
-    block: int | None = None
-    stride: int | None = None
-    text_column: str | None = None
-    pair_column: str | None = None
-    label_column: str | None = None
 
 
 def settings_for(artifact: Artifact, asked: EvaluationSettings) -> EvaluationSettings:
@@ -51,7 +28,7 @@ def settings_for(artifact: Artifact, asked: EvaluationSettings) -> EvaluationSet
     """
     recorded = recorded_settings(artifact.record.recipe)
     task = recorded.task
-    about_another = task is not None and TASKS[task].head != artifact.facts.task
+    about_another = task is not None and not TASKS[task].takes(artifact.facts.task)
     if about_another or asked.task not in (None, task):
         return asked
     return dataclasses.replace(recorded, **asked.given())
@@ -85,7 +62,7 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
 def _fits(task: Task, artifact: Artifact) -> bool:
     if task.head == "classification" == artifact.facts.task:
         return (len(artifact.facts.labels) == 1) == task.numeric
-    return task.head == artifact.facts.task
+    return task.takes(artifact.facts.task)
 
 
 def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: int) -> Settings:
@@ -95,43 +72,54 @@ def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: in
         EvaluationError: a number is out of range, or the task does not use an option.
     """
     values = _used(task, options)
-    rate, block, stride = values.get("mask_rate"), values.get("block"), values.get("stride")
     if seed < 0:
         raise EvaluationError(f"--seed {seed}: give a number of 0 or more")
-    if rate is not None and not 0 < rate < 1:
-        raise EvaluationError(f"--mask-rate {rate:g}: give a share between 0 and 1")
-    for name, number in (("block", block), ("stride", stride)):
-        if number is not None and number < 1:
-            raise EvaluationError(f"--{name} {number}: give a number of 1 or more")
+    for name, wrong in options.contradictions():
+        raise EvaluationError(f"--{name.replace('_', '-')} {wrong}")
     if values.get("masking") not in (None, "all", "bert"):
         raise EvaluationError(f"--masking {values['masking']}: give all or bert")
-    facts, usual = artifact.facts, task.columns
-    tokenizer = facts.tokenizer
+    facts, tokenizer = artifact.facts, artifact.facts.tokenizer
     return Settings(
         seed=seed,
-        mask_rate=rate or 0.0,
+        mask_rate=values.get("mask_rate") or 0.0,
         mask_id=tokenizer.mask_id if tokenizer else None,
         special_ids=tokenizer.special_ids if tokenizer else (),
         vocabulary=artifact.tokenizer.get_vocab_size(),
         masking=values.get("masking") or "all",
-        block=block,
-        stride=stride,
+        block=values.get("block"),
+        stride=values.get("stride"),
+        bos=_bos(artifact, values.get("bos", False)),
+        document=bool(values.get("document")),
         columns=Columns(
-            values.get("text_column") or usual.text,
-            values.get("pair_column") or usual.pair,
-            values.get("label_column") or usual.label,
-            asked=any(values.get(f"{role}_column") for role in ("text", "pair", "label")),
+            values.get("text_column"),
+            values.get("pair_column"),
+            values.get("label_column"),
+            task.columns,
         ),
         labels=facts.labels,
+        head=facts.task,
         decoder_start_id=facts.decoder_start_id,
         pooling=read_pooling(artifact.directory) if task.name == "sts" else None,
     )
 
 
+def _bos(artifact: Artifact, wanted: bool | None) -> int | None:  # noqa: FBT001
+    """Return the token to put before each text; ``wanted`` is None for one if there is one."""
+    if wanted is False or (wanted is None and artifact.facts.task != "clm"):
+        return None
+    found = beginning_id(artifact.directory, artifact.facts.tokenizer)
+    if wanted and (found is None or artifact.facts.task != "clm"):
+        raise EvaluationError(
+            "--bos: takes a causal model whose tokenizer names a BOS or EOS token in "
+            "tokenizer_config.json; leave it out"
+        )
+    return found
+
+
 def _used(task: Task, options: TaskOptions) -> Mapping[str, Any]:
-    given = {f.name: getattr(options, f.name) for f in fields(options)}
+    given = {f.name: getattr(options, f.name) for f in fields(TaskOptions)}
     for name, value in given.items():
-        if value is not None and name not in task.options:
+        if value is not None and value is not False and name not in task.options:
             users = ", ".join(other.name for other in TASKS.values() if name in other.options)
             raise EvaluationError(
                 f"--{name.replace('_', '-')} {value}: the task {task.name} does not use it; leave "
@@ -143,12 +131,14 @@ def _used(task: Task, options: TaskOptions) -> Mapping[str, Any]:
     }
 
 
-def find_data(task: Task, data: Data | str | Path | None, columns: Columns) -> Data:
+def find_data(task: Task, data: Data | str | Path | None, settings: Settings) -> Data:
     """Read what was named, or the task's own sample.
 
     Raises:
         EvaluationError: it cannot be read, or the task has no sample of its own.
     """
+    if settings.document and (data is None or not isinstance(data, str | Path)):
+        raise EvaluationError("--document: is for a text file that --data names")
     if not isinstance(data, str | Path | None):
         return data
     if data is None and task.sample is None and task.needs == "table":
@@ -157,7 +147,9 @@ def find_data(task: Task, data: Data | str | Path | None, columns: Columns) -> D
             "Parquet file, or hf:org/name"
         )
     source = task.sample if data is None else str(data)
-    return built_in_sample() if source is None else read_data(source, task.needs, columns)
+    if source is None:
+        return built_in_sample()
+    return read_data(source, task.needs, settings.columns, document=settings.document)
 
 
 def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data) -> Prepared:
@@ -167,7 +159,7 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
         EvaluationError: the artifact has no tokenizer or one that does not know the words of the
             data, or fewer than two examples come of them.
     """
-    encoder = encoder_of(artifact, settings.pooling)
+    encoder = encoder_of(artifact, settings.pooling, settings.bos)
     prepared = task.read(data, encoder, settings)
     tokens = sum(example.tokens for example in prepared.examples)  # of texts left out, none
     if data.lines and prepared.unknown > MOST_UNKNOWN * tokens:
@@ -175,13 +167,13 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
     given, there = prepared.given, len(prepared.examples)
     if there == 1:
         found = "only one example" if given == 1 else f"only one of {given} gives an example"
-        raise EvaluationError(
-            f"--data {data.name}: {found}, and an interval takes 2; give two or more"
-        )
+        advice = "cut it with --block N" if settings.document else "give two or more"
+        raise EvaluationError(f"--data {data.name}: {found}, and an interval takes 2; {advice}")
     if not there and task.needs == "table":
         raise EvaluationError(
-            f"--data {data.name}: none of {given} rows has a label to compare with; give labelled "
-            "rows, or name the column with --label-column"
+            f"--data {data.name}: none of {given} rows has a label to compare with and a text that "
+            "this model's tokenizer knows; give labelled rows, or name the columns with "
+            "--label-column and --text-column"
         )
     if not there:
         raise EvaluationError(
@@ -191,15 +183,23 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
     return prepared
 
 
-def encoder_of(artifact: Artifact, pooling: Pooling | None = None) -> Encoder:
+def encoder_of(
+    artifact: Artifact, pooling: Pooling | None = None, bos: int | None = None
+) -> Encoder:
     """Return the artifact's tokenizer with the limits that go with it.
+
+    With ``bos``, that token is the one special token that it adds.
 
     Raises:
         EvaluationError: the artifact has no tokenizer, or it cannot be read.
     """
     facts = artifact.facts
+    tokenizer = artifact.tokenizer
+    if bos is not None:
+        tokenizer = read_tokenizer(artifact.directory, facts.tokenizer)  # another, to be changed
+        begin_with(tokenizer, bos)
     return Encoder(
-        artifact.tokenizer,
+        tokenizer,
         longest_of(artifact, pooling),
         facts.tokenizer.unknown_id if facts.tokenizer else None,
     )

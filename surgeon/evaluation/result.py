@@ -30,7 +30,7 @@ class Dataset:
 
     ``scored_tokens`` is 0 where the score is not per token. ``skipped`` texts had nothing to
     score, ``truncated`` ones were cut to the model's length, ``unknown`` tokens are not in the
-    vocabulary.
+    vocabulary. ``unit`` is what each example is one of: texts, windows, blocks or pairs.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Dataset:
     skipped: int
     truncated: int
     unknown: int
+    unit: str = "texts"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ class FillIn:
     expected: str
     baseline: str
     patched: str
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """How well one label is found: precision, recall and F1, by name, before and after.
+
+    ``support`` is how many of the data have it.
+    """
+
+    label: str
+    support: int
+    baseline: Mapping[str, float]
+    patched: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,7 @@ class Evaluation:
     options: Mapping[str, object] = field(default_factory=dict)
     dose: tuple[Dose, ...] = ()
     fill_ins: tuple[FillIn, ...] = ()
+    labels: tuple[LabelReport, ...] = ()
     expected: ExpectedVerdict | None = None
 
     @property
@@ -134,6 +149,7 @@ class Evaluation:
             "stopped_after": self.stopped_after,
             "dose": [asdict(dose) for dose in self.dose],
             "fill_ins": [asdict(fill_in) for fill_in in self.fill_ins],
+            "labels": [asdict(report) for report in self.labels],
         }
 
 

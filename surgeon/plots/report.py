@@ -110,7 +110,7 @@ def _edits(record: Record) -> str:
 def _conditions(evaluation: Evaluation) -> list[str]:
     data = evaluation.dataset
     versions = ", ".join(f"{name} {version}" for name, version in evaluation.versions.items())
-    size = f"{data.examples:,} texts ({data.tokens:,} tokens) of {data.name}"
+    size = f"{data.examples:,} {data.unit} ({data.tokens:,} tokens) of {data.name}"
     what = f"{evaluation.title}: {evaluation.metric}, {evaluation.unit}"
     lines = [
         f"{what}, on {size}, sha256 {data.sha256[:16]}…; seed {evaluation.seed}.",

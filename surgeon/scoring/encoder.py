@@ -60,17 +60,23 @@ class Prepared:
     """Examples, and how they came about.
 
     ``given`` is the number of texts or rows; ``truncated`` of their sequences were cut, and
-    ``unknown`` tokens are not in the vocabulary.
+    ``unknown`` tokens are not in the vocabulary. ``unit`` is what an example is one of, in the
+    plural, and ``notes`` say what a reader should know of how the data were read.
     """
 
     examples: tuple[Example, ...]
     given: int
     truncated: int
     unknown: int
+    unit: str = "texts"
+    notes: tuple[str, ...] = ()
 
 
 def prepare_all(
-    encoded: Encoded, prepare: Callable[[tuple[int, ...]], Example | None], given: int
+    encoded: Encoded,
+    prepare: Callable[[tuple[int, ...]], Example | None],
+    given: int,
+    unit: str,
 ) -> Prepared:
     """Make an example of each sequence that has something to score, with its token types."""
     examples = []
@@ -79,4 +85,4 @@ def prepare_all(
         if example is not None:
             fits = any(types) and len(example.ids) == len(types)
             examples.append(dataclasses.replace(example, types=types) if fits else example)
-    return Prepared(tuple(examples), given, encoded.truncated, encoded.unknown)
+    return Prepared(tuple(examples), given, encoded.truncated, encoded.unknown, unit)

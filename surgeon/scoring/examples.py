@@ -29,6 +29,7 @@ def _nothing() -> npt.NDArray[np.int64]:
 class Encoded:
     """Token sequences of the texts, in their order, cut to the model's length.
 
+    A text of no token of its own, special ones aside, has none at all: there is nothing to score.
     ``types`` are the token types of each sequence. ``truncated`` counts the sequences that were
     cut, ``unknown`` the tokens that the tokenizer does not know.
     """
@@ -84,6 +85,11 @@ class Example:
         """The tokens of all its sequences."""
         return sum(len(sequence.ids) for sequence in self.sequences)
 
+    @property
+    def scored(self) -> int:
+        """The scored positions of all its sequences."""
+        return sum(sequence.labels.size for sequence in self.sequences)
+
 
 def encode_all(
     texts: Sequence[str | tuple[str, str]],
@@ -100,7 +106,7 @@ def encode_all(
     cut = tokenizer.encode_batch(list(texts))
     tokenizer.no_truncation()
     return Encoded(
-        sequences=tuple(tuple(encoding.ids) for encoding in cut),
+        sequences=tuple(tuple(e.ids) if 0 in e.special_tokens_mask else () for e in cut),
         truncated=sum(len(a) > len(b.ids) for a, b in zip(whole, cut, strict=True)),
         unknown=sum(e.ids.count(unknown_id) for e in cut) if unknown_id is not None else 0,
         types=tuple(tuple(encoding.type_ids) for encoding in cut),
@@ -140,7 +146,7 @@ def _sizes(examples: Sequence[Example], batch: Sequence[int]) -> tuple[int, int]
     """Return the tokens of a batch, padding included, and how many positions are scored."""
     rows = sum(len(examples[number].sequences) for number in batch)
     padded = rows * examples[batch[-1]].length  # the last is the longest
-    return padded, sum(examples[number].labels.size for number in batch)
+    return padded, sum(examples[number].scored for number in batch)
 
 
 def make_batch(

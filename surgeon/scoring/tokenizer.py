@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,11 +72,7 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
     }
 
     def named(role: str) -> int | None:
-        tokens = (beside[role] for beside in settings if beside.get(role) is not None)
-        token = next(tokens, None)
-        content = token.get("content") if isinstance(token, dict) else token
-        found: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
-        return found
+        return _named(role, settings, tokenizer)
 
     roles = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
     special.update(number for role in roles if (number := named(role)) is not None)
@@ -91,6 +87,38 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
             special_ids=tuple(sorted(special)),
         ),
         length_or_none(settings[0].get("model_max_length")),
+    )
+
+
+def _named(role: str, settings: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> int | None:
+    """Return the token that the files beside a tokenizer name for a role."""
+    token = next((beside[role] for beside in settings if beside.get(role) is not None), None)
+    content = token.get("content") if isinstance(token, dict) else token
+    found: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
+    return found
+
+
+def beginning_id(directory: Path, facts: TokenizerFacts | None) -> int | None:
+    """Return the token that text begins with: BOS, or EOS where there is none, as lm-eval has it.
+
+    A tokenizer in Python alone puts no other token there than its own.
+    """
+    if facts is None or facts.kind != "tokenizers":
+        return None
+    tokenizer = read_tokenizer(directory, facts)
+    folders = dict.fromkeys(((directory / facts.file).parent, directory))  # it may be in onnx/
+    settings = [read_object(folder / name) or {} for folder in folders for name in _SETTINGS]
+    found = (_named(role, settings, tokenizer) for role in ("bos_token", "eos_token"))
+    return next((number for number in found if number is not None), None)
+
+
+def begin_with(tokenizer: Tokenizer, token: int) -> None:
+    """Let a tokenizer put one token before each text, and no other special one."""
+    from tokenizers.processors import TemplateProcessing
+
+    name = tokenizer.id_to_token(token)
+    tokenizer.post_processor = TemplateProcessing(
+        single=[name, "$A"], pair=[name, "$A", "$B:1"], special_tokens=[(name, token)]
     )
 
 

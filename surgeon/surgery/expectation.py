@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from surgeon.surgery.fields import LARGEST, MOST, Flag, Number, Whole, found
@@ -23,41 +23,116 @@ GRADES: dict[Grade, str] = {
 """How well a published figure is known."""
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """The evaluation that belongs to an operation; None leaves a setting to ``evaluate``.
+def _says(about: str, **limits: Any) -> dict[str, Any]:
+    """Return what describes a setting: its sentence, and its limits as JSON Schema has them."""
+    return {"about": about, "limits": limits}
 
-    ``task`` is the one that the settings and the expectation are about: another task makes them
-    meaningless. ``data`` is a file with one text per line; in a recipe's file its path starts
-    from that file.
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a user may set about a task; None: the task's default.
+
+    ``surgeon eval`` has an option for each, and a recipe's evaluation a field.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (pydantic reads it off the class)
 
-    task: str | None = None
-    data: str | None = None
-    controls: Whole | None = None
-    seed: Whole | None = None
-    mask_rate: Number | None = None
-    dose: Flag | None = None
-    until_certain: Flag | None = None
+    mask_rate: Number | None = field(
+        default=None,
+        metadata=_says(
+            "Share of tokens masked, replaced or asked for.", exclusiveMinimum=0, exclusiveMaximum=1
+        ),
+    )
+    masking: Literal["all", "bert"] | None = field(
+        default=None,
+        metadata=_says("Hide every chosen token (all), or 80 in 100 and change 10 (bert)."),
+    )
+    block: Whole | None = field(
+        default=None,
+        metadata=_says(
+            "Blocks of N tokens of the corpus, in place of single texts.",
+            minimum=1,
+            maximum=LARGEST,
+        ),
+    )
+    stride: Whole | None = field(
+        default=None,
+        metadata=_says(
+            "Tokens by which windows over a long text move.", minimum=1, maximum=LARGEST
+        ),
+    )
+    bos: Flag | None = field(
+        default=None,
+        metadata=_says(
+            "Put the tokenizer's BOS token before each text, in place of its other special ones."
+        ),
+    )
+    document: Flag | None = field(
+        default=None, metadata=_says("Read a text file as one text, not as a text per line.")
+    )
+    text_column: str | None = field(
+        default=None, metadata=_says("Column of the text, by name or number.")
+    )
+    pair_column: str | None = field(default=None, metadata=_says("Column of the second text."))
+    label_column: str | None = field(default=None, metadata=_says("Column of the label or score."))
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield the fields that no evaluation can take, each with what is wrong."""
+        if self.mask_rate is not None and not 0 < self.mask_rate < 1:
+            yield "mask_rate", f"{self.mask_rate:g}: give a share between 0 and 1"
+        for name in ("block", "stride"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= LARGEST:
+                yield name, f"{found(value)}: give a number of 1 or more"
+
+    def given(self) -> dict[str, Any]:
+        """Return the settings that are there, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(TaskOptions):
+    """The evaluation that belongs to an operation; None leaves a setting to ``evaluate``.
+
+    ``task`` is the one that the settings and the expectation are about: another task makes them
+    meaningless. In a recipe's file the path of ``data`` starts from that file.
+    """
+
+    task: str | None = field(
+        default=None, metadata=_says("The task that the settings and the expectation are about.")
+    )
+    data: str | None = field(
+        default=None,
+        metadata=_says(
+            "A file of texts or of labelled rows; its path starts from this file. Or hf:org/name."
+        ),
+    )
+    controls: Whole | None = field(
+        default=None,
+        metadata=_says("How many random removals to compare with.", minimum=1, maximum=LARGEST),
+    )
+    seed: Whole | None = field(
+        default=None,
+        metadata=_says("For masks, controls and the interval.", minimum=0, maximum=MOST),
+    )
+    dose: Flag | None = field(
+        default=None, metadata=_says("Score the first dims alone too: one, two, and so on.")
+    )
+    until_certain: Flag | None = field(
+        default=None, metadata=_says("Stop as soon as the verdict is settled.")
+    )
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield the fields that no evaluation can take, each with what is wrong."""
         from surgeon.scoring.tasks import TASKS
 
+        yield from super().contradictions()
         if self.task is not None and self.task not in TASKS:
             yield "task", f"{self.task!r} is no task; there is {', '.join(TASKS)}"
         if self.controls is not None and not 1 <= self.controls <= LARGEST:
             yield "controls", f"{found(self.controls)}: give a number of 1 or more"
         if self.seed is not None and not 0 <= self.seed <= MOST:
             yield "seed", f"{found(self.seed)}: give a number of 0 or more, to {MOST} at most"
-        if self.mask_rate is not None and not 0 < self.mask_rate < 1:
-            yield "mask_rate", f"{self.mask_rate:g}: give a share between 0 and 1"
-
-    def given(self) -> dict[str, Any]:
-        """Return the settings that are there, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

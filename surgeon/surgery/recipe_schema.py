@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from surgeon.outliers import DETECTORS
 from surgeon.scoring.tasks import TASKS
-from surgeon.surgery.expectation import GRADES
+from surgeon.surgery.expectation import GRADES, EvaluationSettings
 from surgeon.surgery.fields import LARGEST, MOST
 from surgeon.surgery.recipe import Recipe
 
@@ -33,15 +34,7 @@ _ABOUT: dict[str, dict[str, str]] = {
         "evaluation": "How surgeon eval is to measure the operation.",
         "expect": "What that should show.",
     },
-    "EvaluationSettings": {
-        "task": "The task that the settings and the expectation are about.",
-        "data": "A file with one text per line; its path starts from this file.",
-        "controls": "How many random removals to compare with.",
-        "seed": "For masks, controls and the interval.",
-        "mask_rate": "Share of tokens masked, for a masked language model.",
-        "dose": "Score the first dims alone too: one, two, and so on.",
-        "until_certain": "Stop as soon as the verdict is settled.",
-    },
+    "EvaluationSettings": {f.name: f.metadata["about"] for f in fields(EvaluationSettings)},
     "Expectation": {
         "verdict": "The verdict that surgeon eval should reach.",
         "published": "Figures that others have reported.",
@@ -81,10 +74,8 @@ _LIMITS: dict[str, dict[str, dict[str, Any]]] = {  # what the types of the field
         "sites": _ONCE,
     },
     "EvaluationSettings": {
+        **{f.name: f.metadata["limits"] for f in fields(EvaluationSettings)},
         "task": {"enum": list(TASKS)},
-        "controls": _COUNT,
-        "seed": {"minimum": 0, "maximum": MOST},
-        "mask_rate": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
     },
     "Published": {"what": {"pattern": r"\S"}, "source": {"pattern": r"\S"}, "dims": _INDEXES},
     "Expectation": {},

@@ -4,6 +4,8 @@ import csv
 import itertools
 import json
 import math
+import re
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -87,7 +89,7 @@ def test_masked_loss_in_blocks_with_bert_s_masking(antiberty, antiberty_patched)
     tokens = sum(e.labels.size for e in examples)
     assert result.baseline.value == pytest.approx(sum(a for a, _ in pairs) / tokens, **LOSS)
     assert result.baseline.others["top1"] == pytest.approx(sum(b for _, b in pairs) / tokens)
-    assert result.options == options
+    assert result.options == {**options, "document": False}
     whole = transformers.AutoTokenizer.from_pretrained(antiberty)
     stream = [t for line in texts.lines for t in whole(line, add_special_tokens=False).input_ids]
     original = []
@@ -127,6 +129,87 @@ def test_causal_loss_of_long_texts_with_a_stride(iglm_s, iglm_s_patched):
     assert result.baseline.value == pytest.approx(loss / count, **LOSS)
     bits = loss / math.log(2) / size
     assert result.baseline.others["bits per byte"] == pytest.approx(bits, **LOSS)
+
+
+@torch.no_grad()
+def test_causal_loss_of_texts_with_newlines_after_a_bos_token(iglm_s, iglm_s_patched, tmp_path):
+    artifact = shutil.copytree(iglm_s_patched, tmp_path / "artifact")
+    rows = [{"text": line.replace(" ", "\n", 3)} for line in antibodies(3)]
+    data, options = _rows(tmp_path, rows), TaskOptions(bos=True)
+    with pytest.raises(EvaluationError, match="--bos: takes a causal model whose tokenizer names"):
+        evaluate(artifact, texts=data, options=options, controls=1)
+    settings = artifact / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "bos_token": "[CLS]"}))
+    result = evaluate(artifact, texts=data, options=options, controls=1)
+    model = transformers.AutoModelForCausalLM.from_pretrained(iglm_s).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(iglm_s)
+    losses = [_log_probability(model, tokenizer, row["text"], special=False) for row in rows]
+    tokens = sum(len(tokenizer(r["text"], add_special_tokens=False).input_ids) for r in rows)
+    words = sum(len(re.split(r"\s+", row["text"])) for row in rows)
+    assert result.dataset.scored_tokens == tokens
+    assert result.baseline.value == pytest.approx(-sum(losses) / tokens, **LOSS)
+    word_perplexity = math.exp(-sum(losses) / words)
+    assert result.baseline.others["word perplexity"] == pytest.approx(word_perplexity, rel=1e-4)
+    size = sum(len(row["text"].encode()) for row in rows)
+    bits = -sum(losses) / size / math.log(2)
+    assert result.baseline.others["bits per byte"] == pytest.approx(bits, **LOSS)
+
+
+def _log_probability(model, tokenizer, text, *, special=True):
+    """Return that of a text after [CLS], with the tokenizer's [SEP] behind it or not."""
+    ids = [tokenizer.cls_token_id, *tokenizer(text, add_special_tokens=False).input_ids]
+    ids = torch.tensor([[*ids, *([tokenizer.sep_token_id] if special else [])]])
+    return -model(ids, labels=ids).loss.double().item() * (ids.shape[1] - 1)
+
+
+def _pseudo_log_likelihood(model, tokenizer, text):
+    """Return the sum over a text's tokens, each hidden alone (Salazar et al. 2020)."""
+    ids, total = tokenizer(text, return_tensors="pt").input_ids, 0.0
+    for place in range(1, ids.shape[1] - 1):
+        hidden = ids.clone()
+        hidden[0, place] = tokenizer.mask_token_id
+        logits = model(hidden).logits[0, place].double()
+        total += logits.log_softmax(0)[ids[0, place]].item()
+    return total
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "loader", "score"),
+    [
+        ("iglm_s", transformers.AutoModelForCausalLM, _log_probability),
+        ("antiberty", transformers.AutoModelForMaskedLM, _pseudo_log_likelihood),
+    ],
+)
+def test_minimal_pairs(request, tmp_path, name, loader, score):
+    source, artifact = (request.getfixturevalue(n) for n in (name, f"{name}_patched"))
+    goods = [line[:60] for line in antibodies(6)]
+    bads = [f"{good[:20]}{good[20:24][::-1]}{good[24:]}" for good in goods]
+    rows = [
+        {"UID": "swap", "sentence_good": a, "sentence_bad": b}
+        for a, b in zip((*goods[:3], *bads[3:]), (*bads[:3], *goods[3:]), strict=True)
+    ]
+    artifact = shutil.copytree(artifact, tmp_path / "artifact")
+    result = evaluate(artifact, texts=_rows(tmp_path, rows), task="pairs", controls=1)
+    model = loader.from_pretrained(source).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    margins = [
+        score(model, tokenizer, row["sentence_good"]) - score(model, tokenizer, row["sentence_bad"])
+        for row in rows
+    ]
+    assert (result.dataset.examples, result.dataset.unit) == (6, "pairs")
+    assert result.baseline.value == pytest.approx(np.mean([margin <= 0 for margin in margins]))
+    assert result.baseline.others["log-odds"] == pytest.approx(np.mean(margins), abs=1e-3)
+    opened = open_artifact(artifact)
+    task = choose_task(opened, "pairs")
+    settings = make_settings(opened, task, TaskOptions(), 0)
+    examples = make_examples(opened, task, settings, read_table(tmp_path / "data.jsonl")).examples
+    session = open_session(
+        opened.model_path, opened.facts.output, tuple(opened.baseline), "cpu", per_token=True
+    )
+    for batch_size in (1, 3):  # fewer sequences than a pair has, in the masked model
+        kept = Scorer(opened, task, session, batch_size).observe(BASELINE, examples)
+        np.testing.assert_allclose(kept[:, 0] - kept[:, 1], margins, atol=1e-3)
 
 
 @torch.no_grad()
@@ -213,6 +296,13 @@ def test_classes_are_found_by_name_in_any_order(made, tokenizer, tmp_path):
     assert others["F1 (macro)"] == pytest.approx(f1, **METRIC)
     matthews = metrics.matthews_corrcoef(expected, guesses)
     assert others["Matthews"] == pytest.approx(matthews, **METRIC)
+    reports = metrics.classification_report(expected, guesses, output_dict=True)
+    assert [report.label for report in again.labels] == list(model.config.id2label.values())
+    for report in again.labels:
+        known = reports[report.label.lower()]
+        assert report.support == known["support"]
+        for ours, theirs in (("precision", "precision"), ("recall", "recall"), ("F1", "f1-score")):
+            assert report.baseline[ours] == pytest.approx(known[theirs], **METRIC)
 
 
 def test_blanks_of_an_encoder_decoder_are_whole_words(made, tokenizer):

@@ -8,11 +8,12 @@ import sys
 import pytest
 
 from surgeon.errors import EvaluationError
-from surgeon.scoring.data import Columns, read_data
+from surgeon.scoring.data import Columns, Names, read_data, spelled_out
 from surgeon.scoring.data.columns import locate
 from surgeon.scoring.data.files import read_table
 from surgeon.scoring.data.hub import _parts
-from surgeon.scoring.tasks.labels import match_labels
+from surgeon.scoring.tasks import TASKS
+from surgeon.scoring.tasks.labels import is_missing, match_labels
 
 ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
 CONTENTS = {
@@ -55,11 +56,15 @@ def test_squad_s_tree_is_a_row_per_question(tmp_path):
         ("d.xls", b"x", r"rows are read from \.csv"),
         ("d.csv", b"", "no rows"),
         ("d.csv", b"a,b\n1\n", "row 2 has 1 cells and the first has 2"),
-        ("d.csv", b"\xff\xfe", "no CSV file"),
-        ("d.csv", b'"a', "no CSV file"),
+        (
+            "d.csv",
+            b"\xff\xfet\x00",
+            r"not UTF-8 \(byte 0\), UTF-16; .*iconv -f utf-16 -t utf-8 d.csv",
+        ),
+        ("d.csv", b'"a', "not a CSV file"),
         ("d.json", b"3", "expected a list of rows"),
         ("d.jsonl", b"[1]\n", "row 1 is no object"),
-        ("d.jsonl", b"{", "no JSONL file"),
+        ("d.jsonl", b"{", "not a JSONL file .*line 1, column 2"),
         ("d.json", b'{"data": [{"paragraphs": 3}]}', "SQuAD"),
     ],
 )
@@ -101,10 +106,11 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
 
 @pytest.mark.parametrize("name", [*CONTENTS, "d.tsv"])
 def test_every_format_gives_the_same_texts(tmp_path, name):
-    tsv = "text\tlabel\nGood, “really”.\tyes\nBad indeed\tno\n"
+    tsv = "text\tlabel\nGood, “really”.\tyes\nBad\\nindeed\tno\n"
     (tmp_path / name).write_text(CONTENTS.get(name, tsv), encoding="utf-8")
     texts = read_data(str(tmp_path / name), "texts", Columns())
-    assert texts.lines == ("Good, “really”.", "Bad indeed")
+    bad = "Bad\nindeed" if name in CONTENTS else "Bad\\nindeed"  # as it is
+    assert texts.lines == ("Good, “really”.", bad)
 
 
 def test_texts_come_from_lines_or_from_a_column(tmp_path):
@@ -115,7 +121,7 @@ def test_texts_come_from_lines_or_from_a_column(tmp_path):
     lines = read_data(str(tmp_path / "d.txt"), "texts", Columns()).lines
     assert lines == ("note,text", "a,One.", "b,Two.")
     (tmp_path / "d.jsonl").write_text('{"text": "One\\ntwo."}\n{"text": null}\n')
-    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One two.",)
+    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One\ntwo.",)
 
 
 def test_a_csv_file_of_one_column_is_its_lines_and_of_more_needs_a_name(tmp_path):
@@ -161,12 +167,12 @@ def test_columns_that_nothing_reads_may_have_one_name(tmp_path):
 
 
 def test_a_task_s_own_names_are_no_reason_to_refuse_a_file_without_a_header(tmp_path):
-    columns = Columns("sentence1", "sentence2", "label", asked=False)
+    columns = Columns(usual=Names(("sentence1",), ("sentence2",), ("label",)))
     content = "a man,a boy,2.5\na cat,a dog,1\n"
     assert _located(tmp_path, content, columns) == ("1", "2", "3", 2)
     with pytest.raises(EvaluationError, match="no column sentence1"):
-        _located(tmp_path, content, dataclasses.replace(columns, asked=True))
-    with pytest.raises(EvaluationError, match="no column sentence1"):
+        _located(tmp_path, content, dataclasses.replace(columns, text="sentence1"))
+    with pytest.raises(EvaluationError, match="no column for the text, such as sentence1"):
         _located(tmp_path, "a man,2.5\na cat,1\n", columns)  # where pairs are needed
 
 
@@ -258,3 +264,195 @@ def test_a_data_set_in_a_folder_is_read_as_one_of_the_hub(tmp_path):
     ]
     with pytest.raises(EvaluationError, match=r"hf:.*nothing.*:config"):
         read_data(f"hf:{tmp_path}/nothing", "table", Columns())
+
+
+SEPARATORS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines would split too
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_at_line_feeds_and_carriage_returns_and_nowhere_else(tmp_path, end):
+    rows = [{"text": f"a{other}b {number}"} for number, other in enumerate(SEPARATORS)]
+    texts = [row["text"] for row in rows]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    cells = ["text", *texts]
+    for name, content in (("d.jsonl", lines), ("d.txt", texts), ("d.csv", cells), ("d.tsv", cells)):
+        (tmp_path / name).write_bytes(end.join(content).encode())
+        assert list(read_data(str(tmp_path / name), "texts", Columns()).lines) == texts, name
+
+
+def test_a_text_is_as_it_is_and_a_file_one_document_if_asked(tmp_path):
+    path = tmp_path / "d.txt"
+    path.write_text("\tif x:\n\n        return 1\n")
+    assert read_data(str(path), "texts", Columns()).lines == ("\tif x:", "        return 1")
+    whole = read_data(str(path), "texts", Columns(), document=True)
+    assert whole.lines == ("\tif x:\n\n        return 1\n",)
+    (tmp_path / "d.jsonl").write_text('{"text": " a\\n\\tb\\r\\n"}\n')
+    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == (" a\n\tb\r\n",)
+    with pytest.raises(EvaluationError, match=r"--document: --data .*d\.jsonl is a table"):
+        read_data(str(tmp_path / "d.jsonl"), "texts", Columns(), document=True)
+    path.write_bytes("caf\xe9\n".encode("latin1"))
+    with pytest.raises(
+        EvaluationError, match=r"not UTF-8 \(byte 3\).*iconv -f latin1 -t utf-8 d\.t"
+    ):
+        read_data(str(path), "texts", Columns())
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_csv_file_may_have_another_delimiter(tmp_path, delimiter):
+    rows = ["text,label", "A film, fine,yes", "Bad; very,no"]
+    lines = [delimiter.join(f'"{cell}"' for cell in row.rsplit(",", 1)) for row in rows]
+    assert _located(tmp_path, "\n".join(lines)) == ("text", None, "label", 2)
+    texts = read_data(str(tmp_path / "d.csv"), "texts", Columns()).lines
+    assert texts == ("A film, fine", "Bad; very")
+    (tmp_path / "d.csv").write_text("text\nOne; two.\nThree.\n")  # of one column
+    assert read_data(str(tmp_path / "d.csv"), "texts", Columns()).lines == ("One; two.", "Three.")
+
+
+def test_json_lines_are_read_under_the_name_of_json(tmp_path):
+    (tmp_path / "d.json").write_text(CONTENTS["d.jsonl"])
+    assert list(read_table(tmp_path / "d.json").rows) == ROWS
+
+
+WORDS = [["EU", "rejects"], ["Peter", "Blackburn"]]
+TAGS = [["B-ORG", "O"], ["B-PER", "I-PER"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.tsv", "EU NNP B-ORG\nrejects VBZ O\n\nPeter NNP B-PER\nBlackburn NNP I-PER"),
+        ("d.tsv", "EU\tB-ORG\nrejects\tO\n\nPeter\tB-PER\nBlackburn\tI-PER\n\n"),
+        ("d.txt", "-DOCSTART- O\n\nEU B-ORG\nrejects O\n\nPeter B-PER\nBlackburn I-PER\n"),
+        ("d.conll", "EU  x B-ORG \nrejects  x O\n \nPeter  x B-PER\nBlackburn  x I-PER\n"),
+        (
+            "d.bio",
+            "# id\nEU\tx\tB-ORG\nrejects\tx\tO\n\n# id\nPeter\tx\tB-PER\nBlackburn\tx\tI-PER",
+        ),
+    ],
+)
+def test_blank_lines_part_the_sentences_of_conll_files(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    table = read_table(tmp_path / name).sentences
+    first, *_, last = table.columns
+    kept = [row for row in table.rows if row[first]]
+    assert [row[first] for row in kept] == WORDS
+    assert [row[last] for row in kept] == TAGS
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "columns"),
+    [
+        (
+            "glue/mrpc",
+            "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\t3\ta\tb\n",
+            ("#1 String", "#2 String", "Quality"),
+        ),
+        (
+            "glue/stsb",
+            "index\tgenre\tsentence1\tsentence2\tscore\n0\tx\ta\tb\t1\n",
+            ("sentence1", "sentence2", "score"),
+        ),
+        (
+            "glue/mnli",
+            "index\tsentence1\tsentence2\tlabel1\tgold_label\n0\ta\tb\tx\tneutral\n",
+            ("sentence1", "sentence2", "gold_label"),
+        ),
+        (
+            "glue/qqp",
+            "id\tqid1\tquestion1\tquestion2\tis_duplicate\n0\t1\ta\tb\t1\n",
+            ("question1", "question2", "is_duplicate"),
+        ),
+        ("glue/cola", "gj04\t1\t\tThe sailors rode.\ngj04\t0\t*\tSail the.\n", ("4", None, "2")),
+        ("glue/sst2", "Text\tLabel\na\t1\n", ("Text", None, "Label")),
+        (
+            "pairs",
+            "field\tsentence_good\tsentence_bad\nx\ta\tb\n",
+            ("sentence_good", "sentence_bad"),
+        ),
+        (
+            "question-answering",
+            "question\tcontext\tanswer\na\tb\tb\n",
+            ("question", "context", "answer"),
+        ),
+        ("token-classification", "words\tner\na b\tO O\n", ("words", None, "ner")),
+    ],
+)
+def test_a_task_s_columns_are_found_under_the_names_of_its_own_files(
+    tmp_path, task, content, columns
+):
+    (tmp_path / "d.tsv").write_text(content)
+    labelled = len(columns) == 3
+    pair = None if labelled else True
+    usual = Columns(usual=TASKS[task].columns)
+    found = locate(read_table(tmp_path / "d.tsv"), usual, pair=pair, label=labelled)
+    assert (found.text, found.pair, found.label)[: len(columns)] == columns
+
+
+def test_what_integers_stand_for_is_read_with_parquet_files_of_the_hub(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["O", "B-PER"])
+    features = {
+        "tokens": datasets.Sequence(datasets.Value("string")),
+        "tags": [names],
+        "one": names,
+    }
+    data = datasets.Dataset.from_dict(
+        {"tokens": [["a"]], "tags": [[1]], "one": [0]}, features=datasets.Features(features)
+    )
+    data.to_parquet(tmp_path / "d.parquet")
+    table = read_table(tmp_path / "d.parquet")
+    assert table.classes == {"tags": ("O", "B-PER"), "one": ("O", "B-PER")}
+    assert table.rows[0]["tags"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        (
+            "{'text': ['France', \"it's\"], 'answer_start': [1]}",
+            {"text": ["France", "it's"], "answer_start": [1]},
+        ),
+        ('["O", null]', ["O", None]),
+        ("['O', None]", ["O", None]),
+        ("France", "France"),
+        (["a"], ["a"]),
+    ],
+)
+def test_a_list_that_a_cell_spells_out_is_read(cell, value):
+    assert spelled_out(cell, "d, row 1") == value
+
+
+@pytest.mark.parametrize(
+    "cell", ["['O' 'B-PER']", "{'text': array(['a'], dtype=object)}", "[0 1]", "["]
+)
+def test_what_a_cell_does_not_spell_out_is_refused(cell):
+    with pytest.raises(
+        EvaluationError, match=r"d, row 1: cannot read the list .*JSON Lines or Parq"
+    ):
+        spelled_out(cell, "d, row 1")
+
+
+@pytest.mark.parametrize("value", [None, "", "-", -1, "-1", -1.0, "-1.0", -100, float("nan")])
+def test_a_missing_label_is_known_in_every_way_of_writing_it(value):
+    assert is_missing(value)
+    if value in ("-", "-1", -1, -1.0, "-1.0", -100):
+        assert not is_missing(value, ("-", "-1", "-100"))  # a label of the model's
+
+
+@pytest.mark.parametrize("value", [0, "0", "no", "1", 1.5, -2, False, ["a"]])
+def test_a_label_is_not_missing(value):
+    assert not is_missing(value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (("NEGATIVE", "POSITIVE"), "name the task: --task glue/sst2$"),
+        (("contradiction", "Neutral", "entailment"), "--task glue/mnli$"),
+        (("not_entailment", "entailment"), "--task glue/qnli or glue/rte or glue/wnli$"),
+        (("joy", "anger"), "use the names in id2label of config.json in place of the numbers$"),
+    ],
+)
+def test_integers_of_named_outputs_name_the_task_that_knows_them(labels, hint):
+    with pytest.raises(EvaluationError, match=hint):
+        match_labels([0, 1], (), labels, "data")

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -7,14 +9,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
+from task_models import word_tokenizer
+from tokenizers import processors
 
 from surgeon.errors import EvaluationError, SurgeonError
+from surgeon.scoring.data import Columns
+from surgeon.scoring.data.files import read_table
+from surgeon.scoring.encoder import Encoder
 from surgeon.scoring.examples import Example, batches_by_length
 from surgeon.scoring.pooling import Pooling, read_pooling
 from surgeon.scoring.tasks import TASKS, Settings
 from surgeon.scoring.tasks.answers import best_f1, exact_match
 from surgeon.scoring.tasks.masked import mask
-from surgeon.scoring.tasks.token_labels import spans_of
+from surgeon.scoring.tasks.token_labels import in_scheme, spans_of
+from surgeon.scoring.tokenizer import begin_with
+from surgeon.text import Texts
 
 _SETTINGS = Settings(seed=0, mask_rate=0.15, mask_id=4, special_ids=(0, 1, 2, 3, 4))
 _SEQUENCE = (2, *range(5, 45), 3)
@@ -232,3 +241,196 @@ def test_sentence_transformers_files_of_an_odd_shape_are_named(tmp_path, file, c
     (tmp_path / file).write_text(json.dumps(content))
     with pytest.raises(SurgeonError, match=f"{file}: {complaint}"):
         read_pooling(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "labels", "written"),
+    [
+        ("I-PER I-PER B-PER O", "O B-PER I-PER", "B-PER I-PER B-PER O"),  # IOB1
+        ("S-PER O B-LOC I-LOC E-LOC", "O B-PER I-PER B-LOC I-LOC", "B-PER O B-LOC I-LOC I-LOC"),
+        ("B-PER O B-LOC I-LOC I-LOC", "O B-PER I-PER E-PER S-PER", "S-PER O B-LOC I-LOC E-LOC"),
+        ("B-PER I-PER B-PER", "O I-PER", "I-PER I-PER I-PER"),
+        ("B-PER I-PER O", "O PER", "PER PER O"),
+        ("U-PER O", "O B-PER I-PER L-PER U-PER", "U-PER O"),
+    ],
+)
+def test_entities_are_written_in_the_scheme_of_the_model(tags, labels, written):
+    assert " ".join(in_scheme(tags.split(), labels.split())) == written
+
+
+BIO = ("O", "B-PER", "I-PER")
+
+
+def _table(folder, name, rows):
+    """Write rows in the format of a file's name, and read them."""
+    path = folder / name
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        delimiter = "," if path.suffix == ".csv" else "\t"
+        lines = [rows[0], *(row.values() for row in rows)]
+        path.write_text("\n".join(delimiter.join(map(str, line)) for line in lines))
+    return read_table(path)
+
+
+def _read(task, data, labels=(), tokenizer=None, **settings):
+    tokenizer = tokenizer or word_tokenizer().backend_tokenizer
+    given = Settings(0, 0.15, 4, (0, 1, 2, 3, 4), labels=labels, **settings)
+    given = dataclasses.replace(given, columns=Columns(usual=TASKS[task].columns))
+    return TASKS[task].read(data, Encoder(tokenizer, 64, None), given)
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.jsonl"])
+@pytest.mark.parametrize(
+    ("task", "labels", "row", "label"),
+    [
+        ("classification", ("bad", "good"), {"text": "the day", "label": None}, "good"),
+        ("glue/sst2", ("negative", "positive"), {"sentence": "the day", "label": None}, 1),
+        ("regression", ("LABEL_0",), {"text": "the day", "label": None}, 2.5),
+        ("glue/stsb", ("LABEL_0",), {"sentence1": "the", "sentence2": "day", "label": None}, 5.0),
+        ("sts", (), {"text": "the", "text2": "day", "score": None}, 0.0),
+        ("token-classification", BIO, {"tokens": "the", "ner_tags": None}, "O"),
+        (
+            "question-answering",
+            (),
+            {"question": "the", "context": "the day", "answers": None},
+            "day",
+        ),
+    ],
+)
+def test_minus_one_is_a_missing_label_in_every_task_and_format(
+    tmp_path, name, task, labels, row, label
+):
+    last = list(row)[-1]
+    rows = [{**row, last: value} for value in (-1, label, -1, label, label)]
+    prepared = _read(task, _table(tmp_path, name, rows), labels)
+    assert (len(prepared.examples), prepared.given) == (3, 5)
+    nothing = _table(tmp_path, name, [{**row, last: -1.0}] * 3)
+    assert _read(task, nothing, labels).examples == ()
+
+
+def test_minus_one_is_a_number_on_a_scale_below_zero_and_a_label_of_a_model_that_has_it(tmp_path):
+    rows = [{"text": "the day", "label": value} for value in (-1, -0.5, 1)]
+    assert len(_read("regression", _table(tmp_path, "d.csv", rows)).examples) == 3
+    rows = [{"text": "the day", "label": value} for value in (-1, 0, 1)]
+    prepared = _read("classification", _table(tmp_path, "d.csv", rows), ("-1", "0", "1"))
+    assert [example.reference for example in prepared.examples] == [0, 1, 2]
+
+
+def test_words_without_a_label_are_passed_over(tmp_path):
+    row = {"tokens": ["the", "day", "the"], "ner_tags": ["O", -100, "B-PER"]}
+    (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", [row]), BIO).examples
+    assert (example.positions.tolist(), example.labels.tolist()) == ([1, 3], [0, 1])
+
+
+def test_tags_of_another_scheme_are_compared_as_entities(tmp_path):
+    rows = [{"tokens": ["the", "day", "the"], "ner_tags": ["I-PER", "I-PER", "O"]}]
+    (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
+    assert example.labels.tolist() == [1, 2, 0]
+    task, logits = TASKS["token-classification"], np.zeros((5, 3))
+    for guessed, wrong in (([1, 2, 0], 0), ([2, 2, 0], 0), ([0, 2, 0], 2)):
+        logits[:] = 0
+        logits[[1, 2, 3], guessed] = 1
+        assert task.observe(logits, example)[0] == wrong
+    rows[0]["ner_tags"] = ["S-PER", "O", "S-PER"]
+    (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
+    assert example.labels.tolist() == [1, 0, 1]
+
+
+def _without_special_tokens():
+    tokenizer = word_tokenizer().backend_tokenizer
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1")
+    return tokenizer
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("empty", ["", " ", "\u200b"])
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("classification", {"text": "", "label": "LABEL_1"}),
+        ("regression", {"text": "", "label": 1.5}),
+        ("sts", {"text": "", "text2": "day", "score": 1}),
+        ("sts", {"text2": "", "text": "day", "score": 1}),
+        ("token-classification", {"tokens": [""], "ner_tags": ["LABEL_1"]}),
+        ("question-answering", {"context": "", "question": "day", "answers": ["day"]}),
+        ("pairs", {"good": "", "bad": "day"}),
+        ("pairs", {"bad": "", "good": "day"}),
+    ],
+)
+def test_a_text_without_a_token_is_left_out_of_every_task(tmp_path, task, row, empty, special):
+    name = next(iter(row))
+    full = "the day" if isinstance(row[name], str) else ["day"]
+    none = empty if isinstance(row[name], str) else [empty]
+    rows = [{**row, name: value} for value in (full, none, full)]
+    tokenizer = word_tokenizer().backend_tokenizer if special else _without_special_tokens()
+    data = _table(tmp_path, "d.jsonl", rows)
+    prepared = _read(task, data, ("LABEL_0", "LABEL_1"), tokenizer, head="mlm")
+    assert (len(prepared.examples), prepared.given) == (2, 3)
+
+
+@pytest.mark.parametrize("task", ["mlm", "clm", "rtd", "plm", "denoising", "drift"])
+@pytest.mark.parametrize("special", [True, False])
+def test_a_line_without_a_token_is_left_out_of_every_task(task, special):
+    lines = ("the day is here", "\u200b", "a day")
+    tokenizer = word_tokenizer().backend_tokenizer if special else _without_special_tokens()
+    settings = {"vocabulary": 800, "decoder_start_id": 3}
+    prepared = _read(task, Texts("d", lines, b""), (), tokenizer, **settings)
+    assert (len(prepared.examples), prepared.given) == (2, 3)
+    if task in ("mlm", "clm"):
+        blocks = _read(task, Texts("d", lines[1:], b""), (), tokenizer, block=4, **settings)
+        assert [len(example.ids) for example in blocks.examples] == [4 if special else 2]
+
+
+@pytest.mark.parametrize("text", ["def f(x):\n    return x\n", " the day ", "the", "a\u2003é b"])
+def test_bytes_and_words_are_counted_as_lm_eval_does(text):
+    tokenizer = _without_special_tokens()
+    begin_with(tokenizer, 2)
+    prepared = _read("clm", Texts("d", (text, text), b""), (), tokenizer)
+    for example in prepared.examples:
+        assert example.ids[0] == 2
+        assert tuple(example.reference) == (len(text.encode()), len(re.split(r"\s+", text)))
+    assert (prepared.unit, prepared.notes) == ("texts", ())
+
+
+def test_windows_and_blocks_of_a_causal_model_score_each_token_once():
+    tokenizer, line = _without_special_tokens(), "the day is here " * 40
+    texts = Texts("d", (line, line), b"")
+    whole = tokenizer.encode(line).ids
+    windows = _read("clm", texts, (), tokenizer)
+    assert windows.unit == "windows"
+    assert [t for e in windows.examples for t in e.labels.tolist()] == [*whole[1:], *whole[1:]]
+    assert "the first token is not scored" in " ".join(windows.notes)
+    blocks = _read("clm", texts, (), tokenizer, block=10)
+    assert (blocks.unit, {len(e.ids) for e in blocks.examples}) == ("blocks", {10})
+    assert [t for e in blocks.examples for t in e.ids] == whole * 2
+    begin_with(tokenizer, 2)
+    begun = _read("clm", texts, (), tokenizer, block=11)
+    assert [t for e in begun.examples for t in e.labels.tolist()] == whole * 2
+    size, words = sum(example.reference for example in begun.examples)
+    assert (size, words) == (2 * len(line), 2 * len(re.split(r"\s+", line)))
+    with pytest.raises(EvaluationError, match="--block 1: give a number from 2 to 64"):
+        _read("clm", texts, (), tokenizer, block=1)
+    with pytest.raises(EvaluationError, match=r"--stride 9: .* --block"):
+        _read("clm", texts, (), tokenizer, block=10, stride=9)
+
+
+def test_pairs_that_are_the_same_to_the_tokenizer_are_left_out(tmp_path):
+    rows = [{"good": "the day", "bad": "day the"}, {"good": "The day", "bad": "the  day"}]
+    prepared = _read("pairs", _table(tmp_path, "d.csv", rows), head="clm")
+    assert (len(prepared.examples), prepared.given, prepared.unit) == (1, 2, "pairs")
+    assert "reads both sentences as the same: 1" in prepared.notes[0]
+
+
+def test_each_label_has_its_own_report():
+    settings = Settings(0, 0.0, None, (), labels=("bad", "good", "none"))
+    observed = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0], [1, 0, 1, 0]], dtype=np.float64)
+    report = TASKS["classification"].by_label(observed, settings)
+    assert report["bad"] == {
+        "precision": 1.0,
+        "recall": 0.5,
+        "F1": pytest.approx(2 / 3),
+        "support": 2,
+    }
+    assert report["good"]["precision"] == pytest.approx(2 / 3)
+    assert report["none"] == {"precision": 0.0, "recall": 0.0, "F1": 0.0, "support": 0}

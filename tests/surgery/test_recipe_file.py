@@ -125,6 +125,8 @@ _FIGURE = {"what": "a loss", "grade": "S", "source": "a paper"}
         {**_DIMS, "mode": "scale", "factor": -0.5, "seed": 3},
         {**_DIMS, "mode": "mean", "factor": None},
         {**_DIMS, "evaluation": {"task": "mlm", "mask_rate": 0.3, "controls": 1, "dose": False}},
+        {**_DIMS, "evaluation": {"masking": "bert", "block": 64, "text_column": "review"}},
+        {**_DIMS, "evaluation": {"task": "clm", "stride": 1, "bos": True, "document": True}},
         {
             **_DIMS,
             "expect": {"published": [{**_FIGURE, "after": 1}]},
@@ -174,6 +176,8 @@ def test_the_schema_takes_recipes_that_ship_with_every_field_written_out(name):
         {**_DIMS, "dim": [3]},
         *({**_DIMS, "evaluation": {"task": task}} for task in ("chess", 3)),
         *({**_DIMS, "evaluation": {"mask_rate": rate}} for rate in (0, 3, "0.5", True)),
+        *({**_DIMS, "evaluation": {"block": number}} for number in (0, -1, 2.5, 10**9)),
+        *({**_DIMS, "evaluation": wrong} for wrong in ({"masking": "some"}, {"bos": 1})),
         *({**_DIMS, "evaluation": {"controls": controls}} for controls in (0, -1, "3")),
         *({**_DIMS, "evaluation": value} for value in ("mlm", {"seed": -1}, {"dose": "yes"})),
         *({**_DIMS, "expect": value} for value in ("intact", {"verdict": "fine"})),

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from surgeon.errors import EvaluationError
 from surgeon.scoring.data.table import Table
 
-# What data sets call them, most telling first.
-_TEXTS = ("text", "sentence1", "sentence", "premise", "question1", "question")
-_PAIRS = ("text_pair", "text2", "sentence2", "hypothesis", "question2")
-_LABELS = ("label", "labels", "score", "gold_label", "similarity_score", "similarity")
+
+@dataclass(frozen=True)
+class Names:
+    """What data sets call the columns of a task, most telling first; () for a column it lacks."""
+
+    text: tuple[str, ...] = ()
+    pair: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+
+
+_USUAL = Names(
+    ("text", "sentence1", "sentence", "premise", "question1", "question", "#1 String"),
+    ("text_pair", "text2", "sentence2", "hypothesis", "question2", "#2 String"),
+    (
+        *("label", "labels", "score", "gold_label", "similarity_score", "similarity"),
+        *("Quality", "is_duplicate"),
+    ),
+)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns; None: to be found among the usual names.
+    """The names of the columns that a user gave; None: to be found among the usual names.
 
-    Columns of a file without a header are named by number: "1", "2" and so on. ``asked`` is whether
-    a user named them; otherwise they are what the data sets of a task usually call them.
+    Columns of a file without a header are named by number: "1", "2" and so on. ``usual`` is what
+    the data sets of the task call them.
     """
 
     text: str | None = None
     pair: str | None = None
     label: str | None = None
-    asked: bool = True
+    usual: Names = field(default_factory=Names)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names that a user gave."""
+        return tuple(name for name in (self.text, self.pair, self.label) if name is not None)
 
 
 @dataclass(frozen=True)
@@ -41,42 +60,48 @@ def locate(table: Table, columns: Columns, *, pair: bool | None, label: bool = T
     """Find the columns, by the names that were given or the usual ones.
 
     A CSV or TSV file has no header where columns are given by number, or where its first line has
-    none of the names and as many cells as there are columns to find.
+    none of the names and as many cells as there are columns to find, or those that the task's data
+    have by number.
 
     Args:
         table: the data.
         columns: the names that were given.
-        pair: whether there must be a second text (None: there may be).
+        pair: whether there must be a second text (None: as the task's data have it, or there may
+            be).
         label: whether there must be a label.
 
     Raises:
         EvaluationError: a column is not there or there twice, or there are no rows.
     """
-    headless = table.headless
-    named = [name for name in (columns.text, columns.pair, columns.label) if name is not None]
-    given = named if columns.asked else []
+    usual, headless = columns.usual, table.headless
+    if pair is None and usual.text:
+        pair = bool(usual.pair or columns.pair)
     header = list(headless.rows[0].values()) if headless is not None else []
-    if pair is None and named and not columns.asked:
-        pair = columns.pair is not None
-    if headless is not None and given and all(name in headless.columns for name in given):
-        table = headless
-    elif headless is not None and not given:
-        usual = {*_TEXTS, *_PAIRS, *_LABELS, *named}
+    if headless is not None and columns.given:
+        table = headless if set(columns.given) <= set(headless.columns) else table
+    elif headless is not None and not _known(usual) & {name.casefold() for name in header}:
         wanted = {False: (2,), True: (3,), None: (2, 3)}[pair]
-        cells = len(headless.columns) + (not label)
-        if not usual & set(header) and cells in wanted:
-            names = headless.columns
-            return Located(headless, names[0], names[1] if cells == 3 else None, names[-1])
+        names, cells = headless.columns, len(headless.columns) + (not label)
+        if cells in wanted:
+            second = names[1] if cells == 3 else None
+            return Located(headless, names[0], second, names[-1] if label else None)
+        needed = [names for names in (usual.text, usual.pair, usual.label) if names]
+        if needed and all(set(names) & set(headless.columns) for names in needed):
+            table = headless
     if not table.rows:
         what = "a header and no rows" if headless is not None else "no rows"
         raise EvaluationError(f"--data {table.name}: has {what}; give some")
+    text = _find(table, columns.text, (*usual.text, *_USUAL.text), "text") or ""
+    others = tuple(name for name in (*usual.pair, *_USUAL.pair) if name != text)
     located = Located(
         table,
-        _find(table, columns.text, _TEXTS, "text") or "",
-        _find(table, columns.pair, _PAIRS, "pair", needed=pair is True)
+        text,
+        _find(table, columns.pair, others, "pair", needed=pair is True)
         if pair is not False
         else None,
-        _find(table, columns.label, _LABELS, "label", needed=label) if label else None,
+        _find(table, columns.label, (*usual.label, *_USUAL.label), "label", needed=label)
+        if label
+        else None,
     )
     for name in (located.text, located.pair, located.label):
         if table is not headless and header.count(name) > 1:
@@ -87,14 +112,21 @@ def locate(table: Table, columns: Columns, *, pair: bool | None, label: bool = T
     return located
 
 
+def _known(usual: Names) -> set[str]:
+    names = (n for names in (usual, _USUAL) for n in (*names.text, *names.pair, *names.label))
+    return {name.casefold() for name in names if not name.isdigit()}
+
+
 def _find(
     table: Table, given: str | None, usual: tuple[str, ...], role: str, *, needed: bool = True
 ) -> str | None:
-    candidates = usual if given is None else (given,)
-    found = next((name for name in candidates if name in table.columns), None)
+    there = {name.casefold(): name for name in reversed(table.columns)}
+    found = next((there[n.casefold()] for n in usual if n.casefold() in there), None)
+    if given is not None:
+        found = given if given in table.columns else None
     if found is None and (needed or given is not None):
-        by_number = ", by its number if the first line is no header" if table.headless else ""
-        what = f"no column {given}" if given is not None else f"no column for the {role}"
+        by_number = ", by its number if the first line is not a header" if table.headless else ""
+        what = f"no column {given}" if given else f"no column for the {role}, such as {usual[0]}"
         raise EvaluationError(
             f"--data {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
             f"with --{role}-column{by_number}"

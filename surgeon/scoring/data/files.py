@@ -1,17 +1,28 @@
-"""Tables out of files: CSV, TSV, JSON, JSON Lines and Parquet, by the end of the name."""
+"""Tables out of files, by the end of the name: CSV, TSV, CoNLL, JSON, JSON Lines and Parquet."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from surgeon.errors import EvaluationError
 from surgeon.scoring.data.table import Table
+from surgeon.text import decoded, lines_of
 
+_DELIMITERS = ",;\t|"  # of a file that is called CSV
+# GLUE's files have lone quotation marks inside their cells.
+_TABS: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+_SPACES: Mapping[str, Any] = {
+    "delimiter": " ",
+    "quoting": csv.QUOTE_NONE,
+    "skipinitialspace": True,
+}
+_HEAD = 65_536  # characters that tell a delimiter
 _MOST_CELL = 10_000_000  # characters; csv's own limit cuts off long contexts
 
 
@@ -26,7 +37,8 @@ def read_table(path: Path) -> Table:
         raise EvaluationError(f"--data {path}: is a folder; give a file of labelled rows in it")
     if not path.is_file():
         raise EvaluationError(f"--data {path}: no such file; give a file of labelled rows")
-    read = FORMATS.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    read = _words if suffix == _PLAIN else FORMATS.get(suffix)
     if read is None:
         raise EvaluationError(
             f"--data {path}: rows are read from {', '.join(FORMATS)} files; save it as one of them"
@@ -36,47 +48,110 @@ def read_table(path: Path) -> Table:
         table = read(path.name, raw)
     except (ValueError, csv.Error) as error:
         raise EvaluationError(
-            f"--data {path}: is no {path.suffix[1:].upper()} file that can be read ({error})"
+            f"--data {path}: not a {suffix[1:].upper()} file that can be read ({error})"
         ) from error
-    if not table.rows and not (table.headless and table.headless.rows):
+    if not table.rows and table.headless is None:
         raise EvaluationError(f"--data {path}: the file holds no rows")
     return table
 
 
-def _delimited(name: str, raw: bytes, dialect: Mapping[str, Any]) -> Table:
-    csv.field_size_limit(_MOST_CELL)
-    text = io.StringIO(raw.decode("utf-8-sig"), newline="")
-    lines = [row for row in csv.reader(text, strict=True, **dialect) if row]
-    if not lines:
-        return Table(name, (), raw)
-    width = len(lines[0])
-    for number, row in enumerate(lines, start=1):
-        if len(row) != width:
-            raise ValueError(f"row {number} has {len(row)} cells and the first has {width}")
-    numbers = [str(number) for number in range(1, width + 1)]
-    headless = Table(name, tuple(dict(zip(numbers, row, strict=True)) for row in lines), raw)
-    header = lines[0]
-    rows = tuple(dict(zip(header, row, strict=True)) for row in lines[1:])
-    return Table(name, rows, raw, first_line=2, headless=headless)
-
-
 def _csv(name: str, raw: bytes) -> Table:
-    return _delimited(name, raw, {})
+    content = decoded(name, raw)
+    delimiter = next((d for d in _DELIMITERS if _fits(content, {"delimiter": d})), ",")
+    return _delimited(name, raw, content, {"delimiter": delimiter})
 
 
 def _tsv(name: str, raw: bytes) -> Table:
-    # GLUE's files have lone quotation marks inside their cells.
-    return _delimited(name, raw, {"delimiter": "\t", "quoting": csv.QUOTE_NONE})
+    content = decoded(name, raw)
+    spaced = "\t" not in content and _fits(content, _SPACES) and len(_groups(content, _SPACES)) > 1
+    return _words(name, raw) if spaced else _delimited(name, raw, content, _TABS)
+
+
+def _words(name: str, raw: bytes) -> Table:
+    """Read a word per line with its labels behind it, as CoNLL's files are."""
+    content = decoded(name, raw)
+    if "\t" in content:
+        return _delimited(name, raw, content, _TABS)
+    # A blank at the end of a line would be one more cell.
+    lines = "\n".join(map(str.rstrip, lines_of(content)))
+    return _delimited(name, raw, lines, _SPACES)
+
+
+def _fits(content: str, dialect: Mapping[str, Any]) -> bool:
+    """Whether a dialect cuts the first rows of a file into the same number of cells, not one."""
+    rows = [row for group in _groups(content[:_HEAD], dialect) for row in group]
+    widths = {len(row) for row in (rows[:-1] if len(content) > _HEAD else rows)}
+    return len(widths) == 1 and widths != {1}
+
+
+def _groups(
+    content: str, dialect: Mapping[str, Any], *, strict: bool = False
+) -> list[list[list[str]]]:
+    """Return the rows of cells, in the groups that blank lines make, without comments.
+
+    Where there are several groups, they are sentences: a row that begins with # and has another
+    number of cells than the words have is a comment.
+    """
+    csv.field_size_limit(_MOST_CELL)
+    rows = csv.reader(io.StringIO(content, newline=""), strict=strict, **dialect)
+    filled = itertools.groupby(rows, lambda row: len(row) > 1 or bool("".join(row).strip()))
+    groups = [list(group) for some, group in filled if some]
+    if len(groups) > 1:
+        width = next((len(r) for group in groups for r in group if r[0][:1] != "#"), None)
+        kept = ([r for r in group if r[0][:1] != "#" or len(r) == width] for group in groups)
+        groups = [group for group in kept if group]
+    return groups
+
+
+def _delimited(name: str, raw: bytes, content: str, dialect: Mapping[str, Any]) -> Table:
+    groups = _groups(content, dialect, strict=True)
+    lines = [row for group in groups for row in group]
+    if not lines:
+        return Table(name, (), raw)
+    header, *rest = lines
+    for number, row in enumerate(lines, start=1):
+        if len(row) != len(header):
+            raise ValueError(f"row {number} has {len(row)} cells and the first has {len(header)}")
+    numbers = [str(number) for number in range(1, len(header) + 1)]
+
+    def by_number(rows: Iterable[Sequence[Any]]) -> Table:
+        return Table(name, tuple(dict(zip(numbers, row, strict=True)) for row in rows), raw)
+
+    return Table(
+        name,
+        tuple(dict(zip(header, row, strict=True)) for row in rest),
+        raw,
+        first_line=2,
+        headless=by_number(lines),
+        sentences=by_number(_columns(group) for group in groups) if len(groups) > 1 else None,
+    )
+
+
+def _columns(group: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the words of a sentence and their labels, a list of each."""
+    words = [row for row in group if row[0] != "-DOCSTART-"]
+    return [[row[place] for row in words] for place in range(len(group[0]))]
 
 
 def _json_lines(name: str, raw: bytes) -> Table:
-    lines = raw.decode("utf-8-sig").splitlines()
-    return _of_objects(name, raw, [json.loads(line) for line in lines if line.strip()])
+    rows = []
+    for number, line in enumerate(lines_of(decoded(name, raw)), start=1):
+        try:
+            rows.extend([json.loads(line)] if line.strip() else [])
+        except json.JSONDecodeError as error:
+            where = f"line {number}, column {error.colno}"
+            raise ValueError(f"{where}: {error.msg}") from error
+    return _of_objects(name, raw, rows)
 
 
 def _json(name: str, raw: bytes) -> Table:
-    """Read a list of rows, or SQuAD's tree of articles, paragraphs and questions."""
-    content = json.loads(raw.decode("utf-8-sig"))
+    """Read a list of rows, SQuAD's tree of articles and questions, or JSON Lines all the same."""
+    try:
+        content = json.loads(decoded(name, raw))
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        return _json_lines(name, raw)
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
         if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
@@ -112,12 +187,35 @@ def _parquet(name: str, raw: bytes) -> Table:
         raise EvaluationError(
             f"--data {name}: Parquet files take a package; pip install 'norm-surgeon[data]'"
         ) from error
-    return Table(name, tuple(pyarrow.parquet.read_table(io.BytesIO(raw)).to_pylist()), raw)
+    table = pyarrow.parquet.read_table(io.BytesIO(raw))
+    described = json.loads((table.schema.metadata or {}).get(b"huggingface", "{}"))
+    for part in ("info", "features"):
+        described = described.get(part) if isinstance(described, dict) else None
+    features = described if isinstance(described, dict) else {}
+    return Table(name, tuple(table.to_pylist()), raw, classes=class_names(features))
 
 
+def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return what integers stand for, by column, as datasets describes features in plain values.
+
+    A feature of lists, such as a label for each word, says it of their entries.
+    """
+    found = {}
+    for column, feature in features.items():
+        entry = feature.get("feature", feature) if isinstance(feature, dict) else None
+        if isinstance(entry, dict) and entry.get("_type") == "ClassLabel":
+            found[column] = tuple(map(str, entry.get("names") or ()))
+    return found
+
+
+_PLAIN = ".txt"  # lines of text, or of words with labels where a table is needed
 FORMATS: Mapping[str, Callable[[str, bytes], Table]] = {
     ".csv": _csv,
     ".tsv": _tsv,
+    ".conll": _words,
+    ".bio": _words,
+    ".iob": _words,
+    ".iob2": _words,
     ".jsonl": _json_lines,
     ".json": _json,
     ".parquet": _parquet,

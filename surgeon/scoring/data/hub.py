@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from surgeon.errors import EvaluationError
+from surgeon.scoring.data.files import class_names
 from surgeon.scoring.data.table import Table
 
 PREFIX = "hf:"
@@ -37,11 +38,7 @@ def read_hub(name: str) -> Table:
             f"--data {name}: {reason[0]}; give hf:org/name, and :config and :split where it has "
             "several"
         ) from error
-    classes = {
-        column: tuple(feature.names)
-        for column, feature in loaded.features.items()
-        if isinstance(feature, datasets.ClassLabel)
-    }
+    classes = class_names(loaded.features.to_dict())
     raw = json.dumps(rows, sort_keys=True, default=str).encode()
     return Table(name, rows, raw, classes=classes)
 

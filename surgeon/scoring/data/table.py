@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from surgeon.errors import EvaluationError
+
+_SHOWN = 60  # characters of a cell that an error shows
+_SIDE_BY_SIDE = re.compile(r"""['"]\s+['"]""")  # ['a' 'b'], as numpy prints it, is 'ab' to Python
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,8 @@ class Table:
         first_line: the line of the first row in the file.
         headless: the same rows by number ("1", "2", …), for a file whose first line may be a row
             as well as a header; None where the format names its columns.
+        sentences: the same rows by number, where blank lines make groups of them: a list of words
+            and of labels for each group, as in CoNLL's files.
         classes: what integers stand for, in order, by column, where the format says so.
     """
 
@@ -29,6 +38,7 @@ class Table:
     raw: bytes
     first_line: int = 1
     headless: Table | None = None
+    sentences: Table | None = None
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -67,3 +77,23 @@ class Table:
     def place(self, row: int) -> str:
         """Return how an error names a row, counted from 0."""
         return f"{self.name}, row {row + self.first_line}"
+
+
+def spelled_out(cell: Any, place: str) -> Any:
+    """Return the list or mapping that a text spells out, as JSON or Python; others as they are.
+
+    Raises:
+        EvaluationError: the text begins as one, and is neither.
+    """
+    if not isinstance(cell, str) or not cell.lstrip().startswith(("[", "{")):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        if _SIDE_BY_SIDE.search(cell) is None:
+            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return ast.literal_eval(cell)
+    raise EvaluationError(
+        f"--data {place}: cannot read the list or mapping in {cell[:_SHOWN]!r}; save the data as "
+        "JSON Lines or Parquet"
+    )

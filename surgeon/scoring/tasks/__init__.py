@@ -6,6 +6,7 @@ from surgeon.scoring.tasks.denoising import DENOISING
 from surgeon.scoring.tasks.drift import DRIFT
 from surgeon.scoring.tasks.glue import GLUE
 from surgeon.scoring.tasks.masked import MASKED
+from surgeon.scoring.tasks.pairs import PAIRS
 from surgeon.scoring.tasks.permuted import PERMUTED
 from surgeon.scoring.tasks.questions import QUESTIONS
 from surgeon.scoring.tasks.regression import REGRESSION
@@ -20,6 +21,7 @@ _ALL = (
     REPLACED,
     PERMUTED,
     DENOISING,
+    PAIRS,
     CLASSIFICATION,
     REGRESSION,
     *GLUE,

@@ -18,11 +18,10 @@ from surgeon.scoring.data import Table
 from surgeon.scoring.data.columns import Located, locate
 from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks.labels import match_labels
+from surgeon.scoring.tasks.labels import is_missing, match_labels
 from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
 
 COLUMN_OPTIONS: Mapping[str, Any] = {"text_column": None, "pair_column": None, "label_column": None}
-_UNLABELLED = (None, "", "-", -1)  # what data sets write where there is no label
 
 
 def rows_of(data: Data, settings: Settings, *, pair: bool | None = None) -> Located:
@@ -49,13 +48,13 @@ def texts_of(located: Located) -> list[str | tuple[str, str]]:
 
 
 def read_examples(located: Located, references: Sequence[Any], encoder: Encoder) -> Prepared:
-    """Make an example of each row that has a reference (not None)."""
+    """Make an example of each row that has a reference (not None) and a token of its own."""
     encoded = encoder.encode(texts_of(located))
     rows = zip(encoded.sequences, encoded.types, references, strict=True)
     examples = tuple(
         Example(ids, types=types, reference=reference)
         for ids, types, reference in rows
-        if reference is not None
+        if reference is not None and ids
     )
     return Prepared(examples, len(references), encoded.truncated, encoded.unknown)
 
@@ -73,9 +72,10 @@ def classified(
     table, column = located.table, str(located.label)
     values = table.values(column)
     known = table.classes.get(column, classes)
-    labelled = [value for value in values if value not in _UNLABELLED]
+    missing = [is_missing(value, settings.labels) for value in values]
+    labelled = [value for value, none in zip(values, missing, strict=True) if not none]
     numbers = iter(match_labels(labelled, known, settings.labels, table.name))
-    references = [None if value in _UNLABELLED else next(numbers) for value in values]
+    references = [None if none else next(numbers) for none in missing]
     return read_examples(located, references, encoder)
 
 
@@ -111,6 +111,23 @@ def measure_labels(observed: Floats, settings: Settings) -> Mapping[str, float]:
     }
 
 
+def report_labels(observed: Floats, settings: Settings) -> Mapping[str, Mapping[str, float]]:
+    """Return precision, recall and F1 of each label, and how many examples have it (support)."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    found = precision_recall_fscore_support(
+        observed[:, 0].astype(np.int64),
+        observed[:, 1:].argmax(axis=1),
+        labels=range(len(settings.labels)),
+        zero_division=0,
+    )
+    names = ("precision", "recall", "F1", "support")
+    return {
+        label: dict(zip(names, map(float, row), strict=True))
+        for label, row in zip(settings.labels, zip(*found, strict=True), strict=True)
+    }
+
+
 CLASSIFICATION = Task(
     name="classification",
     title="classification",
@@ -121,6 +138,7 @@ CLASSIFICATION = Task(
     observe=observe_logits,
     score=score_labels,
     measure=measure_labels,
+    by_label=report_labels,
     options=COLUMN_OPTIONS,
     needs="table",
 )

@@ -20,7 +20,7 @@ from surgeon.scoring.tasks.language_model import (
     reduce_tokens,
     score_tokens,
 )
-from surgeon.scoring.tasks.sequences import read_sequences
+from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
 from surgeon.scoring.tasks.task import Settings, Task
 
 _MEAN_SPAN = 3
@@ -77,5 +77,5 @@ DENOISING = Task(
     score=score_tokens,
     derive=perplexity,
     reduce=reduce_tokens,
-    options={"mask_rate": 0.3, "block": None, "text_column": None},
+    options={"mask_rate": 0.3, "block": None, **TEXT_OPTIONS},
 )

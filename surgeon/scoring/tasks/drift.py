@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks.sequences import read_sequences
+from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
 from surgeon.scoring.tasks.task import Floats, Scores, Settings, Task
 
 
@@ -46,5 +46,5 @@ DRIFT = Task(
     prepare=_whole,
     observe=_pool,
     score=_score,
-    options={"text_column": None},
+    options=TEXT_OPTIONS,
 )

@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from surgeon.scoring.data import Columns
+from surgeon.scoring.data import Names
 from surgeon.scoring.tasks.classification import CLASSIFICATION, classified
-from surgeon.scoring.tasks.labels import match_labels
+from surgeon.scoring.tasks.labels import CLASSES, match_labels
 from surgeon.scoring.tasks.regression import REGRESSION
 from surgeon.scoring.tasks.task import Floats, Settings, Task
 
 _HOME = "hf:nyu-mll/glue"
-_PAIR = Columns("sentence1", "sentence2", "label")
-_ENTAILMENT = ("entailment", "not_entailment")
+_ONE = Names(("sentence",), label=("label",))
+_PAIR = Names(("sentence1",), ("sentence2",), ("label",))
 
 
 def _accuracy(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
@@ -35,10 +35,11 @@ def _matthews(observed: Floats, settings: Settings) -> Mapping[str, float]:
     return {"Matthews": score, **_accuracy(observed, settings)}
 
 
-def _f1(classes: tuple[str, ...], observed: Floats, settings: Settings) -> Mapping[str, float]:
+def _f1(task: str, observed: Floats, settings: Settings) -> Mapping[str, float]:
     """Return F1 of the second class: the sentences mean the same."""
     from sklearn.metrics import f1_score
 
+    classes = CLASSES[task]
     (positive,) = match_labels(classes[1:], classes, settings.labels, "GLUE")
     expected, guessed = observed[:, 0] == positive, observed[:, 1:].argmax(axis=1) == positive
     score = float(f1_score(expected, guessed, zero_division=0))
@@ -47,8 +48,7 @@ def _f1(classes: tuple[str, ...], observed: Floats, settings: Settings) -> Mappi
 
 def _task(
     name: str,
-    columns: Columns,
-    classes: tuple[str, ...],
+    columns: Names,
     measure: Callable[[Floats, Settings], Mapping[str, float]] = _accuracy,
     split: str = "validation",
 ) -> Task:
@@ -56,20 +56,18 @@ def _task(
         CLASSIFICATION,
         name=f"glue/{name}",
         title=f"GLUE {name}",
-        read=functools.partial(classified, classes),
+        read=functools.partial(classified, CLASSES[f"glue/{name}"]),
         measure=measure,
         columns=columns,
         sample=f"{_HOME}:{name}:{split}",
     )
 
 
-_SAME = ("not_equivalent", "equivalent")
-_DUPLICATE = ("not_duplicate", "duplicate")
-
 GLUE: tuple[Task, ...] = (
-    _task("cola", Columns("sentence", label="label"), ("unacceptable", "acceptable"), _matthews),
-    _task("sst2", Columns("sentence", label="label"), ("negative", "positive")),
-    _task("mrpc", _PAIR, _SAME, functools.partial(_f1, _SAME)),
+    # Its own files have no header: the source, the label, the authors' mark, the sentence.
+    _task("cola", Names(("sentence", "4"), label=("label", "2")), _matthews),
+    _task("sst2", _ONE),
+    _task("mrpc", _PAIR, functools.partial(_f1, "glue/mrpc")),
     dataclasses.replace(
         REGRESSION,
         name="glue/stsb",
@@ -79,17 +77,11 @@ GLUE: tuple[Task, ...] = (
     ),
     _task(
         "qqp",
-        Columns("question1", "question2", "label"),
-        _DUPLICATE,
-        functools.partial(_f1, _DUPLICATE),
+        Names(("question1",), ("question2",), ("label",)),
+        functools.partial(_f1, "glue/qqp"),
     ),
-    _task(
-        "mnli",
-        Columns("premise", "hypothesis", "label"),
-        ("entailment", "neutral", "contradiction"),
-        split="validation_matched",
-    ),
-    _task("qnli", Columns("question", "sentence", "label"), _ENTAILMENT),
-    _task("rte", _PAIR, _ENTAILMENT),
-    _task("wnli", _PAIR, ("not_entailment", "entailment")),
+    _task("mnli", Names(("premise",), ("hypothesis",), ("label",)), split="validation_matched"),
+    _task("qnli", Names(("question",), ("sentence",), ("label",))),
+    _task("rte", _PAIR),
+    _task("wnli", _PAIR),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from surgeon.errors import EvaluationError
@@ -11,6 +12,36 @@ from surgeon.errors import EvaluationError
 _PLAIN = re.compile(r"LABEL_(\d+)", re.IGNORECASE)
 _NAMED = 10  # labels that an error lists,
 _LONG = 40  # and their characters: a column of texts may be taken for one of labels
+_MISSING = -1  # what GLUE's test splits have in place of a label,
+_IGNORED = -100  # and what PyTorch's losses pass over
+
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "glue/cola": ("unacceptable", "acceptable"),
+    "glue/sst2": ("negative", "positive"),
+    "glue/mrpc": ("not_equivalent", "equivalent"),
+    "glue/qqp": ("not_duplicate", "duplicate"),
+    "glue/mnli": ("entailment", "neutral", "contradiction"),
+    "glue/qnli": ("entailment", "not_entailment"),
+    "glue/rte": ("entailment", "not_entailment"),
+    "glue/wnli": ("not_entailment", "entailment"),
+}
+"""What the integers in a task's data stand for, in order."""
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell holds nothing, as a table of any format may say it."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def is_missing(value: Any, labels: Sequence[str] = ()) -> bool:
+    """Whether data have this where there is no label: nothing, "-", -1 or -100.
+
+    A number may be written as text. What the model has among its ``labels`` is a label.
+    """
+    number = _integer(value)
+    if value == "-" or number in (_MISSING, _IGNORED):
+        return str(value if number is None else number) not in labels
+    return is_empty(value)
 
 
 def match_labels(
@@ -59,10 +90,20 @@ def match_labels(
         there = sorted(_shown(value, classes) for value in found)
         raise EvaluationError(
             f"--data {source}: the label {_shown(unknown[0], classes)} is none of the model's; "
-            f"the data have {_some(there)} and the model {_some(labels)}; use the names in "
-            "id2label of config.json"
+            f"the data have {_some(there)} and the model {_some(labels)}; "
+            f"{_way_on(unknown[0], labels)}"
         )
     return [number for value in values if (number := found[value]) is not None]
+
+
+def _way_on(unknown: Any, labels: Sequence[str]) -> str:
+    names = {_folded(label) for label in labels}
+    tasks = [task for task, classes in CLASSES.items() if set(map(_folded, classes)) == names]
+    if _integer(unknown) is None:
+        return "use the names in id2label of config.json"
+    if tasks:
+        return f"if they are GLUE's numbers, name the task: --task {' or '.join(tasks)}"
+    return "use the names in id2label of config.json in place of the numbers"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -74,7 +115,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _folded(label: Any) -> str:
-    return re.sub(r"[\s_-]+", "", str(label)).casefold()
+    return re.sub(r"[\s_]+|(?<!^)-+", "", str(label)).casefold()  # -1 is not 1
 
 
 def _integer(value: Any) -> int | None:

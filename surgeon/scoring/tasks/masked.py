@@ -19,10 +19,24 @@ from surgeon.scoring.tasks.language_model import (
     reduce_tokens,
     score_tokens,
 )
-from surgeon.scoring.tasks.sequences import read_sequences
+from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
 from surgeon.scoring.tasks.task import Settings, Task
 
 _MASKED, _REPLACED = 0.8, 0.9  # up to the first: the mask token, up to the second: another one
+
+
+def mask_id_of(settings: Settings) -> int:
+    """Return the token that hides another.
+
+    Raises:
+        EvaluationError: the tokenizer has none.
+    """
+    if settings.mask_id is None:
+        raise EvaluationError(
+            "the tokenizer has no mask token, so the masked loss is undefined; name one in its "
+            "tokenizer_config.json and patch again"
+        )
+    return settings.mask_id
 
 
 def mask(ids: tuple[int, ...], settings: Settings) -> Example | None:
@@ -31,11 +45,7 @@ def mask(ids: tuple[int, ...], settings: Settings) -> Example | None:
     The choice depends on the seed and on the sequence alone, so that it is the same for every
     variant, batch size and order. None if the sequence has no ordinary token.
     """
-    if settings.mask_id is None:
-        raise EvaluationError(
-            "the tokenizer has no mask token, so the masked loss is undefined; name one in its "
-            "tokenizer_config.json and patch again"
-        )
+    hidden_by = mask_id_of(settings)
     tokens = np.array(ids, dtype=np.int64)
     ordinary = ordinary_places(tokens, settings)
     if not ordinary.size:
@@ -44,7 +54,7 @@ def mask(ids: tuple[int, ...], settings: Settings) -> Example | None:
     count = share_of(ordinary, settings.mask_rate)
     positions = np.sort(rng.choice(ordinary, size=count, replace=False))
     labels = tokens[positions]
-    hidden = np.full_like(labels, settings.mask_id)
+    hidden = np.full_like(labels, hidden_by)
     if settings.masking == "bert":
         fate = rng.random(count)
         others = other_tokens(labels, rng, settings)
@@ -65,5 +75,5 @@ MASKED = Task(
     score=score_tokens,
     derive=perplexity,
     reduce=reduce_tokens,
-    options={"mask_rate": 0.15, "masking": "all", "block": None, "text_column": None},
+    options={"mask_rate": 0.15, "masking": "all", "block": None, **TEXT_OPTIONS},
 )

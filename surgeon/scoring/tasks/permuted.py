@@ -18,7 +18,7 @@ from surgeon.scoring.tasks.language_model import (
     reduce_tokens,
     score_tokens,
 )
-from surgeon.scoring.tasks.sequences import read_sequences
+from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
 from surgeon.scoring.tasks.task import Settings, Task
 
 
@@ -51,5 +51,5 @@ PERMUTED = Task(
     score=score_tokens,
     derive=perplexity,
     reduce=reduce_tokens,
-    options={"mask_rate": 1 / 6, "block": None, "text_column": None},
+    options={"mask_rate": 1 / 6, "block": None, **TEXT_OPTIONS},
 )

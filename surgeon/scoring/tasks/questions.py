@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.scoring.data import Columns, Table
+from surgeon.scoring.data import Names, Table, spelled_out
 from surgeon.scoring.data.columns import locate
 from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.answers import best_f1, exact_match
+from surgeon.scoring.tasks.labels import is_missing
 from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     table = located.table
     questions = [text.strip() for text in table.texts(located.text)]
     contexts = table.texts(str(located.pair))
-    given = table.values(str(located.label))
-    answers = [_answers(value, table.place(n)) for n, value in enumerate(given)]
+    answers = [
+        _answers(value, context, table.place(row))
+        for row, (value, context) in enumerate(
+            zip(table.values(str(located.label)), contexts, strict=True)
+        )
+    ]
     tokenizer, stride = encoder.tokenizer, min(_STRIDE, encoder.max_length // 4)
     tokenizer.enable_truncation(encoder.max_length, stride=stride, strategy="only_second")
     try:
@@ -61,10 +66,12 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     finally:
         tokenizer.no_truncation()
     unknown = encoder.unknown_id
-    examples, optional = [], not all(answers)
+    examples, optional = [], () in answers
     for first, context, expected in zip(encoded, contexts, answers, strict=True):
         windows = [first, *first.overflowing]
         offsets = tuple(_context_offsets(window) for window in windows)
+        if expected is None or not any(span for window in offsets for span in window):
+            continue
         inputs = [Example(tuple(w.ids), types=tuple(w.type_ids)) for w in windows]
         examples.append(
             Example(
@@ -86,8 +93,16 @@ def _context_offsets(window: Encoding) -> tuple[tuple[int, int] | None, ...]:
     )
 
 
-def _answers(value: Any, place: str) -> tuple[str, ...]:
-    """Return the accepted answers, in the ways that files write them; () where there is none."""
+def _answers(value: Any, context: str, place: str) -> tuple[str, ...] | None:
+    """Return the accepted answers, in the ways that files write them.
+
+    () is a question without an answer, None a row without a label.
+    """
+    if isinstance(value, str) and value and value in context:
+        return (value,)
+    if value != "" and is_missing(value):
+        return None
+    value = spelled_out(value, place)
     if isinstance(value, Mapping):
         value = value.get("text")
     if isinstance(value, str):
@@ -153,5 +168,5 @@ QUESTIONS = Task(
     score=_score,
     options={"text_column": None, "pair_column": None, "label_column": None},
     needs="table",
-    columns=Columns("question", "context", "answers"),
+    columns=Names(("question",), ("context",), ("answers", "answer")),
 )

@@ -21,22 +21,28 @@ from surgeon.scoring.tasks.classification import (
     read_examples,
     rows_of,
 )
+from surgeon.scoring.tasks.labels import is_empty
 from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
 
 
 def numbers_of(located: Located) -> list[float | None]:
     """Return the label of each row as a number; None where it has none.
 
+    -1 is a missing label, unless there are other numbers below 0: then it is one of a scale.
+
     Raises:
         EvaluationError: a label is no finite number.
     """
     values = located.table.values(str(located.label))
-    return [_number(value, located, row) for row, value in enumerate(values)]
+    numbers = [
+        None if is_empty(value) or value == "-" else _number(value, located, row)
+        for row, value in enumerate(values)
+    ]
+    scale = any(number is not None and number < 0 and number != -1 for number in numbers)
+    return [None if number == -1 and not scale else number for number in numbers]
 
 
 def _number(value: Any, located: Located, row: int) -> float | None:
-    if value is None or value == "":
-        return None
     try:
         number = float(value)
     except (TypeError, ValueError):

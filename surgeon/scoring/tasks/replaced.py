@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.drawing import generator_for, ordinary_places, other_tokens, share_of
-from surgeon.scoring.tasks.sequences import read_sequences
+from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
 from surgeon.scoring.tasks.task import Floats, Scores, Settings, Task
 
 
@@ -70,5 +70,5 @@ REPLACED = Task(
     observe=_observe,
     score=_score,
     measure=_measure,
-    options={"mask_rate": 0.15, "block": None, "text_column": None},
+    options={"mask_rate": 0.15, "block": None, **TEXT_OPTIONS},
 )

@@ -35,7 +35,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     examples = tuple(
         Example(first.ids, types=first.types, further=(second,), reference=(score, pooling))
         for first, second, score in zip(halves[::2], halves[1::2], scores, strict=True)
-        if score is not None
+        if score is not None and first.ids and second.ids
     )
     return Prepared(examples, len(scores), encoded.truncated, encoded.unknown)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.scoring.data import Columns, Table
+from surgeon.scoring.data import Columns, Names, Table
 from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
 from surgeon.scoring.pooling import Pooling
@@ -47,8 +47,11 @@ class Settings:
         masking: what hides a token: always the mask token, or in 80 of 100 cases.
         block: the tokens of each piece of the corpus (None: each text is one).
         stride: the tokens by which windows over a long text move (None: half a window).
+        bos: the token that is put before each text in place of the tokenizer's own special ones.
+        document: whether a text file is one text.
         columns: where a table has the texts and the labels.
         labels: the model's, in the order of its outputs.
+        head: what the head of the model is for.
         decoder_start_id: the token that a decoder's input begins with.
         pooling: how token vectors become the vector of a sentence.
     """
@@ -61,8 +64,11 @@ class Settings:
     masking: Masking = "all"
     block: int | None = None
     stride: int | None = None
+    bos: int | None = None
+    document: bool = False
     columns: Columns = field(default_factory=Columns)
     labels: tuple[str, ...] = ()
+    head: TaskName | None = None
     decoder_start_id: int | None = None
     pooling: Pooling | None = None
 
@@ -94,7 +100,7 @@ class Scores:
         return float(self.statistic(self.total, self.weight))
 
 
-def nothing_further(*given: Any) -> Mapping[str, float]:  # noqa: ARG001
+def nothing_further(*given: Any) -> Mapping[str, Any]:  # noqa: ARG001
     """Return no further numbers."""
     return {}
 
@@ -118,15 +124,17 @@ class Task:
             for a task on labelled data.
         derive: further numbers from the metrics' values, such as the perplexity.
         measure: further numbers of a variant from its observations, such as F1.
+        by_label: the same of each label apart: {label: {number: value}}, such as its recall.
         reduce: what ``observe`` does, from the losses in nats and the hits, each (scored,), of an
             example whose tokens were scored inside the graph; None for a task that is not about
             choosing tokens.
         options: the user's options that it uses, and their defaults.
         needs: whether the data are texts or a table.
-        columns: the names of the columns where the user gives none.
+        columns: what its data sets call the columns, where the user names none.
         sample: the data set of the Hub to take where none is named; None for English sentences,
             or for no data at all where a table is needed.
         averages: whether the metric is a ratio of sums over the examples.
+        other_heads: further heads that it takes, beside ``head``.
         numeric: whether it takes a classifier's head of one output, which is a number.
     """
 
@@ -141,10 +149,16 @@ class Task:
     prepare: Callable[[tuple[int, ...], Settings], Example | None] | None = None
     derive: Callable[[Mapping[str, float]], Mapping[str, float]] = nothing_further
     measure: Callable[[Floats, Settings], Mapping[str, float]] = nothing_further
+    by_label: Callable[[Floats, Settings], Mapping[str, Mapping[str, float]]] = nothing_further
     reduce: Callable[[Floats, Floats, Example], Floats] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     needs: Literal["texts", "table"] = "texts"
-    columns: Columns = field(default_factory=Columns)
+    columns: Names = field(default_factory=Names)
     sample: str | None = None
     averages: bool = True
+    other_heads: tuple[TaskName, ...] = ()
     numeric: bool = False
+
+    def takes(self, head: TaskName) -> bool:
+        """Whether the task scores what a head of this kind gives."""
+        return head in (self.head, *self.other_heads)

@@ -6,63 +6,146 @@ recall and F1, as CoNLL counts them (Tjong Kim Sang and De Meulder 2003).
 
 from __future__ import annotations
 
-import ast
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.scoring.data import Columns, Table
-from surgeon.scoring.data.columns import locate
+from surgeon.scoring.data import Names, Table, spelled_out
+from surgeon.scoring.data.columns import Located, locate
 from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks.labels import match_labels
+from surgeon.scoring.tasks.labels import is_missing, match_labels
 from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
 
 Span: TypeAlias = tuple[str, int, int]
 
-_COLUMNS = Columns("tokens", label="ner_tags")
+_MARKS = ("B", "I", "E", "S", "L", "U")  # of a label that says where in an entity a word is
+_NAMES = Names(("tokens", "words"), label=("ner_tags", "ner", "tags"))
+
+
+@dataclass(frozen=True)
+class _Tags:
+    """What the outputs stand for.
+
+    ``rewritten`` is whether the data's labels were of another scheme than the model's, so that its
+    guesses are compared as entities too.
+    """
+
+    labels: tuple[str, ...]
+    rewritten: bool
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
-    if not isinstance(data, Table):
-        raise EvaluationError(f"--data {data.name}: labelled rows are needed, and these are texts")
-    located = locate(data, settings.columns, pair=False)
+    located = _located(data, settings)
     source = located.table
-    words, tags = (
-        [_list(value, source.place(n)) for n, value in enumerate(source.values(column))]
-        for column in (located.text, str(located.label))
-    )
-    classes = source.classes.get(str(located.label), ())
-    flat = [tag for row in tags for tag in row]
-    numbers = iter(match_labels(flat, classes, settings.labels, source.name))
-    examples, truncated, unknown = [], 0, 0
-    for row, (texts, labels) in enumerate(zip(words, tags, strict=True)):
+    words = [_list(value, source.place(n)) for n, value in enumerate(source.values(located.text))]
+    given = [
+        [None] * len(words[n])
+        if is_missing(value, settings.labels)
+        else _list(value, source.place(n))
+        for n, value in enumerate(source.values(str(located.label)))
+    ]
+    for row, (texts, labels) in enumerate(zip(words, given, strict=True)):
         if len(texts) != len(labels):
             raise EvaluationError(
                 f"--data {source.place(row)}: {len(texts)} words and {len(labels)} labels; give "
                 "each word one"
             )
-        expected = [next(numbers) for _ in labels]
+    tags = [[None if is_missing(tag, settings.labels) else tag for tag in row] for row in given]
+    rewritten = _of_another_scheme(tags, settings.labels)
+    if rewritten:
+        tags = [_kept(row, in_scheme(row, settings.labels)) for row in tags]
+    classes = source.classes.get(str(located.label), ())
+    flat = [tag for row in tags for tag in row if tag is not None]
+    numbers = iter(match_labels(flat, classes, settings.labels, source.name))
+    reference = _Tags(settings.labels, rewritten)
+    examples, truncated, unknown = [], 0, 0
+    for texts, labels in zip(words, tags, strict=True):
+        expected = [None if tag is None else next(numbers) for tag in labels]
         encoding = encoder.tokenizer.encode([str(t) for t in texts], is_pretokenized=True)
         whole = len(encoding.ids)
         encoding.truncate(encoder.max_length)
         truncated += whole > encoder.max_length
         unknown += encoding.ids.count(encoder.unknown_id) if encoder.unknown_id is not None else 0
-        first = _first_tokens(encoding.word_ids)
+        first = {
+            place: label
+            for word, place in _first_tokens(encoding.word_ids).items()
+            if (label := expected[word]) is not None
+        }
         if first:
             examples.append(
                 Example(
                     ids=tuple(encoding.ids),
-                    positions=np.array(list(first.values()), dtype=np.int64),
-                    labels=np.array([expected[word] for word in first], dtype=np.int64),
+                    positions=np.array(list(first), dtype=np.int64),
+                    labels=np.array(list(first.values()), dtype=np.int64),
                     types=tuple(encoding.type_ids),
-                    reference=settings.labels,
+                    reference=reference,
                 )
             )
     return Prepared(tuple(examples), len(source.rows), truncated, unknown)
+
+
+def _located(data: Data, settings: Settings) -> Located:
+    """Find words and labels: columns of lists, or the lines of each sentence."""
+    if not isinstance(data, Table):
+        raise EvaluationError(f"--data {data.name}: labelled rows are needed, and these are texts")
+    columns, sentences = settings.columns, data.sentences
+    if sentences is None or set(_NAMES.text) & {name.casefold() for name in data.columns}:
+        return locate(data, columns, pair=False)
+    if columns.given:
+        return locate(sentences, columns, pair=False)
+    return Located(sentences, sentences.columns[0], None, sentences.columns[-1])
+
+
+def _of_another_scheme(rows: Sequence[Sequence[Any]], labels: Sequence[str]) -> bool:
+    """Whether tags say where an entity begins and ends in another way than the model's labels.
+
+    They do where the model lacks some of them but has all in its own scheme, and where they are
+    IOB1, in which an entity begins with B- only behind another of its kind.
+    """
+    if not all(isinstance(tag, str) for row in rows for tag in row if tag is not None):
+        return False
+    known = set(labels)
+    tags = {tag for row in rows for tag in row if tag is not None}
+    if tags <= known:
+        return _begin_with("I-", rows) and not _begin_with("B-", rows)
+    return {tag for row in rows for tag in in_scheme(row, labels)} <= known
+
+
+def _begin_with(mark: str, rows: Sequence[Sequence[str | None]]) -> bool:
+    """Whether entities that are not behind another of their kind begin with a mark."""
+    return any(
+        tag is not None and tag.startswith(mark) and (before or "O")[2:] != tag[2:]
+        for row in rows
+        for before, tag in zip((None, *row), row, strict=False)
+    )
+
+
+def in_scheme(row: Sequence[str | None], labels: Sequence[str]) -> list[str]:
+    """Write the entities of a row of tags with the marks that the model's labels have."""
+    marks = {label.partition("-")[0] for label in labels if label.partition("-")[2]}
+    written = ["O"] * len(row)
+    for kind, start, end in spans_of([tag or "O" for tag in row]):
+        for place in range(start, end):
+            wanted = {
+                "SU": end - start == 1,
+                "B": place == start,
+                "EL": place == end - 1,
+                "I": True,
+            }
+            mark = next((m for ms, fits in wanted.items() if fits for m in ms if m in marks), "")
+            written[place] = f"{mark}-{kind}" if mark else kind
+    return written
+
+
+def _kept(row: Sequence[str | None], written: Sequence[str]) -> list[str | None]:
+    return [None if old is None else new for old, new in zip(row, written, strict=True)]
 
 
 def _first_tokens(words: Sequence[int | None]) -> dict[int, int]:
@@ -76,24 +159,42 @@ def _first_tokens(words: Sequence[int | None]) -> dict[int, int]:
 
 def _list(value: Any, place: str) -> list[Any]:
     """Return a list that JSON or Parquet holds, or that a CSV cell spells out."""
+    value = spelled_out(value, place)
     if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value) if value.lstrip().startswith("[") else value.split()
-        except (SyntaxError, ValueError):
-            value = None
+        value = value.split()
     if not isinstance(value, list | tuple):
         raise EvaluationError(f"--data {place}: expected a list with an entry for each word")
     return list(value)
 
 
+@functools.cache
+def kinds_of(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the kinds of entities that labels name, each once, in their order."""
+    spans = (spans_of([label]) for label in labels)
+    return tuple(dict.fromkeys(kind for found in spans for kind, _, _ in found))
+
+
 def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
-    """Return (wrong words, words, entities found and right, entities found, entities there)."""
-    guessed = logits[example.positions].argmax(axis=1)
-    names = [tuple(example.reference[n] for n in row) for row in (guessed, example.labels)]
-    found, there = (set(spans_of(row)) for row in names)
-    wrong = (guessed != example.labels).sum()
-    counts = (wrong, len(guessed), len(found & there), len(found), len(there))
-    return np.array(counts, dtype=np.float64)
+    """Return what was wrong and what was found, in one row.
+
+    Wrong words, words, and for each kind of entity those found and right, those found, and those
+    there: (2 + 3 × kinds,).
+    """
+    tags: _Tags = example.reference
+    rows = [[tags.labels[n] for n in row] for row in (_guessed(logits, example), example.labels)]
+    if tags.rewritten:
+        rows = [in_scheme(row, tags.labels) for row in rows]
+    wrong = sum(guess != label for guess, label in zip(*rows, strict=True))
+    found, there = (set(spans_of(row)) for row in rows)
+    counts = [
+        [sum(kind == span[0] for span in spans) for kind in kinds_of(tags.labels)]
+        for spans in (found & there, found, there)
+    ]
+    return np.array([wrong, len(rows[0]), *itertools.chain(*counts)], dtype=np.float64)
+
+
+def _guessed(logits: npt.NDArray[np.float32], example: Example) -> npt.NDArray[np.int64]:
+    return np.asarray(logits[example.positions].argmax(axis=1))
 
 
 def spans_of(labels: Sequence[str]) -> list[Span]:
@@ -105,7 +206,7 @@ def spans_of(labels: Sequence[str]) -> list[Span]:
     spans, kind, start, ended = [], "", 0, False
     for place, label in enumerate((*labels, "O")):
         mark, _, rest = label.partition("-")
-        marked = mark in ("B", "I", "E", "S", "L", "U") and rest
+        marked = mark in _MARKS and rest
         now = rest if marked else ("" if label == "O" else label)
         if kind and (now != kind or ended or (marked and mark in ("B", "S", "U"))):
             spans.append((kind, start, place))
@@ -123,11 +224,23 @@ def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa:
 
 def _measure(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
     """Return precision, recall and F1 of entities over the whole set; 0 where there are none."""
-    right, found, there = observed[:, 2:].sum(axis=0)
+    return _shares(*observed[:, 2:].sum(axis=0).reshape(3, -1).sum(axis=1))
+
+
+def _shares(right: float, found: float, there: float) -> dict[str, float]:
     return {
         "precision": float(right / found) if found else 0.0,
         "recall": float(right / there) if there else 0.0,
         "F1": float(2 * right / (found + there)) if found + there else 0.0,
+    }
+
+
+def _by_label(observed: Floats, settings: Settings) -> Mapping[str, Mapping[str, float]]:
+    """Return the same of each kind of entity, and how many there are (support)."""
+    counts = observed[:, 2:].sum(axis=0).reshape(3, -1).T
+    return {
+        kind: {**_shares(*row), "support": float(row[2])}
+        for kind, row in zip(kinds_of(settings.labels), counts, strict=True)
     }
 
 
@@ -141,7 +254,8 @@ TOKEN_LABELS = Task(
     observe=_observe,
     score=_score,
     measure=_measure,
+    by_label=_by_label,
     options={"text_column": None, "label_column": None},
     needs="table",
-    columns=_COLUMNS,
+    columns=_NAMES,
 )
