@@ -87,9 +87,10 @@ class PickleFile:
         view = np.lib.stride_tricks.as_strided(
             lying, info.shape, [stride * size for stride in self.strides[name]], writeable=False
         )
-        flags = ("external_loop", "buffered")
-        for piece in np.nditer(view, flags=flags, order="C", buffersize=PIECE // size):
-            yield piece.tobytes()
+        pieces: Any = np.nditer(
+            view, flags=["external_loop", "buffered"], order="C", buffersize=PIECE // size
+        )
+        yield from (piece.tobytes() for piece in pieces)
 
     def write_safetensors(self, path: Path) -> None:
         """Write the tensors as one safetensors file, tensors that share storage each in full.
@@ -233,6 +234,7 @@ def _tensor(
     """Return a tensor, and its strides if its elements do not lie in order."""
     if not isinstance(name, str):
         raise CheckpointError(f"{label}: its name is no text; save model.state_dict()")
+    further: list[Any] = []
     match call:
         case Call("torch._tensor _rebuild_from_type_v2", (Global(function), _, tuple(inner), _)):
             return _tensor(label, name, Call(function, inner), places)  # with attributes of its own
@@ -247,21 +249,21 @@ def _tensor(
                 "offloading"
             )
         case Call("torch._utils _rebuild_tensor", (_Storage() as storage, first, shape, strides)):
-            dtype, further = storage.dtype, {}
+            dtype = storage.dtype
         case Call(
             "torch._utils _rebuild_tensor_v2",
-            (_Storage() as storage, first, shape, strides, _, _, *more),
+            (_Storage() as storage, first, shape, strides, _, _, *further),
         ):
-            dtype, further = storage.dtype, more and more[0]
+            dtype = storage.dtype
         case Call(
             "torch._utils _rebuild_tensor_v3",
-            (_Storage() as storage, first, shape, strides, _, _, Global(kind), *more),
+            (_Storage() as storage, first, shape, strides, _, _, Global(kind), *further),
         ):
-            dtype, further = _DTYPES.get(kind.removeprefix("torch "), kind), more and more[0]
+            dtype = _DTYPES.get(kind.removeprefix("torch "), kind)
         case _:
             what = call.function.rpartition(" ")[2]
             raise CheckpointError(f"{label} is made by {what}, and is not plain numbers")
-    if dtype not in BITS or further:  # the latter: numbers to be negated or conjugated
+    if dtype not in BITS or any(further):  # the latter: numbers to be negated or conjugated
         raise CheckpointError(f"{label} is {dtype}, not plain numbers")
     numbers = (first, *shape, *strides)
     if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
