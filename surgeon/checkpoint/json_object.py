@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from surgeon.errors import CheckpointError
+
+_DEEPEST = 100
+_MOST_BYTES = 200_000_000
+
+Pairs = list[tuple[str, Any]]
+
+
+def parse_json(raw: bytes, object_of: Callable[[Pairs], dict[str, Any]] | None = None) -> Any:
+    """Parse JSON in UTF-8 that anybody may have written.
+
+    ``object_of`` makes an object of its pairs, as ``json.loads`` has it.
+
+    Raises:
+        ValueError: it is none, nested without end, too large, or holds what is no text.
+    """
+    if len(raw) > _MOST_BYTES:
+        raise ValueError(f"{len(raw):,} bytes, and at most {_MOST_BYTES:,} are read")
+    try:
+        document = json.loads(raw.decode(), object_pairs_hook=object_of)
+    except RecursionError as error:
+        raise ValueError(f"nested more than {_DEEPEST} deep") from error
+    level, depth = [document], 0
+    while level:
+        if depth > _DEEPEST:
+            raise ValueError(f"nested more than {_DEEPEST} deep")
+        parts = (v.values() if isinstance(v, dict) else v for v in level)
+        inner = (part for within in parts for part in within)
+        level, depth = [part for part in inner if isinstance(part, dict | list)], depth + 1
+    if b"\\u" in raw:
+        try:
+            json.dumps(document, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it has half of a surrogate pair, which is no character") from error
+    return document
 
 
 def parse_object(label: str, raw: bytes) -> dict[str, Any]:
@@ -16,8 +52,8 @@ def parse_object(label: str, raw: bytes) -> dict[str, Any]:
         CheckpointError: it is none.
     """
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
+        document = parse_json(raw.removeprefix(codecs.BOM_UTF8))
+    except ValueError as error:
         raise CheckpointError(f"{label}: not valid JSON ({error})") from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{label}: not a JSON object")

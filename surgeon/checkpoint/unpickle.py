@@ -77,7 +77,8 @@ def read_pickle(file: Readable, persistent: Callable[[Any], Any]) -> Any:
         del stack[start:]
         return values
 
-    instructions: Any = pickletools.genops(file)
+    source: Any = file
+    instructions: Any = pickletools.genops(source)
     for step, (operation, argument, _) in enumerate(instructions):
         if step > _MOST_STEPS:
             raise ValueError(f"a pickle of more than {_MOST_STEPS:,} instructions")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.checkpoint.json_object import parse_json
 from surgeon.errors import EvaluationError
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -104,6 +104,6 @@ def _json(directory: Path, name: str, *, optional: bool = False) -> Any:
     if optional and not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path}: cannot be read ({error})") from error

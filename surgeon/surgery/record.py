@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.checkpoint.json_object import parse_json
 from surgeon.checkpoint.safetensors_file import open_safetensors
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.surgery.plan import Edit, Plan, finite_or_none
@@ -178,7 +179,7 @@ def read_record(artifact: Path) -> Record:
     import pydantic
 
     try:
-        fields = json.loads(path.read_bytes())
+        fields = parse_json(path.read_bytes())
         schema = fields.get("schema") if isinstance(fields, dict) else None
         if schema != SCHEMA:
             raise CheckpointError(
@@ -188,7 +189,6 @@ def read_record(artifact: Path) -> Record:
         record = pydantic.TypeAdapter(Record).validate_python(fields)
     except (
         ValueError,
-        RecursionError,
         SelectionError,
     ) as error:  # pydantic's and json's errors are ValueErrors
         raise CheckpointError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
