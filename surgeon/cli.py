@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -84,12 +86,34 @@ def _surgeon(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check was not met, 2 wrong input or call."""
+    _prepare_streams()
+    _interrupt_on_signals()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _end_of_pipe()
+    except OSError as error:  # a full disk, most likely
+        if code != 2:  # else that is what was said
+            sys.stderr.write(f"surgeon: standard output: {_message(error)}\n")
+        code = 2
+        _discard(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but Python's own end
     sys.exit(code)
+
+
+_received: list[int] = []  # signals that ask for an end
+
+
+def _interrupt_on_signals() -> None:
+    """Keep in mind that Ctrl-C was hit: an import may turn what it raises into an error."""
+
+    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of handlers)
+        _received.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def run(arguments: list[str]) -> int:
@@ -101,20 +125,63 @@ def run(arguments: list[str]) -> int:
 
     try:
         code = app(arguments, prog_name="surgeon", standalone_mode=False)
-    except KeyboardInterrupt:
-        console.print_error("interrupted")
-        return Interrupted.exit_code
-    except Exception as error:
-        if os.environ.get("SURGEON_DEBUG"):
+    except SystemExit:  # typer's way when nobody reads the help
+        return _end_of_pipe()
+    except BaseException as error:  # a panic of Rust code is no Exception
+        interrupted = isinstance(error, KeyboardInterrupt) or bool(_received)
+        if interrupted and not isinstance(error, SurgeonError):
+            error = Interrupted("interrupted")
+        elif os.environ.get("SURGEON_DEBUG"):
             raise
         console.print_error(_message(error))
         return error.exit_code if isinstance(error, SurgeonError) else 2
     return code if isinstance(code, int) else 0
 
 
+class _Lossy(io.TextIOWrapper):
+    """Standard error: what it does not take, closed or on a full disk, is lost, and no work is."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            _discard(2)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            _discard(2)
+
+
+def _prepare_streams() -> None:
+    """Let nothing that is written to a standard stream end the work, or in a file of the user's.
+
+    Where one is closed, the next file that is opened would take its place.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this
+            os.set_inheritable(number, True)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # of what its encoding does not have
+    error = sys.stderr.buffer if sys.stderr is not None else open(2, "wb", closefd=False)  # noqa: SIM115
+    sys.stderr = _Lossy(error, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _discard(number: int) -> None:
+    """Leave a stream to nobody, with what it still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
 def _end_of_pipe() -> int:
     """Leave standard output to nobody: who read it, such as head, has what they wanted."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout.fileno())
     return _PIPE_CLOSED
 
 
