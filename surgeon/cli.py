@@ -31,6 +31,8 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "trace": "trace:trace",
     "demo": "demo:demo",
 }
+# What the loader of libraries, numpy, PyTorch and threads say where an address space is full.
+_OUT_OF_MEMORY = ("failed to map segment", "allocate memory", "start new thread", "bad_alloc")
 _PIPE_CLOSED = 141  # as a shell says it of a process that SIGPIPE ended
 
 
@@ -165,7 +167,7 @@ def _prepare_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this
-            os.set_inheritable(number, True)
+            os.set_inheritable(number, True)  # noqa: FBT003  (it takes no keyword)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -186,6 +188,8 @@ def _end_of_pipe() -> int:
 
 
 def _message(error: BaseException) -> str:
+    if any(words in str(error) for words in _OUT_OF_MEMORY):
+        error = MemoryError()
     match error:
         case typer.TyperException():
             return f"{error.format_message()} (try --help)"
@@ -194,7 +198,7 @@ def _message(error: BaseException) -> str:
         case OSError(strerror=str(reason)):
             return f"{reason}{_what_to_do(error)}"
         case MemoryError():
-            return "not enough memory for this model"
+            return "not enough memory for this; close what takes it, or raise its limit (ulimit -v)"
         case SurgeonError():
             return str(error)
         case _:  # an exit code of 1 would say that a check was not met

@@ -50,4 +50,4 @@ def recorded_weights(directory: Path) -> tuple[str, ...]:
 
 
 def _read(directory: Path) -> Mapping[str, Any]:
-    return read_object(directory / RECORD) or {}
+    return read_object(directory / RECORD, "surrogateescape") or {}

@@ -6,20 +6,26 @@ import codecs
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from surgeon.errors import CheckpointError
 
 _DEEPEST = 100
 _MOST_BYTES = 200_000_000
 
-Pairs = list[tuple[str, Any]]
+Pairs: TypeAlias = list[tuple[str, Any]]
+Errors: TypeAlias = Literal["strict", "surrogateescape"]
 
 
-def parse_json(raw: bytes, object_of: Callable[[Pairs], dict[str, Any]] | None = None) -> Any:
+def parse_json(
+    raw: bytes,
+    object_of: Callable[[Pairs], dict[str, Any]] | None = None,
+    errors: Errors = "strict",
+) -> Any:
     """Parse JSON in UTF-8 that anybody may have written.
 
-    ``object_of`` makes an object of its pairs, as ``json.loads`` has it.
+    ``object_of`` makes an object of its pairs, as ``json.loads`` has it; ``errors`` lets the names
+    of files be what they are, which need not be text.
 
     Raises:
         ValueError: it is none, nested without end, too large, or holds what is no text.
@@ -39,20 +45,20 @@ def parse_json(raw: bytes, object_of: Callable[[Pairs], dict[str, Any]] | None =
         level, depth = [part for part in inner if isinstance(part, dict | list)], depth + 1
     if b"\\u" in raw:
         try:
-            json.dumps(document, ensure_ascii=False).encode()
+            json.dumps(document, ensure_ascii=False).encode(errors=errors)
         except UnicodeEncodeError as error:
             raise ValueError("it has half of a surrogate pair, which is no character") from error
     return document
 
 
-def parse_object(label: str, raw: bytes) -> dict[str, Any]:
+def parse_object(label: str, raw: bytes, errors: Errors = "strict") -> dict[str, Any]:
     """Parse a JSON object; ``label`` names its file in errors.
 
     Raises:
         CheckpointError: it is none.
     """
     try:
-        document = parse_json(raw.removeprefix(codecs.BOM_UTF8))
+        document = parse_json(raw.removeprefix(codecs.BOM_UTF8), errors=errors)
     except ValueError as error:
         raise CheckpointError(f"{label}: not valid JSON ({error})") from error
     if not isinstance(document, dict):
@@ -60,13 +66,13 @@ def parse_object(label: str, raw: bytes) -> dict[str, Any]:
     return document
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path, errors: Errors = "strict") -> dict[str, Any] | None:
     """Read the JSON object that a file holds; None without the file.
 
     Raises:
         CheckpointError: it holds none.
     """
-    return parse_object(str(path), path.read_bytes()) if path.is_file() else None
+    return parse_object(str(path), path.read_bytes(), errors) if path.is_file() else None
 
 
 def is_file_name(value: object) -> TypeGuard[str]:

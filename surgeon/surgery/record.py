@@ -179,7 +179,7 @@ def read_record(artifact: Path) -> Record:
     import pydantic
 
     try:
-        fields = parse_json(path.read_bytes())
+        fields = parse_json(path.read_bytes(), errors="surrogateescape")
         schema = fields.get("schema") if isinstance(fields, dict) else None
         if schema != SCHEMA:
             raise CheckpointError(
