@@ -12,6 +12,7 @@ from surgeon.errors import CheckpointError
 
 _DEEPEST = 100
 _MOST_BYTES = 200_000_000
+_LONGEST_NAME = 255  # characters that a file system takes, at most
 
 Pairs: TypeAlias = list[tuple[str, Any]]
 Errors: TypeAlias = Literal["strict", "surrogateescape"]
@@ -37,12 +38,11 @@ def parse_json(
     except RecursionError as error:
         raise ValueError(f"nested more than {_DEEPEST} deep") from error
     level, depth = [document], 0
-    while level:
+    while level := [part for part in level if isinstance(part, dict | list)]:
         if depth > _DEEPEST:
             raise ValueError(f"nested more than {_DEEPEST} deep")
         parts = (v.values() if isinstance(v, dict) else v for v in level)
-        inner = (part for within in parts for part in within)
-        level, depth = [part for part in inner if isinstance(part, dict | list)], depth + 1
+        level, depth = [part for within in parts for part in within], depth + 1
     if b"\\u" in raw:
         try:
             json.dumps(document, ensure_ascii=False).encode(errors=errors)
@@ -77,6 +77,6 @@ def read_object(path: Path, errors: Errors = "strict") -> dict[str, Any] | None:
 
 def is_file_name(value: object) -> TypeGuard[str]:
     """Whether a value is the plain name of a file, which leads to no other folder."""
-    if not isinstance(value, str) or value in ("", ".", ".."):
+    if not isinstance(value, str) or value in ("", ".", "..") or len(value) > _LONGEST_NAME:
         return False
     return not any(mark in value for mark in "/\\\0")

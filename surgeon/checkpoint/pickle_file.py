@@ -7,6 +7,7 @@ read without running it, and the tensors as those of any other file, one at a ti
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import mmap
@@ -130,9 +131,9 @@ def open_pickle(path: Path) -> PickleFile:
         refuse_pointer(str(path), start)
         try:
             state, places = (_of_archive if start.startswith(b"PK") else _of_sequence)(file)
-        except OSError:
-            raise
         except Exception as error:  # whatever the bytes lead to
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of an odd offset
+                raise
             raise CheckpointError(
                 f"{path}: damaged, or holds more than plain tensors "
                 f"({type(error).__name__}: {' '.join(str(error).split())}): a pickle can carry "
