@@ -87,16 +87,14 @@ def parse_yaml(text: str, *, plain: bool = False) -> tuple[Any, yaml.Node | None
 
     if len(text) > _MOST_CHARACTERS:
         raise ValueError(f"{len(text):,} characters, and at most {_MOST_CHARACTERS:,} are read")
-    loader = (yaml.BaseLoader if plain else yaml.SafeLoader)(text)
     try:
+        loader = (yaml.BaseLoader if plain else yaml.SafeLoader)(text)
         node = loader.get_single_node()
         _check_size(node)
         return None if node is None else loader.construct_document(node), node
     except Exception as error:  # what Python says of the 40th of May, of !!int x, of deep nesting
         reason = getattr(error, "problem", None) or str(error) or type(error).__name__
         raise ValueError(reason) from error
-    finally:
-        loader.dispose()
 
 
 def _check_size(top: yaml.Node | None) -> None:
