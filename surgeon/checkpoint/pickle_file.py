@@ -146,7 +146,8 @@ def open_pickle(path: Path) -> PickleFile:
         )
     tensors, strides = {}, {}
     for name, call in state.items():
-        tensors[name], inner = _tensor(f"{path}: tensor {name}", name, call, places)
+        label = f"{path}: tensor {name if isinstance(name, str) else repr(name)}"
+        tensors[name], inner = _tensor(label, name, call, places)
         if inner is not None:
             strides[name] = inner
     total = sum(info.size * BITS[info.dtype] // 8 for info in tensors.values())

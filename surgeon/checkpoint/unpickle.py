@@ -148,6 +148,7 @@ def _call(function: Any, arguments: Any) -> Any:
 def _set_items(target: Any, keys: list[Any], values: list[Any]) -> None:
     for key, value in zip(keys, values, strict=True):
         # Of tuples in tuples, a few bytes of instructions make a hash that takes for ever.
-        if not isinstance(key, str | bytes | int | float | None):
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(part, str | bytes | int | float | None) for part in parts):
             raise TypeError("a key that is no name")
         dict.__setitem__(target, key, value)
