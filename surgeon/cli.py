@@ -31,6 +31,8 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "trace": "trace:trace",
     "demo": "demo:demo",
 }
+# What the loader of libraries, numpy, PyTorch and threads say where an address space is full.
+_OUT_OF_MEMORY = ("failed to map segment", "allocate memory", "start new thread", "bad_alloc")
 _PIPE_CLOSED = 141  # as a shell says it of a process that SIGPIPE ended
 
 
@@ -86,9 +88,8 @@ def _surgeon(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check was not met, 2 wrong input or call."""
+    _prepare_streams()
     _interrupt_on_signals()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # of what its encoding does not have
     code = run(sys.argv[1:])
     if _received and code == Interrupted.exit_code:
         code = 128 + _received[0]  # as a shell says it of a process that a signal ended
@@ -96,6 +97,12 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _end_of_pipe()
+    except OSError as error:  # a full disk, most likely
+        if code != 2:  # else that is what was said
+            sys.stderr.write(f"surgeon: standard output: {_message(error)}\n")
+        code = 2
+        _discard(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but Python's own end
     sys.exit(code)
 
 
@@ -126,24 +133,69 @@ def run(arguments: list[str]) -> int:
     console.show_log()
     try:
         code = app(arguments, prog_name="surgeon", standalone_mode=False)
-    except KeyboardInterrupt:
-        console.print_error("interrupted")
-        return Interrupted.exit_code
-    except Exception as error:
-        if os.environ.get("SURGEON_DEBUG"):
+    except SystemExit:  # typer's way when nobody reads the help
+        return _end_of_pipe()
+    except BaseException as error:  # a panic of Rust code is no Exception
+        interrupted = isinstance(error, KeyboardInterrupt) or bool(_received)
+        if interrupted and not isinstance(error, SurgeonError):
+            error = Interrupted("interrupted")
+        elif os.environ.get("SURGEON_DEBUG"):
             raise
         console.print_error(_message(error))
         return error.exit_code if isinstance(error, SurgeonError) else 2
     return code if isinstance(code, int) else 0
 
 
+class _Lossy(io.TextIOWrapper):
+    """Standard error: what it does not take, closed or on a full disk, is lost, and no work is."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            _discard(2)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            _discard(2)
+
+
+def _prepare_streams() -> None:
+    """Let nothing that is written to a standard stream end the work, or in a file of the user's.
+
+    Where one is closed, the next file that is opened would take its place.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this
+            os.set_inheritable(number, True)  # noqa: FBT003  (it takes no keyword)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # of what its encoding does not have
+    error = sys.stderr.buffer if sys.stderr is not None else open(2, "wb", closefd=False)  # noqa: SIM115
+    sys.stderr = _Lossy(error, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _discard(number: int) -> None:
+    """Leave a stream to nobody, with what it still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
 def _end_of_pipe() -> int:
     """Leave standard output to nobody: who read it, such as head, has what they wanted."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout.fileno())
     return _PIPE_CLOSED
 
 
 def _message(error: BaseException) -> str:
+    if any(words in str(error) for words in _OUT_OF_MEMORY):
+        error = MemoryError()
     match error:
         case typer.TyperException():
             return f"{error.format_message()} (try --help)"
@@ -152,7 +204,7 @@ def _message(error: BaseException) -> str:
         case OSError(strerror=str(reason)):
             return f"{reason}{_what_to_do(error)}"
         case MemoryError():
-            return "not enough memory for this model"
+            return "not enough memory for this; close what takes it, or raise its limit (ulimit -v)"
         case SurgeonError():
             return str(error)
         case _:  # an exit code of 1 would say that a check was not met

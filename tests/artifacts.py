@@ -9,6 +9,35 @@ import numpy as np
 
 from surgeon.checkpoint.artifact import OWN_HASH, RECORD, own_hash
 
+_SCORE = {"dims": [3, 9], "value": 0.5, "accuracy": 0.5}
+EVALUATION = {
+    **dict.fromkeys(("model", "task", "title", "metric", "unit"), "name"),
+    "baseline": {**_SCORE, "dims": []},
+    "patched": _SCORE,
+    "controls": [_SCORE, _SCORE],
+    "delta": 0.1,
+    "ci95": [0.0, 0.2],
+    "control_range": [0.0, 0.1],
+    "p_value": 0.5,
+    "verdict": "intact",
+    "expected": None,
+    "seed": 0,
+    "mask_rate": None,
+    "options": {"label": "name"},
+    "providers": ["CPUExecutionProvider"],
+    "dataset": {
+        "name": "texts",
+        "sha256": "00",
+        **dict.fromkeys(("examples", "tokens", "scored_tokens"), 9),
+        **dict.fromkeys(("skipped", "truncated", "unknown"), 0),
+    },
+    "versions": {"numpy": "2"},
+    "warnings": ["none"],
+    "stopped_after": None,
+    "dose": [{"dims": [3], "value": 0.5, "delta": 0.0, "ci95": [0.0, 0.1]}],
+    "fill_ins": [{"text": "a ____", "expected": "b", "baseline": "b", "patched": "c"}],
+}
+
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file's content by its path in the folder."""

@@ -187,3 +187,56 @@ def test_long_work_says_in_a_log_how_far_it_is_and_short_work_nothing(capsys):
     with console.shown_progress(clock=lambda: 0.0) as progress:
         progress("120 of 480 cells, 3 failed", 120, 480)
     assert capsys.readouterr() == ("", "")
+
+
+_INTERRUPTED = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+interrupted = sys.argv.pop(1)
+import surgeon.__main__
+surgeon.__main__.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["typer", "surgeon.console", "surgeon.commands.patch", "numpy._core", "safetensors"]
+)
+def test_ctrl_c_during_an_import_is_one_line_and_130(minilm, tmp_path, module):
+    (tmp_path / "run.py").write_text(_INTERRUPTED)
+    command = [sys.executable, str(tmp_path / "run.py"), module, "patch", str(minilm), "--dims"]
+    command += ["3", "--no-onnx", "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "surgeon: interrupted\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("streams", "model", "code"),
+    [
+        (">/dev/full", "MODEL", 2),
+        (">/dev/full", "--help", 2),
+        (">&-", "MODEL", 0),
+        ("2>/dev/full", "MODEL", 0),
+        ("2>/dev/full", "nowhere", 2),
+        ("2>&-", "nowhere", 2),
+        ("<&- >&- 2>&-", "MODEL", 0),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_changes_no_code(tiny, streams, model, code):
+    model = model.replace("MODEL", str(tiny("bert")))
+    command = f"{sys.executable} -m surgeon scan {model} {streams}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.count("\n") == (streams == ">/dev/full")
+    assert "Traceback" not in done.stderr
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tiny, tmp_path):
+    command = f"{sys.executable} -m surgeon patch {tiny('bert')} --dims 3 --no-onnx -o {tmp_path}/o"
+    done = subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], check=False)
+    assert done.returncode == 0
+    assert run(["verify", str(tmp_path / "o")]) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from surgeon.architectures.modules import layer_at, modules_of
@@ -32,24 +32,38 @@ def sites_from_pattern(pattern: str, shapes: Mapping[str, tuple[int, ...]]) -> t
         SelectionError: the pattern is no regular expression or matches no module, or a module
             that it matches is neither a norm nor a dense layer.
     """
-    try:
-        offset, regex = _offset_and_regex(pattern)
-        compiled = re.compile(regex)
-    except re.error as error:
-        raise SelectionError(f"pattern {pattern!r}: no regular expression ({error})") from error
-    modules = {
-        module: leaves
-        for module, leaves in modules_of(shapes).items()
-        if compiled.fullmatch(module)
-    }
+    offset, regex = _offset_and_regex(pattern)
+    matches = whole_match(regex)
+    modules = {module: leaves for module, leaves in modules_of(shapes).items() if matches(module)}
     if not modules:
-        raise SelectionError(f"pattern {pattern!r}: {_why_no_module(compiled, shapes)}")
+        raise SelectionError(f"pattern {pattern!r}: {_why_no_module(matches, shapes)}")
     sites = [_site(pattern, module, leaves, shapes) for module, leaves in modules.items()]
     if offset and any(site.kind == "dense" for site in sites):
         raise SelectionError(f"pattern {pattern!r}: 1+ is for norms, and it matches dense layers")
     return tuple(
         replace(site, gain_offset=offset) for site in sorted(sites, key=lambda s: s.layer or 0)
     )
+
+
+def whole_match(pattern: str) -> Callable[[str], bool]:
+    """Return whether a regular expression matches the whole of a name.
+
+    A record or an edit file may bring the expression along, so that it is not for Python's engine,
+    which some keep busy for ever: pydantic's is Rust's, whose time grows with the name alone. It
+    has no look-around and no back-references.
+
+    Raises:
+        SelectionError: the pattern is no regular expression.
+    """
+    from pydantic_core import SchemaError, SchemaValidator, core_schema
+
+    try:
+        SchemaValidator(core_schema.str_schema(pattern=pattern))  # by itself: ")(" is none
+        whole = SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
+    except (SchemaError, UnicodeError) as error:
+        reason = str(error).rpartition("\n")[2].removeprefix("error: ").strip()
+        raise SelectionError(f"pattern {pattern!r}: no regular expression ({reason})") from error
+    return whole.isinstance_python
 
 
 def says_offset(pattern: str) -> bool:
@@ -62,8 +76,8 @@ def _offset_and_regex(pattern: str) -> tuple[float, str]:
     return (float(match[1]), match[2]) if match else (0.0, pattern)
 
 
-def _why_no_module(compiled: re.Pattern[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
-    bare = next((name for name in shapes if compiled.fullmatch(name)), None)
+def _why_no_module(matches: Callable[[str], bool], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    bare = next(filter(matches, shapes), None)
     if bare is None:
         likely = likely_ends(shapes)
         return f"matches no module{likely and f'; {likely}'}"

@@ -74,18 +74,11 @@ def read_fields(directory: Path) -> Mapping[str, Any]:
     Raises:
         CheckpointError: the record is not as it was written.
     """
-    fields = read_object(directory / RECORD) or {}
+    fields = read_object(directory / RECORD, "surrogateescape") or {}
     hashed = fields.get("schema") == SCHEMA and OWN_HASH in fields
-    if hashed and not _is_intact(fields):
+    if hashed and fields[OWN_HASH] != own_hash(fields):
         raise CheckpointError(
             f"{directory / RECORD}: damaged (its hash is not that of what it says); get the "
             "artifact again, or patch again"
         )
     return fields
-
-
-def _is_intact(fields: Mapping[str, Any]) -> bool:
-    try:
-        return bool(fields[OWN_HASH] == own_hash(fields))
-    except RecursionError:  # brackets in brackets, of which a record has few
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from surgeon.checkpoint.artifact import is_artifact, recorded_pattern
 from surgeon.checkpoint.checkpoint import CONFIG, Checkpoint
@@ -14,6 +15,8 @@ from surgeon.checkpoint.remote import RemoteModel, open_remote
 from surgeon.checkpoint.weight_files import find_weights, open_one_file, why_missing
 from surgeon.errors import CheckpointError
 from surgeon.progress import Progress, silent
+
+_MOST_LABELS = 1_000_000
 
 
 def open_checkpoint(
@@ -121,6 +124,7 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
             f"{needed}: no such file; the architecture is read from it, so put it beside the "
             "weights"
         )
+    _check_labels(f"{directory / CONFIG}", config)
     alone = config is None and not made
     # Of the path as given: a link has the better name than what it leads to.
     folder = Path(os.path.abspath(directory)).name  # noqa: PTH100
@@ -136,6 +140,20 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         sites_pattern=recorded_pattern(directory) if sites_pattern is None else sites_pattern,
         alone=alone,
     )
+
+
+def _check_labels(label: str, config: Any) -> None:
+    """Refuse a number of labels for which transformers would make names without end."""
+    parts = [config]
+    for part in parts:
+        values = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        parts.extend(value for value in values if isinstance(value, dict | list))
+        count = part.get("num_labels") if isinstance(part, dict) else None
+        if isinstance(count, int | float) and count > _MOST_LABELS:
+            raise CheckpointError(
+                f"{label}: num_labels is {count:g}, and at most {_MOST_LABELS:,} are read; give "
+                "the number that the weights have"
+            )
 
 
 def _in_cache(directory: Path) -> tuple[str, str] | tuple[None, None]:

@@ -6,7 +6,6 @@ length, a JSON header, then the tensors' bytes, little-endian and row-major.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.checkpoint.dtypes import BITS, FLOATS, float_dtype
+from surgeon.checkpoint.json_object import Pairs, parse_json
 from surgeon.checkpoint.lfs import POINTER_BYTES, refuse_pointer
 from surgeon.checkpoint.links import regular_size
 from surgeon.errors import CheckpointError
@@ -157,15 +157,15 @@ def parse_header(
 
 def _parse_json(label: str, raw: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+        header = parse_json(raw, _without_duplicates)
+    except ValueError as error:
         raise CheckpointError(f"{label}: the header is not valid JSON ({error})") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{label}: the header is not a JSON object")
     return header
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: Pairs) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a name occurs twice")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.errors import EvaluationError
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import Partial
 from surgeon.evaluation.variants import Variant
@@ -69,6 +70,8 @@ def observe_in_blocks(
                 new = scorer.observe(variant, examples[block])
                 if observed is None:
                     observed = np.full((len(variants), len(examples), new.shape[1]), np.nan)
+                if observed.shape[2] != new.shape[1]:
+                    raise EvaluationError(f"{partial.path}: damaged; go on without --resume")
                 observed[number, block] = new
                 if time.monotonic() - saved >= _PAUSE:
                     partial.save(observed[:, : block.stop])

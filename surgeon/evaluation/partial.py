@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -37,10 +36,13 @@ class Partial:
         if not self.path.is_file():
             return None
         try:
-            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
+            raw = self.path.read_bytes()
+            with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
+                if sum(entry.file_size for entry in stored.zip.infolist()) > len(raw):
+                    return None  # compressed, which save does not do
                 observed: Floats = stored["observed"]
                 same = str(stored["key"]) == self.key and observed.dtype == np.float64
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        except Exception:  # noqa: BLE001  (numpy's, zip's and Python's own, as the damage is)
             # Not a file that save wrote, or not all of it: begin anew.
             return None
         return observed if same else None

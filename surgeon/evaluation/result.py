@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surgeon.checkpoint.json_object import parse_json
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
 from surgeon.surgery.expectation import ExpectedVerdict
@@ -173,12 +174,12 @@ def read_evaluation(artifact: Path) -> Evaluation | None:
     import pydantic
 
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         for name in ("baseline", "patched"):
             document[name] = _score_fields(document[name])
         document["controls"] = [_score_fields(control) for control in document["controls"]]
         return pydantic.TypeAdapter(Evaluation).validate_python(document)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise EvaluationError(f"{path}: damaged or of another version; run surgeon eval") from error
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from surgeon.architectures import Family, Role, Site
+from surgeon.architectures.patterns import whole_match
 from surgeon.architectures.sites import is_expert
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx_model.file_graph import FileGraph
@@ -73,15 +74,9 @@ def places_by_pattern(
     Raises:
         SelectionError: the pattern is no regular expression, or matches none.
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise SelectionError(f"pattern {pattern!r}: no regular expression ({error})") from error
-    found = [
-        (operation, match.group())
-        for operation in operations
-        if (match := next(filter(None, map(compiled.fullmatch, _names(graph, operation))), None))
-    ]
+    matches = whole_match(pattern)
+    named = ((o, next(filter(matches, _names(graph, o)), None)) for o in operations)
+    found = [(operation, name) for operation, name in named if name is not None]
     if not found:
         norms = [operation for operation in operations if operation.kind != "dense"] or operations
         shown = " or ".join(repr(_names(graph, norm)[0]) for norm in norms[1 : 1 + _SHOWN])

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.scoring.bounded_tokenizer import panics_as_errors
 from surgeon.scoring.examples import Side, make_batch
 from surgeon.text import built_in_sample
 from surgeon.torch_model.heads import Rows
@@ -63,7 +64,8 @@ def _sequences(loaded: TorchModel, tokenizer: Any | None, padding: Padding) -> l
     """Return real sentences where the tokenizer knows their words, else drawn token ids."""
     if tokenizer is not None:
         sentences = built_in_sample().lines
-        with quiet():  # of sequences longer than the model's, which are cut afterwards
+        # Quietly: some are longer than the model takes, and are cut afterwards.
+        with quiet(), panics_as_errors(f"{loaded.checkpoint.name}: its tokenizer"):
             encoded = [tokenizer(line)["input_ids"] for line in sentences[:_SENTENCES]]
         flat = [token for ids in encoded for token in ids]
         if flat.count(tokenizer.unk_token_id) < len(flat) / 4:

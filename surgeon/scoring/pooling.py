@@ -108,7 +108,10 @@ def read_pooling(directory: Path) -> Pooling | None:
 def _modules(path: Path) -> dict[str, str]:
     """Return the folder of each module by its kind, below the folder of ``modules.json``."""
     found = {}
-    listed = parse_json(str(path), path.read_bytes())
+    try:
+        listed = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise EvaluationError(f"{path}: not valid JSON ({error})") from error
     for module in listed if isinstance(listed, list) else [None]:
         match module:
             case {"type": str(kind), "path": str(folder)} if ".." not in folder.split("/"):

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from surgeon.checkpoint.json_object import read_object
-from surgeon.errors import EvaluationError
+from surgeon.errors import EvaluationError, SurgeonError
+from surgeon.scoring.bounded_tokenizer import BoundedTokenizer, panics_as_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -184,9 +185,12 @@ def _read(path: Path) -> Tokenizer:
     import tokenizers
 
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        with panics_as_errors(str(path)):
+            tokenizer = BoundedTokenizer(tokenizers.Tokenizer.from_file(str(path)), str(path))
+    except SurgeonError:
+        raise
     except Exception as error:  # the library raises plain Exception
         raise EvaluationError(f"{path}: the tokenizer cannot be read ({error})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return tokenizer
+    return tokenizer  # type: ignore[return-value]  # all that a tokenizer does, in bounds

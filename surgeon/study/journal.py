@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from surgeon.checkpoint.json_object import parse_json
 from surgeon.errors import OutputError
 from surgeon.study.work import Row
 from surgeon.surgery import disk
@@ -45,7 +46,7 @@ def read(path: Path, file: BinaryIO, what: str, begin: bytes) -> Iterator[tuple[
                 file.truncate(start)
             return
         try:
-            row: Any = json.loads(raw)
+            row: Any = parse_json(raw)
         except ValueError:
             row = None
         if not isinstance(row, dict):

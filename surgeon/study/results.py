@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from surgeon.checkpoint.json_object import parse_json
 from surgeon.errors import OutputError
 from surgeon.study import journal
 from surgeon.study.work import DONE, Row
@@ -84,7 +85,7 @@ def read_grid(folder: Path) -> frozenset[str] | None:
     if not path.is_file():
         return None
     try:
-        return frozenset(json.loads(path.read_bytes())["cells"])
+        return frozenset(parse_json(path.read_bytes())["cells"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path}: is no list of cells; run the sweep again") from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgeon.checkpoint.json_object import parse_json
 from surgeon.errors import OutputError
 from surgeon.outliers.options import SIGMA
 from surgeon.study.grid import Model
@@ -106,7 +106,7 @@ def read_rows(folder: Path) -> Rows:
     others = set()
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if cells is not None and row["cell"] not in cells:
                 others.add(row["cell"])
             elif row["status"] == DONE:

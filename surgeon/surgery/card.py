@@ -8,9 +8,11 @@ from typing import Any
 
 from surgeon.harmless import fence_for, markdown, markdown_code
 from surgeon.surgery.plan import Edit, Plan
+from surgeon.surgery.yaml_file import parse_yaml
 
 # Facts about the base model that stay true of an edited copy. Its evaluation results do not.
 _KEPT = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")
+_MOST_READ = 1_000_000  # bytes of the source's card, whose header comes first
 _ROWS = 60
 _SHOWN = 4
 
@@ -22,28 +24,36 @@ def write_card(plan: Plan, source_card: Path, path: Path) -> None:
     path.write_text(_card(plan, base, read_front_matter(source_card)), encoding="utf-8")
 
 
-def read_front_matter(card: Path) -> Mapping[str, Any]:
-    """Return the YAML header of a model card; an absent or damaged one is empty."""
-    import yaml
+def read_front_matter(card: Path) -> Mapping[str, str | list[str]]:
+    """Return the texts and lists of texts in a model card's YAML header.
 
+    An absent or damaged header is empty: a broken card is no reason to refuse the patch.
+    """
     if not card.is_file():
         return {}
-    parts = card.read_text("utf-8", errors="replace").split("---\n", 2)
+    with card.open("rb") as file:
+        text = file.read(_MOST_READ).decode("utf-8", "replace")
+    parts = text.replace("\r\n", "\n").split("---\n", 2)
     if len(parts) < 3 or parts[0].strip():
         return {}
     try:
-        fields = yaml.safe_load(parts[1])
-    except yaml.YAMLError:  # a broken card of the source is no reason to refuse the patch
+        fields, _ = parse_yaml(parts[1], plain=True)
+    except ValueError:
         return {}
-    return fields if isinstance(fields, dict) else {}
+    return {
+        name: value
+        for name, value in (fields.items() if isinstance(fields, dict) else ())
+        if all(isinstance(part, str) for part in (value if isinstance(value, list) else (value,)))
+    }
 
 
-def _card(plan: Plan, base: str, source: Mapping[str, Any]) -> str:
+def _card(plan: Plan, base: str, source: Mapping[str, str | list[str]]) -> str:
     import yaml
 
     name = plan.checkpoint.name
     kept = {key: source[key] for key in _KEPT if key in source}
-    tags = [*_tags(source), "norm-surgeon", "outlier-dimensions"]
+    own = source.get("tags")
+    tags = [*(own if isinstance(own, list) else ()), "norm-surgeon", "outlier-dimensions"]
     header = yaml.safe_dump({"base_model": name, **kept, "tags": tags}, sort_keys=False)
     recipe = yaml.safe_dump(_plain(plan.recipe.to_json()), sort_keys=False).rstrip()
     fence = fence_for(recipe, least=3)
@@ -79,11 +89,6 @@ All old and new values, and the hash of every file before and after, are in
     pip install norm-surgeon
     surgeon restore PATH_OF_THIS_FOLDER -o original/
 """
-
-
-def _tags(source: Mapping[str, Any]) -> list[str]:
-    tags = source.get("tags")
-    return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def _plain(value: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from surgeon.checkpoint.hub import hub_api, looks_like_hub_id
 from surgeon.checkpoint.hub_errors import answers_like_the_hub, explained
+from surgeon.checkpoint.json_object import parse_json
 from surgeon.errors import OutputError
 from surgeon.progress import Progress, silent
 from surgeon.surgery.ownership import is_unfinished
@@ -87,9 +87,9 @@ def _check_evaluation(artifact: Path, record: Record) -> None:
     """Check that the evaluation is of this model and these dimensions."""
     path = artifact / EVALUATION
     try:
-        evaluation = json.loads(path.read_bytes())
+        evaluation = parse_json(path.read_bytes())
         about = (evaluation["model"], tuple(evaluation["patched"]["dims"]))
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path}: damaged ({error}); run surgeon eval again") from error
     if about != (record.model, record.dims):
         raise OutputError(f"{path}: is about another edit; run surgeon eval again")

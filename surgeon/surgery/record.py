@@ -189,7 +189,7 @@ def read_record(artifact: Path) -> Record:
     try:
         recipe_from_json(fields.get("recipe"), "recipe")
         record = pydantic.TypeAdapter(Record).validate_python(fields)
-    except (ValueError, RecursionError, SelectionError) as error:  # pydantic's are ValueErrors
+    except (ValueError, SelectionError) as error:  # pydantic's are ValueErrors
         raise CheckpointError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
     for edit in record.edits:
         if edit.dims != record.dims:

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     import yaml
 
+_MOST_CHARACTERS = 300_000
+_MOST_VALUES = 100_000  # aliases unfolded: a few lines of them stand for billions
+_DEEPEST = 50
+
 Place: TypeAlias = tuple[str | int, ...]
 """The path to a value: keys of mappings and numbers of list entries."""
 
@@ -58,20 +62,63 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def read_yaml(path: Path) -> PlacedYaml:
     """Read a file with one YAML document; what is not YAML is among its problems."""
-    import yaml
-
     top: dict[Place, tuple[int, int]] = {(): (1, 1)}
     try:
-        text = path.read_text("utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        content, node = parse_yaml(path.read_text("utf-8"))
     except UnicodeDecodeError as error:
         return PlacedYaml(None, {}, top, (Problem(1, 1, f"not UTF-8 text ({error.reason})"),))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except ValueError as error:
         return PlacedYaml(None, {}, top, (_syntax_problem(error),))
     places = _Places({}, dict(top), set())
     problems = tuple(_walk(node, (), places)) if node is not None else ()
     return PlacedYaml(content, places.keys, places.values, problems)
+
+
+def parse_yaml(text: str, *, plain: bool = False) -> tuple[Any, yaml.Node | None]:
+    """Return the content of one YAML document of bounded size, and the node that it was made of.
+
+    With ``plain``, all that is no list or mapping is the text that stands there: a date, a number
+    and YAML 1.1's no, which is Norwegian too.
+
+    Raises:
+        ValueError: it is none, or larger than surgeon reads.
+    """
+    import yaml
+
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"{len(text):,} characters, and at most {_MOST_CHARACTERS:,} are read")
+    try:
+        loader = (yaml.BaseLoader if plain else yaml.SafeLoader)(text)
+        node = loader.get_single_node()
+        _check_size(node)
+        return None if node is None else loader.construct_document(node), node
+    except Exception as error:  # what Python says of the 40th of May, of !!int x, of deep nesting
+        reason = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise ValueError(reason) from error
+
+
+def _check_size(top: yaml.Node | None) -> None:
+    """Refuse a document that is too deep or too large, with what its aliases stand for."""
+    import yaml
+
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        if depth > _DEEPEST:  # an alias inside what it stands for has no end
+            raise ValueError(f"nested more than {_DEEPEST} deep")
+        if id(node) not in sizes:
+            inner: list[yaml.Node] = []
+            if isinstance(node, yaml.SequenceNode):
+                inner = node.value
+            elif isinstance(node, yaml.MappingNode):
+                inner = [part for pair in node.value for part in pair]
+            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in inner)
+        if sizes[id(node)] > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES:,} values, aliases unfolded")
+        return sizes[id(node)]
+
+    if top is not None:
+        size(top, 1)
 
 
 @dataclass(frozen=True)
@@ -107,8 +154,7 @@ def _position(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-def _syntax_problem(error: Exception) -> Problem:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or str(error)
+def _syntax_problem(error: ValueError) -> Problem:
+    mark = getattr(error.__cause__, "problem_mark", None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    return Problem(line, column, f"not valid YAML ({reason})")
+    return Problem(line, column, f"not valid YAML ({error})")

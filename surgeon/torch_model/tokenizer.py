@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import transformers
 
 from surgeon.errors import EvaluationError
+from surgeon.scoring.bounded_tokenizer import BoundedTokenizer, panics_as_errors
 from surgeon.scoring.tokenizer import UNBOUNDED, TokenizerFacts, length_or_none
 from surgeon.torch_model.directory import tokenizer_folder
 from surgeon.torch_model.messages import explained, quiet
@@ -37,10 +38,12 @@ def load_tokenizer(source: Path, otherwise: str) -> Any | None:
     vocabulary = next((n for p in _VOCABULARIES for n in names if fnmatch(n, p)), None)
     with tokenizer_folder(source) as folder:
         try:
-            with quiet():
+            with quiet(), panics_as_errors(str(source / (vocabulary or _TOKENIZER))):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=False
                 )
+                if tokenizer.is_fast:
+                    BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER)  # expands no text
         except Exception as error:
             if vocabulary is None:
                 return None
@@ -92,10 +95,10 @@ def text_encoder(tokenizer: Any) -> Tokenizer:
     """
     if not tokenizer.is_fast:
         return _PythonTokenizer(tokenizer)  # type: ignore[return-value]  # as much as is used
-    backend: Tokenizer = tokenizer.backend_tokenizer
+    backend = BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER)
     backend.no_padding()
     backend.no_truncation()
-    return backend
+    return backend  # type: ignore[return-value]  # all that a tokenizer does, in bounds
 
 
 @dataclass(frozen=True)

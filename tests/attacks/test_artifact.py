@@ -8,47 +8,19 @@ import json
 import shutil
 
 import pytest
-from artifacts import write_record
+from artifacts import EVALUATION, write_record
 
 from surgeon import Recipe, make_plan, open_checkpoint, operate
 from surgeon.cli import run
 
 HOSTILE = "[/x][red]</script><img src=x onerror=alert(1)>\x1b[31m"
-_SCORE = {"dims": [3, 9], "value": 0.5, "accuracy": 0.5}
-_EVALUATION = {
-    **dict.fromkeys(("model", "task", "title", "metric", "unit"), "name"),
-    "baseline": {**_SCORE, "dims": []},
-    "patched": _SCORE,
-    "controls": [_SCORE, _SCORE],
-    "delta": 0.1,
-    "ci95": [0.0, 0.2],
-    "control_range": [0.0, 0.1],
-    "p_value": 0.5,
-    "verdict": "intact",
-    "expected": None,
-    "seed": 0,
-    "mask_rate": None,
-    "options": {"label": "name"},
-    "providers": ["CPUExecutionProvider"],
-    "dataset": {
-        "name": "texts",
-        "sha256": "00",
-        **dict.fromkeys(("examples", "tokens", "scored_tokens"), 9),
-        **dict.fromkeys(("skipped", "truncated", "unknown"), 0),
-    },
-    "versions": {"numpy": "2"},
-    "warnings": ["none"],
-    "stopped_after": None,
-    "dose": [{"dims": [3], "value": 0.5, "delta": 0.0, "ci95": [0.0, 0.1]}],
-    "fill_ins": [{"text": "a ____", "expected": "b", "baseline": "b", "patched": "c"}],
-}
 
 
 @pytest.fixture(scope="module")
 def artifact(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifact") / "out"
     operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False)
-    (folder / "surgeon" / "eval.json").write_text(json.dumps(_EVALUATION))
+    (folder / "surgeon" / "eval.json").write_text(json.dumps(EVALUATION))
     assert run(["report", str(folder), "-o", str(folder.parent / "page.html")]) == 0
     return folder
 

@@ -1,8 +1,6 @@
 """Hostile ONNX files: paths that lead outside, sizes that lie, structures without end."""
 
 import json
-import os
-import random
 
 import onnx
 import pytest
@@ -12,7 +10,6 @@ from surgeon import Recipe, make_onnx_plan, open_onnx, operate_onnx, restore
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, SurgeonError
 
-_MUTATIONS = int(os.environ.get("SURGEON_FUZZ", "1500"))
 _PATTERN = r"norm\.\d\.weight"
 
 
@@ -90,35 +87,3 @@ def test_a_record_of_an_onnx_patch_cannot_lead_outside(tmp_path):
             restore(tmp_path / "out", tmp_path / "back")
         record.write_text(text)
     restore(tmp_path / "out", tmp_path / "back")
-
-
-def _mutate(rng, raw):
-    raw = bytearray(raw)
-    for _ in range(rng.choice([1, 1, 2, 8])):
-        match rng.randrange(4):
-            case 0 if raw:
-                raw[rng.randrange(len(raw))] = rng.randrange(256)
-            case 1:
-                del raw[rng.randrange(len(raw) + 1) :]
-            case 2:
-                raw += rng.randbytes(rng.randrange(40))
-            case _:
-                start = rng.randrange(len(raw) + 1)
-                raw[start : start + rng.randrange(8)] = rng.randbytes(rng.randrange(8))
-    return bytes(raw)
-
-
-@pytest.mark.parametrize("pattern", [None, _PATTERN])
-def test_a_mutated_onnx_file_gives_a_surgeon_error_or_a_plan(tmp_path, pattern):
-    original = norm_chain().SerializeToString()
-    path = tmp_path / "m.onnx"
-    refused = 0
-    for seed in range(_MUTATIONS // 2):
-        path.write_bytes(_mutate(random.Random(seed), original))
-        try:
-            make_onnx_plan(open_onnx(path, pattern), Recipe(dims=(1,)))
-        except SurgeonError:
-            refused += 1
-        except BaseException as error:
-            raise AssertionError(f"seed {seed}") from error
-    assert refused > _MUTATIONS / 5

@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ _SPACES: Mapping[str, Any] = {
     "skipinitialspace": True,
 }
 _HEAD = 65_536  # characters that tell a delimiter
+_MOST_UNPACKED = 2**27  # bytes of a Parquet file's values,
+_MOST_PACKING = 20  # or so many times those of the file
+_AT_ONCE = 2**29  # bytes of rows that are unpacked together
 _MOST_CELL = 10_000_000  # characters; csv's own limit cuts off long contexts
 
 
@@ -46,7 +49,9 @@ def read_table(path: Path) -> Table:
     raw = path.read_bytes()
     try:
         table = read(path.name, raw)
-    except (ValueError, csv.Error) as error:
+    except MemoryError as error:
+        raise EvaluationError(f"--data {path}: takes more memory than there is") from error
+    except (ValueError, RecursionError, csv.Error) as error:
         raise EvaluationError(
             f"--data {path}: not a {suffix[1:].upper()} file that can be read ({error})"
         ) from error
@@ -187,12 +192,53 @@ def _parquet(name: str, raw: bytes) -> Table:
         raise EvaluationError(
             f"--data {name}: Parquet files take a package; pip install 'norm-surgeon[data]'"
         ) from error
-    table = pyarrow.parquet.read_table(io.BytesIO(raw))
-    described = json.loads((table.schema.metadata or {}).get(b"huggingface", "{}"))
+    try:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(raw))
+        described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", "{}"))
+        rows = tuple(_unpacked_rows(file, len(raw)))
+    except (ValueError, MemoryError, RecursionError):
+        raise
+    except Exception as error:  # of the many kinds that pyarrow has
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     for part in ("info", "features"):
         described = described.get(part) if isinstance(described, dict) else None
     features = described if isinstance(described, dict) else {}
-    return Table(name, tuple(table.to_pylist()), raw, classes=class_names(features))
+    return Table(name, rows, raw, classes=class_names(features))
+
+
+def _unpacked_rows(file: Any, size: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file of bounded size: a few bytes of it can stand for millions.
+
+    Its own description is checked first. That does not tell how often a value is repeated, so that
+    only so many rows are unpacked at once as fit even if each has the largest value there may be.
+    """
+    most = max(_MOST_UNPACKED, _MOST_PACKING * size)
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+    largest = max((group.total_byte_size for group in groups), default=0)
+    if min((column.num_values for column in columns), default=0) < 0 or largest < 0:
+        raise ValueError("its description has numbers below 0")
+    unpacked = sum(group.total_byte_size for group in groups)
+    unpacked = max(unpacked, sum(column.num_values for column in columns) * 8)
+    if unpacked <= most:
+        at_once = max(1, min(4096, _AT_ONCE // (largest + 1)))
+        unpacked = 0
+        for batch in file.iter_batches(batch_size=at_once):
+            rows = batch.to_pylist()
+            unpacked += sum(_size(row) for row in rows)
+            if unpacked > most:
+                break
+            yield from rows
+    if unpacked > most:
+        raise ValueError(f"it unpacks to more than {most:,} bytes; give fewer rows")
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, dict):
+        return 8 + sum(map(_size, value.values()))
+    if isinstance(value, list):
+        return 8 + sum(map(_size, value))
+    return 8 + (len(value) if isinstance(value, str | bytes) else 0)
 
 
 def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
