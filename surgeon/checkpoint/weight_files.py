@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,8 @@ def find_weights(directory: Path) -> WeightFiles:
     if names_of_own := recorded_weights(directory):
         there = _there(directory, names_of_own, "record")
         return WeightFiles(tuple(open_safetensors(directory / name) for name in there), None)
-    raise CheckpointError(
-        f"{directory}: no weights in it; surgeon reads {SAFETENSORS} and {PICKLE}, whole or in "
-        f"shards; {_found_instead(directory)}"
-    )
+    found = sorted(path.name for path in directory.iterdir() if path.is_file())
+    raise CheckpointError(f"{directory}: {no_weights_among(found, 'give')}")
 
 
 def open_one_file(path: Path) -> WeightFiles:
@@ -149,20 +147,30 @@ def converted_index(content: bytes) -> bytes:
     return (json.dumps({**index, "weight_map": renamed}, indent=2) + "\n").encode()
 
 
-def _found_instead(directory: Path) -> str:
-    """Say what a directory without weights has in place of them, and what to do."""
-    names = sorted(path.name for path in directory.iterdir() if path.is_file())
+def no_weights_among(names: Sequence[str], give: str) -> str:
+    """Say what a model without weights has in place of them, and what to do.
+
+    Args:
+        names: its files.
+        give: how a single file becomes MODEL, to which its name is added.
+    """
     weights = [name for name in names if name.endswith(".safetensors")]
-    whole = [name for name in weights if not _is_shard(directory / name)]
+    numbered = (_NUMBERED.search(name) for name in weights)
+    shards = [m.string for m in numbered if m and int(m["of"]) > 1]
+    whole = [name for name in weights if name not in shards]
     if _ADAPTER in names or "adapter_config.json" in names:
-        return f"it {_MERGE}"
-    if whole:
-        return f"found {', '.join(whole[:_SHOWN])}: give one of them as MODEL"
-    if weights:
-        return f"found the shard {weights[0]}, and no {SAFETENSORS}{INDEX_SUFFIX}: fetch that too"
-    if ggufs := [name for name in names if name.endswith(".gguf")]:
-        return f"found {ggufs[0]}, and GGUF it cannot edit: give the model it was converted from"
-    return "nothing like them is there"
+        found = f"it {_MERGE}"
+    elif whole:
+        found = f"found {', '.join(whole[:_SHOWN])}: {give} one of them as MODEL"
+    elif weights:
+        found = f"found the shard {weights[0]}, and no {SAFETENSORS}{INDEX_SUFFIX}: fetch that too"
+    elif ggufs := [name for name in names if name.endswith(".gguf")]:
+        found = f"found {ggufs[0]}, and GGUF it cannot edit: give the model it was converted from"
+    else:
+        found = "nothing like them is there"
+    return (
+        f"no weights in it; surgeon reads {SAFETENSORS} and {PICKLE}, whole or in shards; {found}"
+    )
 
 
 def _is_shard(path: Path) -> bool:
