@@ -390,7 +390,7 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
 
     def stop(_number: int, _frame: Any) -> None:
         if is_xet_available():
-            abort_xet_session()  # whose threads print what is raised in them
+            abort_xet_session()  # type: ignore[no-untyped-call]  # its threads print what is raised
         else:
             stopped.set()
         raise KeyboardInterrupt

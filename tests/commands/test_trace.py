@@ -6,7 +6,7 @@ import pytest
 import torch
 import training_runs
 from hub_server import commit_of, connect, serve
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training_runs import write_run
 
 from surgeon.checkpoint import retry
@@ -19,7 +19,15 @@ _OUTS = {0: [], 1000: [5], 2000: [], 10000: [5], 11000: [5, 9]}
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     root = tmp_path_factory.mktemp("training")
-    return write_run(training_runs.make_template(root / "template"), root / "run", _OUTS, "step{}")
+    folder = write_run(
+        training_runs.make_template(root / "template"), root / "run", _OUTS, "step{}"
+    )
+    for step in _OUTS:  # no two steps of a training have the same weights
+        path = folder / f"step{step}" / "model.safetensors"
+        tensors = load_file(path)
+        next(value for value in tensors.values() if value.ndim == 2)[0, 0] += step
+        save_file(tensors, path, metadata={"format": "pt"})
+    return folder
 
 
 @pytest.fixture
