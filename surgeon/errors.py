@@ -16,6 +16,10 @@ class CheckpointError(SurgeonError):
     """The weights or the configuration of a model cannot be read as they lie on disk."""
 
 
+class HubUnavailableError(CheckpointError):
+    """The Hub could not be asked: the network, a limit, a proxy or the token, and not the model."""
+
+
 class UnknownArchitectureError(CheckpointError):
     """No row of ``surgeon.architectures`` describes this model."""
 

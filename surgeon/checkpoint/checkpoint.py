@@ -46,7 +46,8 @@ class Checkpoint:
     and ``index`` is the name of the index file if they are shards. Nothing but headers is read
     until ``read`` asks for a tensor. ``revision`` is the commit on the Hub, and ``sites_pattern``
     what a person said about the norms of an architecture without a row. ``alone`` says that the
-    weight file is all of the model: its folder may be anybody's.
+    weight file is all of the model: its folder may be anybody's. ``conversion`` is the pull request
+    on the Hub that the safetensors are of, where the default branch has a pickle alone.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Checkpoint:
     sites_pattern: str | None = None
     remote: RemoteModel | None = None
     alone: bool = False
+    conversion: str | None = None
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:

@@ -6,10 +6,14 @@ import contextlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from surgeon.errors import CheckpointError
+from surgeon.checkpoint.retry import seconds_asked_for
+from surgeon.errors import CheckpointError, HubUnavailableError
+
+_LOG_IN = "set HF_TOKEN or run hf auth login"
 
 
 def endpoint() -> str:
@@ -29,7 +33,8 @@ def explained(
     need not be there.
 
     Raises:
-        CheckpointError: instead of every error of the network, the Hub or its cache.
+        HubUnavailableError: the network, the Hub or the token failed, and not the model.
+        CheckpointError: instead of every other error of the Hub or its cache.
     """
     import httpx2
     from huggingface_hub import errors
@@ -43,26 +48,53 @@ def explained(
         errors.EntryNotFoundError,
         errors.RevisionResolutionError,
         errors.XetDownloadError,
+        ImportError,
         OSError,
         ValueError,
         RuntimeError,
     ) as error:
-        text = _explain(error, model_id, revision, to_write=to_write)
-        raise CheckpointError(f"{model_id}: {' '.join(text.split())}") from error
+        cause = _cause(error)
+        text = _explain(cause, model_id, revision, to_write=to_write)
+        unavailable = is_outage(cause) or _is_token_refused(cause)
+        kind = HubUnavailableError if unavailable else CheckpointError
+        raise kind(f"{model_id}: {' '.join(text.split())}") from error
 
 
 def is_outage(error: BaseException) -> bool:
     """Whether the network or the Hub failed, and not the request."""
     import httpx2
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        OfflineModeIsEnabled,
-        RevisionResolutionError,
+    from huggingface_hub import errors
+
+    error = _cause(error)
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        by_hub = "X-Error-Message" in error.response.headers
+        return status in (408, 429) or status >= 500 or (status in (403, 407) and not by_hub)
+    if isinstance(error, (RuntimeError, errors.XetDownloadError)):
+        return _xet_host(error) is not None
+    return isinstance(
+        error,
+        (
+            errors.OfflineModeIsEnabled,
+            errors.RevisionResolutionError,
+            httpx2.TransportError,
+            httpx2.InvalidURL,
+            ImportError,
+        ),
     )
 
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code == 429 or error.response.status_code >= 500
-    return isinstance(error, (OfflineModeIsEnabled, RevisionResolutionError, httpx2.TransportError))
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the error of the network that huggingface_hub wrapped, or the error itself."""
+    import httpx2
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled)):
+            return inner
+        inner = inner.__cause__
+    return error
 
 
 def _explain(error: BaseException, model_id: str, revision: str | None, *, to_write: bool) -> str:
@@ -70,16 +102,22 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
     from huggingface_hub import constants, errors
 
     hub = endpoint()
-    log_in = "set HF_TOKEN or run hf auth login"
+    not_here = "" if to_write else "no such file or directory here, "
     not_found = (
-        f"no such file or directory here, and no such model on {hub}, or a private one; check the "
-        f"name, and for a private one {log_in}"
+        f"{not_here}and no such model on {hub}, or a private one; check the name, and for a "
+        f"private one {_LOG_IN}"
     )
     if to_write:
-        not_found = f"{hub} does not let you write there; {log_in}, with a token that may write"
+        not_found = f"{hub} does not let you write there; {_LOG_IN}, with a token that may write"
     match error:
         case errors.GatedRepoError():
-            return f"gated; accept its terms at {hub}/{model_id}, then {log_in}"
+            return f"gated; accept its terms at {hub}/{model_id}, then {_LOG_IN}"
+        case errors.HfHubHTTPError() if _is_token_refused(error):
+            reason = error.server_message or "status 401"
+            return (
+                f"{hub} does not accept the token ({reason}); run hf auth login anew, set another "
+                "HF_TOKEN, or unset it"
+            )
         case errors.RepositoryNotFoundError():
             return not_found
         case errors.DisabledRepoError():
@@ -92,41 +130,115 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
         case errors.RemoteEntryNotFoundError():
             return f"a file that {hub} lists is not there ({error.response.url}); try again"
         case errors.HfHubHTTPError():
-            return _explain_status(error, not_found, log_in)
+            return _explain_status(error, not_found)
         case errors.OfflineModeIsEnabled():
-            return (
-                f"no such file or directory here, not in the cache ({constants.HF_HUB_CACHE}), and "
-                "HF_HUB_OFFLINE is set; unset it to reach the Hub"
-            )
+            cached = "" if to_write else f"not in the cache ({constants.HF_HUB_CACHE}), and "
+            return f"{not_here}{cached}HF_HUB_OFFLINE is set; unset it to reach the Hub"
         case httpx2.HTTPError() | httpx2.InvalidURL():
-            reason = str(error) or type(error).__name__
+            return _explain_network(error, not_here)
+        case ImportError() if "SOCKS" in str(error):
             return (
-                f"no such file or directory here, and {hub} cannot be reached ({reason}); check "
-                "the connection and HF_ENDPOINT"
+                "the proxy settings (ALL_PROXY, HTTPS_PROXY) name a SOCKS proxy, which takes a "
+                "package; pip install socksio, or unset them"
             )
-        case _ if isinstance(error.__cause__, (httpx2.HTTPError, errors.OfflineModeIsEnabled)):
-            return _explain(error.__cause__, model_id, revision, to_write=to_write)
+        case RuntimeError() | errors.XetDownloadError() if host := _xet_host(error):
+            return (
+                f"{host}, where the Hub keeps the content of files (Xet), cannot be reached or "
+                f"refuses ({_xet_reason(error)}); allow that host in the firewall or proxy, or set "
+                "HF_HUB_DISABLE_XET=1 to download in another way"
+            )
         case OSError(filename=str(name), strerror=str(reason)):
             return f"{name}: {reason}"
         case _:
             return str(error)
 
 
-def _explain_status(error: Any, not_found: str, log_in: str) -> str:
-    status, told = error.response.status_code, error.server_message or "it does not say why"
+def _explain_network(error: Any, not_here: str) -> str:
+    """Say which host cannot be reached: the Hub, or another that it sent us to."""
+    import httpx2
+
+    reason = str(error) or type(error).__name__
+    hub = endpoint()
+    if isinstance(error, httpx2.ProxyError):
+        return f"the proxy refuses ({reason}); check HTTPS_PROXY, and that it allows {hub}"
+    try:
+        url = error.request.url
+    except (AttributeError, RuntimeError):  # an address that is none was never asked
+        url = hub
+    if (host := _origin(url)).lower() != _origin(hub).lower():
+        return (
+            f"{host}, where the Hub keeps the content of files, cannot be reached ({reason}); "
+            "allow that host in the firewall or proxy"
+        )
+    also = "and " if not_here else ""
+    return (
+        f"{not_here}{also}{hub} cannot be reached ({reason}); check the connection and HF_ENDPOINT"
+    )
+
+
+def _explain_status(error: Any, not_found: str) -> str:
+    response = error.response
+    status, host = response.status_code, _origin(response.url)
+    reason = response.headers.get("X-Error-Message")
     match status:
-        case 401 if "Invalid credentials" in told:
-            return f"{endpoint()} does not know the token; {log_in} anew, or unset HF_TOKEN"
-        case 401:  # also what a missing or private model looks like to a stranger
+        case 401 if reason:  # also what a missing or private model looks like to a stranger
             return not_found
-        case 403:
-            return f"{endpoint()} forbids it ({told}); take a token that has the right"
+        case 403 if reason:
+            return f"{host} forbids it ({reason}); use a token that has the right"
+        case 401 | 403 | 407:
+            return (
+                f"{host} answered {status}, and not as the Hub does: a proxy or firewall may block "
+                "that host; allow it there"
+            )
         case 429:
-            return f"{endpoint()} has had too many requests from here; wait, or {log_in}"
+            wait = seconds_asked_for(response.headers)
+            when = "later" if wait is None else f"in {wait:.0f} s"
+            return f"rate limit of {host} exceeded; retry {when}{_or_log_in(response)}"
         case _ if status >= 500:
-            return f"{endpoint()} is out of order (status {status}); try again later"
+            return f"server error {status} of {host}; try again later"
         case _:
-            return f"{endpoint()} refuses (status {status}: {told})"
+            return f"{host} refuses (status {status}: {error.server_message or 'no reason given'})"
+
+
+def _or_log_in(response: Any) -> str:
+    return "" if _was_sent_token(response) else f", or {_LOG_IN} for a higher limit"
+
+
+def _is_token_refused(error: BaseException) -> bool:
+    """Whether a 401 is about the token: with a good one, a missing model is a 404."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    return (
+        isinstance(error, HfHubHTTPError)
+        and error.response.status_code == 401
+        and not isinstance(error, GatedRepoError)
+        and _was_sent_token(error.response)
+    )
+
+
+def _was_sent_token(response: Any) -> bool:
+    return "Authorization" in response.request.headers
+
+
+def _origin(url: Any) -> str:
+    import httpx2
+
+    try:
+        parsed = httpx2.URL(str(url))
+    except httpx2.InvalidURL:
+        return str(url)
+    return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}"
+
+
+def _xet_host(error: BaseException) -> str | None:
+    """Return the host that hf_xet names in an error, which is a RuntimeError whatever it was."""
+    found = re.search(r"https?://[^/\s)\"']+", str(error))
+    return found[0] if found else None
+
+
+def _xet_reason(error: BaseException) -> str:
+    before = re.sub(r"(, domain: | for url \()$", "", str(error).partition("http")[0])
+    return before.rpartition(": ")[2]
 
 
 @contextlib.contextmanager
@@ -135,7 +247,7 @@ def answers_like_the_hub(model_id: str) -> Iterator[None]:
     try:
         yield
     except (AssertionError, AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(
+        raise HubUnavailableError(
             f"{model_id}: {endpoint()} does not answer like the Hub; check HF_ENDPOINT"
         ) from error
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from surgeon.errors import CheckpointError
 
+_SHARED_MARK = ".huggingface-shared-blobs"  # huggingface_hub puts it in a store of its own
+
 
 def may_follow(directory: Path, path: Path) -> bool:
-    """Tell whether a path is a file inside a directory, or in its Hugging Face cache's blobs."""
+    """Tell whether a path is a file in a directory, or where its Hugging Face cache keeps content.
+
+    That is ``models--org--name/blobs`` for ``models--org--name/snapshots/COMMIT``, whose entries
+    lead on to ``blobs`` of the cache, which all repositories share, where a file is in Xet.
+    """
     if not path.is_file():
         return False
     target, root = path.resolve(), directory.resolve()
-    # models--org--name/snapshots/REVISION links to models--org--name/blobs.
-    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-    return root in target.parents or blobs in target.parents
+    return any(place in target.parents for place in (root, *_stores(root)))
+
+
+def _stores(root: Path) -> Iterator[Path]:
+    if root.parent.name != "snapshots":
+        return
+    repository = root.parent.parent
+    yield (repository / "blobs").resolve()
+    shared = repository.parent / "blobs"
+    if repository.name.startswith("models--") and (shared / _SHARED_MARK).is_file():
+        yield shared.resolve()
 
 
 def regular_size(path: Path) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from surgeon.checkpoint.artifact import is_artifact, recorded_pattern
 from surgeon.checkpoint.checkpoint import CONFIG, Checkpoint
-from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
+from surgeon.checkpoint.hub import HubId, Listing, download, find_cached, parse_hub_id
 from surgeon.checkpoint.json_object import read_object
 from surgeon.checkpoint.reading import FRUGAL, Meter
 from surgeon.checkpoint.remote import RemoteModel, open_remote
@@ -33,7 +34,8 @@ def open_checkpoint(
     never written to.
 
     Args:
-        model: the path or the Hub id. A path that exists is taken as one.
+        model: the path or the Hub id, with ``@revision`` or without, or the address of its page. A
+            path that exists is taken as one.
         revision: for a Hub id: a branch, a tag or a commit (None: the default branch).
         sites_pattern: for an architecture without a row: a regular expression for the paths of
             the modules that are the last operation of each layer (None: what the record of an
@@ -50,10 +52,21 @@ def open_checkpoint(
         if revision is not None:
             raise CheckpointError(f"--revision {revision}: {path} is a path, which has none")
         return _open_local(path, name, sites_pattern)
-    if not looks_like_hub_id(str(model)):
+    found = hub_id(model, revision)
+    snapshot = download(found.model, found.revision, progress)
+    return replace(_open_local(snapshot.path, name, sites_pattern), conversion=snapshot.conversion)
+
+
+def hub_id(model: str | Path, revision: str | None = None) -> HubId:
+    """Read MODEL, which is no path, as an id on the Hub.
+
+    Raises:
+        CheckpointError: it can be none.
+    """
+    found = parse_hub_id(str(model), revision)
+    if found is None:
         raise CheckpointError(f"{model}: no such file or directory, and no Hub id either")
-    snapshot = download(str(model), revision, progress)
-    return _open_local(snapshot.path, name, sites_pattern)
+    return found
 
 
 def open_for_scan(
@@ -68,27 +81,38 @@ def open_for_scan(
     A model on the Hub that is not in the cache is read by range requests alone:
     ``checkpoint.remote.bytes_read`` tells how much.
     """
-    if os.path.lexists(model) or not looks_like_hub_id(str(model)):
+    if os.path.lexists(model):
         return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
-    snapshot = find_cached(str(model), revision)
+    found = hub_id(model, revision)
+    snapshot = find_cached(found.model, found.revision)
     if snapshot is not None:
         return _open_local(snapshot.path, None, sites_pattern)
     progress("asking the Hub", 0, 0)
-    return _of_remote(open_remote(str(model), revision), sites_pattern)
+    return _of_remote(open_remote(found.model, found.revision), sites_pattern)
 
 
-def open_frugally(model_id: str, revision: str | None = None, *, meter: Meter) -> Checkpoint:
+def open_frugally(
+    model_id: str,
+    revision: str | None = None,
+    *,
+    meter: Meter | None = None,
+    sites_pattern: str | None = None,
+    listing: Listing | None = None,
+) -> Checkpoint:
     """Open a model on the Hub by range requests, for few bytes and patiently; never of the cache.
 
     Args:
         model_id: the repository.
         revision: a branch, a tag or a commit (None: the default branch).
-        meter: counts the bytes, of a failure too.
+        meter: counts the bytes, of a failure too (None: the checkpoint's own does).
+        sites_pattern: as ``open_checkpoint``.
+        listing: its files, if they were asked for already.
 
     Raises:
         CheckpointError: as ``open_remote``.
     """
-    return _of_remote(open_remote(model_id, revision, reading=FRUGAL, meter=meter), None)
+    remote = open_remote(model_id, revision, reading=FRUGAL, meter=meter, listing=listing)
+    return _of_remote(remote, sites_pattern)
 
 
 def _of_remote(remote: RemoteModel, sites_pattern: str | None) -> Checkpoint:
@@ -100,6 +124,7 @@ def _of_remote(remote: RemoteModel, sites_pattern: str | None) -> Checkpoint:
         revision=remote.revision,
         sites_pattern=sites_pattern,
         remote=remote,
+        conversion=remote.conversion,
     )
 
 

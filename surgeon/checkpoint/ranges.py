@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from surgeon.checkpoint.hub import Listing
 from surgeon.checkpoint.hub_errors import endpoint
-from surgeon.checkpoint.patience import persist
 from surgeon.checkpoint.reading import Meter, Reading
-from surgeon.errors import CheckpointError
+from surgeon.checkpoint.retry import retry
+from surgeon.errors import CheckpointError, HubUnavailableError
 
 if TYPE_CHECKING:
     from httpx2 import Response
+    from huggingface_hub.errors import HfHubHTTPError
 
 _MAX_PART = 2**30  # bytes; who needs more in one piece should have the file
 
@@ -50,7 +51,7 @@ class RangeReader:
         return self._ask(name, start, length)
 
     def _ask(self, name: str, start: int | None, length: int) -> tuple[bytes, int]:
-        return persist(lambda: self._ask_once(name, start, length), self.reading.patience)
+        return retry(lambda: self._ask_once(name, start, length), self.reading.policy)
 
     def _ask_once(self, name: str, start: int | None, length: int) -> tuple[bytes, int]:
         from huggingface_hub import hf_hub_url
@@ -65,7 +66,22 @@ class RangeReader:
                     raise
                 self._addresses[name] = ""  # it is good for one request, or has expired
         url = hf_hub_url(self.model_id, name, revision=self.listing.commit, endpoint=endpoint())
-        return self._receive(url, name, start, length)
+        try:
+            return self._receive(url, name, start, length)
+        except HfHubHTTPError as error:
+            location = self._on_the_hub_itself(url, error)
+            if location is None:
+                raise
+        return self._receive(location, name, start, length)
+
+    def _on_the_hub_itself(self, url: str, error: HfHubHTTPError) -> str | None:
+        """Return where a mirror's redirect to the Hub leads with the token, which httpx2 drops."""
+        from huggingface_hub import get_hf_file_metadata
+
+        if error.response.status_code not in (401, 403) or not error.response.history:
+            return None
+        location = get_hf_file_metadata(url, headers=_headers(url), endpoint=endpoint()).location
+        return location if location != url else None
 
     def _receive(self, url: str, name: str, start: int | None, length: int) -> tuple[bytes, int]:
         """Return ``length`` bytes from ``start`` or, for None, a whole file of at most that many.
@@ -99,20 +115,23 @@ class RangeReader:
                         break
             finally:
                 self.meter.add(response.num_bytes_downloaded)
-            if self.reading.keep_address and response.history:
+            if response.history:
                 self._addresses.setdefault(name, str(response.url))
         if len(body) > announced or (start is not None and len(body) < announced):
             sent = f"over {announced}" if len(body) > announced else str(len(body))
-            raise CheckpointError(f"{label}: {endpoint()} sent {sent} bytes instead of {announced}")
+            raise HubUnavailableError(
+                f"{label}: {endpoint()} sent {sent} bytes instead of {announced}; try again"
+            )
         return bytes(body), size
 
 
 def _headers(url: str) -> dict[str, str]:
     """Return the headers of a request; the token goes to the Hub alone."""
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub.utils._http import _is_same_or_hub_host
 
     # A token that is not asked for is False; None would have it looked up.
-    token = None if url.startswith(f"{endpoint()}/") else False
+    token = None if _is_same_or_hub_host(f"{endpoint()}/", url) else False
     headers: dict[str, str] = build_hf_headers(token=token, library_name="norm-surgeon")
     # Compressed, a body would not be the bytes of the file.
     return headers | {"Accept-Encoding": "identity"}
@@ -123,7 +142,7 @@ def _content_range(
 ) -> tuple[int, int]:
     """Return how long the body of a partial answer must be, and the size of the whole file."""
     if response.status_code != 206:
-        raise CheckpointError(
+        raise HubUnavailableError(
             f"{label}: {endpoint()} sends whole files, not the part asked for; download the model "
             "and give its directory"
         )
@@ -132,8 +151,8 @@ def _content_range(
     first, last, size = map(int, numbers.groups()) if numbers else (-1, -1, -1)
     fits = first == start and last == min(start + length, size) - 1
     if not fits or listed not in (None, size):
-        raise CheckpointError(
+        raise HubUnavailableError(
             f"{label}: {endpoint()} answers {told!r} when asked for {length} bytes from {start} of "
-            f"{listed}; it is damaged or lies"
+            f"{listed}: an invalid Content-Range; try again"
         )
     return last - first + 1, size

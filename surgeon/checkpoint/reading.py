@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
-from surgeon.checkpoint.patience import SHORT, Patience
+from surgeon.checkpoint.retry import PATIENT, SHORT, RetryPolicy
 from surgeon.checkpoint.safetensors_file import PREFIX, TensorInfo
 
 
@@ -18,27 +18,17 @@ class Reading:
     ``header_guess`` is how many bytes the first request for a header asks for. Two tensors come
     in one request if less than ``gap`` bytes lie between them; so do those that are nearest to
     each other as long as all that is read between them is at most ``slack`` of what is wanted.
-    ``keep_address`` asks the Hub once for the place of a file, and then that place for its parts.
     """
 
     header_guess: int = 128 * 1024  # holds most headers whole
     gap: int = 64 * 1024  # cheaper to read than to leave out
     slack: float = 0.0
     connections: int = 8
-    keep_address: bool = False
-    patience: Patience = SHORT
+    policy: RetryPolicy = SHORT
 
 
 QUICK = Reading()
-# The Hub counts requests for a file's place, and its windows are of five minutes.
-FRUGAL = Reading(
-    header_guess=PREFIX,
-    gap=1,
-    slack=0.05,
-    connections=4,
-    keep_address=True,
-    patience=Patience(tries=6, longest=330.0),
-)
+FRUGAL = Reading(header_guess=PREFIX, gap=1, slack=0.05, connections=4, policy=PATIENT)
 
 
 @dataclass(eq=False)
@@ -60,7 +50,7 @@ def runs_of(infos: list[TensorInfo], reading: Reading) -> Iterator[list[TensorIn
     limit = max(reading.gap, _affordable_gap(ordered, reading.slack) + 1)
     run: list[TensorInfo] = []
     for info in ordered:
-        if run and info.start - run[-1].end >= limit:
+        if run and info.start - max(before.end for before in run) >= limit:
             yield run
             run = []
         run.append(info)
@@ -71,7 +61,7 @@ def runs_of(infos: list[TensorInfo], reading: Reading) -> Iterator[list[TensorIn
 def _affordable_gap(ordered: list[TensorInfo], slack: float) -> int:
     """Return the largest gap that, read with all smaller ones, keeps within ``slack``."""
     left = slack * sum(info.end - info.start for info in ordered)
-    gaps = sorted(after.start - before.end for before, after in pairwise(ordered))
+    gaps = sorted(max(0, after.start - before.end) for before, after in pairwise(ordered))
     largest = 0
     for gap, equal in groupby(gaps):
         left -= gap * len(list(equal))

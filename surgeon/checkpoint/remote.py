@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.checkpoint.hub import (
-    check_index_size,
-    find_weights_name,
-    list_files,
-    no_weights,
-)
+from surgeon.checkpoint.hub import Listing, check_index_size, list_weights
 from surgeon.checkpoint.hub_errors import explained
 from surgeon.checkpoint.json_object import parse_object
-from surgeon.checkpoint.patience import persist
 from surgeon.checkpoint.ranges import RangeReader
 from surgeon.checkpoint.reading import QUICK, Meter, Reading, runs_of
 from surgeon.checkpoint.safetensors_file import (
@@ -30,26 +24,34 @@ from surgeon.checkpoint.safetensors_file import (
     header_length,
     parse_header,
 )
-from surgeon.checkpoint.weight_files import MAX_INDEX, PICKLE, check_index, weight_map
+from surgeon.checkpoint.torch_pickle import (
+    DirectoryFile,
+    PickleDirectory,
+    StorageHead,
+    read_directory,
+)
+from surgeon.checkpoint.weight_files import MAX_INDEX, check_index, weight_map
 from surgeon.errors import CheckpointError
 
 _MAX_CONFIG = 10_000_000
-_MOST_KEPT = (
-    2**20
-)  # bytes of a tensor that is kept when it was read: a norm's, and no dense layer's
+_PICKLE_BLOCK = 32 * 1024  # bytes of a pickle's directory that are read together
+# Bytes of a tensor that is kept when it was read: a norm's, and no dense layer's.
+_MOST_KEPT = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class RemoteFile:
-    """A safetensors file on the Hub, with the interface of ``SafetensorsFile``.
+    """A weight file on the Hub, with the interface of ``SafetensorsFile``.
 
     ``path`` is its place below the Hub's address; ``tensors`` is in the order of the header.
+    ``pickled`` is the directory of a pickle, None for safetensors.
     """
 
     path: PurePosixPath
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     _repository: _Repository = field(repr=False)
+    pickled: PickleDirectory | None = field(default=None, repr=False)
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """Return one floating-point tensor, fetched now if ``prefetch`` did not.
@@ -72,13 +74,28 @@ class RemoteFile:
         """
         self._repository.fetch([(self, name) for name in names])
 
+    def head(self, name: str) -> StorageHead | None:
+        """Return what is read with a pickled tensor, to check that it lies there."""
+        if self.pickled is None:
+            return None
+        if name in self.pickled.scattered:
+            raise CheckpointError(
+                f"{self.path}: {name} does not lie in one piece, so it cannot be read in parts; "
+                f"download the model (hf download {self.path.parent} --local-dir DIR) and give DIR"
+            )
+        return self.pickled.heads[name]
+
 
 @dataclass(frozen=True, eq=False)
 class RemoteModel:
-    """A model on the Hub at one commit: its configuration, and the headers of its files."""
+    """A model on the Hub at one commit: its configuration, and the headers of its files.
+
+    ``conversion`` is the pull request that it is of, as in ``Listing``.
+    """
 
     model_id: str
     revision: str
+    conversion: str | None
     config: Mapping[str, Any]
     files: tuple[RemoteFile, ...]
     _repository: _Repository = field(repr=False)
@@ -108,6 +125,7 @@ def open_remote(
     *,
     reading: Reading = QUICK,
     meter: Meter | None = None,
+    listing: Listing | None = None,
 ) -> RemoteModel:
     """Read a model's configuration and the headers of its weights, without downloading it.
 
@@ -116,29 +134,27 @@ def open_remote(
         revision: a branch, a tag or a commit (None: the default branch).
         reading: whether bytes or round trips are to be few, and how long an outage is waited for.
         meter: counts the bytes received, those of a model that turns out unreadable too.
+        listing: its files, if they were asked for already.
 
     Raises:
-        CheckpointError: the repository cannot be had, its weights are no safetensors, or what the
-            server sends is not what was asked for.
+        CheckpointError: the repository cannot be had, or what the server sends is not what was
+            asked for.
     """
     with explained(model_id, revision):
-        listing = persist(lambda: list_files(model_id, revision), reading.patience)
-        repository = _Repository(RangeReader(model_id, listing, reading, meter or Meter()))
-        weights = find_weights_name(listing.sizes)
-        if weights is None:
-            raise no_weights(model_id, listing.sizes)
-        if weights.startswith(PICKLE):
-            raise CheckpointError(
-                f"{model_id}: {weights} cannot be read in parts; download it first: surgeon scan "
-                "reads pickles whole"
-            )
+        listing = listing or list_weights(model_id, revision, reading.policy)
+        weights = listing.weights
+        assert weights is not None  # of list_weights
+        name = listing.model_id
+        repository = _Repository(RangeReader(name, listing, reading, meter or Meter()))
         with ThreadPoolExecutor(reading.connections) as pool:
             config = pool.submit(repository.document, "config.json", _MAX_CONFIG)
             homes = _homes(repository, weights)
             names = sorted(set(homes.values())) or [weights]
             files = tuple(pool.map(repository.open, names))
-            check_index(model_id, homes, {file.path.name: file.tensors for file in files})
-            return RemoteModel(model_id, listing.commit, config.result(), files, repository)
+            check_index(name, homes, {file.path.name: file.tensors for file in files})
+            return RemoteModel(
+                name, listing.commit, listing.conversion, config.result(), files, repository
+            )
 
 
 @dataclass(eq=False)
@@ -149,14 +165,27 @@ class _Repository:
     _fetched: dict[str, bytes] = field(default_factory=dict)  # tensor → its bytes
 
     def open(self, name: str) -> RemoteFile:
-        """Read and check the header of a safetensors file."""
+        """Read and check the header of a safetensors file, or the directory of a pickle."""
         label = self.ranges.label(name)
+        if not name.endswith(".safetensors"):
+            return self._open_pickle(name)
         head, size = self.ranges.part(name, 0, self.ranges.reading.header_guess)
         length = header_length(label, head[:PREFIX], size)
         if (missing := PREFIX + length - len(head)) > 0:
             head += self.ranges.part(name, len(head), missing)[0]
         tensors, metadata = parse_header(label, head[PREFIX : PREFIX + length], size)
         return RemoteFile(PurePosixPath(label), tensors, metadata, self)
+
+    def _open_pickle(self, name: str) -> RemoteFile:
+        label, size = self.ranges.label(name), self.ranges.listing.sizes[name]
+        if size is None:
+            size = self.ranges.part(name, 0, 1)[1]
+        block = max(self.ranges.reading.header_guess, _PICKLE_BLOCK)
+        file = DirectoryFile(
+            label, size, block, lambda start, length: self.ranges.part(name, start, length)[0]
+        )
+        found = read_directory(label, file, size)
+        return RemoteFile(PurePosixPath(label), found.tensors, {}, self, found)
 
     def document(self, name: str, limit: int) -> dict[str, Any]:
         """Read a JSON object of at most ``limit`` bytes."""
@@ -176,9 +205,17 @@ class _Repository:
     def fetch(self, wanted: Iterable[tuple[RemoteFile, str]]) -> None:
         """Fetch tensors unless they are kept from before."""
         missing: dict[str, list[TensorInfo]] = {}
+        heads: dict[str, StorageHead] = {}
         for file, name in wanted:
-            if name not in self._fetched:
-                missing.setdefault(file.path.name, []).append(file.tensors[name])
+            if name in self._fetched:
+                continue
+            spans = missing.setdefault(file.path.name, [])
+            spans.append(file.tensors[name])
+            if (head := file.head(name)) is not None:
+                # No tensor has such a name: a file's does not begin with a slash.
+                place = f"/{file.path}:{head.start}"
+                heads[place] = head
+                spans.append(TensorInfo(place, "U8", (), head.start, head.end))
         reading = self.ranges.reading
         runs = [(name, run) for name, infos in missing.items() for run in runs_of(infos, reading)]
         with (
@@ -186,9 +223,15 @@ class _Repository:
             ThreadPoolExecutor(reading.connections) as pool,
         ):
             list(pool.map(lambda run: self._fetch_run(*run), runs))
+        for place, head in heads.items():
+            if not head.is_right(self._fetched.pop(place)):
+                raise CheckpointError(
+                    f"{place[1:].partition(':')[0]}: a tensor does not lie where its directory "
+                    "says; it is damaged: fetch it again"
+                )
 
     def _fetch_run(self, name: str, run: list[TensorInfo]) -> None:
-        start, end = run[0].start, run[-1].end
+        start, end = run[0].start, max(info.end for info in run)
         raw = self.ranges.part(name, start, end - start)[0] if end > start else b""
         if len(raw) != end - start:
             raise CheckpointError(

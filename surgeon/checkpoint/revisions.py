@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from surgeon.checkpoint.hub import hub_api
 from surgeon.checkpoint.hub_errors import answers_like_the_hub, explained
+from surgeon.checkpoint.retry import PATIENT, retry
 
 
 def list_revisions(model_id: str) -> tuple[str, ...]:
@@ -13,5 +14,5 @@ def list_revisions(model_id: str) -> tuple[str, ...]:
         CheckpointError: the repository cannot be had.
     """
     with explained(model_id), answers_like_the_hub(model_id):
-        refs = hub_api().list_repo_refs(model_id)
+        refs = retry(lambda: hub_api().list_repo_refs(model_id), PATIENT)
         return tuple(dict.fromkeys(ref.name for ref in (*refs.branches, *refs.tags)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -79,10 +79,8 @@ def find_weights(directory: Path) -> WeightFiles:
     if names_of_own := recorded_weights(directory):
         there = _there(directory, names_of_own, "record")
         return WeightFiles(tuple(open_safetensors(directory / name) for name in there), None)
-    raise CheckpointError(
-        f"{directory}: no weights in it; surgeon reads {SAFETENSORS} and {PICKLE}, whole or in "
-        f"shards; {_found_instead(directory)}"
-    )
+    others = sorted(path.name for path in directory.iterdir() if not path.is_dir())
+    raise CheckpointError(f"{directory}: {no_weights_among(others, 'give', directory)}")
 
 
 def open_one_file(path: Path) -> WeightFiles:
@@ -176,18 +174,30 @@ def why_missing(path: Path) -> str:
     return "not there"
 
 
-def _found_instead(directory: Path) -> str:
-    """Say what a directory without weights has in place of them, and what to do."""
-    paths = sorted(path for path in directory.iterdir() if not path.is_dir())
-    names = [path.name for path in paths]
+def no_weights_among(names: Sequence[str], give: str, directory: Path | None = None) -> str:
+    """Say what a model without weights has in place of them, and what to do.
+
+    Args:
+        names: its files.
+        give: how a single file becomes MODEL, to which its name is added.
+        directory: where they are (None: on the Hub), to look into them and for folders.
+    """
+    return (
+        f"no weights in it; surgeon reads {SAFETENSORS} and {PICKLE}, whole or in shards; "
+        f"{_found_instead(names, give, directory)}"
+    )
+
+
+def _found_instead(names: Sequence[str], give: str, directory: Path | None) -> str:
     if _ADAPTER in names or "adapter_config.json" in names:
         return f"it {_MERGE}"
-    for path in paths:
+    for path in [directory / name for name in names] if directory else ():
         if not path.is_file() and _matches(path.name, _WEIGHTS):
             return f"found {path.name}, which {why_missing(path)}"
     weights = [name for name in names if name.endswith(".safetensors")]
-    if whole := [name for name in weights if not _is_shard(directory / name)]:
-        return f"found {', '.join(whole[:_SHOWN])}: give one of them as MODEL"
+    several = [n for n in weights if (_is_shard(directory / n) if directory else _is_numbered(n))]
+    if whole := [name for name in weights if name not in several]:
+        return f"found {', '.join(whole[:_SHOWN])}: {give} one of them as MODEL"
     pickles = [name for name in _of_suffix(names, ".bin") if _NUMBERED.search(name)]
     for kind, shards in ((SAFETENSORS, weights), (PICKLE, pickles)):
         if shards:
@@ -196,7 +206,7 @@ def _found_instead(directory: Path) -> str:
             if own is not None:
                 return f"found {own}, the index of a variant: rename it to {wanted}"
             return f"found the shard {shards[0]}, and no {wanted}: fetch that too"
-    if folders := _folders_with_weights(directory):
+    if directory is not None and (folders := _folders_with_weights(directory)):
         last = folders[-1]
         more = f" and {len(folders) - 1} more with weights" if len(folders) > 1 else ""
         return f"found the folder {last.relative_to(directory).as_posix()}{more}: give {last}"
@@ -228,11 +238,17 @@ def _folders_with_weights(directory: Path) -> list[Path]:
 
 def _is_shard(path: Path) -> bool:
     """Tell whether a weight file is one of several, by its name or by an index beside it."""
-    if numbered := _NUMBERED.search(path.name):
-        return int(numbered["of"]) > 1
+    if _NUMBERED.search(path.name):
+        return _is_numbered(path.name)
     indices = path.parent.glob(f"*{path.suffix}{INDEX_SUFFIX}")
     shards = (set(read_index(index).values()) for index in indices)
     return any(path.name in names and len(names) > 1 for names in shards)
+
+
+def _is_numbered(name: str) -> bool:
+    """Tell whether a name is that of one shard of several."""
+    numbered = _NUMBERED.search(name)
+    return numbered is not None and int(numbered["of"]) > 1
 
 
 def _there(directory: Path, names: Iterable[str], namer: str) -> list[str]:

@@ -18,6 +18,12 @@ def push(
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Push an artifact that was never evaluated.")
     ] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME", help="What the card names as the base model, if not what it says."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Upload ARTIFACT with its card to the Hub.
@@ -28,5 +34,12 @@ def push(
     from surgeon import push as run
 
     with console.shown_progress() as progress:
-        url = run(artifact, repository, private=private, unverified=unverified, progress=progress)
+        url = run(
+            artifact,
+            repository,
+            private=private,
+            unverified=unverified,
+            base_model=base_model,
+            progress=progress,
+        )
     console.show_pushed(artifact, url, json=json)

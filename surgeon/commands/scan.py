@@ -119,7 +119,9 @@ def scan(
         plot_ranking(ranking, read_zscores(checkpoint), plot)
         console.print_note(f"Picture: {plot}")
     if checkpoint.remote is not None:
+        of = checkpoint.conversion
+        commit = f"{of} ({checkpoint.revision}), the conversion of its pickle" if of else None
         console.print_note(
             f"Read {checkpoint.remote.bytes_read:,} bytes of {checkpoint.name} at "
-            f"{checkpoint.revision}, by range requests."
+            f"{commit or checkpoint.revision}, by range requests."
         )

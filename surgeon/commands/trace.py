@@ -65,7 +65,8 @@ def trace(
     does. The step is the number after step, checkpoint, iter or epoch in a checkpoint's name, such
     as 900k, or the only number in it. A dimension left the bulk at the first checkpoint from which
     on every one flags it. Of a model on the Hub, headers and the last operation of each layer alone
-    are read.
+    are read, and revisions with the same weights are left out and listed. A trace that
+    was stopped goes on.
     """
     from surgeon import console, plot_trace, trace_training
     from surgeon.plots import check_picture
@@ -91,5 +92,12 @@ def trace(
         console.print_note(f"Picture: {plot}")
     if output is not None:
         console.print_note(f"Written: {output}")
+    if traced.repeats:
+        told = ", ".join(f"{repeat.step} as {repeat.same_as}" for repeat in traced.repeats[:12])
+        more = ", …" if len(traced.repeats) > 12 else ""
+        console.print_note(
+            f"{len(traced.repeats)} steps have the same weights on the Hub as a later one, and are "
+            f"left out: {told}{more}"
+        )
     if traced.bytes_read is not None:
         console.print_note(f"Read {traced.bytes_read:,} bytes of {traced.name}, by range requests.")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from surgeon.checkpoint.hub_errors import endpoint
-from surgeon.errors import CheckpointError, SelectionError
+from surgeon.errors import HubUnavailableError, SelectionError
 from surgeon.outliers.layernorm import MIN_LAYERS, check_sigma
 from surgeon.outliers.options import SIGMA
 from surgeon.progress import Progress, silent
@@ -16,7 +16,7 @@ from surgeon.study import atlas_rows, journal
 from surgeon.study.atlas_list import Paced, Target, targets_of
 from surgeon.study.atlas_rows import Criterion, Note, note_of
 from surgeon.study.atlas_scan import ScanSetup
-from surgeon.study.atlas_summary import Atlas, Outlook, count, reason_of, sum_up
+from surgeon.study.atlas_summary import Atlas, Outlook, count, sum_up
 from surgeon.study.atlas_table import check_suffix, check_table, write_table
 from surgeon.study.engines import Engine, choose_engine, duration
 from surgeon.study.work import DONE, FAILED, Row
@@ -26,7 +26,7 @@ RATE = 1.5
 """Models a second: 450 in five minutes, where the Hub answers 500 requests of a stranger."""
 MAX_BYTES = 500_000_000
 OUTAGES = 5
-"""So many models in a row that the network or the Hub failed: then it is not the models."""
+"""So many models in a row that the network, the Hub or the token failed: then the run stops."""
 
 
 def build_atlas(
@@ -63,8 +63,9 @@ def build_atlas(
         SelectionError: a model is no Hub id, or a number makes no sense.
         OutputError: pyarrow is not installed, ``output`` is no ``.parquet`` file, something else or
             of another criterion, or another run is writing there.
-        CheckpointError: HF_HUB_OFFLINE is set, or the network or the Hub failed ``OUTAGES`` models
-            in a row, or all that there were; these have no row.
+        HubUnavailableError: HF_HUB_OFFLINE is set, or the network, the Hub or the token failed
+            ``OUTAGES`` models in a row, and the run stopped, or some models, and the others are in
+            the table. The models that could not be read have no row.
     """
     targets, start = targets_of(models), time.monotonic()
     _check(sigma, min_layers, max_bytes, rate)
@@ -78,26 +79,26 @@ def build_atlas(
         ended, failed = len(targets) - len(left), count(targets, notes, FAILED, besides=left)
         kept = ended
         progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
-        held: list[Row] = []  # of an outage perhaps, and not of these models
+        missed: list[Row] = []  # their fault is the network's, the Hub's or the token's
+        in_a_row = 0
         for row in run(Paced(left, rate), setup) if left else ():
             bytes_read += row.get("bytes_read", 0)
-            held.append(row)
             if row.pop("outage", False):
-                if len(held) >= OUTAGES:
-                    break
+                missed.append(row)
+                in_a_row += 1
+                if in_a_row >= OUTAGES:
+                    raise _outage(missed, output)
                 continue
-            for one in held:
-                notes[_key(one)] = note = note_of(one, journal.append(file, one))
-                ended, failed = ended + 1, failed + (note.status == FAILED)
-            held = []
+            in_a_row = 0
+            notes[_key(row)] = note = note_of(row, journal.append(file, row))
+            ended, failed = ended + 1, failed + (note.status == FAILED)
             progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
-        if len(held) >= OUTAGES or (held and ended == kept):
-            raise _outage(held, output)
-        for one in held:
-            notes[_key(one)] = note_of(one, journal.append(file, one))
-            ended += 1
+        if missed and ended == kept:
+            raise _outage(missed, output)
         progress("writing the table", ended, len(targets))
         write_table(output, file, _in_order(targets, notes))
+        if missed:
+            raise _outage(missed, output)
     seconds = round(time.monotonic() - start, 3)
     return sum_up(output, targets, notes, kept, bytes_read, seconds)
 
@@ -139,13 +140,12 @@ def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None
         raise SelectionError(f"--max-mb {max_bytes / 1e6:g}: give a positive number of megabytes")
 
 
-def _outage(held: Sequence[Row], output: Path) -> CheckpointError:
-    last = held[-1]
-    reason = reason_of(last["error"], last["model"])
-    return CheckpointError(
-        f"{endpoint()}: {len(held)} models in a row could not be read, {last['model']} the last "
-        f"({reason}); they have no row in {atlas_rows.rows_path(output)}: check the connection and "
-        "HF_ENDPOINT, then run it again to go on"
+def _outage(missed: Sequence[Row], output: Path) -> HubUnavailableError:
+    last = missed[-1]
+    reason = last["error"].removeprefix(f"{last['model']}: ")
+    return HubUnavailableError(
+        f"{endpoint()}: {len(missed)} models could not be read, {last['model']} the last "
+        f"({reason}); they have no row in {atlas_rows.rows_path(output)}: run it again to go on"
     )
 
 
@@ -153,7 +153,7 @@ def _check_online() -> None:
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
-        raise CheckpointError("HF_HUB_OFFLINE is set; unset it to reach the Hub")
+        raise HubUnavailableError("HF_HUB_OFFLINE is set; unset it to reach the Hub")
 
 
 def _left(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint.hub import looks_like_hub_id
+from surgeon.checkpoint.hub import parse_hub_id
 from surgeon.errors import SelectionError
 
 
@@ -87,12 +87,12 @@ class Paced:
 
 
 def _target(where: str, text: str) -> Target:
-    model, at, revision = text.partition("@")
-    if not looks_like_hub_id(model) or (at and not revision) or len(revision.split()) > 1:
+    found = parse_hub_id(text)
+    if found is None or len((found.revision or "").split()) > 1:
         raise SelectionError(
             f"{where}{text!r} is no Hub id; write organization/name or organization/name@revision"
         )
-    return Target(model, revision or None)
+    return Target(found.model, found.revision)
 
 
 def _once(targets: Iterable[Target]) -> tuple[Target, ...]:

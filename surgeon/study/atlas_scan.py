@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.checkpoint import Checkpoint
-from surgeon.checkpoint.hub_errors import is_outage
 from surgeon.checkpoint.model_directory import open_frugally
 from surgeon.checkpoint.reading import Meter
-from surgeon.errors import CheckpointError
+from surgeon.errors import CheckpointError, HubUnavailableError
 from surgeon.outliers.layernorm import layers_needed, rank_zscores
 from surgeon.outliers.zscores import read_zscores
 from surgeon.study.atlas_list import Target
@@ -48,18 +47,14 @@ class Scanner:
             found = _scan(target, self.setup, meter)
         except Exception as error:  # noqa: BLE001  (a model that fails costs one row)
             row = failed_row(target, told(error), time.monotonic() - start)
-            return {**row, "bytes_read": meter.received, "outage": _is_outage(error)}
+            return {
+                **row,
+                "bytes_read": meter.received,
+                "outage": isinstance(error, HubUnavailableError),
+            }
         seconds = round(time.monotonic() - start, 3)
         spent = {"bytes_read": meter.received, "seconds": seconds}
         return {**target.to_json(), "status": DONE, "error": None, **spent, **found}
-
-
-def _is_outage(error: BaseException | None) -> bool:
-    while error is not None:
-        if is_outage(error):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _scan(target: Target, setup: ScanSetup, meter: Meter) -> Row:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surgeon.checkpoint.hub import looks_like_hub_id
+from surgeon.checkpoint.hub import parse_hub_id
 from surgeon.errors import SelectionError
 from surgeon.scoring.data.hub import PREFIX
 from surgeon.study.axes import Fields, expand_operation, expand_selection, parse_layers
@@ -54,7 +54,7 @@ def doubts_about(grid: Grid) -> Iterator[str]:
         name = model if isinstance(model, str) else model.model
         if Path(name).exists():
             continue
-        if looks_like_hub_id(name):
+        if parse_hub_id(name) is not None:
             yield f"{name} is not here, so it is taken for a model on the Hub"
         else:
             yield f"{name}: no such directory or file; its cells would fail"

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 
-from surgeon.checkpoint.hub import looks_like_hub_id
+from surgeon.checkpoint.hub import parse_hub_id
 from surgeon.checkpoint.revisions import list_revisions
 from surgeon.errors import SelectionError
 
@@ -110,8 +110,12 @@ def _on_hub(names: list[str], revisions: str) -> tuple[str, list[_Found]]:
     if len(names) != 1:
         raise SelectionError(f"{option}: is for one model on the Hub; {len(names)} are given")
     (model_id,) = names
-    if Path(model_id).exists() or not looks_like_hub_id(model_id):
+    repository = None if Path(model_id).exists() else parse_hub_id(model_id)
+    if repository is None:
         raise SelectionError(f"{option}: {model_id} is no Hub id; leave it out for folders")
+    if repository.revision is not None:
+        raise SelectionError(f"{option}: {model_id} names one revision; leave out either")
+    model_id = repository.model
     found = list_revisions(model_id)
     matching = [name for name in found if fnmatchcase(name, revisions)]
     if not matching:
@@ -124,7 +128,7 @@ def _on_hub(names: list[str], revisions: str) -> tuple[str, list[_Found]]:
 
 def _in_folder(name: str) -> tuple[str, list[_Found]]:
     folder = Path(name)
-    if not folder.exists() and looks_like_hub_id(name):
+    if not folder.exists() and parse_hub_id(name) is not None:
         raise SelectionError(
             f"{name}: not here, and one checkpoint if on the Hub; for several of its revisions "
             "add --revisions 'step*'"

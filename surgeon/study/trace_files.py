@@ -1,23 +1,32 @@
-"""The files of a trace: every z-score as Parquet, written as it comes, or the result as JSON."""
+"""The files of a trace: every z-score as Parquet, written as it comes, or the result as JSON.
+
+And, until it is done, what was read of each checkpoint on the Hub, so that a trace that was stopped
+goes on.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
+import io
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from surgeon.checkpoint.hub import Listing
 from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.outliers.zscores import ZScores
 from surgeon.study.atlas_table import has_columns
 from surgeon.study.trace_result import Trace
+from surgeon.surgery import disk
 from surgeon.surgery.staging import replace_file, staged_file
 
 AddRows: TypeAlias = Callable[[int, ZScores], None]
@@ -116,3 +125,46 @@ def write_result(trace: Trace, path: Path | None, *, force: bool) -> None:
 
     content = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
     replace_file(path, content, is_result if force else None)
+
+
+def kept_path(listing: Listing, sites_pattern: str | None) -> Path:
+    """Return where the z-scores of a checkpoint on the Hub are kept until its trace is done."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_ASSETS_CACHE, "norm-surgeon", "trace", *listing.model_id.split("/"))
+    asked = hashlib.sha256(repr(sites_pattern).encode()).hexdigest()[:8]
+    return folder / f"{listing.commit}-{asked}.npz"
+
+
+def keep(path: Path, zscores: ZScores, architecture: str) -> None:
+    """Write what was read of a checkpoint to ``kept_path``."""
+    words = [architecture, zscores.gain_name, zscores.evidence]
+    arrays = {"rows": np.array(zscores.rows), "words": np.array(words), "gain": zscores.gain}
+    if zscores.bias is not None:
+        arrays["bias"] = zscores.bias
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    # Where the cache takes no files, a stopped trace reads again, and that is all.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content.getvalue())
+
+
+def read_kept(path: Path) -> tuple[ZScores, str] | None:
+    """Return the z-scores and the architecture that a trace kept before it was stopped."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            architecture, gain_name, evidence = map(str, kept["words"])
+            bias = kept.get("bias")
+            rows = tuple(map(str, kept["rows"]))
+            return ZScores(rows, kept["gain"], bias, gain_name, evidence), architecture
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # not there, or cut off when the machine stopped: it is read again
+
+
+def forget(path: Path) -> None:
+    """Remove what ``keep`` wrote, and the folders that it made for it."""
+    disk.remove(path)
+    with contextlib.suppress(OSError):  # there are others in it
+        for folder in list(path.parents)[:4]:
+            folder.rmdir()

@@ -63,13 +63,22 @@ class Passing:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """A checkpoint on the Hub that has the very weights of a later one, so it is left out."""
+
+    step: int
+    same_as: int
+
+
+@dataclass(frozen=True)
 class Trace:
     """The norms over the checkpoints of one training run.
 
     ``outliers`` are those of the last checkpoint, strongest first. ``courses`` begin with theirs;
     those of the strongest other dimensions follow. ``needed`` of ``layers`` must flag an outlier,
     each beyond ``sigma``. ``passing`` is in the order in which they came. ``bulk`` is None where
-    every dimension is an outlier, ``bytes_read`` where nothing was read off the Hub.
+    every dimension is an outlier, ``bytes_read`` where nothing was read off the Hub. ``stops`` are
+    without ``repeats``.
     """
 
     name: str
@@ -87,6 +96,7 @@ class Trace:
     passing: tuple[Passing, ...]
     bulk: Bulk | None
     bytes_read: int | None = None
+    repeats: tuple[Repeat, ...] = ()
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -114,4 +124,5 @@ class Trace:
             "passing": [asdict(passing) for passing in self.passing],
             "bulk": asdict(self.bulk) if self.bulk else None,
             "bytes_read": self.bytes_read,
+            "repeats": [asdict(repeat) for repeat in self.repeats],
         }

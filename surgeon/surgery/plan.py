@@ -83,12 +83,15 @@ class Plan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person asked for that the model does not have, and what is edited instead."""
+        """What is edited in place of what a person asked for or the default branch has."""
+        of = self.checkpoint.conversion
+        converted = (f"weights of {of}, the conversion of its pickle",) if of else ()
         if set(self.recipe.params) != {"gain", "bias"}:
-            return ()
+            return converted
         kinds = {edit.kind for edit in self.edits}
         kinds -= {edit.kind for edit in self.edits if edit.param == "bias"}
-        return tuple(f"{told}: gains alone" for kind, told in _NO_BIAS.items() if kind in kinds)
+        without = (f"{told}: gains alone" for kind, told in _NO_BIAS.items() if kind in kinds)
+        return (*converted, *without)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``patch --dry-run --json`` prints."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import glob
+import dataclasses
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from surgeon.checkpoint.hub import hub_api, looks_like_hub_id
-from surgeon.checkpoint.hub_errors import answers_like_the_hub, explained
+from surgeon.checkpoint.hub import hub_api, looks_like_hub_id, parse_hub_id
+from surgeon.checkpoint.hub_errors import answers_like_the_hub, endpoint, explained
 from surgeon.checkpoint.json_object import parse_json
 from surgeon.errors import OutputError
 from surgeon.progress import Progress, silent
+from surgeon.surgery.card import read_front_matter
 from surgeon.surgery.ownership import is_unfinished
 from surgeon.surgery.record import Record, read_record
-from surgeon.surgery.source_files import EVALUATION, FOLDER
+from surgeon.surgery.source_files import CARD, EVALUATION, FOLDER, RECORD
 from surgeon.surgery.transfer import hash_file
 
 
@@ -24,25 +27,30 @@ def push(
     *,
     private: bool = False,
     unverified: bool = False,
+    base_model: str | None = None,
     progress: Progress = silent,
 ) -> str:
     """Upload an artifact with its card to a model repository, and return the commit's URL.
 
     Args:
         artifact: the directory that an operation made.
-        repo_id: ``name`` or ``organization/name``; made if it does not exist.
+        repo_id: ``name`` or ``organization/name``, or its address; made if it does not exist.
         private: whether others must not see it.
         unverified: whether an artifact goes that was never evaluated.
+        base_model: the Hub id of what was edited, for the card that is uploaded (None: as the card
+            says).
         progress: told of each step.
 
     Raises:
         CheckpointError: the directory is no artifact, or the Hub does not take it.
-        OutputError: the artifact was not evaluated, is not as surgeon made it, or would be seen
-            by others though ``private`` is set.
+        OutputError: the artifact was not evaluated, is not as surgeon made it, its card names no
+            base model that the Hub takes, or it would be seen by others though ``private`` is set.
     """
     record = read_record(artifact)
-    if not looks_like_hub_id(repo_id):
+    target = parse_hub_id(repo_id)
+    if target is None or target.revision is not None:
         raise OutputError(f"{repo_id}: no name of a repository; give one like organization/name")
+    repo_id = target.model
     names = sorted(_files(artifact))
     if EVALUATION in names:
         _check_evaluation(artifact, record)
@@ -52,20 +60,81 @@ def push(
             "first, or push it as it is with --unverified"
         )
     _check_files(artifact, record, names, progress)
+    changed = _name_base_model(artifact, record, base_model)
+    card = changed.get(CARD) or (artifact / CARD).read_bytes()
     with explained(repo_id, to_write=True), answers_like_the_hub(repo_id):
         api = hub_api()
         progress(f"uploading to {repo_id}", 0, 0)
+        _check_card(artifact, card)  # before there is a repository
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise OutputError(f"{repo_id}: exists and is public; make it private, or name another")
-        commit = api.upload_folder(
+        commit = api.create_commit(
             repo_id=repo_id,
-            folder_path=artifact,
+            operations=_uploads(artifact, names, changed),
             commit_message=f"surgeon: dimensions {', '.join(map(str, record.dims))}"[:100],
-            # The names are patterns to huggingface_hub.
-            allow_patterns=[glob.escape(name) for name in names],
         )
     return str(commit.commit_url)
+
+
+def _uploads(artifact: Path, names: list[str], changed: Mapping[str, bytes]) -> list[Any]:
+    from huggingface_hub import CommitOperationAdd
+
+    return [CommitOperationAdd(name, changed.get(name, artifact / name)) for name in names]
+
+
+def _name_base_model(artifact: Path, record: Record, base_model: str | None) -> dict[str, bytes]:
+    """Return the card with another base model, and the record of that card, by their names.
+
+    Raises:
+        OutputError: the name in the card, or ``base_model``, is no Hub id.
+    """
+    from huggingface_hub import RepoCard
+
+    if base_model is None:
+        named = read_front_matter(artifact / CARD).get("base_model")
+        for name in named if isinstance(named, list) else [named]:
+            if not isinstance(name, str) or not looks_like_hub_id(name):
+                raise OutputError(
+                    f"{artifact / CARD}: names {name!r} as its base model, which the Hub does not "
+                    "take; name it with --base-model ORG/NAME"
+                )
+        return {}
+    found = parse_hub_id(base_model)
+    if found is None:
+        raise OutputError(f"--base-model {base_model}: no Hub id; give one like organization/name")
+    card = RepoCard((artifact / CARD).read_text("utf-8"))
+    card.data["base_model"] = found.model
+    content = str(card).encode()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        state = dataclasses.replace(record.files[CARD], after=hash_file(Path(file.name)))
+    files = {**record.files, CARD: state}
+    return {CARD: content, RECORD: dataclasses.replace(record, files=files).to_bytes()}
+
+
+def _check_card(artifact: Path, card: bytes) -> None:
+    """Ask the Hub whether it takes the card's header."""
+    from huggingface_hub.errors import BadRequestError
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+    )
+
+    response = get_session().post(
+        f"{endpoint()}/api/validate-yaml",
+        json={"content": card.decode(errors="replace"), "repoType": "model"},
+        headers=build_hf_headers(),
+    )
+    try:
+        hf_raise_for_status(response)
+    except BadRequestError as error:
+        reasons = "; ".join(one["message"] for one in response.json()["errors"])
+        raise OutputError(
+            f"{artifact / CARD}: the Hub does not take its header: {reasons}"
+        ) from error
 
 
 def _files(artifact: Path) -> Iterator[str]:

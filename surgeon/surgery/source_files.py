@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 from surgeon.checkpoint import Checkpoint, artifact
 from surgeon.checkpoint.checkpoint import CONFIG
 from surgeon.checkpoint.links import may_follow
+from surgeon.checkpoint.loader_files import in_module_folder, is_for_loader
+from surgeon.errors import OutputError
 from surgeon.surgery.twins import is_twin, is_twin_folder
 
 FOLDER = artifact.FOLDER
@@ -56,6 +58,9 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
 
     The source's own model card, and its folder ``surgeon`` if it is an artifact itself, go to
     ``surgeon/source/``, because the artifact brings its own.
+
+    Raises:
+        OutputError: a file that a loader reads would be left out, since it is such a link.
     """
     if checkpoint.alone:
         return SourceFiles({}, {})
@@ -79,6 +84,13 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
                 left_out[path] = reason
             else:
                 copied[place(path)] = path
+    for path, reason in left_out.items():
+        for_loader = is_for_loader(path) or in_module_folder(f"{path.rstrip('/')}/config.json")
+        if reason == "links" and for_loader:
+            raise OutputError(
+                f"{directory / path}: a link that leads out of the model's directory or nowhere, "
+                "and loaders read this file; put a copy in its place, or remove the link"
+            )
     return SourceFiles(dict(sorted(copied.items())), dict(sorted(left_out.items())))
 
 

@@ -3,24 +3,37 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import transformers
 from hub_server import commit_of, connect, serve
 
 from surgeon import Recipe, make_plan, open_checkpoint, operate
-from surgeon.checkpoint.hub import download, find_cached, looks_like_hub_id
-from surgeon.errors import CheckpointError
+from surgeon.checkpoint import retry
+from surgeon.checkpoint.hub import (
+    HubId,
+    download,
+    find_cached,
+    looks_like_hub_id,
+    parse_hub_id,
+)
+from surgeon.checkpoint.remote import open_remote
+from surgeon.errors import CheckpointError, HubUnavailableError
 
 _KEPT = {
     "config.json",
     "model.safetensors",
     "README.md",
     "tokenizer.json",
-    "notes [draft].txt",
+    "vocab [draft].txt",
+    "LICENSE",
+    "spm.model",
     "modules.json",
+    "additional_chat_templates/tool.jinja",
     "1_Pooling/config.json",
     "2_Dense/config.json",
     "2_Dense/model.safetensors",
@@ -36,6 +49,15 @@ _NOT_NEEDED = {
     "rust_model.ot",
     "model.Q4_K_M.gguf",
     "model.onnx",
+    "whole-word-masking.tar.gz",
+    "openvino_model.bin",
+    "bert_model.ckpt.data-00000-of-00001",
+    "optimizer.bin",
+    "training_args.bin",
+    "saved_model.pb",
+    "64.tflite",
+    "notes.txt",
+    "runs/config.json",
     "onnx/model.onnx",
     "onnx/config.json",
     "openvino/openvino_model.bin",
@@ -73,6 +95,7 @@ def hub(full, cache, tmp_path, monkeypatch):
     pickle = _repository(tmp_path / "pickle", ["config.json", "pytorch_model.bin", "tf_model.h5"])
     gguf = _repository(tmp_path / "gguf", ["config.json", "model.Q4_K_M.gguf"])
     repositories = {"org/full": full, "pickled": pickle, "org/gguf": gguf}
+    monkeypatch.setattr(retry, "sleep", lambda _: None)
     with serve(repositories) as server:
         connect(monkeypatch, server.url, cache)
         yield server
@@ -104,6 +127,32 @@ def _files(folder):
 )
 def test_a_hub_id_is_a_name_or_an_organization_and_a_name(text, is_id):
     assert looks_like_hub_id(text) is is_id
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (" google-bert/bert-base-uncased/ ", HubId("google-bert/bert-base-uncased")),
+        ("org/model@refs/pr/4", HubId("org/model", "refs/pr/4")),
+        ("https://huggingface.co/org/model", HubId("org/model")),
+        ("https://huggingface.co/org/model/tree/step1000", HubId("org/model", "step1000")),
+        ("huggingface.co/org/model/blob/main/config.json?x=1", HubId("org/model", "main")),
+        ("https://huggingface.co/gpt2/", HubId("gpt2")),
+        ("hf://org/model@v1", HubId("org/model", "v1")),
+        ("https://huggingface.co/datasets/org/data", None),
+        ("https://example.com/org/model", None),
+        ("org/model@", None),
+        ("./model", None),
+    ],
+)
+def test_an_id_is_taken_as_people_paste_it(text, found):
+    assert parse_hub_id(text) == found
+
+
+def test_two_revisions_of_one_id_are_refused():
+    assert parse_hub_id("org/model@v1", "v1") == HubId("org/model", "v1")
+    with pytest.raises(CheckpointError, match="--revision v2: org/model@v1 names v1"):
+        parse_hub_id("org/model@v1", "v2")
 
 
 def test_importing_the_module_does_not_import_huggingface_hub():
@@ -177,7 +226,9 @@ def test_a_revision_is_had_by_name_and_by_commit(hub):
     assert download("org/full", "v1") == by_name
 
 
-def test_progress_tells_the_bytes_and_nothing_else_does(hub, capfd):
+@pytest.mark.parametrize("xet", [True, False])
+def test_progress_tells_the_bytes_and_nothing_else_does(hub, capfd, monkeypatch, xet):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", not xet)
     told = []
     snapshot = download("org/full", progress=lambda *report: told.append(report))
     total = sum((snapshot.path / name).stat().st_size for name in _KEPT)
@@ -240,14 +291,18 @@ def _break(hub, monkeypatch, outage):
         hub.status = int(outage)
 
 
-def test_the_token_goes_to_the_hub_and_not_to_its_cdn(hub, monkeypatch):
+@pytest.mark.parametrize("xet", [True, False])
+def test_the_token_goes_to_the_hub_and_nowhere_else(hub, monkeypatch, xet):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", not xet)
     hub.token = "hf_right"
     monkeypatch.setenv("HF_TOKEN", "hf_right")
     download("org/full")
-    to_cdn = [r.authorization for r in hub.requests if r.path.startswith("/cdn/")]
-    to_hub = [r.authorization for r in hub.requests if not r.path.startswith("/cdn/")]
-    assert set(to_cdn) == {None}
-    assert set(to_hub) == {"Bearer hf_right"}
+    elsewhere = ("/xorb/", "/v1/", "/v2/") if xet else ("/cdn/",)
+    to_others = {r.authorization for r in hub.requests if r.path.startswith(elsewhere)}
+    to_hub = {r.authorization for r in hub.requests if not r.path.startswith(elsewhere)}
+    assert to_hub == {"Bearer hf_right"}
+    assert to_others <= {None, "Bearer xet_read"}
+    assert to_others
 
 
 @pytest.mark.parametrize(
@@ -255,7 +310,7 @@ def test_the_token_goes_to_the_hub_and_not_to_its_cdn(hub, monkeypatch):
     [
         ("org/missing", None, "no such model on http.*private.*HF_TOKEN"),
         ("org/full", "v9", "no revision 'v9'"),
-        ("org/gguf", None, "no weights in it.*found model.Q4_K_M.gguf"),
+        ("org/gguf", None, "no weights in it.*found model.Q4_K_M.gguf.*it was converted from"),
     ],
 )
 @pytest.mark.parametrize("token", [None, "hf_right"])
@@ -274,16 +329,186 @@ def test_a_gated_model_is_one_line_with_the_address_of_its_terms(hub, capfd):
 def test_a_wrong_token_is_one_line(hub, monkeypatch, capfd):
     hub.token = "hf_right"
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    _is_refused("org/full", "does not know the token", capfd)
+    _is_refused("org/full", "does not accept the token .Invalid credentials", capfd)
+
+
+@pytest.mark.parametrize("model", ["org/full", "org/missing"])
+def test_an_expired_token_is_not_a_missing_model(hub, monkeypatch, capfd, model):
+    hub.expired = "hf_old"
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    _is_refused(model, "the token .*laptop.* is expired.; run hf auth login anew", capfd)
+    with pytest.raises(HubUnavailableError):
+        open_remote(model)
 
 
 @pytest.mark.parametrize(
-    ("status", "remedy"),
-    [(500, "try again later"), (429, "too many requests"), (403, "has the right"), (418, "418")],
+    ("status", "headers", "remedy"),
+    [
+        (500, {}, "server error 500 of http://127.*try again later"),
+        (429, {}, "rate limit of http.*retry later, or set HF_TOKEN"),
+        (429, {"RateLimit": '"api";r=0;t=172'}, "retry in 172 s"),
+        (403, {"X-Error-Message": "no right"}, "forbids it .no right.; use a token"),
+        (403, {}, "not as the Hub does: a proxy or firewall"),
+        (418, {}, "418"),
+    ],
 )
-def test_a_hub_that_refuses_is_one_line(hub, capfd, status, remedy):
-    hub.status = status
+def test_a_hub_that_refuses_is_one_line(hub, capfd, status, headers, remedy):
+    hub.status, hub.headers = status, headers
     _is_refused("org/full", remedy, capfd)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_download_waits_as_it_is_asked_to(hub, monkeypatch, status):
+    waited = []
+    monkeypatch.setattr(retry, "sleep", waited.append)
+    hub.status, hub.failures, hub.headers = status, 2, {"Retry-After": "7"}
+    assert download("org/full").model_id == "org/full"
+    assert [int(seconds) for seconds in waited] == [7, 7]
+
+
+def test_a_store_that_is_blocked_is_named_with_the_way_around_it(hub, monkeypatch, capfd):
+    hub.status, hub.failing = 403, "/v2/"
+    complaint = f"{hub.xet}, where the Hub keeps.*403.*HF_HUB_DISABLE_XET=1"
+    _is_refused("org/full", complaint, capfd)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    hub.failing = "/cdn/"
+    _is_refused("org/full", f"{hub.cdn} answered 403.*proxy or firewall", capfd)
+    with pytest.raises(HubUnavailableError, match=f"{hub.cdn} answered 403"):
+        open_remote("org/full")
+    hub.status, hub.cdn_port = None, 9
+    with pytest.raises(HubUnavailableError, match=r"http://localhost:9, where.*cannot be reached"):
+        open_remote("org/full")
+
+
+def test_a_socks_proxy_without_its_package_is_one_line(hub, monkeypatch, capfd):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    _is_refused("org/full", "SOCKS proxy, which takes a package; pip install socksio", capfd)
+
+
+@pytest.mark.parametrize("xet", [True, False])
+def test_an_interrupted_download_says_how_to_go_on(hub, full, cache, tmp_path, xet):
+    with (full / "model.safetensors").open("ab") as file:
+        file.truncate(2**26)
+    hub.slow = 0.3
+    code = "from surgeon.cli import main; main()"
+    arguments = ["patch", "org/full", "--dims", "3", "--no-onnx", "-o", str(tmp_path / "out")]
+    settings = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **settings, "HF_HUB_DISABLE_XET": str(int(not xet))},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        content = "/xorb/" if xet else "/cdn/"
+        while process.poll() is None and not any(content in r.path for r in hub.requests):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert told.count("\n") == 1
+    assert "org/full: the download was interrupted; run the same command again" in told
+
+
+def test_a_renamed_repository_is_known_by_its_name_of_today(hub):
+    hub.renamed = {"full": "org/full", "old/name": "org/full"}
+    snapshot = download("full")
+    assert snapshot.model_id == "org/full"
+    assert open_remote("old/name").model_id == "org/full"
+    assert find_cached("full") == snapshot
+    hub.status = 503
+    assert download("full") == snapshot
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_mirror_that_sends_us_to_the_hub_serves_gated_models_too(
+    hub, full, cache, monkeypatch, gated
+):
+    hub.token = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    hub.gated, hub.admitted = {"org/full"} if gated else set(), True
+    origin = ("http", "127.0.0.1", hub.port)
+    monkeypatch.setattr("huggingface_hub.utils._http._HUB_ORIGINS", frozenset({origin}))
+    with serve({"org/full": full}) as mirror:
+        mirror.token, mirror.mirror_of = "hf_right", hub.url
+        connect(monkeypatch, mirror.url, cache)
+        monkeypatch.setenv("HF_TOKEN", "hf_right")
+        (file,) = open_remote("org/full").files
+        file.prefetch(file.tensors)
+        assert open_checkpoint("org/full").tensors.keys() == file.tensors.keys()
+    assert not [r for r in hub.requests if r.authorization and r.path.startswith("/cdn/")]
+
+
+def test_content_that_all_repositories_share_is_in_the_artifact(hub, full, cache, tmp_path):
+    hub.large = ("tokenizer.json", "spm.model")
+    checkpoint = open_checkpoint("org/full")
+    shared = (checkpoint.directory / "tokenizer.json").resolve()
+    assert cache / "blobs" in shared.parents
+    record = operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    assert record.left_out == ()
+    beside = _KEPT - {"README.md", "model.safetensors"}
+    assert beside <= _files(tmp_path / "out")
+    assert all((tmp_path / "out" / f).read_bytes() == (full / f).read_bytes() for f in beside)
+
+
+@pytest.fixture
+def converted(hub, full, tmp_path):
+    """A pickle on main, and a pull request that adds the same weights as safetensors."""
+    main = shutil.copytree(full, tmp_path / "main")
+    (main / "model.safetensors").unlink()
+    request = shutil.copytree(full, tmp_path / "request")
+    hub.repositories["org/pickle"] = main
+    hub.branches["org/pickle"] = {"refs/pr/3": request}
+    return request
+
+
+@pytest.mark.parametrize("discussions", [True, False])
+def test_the_hubs_own_conversion_is_taken_in_place_of_a_pickle(hub, converted, discussions):
+    hub.discussions = discussions
+    snapshot = download("org/pickle")
+    assert (snapshot.conversion, snapshot.revision) == (
+        "refs/pr/3",
+        commit_of("org/pickle", "refs/pr/3"),
+    )
+    assert (snapshot.path / "model.safetensors").is_file()
+    assert not (snapshot.path / "pytorch_model.bin").exists()
+    remote = open_remote("org/pickle")
+    assert (remote.conversion, remote.revision) == (snapshot.conversion, snapshot.revision)
+    plan = make_plan(open_checkpoint("org/pickle"), Recipe(dims=(3,)))
+    assert plan.notes == ("weights of refs/pr/3, the conversion of its pickle",)
+    named = download("org/pickle", "refs/pr/3")
+    assert (named.conversion, named.revision) == (None, snapshot.revision)
+
+
+@pytest.mark.parametrize("case", ["somebody's", "another tokenizer", "another pickle"])
+def test_a_pull_request_that_changes_something_is_no_conversion(hub, converted, case):
+    if case == "somebody's":
+        branches = hub.branches["org/pickle"]
+        branches["refs/pr/104"] = branches.pop("refs/pr/3")
+    else:
+        name = "tokenizer.json" if case == "another tokenizer" else "pytorch_model.bin"
+        (converted / name).write_bytes(b"changed")
+    snapshot = download("org/pickle")
+    assert (snapshot.conversion, snapshot.revision) == (None, commit_of("org/pickle"))
+    assert (snapshot.path / "pytorch_model.bin").is_file()
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "PEFT adapter.*merge it"),
+        (
+            ["model.fp16.safetensors"],
+            "found model.fp16.safetensors: download it .hf download org/x",
+        ),
+    ],
+)
+def test_what_is_there_in_place_of_weights_is_told_as_of_a_folder(
+    hub, tmp_path, capfd, names, advice
+):
+    hub.repositories["org/x"] = _repository(tmp_path / "x", ["config.json", *names])
+    _is_refused("org/x", advice, capfd)
 
 
 def test_what_is_no_hub_is_one_line(hub, capfd):
@@ -359,7 +584,7 @@ def test_in_a_process_of_its_own_the_environment_rules(hub, cache, monkeypatch):
     path, commit = online.stdout.split()
     assert path.startswith(str(cache))
     assert commit == commit_of("org/full")
-    assert {r.authorization for r in hub.requests} == {"Bearer hf_right", None}
+    assert {r.authorization for r in hub.requests} <= {"Bearer hf_right", "Bearer xet_read", None}
     asked = len(hub.requests)
     offline = run("org/full", HF_HOME=str(cache), HF_HUB_OFFLINE="1")
     assert offline.stdout == online.stdout

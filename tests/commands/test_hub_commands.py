@@ -4,12 +4,20 @@ import json
 import shutil
 
 import pytest
+import sentence_transformers
+import tokenizers
+import torch
+import transformers
+from conftest import TINY_FAMILIES
+from families import FAMILIES
 from hub_server import commit_of, connect, serve
+from safetensors.torch import load_file
 
 from surgeon import read_record
 from surgeon.cli import run
 
 _ID = "org/tiny-bert"
+_MADE = {name: (one.model, one.config) for name, one in FAMILIES.items()} | TINY_FAMILIES
 
 
 @pytest.fixture
@@ -38,6 +46,71 @@ def test_patch_takes_a_hub_id_and_records_the_commit(hub, tiny, tmp_path):
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
 
 
+def _tokenizer(folder):
+    """A tokenizer of whole words, in a file that the Hub keeps apart, as those of E5 and LaBSE."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1}, "[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def _sentence_transformer(folder):
+    """What sentence-transformers reads beside: modules, one of them with weights of its own."""
+    made = sentence_transformers.models
+    transformer = made.Transformer(str(folder))
+    width = transformer.get_embedding_dimension()
+    modules = [transformer, made.Pooling(width), made.Dense(width, 4)]
+    sentence_transformers.SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("family", "form"),
+    [
+        ("bert", "safetensors"),
+        ("roberta", "safetensors"),
+        ("xlm-roberta", "safetensors"),
+        ("electra", "legacy pickle"),
+        ("electra-discriminator", "legacy pickle"),
+        ("xlnet", "legacy pickle"),
+        ("bart", "safetensors"),
+        ("bart", "legacy pickle"),
+        ("gpt2", "safetensors"),
+        ("distilbert", "safetensors"),
+        ("gpt_neox", "pickle"),
+        ("mpnet, with modules", "safetensors"),
+        ("xlm-roberta, with modules", "safetensors"),
+    ],
+)
+def test_the_artifact_of_a_model_off_the_hub_loads_with_the_network_off(
+    hub, tmp_path, monkeypatch, family, form
+):
+    folder, name = tmp_path / "made", family.partition(",")[0]
+    model_class, config = _MADE[name]
+    model_class(config).save_pretrained(folder)
+    _tokenizer(folder)
+    if "modules" in family:
+        _sentence_transformer(folder)
+    if form != "safetensors":
+        state = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        path = folder / "pytorch_model.bin"
+        torch.save(state, path, _use_new_zipfile_serialization=form == "pickle")
+    hub.repositories["org/made"] = folder
+    hub.large = ("tokenizer.json",)
+    out = str(tmp_path / "out")
+    assert run(["patch", "org/made", "--dims", "3", "--no-onnx", "-o", out]) == 0
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    assert transformers.AutoTokenizer.from_pretrained(out)("a")["input_ids"] == [1]
+    _, told = model_class.from_pretrained(out, output_loading_info=True)
+    assert not told["missing_keys"]
+    if "modules" in family:
+        loaded = sentence_transformers.SentenceTransformer(out, device="cpu")
+        assert loaded.encode("a").shape == (4,)
+    assert hub.requests == []
+
+
 def test_a_patch_never_writes_through_to_the_cache(hub, tmp_path):
     def cached():
         files = (p for p in (tmp_path / "cache").rglob("*") if p.is_file())
@@ -57,7 +130,7 @@ def test_scan_reads_a_model_that_is_not_cached_by_ranges_alone(hub, tiny, tmp_pa
     captured = capsys.readouterr()
     remote = json.loads(captured.out)
     assert "by range requests" in " ".join(captured.err.split())
-    ranges = [r for r in hub.requests if "model.safetensors" in r.path]
+    ranges = [r for r in hub.requests if r.file == "model.safetensors"]
     assert ranges
     assert all(request.range or request.method == "HEAD" for request in ranges)
     assert not list((tmp_path / "cache").rglob("*.safetensors"))

@@ -1,11 +1,15 @@
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import training_runs
-from hub_server import connect, serve
+from hub_server import commit_of, connect, serve
+from safetensors.torch import load_file, save_file
 from training_runs import write_run
 
+from surgeon.checkpoint import retry
 from surgeon.cli import run
 
 _ID = "org/small-run"
@@ -15,7 +19,15 @@ _OUTS = {0: [], 1000: [5], 2000: [], 10000: [5], 11000: [5, 9]}
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     root = tmp_path_factory.mktemp("training")
-    return write_run(training_runs.make_template(root / "template"), root / "run", _OUTS, "step{}")
+    folder = write_run(
+        training_runs.make_template(root / "template"), root / "run", _OUTS, "step{}"
+    )
+    for step in _OUTS:  # no two steps of a training have the same weights
+        path = folder / f"step{step}" / "model.safetensors"
+        tensors = load_file(path)
+        next(value for value in tensors.values() if value.ndim == 2)[0, 0] += step
+        save_file(tensors, path, metadata={"format": "pt"})
+    return folder
 
 
 @pytest.fixture
@@ -108,14 +120,69 @@ def test_wrong_patterns_and_ids_are_a_line(hub, capsys):
 
 
 def test_a_revision_that_cannot_be_read_is_named(hub, checkpoints, tmp_path, capsys):
-    pickled = tmp_path / "pickled"
-    pickled.mkdir()
-    (pickled / "config.json").write_bytes((checkpoints / "step0" / "config.json").read_bytes())
-    (pickled / "pytorch_model.bin").write_bytes(b"any")
-    hub.branches[_ID]["step3000"] = pickled
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "config.json").write_bytes((checkpoints / "step0" / "config.json").read_bytes())
+    (damaged / "pytorch_model.bin").write_bytes(b"any")
+    hub.branches[_ID]["step3000"] = damaged
     told = _error(capsys, _ID, "--revisions", "step*")
     assert "step3000: " in told
-    assert "cannot be read in parts" in told
+    assert "not a pickle of PyTorch" in told
+    assert "--skip step3000 leaves it out" in told
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickles_at_the_steps_are_read_by_ranges(hub, checkpoints, tmp_path, capsys, legacy):
+    for step in _OUTS:
+        folder = shutil.copytree(checkpoints / f"step{step}", tmp_path / f"{step}")
+        state = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        path = folder / "pytorch_model.bin"
+        torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+        hub.branches[_ID][f"step{step}"] = folder
+    assert run(["trace", _ID, "--revisions", "step*", "--json"]) == 0
+    remote = json.loads(capsys.readouterr().out)
+    assert {r.range is None for r in hub.requests if r.file == "pytorch_model.bin"} == {False}
+    assert run(["trace", str(checkpoints), "--json"]) == 0
+    assert remote["dimensions"] == json.loads(capsys.readouterr().out)["dimensions"]
+
+
+def test_revisions_with_the_weights_of_a_later_one_are_left_out_and_listed(
+    hub, checkpoints, capsys
+):
+    last = max(_OUTS)
+    hub.branches[_ID] |= dict.fromkeys(("step50", "step60"), checkpoints / f"step{last}")
+    assert run(["trace", _ID, "--revisions", "step*", "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["steps"] == list(_OUTS)
+    assert document["repeats"] == [{"step": s, "same_as": last} for s in (50, 60)]
+    assert "2 steps have the same weights" in " ".join(captured.err.split())
+    told = _error(capsys, _ID, "--revisions", "step[56]0")
+    assert "have the same weights on the Hub" in told
+
+
+def test_a_trace_that_was_stopped_goes_on(hub, tmp_path, capsys):
+    hub.status, hub.failing = 418, f"/{_ID}/resolve/{commit_of(_ID, 'step11000')}"
+    assert "418" in _error(capsys, _ID, "--revisions", "step*")
+    read = {r.path.split("/resolve/")[1][:40] for r in hub.requests if "/resolve/" in r.path}
+    assert len(read) == len(_OUTS)
+    hub.status = None
+    hub.requests.clear()
+    assert run(["trace", _ID, "--revisions", "step*", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["outliers"]) == {5, 9}
+    resolved = {r.path.split("/resolve/")[1][:40] for r in hub.requests if "/resolve/" in r.path}
+    assert resolved == {commit_of(_ID, "step11000")}
+    assert not list((tmp_path / "assets").rglob("*"))
+
+
+def test_a_limit_is_waited_for_as_long_as_the_hub_asks(hub, monkeypatch):
+    waited = []
+    monkeypatch.setattr(retry, "sleep", waited.append)
+    hub.status, hub.failures, hub.headers = 429, 2, {"RateLimit": '"api";r=0;t=290'}
+    hub.failing = "/api/models/"
+    assert run(["trace", _ID, "--revisions", "step*"]) == 0
+    assert [290 <= seconds < 300 for seconds in waited] == [True, True]
 
 
 def test_wrong_calls_are_a_line_before_anything_is_read(checkpoints, tmp_path, capsys):

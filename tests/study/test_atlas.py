@@ -17,7 +17,7 @@ from hub_server import commit_of, connect, serve
 from small_models import write_small_model
 
 from surgeon import build_atlas, open_checkpoint, rank_by_layernorm, read_zscores
-from surgeon.errors import CheckpointError, OutputError, SelectionError
+from surgeon.errors import HubUnavailableError, OutputError, SelectionError
 from surgeon.study.atlas import look_ahead
 from surgeon.study.atlas_list import Paced, Target, read_list
 from surgeon.study.atlas_summary import reason_of
@@ -218,18 +218,30 @@ def _in_process(supply, setup):
         yield worker.row(item)
 
 
-def test_a_hub_that_says_when_is_asked_then_and_one_that_stays_away_is_a_row(hub, tmp_path):
+def test_a_hub_that_says_when_is_asked_then_and_one_that_stays_away_is_no_row(hub, tmp_path):
     out = tmp_path / "a.parquet"
     hub.status, hub.failures, hub.headers = 429, 1, {"Retry-After": "1"}
     assert build_atlas(["org/m0"], out, engine=_in_process, rate=_FAST).failed == 0
     first, second, *_ = [request.at for request in hub.requests]
     assert second - first >= 1
     hub.failing, hub.failures, hub.headers = "/cdn/org/m1", None, {"Retry-After": "999"}
+    with pytest.raises(HubUnavailableError, match=r"1 models could not .*rate limit of .*999 s"):
+        build_atlas(["org/m0", "org/m1", "org/m2"], out, engine=_in_process, rate=_FAST)
+    assert {row["model"] for row in _table(out)} == {"org/m0", "org/m2"}
+    hub.status = None
     built = build_atlas(["org/m0", "org/m1", "org/m2"], out, engine=_in_process, rate=_FAST)
-    assert (built.done, built.failed, built.kept) == (2, 1, 1)
-    ((reason, models),) = built.reasons
-    assert "too many requests" in reason
-    assert models == 1
+    assert (built.done, built.failed, built.kept) == (3, 0, 2)
+
+
+def test_a_token_that_has_expired_stops_the_run_and_costs_no_row(hub, tmp_path, monkeypatch):
+    out, models = tmp_path / "a.parquet", [f"org/m{n}" for n in range(20)]
+    hub.expired = "hf_old"
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    with pytest.raises(HubUnavailableError, match=r"5 models could not .*is expired.*run it again"):
+        build_atlas(models, out, engine=_in_process, rate=_FAST)
+    monkeypatch.delenv("HF_TOKEN")
+    built = build_atlas(models, out, engine=_in_process, rate=_FAST)
+    assert (built.done, built.failed, built.kept) == (20, 0, 0)
 
 
 def test_failed_models_are_tried_again_when_asked_and_a_changed_list_keeps_what_is_there(
@@ -350,7 +362,7 @@ def test_a_number_that_makes_no_sense_is_refused(tmp_path, options, complaint):
 
 def test_without_a_network_by_choice_nothing_is_begun(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(HubUnavailableError, match="HF_HUB_OFFLINE is set"):
         build_atlas(["org/m0"], tmp_path / "a.parquet")
     assert not (tmp_path / "a.parquet.rows.jsonl").exists()
 
@@ -391,15 +403,15 @@ def test_reasons_are_the_same_for_models_that_fail_alike():
 def test_a_hub_that_is_away_stops_the_run_and_its_models_have_no_row(hub, tmp_path):
     out, models = tmp_path / "a.parquet", [f"org/m{n}" for n in range(20)]
     hub.failing, hub.status, hub.headers = "/api/models/org/m1", 503, {"Retry-After": "999"}
-    built = build_atlas(models[:10], out, engine=_in_process, rate=_FAST)
-    assert (built.done, built.failed) == (9, 1)  # of one that is away, while the others are there
-    with pytest.raises(CheckpointError, match=r"5 models in a row .*org/m14 the last .* no row in"):
+    with pytest.raises(HubUnavailableError, match=r"1 models could not be read, org/m1 the last"):
+        build_atlas(models[:10], out, engine=_in_process, rate=_FAST)
+    with pytest.raises(HubUnavailableError, match=r"6 models .*org/m14 the last .* no row in"):
         build_atlas(models, out, engine=_in_process, rate=_FAST)
-    with pytest.raises(CheckpointError, match="2 models in a row"):
+    with pytest.raises(HubUnavailableError, match="2 models could not be read"):
         build_atlas(models[17:19], out, engine=_in_process, rate=_FAST)
     hub.status = None
     built = build_atlas(models, out, engine=_in_process, rate=_FAST)
-    assert (built.done, built.failed, built.kept) == (19, 1, 10)
+    assert (built.done, built.failed, built.kept) == (20, 0, 9)
 
 
 def test_the_table_keeps_the_revision_that_was_asked_for(hub, tmp_path):

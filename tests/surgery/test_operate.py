@@ -293,13 +293,25 @@ def test_a_link_to_a_file_elsewhere_is_left_out(tiny, tmp_path):
     """A hostile repository may link to a secret, and an artifact is made to be given away."""
     (tmp_path / "secret").write_text("secret")
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
-    (source / "vocab.txt").symlink_to(tmp_path / "secret")
+    (source / "notes.txt").symlink_to(tmp_path / "secret")
     (source / "folder").symlink_to(tmp_path)
     (source / "inside.txt").symlink_to(source / "config.json")
     record = _patch(source, tmp_path / "out", dims=(3,))
-    assert record.left_out_because == {"vocab.txt": "links", "folder/": "links"}
+    assert record.left_out_because == {"notes.txt": "links", "folder/": "links"}
     assert (tmp_path / "out" / "inside.txt").read_bytes() == (source / "config.json").read_bytes()
     assert b"secret" not in b"".join(files_of(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "1_Pooling", "2_Dense/spm.model"])
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_link_to_elsewhere_where_a_loader_reads_is_refused(tiny, tmp_path, name, target):
+    (tmp_path / "elsewhere").mkdir()
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).symlink_to(tmp_path / target)
+    with pytest.raises(OutputError, match=f"{name}.*put a copy in its place"):
+        _patch(source, tmp_path / "out", dims=(3,))
+    assert _names(tmp_path) == ["elsewhere", "source"]
 
 
 def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, capsys):
@@ -314,7 +326,7 @@ def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, 
     source.mkdir()
     for name in ("config.json", "model.safetensors", "vocab.txt", "deeper", "deeper/notes.txt"):
         (source / name.replace("/", "-")).symlink_to(f"../models/bert/{name}")
-    (source / "tokenizer.json").symlink_to(models / "secret")
+    (source / "secret.txt").symlink_to(models / "secret")
     (source / "gone.txt").symlink_to("nowhere")
     (source / "null.txt").symlink_to("/dev/null")
     os.mkfifo(source / "pipe")
@@ -322,7 +334,7 @@ def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, 
     for name in ("config.json", "vocab.txt"):
         assert not (tmp_path / "out" / name).is_symlink()
         assert (tmp_path / "out" / name).read_bytes() == (models / "bert" / name).read_bytes()
-    links = {"deeper/", "deeper-notes.txt", "tokenizer.json", "gone.txt", "null.txt"}
+    links = {"deeper/", "deeper-notes.txt", "secret.txt", "gone.txt", "null.txt"}
     assert record.left_out_because == {**dict.fromkeys(links, "links"), "pipe": "no files"}
     out = str(tmp_path / "two")
     assert run(["patch", str(source), "--dims", "3", "--no-onnx", "-o", out]) == 0
@@ -341,9 +353,9 @@ def test_the_folder_of_a_linked_file_that_describes_no_model_stays_closed(tiny, 
     (source / "config.json").symlink_to(secrets / "config.json")
     (source / "vocab.txt").symlink_to(secrets / "key")
     checkpoint = open_checkpoint(source, sites_pattern=r".*\d\.output\.LayerNorm")
-    record = operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
-    assert set(record.left_out) == {"config.json", "vocab.txt"}
-    assert b'secret"' not in b"".join(files_of(tmp_path / "out").values())
+    with pytest.raises(OutputError, match="a link that leads out"):
+        operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_error_names_the_output_and_never_the_hidden_folder(tiny, tmp_path, monkeypatch):

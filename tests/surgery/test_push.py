@@ -12,6 +12,7 @@ from surgeon import Recipe, make_plan, open_checkpoint, operate, read_record, sa
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.evaluation.result import Dataset, Evaluation, Score
 from surgeon.surgery.push import push
+from surgeon.surgery.transfer import hash_file
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,63 @@ def test_what_is_no_name_of_a_repository_is_refused(hub, artifact, repo_id):
     assert hub.requests == []
 
 
+@pytest.fixture
+def of_a_folder(tiny, tmp_path):
+    """An artifact of a directory whose name is no Hub id."""
+    source = shutil.copytree(tiny("bert"), tmp_path / "my model")
+    output = tmp_path / "of a folder"
+    operate(make_plan(open_checkpoint(source), Recipe(dims=(3,))), output, onnx=False)
+    return output
+
+
+def test_a_base_model_that_the_hub_does_not_take_is_refused_before_anything_is_made(
+    hub, of_a_folder
+):
+    with pytest.raises(OutputError, match=r"'my model' as its base model.*--base-model ORG/NAME"):
+        push(of_a_folder, "org/patched", unverified=True)
+    with pytest.raises(OutputError, match="--base-model my model: no Hub id"):
+        push(of_a_folder, "org/patched", unverified=True, base_model="my model")
+    assert hub.requests == []
+
+
+def test_a_header_that_the_hub_refuses_is_told_before_anything_is_made(hub, artifact):
+    hub.card_errors = ("license is not valid", "tags must be an array")
+    with pytest.raises(
+        OutputError, match=r"README.md: the Hub does not take its header: license is"
+    ):
+        push(artifact, "org/patched")
+    assert "org/patched" not in hub.repositories
+
+
+def test_a_base_model_that_is_named_is_in_the_card_and_the_record_that_are_uploaded(
+    hub, of_a_folder, tmp_path
+):
+    before = _files(of_a_folder)
+    page = "https://huggingface.co/google-bert/bert-base-uncased"
+    push(of_a_folder, " org/patched/ ", unverified=True, base_model=page)
+    assert _files(of_a_folder) == before
+    assert b"base_model: google-bert/bert-base-uncased\n" in hub.uploaded["README.md"]
+    changed = {name for name, content in hub.uploaded.items() if content != before[name]}
+    assert changed == {"README.md", "surgeon/record.json"}
+    for name, content in hub.uploaded.items():
+        path = tmp_path / "pulled" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert hash_file(tmp_path / "pulled" / "README.md") == (
+        read_record(tmp_path / "pulled").files["README.md"].after
+    )
+
+
+@pytest.mark.parametrize("outage", ["offline", "refused"])
+def test_a_push_without_a_network_says_nothing_of_files(hub, artifact, monkeypatch, capfd, outage):
+    if outage == "offline":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        _fails_in_one_line(artifact, "org/patched: HF_HUB_OFFLINE is set; unset it", capfd)
+    else:
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        _fails_in_one_line(artifact, "org/patched: http://127.0.0.1:9 cannot be reached", capfd)
+
+
 def test_a_private_artifact_does_not_go_where_others_see_it(hub, artifact):
     hub.public = True
     push(artifact, "org/patched")
@@ -186,7 +244,10 @@ def test_a_private_artifact_does_not_go_where_others_see_it(hub, artifact):
 
 @pytest.mark.parametrize(
     ("token", "complaint"),
-    [(None, "does not let you write.*HF_TOKEN"), ("hf_wrong", "does not know the token")],
+    [
+        (None, "does not let you write.*HF_TOKEN"),
+        ("hf_wrong", "does not accept the token .Invalid credentials"),
+    ],
 )
 def test_who_may_not_write_is_told_so_in_one_line(
     hub, artifact, monkeypatch, capfd, token, complaint

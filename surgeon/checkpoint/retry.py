@@ -1,4 +1,7 @@
-"""A request that is repeated while the network or the Hub fails, and no faster than it asks for."""
+"""A request that is repeated while the network or the Hub fails, and no faster than it asks for.
+
+huggingface_hub's ``http_backoff`` waits as long as it is told to, and without a bound.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _LONGEST_GUESS = 30.0  # seconds between two tries where the server does not say
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often and how long a request is repeated.
 
     ``tries`` counts the first one. ``first`` is the wait before the second, in seconds, doubled
@@ -28,47 +31,50 @@ class Patience:
     longest: float = 60.0
 
 
-SHORT = Patience()
+SHORT = RetryPolicy()
 """For somebody who waits for the answer."""
 
+PATIENT = RetryPolicy(tries=6, longest=330.0)
+"""For a long run: the Hub's windows are of five minutes."""
 
-def persist(ask: Callable[[], _T], patience: Patience) -> _T:
+
+def retry(ask: Callable[[], _T], policy: RetryPolicy) -> _T:
     """Return what ``ask`` returns; what it raises at the last try, or beyond help, is raised."""
     import httpx2
 
-    for number in range(patience.tries - 1):
+    for number in range(policy.tries - 1):
         try:
             return ask()
         except httpx2.HTTPError as error:
-            wait = _wait_after(error, number, patience)
+            wait = _wait_after(error, number, policy)
             if wait is None:
                 raise
         sleep(wait)
     return ask()
 
 
-def _wait_after(error: Exception, number: int, patience: Patience) -> float | None:
+def _wait_after(error: Exception, number: int, policy: RetryPolicy) -> float | None:
     """Return the seconds to wait before the next try, or None if there is no use in one."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
-    told = None
+    asked = None
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status != 429 and status < 500:
             return None
-        told = _asked_for(error.response.headers)
-    elif not isinstance(error, httpx2.TransportError):
+        asked = seconds_asked_for(error.response.headers)
+    elif not isinstance(error, httpx2.TransportError) or isinstance(error, httpx2.ProxyError):
         return None
-    if told is not None and told > patience.longest:
+    if asked is not None and asked > policy.longest:
         return None
-    guess = min(patience.first * 2**number, _LONGEST_GUESS)
+    guess = min(policy.first * 2**number, _LONGEST_GUESS)
     # Many workers were told the same moment, and must not all come at it.
     jitter = random.uniform(0.0, guess)  # noqa: S311  (nothing secret is drawn)
-    return guess / 2 + jitter / 2 if told is None else told + jitter
+    return guess / 2 + jitter / 2 if asked is None else asked + jitter
 
 
-def _asked_for(headers: Any) -> float | None:
+def seconds_asked_for(headers: Any) -> float | None:
     """Return the seconds of ``Retry-After`` (RFC 9110 10.2.3) or of the Hub's ``RateLimit``."""
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
