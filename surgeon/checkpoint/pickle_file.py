@@ -112,10 +112,14 @@ class PickleFile:
             }
         raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)
-        with path.open("wb") as file:
-            file.write(len(raw).to_bytes(8, "little") + raw)
-            for name in names:
-                file.writelines(self.pieces(name))
+        try:
+            with path.open("wb") as file:
+                file.write(len(raw).to_bytes(8, "little") + raw)
+                for name in names:
+                    file.writelines(self.pieces(name))
+        except OSError as error:  # of which a failed write does not say the file
+            error.filename = error.filename or str(path)
+            raise
 
 
 def open_pickle(path: Path) -> PickleFile:

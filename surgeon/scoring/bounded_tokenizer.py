@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import EvaluationError
@@ -59,9 +59,7 @@ class BoundedTokenizer:
     def encode(self, text: Any, *more: Any, **how: Any) -> Encoding:
         """Tokenize one text, list of words or pair, as the library does."""
         self._check([text, *more])
-        encoded: Encoding
-        with panics_as_errors(self._label):
-            encoded = self._tokenizer.encode(text, *more, **how)
+        encoded: Encoding = self._call(self._tokenizer.encode, text, *more, **how)
         return encoded
 
     def encode_batch(self, texts: Iterable[Any], **how: Any) -> list[Encoding]:
@@ -72,10 +70,15 @@ class BoundedTokenizer:
         """
         texts = list(texts)
         self._check(texts)
-        encoded: list[Encoding]
-        with panics_as_errors(self._label):
-            encoded = self._tokenizer.encode_batch(texts, **how)
+        encoded: list[Encoding] = self._call(self._tokenizer.encode_batch, texts, **how)
         return encoded
+
+    def _call(self, method: Callable[..., Any], *texts: Any, **how: Any) -> Any:
+        with panics_as_errors(self._label):
+            try:
+                return method(*texts, **how)
+            except Exception as error:  # the library raises plain Exception
+                raise EvaluationError(f"{self._label}: the tokenizer fails ({error})") from error
 
     def _check(self, texts: list[Any]) -> None:
         for number, text in enumerate(texts, start=1):
