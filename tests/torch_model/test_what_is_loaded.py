@@ -350,7 +350,7 @@ def test_a_byte_order_mark_and_an_index_without_metadata_are_read(tmp_path, tiny
 
 
 @pytest.mark.parametrize(
-    "values", [{"hidden_act": "none such"}, {"num_attention_heads": 5}, {"pad_token_id": 99}]
+    "values", [{"hidden_act": "none such"}, {"num_attention_heads": 5}, {"hidden_dropout_prob": 5}]
 )
 def test_an_error_of_transformers_names_the_source_and_no_folder_that_is_gone(
     tmp_path, tiny, values
