@@ -1,62 +1,30 @@
-"""A ``pytorch_model.bin``, read in place: where each tensor's bytes lie, and nothing of it run.
-
-A file of PyTorch is a pickle that names tensors, and their storages: entries of a zip archive, or
-in older files one after the other behind the pickle (``torch/serialization.py``). The pickle is
-read without running it, and the tensors as those of any other file, one at a time and by offset.
-"""
+"""A ``pytorch_model.bin``, read in place: nothing of it runs, and no tensor need fit in memory."""
 
 from __future__ import annotations
 
-import errno
-import io
 import json
-import mmap
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeAlias
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from surgeon.checkpoint.dtypes import BITS
 from surgeon.checkpoint.lfs import POINTER_BYTES, refuse_pointer
+from surgeon.checkpoint.links import regular_size
 from surgeon.checkpoint.safetensors_file import PIECE, SafetensorsFile, TensorInfo, editable_dtype
-from surgeon.checkpoint.unpickle import Call, Global, read_pickle
+from surgeon.checkpoint.torch_pickle import read_directory
 from surgeon.errors import CheckpointError
 
-_DTYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-    "uint64": "U64", "uint32": "U32", "uint16": "U16", "complex64": "C64",
-}  # fmt: skip
-_STORAGES = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
-    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
-    "ByteStorage": "U8", "BoolStorage": "BOOL", "ComplexFloatStorage": "C64",
-    "UntypedStorage": "U8",
-}  # fmt: skip
+_BLOCK = 2**18  # bytes of the directory that are read together
 # How the safetensors library orders the tensors of a file that it writes, the first one last.
 _ORDER = (
     "BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16", "I32", "U32", "F32",
     "C64", "F64", "I64", "U64",
 )  # fmt: skip
-_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_LOCAL_HEADER = 30  # bytes, of a zip's entry, before its name
-# A tied weight has up to five names; strides of 0 make any number of tensors of a few bytes.
-_MOST_COPIES = 64
-
-_Places: TypeAlias = Mapping[str, tuple[int, int]]
-"""Where each storage lies in the file: the first byte, and the one after its last."""
-
-
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: str
-    first: int = 0  # element of it, where only a part is meant
 
 
 @dataclass(frozen=True)
@@ -129,176 +97,18 @@ def open_pickle(path: Path) -> PickleFile:
         CheckpointError: the file is no PyTorch pickle, carries more than tensors, or holds a
             dtype that safetensors cannot hold.
     """
-    size = path.stat().st_size
+    size = regular_size(path)
     with path.open("rb") as file:
-        start = file.read(POINTER_BYTES)
-        refuse_pointer(str(path), start)
-        try:
-            state, places = (_of_archive if start.startswith(b"PK") else _of_sequence)(file)
-        except Exception as error:  # whatever the bytes lead to
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of an odd offset
-                raise
-            raise CheckpointError(
-                f"{path}: damaged, or holds more than plain tensors "
-                f"({type(error).__name__}: {' '.join(str(error).split())}): a pickle can carry "
-                "code, so that nothing else is loaded from it; fetch it again, or save the model "
-                "as safetensors"
-            ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Call) for v in state.values()):
-        raise CheckpointError(
-            f"{path}: holds something other than a flat map of tensors; save model.state_dict()"
-        )
-    tensors, strides = {}, {}
-    for name, call in state.items():
-        label = f"{path}: tensor {name if isinstance(name, str) else repr(name)}"
-        tensors[name], inner = _tensor(label, name, call, places)
-        if inner is not None:
-            strides[name] = inner
-    total = sum(info.size * BITS[info.dtype] // 8 for info in tensors.values())
-    if total > _MOST_COPIES * size:
-        raise CheckpointError(
-            f"{path}: its tensors claim {total:,} bytes and the file has {size:,}: they are more "
-            f"than {_MOST_COPIES} copies of it; save each tensor of model.state_dict() as its "
-            "clone()"
-        )
-    return PickleFile(path, tensors, strides)
+        refuse_pointer(str(path), file.read(POINTER_BYTES))
 
+        def part(start: int, length: int) -> bytes:
+            return os.pread(file.fileno(), length, start)
 
-def _of_archive(file: IO[bytes]) -> tuple[Any, _Places]:
-    """Read the pickle of a zip archive, and find its storages."""
-    entries = {info.filename: info for info in ZipFile(file).infolist()}
-    (pickle,) = (name for name in entries if name.endswith("/data.pkl"))
-    folder = pickle.removesuffix("data.pkl")
-    places = {name: _place(file, info) for name, info in entries.items()}
-
-    def content(name: str) -> bytes:
-        start, end = places[name]
-        file.seek(start)
-        return file.read(end - start)
-
-    if folder + "byteorder" in places and content(folder + "byteorder") != b"little":
-        raise ValueError("numbers of another byte order")
-    state = read_pickle(io.BytesIO(content(pickle)), _storage)
-    data = folder + "data/"
-    stored = {name: place for name, place in places.items() if name.startswith(data)}
-    return state, {name.removeprefix(data): place for name, place in stored.items()}
-
-
-def _place(file: IO[bytes], info: ZipInfo) -> tuple[int, int]:
-    """Return where an entry of a zip archive has its bytes, which PyTorch does not compress."""
-    if info.compress_type != ZIP_STORED or info.file_size != info.compress_size:
-        raise ValueError(f"{info.filename} is compressed")
-    file.seek(info.header_offset)
-    header = file.read(_LOCAL_HEADER)
-    name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-    start = info.header_offset + _LOCAL_HEADER + name + extra
-    if start + info.file_size > file.seek(0, io.SEEK_END):
-        raise ValueError(f"{info.filename} is cut off")
-    return start, start + info.file_size
-
-
-def _of_sequence(file: IO[bytes]) -> tuple[Any, _Places]:
-    """Read an older file: pickles one after the other, and the storages behind them."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        known: dict[str, _Storage] = {}
-
-        def storage(identity: Any) -> _Storage:
-            found = _storage(identity)
-            known.setdefault(found.key, found)
-            return found
-
-        magic, protocol, system, state, keys = (read_pickle(view, storage) for _ in range(5))
-        if (magic, protocol) != (_MAGIC, _PROTOCOL) or system.get("little_endian") is False:
-            raise ValueError("no file of torch.save of this byte order")
-        places = {}
-        for key in keys:
-            size = int.from_bytes(view.read(8), "little") * BITS[known[key].dtype] // 8
-            start = view.tell()
-            view.seek(size, io.SEEK_CUR)  # ValueError beyond the end
-            places[key] = start, start + size
-    return state, places
-
-
-def _storage(identity: Any) -> _Storage:
-    match identity:
-        case ("storage", Global(kind), str(key), _, int(_), *view):
-            pass
-        case _:
-            raise ValueError("an object that is no storage")
-    name = kind.rpartition(" ")[2]
-    dtype = _STORAGES.get(name, name)  # a tensor of another is refused by its name
-    match view:
-        case [(_, int(first), int(_))]:
-            return _Storage(key, dtype, first)
-        case _:
-            return _Storage(key, dtype)
-
-
-def _tensor(
-    label: str, name: object, call: Call, places: _Places
-) -> tuple[TensorInfo, tuple[int, ...] | None]:
-    """Return a tensor, and its strides if its elements do not lie in order."""
-    if not isinstance(name, str):
-        raise CheckpointError(f"{label}: its name is no text; save model.state_dict()")
-    further: list[Any] = []
-    match call:
-        case Call("torch._tensor _rebuild_from_type_v2", (Global(function), _, tuple(inner), _)):
-            return _tensor(label, name, Call(function, inner), places)  # with attributes of its own
-        case Call(
-            "torch._utils _rebuild_parameter" | "torch._utils _rebuild_parameter_with_state",
-            (Call() as inner, *_),
-        ):
-            return _tensor(label, name, inner, places)
-        case Call("torch._utils _rebuild_meta_tensor_no_storage"):
-            raise CheckpointError(
-                f"{label} holds no data (it is on the meta device); save the model again without "
-                "offloading"
-            )
-        case Call("torch._utils _rebuild_tensor", (_Storage() as storage, first, shape, strides)):
-            dtype = storage.dtype
-        case Call(
-            "torch._utils _rebuild_tensor_v2",
-            (_Storage() as storage, first, shape, strides, _, _, *further),
-        ):
-            dtype = storage.dtype
-        case Call(
-            "torch._utils _rebuild_tensor_v3",
-            (_Storage() as storage, first, shape, strides, _, _, Global(kind), *further),
-        ):
-            dtype = _DTYPES.get(kind.removeprefix("torch "), kind)
-        case _:
-            what = call.function.rpartition(" ")[2]
-            raise CheckpointError(f"{label} is made by {what}, and is not plain numbers")
-    if dtype not in BITS or any(further):  # the latter: numbers to be negated or conjugated
-        raise CheckpointError(f"{label} is {dtype}, not plain numbers")
-    numbers = (first, *shape, *strides)
-    if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise CheckpointError(f"{label}: its shape, strides or offset are none; fetch it again")
-    info = TensorInfo(name, dtype, tuple(shape), 0, 0)
-    return _located(label, info, storage.first + first, strides, places.get(storage.key))
-
-
-def _located(
-    label: str,
-    info: TensorInfo,
-    first: int,
-    strides: tuple[int, ...],
-    place: tuple[int, int] | None,
-) -> tuple[TensorInfo, tuple[int, ...] | None]:
-    """Find the bytes of a tensor whose elements begin with the ``first`` of a storage."""
-    start, limit = place or (0, 0)
-    size = BITS[info.dtype] // 8
-    last = first + sum((n - 1) * stride for n, stride in zip(info.shape, strides, strict=True))
-    start, end = start + first * size, start + (last + 1) * size
-    if info.size == 0:
-        return replace(info, start=0, end=0), None
-    if place is None or end > limit:
-        raise CheckpointError(
-            f"{label}: its {info.size:,} numbers are not in the file, which is damaged or cut off; "
-            "fetch it again"
-        )
-    expected, in_order = 1, True
-    for n, stride in zip(reversed(info.shape), reversed(strides), strict=True):
-        in_order = in_order and (n == 1 or stride == expected)
-        expected *= n
-    return replace(info, start=start, end=end), None if in_order else strides
+        found = read_directory(str(path), size, part, block=_BLOCK, on_disk=True)
+        for name, head in found.heads.items():
+            if not head.is_right(part(head.start, head.end - head.start)):
+                raise CheckpointError(
+                    f"{path}: {name} does not lie where the directory says; the file is damaged: "
+                    "fetch it again"
+                )
+    return PickleFile(path, found.tensors, found.strides)

@@ -24,12 +24,7 @@ from surgeon.checkpoint.safetensors_file import (
     header_length,
     parse_header,
 )
-from surgeon.checkpoint.torch_pickle import (
-    DirectoryFile,
-    PickleDirectory,
-    StorageHead,
-    read_directory,
-)
+from surgeon.checkpoint.torch_pickle import PickleDirectory, StorageHead, read_directory
 from surgeon.checkpoint.weight_files import MAX_INDEX, check_index, weight_map
 from surgeon.errors import CheckpointError
 
@@ -78,12 +73,12 @@ class RemoteFile:
         """Return what is read with a pickled tensor, to check that it lies there."""
         if self.pickled is None:
             return None
-        if name in self.pickled.scattered:
+        if name in self.pickled.strides:
             raise CheckpointError(
                 f"{self.path}: {name} does not lie in one piece, so it cannot be read in parts; "
                 f"download the model (hf download {self.path.parent} --local-dir DIR) and give DIR"
             )
-        return self.pickled.heads[name]
+        return self.pickled.heads.get(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +176,11 @@ class _Repository:
         if size is None:
             size = self.ranges.part(name, 0, 1)[1]
         block = max(self.ranges.reading.header_guess, _PICKLE_BLOCK)
-        file = DirectoryFile(
-            label, size, block, lambda start, length: self.ranges.part(name, start, length)[0]
-        )
-        found = read_directory(label, file, size)
+
+        def part(start: int, length: int) -> bytes:
+            return self.ranges.part(name, start, length)[0]
+
+        found = read_directory(label, size, part, block=block, on_disk=False)
         return RemoteFile(PurePosixPath(label), found.tensors, {}, self, found)
 
     def document(self, name: str, limit: int) -> dict[str, Any]:
