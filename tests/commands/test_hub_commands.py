@@ -195,6 +195,7 @@ def test_push_refuses_what_was_never_evaluated_unless_told(hub, tmp_path, capsys
     assert run(["push", out, "org/patched"]) == 2
     assert "--unverified" in capsys.readouterr().err
     assert hub.uploaded == {}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     hub.token = "hf_test"
     monkeypatch.setenv("HF_TOKEN", hub.token)
     assert run(["push", out, "org/patched", "--unverified"]) == 0

@@ -31,7 +31,7 @@ _BROKEN = {  # the id of a model that fails → what its row says
     "bad/gated": "accept its terms",
     "bad/truncated": "truncated",
     "bad/hostile": "the header claims",
-    "bad/pickle": "cannot be read in parts",
+    "bad/pickle": "not a pickle of PyTorch",
     "bad/unknown": "mystery",
     "bad/empty": "no weights in it",
     "bad/other": "no tensor named like",
@@ -101,7 +101,7 @@ def _by_model(path):
 
 
 def _files_of(hub, model):
-    starts = (f"/cdn/{model}/", f"/{model}/resolve/")
+    starts = (f"/cdn/{model}/", f"/{model}/resolve/", f"/api/resolve-cache/models/{model}/")
     return [request for request in hub.requests if request.path.startswith(starts)]
 
 
@@ -152,7 +152,7 @@ def test_500_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoint
         checkpoint, rows = opened[number % _CHECKPOINTS], found[name]
         counts.append(_check_rows(rows, checkpoint))
         assert {row["revision"] for row in rows} == {commit_of(name)}
-        sent = sum(request.sent for request in _files_of(hub, name))
+        sent = sum(request.sent for request in _files_of(hub, name) if request.file)
         assert {row["bytes_read"] for row in rows} == {sent}
         assert sent <= 1.1 * _needed(checkpoint)
         placed = sum("/resolve/" in request.path for request in _files_of(hub, name))
@@ -405,7 +405,7 @@ def test_a_hub_that_is_away_stops_the_run_and_its_models_have_no_row(hub, tmp_pa
     hub.failing, hub.status, hub.headers = "/api/models/org/m1", 503, {"Retry-After": "999"}
     with pytest.raises(HubUnavailableError, match=r"1 models could not be read, org/m1 the last"):
         build_atlas(models[:10], out, engine=_in_process, rate=_FAST)
-    with pytest.raises(HubUnavailableError, match=r"6 models .*org/m14 the last .* no row in"):
+    with pytest.raises(HubUnavailableError, match=r"5 models .*org/m13 the last .* no row in"):
         build_atlas(models, out, engine=_in_process, rate=_FAST)
     with pytest.raises(HubUnavailableError, match="2 models could not be read"):
         build_atlas(models[17:19], out, engine=_in_process, rate=_FAST)

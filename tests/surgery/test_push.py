@@ -59,7 +59,7 @@ def artifact(made, tmp_path):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     with serve({}) as server:
-        connect(monkeypatch, server.url, tmp_path / "cache")
+        connect(monkeypatch, server.url, tmp_path / "cache", xet=False)
         monkeypatch.setenv("HF_TOKEN", "hf_right")
         server.token = "hf_right"
         yield server
