@@ -35,6 +35,7 @@ from surgeon.evaluation.words import explain
 from surgeon.scoring.examples import Example, make_batch
 from surgeon.scoring.statistics import paired_interval
 from surgeon.scoring.tasks import TASKS, Settings
+from surgeon.scoring.tasks.token_labels import _Tags
 from surgeon.text import Texts, built_in_sample
 
 
@@ -269,7 +270,7 @@ def test_a_baseline_is_held_against_a_constant_and_a_shuffled_predictor():
 
 
 def test_a_tagger_that_finds_nothing_has_no_skill():
-    names = ("O", "B-PER")
+    names = _Tags(("O", "B-PER"), rewritten=False)
     rng = np.random.default_rng(0)
     tags = [(rng.random(12) < 0.15).astype(np.int64) for _ in range(60)]
     examples = [
@@ -334,7 +335,7 @@ def test_every_task_s_further_metrics_can_decide():
         elif task.name == "token-classification":
             good = np.column_stack([0 * words, words, words, words, words])
         else:
-            good = np.ones((12, 6 if task.name == "rtd" else 2 if task.needs == "table" else 4))
+            good = np.ones((12, 6 if task.name == "rtd" else 2 if task.needs == "table" else 5))
         good = good[:, :1] if task.name == "drift" else good
         good = good[:, :3] if task.name in ("mlm", "plm", "denoising") else good
         for name in (task.metric, *task.further):
@@ -362,7 +363,7 @@ def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(mi
     def warned(low, *controls):
         effects = [Effect(damage, (damage, damage)) for damage in damages[: len(controls)]]
         finding = weigh(Effect(low, (low, 1.0)), effects, 0.0, Evidence(60, 60))
-        return warnings_of(opened, data, result.dataset, controls, finding)
+        return warnings_of(opened, data, result.dataset, controls, finding, 512)
 
     (warning,) = warned(0.07, *controls)
     assert warning.startswith("the control at 8 does 0.34, where random removals usually reach 0.0")
