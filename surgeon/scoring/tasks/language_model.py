@@ -57,7 +57,7 @@ def naive_tokens(
     by_chance, by_count = observed.copy(), observed.copy()
     by_chance[:, 0] = [example.labels.size * math.log(size) for example in examples]
     for row, example in enumerate(examples):
-        labels, own, places = np.unique(example.labels, return_counts=True, return_inverse=True)
+        labels, places, own = np.unique(example.labels, return_inverse=True, return_counts=True)
         others = (counts[labels] - own + 1)[places]
         by_count[row, 0] = np.log((counts.sum() - own.sum() + counts.size) / others).sum()
     return {
