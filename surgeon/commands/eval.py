@@ -29,11 +29,26 @@ def evaluate(
             help="What to score, such as sts or glue/mnli; without it, what the head is for.",
         ),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The metric that the verdict is about, such as Matthews; by default the task's.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SIZE",
+            help="The smallest change of it that matters; by default 0.02 (of a squared error, "
+            "that share of the labels' variance).",
+        ),
+    ] = None,
     controls: Annotated[
         int | None, typer.Option(help="How many random removals to compare with; by default 10.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="For masks, controls and the interval; by default 0.")
+        int | None, typer.Option(help="For masks, controls and their order; by default 0.")
     ] = None,
     mask_rate: Annotated[
         float | None,
@@ -124,6 +139,8 @@ def evaluate(
             artifact,
             texts=data,
             task=task,
+            metric=metric,
+            margin=margin,
             options=options,
             controls=controls,
             seed=seed,

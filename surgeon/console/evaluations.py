@@ -63,13 +63,15 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     elif evaluation.until_certain:
         console.print(
             f"Not settled: all {data.examples} {data.unit} were used, and an interval that is "
-            "valid at any number of them still leaves the verdict open.",
+            "valid at any number of them leaves the verdict open.",
             soft_wrap=True,
         )
     for warning in evaluation.warnings:
         console.print(f"Note: {warning}.", style="yellow", soft_wrap=True)
     if evaluation.labels:
         _show_labels(console, evaluation)
+    if len(evaluation.intervals) > 1:
+        _show_intervals(console, evaluation)
     if evaluation.dose:
         _show_dose(console, evaluation)
     if evaluation.fill_ins:
@@ -104,6 +106,16 @@ def _show_labels(console: Console, evaluation: Evaluation) -> None:
     for report in evaluation.labels:
         changes = (f"{report.baseline[n]:.4g} → {report.patched[n]:.4g}" for n in names)
         table.add_row(report.label, str(report.support), *changes)
+    console.print(table)
+
+
+def _show_intervals(console: Console, evaluation: Evaluation) -> None:
+    table = Table(title=f"change of every score; the {evaluation.metric} decides")
+    for name in ("score", "change", "95% interval"):
+        table.add_column(name, justify="left" if name == "score" else "right")
+    for name, change in evaluation.intervals.items():
+        low, high = change.ci95
+        table.add_row(name, f"{change.delta:+.4g}", f"{low:+.4g} to {high:+.4g}")
     console.print(table)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.evidence import FEW, LEAST, Evidence
 from surgeon.evaluation.result import Dataset, Score
+from surgeon.evaluation.verdict import Finding
 from surgeon.scoring.encoder import Prepared
 from surgeon.scoring.examples import Example
-from surgeon.scoring.statistics import usual_range
-from surgeon.scoring.tasks.task import Data
+from surgeon.scoring.statistics import LEAST_CONTROLS, usual_range
+from surgeon.scoring.tasks import Settings, Task
+from surgeon.scoring.tasks.classification import guesses
+from surgeon.scoring.tasks.task import Data, Floats
 from surgeon.text import fingerprint
 
-_FEW_CONTROLS = 5
 _MOST_REPEATED = 0.9  # share of distinct examples; large data sets have a few repeats
 
 
@@ -36,21 +40,19 @@ def warnings_of(
     artifact: Artifact,
     data: Data,
     dataset: Dataset,
-    baseline: Score,
     controls: Sequence[Score],
-    low: float,
-    evidence: Evidence,
+    finding: Finding,
     longest: int,
 ) -> tuple[str, ...]:
     """Return what to keep in mind about a result, a sentence each.
 
-    ``low`` is where the damage's interval begins, and ``longest`` how many tokens a text may have.
+    ``longest`` is how many tokens a text may have.
     """
-    found = [*_doubts(evidence), *_odd(baseline, controls, low)]
-    if len(controls) < _FEW_CONTROLS:
+    found = [*_doubts(finding.evidence), *_odd(controls, finding)]
+    if len(controls) < LEAST_CONTROLS:
         found.append(
             f"with {len(controls)} controls, 1 random removal in {len(controls) + 1} is worse than "
-            "all of them; more --controls make a firmer verdict"
+            f"all of them, so that no verdict is degraded; give --controls {LEAST_CONTROLS} or more"
         )
     if artifact.record.parameters_changed == 0:
         found.append("the operation changed no value: the patched model is the baseline")
@@ -67,12 +69,27 @@ def warnings_of(
     return tuple(found)
 
 
-def _odd(baseline: Score, controls: Sequence[Score], low: float) -> list[str]:
+def collapse_of(
+    task: Task, baseline: Floats, patched: Floats, settings: Settings
+) -> tuple[str, ...]:
+    """Tell of a patched model that gives all examples one answer, which the baseline does not."""
+    if task.head != "classification":
+        return ()
+    if task.numeric:
+        constant = np.ptp(patched[:, 1]) == 0 < np.ptp(baseline[:, 1])
+        return ("the patched model predicts one number for all examples",) if constant else ()
+    before, after = guesses(baseline), guesses(patched)
+    if np.ptp(after) > 0 or np.ptp(before) == 0:
+        return ()
+    return (f"the patched model gives all examples the label {settings.labels[after[0]]}",)
+
+
+def _odd(controls: Sequence[Score], finding: Finding) -> list[str]:
     """Tell of a control far worse than the others, where that alone keeps a verdict open."""
-    damages = [control.value - baseline.value for control in controls]
-    usual = usual_range(damages)[1]
-    worst, damage = max(zip(controls, damages, strict=True), key=lambda pair: pair[1])
-    if not usual < low <= damage:
+    usual = max(usual_range(finding.damages)[1], finding.margin)
+    pairs = zip(controls, finding.damages, strict=True)
+    worst, damage = max(pairs, key=lambda pair: pair[1])
+    if not usual < finding.patched.interval[0] <= damage:
         return []
     dims = ", ".join(map(str, worst.dims))
     told = (
@@ -88,12 +105,17 @@ def _doubts(evidence: Evidence) -> list[str]:
     examples, distinct = evidence.examples, evidence.distinct
     if evidence.unskilled is not None:
         found.append(
-            f"{evidence.unskilled}: that nothing got worse says nothing; take other --data"
+            f"{evidence.unskilled}: there is no skill to lose, and so no verdict; take other or "
+            "more --data"
+        )
+    if not evidence.firm:
+        found.append(
+            "too few texts changed for an interval of this metric: there is no verdict; give more "
+            "--data"
         )
     if distinct < _MOST_REPEATED * examples:
         found.append(
-            f"{distinct} of {examples} texts are distinct, and the interval takes repeats for "
-            "further evidence: it is narrower than it should be"
+            f"{distinct} of {examples} texts are distinct: equal ones count as one in the interval"
         )
     if distinct < FEW:
         enough = f"{LEAST} are the least for a verdict" if distinct < LEAST else "more are firmer"

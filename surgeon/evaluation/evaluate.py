@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -13,14 +15,16 @@ import onnxruntime
 import surgeon
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.describe import describe_data, warnings_of
-from surgeon.evaluation.evidence import evidence_of
+from surgeon.evaluation.describe import collapse_of, describe_data, warnings_of
+from surgeon.evaluation.evidence import number_texts
 from surgeon.evaluation.fill_ins import BLANKS, fill_in
 from surgeon.evaluation.in_blocks import observe_in_blocks
 from surgeon.evaluation.notes import MEAN_POOLED, NO_BLANKS, NOTHING_TO_RESUME, notes_of
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import partial_of
 from surgeon.evaluation.request import (
+    check_margin,
+    choose_metric,
     choose_task,
     find_data,
     longest_of,
@@ -28,23 +32,20 @@ from surgeon.evaluation.request import (
     make_settings,
     settings_for,
 )
-from surgeon.evaluation.result import Dataset, Dose, Evaluation, LabelReport, Score
+from surgeon.evaluation.result import Change, Dataset, Dose, Evaluation, LabelReport, Score
 from surgeon.evaluation.session import ProviderName, open_session
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, draw_doses
-from surgeon.evaluation.verdict import judge
+from surgeon.evaluation.verdict import find
 from surgeon.progress import Progress, silent
-from surgeon.scoring.statistics import (
-    chance_of_rank,
-    confidence_sequence,
-    control_range,
-    paired_interval,
-)
+from surgeon.scoring.examples import Example
+from surgeon.scoring.statistics import Groups, chance_of_rank, paired_interval
 from surgeon.scoring.tasks import Scores, Settings, Task
 from surgeon.scoring.tasks.task import Data, Floats
 from surgeon.surgery.expectation import EvaluationSettings, TaskOptions, expected_verdict
 from surgeon.surgery.source_files import RECORD
 
 _CONTROLS = 10
+_KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks keep of an example
 
 
 def evaluate(
@@ -52,6 +53,8 @@ def evaluate(
     *,
     texts: Data | str | Path | None = None,
     task: str | None = None,
+    metric: str | None = None,
+    margin: float | None = None,
     options: TaskOptions | None = None,
     controls: int | None = None,
     seed: int | None = None,
@@ -74,9 +77,12 @@ def evaluate(
         texts: what to measure on: texts or labelled rows, a file of either, or a data set of the
             Hub, as ``hf:org/name`` (None: the task's own sample, or built-in English sentences).
         task: what to score (None: what the model's head is for).
+        metric: the task's metric that the verdict is about, such as "Matthews" (None: its own).
+        margin: the smallest damage that matters, in the metric's unit (None: 0.02; of a squared
+            error that share of what the mean scores).
         options: what is set about the task (None: its defaults).
         controls: how many random controls (None: 10).
-        seed: of the masks, the controls, the bootstrap and the order of ``until_certain``
+        seed: of the masks, the controls, shuffled answers and the order of ``until_certain``
             (None: 0).
         provider: where onnxruntime runs.
         batch_size: examples that run at once (None: as many as a budget of tokens holds).
@@ -91,6 +97,7 @@ def evaluate(
         KeyboardInterrupt: it was interrupted; its message says whether ``resume`` goes on.
     """
     _check_batch_size(batch_size)
+    check_margin(margin)
     opened = open_artifact(artifact)
     asked = settings_for(
         opened,
@@ -106,8 +113,8 @@ def evaluate(
     texts = asked.data if texts is None else texts
     controls = _CONTROLS if asked.controls is None else asked.controls
     seed, until_certain = asked.seed or 0, bool(asked.until_certain)
-    chosen = choose_task(opened, asked.task)
-    if until_certain and not chosen.averages:
+    chosen = choose_metric(choose_task(opened, asked.task), metric)
+    if until_certain and chosen.metric in chosen.whole:
         raise EvaluationError(
             f"--until-certain: the {chosen.metric} is a score of the whole set, for which no "
             "interval is known that is valid at any number of examples; leave it out"
@@ -120,8 +127,7 @@ def evaluate(
     prepared = make_examples(opened, chosen, settings, data)
     examples = list(prepared.examples)
     if until_certain:
-        order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
-        examples = [examples[number] for number in order]
+        examples = _shuffled(examples, seed)
     session = open_session(
         opened.model_path,
         opened.facts.output,
@@ -136,28 +142,28 @@ def evaluate(
     partial = partial_of(
         artifact, _identity(artifact, chosen, variants, settings, dataset, until_certain)
     )
-    observed = observe_in_blocks(
-        scorer, variants, examples, partial, progress, controls, until_certain, resume
-    )
-    kept, settled = observed.kept, observed.settled
-    seen = kept.shape[1]
-    metrics = [chosen.score(one, kept[0]) for one in kept]
-    scores = [
-        _score(chosen, variant, metric, chosen.measure(one, settings))
-        for variant, metric, one in zip(variants, metrics, kept, strict=True)
-    ]
     longest = longest_of(opened, settings.pooling)
-    main = [metric[chosen.metric] for metric in metrics]
     last = 2 + controls
-    damages = [control.value - scores[0].value for control in scores[2:last]]
-    delta = scores[1].value - scores[0].value
-    progress("computing the interval", 0, 0)
-    interval = (
-        confidence_sequence(main[1], main[0])
-        if settled
-        else paired_interval(main[1], main[0], seed)
+    unchanged = opened.record.parameters_changed == 0
+    found = functools.partial(find, chosen, settings=settings, margin=margin, unchanged=unchanged)
+
+    def look(examples: Sequence[Example], kept: Floats, heaviest: float) -> bool:
+        return found(examples, kept[:last], heaviest=heaviest).verdict != "inconclusive"
+
+    observed = observe_in_blocks(
+        scorer, variants, examples, partial, progress, look if until_certain else None, resume
     )
-    evidence = evidence_of(chosen, examples[:seen], kept[0])
+    kept, settled, heaviest = observed.kept, observed.settled, observed.heaviest
+    seen = examples[: kept.shape[1]]
+    metrics = [chosen.scores(one, kept[0], settings) for one in kept]
+    scores = [
+        _score(chosen, variant, metric) for variant, metric in zip(variants, metrics, strict=True)
+    ]
+    progress("computing the intervals", 0, 0)
+    finding = found(seen, kept[:last], heaviest=heaviest if until_certain else None)
+    if not math.isfinite(finding.patched.interval[0]):
+        finding = found(seen, kept[:last])  # to show, not to judge by
+    patched_effect, numbers = finding.patched, number_texts(seen)
     progress("filling in blanks", 0, 0)
     fill_ins = fill_in(scorer, patched, examples)
     result = Evaluation(
@@ -169,21 +175,20 @@ def evaluate(
         baseline=scores[0],
         patched=scores[1],
         controls=tuple(scores[2:last]),
-        delta=delta,
-        ci95=interval,
-        control_range=control_range(damages),
-        p_value=chance_of_rank(delta, damages),
-        verdict=judge(delta, interval, damages, evidence),
+        delta=patched_effect.damage,
+        ci95=patched_effect.interval,
+        control_range=finding.control_range,
+        p_value=chance_of_rank(patched_effect.damage, finding.damages),
+        verdict="inconclusive" if until_certain and not settled else finding.verdict,
         seed=seed,
         mask_rate=settings.mask_rate or None,
         options=_options(chosen, settings),
         providers=session.providers,
-        dataset=describe_data(data, prepared, examples[:seen]),
+        dataset=describe_data(data, prepared, seen),
         versions=_versions(),
         warnings=(
-            *warnings_of(
-                opened, data, dataset, scores[0], scores[2:last], interval[0], evidence, longest
-            ),
+            *warnings_of(opened, data, dataset, scores[2:last], finding, longest),
+            *collapse_of(chosen, kept[0], kept[1], settings),
             *notes_of(opened.facts, dataset),
             *((MEAN_POOLED,) if chosen.name == "sts" and settings.pooling is None else ()),
             *prepared.notes,
@@ -191,10 +196,14 @@ def evaluate(
             *((NOTHING_TO_RESUME,) if resume and not observed.resumed else ()),
         ),
         until_certain=until_certain,
-        stopped_after=seen if settled else None,
+        stopped_after=len(seen) if settled else None,
+        usual_range=finding.usual_range,
+        margin=finding.margin,
+        needed=finding.needed,
+        intervals=_changes(metrics[0], metrics[1], numbers),
         dose=tuple(
-            _dose(score, main[0], scored, seed)
-            for score, scored in zip(scores[last:], main[last:], strict=True)
+            _dose(score, metrics[0][chosen.metric], metric[chosen.metric], numbers)
+            for score, metric in zip(scores[last:], metrics[last:], strict=True)
         ),
         fill_ins=fill_ins,
         labels=_by_label(chosen, settings, kept[0], kept[1]),
@@ -234,22 +243,41 @@ def _identity(
         "settings": repr(settings),
         "dataset": vars(dataset),
         "shuffled": until_certain,
+        "kept": _KEPT,
         "surgeon": surgeon.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
 
 
-def _dose(score: Score, baseline: Scores, scored: Scores, seed: int) -> Dose:
-    interval = paired_interval(scored, baseline, seed)
+def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    """Return the texts in random order, each with all the examples that it is."""
+    texts = number_texts(examples)
+    places = np.random.default_rng([seed, len(examples)]).permutation(int(texts.max()) + 1)
+    ranks = np.argsort(places)[texts]
+    return [examples[number] for number in np.argsort(ranks, kind="stable")]
+
+
+def _dose(score: Score, baseline: Scores, scored: Scores, texts: Groups) -> Dose:
+    interval = paired_interval(scored, baseline, texts)
     return Dose(score.dims, score.value, score.value - baseline.value, interval)
 
 
-def _score(
-    task: Task, variant: Variant, metrics: Mapping[str, Scores], measured: Mapping[str, float]
-) -> Score:
+def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score:
     values = {name: scores.value for name, scores in metrics.items()}
-    others = {**values, **task.derive(values), **measured}
-    return Score(variant.dims, values[task.metric], others)
+    return Score(variant.dims, values[task.metric], values)
+
+
+def _changes(
+    baseline: Mapping[str, Scores], patched: Mapping[str, Scores], texts: Groups
+) -> dict[str, Change]:
+    """Return the change of every score that both have, with its interval."""
+    return {
+        name: Change(
+            patched[name].value - scores.value, paired_interval(patched[name], scores, texts)
+        )
+        for name, scores in baseline.items()
+        if name in patched
+    }
 
 
 def _by_label(

@@ -1,26 +1,30 @@
-"""What a verdict can rest on: how many different examples, and a baseline that can get worse."""
+"""What a verdict can rest on: how many different texts, and a baseline that has skill to lose."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
 
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks import Task
+from surgeon.scoring.statistics import Groups, Interval
+from surgeon.scoring.tasks import Scores, Settings, Task
 from surgeon.scoring.tasks.task import Floats
 
+Measure: TypeAlias = Callable[[Scores, Scores], Interval]
+
 LEAST = 6
-"""Distinct examples below which there is no verdict.
+"""Distinct texts below which there is no verdict.
 
 Five differences all have the same sign by chance in 2 of 2⁵ cases, more than 5 in 100, so that
-resampling them gives no interval of 95%.
+they give no interval of 95%.
 """
 FEW = 10
-"""Distinct examples below which a reader is warned: their bootstrap interval is too narrow."""
+"""Distinct texts below which a reader is warned."""
 
-# Metrics of which a baseline may have got nothing right, and their value from there on.
-_NOTHING_RIGHT = {"error rate": 1.0, "1 − F1": 1.0, "1 − Spearman": 1.0}
-_ROUNDING = 1e-9
+_ANOTHER_SCALE = 0.5  # Pearson's correlation from which errors are a matter of the scale
 
 
 @dataclass(frozen=True)
@@ -28,26 +32,78 @@ class Evidence:
     """What a verdict can rest on.
 
     ``distinct`` of the ``examples`` are different texts. ``unskilled`` says why the baseline does
-    nothing that a removal could undo (None: it does something).
+    nothing that a removal could undo (None: it does something). ``firm`` is whether enough texts
+    changed for the interval to hold, and ``unchanged`` whether the operation changed no value.
     """
 
     examples: int
     distinct: int
     unskilled: str | None = None
+    firm: bool = True
+    unchanged: bool = False
 
 
-def evidence_of(task: Task, examples: Sequence[Example], baseline: Floats) -> Evidence:
-    """Weigh the examples and the observations of the baseline, (examples, kept)."""
-    texts = {tuple(sequence.ids for sequence in example.sequences) for example in examples}
-    return Evidence(len(examples), len(texts), _unskilled(task, baseline))
+def number_texts(examples: Sequence[Example]) -> Groups:
+    """Return the number of the text that each example is, in the order of their appearance."""
+    numbers: dict[tuple[tuple[int, ...], ...], int] = {}
+    return np.array(
+        [
+            numbers.setdefault(tuple(part.ids for part in example.sequences), len(numbers))
+            for example in examples
+        ],
+        dtype=np.int64,
+    )
 
 
-def _unskilled(task: Task, baseline: Floats) -> str | None:
-    value = task.score(baseline, baseline)[task.metric].value
-    if value >= _NOTHING_RIGHT.get(task.metric, float("inf")) - _ROUNDING:
-        return f"the baseline's {task.metric} is {value:.4g}, so that it has nothing right to lose"
-    if task.head == "classification" and task.metric == "error rate":
-        guessed = baseline[:, 1:].argmax(axis=1)
-        if (guessed == guessed[0]).all():
-            return "the baseline gives every example the same label, which takes no skill to lose"
+def heaviest_text(examples: Sequence[Example], texts: Groups) -> float:
+    """Return the most that is scored of one text, by which bounded scores are weighed."""
+    scored = [max(1, example.labels.size) for example in examples]
+    return float(np.bincount(texts, weights=scored).max())
+
+
+def why_unskilled(
+    task: Task,
+    examples: Sequence[Example],
+    observed: Floats,
+    settings: Settings,
+    measure: Measure,
+) -> str | None:
+    """Say why the baseline is not better than predictors without skill; None: it is.
+
+    Args:
+        task: what is scored.
+        examples: the examples.
+        observed: what was observed of the baseline, (examples, kept).
+        settings: those of the task.
+        measure: gives the interval of a difference.
+    """
+    predictors = task.naive(examples, observed, settings)
+    if not predictors:
+        return None
+    if task.head == "classification" and np.ptp(observed[:, 0]) == 0:
+        return "all examples have the same label"
+    own = task.scores(observed, observed, settings)[task.metric]
+    for name, naive in predictors.items():
+        other = task.scores(naive, observed, settings)[task.metric]
+        if measure(other, own)[0] > 0:
+            continue
+        found = (
+            f"the baseline's {task.metric} of {own.value:.4g} is not shown to be better than the "
+            f"{other.value:.4g} of {name}"
+        )
+        return f"{found}{_another_scale(task, observed)}"
     return None
+
+
+def _another_scale(task: Task, observed: Floats) -> str:
+    """Say so if the baseline ranks the examples well, and its numbers are not those of the data."""
+    if task.metric != "squared error":
+        return ""
+    expected, predicted = observed.T
+    if not np.ptp(predicted) or np.corrcoef(expected, predicted)[0, 1] < _ANOTHER_SCALE:
+        return ""
+    spans = (f"{values.min():.4g} to {values.max():.4g}" for values in (expected, predicted))
+    return (
+        " (the labels run from {} and the predictions from {}: bring the labels to the model's "
+        "scale, or let --metric Pearson decide)".format(*spans)
+    )

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
+from surgeon.evaluation.evidence import heaviest_text, number_texts
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.partial import Partial
 from surgeon.evaluation.variants import Variant
-from surgeon.evaluation.verdict import is_settled
 from surgeon.progress import Progress
 from surgeon.scoring.examples import Example
-from surgeon.scoring.statistics import confidence_sequence
-from surgeon.scoring.tasks import Task
-from surgeon.scoring.tasks.task import Floats
+from surgeon.scoring.tasks.task import Floats, as_observed
 
 _BLOCK = 512  # examples that a variant runs at a time,
 _BLOCK_TOKENS = 16_384  # if they have no more tokens: a matter of seconds for a small model
-_LOOK = 32  # examples between two looks at whether the verdict is settled
+_LOOK = 32  # examples between two looks at whether the verdict is settled,
+_GROWTH = 1 / 8  # or this share of those that were looked at
 _PAUSE = 15.0  # seconds between two savings of what was observed
+
+
+Look: TypeAlias = Callable[[Sequence[Example], Floats, float], bool]
+"""Tells by examples, their observations and the heaviest text's weight if a verdict is settled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
     """``kept`` is of shape (variants, examples seen, kept); ``resumed`` says how many were there.
 
-    ``settled`` is whether the last look found the verdict settled.
+    ``settled`` is whether the last look found the verdict settled, and ``heaviest`` the weight of
+    the heaviest text, of those that were not seen too.
     """
 
     kept: Floats
     settled: bool
     resumed: int
+    heaviest: float
 
 
 def observe_in_blocks(
@@ -44,13 +50,13 @@ def observe_in_blocks(
     examples: Sequence[Example],
     partial: Partial,
     progress: Progress,
-    controls: int,
-    until_certain: bool,  # noqa: FBT001
+    look: Look | None,
     resume: bool,  # noqa: FBT001
 ) -> Observed:
     """Observe block after block, each in every variant, until the end or the verdict.
 
-    ``variants`` begin with the baseline, the patched model and the ``controls``. ``resume`` goes
+    ``variants`` begin with the baseline, the patched model and the controls. ``look`` is how to
+    see whether the verdict is settled (None: all examples are observed). ``resume`` goes
     on from what ``partial`` holds: all that was done, a block in some of the variants among it.
 
     Raises:
@@ -59,15 +65,21 @@ def observe_in_blocks(
     """
     observed = _loaded(partial, len(variants), len(examples)) if resume else None
     resumed = 0 if observed is None else int(_seen(observed).sum())
-    saved, settled, block = time.monotonic(), False, slice(0)
+    saved, settled, block, seen = time.monotonic(), False, slice(0), 0
+    heaviest = heaviest_text(examples, number_texts(examples)) if look else 0.0
     try:
-        for block in _blocks(examples, until_certain):
+        for block in _blocks(examples, look is not None):
+            reference: Floats | None = None
             for number, variant in enumerate(variants):
                 if observed is not None and _seen(observed)[number, block].all():
                     continue
                 done = block.start * len(variants) + number * (block.stop - block.start)
                 progress(f"scoring {variant.name}", done, len(examples) * len(variants))
                 new = scorer.observe(variant, examples[block])
+                if reference is None:
+                    anew = number > 0 and scorer.task.against is not as_observed
+                    reference = scorer.observe(variants[0], examples[block]) if anew else new
+                new = scorer.task.against(new, reference)
                 if observed is None:
                     observed = np.full((len(variants), len(examples), new.shape[1]), np.nan)
                 if observed.shape[2] != new.shape[1]:
@@ -77,7 +89,9 @@ def observe_in_blocks(
                     partial.save(observed[:, : block.stop])
                     saved = time.monotonic()
             assert observed is not None
-            settled = until_certain and _settled(scorer.task, observed[:, : block.stop], controls)
+            if look and block.stop >= seen * (1 + _GROWTH):
+                seen = block.stop
+                settled = look(examples[:seen], observed[:, :seen], heaviest)
             if settled:
                 break
     except KeyboardInterrupt as stopped:
@@ -88,7 +102,7 @@ def observe_in_blocks(
             "interrupted; the same call with --resume goes on from here"
         ) from stopped
     assert observed is not None
-    return Observed(observed[:, : block.stop], settled, resumed)
+    return Observed(observed[:, : block.stop], settled, resumed, heaviest)
 
 
 def _loaded(partial: Partial, variants: int, examples: int) -> Floats | None:
@@ -116,9 +130,3 @@ def _blocks(examples: Sequence[Example], until_certain: bool) -> Iterator[slice]
 def _seen(observed: Floats) -> npt.NDArray[np.bool_]:
     """Return which variants have seen which examples, (variants, examples); the rest is NaN."""
     return np.asarray(~np.isnan(observed).all(axis=2))
-
-
-def _settled(task: Task, observed: Floats, controls: int) -> bool:
-    scores = [task.score(kept, observed[0])[task.metric] for kept in observed[: 2 + controls]]
-    damages = [control.value - scores[0].value for control in scores[2:]]
-    return is_settled(confidence_sequence(scores[1], scores[0]), damages)

@@ -99,8 +99,11 @@ class Scorer:
                 return numbers, parts[0]
             return numbers, tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
-        with ThreadPoolExecutor(session.threads) as pool:
+        pool = ThreadPoolExecutor(session.threads)
+        try:
             yield from _in_order(pool, run, batches, 2 * session.threads)
+        finally:  # of an interruption too: what waits is dropped, what runs ends
+            pool.shutdown(cancel_futures=True)
 
     @property
     def _tokens(self) -> int:

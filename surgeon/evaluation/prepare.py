@@ -10,7 +10,7 @@ from surgeon.evaluation.describe import describe_data
 from surgeon.evaluation.request import choose_task, find_data, make_examples, make_settings
 from surgeon.evaluation.result import Dataset
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks import Task
+from surgeon.scoring.tasks import Settings, Task
 from surgeon.surgery.expectation import EvaluationSettings
 
 
@@ -19,6 +19,7 @@ class Prepared:
     """Examples ready to run, of which every variant sees the same."""
 
     task: Task
+    settings: Settings
     examples: Sequence[Example]
     dataset: Dataset
 
@@ -34,4 +35,4 @@ def prepare(artifact: Artifact, settings: EvaluationSettings) -> Prepared:
     chosen = make_settings(artifact, task, settings, settings.seed or 0)
     data = find_data(task, settings.data, chosen)
     made = make_examples(artifact, task, chosen, data)
-    return Prepared(task, made.examples, describe_data(data, made, made.examples))
+    return Prepared(task, chosen, made.examples, describe_data(data, made, made.examples))

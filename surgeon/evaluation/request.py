@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any
 
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact
+from surgeon.onnx_model.foreign import read_config
 from surgeon.scoring.data import Columns, read_data
 from surgeon.scoring.encoder import MOST_UNKNOWN, Encoder, Prepared
 from surgeon.scoring.examples import Encoded
 from surgeon.scoring.pooling import Pooling, read_pooling
 from surgeon.scoring.tasks import TASKS, Settings, Task
-from surgeon.scoring.tasks.task import Data
+from surgeon.scoring.tasks.task import INVERTED, Data
 from surgeon.scoring.tokenizer import begin_with, beginning_id, read_tokenizer
 from surgeon.surgery.expectation import EvaluationSettings, TaskOptions, recorded_settings
 from surgeon.text import Texts, built_in_sample
+
+_MULTI_LABEL = "multi_label_classification"
 
 
 def settings_for(artifact: Artifact, asked: EvaluationSettings) -> EvaluationSettings:
@@ -41,6 +45,12 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
         EvaluationError: there is no such task, or the model's head is for another.
     """
     facts = artifact.facts
+    if read_config(artifact.directory).get("problem_type") == _MULTI_LABEL:
+        raise EvaluationError(
+            f"{artifact.directory}: config.json declares the problem_type {_MULTI_LABEL}, in which "
+            "a text has any number of labels at once; no task scores that, and restore, verify and "
+            "diff work as ever"
+        )
     single = facts.task == "classification" and len(facts.labels) == 1
     if name is not None and name not in TASKS:
         raise EvaluationError(f"--task {name}: no such task; there are {', '.join(TASKS)}")
@@ -57,6 +67,44 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
             f"{', '.join(task.name for task in fitting)}"
         )
     return wanted
+
+
+def choose_metric(task: Task, name: str | None) -> Task:
+    """Return a task whose verdict is about the metric of a name, or (None) about its own.
+
+    Raises:
+        EvaluationError: the task has no such metric.
+    """
+    if name is None:
+        return task
+    metrics = {_folded(metric): metric for metric in (*task.further, task.metric)}
+    metric = metrics.get(_folded(name))
+    if metric is None:
+        there = ", ".join(other.removeprefix(INVERTED) for other in (task.metric, *task.further))
+        raise EvaluationError(
+            f"--metric {name}: the task {task.name} has no such metric; give one of {there}"
+        )
+    if metric == task.metric:
+        return task
+    inverted = metric.startswith(INVERTED)
+    unit = f"{INVERTED}the {metric.removeprefix(INVERTED)} of all examples" if inverted else metric
+    return dataclasses.replace(task, metric=metric, unit=unit)
+
+
+def _folded(metric: str) -> str:
+    """Return what a metric's name has in common with how people write it."""
+    plain = metric.removeprefix(INVERTED).casefold()
+    return "".join(filter(str.isalnum, plain))
+
+
+def check_margin(margin: float | None) -> None:
+    """Refuse a smallest damage that is none.
+
+    Raises:
+        EvaluationError: it is negative or not a finite number.
+    """
+    if margin is not None and not (math.isfinite(margin) and margin >= 0):
+        raise EvaluationError(f"--margin {margin:g}: give a number of 0 or more")
 
 
 def _fits(task: Task, artifact: Artifact) -> bool:

@@ -56,6 +56,14 @@ class Dose:
 
 
 @dataclass(frozen=True)
+class Change:
+    """How a score differs between the baseline and the patched model, with the 95% interval."""
+
+    delta: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class FillIn:
     """A text with a blank, and what the baseline and the patched model would put there."""
 
@@ -82,12 +90,15 @@ class LabelReport:
 class Evaluation:
     """Baseline, patched model and controls, and what follows from them.
 
-    ``delta`` is patched − baseline and ``ci95`` its paired bootstrap interval; ``control_range``
-    is where the delta of a random removal lies, and ``p_value`` the chance that one ranks as high
-    among the controls. ``until_certain`` says whether it was to stop as soon as the verdict was
+    ``delta`` is patched − baseline and ``ci95`` its paired interval; ``control_range``
+    is where the delta of a random removal lies, ``usual_range`` what most do for certain, and
+    ``p_value`` the chance that one ranks as high among the controls. ``margin`` is the smallest
+    damage that matters, and ``needed`` the number of texts that would settle an open verdict.
+    ``until_certain`` says whether it was to stop as soon as the verdict was
     settled, and ``stopped_after`` is the number of examples that settled it, None if all did not;
-    ``ci95`` is then valid at any number of examples. ``options`` are
-    those that the task used. ``expected`` is the verdict that the artifact's recipe expects.
+    ``ci95`` is then valid at any number of examples. ``intervals`` has the change of every score.
+    ``options`` are those that the task used. ``expected`` is the verdict that the artifact's
+    recipe expects.
     """
 
     model: str
@@ -112,6 +123,10 @@ class Evaluation:
     until_certain: bool = False
     stopped_after: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
+    usual_range: tuple[float, float] = (0.0, 0.0)
+    margin: float = 0.0
+    needed: int | None = None
+    intervals: Mapping[str, Change] = field(default_factory=dict)
     dose: tuple[Dose, ...] = ()
     fill_ins: tuple[FillIn, ...] = ()
     labels: tuple[LabelReport, ...] = ()
@@ -136,6 +151,9 @@ class Evaluation:
             "delta": self.delta,
             "ci95": list(self.ci95),
             "control_range": list(self.control_range),
+            "usual_range": list(self.usual_range),
+            "margin": self.margin,
+            "needed": self.needed,
             "p_value": self.p_value,
             "verdict": self.verdict,
             "expected": self.expected,
@@ -148,6 +166,7 @@ class Evaluation:
             "warnings": list(self.warnings),
             "until_certain": self.until_certain,
             "stopped_after": self.stopped_after,
+            "intervals": {name: asdict(change) for name, change in self.intervals.items()},
             "dose": [asdict(dose) for dose in self.dose],
             "fill_ins": [asdict(fill_in) for fill_in in self.fill_ins],
             "labels": [asdict(report) for report in self.labels],

@@ -1,57 +1,182 @@
-"""From numbers to a verdict: one rule, stated once."""
+"""From scores to a verdict: one rule, stated once."""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from surgeon.evaluation.evidence import LEAST, Evidence
-from surgeon.scoring.statistics import control_range, usual_range
+from surgeon.evaluation.evidence import LEAST, Evidence, Measure, number_texts, why_unskilled
+from surgeon.scoring.examples import Example
+from surgeon.scoring.statistics import (
+    LEAST_CONTROLS,
+    Interval,
+    certain_part,
+    confidence_sequence,
+    control_range,
+    is_firm,
+    paired_interval,
+    usual_range,
+)
+from surgeon.scoring.tasks import Scores, Settings, Task
+from surgeon.scoring.tasks.task import MARGIN, Floats
 
 Verdict: TypeAlias = Literal["degraded", "intact", "inconclusive"]
 
+_OUT_OF_REACH = 1e7  # texts
 
-def judge(
-    damage: float,
-    interval: tuple[float, float],
-    controls: Sequence[float],
-    evidence: Evidence,
-) -> Verdict:
-    """Judge a damage (how much worse the score got) by its interval and what random removals do.
 
-    ``degraded``: the whole interval lies beyond the range of all controls, on the worse side
-    (``statistics.control_range``).
-    ``intact``: the damage lies within their usual range, so that removing random dimensions does
-    as much (``statistics.usual_range``: not thanks to one control that hit an outlier); or no
-    change was found, zero being in the interval, by a measurement as fine as that range is wide.
-    ``inconclusive``: anything else, a score that became better beyond the range among it; any
-    result on fewer than ``evidence.LEAST`` distinct examples; and no damage to a baseline that
-    has no skill to lose.
+@dataclass(frozen=True)
+class Effect:
+    """What a variant does: how much worse than the baseline it scores, with the 95% interval."""
+
+    damage: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the scores show.
+
+    ``control_range`` is where a random removal's damage lies, ``usual_range`` where most do for
+    certain. ``margin`` is the smallest damage that matters. ``needed`` is the number of texts that
+    would settle an open verdict if the damage stayed what it is, None where no number would.
+    """
+
+    patched: Effect
+    damages: tuple[float, ...]
+    control_range: Interval
+    usual_range: Interval
+    margin: float
+    evidence: Evidence
+    verdict: Verdict
+    needed: int | None
+
+
+def find(
+    task: Task,
+    examples: Sequence[Example],
+    kept: Floats,
+    settings: Settings,
+    *,
+    margin: float | None = None,
+    unchanged: bool = False,
+    heaviest: float | None = None,
+) -> Finding:
+    """Compare the baseline with the patched model and the controls, and judge.
 
     Args:
-        damage: patched − baseline, in the metric's unit.
-        interval: the 95% interval of the damage.
-        controls: the damages of the random removals.
+        task: what is scored; its ``metric`` decides.
+        examples: the examples.
+        kept: the observations of baseline, patched model and controls, (variants, examples, kept).
+        settings: those of the task.
+        margin: the smallest damage that matters (None: the task's).
+        unchanged: whether the operation changed no value.
+        heaviest: the weight of the heaviest text, where this is one look of several at a growing
+            number of texts; None where the number was fixed.
+    """
+    texts = number_texts(examples)
+    measure: Measure = functools.partial(paired_interval, texts=texts)
+    if heaviest is not None:
+        measure = functools.partial(confidence_sequence, texts=texts, heaviest=heaviest)
+    scores = [task.scores(one, kept[0], settings)[task.metric] for one in kept]
+    patched, *controls = (effect_of(one, scores[0], measure) for one in scores[1:])
+    evidence = Evidence(
+        examples=len(examples),
+        distinct=int(texts.max()) + 1,
+        unskilled=why_unskilled(task, examples, kept[0], settings, measure),
+        firm=heaviest is not None or is_firm(scores[1], scores[0], texts),
+        unchanged=unchanged,
+    )
+    margin = margin_of(task, examples, kept[0], settings) if margin is None else margin
+    return weigh(patched, controls, margin, evidence)
+
+
+def effect_of(scored: Scores, baseline: Scores, measure: Measure = paired_interval) -> Effect:
+    """Return what a variant does to the score of the baseline."""
+    return Effect(scored.value - baseline.value, measure(scored, baseline))
+
+
+def margin_of(
+    task: Task, examples: Sequence[Example], baseline: Floats, settings: Settings
+) -> float:
+    """Return the smallest damage that matters where nothing else was asked for."""
+    if not task.relative or task.metric != "squared error":
+        return MARGIN
+    constant = next(iter(task.naive(examples, baseline, settings).values()))
+    return MARGIN * task.score(constant, baseline)[task.metric].value
+
+
+def weigh(
+    patched: Effect, controls: Sequence[Effect], margin: float, evidence: Evidence
+) -> Finding:
+    """Hold what was patched against what random removals do."""
+    damages = tuple(control.damage for control in controls)
+    widest = control_range(damages)
+    usual = usual_range([certain_part(control.interval) for control in controls])
+    verdict = judge(patched.interval, widest[1], usual, margin, evidence, len(damages))
+    needed = None
+    if verdict == "inconclusive":
+        needed = _needed(patched, widest[1], usual, margin, evidence.distinct)
+    return Finding(patched, damages, widest, usual, margin, evidence, verdict, needed)
+
+
+def judge(
+    interval: Interval,
+    worst: float,
+    usual: Interval,
+    margin: float,
+    evidence: Evidence,
+    controls: int,
+) -> Verdict:
+    """Judge a damage by its interval, by what random removals do, and by what matters.
+
+    ``degraded``: the whole interval lies beyond what random removals do, and beyond the margin.
+    ``intact``: the whole interval lies within what most random removals do for certain, or within
+    the margin on either side of zero; or the operation changed no value.
+    ``inconclusive``: anything else, a score that became better among it. So is any result on
+    fewer than ``evidence.LEAST`` distinct texts, of a baseline without skill, and by an interval
+    that rests on a few texts that changed; and fewer than ``statistics.LEAST_CONTROLS`` controls
+    show no damage.
+
+    Args:
+        interval: the 95% interval of the damage, in the metric's unit.
+        worst: the end of the controls' range (``statistics.control_range``).
+        usual: the range of what they do for certain (``usual_range`` of ``certain_part``).
+        margin: the smallest damage that matters.
         evidence: what the examples and the baseline allow to conclude.
+        controls: how many random removals there are.
     """
     low, high = interval
-    if evidence.distinct < LEAST:
+    if evidence.distinct < LEAST or evidence.unskilled is not None:
         return "inconclusive"
-    if low > control_range(controls)[1]:
+    if evidence.unchanged:
+        return "intact"
+    if not evidence.firm or low == high:
+        return "inconclusive"
+    if low > max(worst, margin) and controls >= LEAST_CONTROLS:
         return "degraded"
-    usual_low, usual_high = usual_range(controls)
-    within = usual_low <= damage <= usual_high
-    fine = (high - low) / 2 <= usual_high - usual_low
-    unharmed = within or (low <= 0 <= high and fine)
-    return "intact" if unharmed and evidence.unskilled is None else "inconclusive"
+    within = min(usual[0], -margin) <= low and high <= max(usual[1], margin)
+    return "intact" if within else "inconclusive"
 
 
-def is_settled(interval: tuple[float, float], controls: Sequence[float]) -> bool:
-    """Whether more examples would not change the verdict, by an interval valid at any number.
-
-    The whole interval lies beyond the range of all controls, or the whole of it within their
-    usual range: stricter than ``judge``, which takes the damage alone for intact.
-    """
-    low, high = interval
-    usual_low, usual_high = usual_range(controls)
-    return low > control_range(controls)[1] or (usual_low <= low and high <= usual_high)
+def _needed(
+    patched: Effect, worst: float, usual: Interval, margin: float, texts: int
+) -> int | None:
+    """Return how many texts would make the interval short enough, to two digits."""
+    damage, (low, high) = patched.damage, patched.interval
+    beyond = damage - max(worst, margin)
+    within = min(max(usual[1], margin) - damage, damage - min(usual[0], -margin))
+    room, reach = (
+        (beyond, damage - low) if beyond > 0 else (within, max(high - damage, damage - low))
+    )
+    if room <= 0 or not room < reach < math.inf:
+        return None
+    # An interval shortens with the root of their number; one of no change at all, with the number.
+    wanted = texts * (reach / room) ** (1 if damage == 0 else 2)
+    if wanted > _OUT_OF_REACH:
+        return None
+    step = 10 ** max(0, math.ceil(math.log10(wanted)) - 2)
+    return int(step * math.ceil(wanted / step))

@@ -126,7 +126,7 @@ def _stand(
     for number, dims in enumerate(different):
         options.progress("removing each method's first together", number, len(different))
         after = scale.score(scale.observe(sorted(dims)), baseline)
-        interval = paired_interval(after, before, options.seed)
+        interval = paired_interval(after, before)
         damages[dims] = (after.value - before.value, interval)
     best, best_interval = max(damages.values())
     assert ablation.measured is not None

@@ -175,7 +175,7 @@ class Scale:
 
     def score(self, observed: Floats, baseline: Floats) -> Scores:
         """Return the task's metric per example."""
-        return self.task.score(observed, baseline)[self.task.metric]
+        return self.task.score(self.task.against(observed, baseline), baseline)[self.task.metric]
 
     def _run(self, examples: Sequence[Example]) -> Iterator[Floats]:
         from surgeon.torch_model.forward import run, run_at

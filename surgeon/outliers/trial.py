@@ -66,7 +66,7 @@ class Trial:
         """Measure what removing ``dim`` adds to what is ``given``, scored ``before``."""
         before = before or self.scores(given, numbers)
         after = self.scores((*given, dim), numbers)
-        interval = paired_interval(after, before, self.options.seed)
+        interval = paired_interval(after, before)
         return Damage(after.value - before.value, interval, after.total.size)
 
     def damage_alone(self, dim: int) -> Damage:

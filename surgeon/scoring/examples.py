@@ -18,11 +18,16 @@ Side: TypeAlias = Literal["left", "right"]
 MOST_TOKENS = 2048
 """The tokens of a batch, padding included, where nothing else is asked for."""
 
+_ENCODED_AT_ONCE = 4096  # texts: what the tokenizer makes of each takes some kilobytes
 _OUTPUT_ELEMENTS = 48_000_000  # of the scored output at one time: 192 MB in float32
 
 
+_EMPTY = np.empty(0, dtype=np.int64)
+_EMPTY.flags.writeable = False
+
+
 def _nothing() -> npt.NDArray[np.int64]:
-    return np.empty(0, dtype=np.int64)
+    return _EMPTY  # one for all of the many examples that have none
 
 
 @dataclass(frozen=True)
@@ -101,16 +106,24 @@ def encode_all(
 
     Of a pair, the longer text is cut first.
     """
-    whole = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    tokenizer.enable_truncation(max_length)
-    cut = tokenizer.encode_batch(list(texts))
-    tokenizer.no_truncation()
-    return Encoded(
-        sequences=tuple(tuple(e.ids) if 0 in e.special_tokens_mask else () for e in cut),
-        truncated=sum(len(a) > len(b.ids) for a, b in zip(whole, cut, strict=True)),
-        unknown=sum(e.ids.count(unknown_id) for e in cut) if unknown_id is not None else 0,
-        types=tuple(tuple(encoding.type_ids) for encoding in cut),
-    )
+    sequences: list[tuple[int, ...]] = []
+    types: list[tuple[int, ...]] = []
+    truncated = 0
+    same: dict[tuple[int, ...], tuple[int, ...]] = {}  # token types are all 0 as a rule
+    for start in range(0, len(texts), _ENCODED_AT_ONCE):
+        some = list(texts[start : start + _ENCODED_AT_ONCE])
+        lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(some)]
+        tokenizer.enable_truncation(max_length)
+        cut = tokenizer.encode_batch(some)
+        tokenizer.no_truncation()
+        for length, encoding in zip(lengths, cut, strict=True):
+            ordinary = 0 in encoding.special_tokens_mask
+            sequences.append(tuple(encoding.ids) if ordinary else ())
+            kinds = tuple(encoding.type_ids)
+            types.append(same.setdefault(kinds, kinds))
+            truncated += length > len(encoding.ids)
+    counted = sum(ids.count(unknown_id) for ids in sequences) if unknown_id is not None else 0
+    return Encoded(tuple(sequences), truncated, counted, tuple(types))
 
 
 def batches_by_length(

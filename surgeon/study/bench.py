@@ -22,6 +22,7 @@ from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.prepare import Prepared, prepare
 from surgeon.evaluation.session import ProviderName, Session, open_session
 from surgeon.evaluation.variants import BASELINE
+from surgeon.evaluation.verdict import Effect
 from surgeon.progress import silent
 from surgeon.scoring.tasks.task import Floats
 from surgeon.study.grid import Model
@@ -52,7 +53,7 @@ class Bench:
     provider: ProviderName
     sessions: dict[bool, Session] = field(default_factory=dict)
     baselines: dict[EvaluationSettings, tuple[Prepared, Floats]] = field(default_factory=dict)
-    controls: dict[object, float] = field(default_factory=dict)
+    controls: dict[object, Effect] = field(default_factory=dict)
 
     def scorer(self, prepared: Prepared, artifact: Artifact) -> Scorer:
         """Return what scores variants of an artifact of this model, all in one session."""

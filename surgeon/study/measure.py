@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +12,11 @@ import onnxruntime
 
 import surgeon
 from surgeon.evaluation.artifact import Artifact
-from surgeon.evaluation.evidence import evidence_of
+from surgeon.evaluation.evidence import Evidence, number_texts, why_unskilled
 from surgeon.evaluation.prepare import Prepared
 from surgeon.evaluation.variants import Variant, draw_controls
-from surgeon.evaluation.verdict import judge
-from surgeon.scoring.statistics import chance_of_rank, control_range, paired_interval
+from surgeon.evaluation.verdict import Effect, effect_of, margin_of, weigh
+from surgeon.scoring.statistics import chance_of_rank, is_firm, paired_interval
 from surgeon.scoring.tasks import Scores
 from surgeon.scoring.tasks.task import Floats
 from surgeon.study.bench import Bench
@@ -43,21 +44,32 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
     settings = cell.evaluation
     prepared, observed = bench.baseline(settings)
     edited = _edited(bench.artifact, plan)
+    task, examples = prepared.task, prepared.examples
     base = _score(prepared, observed, observed)
     patched = _observe(bench, prepared, edited, plan.dims, observed)
-    seed = settings.seed or 0
     wanted = CONTROLS if settings.controls is None else settings.controls
-    drawn = _draw_controls(edited, wanted, seed)
+    drawn = _draw_controls(edited, wanted, settings.seed or 0)
     controls = {dims: _control(bench, prepared, edited, dims, settings, observed) for dims in drawn}
-    delta = patched.value - base.value
-    damages = [value - base.value for value in controls.values()]
-    interval, span = paired_interval(patched, base, seed), control_range(damages)
-    evidence = evidence_of(prepared.task, prepared.examples, observed)
+    texts = number_texts(examples)
+    within = functools.partial(paired_interval, texts=texts)
+    finding = weigh(
+        effect_of(patched, base, within),
+        list(controls.values()),
+        margin_of(task, examples, observed, prepared.settings),
+        Evidence(
+            examples=len(examples),
+            distinct=int(texts.max()) + 1,
+            unskilled=why_unskilled(task, examples, observed, prepared.settings, within),
+            firm=is_firm(patched, base, texts),
+            unchanged=plan.parameters_changed == 0,
+        ),
+    )
+    delta, interval, span = finding.patched.damage, finding.patched.interval, finding.control_range
     scorer = bench.scorer(prepared, edited)
     return {
         "dims": list(plan.dims),
-        "task": prepared.task.name,
-        "metric": prepared.task.metric,
+        "task": task.name,
+        "metric": task.metric,
         "examples": prepared.dataset.examples,
         "tokens": prepared.dataset.tokens,
         "baseline": base.value,
@@ -67,10 +79,13 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
         "ci95_high": interval[1],
         "control_low": span[0],
         "control_high": span[1],
-        "p_value": chance_of_rank(delta, damages),
-        "verdict": judge(delta, interval, damages, evidence),
-        "expected": expected_verdict(cell.recipe.to_json(), prepared.task.name),
-        "controls": [{"dims": list(dims), "value": value} for dims, value in controls.items()],
+        "p_value": chance_of_rank(delta, finding.damages),
+        "verdict": finding.verdict,
+        "expected": expected_verdict(cell.recipe.to_json(), task.name),
+        "controls": [
+            {"dims": list(dims), "value": base.value + effect.damage}
+            for dims, effect in controls.items()
+        ],
         "parameters_changed": plan.parameters_changed,
         "record": _record(bench, plan, prepared, scorer.session.providers),
     }
@@ -105,7 +120,9 @@ def _observe(
 
 
 def _score(prepared: Prepared, observed: Floats, baseline: Floats) -> Scores:
-    return prepared.task.score(observed, baseline)[prepared.task.metric]
+    task = prepared.task
+    kept = task.against(observed, baseline)
+    return task.scores(kept, kept, prepared.settings)[task.metric]
 
 
 def _control(
@@ -115,13 +132,15 @@ def _control(
     dims: tuple[int, ...],
     settings: object,
     baseline: Floats,
-) -> float:
-    """Score a random removal, or find the score that another cell has of it."""
+) -> Effect:
+    """Measure a random removal, or find what another cell has measured of it."""
     recipe = edited.record.recipe
     tensors = tuple(edit.tensor for edit in edited.record.edits)
     key = (settings, recipe["mode"], recipe["factor"], tensors, dims)
     if key not in bench.controls:
-        bench.controls[key] = _observe(bench, prepared, edited, dims, baseline).value
+        scored = _observe(bench, prepared, edited, dims, baseline)
+        within = functools.partial(paired_interval, texts=number_texts(prepared.examples))
+        bench.controls[key] = effect_of(scored, _score(prepared, baseline, baseline), within)
     return bench.controls[key]
 
 

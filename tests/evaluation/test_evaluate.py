@@ -24,15 +24,18 @@ from surgeon import (
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.describe import warnings_of
-from surgeon.evaluation.evidence import Evidence, evidence_of
-from surgeon.evaluation.request import encode_for
+from surgeon.evaluation.describe import collapse_of, warnings_of
+from surgeon.evaluation.evidence import Evidence, why_unskilled
+from surgeon.evaluation.request import choose_metric, encode_for
 from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, tensors_of
+from surgeon.evaluation.verdict import Effect, weigh
 from surgeon.evaluation.words import explain
 from surgeon.scoring.examples import Example, make_batch
+from surgeon.scoring.statistics import paired_interval
 from surgeon.scoring.tasks import TASKS, Settings
+from surgeon.scoring.tasks.token_labels import _Tags
 from surgeon.text import Texts, built_in_sample
 
 
@@ -226,7 +229,7 @@ def test_long_texts_are_cut_to_the_model_s_length_and_counted(antiberty_patched)
 
 def test_one_text_many_times_is_no_evidence(minilm_patched):
     result = evaluate(minilm_patched, texts=_texts(["The cat sat."] * 60), controls=5)
-    assert result.ci95[0] > result.control_range[1]  # sure of itself, and wrongly so
+    assert result.ci95[0] == result.ci95[1]  # of one text there is no interval
     assert result.verdict == "inconclusive"
     repeats, few = result.warnings
     assert repeats.startswith("1 of 60 texts are distinct")
@@ -241,20 +244,108 @@ def test_a_few_texts_have_a_verdict_with_a_warning(minilm_patched):
     assert warning.startswith("there are 7 distinct texts")
 
 
+def _why(task, examples, observed, **settings):
+    task = TASKS[task] if isinstance(task, str) else task
+    return why_unskilled(
+        task, examples, observed, Settings(0, 0.15, None, (), **settings), paired_interval
+    )
+
+
 def _classified(labels, guessed):
-    task, logits = TASKS["classification"], np.eye(3)[guessed]
     examples = [Example((1, number), reference=label) for number, label in enumerate(labels)]
-    pairs = zip(logits, examples, strict=True)
-    return evidence_of(task, examples, np.stack([task.observe(row, e) for row, e in pairs]))
+    observed = np.column_stack([labels, 9 * np.eye(3)[guessed]])
+    return _why("classification", examples, observed)
 
 
-def test_a_baseline_that_has_nothing_to_lose_is_told():
-    assert _classified([0, 1, 2, 0], [0, 1, 1, 0]).unskilled is None
-    assert "error rate is 1, so" in _classified([0, 1, 2, 0], [1, 2, 0, 1]).unskilled
-    assert "the same label" in _classified([0, 1, 2, 0], [0, 0, 0, 0]).unskilled
-    questions = TASKS["question-answering"]
-    wrong = evidence_of(questions, [Example((1,)), Example((2,))], np.zeros((2, 2)))
-    assert "1 − F1 is 1, so" in wrong.unskilled
+def test_a_baseline_is_held_against_a_constant_and_a_shuffled_predictor():
+    labels = np.arange(60) % 3
+    assert _classified(labels, labels) is None
+    assert "of the most frequent label for all" in _classified(labels, 0 * labels)
+    assert "the 0.6667 of the most frequent label" in _classified(labels, (labels + 1) % 3)
+    assert "all examples have the same label" in _classified(0 * labels, 0 * labels)
+    # 38 in 60 right where 40 have one label: that is what knowing the shares gives.
+    common = np.where(labels == 2, 1, 0)
+    guessed = np.where(np.arange(60) < 22, 1 - common, common)
+    assert "is not shown to be better than the 0.3333" in _classified(common, guessed)
+
+
+def test_a_tagger_that_finds_nothing_has_no_skill():
+    names = _Tags(("O", "B-PER"), rewritten=False)
+    rng = np.random.default_rng(0)
+    tags = [(rng.random(12) < 0.15).astype(np.int64) for _ in range(60)]
+    examples = [
+        Example((number,), np.arange(12), labels, reference=names)
+        for number, labels in enumerate(tags)
+    ]
+    task = TASKS["token-classification"]
+
+    def observed(guessed):
+        rows = zip(guessed, examples, strict=True)
+        return np.stack([task.observe(np.eye(2, dtype=np.float32)[g], e) for g, e in rows])
+
+    nothing = observed([0 * labels for labels in tags])
+    assert "the most frequent label for all" in _why(task, examples, nothing)
+    assert _why(task, examples, observed(tags)) is None
+
+
+def test_a_loss_must_be_below_what_guessing_gives():
+    rng, size = np.random.default_rng(0), 50
+    examples = [Example((n,), np.arange(9), rng.integers(3, size=9)) for n in range(60)]
+
+    def observed(loss):
+        return np.column_stack([rng.normal(9 * loss, 1, 60), np.zeros(60), np.full(60, 9.0)])
+
+    assert "a guess among 50 tokens" in _why("mlm", examples, observed(np.log(size)), vocabulary=50)
+    # Three tokens of 50 occur: who knows which ones needs no text.
+    assert "share of the other texts" in _why("mlm", examples, observed(1.2), vocabulary=50)
+    assert _why("mlm", examples, observed(0.5), vocabulary=50) is None
+
+
+def test_scores_on_another_scale_are_told_from_no_skill():
+    rng = np.random.default_rng(0)
+    expected = rng.uniform(0, 1, 60)
+    examples = [Example((n,)) for n in range(60)]
+    observed = np.column_stack([expected, 5 * expected + rng.normal(0, 0.1, 60)])
+    told = _why("regression", examples, observed)
+    assert "the labels run from 0.0" in told
+    assert "--metric Pearson" in told
+    assert _why(choose_metric(TASKS["regression"], "pearson"), examples, observed) is None
+    constant = np.column_stack([expected, np.full(60, 3.0)])
+    assert "the labels run from" not in _why("regression", examples, constant)
+
+
+def test_a_patched_model_that_collapses_to_one_label_is_named():
+    task = TASKS["classification"]
+    settings = Settings(0, 0.0, None, (), labels=("bad", "good"))
+    several = np.column_stack([[0, 1, 0, 1], np.eye(2)[[0, 1, 0, 1]]])
+    one = np.column_stack([[0, 1, 0, 1], np.eye(2)[[1, 1, 1, 1]]])
+    (told,) = collapse_of(task, several, one, settings)
+    assert told == "the patched model gives all examples the label good"
+    assert not collapse_of(task, several, several, settings)
+    assert not collapse_of(task, one, one, settings)
+
+
+def test_every_task_s_further_metrics_can_decide():
+    """Each name is of a score that the task gives, and is larger where it is worse."""
+    labels, words = np.arange(12) % 2, np.full(12, 4.0)
+    settings = Settings(0, 0.0, None, (), labels=("LABEL_0", "LABEL_1"))
+    for task in TASKS.values():
+        if task.head == "classification":
+            good = np.column_stack([labels, labels if task.numeric else np.eye(2)[labels]])
+        elif task.name == "token-classification":
+            good = np.column_stack([0 * words, words, words, words, words])
+        else:
+            good = np.ones((12, 6 if task.name == "rtd" else 2 if task.needs == "table" else 5))
+        good = good[:, :1] if task.name == "drift" else good
+        good = good[:, :3] if task.name in ("mlm", "plm", "denoising") else good
+        for name in (task.metric, *task.further):
+            chosen = choose_metric(task, name.removeprefix("1 − "))
+            assert chosen.metric == name
+            assert name in chosen.scores(good.astype(float), good, settings)
+        assert set(task.whole) <= {task.metric, *task.further}
+    assert choose_metric(TASKS["glue/cola"], "matthews").metric == "1 − Matthews"
+    with pytest.raises(EvaluationError, match="no such metric; give one of error rate, log-loss"):
+        choose_metric(TASKS["glue/sst2"], "BLEU")
 
 
 def _controls(result, *damages):
@@ -265,22 +356,25 @@ def _controls(result, *damages):
 
 def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(minilm_patched):
     opened, data = open_artifact(minilm_patched), built_in_sample()
-    evidence = Evidence(60, 60)
     result = evaluate(minilm_patched, texts=_texts(data.lines[:7]), controls=5)
-    controls = _controls(result, *[0.004, 0.005] * 4, 0.34)
+    damages = (*[0.004, 0.005] * 4, 0.34)
+    controls = _controls(result, *damages)
 
     def warned(low, *controls):
-        return warnings_of(opened, data, result.dataset, result.baseline, controls, low, evidence)
+        effects = [Effect(damage, (damage, damage)) for damage in damages[: len(controls)]]
+        finding = weigh(Effect(low, (low, 1.0)), effects, 0.0, Evidence(60, 60))
+        return warnings_of(opened, data, result.dataset, controls, finding, 512)
 
     (warning,) = warned(0.07, *controls)
     assert warning.startswith("the control at 8 does 0.34, where random removals usually reach 0.0")
     assert not warned(0.07, *controls[:-1])  # worse than all controls
     assert not warned(0.35, *controls)  # than this one too
     assert not warned(0.0045, *controls)  # maybe as they usually do
-    shown = dataclasses.replace(
-        result, delta=0.0045, ci95=(0.004, 0.005), controls=controls, verdict="intact"
-    )
-    assert "random removals usually do 0 to 0.0065." in explain(shown)
+    intact = {"delta": 0.0045, "ci95": (0.004, 0.005), "verdict": "intact"}
+    shown = dataclasses.replace(result, **intact, usual_range=(0.0, 0.0065))
+    assert "all of it within the 0 to 0.0065 that most random removals do." in explain(shown)
+    shown = dataclasses.replace(result, **intact, usual_range=(0.0, 0.001), margin=0.02)
+    assert "all of it within the margin of ±0.02." in explain(shown)
 
 
 def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, few):
@@ -291,8 +385,10 @@ def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, f
     )
     assert "the score got better, beyond random removals" in explain(better)
     assert "--data" not in explain(better)
-    wide = dataclasses.replace(better, delta=0.35, ci95=(0.1, 0.6))
-    assert "more --data or --controls may settle it" in explain(wide)
+    wide = dataclasses.replace(better, delta=0.35, ci95=(0.1, 0.6), needed=1700)
+    assert "some 1,700 texts like these would settle it" in explain(wide)
+    edge = dataclasses.replace(wide, needed=None, warnings=())
+    assert "more --controls may settle it" in explain(edge)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +402,9 @@ def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, f
         ({"options": TaskOptions(mask_rate=1.0)}, "--mask-rate"),
         ({"options": TaskOptions(mask_rate=float("nan"))}, "--mask-rate"),
         ({"provider": "cuda"}, "onnxruntime-gpu"),
+        ({"margin": -0.1}, "--margin -0.1: give a number of 0 or more"),
+        ({"margin": float("nan")}, "--margin"),
+        ({"metric": "accuracy"}, "--metric accuracy: the task drift has no such metric"),
         ({"texts": _texts(["one"])}, "an interval takes 2"),
     ],
 )

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from surgeon.errors import EvaluationError
 from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks.language_model import perplexity, token_losses
+from surgeon.scoring.tasks.language_model import naive_tokens, perplexity, token_losses
 from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, frame_of, lines_of, room_in
-from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+from surgeon.scoring.tasks.task import INVERTED, SHARE, Data, Floats, Scores, Settings, Task
 from surgeon.text import Texts
 
 FIRST_NOT_SCORED = (
@@ -144,15 +144,17 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
 
 def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
     loss, correct, tokens, read, _ = observed.T
-    scores = {"loss": Scores(loss, tokens), "top1": Scores(correct, tokens)}
+    scores = {"loss": Scores(loss, tokens), "top1": Scores(correct, tokens, bounds=SHARE)}
     return {**scores, "bits per byte": Scores(loss / math.log(2), read)} if read.any() else scores
 
 
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
-    """Return the perplexity per word, which does not depend on the tokenizer."""
-    loss, *_, words = observed.sum(axis=0)
-    found = perplexity({"loss": loss / words}) if words else {}
-    return {f"word {name}": value for name, value in found.items()}
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
+    """Return the perplexity, and that per word, which does not depend on the tokenizer."""
+    per_word = perplexity(observed[:, [0, 1, 4]], settings) if observed[:, 4].any() else {}
+    return {
+        **perplexity(observed, settings),
+        **{f"word {name}": scores for name, scores in per_word.items()},
+    }
 
 
 CAUSAL = Task(
@@ -165,8 +167,9 @@ CAUSAL = Task(
     prepare=predict_next,
     observe=_observe,
     score=_score,
-    derive=perplexity,
     measure=_measure,
+    further=(f"{INVERTED}top1",),
+    naive=naive_tokens,
     reduce=_reduce,
     options={"block": None, "stride": None, "bos": False, **TEXT_OPTIONS},
 )

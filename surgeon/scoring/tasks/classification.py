@@ -2,7 +2,7 @@
 
 The metric is the error rate: each example counts 1 where the likeliest label is not the expected
 one, so that it averages over examples and larger is worse. Accuracy, F1, Matthews' correlation and
-the log-loss come beside it.
+the log-loss come beside it, and ``--metric`` lets one of them decide.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from surgeon.scoring.data.columns import Located, locate
 from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.labels import is_missing, match_labels
-from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+from surgeon.scoring.tasks.task import (
+    INVERTED,
+    Data,
+    Floats,
+    Scores,
+    Settings,
+    Task,
+    share_of_examples,
+)
 
 COLUMN_OPTIONS: Mapping[str, Any] = {"text_column": None, "pair_column": None, "label_column": None}
 
@@ -93,21 +101,11 @@ def score_labels(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  #
     from scipy.special import log_softmax
 
     labels = observed[:, 0].astype(np.int64)
-    logits, ones = observed[:, 1:], np.ones(len(observed))
-    wrong = (logits.argmax(axis=1) != labels).astype(np.float64)
+    logits, wrong = observed[:, 1:], 1 - _right(observed)
     losses = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
-    return {"error rate": Scores(wrong, ones), "log-loss": Scores(losses, ones)}
-
-
-def measure_labels(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
-    """Return accuracy, F1 averaged over the labels that occur, and Matthews' correlation."""
-    from sklearn import metrics
-
-    expected, guessed = observed[:, 0].astype(np.int64), observed[:, 1:].argmax(axis=1)
     return {
-        "accuracy": float(metrics.accuracy_score(expected, guessed)),
-        "F1 (macro)": float(metrics.f1_score(expected, guessed, average="macro")),
-        "Matthews": float(metrics.matthews_corrcoef(expected, guessed)),
+        "error rate": share_of_examples(wrong),
+        "log-loss": Scores(losses, np.ones_like(losses)),
     }
 
 
@@ -128,6 +126,67 @@ def report_labels(observed: Floats, settings: Settings) -> Mapping[str, Mapping[
     }
 
 
+def measure_labels(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+    """Return accuracy, F1 averaged over the labels that occur, and Matthews' correlation."""
+    guessed = guesses(observed).astype(np.float64)
+    return {
+        **measure_accuracy(observed),
+        "F1 (macro)": Scores(guessed, observed[:, 0], _macro_f1),
+        "Matthews": Scores(guessed, observed[:, 0], matthews),
+    }
+
+
+def measure_accuracy(observed: Floats) -> Mapping[str, Scores]:
+    """Return the share of examples whose likeliest label is the expected one."""
+    return {"accuracy": share_of_examples(_right(observed))}
+
+
+def guesses(observed: Floats) -> npt.NDArray[np.int64]:
+    """Return the likeliest label's number for each example."""
+    return np.asarray(observed[:, 1:].argmax(axis=1))
+
+
+def _right(observed: Floats) -> Floats:
+    return np.asarray(guesses(observed) == observed[:, 0], dtype=np.float64)
+
+
+def _counts(guessed: Floats, expected: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return how often each label was guessed, was expected, and was both."""
+    width = 1 + int(max(guessed.max(), expected.max()))
+    both = expected[guessed == expected]
+    found = [np.bincount(v.astype(np.int64), minlength=width) for v in (guessed, expected, both)]
+    return found[0].astype(np.float64), found[1].astype(np.float64), found[2].astype(np.float64)
+
+
+def _macro_f1(guessed: Floats, expected: Floats) -> Floats:
+    """Return F1, averaged over the labels that were guessed or expected."""
+    found, there, right = _counts(guessed, expected)
+    occurs = found + there > 0
+    return np.asarray((2 * right[occurs] / (found + there)[occurs]).mean())
+
+
+def matthews(guessed: Floats, expected: Floats) -> Floats:
+    """Return Matthews' correlation (Gorodkin 2004); 0 where one side does not vary."""
+    found, there, right = _counts(guessed, expected)
+    count = guessed.size
+    covariance = right.sum() * count - found @ there
+    spread = (count**2 - found @ found) * (count**2 - there @ there)
+    return np.asarray(covariance / np.sqrt(spread) if spread > 0 else 0.0)
+
+
+def naive_labels(
+    examples: Sequence[Example],  # noqa: ARG001
+    observed: Floats,
+    settings: Settings,
+) -> Mapping[str, Floats]:
+    """Return what one answer to all would be observed as, and the answers of other examples."""
+    counts = np.bincount(observed[:, 0].astype(np.int64), minlength=observed.shape[1] - 1)
+    constant, shuffled = observed.copy(), observed.copy()
+    constant[:, 1:] = np.log((counts + 1) / (counts + 1).sum())
+    shuffled[:, 1:] = np.random.default_rng(settings.seed).permutation(observed[:, 1:])
+    return {"the most frequent label for all": constant, "its own answers shuffled": shuffled}
+
+
 CLASSIFICATION = Task(
     name="classification",
     title="classification",
@@ -139,6 +198,9 @@ CLASSIFICATION = Task(
     score=score_labels,
     measure=measure_labels,
     by_label=report_labels,
+    further=("log-loss", f"{INVERTED}accuracy", f"{INVERTED}F1 (macro)", f"{INVERTED}Matthews"),
+    whole=(f"{INVERTED}F1 (macro)", f"{INVERTED}Matthews"),
+    naive=naive_labels,
     options=COLUMN_OPTIONS,
     needs="table",
 )

@@ -15,13 +15,14 @@ from surgeon.errors import EvaluationError
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.drawing import generator_for, ordinary_places, share_of
 from surgeon.scoring.tasks.language_model import (
+    naive_tokens,
     observe_tokens,
     perplexity,
     reduce_tokens,
     score_tokens,
 )
 from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
-from surgeon.scoring.tasks.task import Settings, Task
+from surgeon.scoring.tasks.task import INVERTED, Settings, Task
 
 _MEAN_SPAN = 3
 
@@ -75,7 +76,9 @@ DENOISING = Task(
     prepare=infill,
     observe=observe_tokens,
     score=score_tokens,
-    derive=perplexity,
+    measure=perplexity,
+    further=(f"{INVERTED}top1",),
+    naive=naive_tokens,
     reduce=reduce_tokens,
     options={"mask_rate": 0.3, "block": None, **TEXT_OPTIONS},
 )

@@ -16,6 +16,8 @@ from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
 from surgeon.scoring.tasks.task import Floats, Scores, Settings, Task
 
+_MOST = 2.0  # of two embeddings that point apart
+
 
 def _whole(ids: tuple[int, ...], settings: Settings) -> Example | None:  # noqa: ARG001
     return Example(ids) if ids else None
@@ -26,14 +28,19 @@ def _pool(states: npt.NDArray[np.float32], example: Example) -> Floats:
     return pooled
 
 
-def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:
+def _drift(observed: Floats, baseline: Floats) -> Floats:
+    """Return the drift of each example, (examples, 1)."""
     lengths = np.linalg.norm(observed, axis=1) * np.linalg.norm(baseline, axis=1)
     products = np.einsum("ij,ij->i", observed, baseline)
     # An embedding of all zeros has no direction: it shares nothing with any other.
     cosine = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     same = (observed == baseline).all(axis=1)
-    drift = np.where(same, 0.0, np.maximum(0.0, 1.0 - cosine))
-    return {"drift": Scores(drift, np.ones_like(drift))}
+    return np.where(same, 0.0, np.clip(1.0 - cosine, 0.0, _MOST))[:, None]
+
+
+def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+    drift = observed[:, 0]
+    return {"drift": Scores(drift, np.ones_like(drift), bounds=(0.0, _MOST))}
 
 
 DRIFT = Task(
@@ -46,5 +53,6 @@ DRIFT = Task(
     prepare=_whole,
     observe=_pool,
     score=_score,
+    against=_drift,
     options=TEXT_OPTIONS,
 )

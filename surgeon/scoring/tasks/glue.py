@@ -1,7 +1,8 @@
 """GLUE's nine tasks (Wang et al. 2019): where the data are, and what each of them reports.
 
 Integers in the data are classes in GLUE's own order; the model's outputs are found by the names of
-its labels. What a table of GLUE shows is among the further numbers.
+its labels. What a table of GLUE shows is among the further numbers, and decides if ``--metric``
+names it.
 """
 
 from __future__ import annotations
@@ -13,51 +14,62 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from surgeon.scoring.data import Names
-from surgeon.scoring.tasks.classification import CLASSIFICATION, classified
+from surgeon.scoring.tasks.classification import (
+    CLASSIFICATION,
+    classified,
+    guesses,
+    matthews,
+    measure_accuracy,
+)
 from surgeon.scoring.tasks.labels import CLASSES, match_labels
 from surgeon.scoring.tasks.regression import REGRESSION
-from surgeon.scoring.tasks.task import Floats, Settings, Task
+from surgeon.scoring.tasks.task import INVERTED, Floats, Scores, Settings, Task
 
 _HOME = "hf:nyu-mll/glue"
 _ONE = Names(("sentence",), label=("label",))
 _PAIR = Names(("sentence1",), ("sentence2",), ("label",))
 
 
-def _accuracy(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
-    return {"accuracy": float((observed[:, 0] == observed[:, 1:].argmax(axis=1)).mean())}
+def _accuracy(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+    return measure_accuracy(observed)
 
 
-def _matthews(observed: Floats, settings: Settings) -> Mapping[str, float]:
-    from sklearn.metrics import matthews_corrcoef
-
-    expected, guessed = observed[:, 0].astype(np.int64), observed[:, 1:].argmax(axis=1)
-    score = float(matthews_corrcoef(expected, guessed))
+def _matthews(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
+    guessed = guesses(observed).astype(np.float64)
+    score = Scores(guessed, observed[:, 0], matthews)
     return {"Matthews": score, **_accuracy(observed, settings)}
 
 
-def _f1(task: str, observed: Floats, settings: Settings) -> Mapping[str, float]:
+def _f1(task: str, observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     """Return F1 of the second class: the sentences mean the same."""
-    from sklearn.metrics import f1_score
-
     classes = CLASSES[task]
     (positive,) = match_labels(classes[1:], classes, settings.labels, "GLUE")
-    expected, guessed = observed[:, 0] == positive, observed[:, 1:].argmax(axis=1) == positive
-    score = float(f1_score(expected, guessed, zero_division=0))
+    expected, guessed = observed[:, 0] == positive, guesses(observed) == positive
+    score = Scores(guessed.astype(np.float64), expected.astype(np.float64), _f1_of_ones)
     return {"F1": score, **_accuracy(observed, settings)}
+
+
+def _f1_of_ones(guessed: Floats, expected: Floats) -> Floats:
+    return np.asarray(2 * (guessed @ expected) / max(1.0, guessed.sum() + expected.sum()))
 
 
 def _task(
     name: str,
     columns: Names,
-    measure: Callable[[Floats, Settings], Mapping[str, float]] = _accuracy,
+    measure: Callable[[Floats, Settings], Mapping[str, Scores]] = _accuracy,
     split: str = "validation",
+    *,
+    official: str | None = None,
 ) -> Task:
+    whole = (f"{INVERTED}{official}",) if official else ()
     return dataclasses.replace(
         CLASSIFICATION,
         name=f"glue/{name}",
         title=f"GLUE {name}",
         read=functools.partial(classified, CLASSES[f"glue/{name}"]),
         measure=measure,
+        further=("log-loss", f"{INVERTED}accuracy", *whole),
+        whole=whole,
         columns=columns,
         sample=f"{_HOME}:{name}:{split}",
     )
@@ -65,9 +77,9 @@ def _task(
 
 GLUE: tuple[Task, ...] = (
     # Its own files have no header: the source, the label, the authors' mark, the sentence.
-    _task("cola", Names(("sentence", "4"), label=("label", "2")), _matthews),
+    _task("cola", Names(("sentence", "4"), label=("label", "2")), _matthews, official="Matthews"),
     _task("sst2", _ONE),
-    _task("mrpc", _PAIR, functools.partial(_f1, "glue/mrpc")),
+    _task("mrpc", _PAIR, functools.partial(_f1, "glue/mrpc"), official="F1"),
     dataclasses.replace(
         REGRESSION,
         name="glue/stsb",
@@ -79,6 +91,7 @@ GLUE: tuple[Task, ...] = (
         "qqp",
         Names(("question1",), ("question2",), ("label",)),
         functools.partial(_f1, "glue/qqp"),
+        official="F1",
     ),
     _task("mnli", Names(("premise",), ("hypothesis",), ("label",)), split="validation_matched"),
     _task("qnli", Names(("question",), ("sentence",), ("label",))),

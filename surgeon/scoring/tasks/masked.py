@@ -14,13 +14,14 @@ from surgeon.errors import EvaluationError
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.drawing import generator_for, ordinary_places, other_tokens, share_of
 from surgeon.scoring.tasks.language_model import (
+    naive_tokens,
     observe_tokens,
     perplexity,
     reduce_tokens,
     score_tokens,
 )
 from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
-from surgeon.scoring.tasks.task import Settings, Task
+from surgeon.scoring.tasks.task import INVERTED, Settings, Task
 
 _MASKED, _REPLACED = 0.8, 0.9  # up to the first: the mask token, up to the second: another one
 
@@ -73,7 +74,9 @@ MASKED = Task(
     prepare=mask,
     observe=observe_tokens,
     score=score_tokens,
-    derive=perplexity,
+    measure=perplexity,
+    further=(f"{INVERTED}top1",),
+    naive=naive_tokens,
     reduce=reduce_tokens,
     options={"mask_rate": 0.15, "masking": "all", "block": None, **TEXT_OPTIONS},
 )

@@ -8,7 +8,7 @@ each hidden alone (Salazar et al. 2020, section 2).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,15 @@ from surgeon.scoring.tasks.drawing import ordinary_places
 from surgeon.scoring.tasks.language_model import token_losses
 from surgeon.scoring.tasks.masked import mask_id_of
 from surgeon.scoring.tasks.sequences import frame_of
-from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+from surgeon.scoring.tasks.task import (
+    INVERTED,
+    Data,
+    Floats,
+    Scores,
+    Settings,
+    Task,
+    share_of_examples,
+)
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
@@ -85,12 +93,22 @@ def _reduce(losses: Floats, hits: Floats, example: Example) -> Floats:  # noqa: 
 
 def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
     good, bad = observed.T
-    ones = np.ones_like(good)
+    right = (good > bad).astype(np.float64)
     return {
-        "error rate": Scores((good <= bad).astype(np.float64), ones),
-        "accuracy": Scores((good > bad).astype(np.float64), ones),
-        "log-odds": Scores(good - bad, ones),
+        "error rate": share_of_examples(1 - right),
+        "accuracy": share_of_examples(right),
+        "log-odds": Scores(good - bad, np.ones_like(good)),
     }
+
+
+def _naive(
+    examples: Sequence[Example],
+    observed: Floats,
+    settings: Settings,
+) -> Mapping[str, Floats]:
+    """Return what a coin would be observed to choose."""
+    coin = np.random.default_rng(settings.seed).permutation(len(examples)) % 2
+    return {"a coin": np.stack([coin.astype(np.float64), np.full(len(observed), 0.5)], axis=1)}
 
 
 PAIRS = Task(
@@ -103,6 +121,8 @@ PAIRS = Task(
     read=_read,
     observe=_observe,
     score=_score,
+    further=(f"{INVERTED}accuracy",),
+    naive=_naive,
     reduce=_reduce,
     options={"bos": None, "text_column": None, "pair_column": None},
     needs="table",

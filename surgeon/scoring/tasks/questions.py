@@ -6,7 +6,7 @@ the model is read in windows that overlap, and the best answer of all of them co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,15 @@ from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.answers import best_f1, exact_match
 from surgeon.scoring.tasks.labels import is_missing
-from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+from surgeon.scoring.tasks.task import (
+    INVERTED,
+    Data,
+    Floats,
+    Scores,
+    Settings,
+    Task,
+    share_of_examples,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -120,7 +128,8 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     """Return (F1, exact match) of the best answer; ``logits`` are (windows, 2, tokens)."""
     question: _Question = example.reference
     answer = best_answer(logits.astype(np.float64), question)
-    return np.array([best_f1(answer, question.answers), exact_match(answer, question.answers)])
+    (found,) = _compared([answer], [question.answers])
+    return np.asarray(found)
 
 
 def best_answer(logits: Floats, question: _Question) -> str:
@@ -149,12 +158,31 @@ def best_answer(logits: Floats, question: _Question) -> str:
 
 def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
     overlap, exact = observed.T
-    ones = np.ones_like(overlap)
     return {
-        "1 − F1": Scores(1 - overlap, ones),
-        "F1": Scores(overlap, ones),
-        "exact match": Scores(exact, ones),
+        "1 − F1": share_of_examples(1 - overlap),
+        "F1": share_of_examples(overlap),
+        "exact match": share_of_examples(exact),
     }
+
+
+def _naive(
+    examples: Sequence[Example],
+    observed: Floats,  # noqa: ARG001
+    settings: Settings,  # noqa: ARG001
+) -> Mapping[str, Floats]:
+    """Return what no answer at all would be observed as, and the right one to another question."""
+    expected = [example.reference.answers for example in examples]
+    others = [answers[0] if answers else "" for answers in (*expected[1:], expected[0])]
+    return {
+        "no answer to all": _compared([""] * len(expected), expected),
+        "the right answers shuffled": _compared(others, expected),
+    }
+
+
+def _compared(answers: Sequence[str], expected: Sequence[Sequence[str]]) -> Floats:
+    pairs = zip(answers, expected, strict=True)
+    rows = [(best_f1(one, right), exact_match(one, right)) for one, right in pairs]
+    return np.array(rows, dtype=np.float64)
 
 
 QUESTIONS = Task(
@@ -166,6 +194,8 @@ QUESTIONS = Task(
     read=_read,
     observe=_observe,
     score=_score,
+    further=(f"{INVERTED}exact match",),
+    naive=_naive,
     options={"text_column": None, "pair_column": None, "label_column": None},
     needs="table",
     columns=Names(("question",), ("context",), ("answers", "answer")),

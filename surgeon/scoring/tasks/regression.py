@@ -6,8 +6,7 @@ The metric is the squared error, which averages over examples and is larger wher
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from surgeon.errors import EvaluationError
 from surgeon.scoring.data.columns import Located
 from surgeon.scoring.encoder import Encoder, Prepared
+from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.classification import (
     COLUMN_OPTIONS,
     observe_logits,
@@ -22,7 +22,7 @@ from surgeon.scoring.tasks.classification import (
     rows_of,
 )
 from surgeon.scoring.tasks.labels import is_empty
-from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+from surgeon.scoring.tasks.task import INVERTED, Data, Floats, Scores, Settings, Task
 
 
 def numbers_of(located: Located) -> list[float | None]:
@@ -55,18 +55,33 @@ def _number(value: Any, located: Located, row: int) -> float | None:
     return number
 
 
-def correlations(predicted: Floats, expected: Floats) -> Mapping[str, float]:
-    """Return Pearson's and Spearman's correlation; none where one side does not vary."""
-    from scipy import stats
+CORRELATIONS = (f"{INVERTED}Pearson", f"{INVERTED}Spearman")
+"""The metrics that are made of ``correlations``."""
 
-    if np.ptp(predicted) == 0 or np.ptp(expected) == 0:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of nearly constant values
-        return {
-            "Pearson": float(stats.pearsonr(predicted, expected).statistic),
-            "Spearman": float(stats.spearmanr(predicted, expected).statistic),
-        }
+
+def correlations(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+    """Return Pearson's and Spearman's correlation of what is expected and what is predicted.
+
+    ``observed`` has both, (examples, 2).
+    """
+    expected, predicted = observed.T
+    return {
+        "Pearson": Scores(predicted, expected, _pearson),
+        "Spearman": Scores(predicted, expected, _spearman),
+    }
+
+
+def _pearson(predicted: Floats, expected: Floats) -> Floats:
+    """Return the correlation, 0 where one side does not vary."""
+    first, second = predicted - predicted.mean(), expected - expected.mean()
+    norm = np.sqrt((first @ first) * (second @ second))
+    return np.asarray(first @ second / norm if norm > 0 else 0.0)
+
+
+def _spearman(predicted: Floats, expected: Floats) -> Floats:
+    from scipy.stats import rankdata
+
+    return _pearson(rankdata(predicted), rankdata(expected))
 
 
 def read_regression(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
@@ -81,10 +96,18 @@ def score_numbers(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  
     return {"squared error": Scores((predicted - expected) ** 2, np.ones_like(expected))}
 
 
-def measure_numbers(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
-    """Return the correlations of what is predicted with what is expected."""
+def naive_numbers(
+    examples: Sequence[Example],  # noqa: ARG001
+    observed: Floats,
+    settings: Settings,
+) -> Mapping[str, Floats]:
+    """Return what the mean for all would be observed as, and the answers to other examples."""
     expected, predicted = observed.T
-    return correlations(predicted, expected)
+    shuffled = np.random.default_rng(settings.seed).permutation(predicted)
+    return {
+        "the mean for all": np.stack([expected, np.full_like(expected, expected.mean())], axis=1),
+        "its own answers shuffled": np.stack([expected, shuffled], axis=1),
+    }
 
 
 REGRESSION = Task(
@@ -96,7 +119,11 @@ REGRESSION = Task(
     read=read_regression,
     observe=observe_logits,
     score=score_numbers,
-    measure=measure_numbers,
+    measure=correlations,
+    further=CORRELATIONS,
+    whole=CORRELATIONS,
+    naive=naive_numbers,
+    relative=True,
     options=COLUMN_OPTIONS,
     needs="table",
     numeric=True,

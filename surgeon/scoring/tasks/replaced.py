@@ -8,7 +8,7 @@ ones too, as in training.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.drawing import generator_for, ordinary_places, other_tokens, share_of
 from surgeon.scoring.tasks.sequences import TEXT_OPTIONS, read_sequences
-from surgeon.scoring.tasks.task import Floats, Scores, Settings, Task
+from surgeon.scoring.tasks.task import INVERTED, SHARE, Floats, Scores, Settings, Task
 
 
 def replace(ids: tuple[int, ...], settings: Settings) -> Example | None:
@@ -50,13 +50,35 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
 
 def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
     loss, tokens, found, _, _, left = observed.T
-    return {"loss": Scores(loss, tokens), "accuracy": Scores(found + left, tokens)}
+    return {
+        "loss": Scores(loss, tokens),
+        "accuracy": Scores(found + left, tokens, bounds=SHARE),
+    }
 
 
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
     """Return F1 of finding what was replaced; 0 where nothing was found."""
-    found, false, missed = observed[:, 2:5].sum(axis=0)
-    return {"F1": float(2 * found / (2 * found + false + missed))}
+    found, false, missed = observed.T[2:5]
+    return {"F1": Scores(np.stack([found, false], axis=1), found + missed, _f1)}
+
+
+def _f1(counts: Floats, replaced: Floats) -> Floats:
+    found, false = counts.sum(axis=0)
+    return np.asarray(2 * found / (found + false + replaced.sum()))
+
+
+def _naive(
+    examples: Sequence[Example],
+    observed: Floats,
+    settings: Settings,  # noqa: ARG001
+) -> Mapping[str, Floats]:
+    """Return what would be observed if each token were as likely replaced as any is."""
+    tokens = np.array([example.labels.size for example in examples])
+    replaced = np.array([example.labels.sum() for example in examples])
+    share, constant = replaced.sum() / tokens.sum(), np.zeros_like(observed)
+    constant[:, 0] = -replaced * np.log(share) - (tokens - replaced) * np.log1p(-share)
+    constant[:, 1], constant[:, 4], constant[:, 5] = tokens, replaced, tokens - replaced
+    return {"the share of replaced tokens for each": constant}
 
 
 REPLACED = Task(
@@ -70,5 +92,8 @@ REPLACED = Task(
     observe=_observe,
     score=_score,
     measure=_measure,
+    further=(f"{INVERTED}accuracy", f"{INVERTED}F1"),
+    whole=(f"{INVERTED}F1",),
+    naive=_naive,
     options={"mask_rate": 0.15, "block": None, **TEXT_OPTIONS},
 )

@@ -6,8 +6,6 @@ the whole set: no sum over examples gives it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -15,8 +13,13 @@ from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
 from surgeon.scoring.pooling import Pooling
 from surgeon.scoring.tasks.classification import COLUMN_OPTIONS, rows_of, texts_of
-from surgeon.scoring.tasks.regression import correlations, numbers_of
-from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+from surgeon.scoring.tasks.regression import (
+    CORRELATIONS,
+    correlations,
+    naive_numbers,
+    numbers_of,
+)
+from surgeon.scoring.tasks.task import Data, Floats, Settings, Task, nothing_further
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
@@ -52,29 +55,6 @@ def _observe(states: npt.NDArray[np.float32], example: Example) -> Floats:
     return np.array([score, first @ second / lengths if lengths > 0 else 0.0])
 
 
-def one_minus_spearman(predicted: Floats, expected: Floats) -> Floats:
-    """Return 1 − the rank correlation over the last axis; 1 where one side does not vary."""
-    from scipy.stats import rankdata
-
-    first, second = (rankdata(values, axis=-1) for values in (predicted, expected))
-    first -= first.mean(axis=-1, keepdims=True)
-    second -= second.mean(axis=-1, keepdims=True)
-    product = (first * second).sum(axis=-1)
-    norm = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
-    result: Floats = 1 - np.divide(product, norm, out=np.zeros_like(product), where=norm > 0)
-    return result
-
-
-def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
-    expected, cosines = observed.T
-    return {"1 − Spearman": Scores(cosines, expected, one_minus_spearman)}
-
-
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
-    expected, cosines = observed.T
-    return correlations(cosines, expected)
-
-
 SIMILARITY = Task(
     name="sts",
     title="semantic textual similarity",
@@ -83,9 +63,11 @@ SIMILARITY = Task(
     head="drift",
     read=_read,
     observe=_observe,
-    score=_score,
-    measure=_measure,
+    score=nothing_further,
+    measure=correlations,
+    further=CORRELATIONS,
+    whole=CORRELATIONS,
+    naive=naive_numbers,
     options=COLUMN_OPTIONS,
     needs="table",
-    averages=False,
 )

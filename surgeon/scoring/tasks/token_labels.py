@@ -21,7 +21,7 @@ from surgeon.scoring.data.columns import Located, locate
 from surgeon.scoring.encoder import Encoder, Prepared
 from surgeon.scoring.examples import Example
 from surgeon.scoring.tasks.labels import is_missing, match_labels
-from surgeon.scoring.tasks.task import Data, Floats, Scores, Settings, Task
+from surgeon.scoring.tasks.task import INVERTED, SHARE, Data, Floats, Scores, Settings, Task
 
 Span: TypeAlias = tuple[str, int, int]
 
@@ -180,8 +180,12 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     Wrong words, words, and for each kind of entity those found and right, those found, and those
     there: (2 + 3 × kinds,).
     """
+    return _counted(_guessed(logits, example), example)
+
+
+def _counted(guessed: npt.NDArray[np.int64], example: Example) -> Floats:
     tags: _Tags = example.reference
-    rows = [[tags.labels[n] for n in row] for row in (_guessed(logits, example), example.labels)]
+    rows = [[tags.labels[n] for n in row] for row in (guessed, example.labels)]
     if tags.rewritten:
         rows = [in_scheme(row, tags.labels) for row in rows]
     wrong = sum(guess != label for guess, label in zip(*rows, strict=True))
@@ -219,12 +223,40 @@ def spans_of(labels: Sequence[str]) -> list[Span]:
 
 def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
     wrong, words = observed.T[:2]
-    return {"error rate": Scores(wrong, words)}
+    return {"error rate": Scores(wrong, words, bounds=SHARE)}
 
 
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, float]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
     """Return precision, recall and F1 of entities over the whole set; 0 where there are none."""
-    return _shares(*observed[:, 2:].sum(axis=0).reshape(3, -1).sum(axis=1))
+    right, found, there = observed[:, 2:].reshape(len(observed), 3, -1).sum(axis=2).T
+    entities = np.stack([right, found], axis=1)
+    statistics = {"precision": _precision, "recall": _recall, "F1": _f1}
+    return {name: Scores(entities, there, statistic) for name, statistic in statistics.items()}
+
+
+def _precision(entities: Floats, there: Floats) -> Floats:  # noqa: ARG001
+    right, found = entities.sum(axis=0)
+    return np.asarray(right / max(found, 1.0))
+
+
+def _recall(entities: Floats, there: Floats) -> Floats:
+    return np.asarray(entities[:, 0].sum() / max(there.sum(), 1.0))
+
+
+def _f1(entities: Floats, there: Floats) -> Floats:
+    right, found = entities.sum(axis=0)
+    return np.asarray(2 * right / max(found + there.sum(), 1.0))
+
+
+def _naive(
+    examples: Sequence[Example],
+    observed: Floats,  # noqa: ARG001
+    settings: Settings,  # noqa: ARG001
+) -> Mapping[str, Floats]:
+    """Return what the most frequent label, for every word, would be observed as."""
+    label = np.bincount(np.concatenate([example.labels for example in examples])).argmax()
+    rows = [_counted(np.full_like(example.labels, label), example) for example in examples]
+    return {"the most frequent label for all": np.stack(rows)}
 
 
 def _shares(right: float, found: float, there: float) -> dict[str, float]:
@@ -255,6 +287,9 @@ TOKEN_LABELS = Task(
     score=_score,
     measure=_measure,
     by_label=_by_label,
+    further=(f"{INVERTED}F1",),
+    whole=(f"{INVERTED}F1",),
+    naive=_naive,
     options={"text_column": None, "label_column": None},
     needs="table",
     columns=_NAMES,
