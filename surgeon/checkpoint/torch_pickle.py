@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import math
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +43,12 @@ _STORAGES = {
     "UntypedStorage": "U8",
 }  # fmt: skip
 
+# What bytes that are no such file may lead to, in zipfile, pickletools and here.
+_FROM_BYTES = (
+    zipfile.BadZipFile, struct.error, ValueError, TypeError, LookupError, AttributeError,
+    ArithmeticError, RuntimeError, EOFError, MemoryError,
+)  # fmt: skip
+
 Part: TypeAlias = Callable[[int, int], bytes]
 """Returns so many bytes of a file from an offset on, or as many as it has there."""
 
@@ -57,6 +64,9 @@ class StorageHead:
     end: int
     size: int
     is_right: Callable[[bytes], bool]
+
+
+_Heads: TypeAlias = Mapping[str, StorageHead]
 
 
 @dataclass(frozen=True)
@@ -94,17 +104,22 @@ def read_directory(
         zipped = file.read(len(_ZIP_START)) == _ZIP_START
         file.seek(0)
         state, heads = _of_archive(file, on_disk=on_disk) if zipped else _of_sequence(file)
+        return _directory(label, state, heads, size)
     except CheckpointError:
         raise
-    except Exception as error:  # whatever the bytes lead to
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # an odd offset
-            raise
+    except (OSError, *_FROM_BYTES) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of an odd offset
+            raise  # what the disk or the Hub says is not about the bytes
         raise CheckpointError(
             f"{label}: damaged, or holds more than plain tensors "
             f"({type(error).__name__}: {' '.join(str(error).split())}): a pickle can carry "
             "code, so that nothing else is loaded from it; fetch it again, or save the model "
             "as safetensors"
         ) from error
+
+
+def _directory(label: str, state: Any, heads: _Heads, size: int) -> PickleDirectory:
+    """Find the tensors that a pickle of a file of so many bytes names."""
     if not isinstance(state, dict) or not all(isinstance(v, Call) for v in state.values()):
         raise CheckpointError(
             f"{label}: holds something other than a flat map of tensors; save model.state_dict()"
@@ -180,9 +195,6 @@ class _Storage:
     dtype: str
     length: int
     first: int = 0  # element of it, where only a part is meant
-
-
-_Heads: TypeAlias = Mapping[str, StorageHead]
 
 
 def _of_archive(raw: _DirectoryFile, *, on_disk: bool) -> tuple[Any, _Heads]:
@@ -295,7 +307,7 @@ def _storage(identity: Any) -> _Storage:
     name = kind.rpartition(" ")[2]
     dtype = _STORAGES.get(name, name)  # a tensor of another is refused by its name
     match view:
-        case [(_, int(first), int(_))]:
+        case [(_, int(first), int(_))] if first >= 0:
             return _Storage(key, dtype, length, first)
         case _:
             return _Storage(key, dtype, length)
@@ -323,16 +335,28 @@ def _tensor(
                 f"{label} holds no data (it is on the meta device); save the model again without "
                 "offloading"
             )
-        case Call("torch._utils _rebuild_tensor", (_Storage() as storage, first, shape, strides)):
+        case Call(
+            "torch._utils _rebuild_tensor",
+            (_Storage() as storage, first, tuple(shape), tuple(strides)),
+        ):
             dtype = storage.dtype
         case Call(
             "torch._utils _rebuild_tensor_v2",
-            (_Storage() as storage, first, shape, strides, _, _, *further),
+            (_Storage() as storage, first, tuple(shape), tuple(strides), _, _, *further),
         ):
             dtype = storage.dtype
         case Call(
             "torch._utils _rebuild_tensor_v3",
-            (_Storage() as storage, first, shape, strides, _, _, Global(kind), *further),
+            (
+                _Storage() as storage,
+                first,
+                tuple(shape),
+                tuple(strides),
+                _,
+                _,
+                Global(kind),
+                *further,
+            ),
         ):
             dtype = _DTYPES.get(kind.removeprefix("torch "), kind)
         case _:

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgeon.checkpoint import unpickle
+from surgeon.checkpoint import torch_pickle, unpickle
 from surgeon.checkpoint.safetensors_file import editable_dtype
 from surgeon.checkpoint.torch_pickle import read_directory
+from surgeon.checkpoint.unpickle import Call
 from surgeon.errors import CheckpointError
 
 
@@ -194,3 +195,22 @@ def test_damage_is_a_line_or_leaves_every_tensor_inside_the_file(legacy, place, 
 def test_an_old_pickle_that_torch_did_not_write_is_refused():
     with pytest.raises(CheckpointError, match="damaged, or holds more than plain"):
         _read(b"\x80\x02K\x01.")
+
+
+def test_a_fault_of_the_disk_or_the_network_is_not_blamed_on_the_file():
+    def part(start, length):
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"):
+        read_directory("x.bin", 2**20, part, block=4096, on_disk=False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"), [(4, (1,)), ((4,), 1), ((4, 4), (1,)), ((-4,), (1,)), ((True,), (1,))]
+)
+def test_a_shape_that_is_none_is_refused(monkeypatch, shape, strides):
+    storage = torch_pickle._Storage("0", "F32", 4)
+    call = Call("torch._utils _rebuild_tensor_v2", (storage, 0, shape, strides, False, {}))
+    monkeypatch.setattr(torch_pickle, "_of_sequence", lambda _: ({"a": call}, {}))
+    with pytest.raises(CheckpointError, match=r"x\.bin: tensor a"):
+        _read(bytes(100))
