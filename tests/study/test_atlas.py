@@ -31,7 +31,7 @@ _BROKEN = {  # the id of a model that fails → what its row says
     "bad/gated": "accept its terms",
     "bad/truncated": "truncated",
     "bad/hostile": "the header claims",
-    "bad/pickle": "not a pickle of PyTorch",
+    "bad/pickle": "pytorch_model.bin: damaged, or holds more than plain tensors",
     "bad/unknown": "mystery",
     "bad/empty": "no weights in it",
     "bad/other": "no tensor named like",
