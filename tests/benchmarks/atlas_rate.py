@@ -77,7 +77,7 @@ def _measure(hub: HubServer, out: Path, workers: int) -> Measured:
     engine = choose_engine("local", workers)
     built = build_atlas(hub.repositories, out, engine=engine, rate=10_000)
     assert built.failed == 0
-    listings = [request for request in hub.requests if request.path.startswith("/api/")]
+    listings = [request for request in hub.requests if request.path.startswith("/api/models/")]
     placed = [request for request in hub.requests if "/resolve/" in request.path]
     parts = len(hub.requests) - len(listings) - len(placed)
     # From the second on, so that the start of the workers does not count.
