@@ -176,7 +176,9 @@ def main(runs):
         )
     print("\n“degraded” for a removal that is like the controls (no margin)", flush=True)
     for law in HARMS:
-        rates = "  ".join(f"{k} controls: {beyond(law, k, 100 * runs):.4f}" for k in (5, 10, 20, 30))
+        rates = "  ".join(
+            f"{k} controls: {beyond(law, k, 100 * runs):.4f}" for k in (5, 10, 20, 30)
+        )
         print(f"  {law:18}true damages beyond the range  {rates}", flush=True)
         for controls in (10, 20):
             draw = harmless(law, controls)
