@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
@@ -91,6 +92,8 @@ def main() -> None:
     _prepare_streams()
     _interrupt_on_signals()
     code = run(sys.argv[1:])
+    if _received:  # what there was to say is said
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _received and code == Interrupted.exit_code:
         code = 128 + _received[0]  # as a shell says it of a process that a signal ended
     try:
@@ -107,14 +110,22 @@ def main() -> None:
 
 
 _received: list[int] = []  # signals that ask for an end
+_AGAIN = 2.0  # seconds after one, in which another is taken for the same
 
 
 def _interrupt_on_signals() -> None:
-    """Have what ends a job clean up as Ctrl-C does."""
+    """Have what ends a job clean up as Ctrl-C does.
+
+    A second one does not disturb the clean-up of the first, unless that takes long.
+    """
+    last = -_AGAIN
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of handlers)
+        nonlocal last
         _received.append(number)
-        raise KeyboardInterrupt
+        if time.monotonic() - last >= _AGAIN:
+            last = time.monotonic()
+            raise KeyboardInterrupt
 
     untouched = (signal.SIG_DFL, signal.default_int_handler)  # else ignored, as under nohup
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):

@@ -214,6 +214,32 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(minilm, tmp_path, module):
     assert not (tmp_path / "out").exists()
 
 
+_TWICE = """
+import os, signal
+from surgeon import cli
+def interrupt(arguments, **_):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("cleaned up")
+cli.app = interrupt
+show = cli._message
+def shown(error):
+    os.kill(os.getpid(), signal.SIGINT)
+    return show(error)
+cli._message = shown
+cli.main()
+"""
+
+
+def test_a_second_ctrl_c_does_not_disturb_the_clean_up_of_the_first():
+    command = [sys.executable, "-c", _TWICE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    expected = (130, "cleaned up\n", "surgeon: interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == expected
+
+
 @pytest.mark.parametrize(
     ("streams", "model", "code"),
     [

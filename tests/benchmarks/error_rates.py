@@ -13,7 +13,7 @@ import numpy as np
 from surgeon.evaluation.evidence import Evidence
 from surgeon.evaluation.in_blocks import _GROWTH, _LOOK
 from surgeon.evaluation.verdict import effect_of, weigh
-from surgeon.scoring.statistics import confidence_sequence, paired_interval
+from surgeon.scoring.statistics import confidence_sequence, control_range, paired_interval
 from surgeon.scoring.tasks.task import MARGIN, SHARE, Scores
 
 MOST = 2048
@@ -148,6 +148,12 @@ def harmless(law, controls=CONTROLS):
     return draw
 
 
+def beyond(law, controls, runs, seed=0):
+    """Return how often a removal's true damage lies beyond the range of the controls' own."""
+    damages = HARMS[law](np.random.default_rng([seed, controls]), (runs, controls + 1))
+    return sum(own > control_range(others)[1] for own, *others in damages) / runs
+
+
 def main(runs):
     """Print all tables."""
     counts = (6, 10, 30, 240)
@@ -170,6 +176,10 @@ def main(runs):
         )
     print("\n“degraded” for a removal that is like the controls (no margin)", flush=True)
     for law in HARMS:
+        rates = "  ".join(
+            f"{k} controls: {beyond(law, k, 100 * runs):.4f}" for k in (5, 10, 20, 30)
+        )
+        print(f"  {law:18}true damages beyond the range  {rates}", flush=True)
         for controls in (10, 20):
             draw = harmless(law, controls)
             rates = "  ".join(
