@@ -1,6 +1,6 @@
 """Every file that surgeon reads, mutated: only SurgeonError comes out, in bounded memory and time.
 
-``SURGEON_FUZZ`` sets the number of mutations of each kind (CI: 150; the claim was run with 10,000).
+``SURGEON_FUZZ`` sets the number of mutations of each kind (CI: 150).
 """
 
 import contextlib
