@@ -189,8 +189,10 @@ def test_long_work_says_in_a_log_how_far_it_is_and_short_work_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+# Who starts the tests may have had SIGINT ignored, as shells do for jobs in the background.
 _INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == interrupted:
@@ -216,6 +218,7 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(minilm, tmp_path, module):
 
 _TWICE = """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from surgeon import cli
 def interrupt(arguments, **_):
     try:
