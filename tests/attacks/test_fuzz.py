@@ -1,6 +1,6 @@
 """Every file that surgeon reads, mutated: only SurgeonError comes out, in bounded memory and time.
 
-``SURGEON_FUZZ`` sets the number of mutations of each kind (CI: 150).
+``SURGEON_FUZZ`` sets the number of mutations of each kind (CI: 60).
 """
 
 import contextlib
@@ -50,7 +50,7 @@ from surgeon.surgery.card import write_card
 from surgeon.surgery.recipe_file import load_recipe
 from surgeon.surgery.small_patch import plan_from_small_patch, write_small_patch
 
-_MUTATIONS = int(os.environ.get("SURGEON_FUZZ", "150"))
+_MUTATIONS = int(os.environ.get("SURGEON_FUZZ", "60"))
 _SECONDS = 20  # of one mutation, on a machine that does other things too
 _deep: list = []
 for _ in range(300):

@@ -1,6 +1,6 @@
 """A damaged artifact: verify finds what would make restore fail or mislead, and nothing hangs.
 
-``SURGEON_FLIPS`` sets the number of flipped bits (CI: 150; the claim was run with 700).
+``SURGEON_FLIPS`` sets the number of flipped bits (CI: 60; the claim was run with 700).
 """
 
 import json
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from surgeon import Recipe, make_plan, open_checkpoint, operate, restore, verify
 from surgeon.errors import SurgeonError
 
-_FLIPS = int(os.environ.get("SURGEON_FLIPS", "150"))
+_FLIPS = int(os.environ.get("SURGEON_FLIPS", "60"))
 _MOST = 2**24  # bytes of a file that a command may write here, and a disk's worth without a limit
 
 
