@@ -9,7 +9,8 @@ from typing import Any
 
 from surgeon.checkpoint.artifact import is_artifact, recorded_pattern
 from surgeon.checkpoint.checkpoint import CONFIG, Checkpoint
-from surgeon.checkpoint.hub import HubId, Listing, download, find_cached, parse_hub_id
+from surgeon.checkpoint.download import download, find_cached
+from surgeon.checkpoint.hub import HubId, Listing, parse_hub_id
 from surgeon.checkpoint.json_object import read_object
 from surgeon.checkpoint.reading import FRUGAL, Meter
 from surgeon.checkpoint.remote import RemoteModel, open_remote

@@ -35,8 +35,8 @@ class Partial:
         """
         if not self.path.is_file():
             return None
+        raw = self.path.read_bytes()
         try:
-            raw = self.path.read_bytes()
             with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
                 if sum(entry.file_size for entry in stored.zip.infolist()) > len(raw):
                     return None  # compressed, which save does not do

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surgeon.checkpoint import open_for_scan
-from surgeon.checkpoint.hub import Listing, find_cached, list_weights
+from surgeon.checkpoint.download import find_cached
+from surgeon.checkpoint.hub import Listing, list_weights
 from surgeon.checkpoint.hub_errors import explained
 from surgeon.checkpoint.model_directory import hub_id, open_frugally
 from surgeon.checkpoint.retry import PATIENT

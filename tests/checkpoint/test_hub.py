@@ -14,13 +14,8 @@ from hub_server import commit_of, connect, serve
 
 from surgeon import Recipe, make_plan, open_checkpoint, operate
 from surgeon.checkpoint import retry
-from surgeon.checkpoint.hub import (
-    HubId,
-    download,
-    find_cached,
-    looks_like_hub_id,
-    parse_hub_id,
-)
+from surgeon.checkpoint.download import download, find_cached
+from surgeon.checkpoint.hub import HubId, looks_like_hub_id, parse_hub_id
 from surgeon.checkpoint.remote import open_remote
 from surgeon.errors import CheckpointError, HubUnavailableError
 
@@ -156,7 +151,8 @@ def test_two_revisions_of_one_id_are_refused():
 
 
 def test_importing_the_module_does_not_import_huggingface_hub():
-    code = "import sys, surgeon.checkpoint.hub, surgeon.checkpoint.remote, surgeon.surgery.push\n"
+    modules = ("checkpoint.download", "checkpoint.remote", "surgery.push")
+    code = f"import sys, {', '.join(f'surgeon.{name}' for name in modules)}\n"
     code += "print('huggingface_hub' in sys.modules, 'httpx2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
@@ -558,7 +554,7 @@ def _is_refused(model, complaint, capfd, revision=None):
 
 _SCRIPT = """
 import sys
-from surgeon.checkpoint.hub import download
+from surgeon.checkpoint.download import download
 from surgeon.errors import CheckpointError
 try:
     snapshot = download(sys.argv[1])
