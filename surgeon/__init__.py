@@ -16,6 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from surgeon._version import __version__
+
 if TYPE_CHECKING:
     from surgeon.checkpoint import Checkpoint as Checkpoint
     from surgeon.checkpoint import open_checkpoint as open_checkpoint
@@ -66,8 +68,6 @@ if TYPE_CHECKING:
     from surgeon.text import built_in_sample as built_in_sample
     from surgeon.text import ranking_sample as ranking_sample
     from surgeon.text import read_texts as read_texts
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Agreement": "surgeon.outliers",

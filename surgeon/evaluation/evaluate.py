@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-import surgeon
+from surgeon._version import __version__
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.describe import collapse_of, describe_data, warnings_of
@@ -216,7 +216,7 @@ def evaluate(
 def _versions() -> dict[str, str]:
     """Return the version of all that the numbers come from."""
     return {
-        "surgeon": surgeon.__version__,
+        "surgeon": __version__,
         **{name: metadata.version(name) for name in ("numpy", "scipy", "tokenizers")},
         "onnxruntime": onnxruntime.__version__,
     }
@@ -244,7 +244,7 @@ def _identity(
         "dataset": vars(dataset),
         "shuffled": until_certain,
         "kept": _KEPT,
-        "surgeon": surgeon.__version__,
+        "surgeon": __version__,
         "onnxruntime": onnxruntime.__version__,
     }
 

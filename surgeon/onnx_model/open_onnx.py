@@ -8,16 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from surgeon.architectures import Family, Site, by_layer, family_of, one_stream
 from surgeon.architectures.sites import in_order
 from surgeon.checkpoint import Checkpoint
 from surgeon.checkpoint.checkpoint import CONFIG
 from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.json_object import read_object
-from surgeon.checkpoint.safetensors_file import SafetensorsFile, editable_dtype
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx_model.file_graph import FileGraph
 from surgeon.onnx_model.layers import (
@@ -28,7 +24,7 @@ from surgeon.onnx_model.layers import (
 from surgeon.onnx_model.operations import find_operations
 from surgeon.onnx_model.read_graph import read_file_graph
 from surgeon.onnx_model.structure import places_by_structure
-from surgeon.onnx_model.wire import unpack
+from surgeon.onnx_model.tensor_files import tensor_files
 
 _LAYER_COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
@@ -36,33 +32,6 @@ _LAYER_COUNTS = (
 )  # fmt: skip
 _WITHOUT_CACHE = ("decoder_model.onnx", "model.onnx")
 _WEIGHTS = (*FLOATS, "I8", "U8", "type 21", "type 22")  # the last two are of 4 bits
-
-
-@dataclass(frozen=True)
-class TensorFile(SafetensorsFile):
-    """A file that holds tensors of an ONNX model at known offsets, and other bytes between.
-
-    ``packed`` are those in ``int32_data``: numbers of 16 bits, in as few bytes as each takes.
-    """
-
-    packed: frozenset[str] = frozenset()
-
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """Read one floating-point tensor, as a safetensors file does."""
-        if name not in self.packed:
-            return super().read(name)
-        info = self.tensors[name]
-        dtype = editable_dtype(str(self.path), info)
-        try:
-            numbers = unpack(b"".join(self.pieces(name)))
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: tensor {name}: {error}") from error
-        if numbers.size != info.size or (numbers >> np.uint64(16)).any():
-            raise CheckpointError(
-                f"{self.path}: tensor {name} claims the shape {list(info.shape)} of {info.dtype} "
-                f"and its int32_data are {numbers.size} numbers, not {info.size} of 16 bits"
-            )
-        return numbers.astype("<u2").view(dtype).reshape(info.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,19 +101,6 @@ def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
         places=places,
         architecture=architecture,
         inferred=inferred,
-    )
-
-
-def tensor_files(graph: FileGraph) -> tuple[TensorFile, ...]:
-    """Return the files that hold a graph's tensors, the ONNX file first."""
-    locations: dict[str | None, dict[str, Any]] = {None: {}}
-    for name, stored in graph.tensors.items():
-        if not stored.obstacle:
-            locations.setdefault(stored.location, {})[name] = stored.info
-    packed = frozenset(name for name, stored in graph.tensors.items() if stored.packed)
-    return tuple(
-        TensorFile(graph.path.parent / location if location else graph.path, tensors, {}, packed)
-        for location, tensors in locations.items()
     )
 
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 
 from surgeon.errors import CheckpointError, ExportError
-from surgeon.onnx_model.open_onnx import tensor_files
 from surgeon.onnx_model.read_graph import mapped, read_file_graph
+from surgeon.onnx_model.tensor_files import tensor_files
 from surgeon.onnx_model.wire import Buffer, Field, encode_field, read_fields
 
 # Field numbers of onnx.proto

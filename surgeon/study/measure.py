@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-import surgeon
+from surgeon._version import __version__
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.evidence import Evidence, number_texts, why_unskilled
 from surgeon.evaluation.prepare import Prepared
@@ -178,7 +178,7 @@ def _record(
         "data_sha256": prepared.dataset.sha256,
         "providers": list(providers),
         "versions": {
-            "surgeon": surgeon.__version__,
+            "surgeon": __version__,
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
         },

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import surgeon
+from surgeon._version import __version__
 from surgeon.checkpoint import Checkpoint
 from surgeon.errors import ExportError
 from surgeon.onnx_model.facts import Dtype, OnnxFacts
@@ -77,7 +77,7 @@ def export(
         progress("hashing the files", 0, 0)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         done = Export(
-            surgeon=surgeon.__version__,
+            surgeon=__version__,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             model=checkpoint.name,
             revision=checkpoint.revision,

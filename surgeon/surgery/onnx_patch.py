@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import surgeon
+from surgeon._version import __version__
 from surgeon.checkpoint.links import may_follow
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.onnx_model.file_graph import FileGraph, Node
-from surgeon.onnx_model.open_onnx import TensorFile, tensor_files
 from surgeon.onnx_model.read_graph import mapped, read_file_graph
+from surgeon.onnx_model.tensor_files import TensorFile, tensor_files
 from surgeon.progress import Progress, silent
 from surgeon.surgery.byte_patch import BytePatch, Slices, make_byte_patch
 from surgeon.surgery.card import write_card
@@ -152,7 +152,7 @@ def _record(
     undo = inverse(splices, graph.path)
     homes = {name: file.path for file in model.files for name in file.tensors}
     return Record(
-        surgeon=surgeon.__version__,
+        surgeon=__version__,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model=model.name,
         revision=model.revision,

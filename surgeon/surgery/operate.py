@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import surgeon
+from surgeon._version import __version__
 from surgeon.checkpoint import Checkpoint, open_checkpoint
 from surgeon.checkpoint.dtypes import FLOATS
 from surgeon.checkpoint.pickle_file import PickleFile
@@ -188,7 +188,7 @@ def _record(
     names = [file.path.name for file in checkpoint.files]
     converted = isinstance(checkpoint.files[0], PickleFile)
     return Record(
-        surgeon=surgeon.__version__,
+        surgeon=__version__,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model=checkpoint.name,
         revision=checkpoint.revision,

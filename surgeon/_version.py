@@ -1,0 +1,3 @@
+"""The version of surgeon, which records and results name."""
+
+__version__ = "0.1.0"
