@@ -1,5 +1,7 @@
 """``surgeon`` and ``python -m surgeon``: little enough that Ctrl-C is heard from the start."""
 
+from __future__ import annotations
+
 import sys
 
 

@@ -226,6 +226,6 @@ def _message(error: BaseException) -> str:
 
 
 def _what_to_do(error: OSError) -> str:
-    from surgeon.surgery.staging import FULL
+    from surgeon.edit.staging import FULL
 
     return "; make room there, or name a place on another disk" if error.errno in FULL else ""

@@ -21,7 +21,7 @@ class HubUnavailableError(CheckpointError):
 
 
 class UnknownArchitectureError(CheckpointError):
-    """No row of ``surgeon.architectures`` describes this model."""
+    """No row of ``surgeon.families`` describes this model."""
 
 
 class SelectionError(SurgeonError):

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from surgeon.checkpoint.artifact import OWN_HASH, RECORD, own_hash
+from surgeon.model.artifact import (
+    OWN_HASH,
+    RECORD,
+    own_hash,
+)
 
 _SCORE = {"dims": [3, 9], "value": 0.5, "accuracy": 0.5}
 EVALUATION = {

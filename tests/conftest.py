@@ -147,7 +147,12 @@ def rename_tensors(source: Path, target: Path, rename) -> None:
 @pytest.fixture(scope="session")
 def minilm_patched(minilm, tmp_path_factory) -> Path:
     """MiniLM with the two dims that matter removed, ONNX half included."""
-    from surgeon import Recipe, make_plan, open_checkpoint, operate
+    from surgeon import (
+        Recipe,
+        make_plan,
+        open_checkpoint,
+        operate,
+    )
 
     output = tmp_path_factory.mktemp("artifacts") / "minilm"
     operate(make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157))), output)
@@ -157,7 +162,12 @@ def minilm_patched(minilm, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def antiberty_patched(antiberty, tmp_path_factory) -> Path:
     """AntiBERTy with two dims removed, ONNX half included."""
-    from surgeon import Recipe, make_plan, open_checkpoint, operate
+    from surgeon import (
+        Recipe,
+        make_plan,
+        open_checkpoint,
+        operate,
+    )
 
     output = tmp_path_factory.mktemp("artifacts") / "antiberty"
     operate(make_plan(open_checkpoint(antiberty), Recipe(dims=(93, 101))), output)
@@ -167,7 +177,12 @@ def antiberty_patched(antiberty, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def iglm_s_patched(iglm_s, tmp_path_factory) -> Path:
     """IgLM-S with two columns of every output dense layer removed, ONNX half included."""
-    from surgeon import Recipe, make_plan, open_checkpoint, operate
+    from surgeon import (
+        Recipe,
+        make_plan,
+        open_checkpoint,
+        operate,
+    )
 
     output = tmp_path_factory.mktemp("artifacts") / "iglm-s"
     operate(make_plan(open_checkpoint(iglm_s), Recipe(dims=(3, 8))), output)

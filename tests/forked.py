@@ -29,18 +29,18 @@ _MODULES = (
     "tokenizers",
     "yaml",
     "surgeon.cli",
-    "surgeon.checkpoint.hub",
+    "surgeon.model.hub",
     "surgeon.console",
-    "surgeon.plots.report",
-    "surgeon.plots.sweep_report",
+    "surgeon.figures.report",
+    "surgeon.figures.sweep_report",
     "surgeon.evaluation.evaluate",
     "surgeon.study.run",
     "surgeon.study.measure",
-    "surgeon.surgery.operate",
-    "surgeon.surgery.restore",
-    "surgeon.surgery.small_patch",
-    "surgeon.surgery.staging",
-    "surgeon.surgery.verify",
+    "surgeon.edit.write",
+    "surgeon.edit.restore",
+    "surgeon.edit.small_patch",
+    "surgeon.edit.staging",
+    "surgeon.edit.verify",
     "surgeon.torch_model.directory",
     *(f"surgeon.commands.{name}" for name in ("apply", "eval", "patch", "report", "restore")),
 )
@@ -135,7 +135,7 @@ def _count_calls(counter, end_at, by, barrier):
 
     for name in _CALLS:
         setattr(os, name, counted(getattr(os, name), renames=name in ("rename", "link")))
-    disk = importlib.import_module("surgeon.surgery.disk")
+    disk = importlib.import_module("surgeon.edit.disk")
     disk._renameat2 = counted(disk._renameat2, renames=True)
 
 

@@ -11,7 +11,12 @@ import torch
 import transformers as t
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from surgeon import Recipe, make_plan, open_checkpoint, operate
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+)
 from surgeon.text import built_in_sample
 
 _SPECIAL = {

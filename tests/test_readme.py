@@ -57,8 +57,8 @@ def test_the_readme_s_python_runs(minilm, tmp_path, monkeypatch, capsys):
 
 
 def test_the_readme_names_every_family_and_every_command():
-    from surgeon.architectures import FAMILIES
     from surgeon.cli import _COMMANDS
+    from surgeon.families import FAMILIES
 
     text = _README.read_text()
     assert not [family.name for family in FAMILIES if family.name not in text]

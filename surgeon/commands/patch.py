@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from surgeon.architectures import ROLES
 from surgeon.commands.onnx_file import is_onnx, refuse_options
 from surgeon.commands.options import (
     Force,
@@ -24,20 +23,22 @@ from surgeon.commands.options import (
     Sigma,
     SitesPattern,
     TextColumn,
+    ranking_texts,
     refuse_dtype,
+    settling,
 )
-from surgeon.commands.ranking_data import ranking_texts, settling
-from surgeon.errors import OutputError, SelectionError
-from surgeon.outliers import DEFAULT, find_detector
-from surgeon.outliers.options import SIGMA
-from surgeon.surgery.recipe import (
+from surgeon.edit.recipe import (
     PARAMS,
     Mode,
     Recipe,
     parse_names,
     parse_numbers,
 )
-from surgeon.surgery.recipe_file import load_recipe
+from surgeon.edit.recipe_file import load_recipe
+from surgeon.errors import OutputError, SelectionError
+from surgeon.families import ROLES
+from surgeon.ranking import DEFAULT, find_detector
+from surgeon.ranking.ranking import SIGMA
 
 
 def patch(
@@ -196,7 +197,12 @@ def _patch_onnx(
     json: bool,
 ) -> None:
     """Edit an existing ONNX file; without an output, show what would be edited."""
-    from surgeon import console, make_onnx_plan, open_onnx, operate_onnx
+    from surgeon import (
+        console,
+        make_onnx_plan,
+        open_onnx,
+        operate_onnx,
+    )
 
     planned = make_onnx_plan(open_onnx(path, sites_pattern), recipe)
     if doubt := other_model(recipe, str(path)):

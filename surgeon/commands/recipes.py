@@ -22,7 +22,7 @@ def list_recipes(context: typer.Context, json: Json = False) -> None:
     A recipe is an operation as a YAML file: surgeon patch MODEL --recipe NAME|FILE performs it.
     """
     from surgeon import console
-    from surgeon.surgery.recipe_file import load_recipe, shipped_recipes
+    from surgeon.edit.recipe_file import load_recipe, shipped_recipes
 
     if context.invoked_subcommand is None:
         found = {name: load_recipe(name) for name in shipped_recipes()}
@@ -33,7 +33,7 @@ def list_recipes(context: typer.Context, json: Json = False) -> None:
 def show(name: Name, json: Json = False) -> None:
     """Print a recipe: its file as it is, or with --json every field."""
     from surgeon import console
-    from surgeon.surgery.recipe_file import find_recipe, load_recipe
+    from surgeon.edit.recipe_file import find_recipe, load_recipe
 
     if json:
         console.print_json(load_recipe(name).to_json())
@@ -51,7 +51,7 @@ def check(
 ) -> None:
     """Find all that is wrong with recipes: a line each, with its line and column."""
     from surgeon import console
-    from surgeon.surgery.recipe_file import check_recipe, find_recipe
+    from surgeon.edit.recipe_file import check_recipe, find_recipe
 
     checked = [check_recipe(find_recipe(str(file))) for file in files]
     console.show_checked_recipes(checked, json=json)
@@ -63,6 +63,6 @@ def check(
 def schema() -> None:
     """Print the JSON Schema of recipes, by which editors complete and check them."""
     from surgeon import console
-    from surgeon.surgery.recipe_schema import recipe_schema
+    from surgeon.edit.recipe_file import recipe_schema
 
     console.print_json(recipe_schema())

@@ -27,10 +27,13 @@ def report(
     where the dims lie among all by the weights; that of a sweep every figure that its grid makes
     (doses, one dimension or one layer at a time) with random removals as a band.
     """
-    from surgeon import console, write_report, write_sweep_report
-    from surgeon.study.results import ROWS
-    from surgeon.study.rows import is_sweep
-    from surgeon.surgery.source_files import RECORD
+    from surgeon import (
+        console,
+        write_report,
+        write_sweep_report,
+    )
+    from surgeon.model.artifact import RECORD
+    from surgeon.study.results import ROWS, is_sweep
 
     if not is_sweep(folder) and not (folder / RECORD).is_file():
         raise OutputError(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from surgeon.commands.options import ArtifactDirectory, Force, Json, Output
+from surgeon.commands.options import (
+    ArtifactDirectory,
+    Force,
+    Json,
+    Output,
+)
 
 
 def restore(

@@ -20,14 +20,20 @@ from surgeon.commands.options import (
     Sigma,
     SitesPattern,
     TextColumn,
+    ranking_texts,
+    settling,
 )
-from surgeon.commands.ranking_data import ranking_texts, settling
 from surgeon.errors import SelectionError
-from surgeon.outliers import DEFAULT, Options, check_options, find_detector
-from surgeon.outliers.options import SIGMA
+from surgeon.ranking import (
+    DEFAULT,
+    Options,
+    check_options,
+    find_detector,
+)
+from surgeon.ranking.ranking import SIGMA
 
 if TYPE_CHECKING:
-    from surgeon.checkpoint import Checkpoint
+    from surgeon.model import Checkpoint
 
 
 def scan(
@@ -76,7 +82,7 @@ def scan(
         rank_dimensions,
         read_zscores,
     )
-    from surgeon.plots import check_picture
+    from surgeon.figures import check_picture
 
     detector = find_detector(method)
     if compare and method != DEFAULT:

@@ -9,7 +9,11 @@ from typing import Annotated, Literal
 import typer
 
 from surgeon.commands.options import Json
-from surgeon.errors import CheckFailed, Interrupted, OutputError
+from surgeon.errors import (
+    CheckFailed,
+    Interrupted,
+    OutputError,
+)
 
 _WRONG_INPUT = 2
 _MANY = 100_000  # cells, beyond which people wonder whether anything happens
@@ -56,13 +60,10 @@ def sweep(
     """
     from surgeon import console
     from surgeon.evaluation.session import check_provider
-    from surgeon.study.cells import make_cells
-    from surgeon.study.cost import cost_of
+    from surgeon.study.cells import cost_of, make_cells
     from surgeon.study.engines import choose_engine, duration
-    from surgeon.study.grid import check_grid
-    from surgeon.study.grid_check import doubts_about
-    from surgeon.study.outlook import look_ahead, size_of
-    from surgeon.study.run import run_sweep
+    from surgeon.study.grid import check_grid, doubts_about
+    from surgeon.study.run import look_ahead, run_sweep, size_of
 
     checked = check_grid(file)
     grid = checked.grid

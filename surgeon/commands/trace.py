@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Force, Json, MinLayers, Sigma, SitesPattern
-from surgeon.outliers.layernorm import MIN_LAYERS
-from surgeon.outliers.options import SIGMA
+from surgeon.commands.options import (
+    Force,
+    Json,
+    MinLayers,
+    Sigma,
+    SitesPattern,
+)
+from surgeon.ranking.layernorm import MIN_LAYERS
+from surgeon.ranking.ranking import SIGMA
 
 
 def trace(
@@ -68,8 +74,12 @@ def trace(
     are read, and revisions with the same weights are left out and listed. A trace that
     was stopped goes on.
     """
-    from surgeon import console, plot_trace, trace_training
-    from surgeon.plots import check_picture
+    from surgeon import (
+        console,
+        plot_trace,
+        trace_training,
+    )
+    from surgeon.figures import check_picture
 
     if plot is not None:
         check_picture(plot)

@@ -9,11 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.console.printing import numbers, out, print_json
+from surgeon.console.printing import (
+    numbers,
+    out,
+    print_json,
+)
 from surgeon.harmless import plain
 
 if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation
+
 
 _VERDICT_STYLES = {"degraded": "bold red", "intact": "bold green", "inconclusive": "bold yellow"}
 
@@ -23,7 +28,7 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     if json:
         print_json(evaluation.to_json())
         return
-    from surgeon.evaluation.words import explain
+    from surgeon.evaluation.notes import explain
 
     console = out()
     data = evaluation.dataset

@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.console.printing import numbers, out, print_json, print_text
+from surgeon.console.printing import (
+    numbers,
+    out,
+    print_json,
+    print_text,
+)
 
 if TYPE_CHECKING:
-    from surgeon.outliers import Agreement, Dimension, Ranking
-    from surgeon.surgery.plan import Plan
+    from surgeon.edit.plan import Plan
+    from surgeon.ranking import (
+        Agreement,
+        Dimension,
+        Ranking,
+    )
+
 
 _OUTLIERS_SHOWN = 6
 
@@ -55,7 +65,7 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
     if json:
         print_json(agreement.to_json())
         return
-    from surgeon.outliers import find_detector
+    from surgeon.ranking import find_detector
 
     count, measured = agreement.count, agreement.measured
     table = Table(
@@ -111,7 +121,7 @@ def show_warnings(warnings: tuple[str, ...]) -> None:
 
 def _explain_flags(dimensions: Sequence[Dimension]) -> None:
     """Say what the flags in a table are, each once."""
-    from surgeon.outliers.criteria import CRITERIA
+    from surgeon.ranking.criteria import CRITERIA
 
     met = {flag for dimension in dimensions for flag in dimension.flags}
     for name, criterion in CRITERIA.items():

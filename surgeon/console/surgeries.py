@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.console.printing import SHOWN, numbers, out, print_json, print_note, print_text
+from surgeon.console.printing import (
+    SHOWN,
+    numbers,
+    out,
+    print_json,
+    print_note,
+    print_text,
+)
 
 if TYPE_CHECKING:
-    from surgeon.surgery.compare import Comparison
-    from surgeon.surgery.export_only import Export
-    from surgeon.surgery.onnx_plan import OnnxPlan
-    from surgeon.surgery.plan import Plan
-    from surgeon.surgery.record import Record
-    from surgeon.surgery.source_files import Reason
-    from surgeon.surgery.verify import Verification
+    from surgeon.edit.plan import Plan
+    from surgeon.edit.record import Record
+    from surgeon.edit.source_files import Reason
+    from surgeon.edit.verify import Comparison, Verification
+    from surgeon.edit.write import Export
+    from surgeon.onnx_files.plan import OnnxPlan
+
 
 _LEFT_OUT: dict[Reason, str] = {
     "weights": "they hold the unpatched weights, or the state of their training",

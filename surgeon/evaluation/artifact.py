@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
-from surgeon.checkpoint.checkpoint import CONFIG
+from surgeon.edit.recipe import new_values
+from surgeon.edit.record import (
+    Record,
+    read_excised,
+    read_record,
+)
+from surgeon.edit.restore import inside, old_values
+from surgeon.edit.selection import draw_dims, with_slices
+from surgeon.edit.source_files import EXCISED
+from surgeon.edit.transfer import hash_file
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.try_out import try_out
-from surgeon.onnx_model.facts import Dtype, OnnxFacts, onnx_facts
-from surgeon.onnx_model.foreign import read_foreign_facts
-from surgeon.onnx_model.read_graph import read_file_graph
-from surgeon.onnx_model.weights import read_initializers
-from surgeon.scoring.sizes import check_tokenizer
-from surgeon.scoring.tokenizer import read_tokenizer
-from surgeon.surgery.onnx_patch import open_patched
-from surgeon.surgery.record import Record, read_excised, read_record
-from surgeon.surgery.restore import inside, old_values
-from surgeon.surgery.slices import with_slices
-from surgeon.surgery.source_files import EXCISED
-from surgeon.surgery.transfer import hash_file
+from surgeon.evaluation.probe_graph import try_out
+from surgeon.model.checkpoint import CONFIG
+from surgeon.onnx.facts import (
+    Dtype,
+    OnnxFacts,
+    onnx_facts,
+)
+from surgeon.onnx.read_graph import read_file_graph
+from surgeon.onnx.weights import read_initializers
+from surgeon.onnx_files.foreign import read_foreign_facts
+from surgeon.onnx_files.patch import open_patched
+from surgeon.tasks.sizes import check_tokenizer
+from surgeon.tasks.tokenizer import read_tokenizer
 from surgeon.torch_model.directory import GENERATION_CONFIG
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
 
 # What tells how a graph from elsewhere is to be fed and scored.
 _TELLING = (
@@ -168,3 +180,64 @@ def _check_unchanged(directory: Path, record: Record, name: str) -> None:
             f"{path}: is not the file that the record describes; patch again, so that the verdict "
             "is about the recorded edit"
         )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model of the comparison; ``dims`` are those edited in it."""
+
+    name: str
+    dims: tuple[int, ...]
+
+
+BASELINE = Variant("baseline", ())
+
+
+def draw_controls(artifact: Artifact, count: int, seed: int) -> tuple[Variant, ...]:
+    """Draw ``count`` different sets of as many dims as were patched, from the rest.
+
+    Raises:
+        EvaluationError: there are not that many sets.
+    """
+    dims, hidden = artifact.record.dims, artifact.record.hidden_size
+    possible = math.comb(hidden - len(dims), len(dims))
+    if not 1 <= count <= possible:
+        raise EvaluationError(
+            f"--controls {count}: give a number from 1 to {possible}; a verdict needs controls, "
+            f"and {len(dims)} of {hidden} dimensions are patched"
+        )
+    rng = np.random.default_rng([seed, len(dims)])
+    drawn: dict[tuple[int, ...], None] = {}
+    while len(drawn) < count:
+        drawn[draw_dims(hidden, len(dims), rng, without=dims)] = None
+    return tuple(Variant(f"control {i}", chosen) for i, chosen in enumerate(drawn, start=1))
+
+
+def draw_doses(artifact: Artifact) -> tuple[Variant, ...]:
+    """Return the removal of the first of the patched dims, of the first two, and so on to all."""
+    dims = artifact.record.dims
+    return tuple(Variant(f"dose {n}", dims[:n]) for n in range(1, len(dims) + 1))
+
+
+def tensors_of(artifact: Artifact, variant: Variant) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Return the edited tensors as they are in a variant, in the graph's dtype.
+
+    A control repeats the recipe's operation at its own dims, in the same tensors, in the
+    checkpoint's own dtype.
+    """
+    dtype = np.dtype(artifact.facts.dtype)
+    return {name: value.astype(dtype) for name, value in _edited(artifact, variant)}
+
+
+def _edited(artifact: Artifact, variant: Variant) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    record = artifact.record
+    if variant.dims == record.dims:
+        yield from artifact.patched.items()
+        return
+    mode, factor = record.recipe["mode"], record.recipe["factor"]
+    for edit in record.edits:
+        tensor = artifact.baseline[edit.tensor]
+        if variant.dims:
+            values = new_values(tensor, edit.axis, variant.dims, mode, factor, edit.offset)
+            tensor = with_slices(tensor, edit.axis, variant.dims, values)
+        yield edit.tensor, tensor

@@ -13,15 +13,30 @@ import numpy as np
 import onnxruntime
 
 from surgeon._version import __version__
+from surgeon.edit.expectation import (
+    EvaluationSettings,
+    TaskOptions,
+    expected_verdict,
+)
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.describe import collapse_of, describe_data, warnings_of
-from surgeon.evaluation.evidence import number_texts
+from surgeon.evaluation.artifact import (
+    BASELINE,
+    Variant,
+    draw_controls,
+    draw_doses,
+    open_artifact,
+)
 from surgeon.evaluation.fill_ins import BLANKS, fill_in
-from surgeon.evaluation.in_blocks import observe_in_blocks
-from surgeon.evaluation.notes import MEAN_POOLED, NO_BLANKS, NOTHING_TO_RESUME, notes_of
-from surgeon.evaluation.observe import Scorer
-from surgeon.evaluation.partial import partial_of
+from surgeon.evaluation.notes import (
+    MEAN_POOLED,
+    NO_BLANKS,
+    NOTHING_TO_RESUME,
+    collapse_of,
+    describe_data,
+    notes_of,
+    warnings_of,
+)
+from surgeon.evaluation.observe import Scorer, observe_in_blocks, partial_of
 from surgeon.evaluation.request import (
     check_margin,
     choose_metric,
@@ -32,17 +47,30 @@ from surgeon.evaluation.request import (
     make_settings,
     settings_for,
 )
-from surgeon.evaluation.result import Change, Dataset, Dose, Evaluation, LabelReport, Score
+from surgeon.evaluation.result import (
+    Change,
+    Dataset,
+    Dose,
+    Evaluation,
+    LabelReport,
+    Score,
+)
 from surgeon.evaluation.session import ProviderName, open_session
-from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, draw_doses
-from surgeon.evaluation.verdict import find
+from surgeon.evaluation.verdict import find, number_texts
+from surgeon.model.artifact import RECORD
 from surgeon.progress import Progress, silent
-from surgeon.scoring.examples import Example
-from surgeon.scoring.statistics import Groups, chance_of_rank, paired_interval
-from surgeon.scoring.tasks import Scores, Settings, Task
-from surgeon.scoring.tasks.task import Data, Floats
-from surgeon.surgery.expectation import EvaluationSettings, TaskOptions, expected_verdict
-from surgeon.surgery.source_files import RECORD
+from surgeon.tasks.examples import Example
+from surgeon.tasks.registry import (
+    Scores,
+    Settings,
+    Task,
+)
+from surgeon.tasks.statistics import (
+    Groups,
+    chance_of_rank,
+    paired_interval,
+)
+from surgeon.tasks.task import Data, Floats
 
 _CONTROLS = 10
 _KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks keep of an example

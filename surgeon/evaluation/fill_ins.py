@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from surgeon.evaluation.artifact import BASELINE, Variant
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.result import FillIn
-from surgeon.evaluation.variants import BASELINE, Variant
-from surgeon.scoring.examples import Example
-from surgeon.scoring.tokenizer import TokenizerFacts
+from surgeon.tasks.examples import Example
+from surgeon.tasks.tokenizer import TokenizerFacts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
 
 _SHOWN = 5
 _SHORT, _LONG = 8, 32  # tokens of a text that is pleasant to read

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from surgeon.edit.expectation import (
+    EvaluationSettings,
+    TaskOptions,
+    recorded_settings,
+)
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact
-from surgeon.onnx_model.foreign import read_config
-from surgeon.scoring.data import Columns, read_data
-from surgeon.scoring.encoder import MOST_UNKNOWN, Encoder, Prepared
-from surgeon.scoring.examples import Encoded
-from surgeon.scoring.pooling import Pooling, read_pooling
-from surgeon.scoring.tasks import TASKS, Settings, Task
-from surgeon.scoring.tasks.task import INVERTED, Data
-from surgeon.scoring.tokenizer import begin_with, beginning_id, read_tokenizer
-from surgeon.surgery.expectation import EvaluationSettings, TaskOptions, recorded_settings
+from surgeon.evaluation.notes import describe_data
+from surgeon.evaluation.result import Dataset
+from surgeon.onnx_files.foreign import read_config
+from surgeon.tasks.columns import Columns
+from surgeon.tasks.data import read_data
+from surgeon.tasks.examples import (
+    MOST_UNKNOWN,
+    Encoded,
+    Encoder,
+    Example,
+    Prepared,
+)
+from surgeon.tasks.pooling import Pooling, read_pooling
+from surgeon.tasks.registry import (
+    TASKS,
+    Settings,
+    Task,
+)
+from surgeon.tasks.task import INVERTED, Data
+from surgeon.tasks.tokenizer import (
+    begin_with,
+    beginning_id,
+    read_tokenizer,
+)
 from surgeon.text import Texts, built_in_sample
 
 _MULTI_LABEL = "multi_label_classification"
@@ -262,3 +282,27 @@ def longest_of(artifact: Artifact, pooling: Pooling | None) -> int:
 def encode_for(artifact: Artifact, texts: Texts) -> Encoded:
     """Tokenize texts with the artifact's own tokenizer, cut to the model's length."""
     return encoder_of(artifact).encode(texts.lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """Examples ready to run, of which every variant sees the same."""
+
+    task: Task
+    settings: Settings
+    examples: Sequence[Example]
+    dataset: Dataset
+
+
+def prepare(artifact: Artifact, settings: EvaluationSettings) -> Workload:
+    """Read the data and make the examples that an evaluation with these settings runs.
+
+    Raises:
+        EvaluationError: the data cannot be read or give no examples, or the graph has no head for
+            the task.
+    """
+    task = choose_task(artifact, settings.task)
+    chosen = make_settings(artifact, task, settings, settings.seed or 0)
+    data = find_data(task, settings.data, chosen)
+    made = make_examples(artifact, task, chosen, data)
+    return Workload(task, chosen, made.examples, describe_data(data, made, made.examples))

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint.json_object import parse_json
+from surgeon.edit.expectation import ExpectedVerdict
+from surgeon.edit.source_files import EVALUATION
+from surgeon.edit.staging import replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
-from surgeon.surgery.expectation import ExpectedVerdict
-from surgeon.surgery.source_files import EVALUATION
-from surgeon.surgery.staging import replace_file
+from surgeon.model.files import parse_json
 
 
 @dataclass(frozen=True)

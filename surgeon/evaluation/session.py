@@ -15,8 +15,12 @@ import onnx
 import onnxruntime
 
 from surgeon.errors import EvaluationError
-from surgeon.onnx_model.token_scores import GUESSES, LOSSES, with_token_scores
-from surgeon.onnx_model.weights import load_graph, make_replaceable
+from surgeon.onnx.token_scores import (
+    GUESSES,
+    LOSSES,
+    with_token_scores,
+)
+from surgeon.onnx.weights import load_graph, make_replaceable
 
 ProviderName: TypeAlias = Literal["auto", "cpu", "cuda"]
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from surgeon.errors import OutputError
+from surgeon.errors import OutputError, SelectionError
+from surgeon.model.hub import parse_hub_id
 from surgeon.study import journal
-from surgeon.study.atlas_list import Target
-from surgeon.study.work import DONE, FAILED, Row
+from surgeon.study.jobs import (
+    DONE,
+    FAILED,
+    Row,
+)
 
 _WHAT = "an atlas"
 _MARK = b'{"atlas":1'
@@ -114,3 +120,89 @@ def _check_criterion(output: Path, row: Row, criterion: Criterion) -> None:
             f"-o {output}: was begun with --sigma {made['sigma']} --min-layers "
             f"{made['min_layers']}; give the same, or name another"
         )
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model on the Hub to scan, once ``delay`` seconds are over.
+
+    ``revision`` is a branch, a tag or a commit as it was asked for (None: the default branch).
+    """
+
+    model: str
+    revision: str | None = None
+    delay: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """The entry of the list that stands for it."""
+        return self.model if self.revision is None else f"{self.model}@{self.revision}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what it is, as a row says it."""
+        return {"model": self.model, "asked": self.revision}
+
+
+def read_list(path: Path) -> tuple[Target, ...]:
+    """Read a list of models: a Hub id per line, ``@revision`` after it or not, ``#`` comments.
+
+    Raises:
+        SelectionError: there is no such file, it names no model, or a line is no Hub id.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise SelectionError(f"{path}: no such file; give a list of Hub ids, one a line") from error
+    except IsADirectoryError as error:
+        raise SelectionError(f"{path}: is a directory; give a list of Hub ids") from error
+    except UnicodeDecodeError as error:
+        raise SelectionError(f"{path}: is no UTF-8 text; give a list of Hub ids") from error
+    entries = ((f"{path}:{n}: ", line.partition("#")[0]) for n, line in enumerate(lines, start=1))
+    targets = _once(_target(where, text.strip()) for where, text in entries if text.strip())
+    if not targets:
+        raise SelectionError(f"{path}: names no model; write one Hub id a line")
+    return targets
+
+
+def targets_of(models: Iterable[str | Target]) -> tuple[Target, ...]:
+    """Return what entries of a list stand for, each once.
+
+    Raises:
+        SelectionError: one is no Hub id.
+    """
+    return _once(m if isinstance(m, Target) else _target("", m) for m in models)
+
+
+class Paced:
+    """Targets that no worker has yet, handed out so that ``rate`` a second start at most."""
+
+    def __init__(self, targets: Sequence[Target], rate: float) -> None:
+        self._left = deque(targets)
+        self._interval = 1 / rate
+        self._next = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def take(self, after: Target | None) -> Target | None:  # noqa: ARG002  (any model will do)
+        """Return the next, with the time that its worker waits before it starts."""
+        if not self._left:
+            return None
+        # The worker waits, not this process, which has rows to keep meanwhile.
+        now = time.monotonic()
+        start = max(now, self._next)
+        self._next = start + self._interval
+        return replace(self._left.popleft(), delay=start - now)
+
+
+def _target(where: str, text: str) -> Target:
+    found = parse_hub_id(text)
+    if found is None or len((found.revision or "").split()) > 1:
+        raise SelectionError(
+            f"{where}{text!r} is no Hub id; write organization/name or organization/name@revision"
+        )
+    return Target(found.model, found.revision)
+
+
+def _once(targets: Iterable[Target]) -> tuple[Target, ...]:
+    return tuple({target.key: target for target in targets}.values())

@@ -5,18 +5,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from blake3 import blake3
 
-from surgeon.study.axes import Fields, expand_operation, expand_selection, parse_layers
-from surgeon.study.grid import Grid, Model
-from surgeon.surgery.expectation import EvaluationSettings
-from surgeon.surgery.recipe import Recipe, recipe_from_json
+from surgeon.edit.expectation import EvaluationSettings
+from surgeon.edit.recipe import Recipe, recipe_from_json
+from surgeon.errors import EvaluationError
+from surgeon.study.grid import (
+    Fields,
+    Grid,
+    Model,
+    expand_operation,
+    expand_selection,
+    parse_layers,
+)
+from surgeon.text import built_in_sample, read_texts
 
 _KEY_BYTES = 12  # of a hash; two of a million cells share one in 10¹⁷ cases
 
@@ -110,3 +119,91 @@ def _key(model: Model, recipe: Recipe, hash_of: Callable[[str], str]) -> str:
 def _hash_of(path: str) -> str:
     # A file that is not there is an error of the cells that need it, not of the grid.
     return blake3(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else path
+
+
+Dims: TypeAlias = tuple[int, ...]
+
+
+def chains(sets: Iterable[Dims]) -> list[tuple[Dims, ...]]:
+    """Return the series of two or more nested sets, smallest set first, the longest series first.
+
+    Each starts from a set that no other holds. Where several smaller ones are in it, such as both
+    of its dims, it goes on with the one that it begins with; if it begins with none, it ends.
+    """
+    ordered = sorted(set(sets), key=len, reverse=True)
+    tops = [
+        dims
+        for dims in ordered
+        if not any(
+            set(dims) < set(larger)
+            for larger in takewhile(lambda other: len(other) > len(dims), ordered)  # noqa: B023
+        )
+    ]
+    found = [_downwards(top, ordered) for top in tops]
+    return sorted((chain for chain in found if len(chain) > 1), key=len, reverse=True)
+
+
+def _downwards(top: Dims, ordered: Sequence[Dims]) -> tuple[Dims, ...]:
+    chain = [top]
+    for size in range(len(top) - 1, 0, -1):
+        last = chain[-1]
+        inside = [dims for dims in ordered if len(dims) == size and set(dims) < set(last)]
+        if len(inside) > 1:
+            inside = [dims for dims in inside if dims == last[:size]]
+            if not inside:
+                break
+        chain += inside
+    return tuple(reversed(chain))
+
+
+CONTROLS = 10
+"""How many random removals a cell is compared with where no setting says otherwise."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How much there is to do.
+
+    ``variants`` is how often a model goes through its texts, about: the baselines, the cells, and
+    the random removals, of which cells of the same shape have most in common. ``texts`` is the
+    number of texts in all of these.
+    """
+
+    models: int
+    cells: int
+    variants: int
+    texts: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def cost_of(cells: tuple[Cell, ...]) -> Cost:
+    """Count what the cells take; data that cannot be read count nothing."""
+    runs: dict[object, EvaluationSettings] = {}
+    for cell in cells:
+        recipe, settings = cell.recipe, cell.evaluation
+        size = len(recipe.dims or ()) or recipe.random or recipe.remove_outliers
+        what = (recipe.mode, recipe.factor, recipe.params, recipe.layers, recipe.sites)
+        shape = (cell.model, settings, size, what)
+        runs[cell.key] = settings
+        runs["baseline", cell.model, settings] = settings
+        for number in range(settings.controls or CONTROLS):
+            runs["control", shape, number] = settings
+    lengths = {settings: _texts(settings) for settings in set(runs.values())}
+    return Cost(
+        models=len({cell.model for cell in cells}),
+        cells=len(cells),
+        variants=len(runs),
+        texts=sum(lengths[settings] for settings in runs.values()),
+    )
+
+
+def _texts(settings: EvaluationSettings) -> int:
+    if settings.data is None:
+        return len(built_in_sample().lines)
+    try:
+        return len(read_texts(Path(settings.data)).lines)
+    except EvaluationError:
+        return 0

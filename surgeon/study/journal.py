@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from surgeon.checkpoint.json_object import parse_json
+from surgeon.edit import disk
 from surgeon.errors import OutputError
-from surgeon.study.work import Row
-from surgeon.surgery import disk
+from surgeon.model.files import parse_json
+from surgeon.study.jobs import Row
 
 
 def append(file: BinaryIO, row: Row) -> int:

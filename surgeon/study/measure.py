@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+import json
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from blake3 import blake3
 
 from surgeon._version import __version__
-from surgeon.evaluation.artifact import Artifact
-from surgeon.evaluation.evidence import Evidence, number_texts, why_unskilled
-from surgeon.evaluation.prepare import Prepared
-from surgeon.evaluation.variants import Variant, draw_controls
-from surgeon.evaluation.verdict import Effect, effect_of, margin_of, weigh
-from surgeon.scoring.statistics import chance_of_rank, is_firm, paired_interval
-from surgeon.scoring.tasks import Scores
-from surgeon.scoring.tasks.task import Floats
-from surgeon.study.bench import Bench
-from surgeon.study.cells import Cell
-from surgeon.study.cost import CONTROLS
-from surgeon.surgery.expectation import expected_verdict
-from surgeon.surgery.plan import Plan, make_plan
-from surgeon.surgery.record import edit_record
-from surgeon.surgery.selection import draw_dims
-from surgeon.surgery.slices import with_slices
+from surgeon.edit.expectation import EvaluationSettings, expected_verdict
+from surgeon.edit.plan import Plan, make_plan
+from surgeon.edit.recipe import Recipe
+from surgeon.edit.record import edit_record
+from surgeon.edit.selection import draw_dims, with_slices
+from surgeon.edit.transfer import hash_file
+from surgeon.edit.write import operate
+from surgeon.errors import EvaluationError, SurgeonError
+from surgeon.evaluation.artifact import BASELINE, Artifact, Variant, draw_controls, open_artifact
+from surgeon.evaluation.observe import Scorer
+from surgeon.evaluation.request import Workload, prepare
+from surgeon.evaluation.session import (
+    ProviderName,
+    Session,
+    open_session,
+)
+from surgeon.evaluation.verdict import (
+    Effect,
+    Evidence,
+    effect_of,
+    margin_of,
+    number_texts,
+    weigh,
+    why_unskilled,
+)
+from surgeon.model import Checkpoint, open_checkpoint
+from surgeon.model.artifact import RECORD
+from surgeon.progress import silent
+from surgeon.study.cells import CONTROLS, Cell
+from surgeon.study.grid import Model
+from surgeon.study.jobs import (
+    DONE,
+    Row,
+    failed_row,
+    told,
+)
+from surgeon.tasks.registry import Scores
+from surgeon.tasks.statistics import (
+    chance_of_rank,
+    is_firm,
+    paired_interval,
+)
+from surgeon.tasks.task import Floats
 
 _DRAWS = 20  # for each control that is wanted, before controls of the cell's own are drawn
 
@@ -112,14 +146,14 @@ def _edited(artifact: Artifact, plan: Plan) -> Artifact:
 
 
 def _observe(
-    bench: Bench, prepared: Prepared, edited: Artifact, dims: tuple[int, ...], baseline: Floats
+    bench: Bench, prepared: Workload, edited: Artifact, dims: tuple[int, ...], baseline: Floats
 ) -> Scores:
     variant = Variant(f"dims {', '.join(map(str, dims))}", dims)
     observed = bench.scorer(prepared, edited).observe(variant, prepared.examples)
     return _score(prepared, observed, baseline)
 
 
-def _score(prepared: Prepared, observed: Floats, baseline: Floats) -> Scores:
+def _score(prepared: Workload, observed: Floats, baseline: Floats) -> Scores:
     task = prepared.task
     kept = task.against(observed, baseline)
     return task.scores(kept, kept, prepared.settings)[task.metric]
@@ -127,7 +161,7 @@ def _score(prepared: Prepared, observed: Floats, baseline: Floats) -> Scores:
 
 def _control(
     bench: Bench,
-    prepared: Prepared,
+    prepared: Workload,
     edited: Artifact,
     dims: tuple[int, ...],
     settings: object,
@@ -165,7 +199,7 @@ def _draw_controls(edited: Artifact, count: int, seed: int) -> Iterator[tuple[in
 
 
 def _record(
-    bench: Bench, plan: Plan, prepared: Prepared, providers: tuple[str, ...]
+    bench: Bench, plan: Plan, prepared: Workload, providers: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return what reproduces the cell: ``patch`` with its recipe, then ``eval``."""
     return {
@@ -183,3 +217,164 @@ def _record(
             "numpy": np.__version__,
         },
     }
+
+
+_KEY_BYTES = 12
+# What an export depends on beside the weights.
+_DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt")
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """An open model: its checkpoint, its unpatched artifact, and what was scored on it so far.
+
+    ``hashes`` are those of the files that it was made of. ``baselines`` and ``controls`` keep what
+    cells have in common: the baseline of a task and seed, and random removals of operations
+    that differ in their dimensions alone.
+    """
+
+    checkpoint: Checkpoint
+    artifact: Artifact
+    hashes: dict[str, str]
+    provider: ProviderName
+    sessions: dict[bool, Session] = field(default_factory=dict)
+    baselines: dict[EvaluationSettings, tuple[Workload, Floats]] = field(default_factory=dict)
+    controls: dict[object, Effect] = field(default_factory=dict)
+
+    def scorer(self, prepared: Workload, artifact: Artifact) -> Scorer:
+        """Return what scores variants of an artifact of this model, all in one session."""
+        per_token = prepared.task.reduce is not None
+        if per_token not in self.sessions:
+            self.sessions[per_token] = open_session(
+                self.artifact.model_path,
+                self.artifact.facts.output,
+                tuple(self.artifact.baseline),
+                self.provider,
+                further=self.artifact.facts.outputs[1:],
+                per_token=per_token,
+            )
+        return Scorer(artifact, prepared.task, self.sessions[per_token])
+
+    def baseline(self, settings: EvaluationSettings) -> tuple[Workload, Floats]:
+        """Return the examples of an evaluation and what the unpatched model gives for them."""
+        settings = dataclasses.replace(settings, controls=None)  # which change neither
+        if settings not in self.baselines:
+            prepared = prepare(self.artifact, settings)
+            scorer = self.scorer(prepared, self.artifact)
+            observed = scorer.observe(BASELINE, prepared.examples)
+            self.baselines[settings] = prepared, observed
+        return self.baselines[settings]
+
+
+def open_bench(model: Model, sites: Collection[str], folder: Path, provider: ProviderName) -> Bench:
+    """Open a model and export it unpatched, unless an earlier run or another process has.
+
+    Args:
+        model: which one.
+        sites: the sites that any cell of the sweep edits. They are a matter of the sweep, not of
+            the cell, so that every cell is scored in the same graph.
+        folder: where exported models lie, each in a directory of its own.
+        provider: where onnxruntime runs.
+
+    Raises:
+        SurgeonError: the model cannot be opened, exported or run.
+    """
+    checkpoint = open_checkpoint(
+        model.model, revision=model.revision, sites_pattern=model.sites_pattern
+    )
+    there = {site.role for site in checkpoint.sites}
+    roles = tuple(sorted(there if "all" in sites else there.intersection(sites))) or ("output",)
+    hashes = hashes_of(checkpoint)
+    # With the hashes, since the files may change and an export of others must not serve.
+    facts = json.dumps([dataclasses.asdict(model), roles, hashes], sort_keys=True)
+    key = blake3(facts.encode()).hexdigest(_KEY_BYTES)
+    exported = folder / key
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / f"{key}.lock"):
+        if not (exported / RECORD).is_file():
+            nothing = Recipe(dims=(0,), mode="scale", factor=1.0, sites=roles)
+            operate(make_plan(checkpoint, nothing), exported, progress=silent)
+    return Bench(checkpoint, open_artifact(exported), hashes, provider)
+
+
+def hashes_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the BLAKE3 hash of each weight file and of what else decides the export, by name."""
+    paths = [file.path for file in checkpoint.files]
+    beside = [checkpoint.directory / name for name in _DECIDING if not checkpoint.alone]
+    return {path.name: hash_file(path).blake3 for path in (*paths, *beside) if path.is_file()}
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time through; on a system without such locks, all."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all workers of a sweep share.
+
+    ``folder`` is where they export models, and ``sites`` has those that the cells of each model
+    edit. ``hashes`` are those of the files that an earlier run measured a model with.
+    """
+
+    folder: Path
+    provider: ProviderName
+    sites: Mapping[Model, tuple[str, ...]]
+    hashes: Mapping[Model, Mapping[str, str]] = field(default_factory=dict)
+
+    def worker(self) -> Worker:
+        """Return a worker that has no model open."""
+        return Worker(self)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Measures cells; keeps the last model open, and why a model could not be opened."""
+
+    setup: Setup
+    benches: dict[Model, Bench] = field(default_factory=dict)
+    refused: dict[Model, str] = field(default_factory=dict)
+
+    def row(self, cell: Cell) -> Row:
+        """Measure a cell. Whatever goes wrong with it is in its row."""
+        start = time.monotonic()
+        try:
+            found = measure(self._bench(cell.model), cell)
+        except Exception as error:  # noqa: BLE001  (a cell that fails costs one row, not the sweep)
+            return failed_row(cell, told(error), time.monotonic() - start)
+        seconds = round(time.monotonic() - start, 3)
+        return {**cell.to_json(), "status": DONE, "error": None, **found, "seconds": seconds}
+
+    def _bench(self, model: Model) -> Bench:
+
+        if model in self.refused:
+            raise SurgeonError(self.refused[model])
+        if model not in self.benches:
+            self.benches.clear()  # a model's memory before the next one's
+            setup = self.setup
+            try:
+                bench = open_bench(model, setup.sites[model], setup.folder, setup.provider)
+                _check_same(model, bench.hashes, setup.hashes.get(model))
+            except Exception as error:
+                self.refused[model] = told(error)
+                raise
+            self.benches[model] = bench
+        return self.benches[model]
+
+
+def _check_same(model: Model, now: Mapping[str, str], before: Mapping[str, str] | None) -> None:
+    # Of a model on this machine the sweep has made sure; a branch on the Hub may have moved.
+    if before is not None and now != before:
+        raise EvaluationError(
+            f"{model.model}: has other files than its rows that are there were measured with; "
+            "name another output, or the revision of those rows"
+        )

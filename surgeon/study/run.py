@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint import open_checkpoint
 from surgeon.errors import OutputError
 from surgeon.evaluation.session import ProviderName
+from surgeon.model import open_checkpoint
 from surgeon.progress import Progress, silent
 from surgeon.study import journal, results
-from surgeon.study.atlas_summary import reason_of
-from surgeon.study.bench import hashes_of
+from surgeon.study.atlas_table import reason_of
 from surgeon.study.cells import Cell, make_cells
-from surgeon.study.engines import Engine, choose_engine, duration
-from surgeon.study.grid import Grid, Model
-from surgeon.study.waiting import Waiting
-from surgeon.study.work import DONE, FAILED, Row
-from surgeon.study.worker import Setup
+from surgeon.study.engines import (
+    Engine,
+    Waiting,
+    choose_engine,
+    duration,
+)
+from surgeon.study.grid import Grid, Model, expand_operation, expand_selection
+from surgeon.study.jobs import (
+    DONE,
+    FAILED,
+    Row,
+)
+from surgeon.study.measure import Setup, hashes_of
 
 
 @dataclass(frozen=True)
@@ -162,3 +170,50 @@ def _told(ended: int, failed: int, cells: int, pace: float | None = None) -> str
     if pace is None or ended == cells:
         return told
     return f"{told}, about {duration(pace * (cells - ended))} left"
+
+
+@dataclass(frozen=True)
+class SweepOutlook:
+    """How many cells have a row, how many are to run, and for how many seconds, about.
+
+    ``seconds`` is None where no cell is done yet, whose time would tell.
+    """
+
+    done: int
+    failed: int
+    left: int
+    seconds: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def look_ahead(
+    cells: Sequence[Cell], folder: Path | None, *, retry: bool = False, workers: int = 1
+) -> SweepOutlook:
+    """Tell what a sweep of these cells into a folder would do, and do nothing.
+
+    Raises:
+        OutputError: a row in the folder is damaged.
+    """
+    path = folder / results.ROWS if folder else None
+    rows: dict[str, tuple[str, float]] = {}
+    if path is not None and path.is_file():
+        with path.open("rb") as file:
+            for cell, row in results.read(path, file):
+                rows[cell] = row.get("status", ""), row.get("seconds", 0.0)
+    ended = [rows[cell.key] for cell in cells if cell.key in rows]
+    failed = sum(status == FAILED for status, _ in ended)
+    took = [seconds for status, seconds in ended if status == DONE]
+    left = len(cells) - len(took) - (0 if retry else failed)
+    seconds = round(sum(took) / len(took) * left / workers, 1) if took else None
+    return SweepOutlook(len(took), failed, left, seconds)
+
+
+def size_of(grid: Grid) -> int:
+    """Return how many cells a grid has at most, without making them."""
+    selections = sum(1 for entry in grid.selections for _ in expand_selection(entry))
+    operations = sum(1 for entry in grid.operations for _ in expand_operation(entry))
+    others = (grid.models, grid.layers, grid.tasks, grid.seeds)
+    return selections * operations * math.prod(map(len, others))

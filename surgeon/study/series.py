@@ -11,9 +11,8 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 
-from surgeon.checkpoint.hub import parse_hub_id
-from surgeon.checkpoint.revisions import list_revisions
 from surgeon.errors import SelectionError
+from surgeon.model.hub import list_revisions, parse_hub_id
 
 _LISTED = 5
 _LARGEST = 2**63 - 1  # of a column of the table

@@ -20,14 +20,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from surgeon.checkpoint.hub import Listing
-from surgeon.checkpoint.json_object import read_object
+from surgeon.edit import disk
+from surgeon.edit.staging import replace_file, staged_file
 from surgeon.errors import CheckpointError, OutputError
-from surgeon.outliers.zscores import ZScores
+from surgeon.model.files import read_object
+from surgeon.model.hub import Listing
+from surgeon.ranking.criteria import ZScores
 from surgeon.study.atlas_table import has_columns
 from surgeon.study.trace_result import Trace
-from surgeon.surgery import disk
-from surgeon.surgery.staging import replace_file, staged_file
 
 AddRows: TypeAlias = Callable[[int, ZScores], None]
 

@@ -15,11 +15,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint import Checkpoint
-from surgeon.checkpoint.checkpoint import CONFIG
-from surgeon.checkpoint.json_object import read_object
-from surgeon.checkpoint.pickle_file import PickleFile
-from surgeon.checkpoint.weight_files import INDEX_SUFFIX, SAFETENSORS
+from surgeon.model import Checkpoint
+from surgeon.model.checkpoint import CONFIG
+from surgeon.model.files import read_object
+from surgeon.model.pickle_file import PickleFile
+from surgeon.model.weight_files import INDEX_SUFFIX, SAFETENSORS
 
 GENERATION_CONFIG = "generation_config.json"
 

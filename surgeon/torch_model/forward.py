@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from surgeon.architectures import Site
-from surgeon.scoring.examples import Batch
-from surgeon.torch_model.loading import TorchModel
-from surgeon.torch_model.messages import explained, quiet
+from surgeon.families import Site
+from surgeon.tasks.examples import Batch
+from surgeon.torch_model.loading import TorchModel, explained, quiet
 
 States: TypeAlias = npt.NDArray[np.float32]
 Moment: TypeAlias = Literal["written", "stream"]

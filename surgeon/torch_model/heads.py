@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from surgeon.architectures import Family
-from surgeon.checkpoint import Checkpoint
-from surgeon.scoring.tasks.task import TaskName
+from surgeon.families import Family
+from surgeon.model import Checkpoint
+from surgeon.tasks.task import TaskName
 
 Rows: TypeAlias = Literal["token", "target", "sequence"]
 

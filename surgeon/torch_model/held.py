@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.architectures import canonical_name
-from surgeon.checkpoint import Checkpoint
-from surgeon.checkpoint.dtypes import BITS, FLOATS
 from surgeon.errors import ExportError
+from surgeon.families import canonical_name
+from surgeon.model import Checkpoint
+from surgeon.model.safetensors_file import BITS, FLOATS
 
 if TYPE_CHECKING:
     import torch
+
 
 Array: TypeAlias = npt.NDArray[Any]
 Ends: TypeAlias = Mapping[str, list[str]]

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import logging
 import re
-from collections.abc import Collection, Mapping
+import sys
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import torch
 import transformers
 
-from surgeon.architectures import canonical_name
-from surgeon.checkpoint import Checkpoint
-from surgeon.checkpoint.checkpoint import CONFIG
-from surgeon.checkpoint.json_object import read_object
 from surgeon.errors import ExportError
-from surgeon.scoring.tasks.task import TaskName
+from surgeon.families import canonical_name
+from surgeon.model import Checkpoint
+from surgeon.model.checkpoint import CONFIG
+from surgeon.model.files import read_object
+from surgeon.tasks.task import TaskName
 from surgeon.torch_model.directory import (
     GENERATION_CONFIG,
     code_named,
     model_folder,
     quantization_of,
 )
-from surgeon.torch_model.heads import HEADS, Head, choose_task
-from surgeon.torch_model.held import by_ends, check_tensors, equal, namesake
-from surgeon.torch_model.messages import explained, quiet
+from surgeon.torch_model.heads import (
+    HEADS,
+    Head,
+    choose_task,
+)
+from surgeon.torch_model.held import (
+    by_ends,
+    check_tensors,
+    equal,
+    namesake,
+)
 
 # Not in some files and no random numbers: transformers fills it with zeros.
 _FILLED = ("final_logits_bias",)
@@ -275,3 +289,54 @@ def labels_of(config: Any, head: Head) -> tuple[str, ...]:
     if head.task not in ("classification", "token-classification"):
         return ()
     return tuple(str(label) for _, label in sorted(config.id2label.items()))
+
+
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+
+def explained(
+    what: str, error: Exception, otherwise: str, places: Mapping[Path, Path] | None = None
+) -> ExportError:
+    """Make one line of what another library raised.
+
+    Args:
+        what: what failed.
+        error: what was raised.
+        otherwise: what the user is to do instead.
+        places: folders that the reader does not know, and what they stand for.
+    """
+    cause = error.__cause__ or error
+    text = _COLOURS.sub("", str(cause) if str(cause).strip() else str(error))
+    for folder, known in (places or {}).items():
+        text = text.replace(str(folder), str(known))
+    reason = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+    return ExportError(f"{what} ({type(cause).__name__}: {reason}); {otherwise}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the chatter of other libraries off the screen, and standard input out of their reach.
+
+    Errors still rise. What asks a question finds no answer: it must not take one that was meant
+    for somebody else.
+    """
+    verbosity = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    standard_input, sys.stdin = sys.stdin, io.StringIO()
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.stdin = standard_input
+        logging.disable(previous)
+        transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()

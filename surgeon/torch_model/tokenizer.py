@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import transformers
 
 from surgeon.errors import EvaluationError
-from surgeon.scoring.bounded_tokenizer import BoundedTokenizer, panics_as_errors
-from surgeon.scoring.tokenizer import UNBOUNDED, TokenizerFacts, length_or_none
+from surgeon.tasks.tokenizer import (
+    UNBOUNDED,
+    BoundedTokenizer,
+    TokenizerFacts,
+    length_or_none,
+    panics_as_errors,
+)
 from surgeon.torch_model.directory import tokenizer_folder
-from surgeon.torch_model.messages import explained, quiet
+from surgeon.torch_model.loading import explained, quiet
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
 
 _TOKENIZER = "tokenizer.json"
 _SENTENCEPIECE = ("*.model", "*.spm")

@@ -10,7 +10,12 @@ import shutil
 import pytest
 from artifacts import EVALUATION, write_record
 
-from surgeon import Recipe, make_plan, open_checkpoint, operate
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+)
 from surgeon.cli import run
 
 HOSTILE = "[/x][red]</script><img src=x onerror=alert(1)>\x1b[31m"

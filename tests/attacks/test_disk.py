@@ -11,9 +11,15 @@ import sys
 import pytest
 from artifacts import files_of
 
-from surgeon import Recipe, make_plan, open_checkpoint, operate, verify
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+    verify,
+)
 from surgeon.cli import run
-from surgeon.surgery.record import read_record
+from surgeon.edit.record import read_record
 
 _LIMITED = """
 import resource, signal, sys
@@ -234,7 +240,7 @@ def test_an_output_has_the_group_and_the_rights_of_its_folder(tiny, tmp_path):
 
 
 def test_a_page_that_surgeon_did_not_make_is_known_by_its_head(tmp_path):
-    from surgeon.plots.page import is_page, page
+    from surgeon.figures.page import is_page, page
 
     (tmp_path / "ours").write_bytes(page("title", "body"))
     (tmp_path / "theirs").write_bytes(b"<!DOCTYPE html>\n<html><title>mine</title></html>")

@@ -40,15 +40,16 @@ from surgeon import (
     rank_by_layernorm,
     verify,
 )
+from surgeon.edit.card import write_card
+from surgeon.edit.recipe_file import load_recipe
+from surgeon.edit.small_patch import plan_from_small_patch, write_small_patch
 from surgeon.errors import SurgeonError
-from surgeon.evaluation.partial import Partial
+from surgeon.evaluation.observe import Partial
 from surgeon.evaluation.result import read_evaluation
-from surgeon.scoring.data import Columns, read_data, read_texts_of
-from surgeon.scoring.tokenizer import find_tokenizer, read_tokenizer
 from surgeon.study.grid import load_grid
-from surgeon.surgery.card import write_card
-from surgeon.surgery.recipe_file import load_recipe
-from surgeon.surgery.small_patch import plan_from_small_patch, write_small_patch
+from surgeon.tasks.columns import Columns
+from surgeon.tasks.data import read_data, read_texts_of
+from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 
 _MUTATIONS = int(os.environ.get("SURGEON_FUZZ", "60"))
 _SECONDS = 20  # of one mutation, on a machine that does other things too

@@ -21,18 +21,25 @@ from artifacts import files_of
 from forked import forks
 from safetensors.numpy import save_file
 
-from surgeon import Recipe, make_plan, open_checkpoint, operate, verify, write_small_patch
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+    verify,
+    write_small_patch,
+)
+from surgeon.edit.record import read_record
+from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError
-from surgeon.surgery.record import read_record
-from surgeon.surgery.source_files import RECORD
-from surgeon.surgery.transfer import hash_file
+from surgeon.model.artifact import RECORD
 
 _KILLS = int(os.environ.get("SURGEON_KILLS", "12"))
 _PATCH = """
 import sys
 from pathlib import Path
 from surgeon import Recipe, make_plan, open_checkpoint, operate
-import surgeon.surgery.staging, surgeon.surgery.small_patch, surgeon.surgery.card, yaml, blake3
+import surgeon.edit.staging, surgeon.edit.small_patch, surgeon.edit.card, yaml, blake3
 print("ready", flush=True)
 plan = make_plan(open_checkpoint(sys.argv[1]), Recipe(dims=(3, 9)))
 operate(plan, Path(sys.argv[2]), onnx=False, force=True)
@@ -269,7 +276,7 @@ def test_of_two_at_one_output_one_wins_and_the_other_says_so(kind, world, tmp_pa
 
 
 def test_only_what_no_process_holds_is_removed(tmp_path):
-    from surgeon.surgery.staging import staged, staged_file
+    from surgeon.edit.staging import staged, staged_file
 
     with staged(tmp_path / "out", force=False) as first, staged_file(tmp_path / "file") as second:
         (first / "kept").write_text("yes")
@@ -283,7 +290,7 @@ def test_only_what_no_process_holds_is_removed(tmp_path):
 
 @pytest.mark.parametrize("before", ["an artifact", "an artifact with a file", "a text"])
 def test_where_the_system_cannot_exchange_two_renames_do(world, tmp_path, monkeypatch, before):
-    from surgeon.surgery import disk
+    from surgeon.edit import disk
 
     monkeypatch.setattr(disk, "_renameat2", lambda *_: False)
     _put(before, world, tmp_path / "out")

@@ -16,16 +16,26 @@ import tokenizers
 import torch
 from safetensors.torch import load_file
 
-from surgeon import Recipe, make_plan, open_checkpoint, operate
-from surgeon.checkpoint.pickle_file import open_pickle
-from surgeon.checkpoint.safetensors_file import open_safetensors
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+)
 from surgeon.cli import run
-from surgeon.errors import CheckpointError, EvaluationError, SelectionError, SurgeonError
-from surgeon.evaluation.partial import Partial
-from surgeon.scoring.data.files import read_table
-from surgeon.scoring.encoder import Encoder
-from surgeon.scoring.tokenizer import find_tokenizer, read_tokenizer
-from surgeon.surgery.card import read_front_matter
+from surgeon.edit.card import read_front_matter
+from surgeon.errors import (
+    CheckpointError,
+    EvaluationError,
+    SelectionError,
+    SurgeonError,
+)
+from surgeon.evaluation.observe import Partial
+from surgeon.model.pickle_file import open_pickle
+from surgeon.model.safetensors_file import open_safetensors
+from surgeon.tasks.data import read_table
+from surgeon.tasks.examples import Encoder
+from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 
 _LIMITED = """
 import resource, sys

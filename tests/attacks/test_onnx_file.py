@@ -6,7 +6,13 @@ import onnx
 import pytest
 from onnx_exports import norm_chain
 
-from surgeon import Recipe, make_onnx_plan, open_onnx, operate_onnx, restore
+from surgeon import (
+    Recipe,
+    make_onnx_plan,
+    open_onnx,
+    operate_onnx,
+    restore,
+)
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, SurgeonError
 

@@ -16,7 +16,14 @@ import torch
 from artifacts import files_of
 from safetensors.torch import load_file
 
-from surgeon import Recipe, make_plan, open_checkpoint, operate, restore, verify
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+    restore,
+    verify,
+)
 from surgeon.errors import SurgeonError
 
 _FLIPS = int(os.environ.get("SURGEON_FLIPS", "60"))

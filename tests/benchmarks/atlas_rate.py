@@ -27,7 +27,11 @@ from hub_server import HubServer, serve
 
 from surgeon import build_atlas
 from surgeon.study.atlas import RATE
-from surgeon.study.atlas_rows import Criterion, opened, rows_path
+from surgeon.study.atlas_rows import (
+    Criterion,
+    opened,
+    rows_path,
+)
 from surgeon.study.atlas_table import write_table
 from surgeon.study.engines import choose_engine
 

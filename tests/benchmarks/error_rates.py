@@ -10,11 +10,18 @@ import sys
 
 import numpy as np
 
-from surgeon.evaluation.evidence import Evidence
-from surgeon.evaluation.in_blocks import _GROWTH, _LOOK
-from surgeon.evaluation.verdict import effect_of, weigh
-from surgeon.scoring.statistics import confidence_sequence, control_range, paired_interval
-from surgeon.scoring.tasks.task import MARGIN, SHARE, Scores
+from surgeon.evaluation.observe import _GROWTH, _LOOK
+from surgeon.evaluation.verdict import Evidence, effect_of, weigh
+from surgeon.tasks.statistics import (
+    confidence_sequence,
+    control_range,
+    paired_interval,
+)
+from surgeon.tasks.task import (
+    MARGIN,
+    SHARE,
+    Scores,
+)
 
 MOST = 2048
 CONTROLS = 10

@@ -30,12 +30,11 @@ import transformers
 from measure import SURGEON, run
 
 from surgeon import built_in_sample
-from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.artifact import BASELINE, open_artifact
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.session import open_session
-from surgeon.evaluation.variants import BASELINE
-from surgeon.scoring.examples import Example
-from surgeon.scoring.tasks import TASKS
+from surgeon.tasks.examples import Example
+from surgeon.tasks.registry import TASKS
 
 _BLOCK, _BLOCKS, _MASKED = 128, 32, 19
 _BATCH = 32

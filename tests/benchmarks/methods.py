@@ -25,10 +25,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from antibodies import antibodies
 from scipy.stats import spearmanr
 
-from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
-from surgeon.outliers import DETECTORS
-from surgeon.outliers.bench import open_bench, open_scale
+from surgeon import (
+    Options,
+    built_in_sample,
+    open_checkpoint,
+    rank_dimensions,
+    ranking_sample,
+)
 from surgeon.progress import silent
+from surgeon.ranking import DETECTORS
+from surgeon.ranking.bench import open_bench, open_scale
 from surgeon.text import Texts
 
 _EXHAUSTIVE = "ablation --exhaustive"

@@ -17,14 +17,13 @@ import time
 from pathlib import Path
 
 from surgeon import built_in_sample
-from surgeon.evaluation.variants import Variant
-from surgeon.study.bench import open_bench
+from surgeon.edit.expectation import EvaluationSettings
+from surgeon.edit.plan import make_plan
+from surgeon.edit.recipe import Recipe
+from surgeon.evaluation.artifact import Variant
 from surgeon.study.grid import Grid, Model
-from surgeon.study.measure import _edited
+from surgeon.study.measure import _edited, open_bench
 from surgeon.study.run import run_sweep
-from surgeon.surgery.expectation import EvaluationSettings
-from surgeon.surgery.plan import make_plan
-from surgeon.surgery.recipe import Recipe
 
 _DIMS = 384
 

@@ -10,7 +10,7 @@ from heads import save_head
 
 from surgeon import open_checkpoint
 from surgeon.cli import run
-from surgeon.onnx_model.weights import read_initializers
+from surgeon.onnx.weights import read_initializers
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from surgeon.cli import run
-from surgeon.surgery.recipe_file import shipped_recipes
+from surgeon.edit.recipe_file import shipped_recipes
 
 
 def test_the_list_has_every_recipe_that_ships(capsys):

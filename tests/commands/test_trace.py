@@ -9,8 +9,8 @@ from hub_server import commit_of, connect, serve
 from safetensors.torch import load_file, save_file
 from training_runs import write_run
 
-from surgeon.checkpoint import retry
 from surgeon.cli import run
+from surgeon.model import hub_errors as retry
 
 _ID = "org/small-run"
 _OUTS = {0: [], 1000: [5], 2000: [], 10000: [5], 11000: [5, 9]}

@@ -23,19 +23,22 @@ from surgeon import (
 )
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import open_artifact
-from surgeon.evaluation.describe import collapse_of, warnings_of
-from surgeon.evaluation.evidence import Evidence, why_unskilled
+from surgeon.evaluation.artifact import (
+    BASELINE,
+    Variant,
+    draw_controls,
+    open_artifact,
+    tensors_of,
+)
+from surgeon.evaluation.notes import collapse_of, explain, warnings_of
 from surgeon.evaluation.request import choose_metric, encode_for
 from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
-from surgeon.evaluation.variants import BASELINE, Variant, draw_controls, tensors_of
-from surgeon.evaluation.verdict import Effect, weigh
-from surgeon.evaluation.words import explain
-from surgeon.scoring.examples import Example, make_batch
-from surgeon.scoring.statistics import paired_interval
-from surgeon.scoring.tasks import TASKS, Settings
-from surgeon.scoring.tasks.token_labels import _Tags
+from surgeon.evaluation.verdict import Effect, Evidence, weigh, why_unskilled
+from surgeon.tasks.examples import Example, make_batch
+from surgeon.tasks.registry import TASKS, Settings
+from surgeon.tasks.statistics import paired_interval
+from surgeon.tasks.token_labels import _Tags
 from surgeon.text import Texts, built_in_sample
 
 

@@ -26,13 +26,16 @@ from surgeon import (
     write_report,
 )
 from surgeon.cli import run
+from surgeon.edit.restore import open_source
 from surgeon.errors import CheckpointError, EvaluationError
-from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.artifact import Variant, open_artifact
 from surgeon.evaluation.observe import Scorer
-from surgeon.evaluation.request import choose_task, make_examples, make_settings
+from surgeon.evaluation.request import (
+    choose_task,
+    make_examples,
+    make_settings,
+)
 from surgeon.evaluation.session import open_session
-from surgeon.evaluation.variants import Variant
-from surgeon.surgery.restore import open_source
 from surgeon.text import Texts, built_in_sample
 
 DIMS = (3, 8)
@@ -245,7 +248,7 @@ def test_inputs_of_int32_and_positions_are_fed(mlm, tmp_path):
 
 
 def test_positions_are_those_of_the_tokens_themselves():
-    from surgeon.scoring.examples import make_batch
+    from surgeon.tasks.examples import make_batch
 
     batch = make_batch([[5, 6, 7], [8]], ("input_ids", "position_ids"), 0, "left")
     np.testing.assert_array_equal(batch["position_ids"], [[0, 1, 2], [0, 0, 0]])

@@ -6,20 +6,25 @@ import numpy as np
 import pytest
 from antibodies import antibodies
 
-from surgeon import Recipe, evaluate, make_plan, open_checkpoint, operate
+from surgeon import (
+    Recipe,
+    evaluate,
+    make_plan,
+    open_checkpoint,
+    operate,
+)
 from surgeon.console import show_evaluation
+from surgeon.edit.source_files import PARTIAL_EVALUATION
 from surgeon.errors import EvaluationError
-from surgeon.evaluation import in_blocks as in_blocks_module
 from surgeon.evaluation import observe
+from surgeon.evaluation import observe as in_blocks_module
 from surgeon.evaluation import session as session_module
-from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.artifact import BASELINE, open_artifact
 from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.request import encode_for
 from surgeon.evaluation.session import open_session
-from surgeon.evaluation.variants import BASELINE
-from surgeon.scoring.examples import Example, make_batch
-from surgeon.scoring.tasks import TASKS, Settings
-from surgeon.surgery.source_files import PARTIAL_EVALUATION
+from surgeon.tasks.examples import Example, make_batch
+from surgeon.tasks.registry import TASKS, Settings
 from surgeon.text import Texts, built_in_sample
 
 
@@ -80,7 +85,7 @@ def test_the_vocabulary_is_projected_to_at_the_scored_positions_alone(antiberty_
     """The product with the vocabulary comes after the positions are gathered."""
     import onnx
 
-    from surgeon.onnx_model.token_scores import with_token_scores
+    from surgeon.onnx.token_scores import with_token_scores
 
     model = onnx.load(antiberty_patched / "onnx" / "model.onnx")
     with_token_scores(model, "logits")

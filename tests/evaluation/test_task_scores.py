@@ -20,12 +20,15 @@ from task_models import MODELS, patched, save_model, word_tokenizer
 from surgeon import TaskOptions, evaluate
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import fill_ins as fill_ins_module
-from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.artifact import BASELINE, open_artifact
 from surgeon.evaluation.observe import Scorer
-from surgeon.evaluation.request import choose_task, make_examples, make_settings
+from surgeon.evaluation.request import (
+    choose_task,
+    make_examples,
+    make_settings,
+)
 from surgeon.evaluation.session import open_session
-from surgeon.evaluation.variants import BASELINE
-from surgeon.scoring.data.files import read_table
+from surgeon.tasks.data import read_table
 from surgeon.text import Texts, built_in_sample
 
 LINES = sorted(built_in_sample().lines, key=len)[:24]

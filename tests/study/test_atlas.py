@@ -16,11 +16,24 @@ import pytest
 from hub_server import commit_of, connect, serve
 from small_models import write_small_model
 
-from surgeon import build_atlas, open_checkpoint, rank_by_layernorm, read_zscores
-from surgeon.errors import HubUnavailableError, OutputError, SelectionError
+from surgeon import (
+    build_atlas,
+    open_checkpoint,
+    rank_by_layernorm,
+    read_zscores,
+)
+from surgeon.errors import (
+    HubUnavailableError,
+    OutputError,
+    SelectionError,
+)
 from surgeon.study.atlas import look_ahead
-from surgeon.study.atlas_list import Paced, Target, read_list
-from surgeon.study.atlas_summary import reason_of
+from surgeon.study.atlas_rows import (
+    Paced,
+    Target,
+    read_list,
+)
+from surgeon.study.atlas_table import reason_of
 from surgeon.study.engines import choose_engine
 
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -11,12 +11,16 @@ import pytest
 from surgeon import write_sweep_report
 from surgeon.cli import run
 from surgeon.errors import OutputError
-from surgeon.plots.sweep_page import draw_figure
-from surgeon.study.figure import DoseFigure, MapFigure, StripFigure
-from surgeon.study.figures import figures, subjects
-from surgeon.study.grid import Model, load_grid
-from surgeon.study.names import model_name, short_names
-from surgeon.study.rows import Measurement, read_rows
+from surgeon.figures.sweep_report import draw_figure
+from surgeon.study.figures import (
+    DoseFigure,
+    MapFigure,
+    StripFigure,
+    figures,
+    subjects,
+)
+from surgeon.study.grid import Model, load_grid, model_name, short_names
+from surgeon.study.results import Measurement, read_rows
 from surgeon.study.run import run_sweep
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

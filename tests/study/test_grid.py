@@ -2,12 +2,10 @@ import json
 
 import pytest
 
+from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import SelectionError
-from surgeon.study.cells import make_cells
-from surgeon.study.cost import cost_of
-from surgeon.study.grid import check_grid, load_grid
-from surgeon.study.grid_check import doubts_about
-from surgeon.surgery.recipe import recipe_from_json
+from surgeon.study.cells import cost_of, make_cells
+from surgeon.study.grid import check_grid, doubts_about, load_grid
 
 _MODELS = "models: [some/model, other/model]\n"
 

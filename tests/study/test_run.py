@@ -11,16 +11,22 @@ import time
 
 import pytest
 
-from surgeon import evaluate, make_plan, open_checkpoint, operate, read_texts
+from surgeon import (
+    evaluate,
+    make_plan,
+    open_checkpoint,
+    operate,
+    read_texts,
+)
+from surgeon.edit.recipe import Recipe, recipe_from_json
 from surgeon.errors import OutputError, SelectionError
 from surgeon.study.cells import make_cells
 from surgeon.study.engines import choose_engine, duration
 from surgeon.study.grid import load_grid
-from surgeon.study.rows import read_rows
+from surgeon.study.jobs import failed_row
+from surgeon.study.measure import Setup
+from surgeon.study.results import read_rows
 from surgeon.study.run import run_sweep
-from surgeon.study.work import failed_row
-from surgeon.study.worker import Setup
-from surgeon.surgery.recipe import Recipe, recipe_from_json
 
 _SMALL = "selections: [{each: 0-2}, {dims: [3, 9]}, {random: 2}]\nseeds: [0, 1]\n"
 
@@ -97,7 +103,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
 def test_a_worker_ends_when_the_process_that_asked_is_killed():
     code = """
 import forked, collections
-from surgeon.study.local import run_local
+from surgeon.study.engines import run_local
 class Supply(collections.deque):
     def take(self, after): return self.popleft() if self else None
 list(run_local(Supply([0]), forked.Sleepers(), 1))

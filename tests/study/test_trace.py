@@ -11,9 +11,18 @@ import training_runs
 from safetensors.numpy import save_file
 from training_runs import HIDDEN, LAYERS, write_checkpoint, write_run
 
-from surgeon import open_checkpoint, rank_by_layernorm, read_zscores, trace_training
-from surgeon.checkpoint import Checkpoint
-from surgeon.errors import CheckpointError, OutputError, SelectionError
+from surgeon import (
+    open_checkpoint,
+    rank_by_layernorm,
+    read_zscores,
+    trace_training,
+)
+from surgeon.errors import (
+    CheckpointError,
+    OutputError,
+    SelectionError,
+)
+from surgeon.model import Checkpoint
 from surgeon.study.series import find_series
 from surgeon.study.trace_result import Passing
 

@@ -15,10 +15,17 @@ from families import save_family
 from safetensors.torch import load_file, save_file
 from task_models import save_model
 
-from surgeon import Recipe, evaluate, export, make_plan, open_checkpoint, operate
+from surgeon import (
+    Recipe,
+    evaluate,
+    export,
+    make_plan,
+    open_checkpoint,
+    operate,
+)
 from surgeon.errors import ExportError, SurgeonError
-from surgeon.outliers.ablation import rank_by_ablation
-from surgeon.outliers.options import Options
+from surgeon.ranking.ablation import rank_by_ablation
+from surgeon.ranking.ranking import Options
 from surgeon.text import read_texts
 from surgeon.torch_model.directory import model_folder, tokenizer_folder
 from surgeon.torch_model.held import check_tensors

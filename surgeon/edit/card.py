@@ -1,0 +1,128 @@
+"""The artifact's model card: what was done to which base model, and how to undo it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from surgeon.edit.plan import Edit, Plan
+from surgeon.edit.yaml_file import parse_yaml
+from surgeon.harmless import (
+    fence_for,
+    markdown,
+    markdown_code,
+)
+
+# Facts about the base model that stay true of an edited copy. Its evaluation results do not.
+_KEPT = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")
+_MOST_READ = 1_000_000  # bytes of the source's card, whose header comes first
+_ROWS = 60
+_SHOWN = 4
+
+
+def write_card(plan: Plan, source_card: Path, path: Path) -> None:
+    """Write the card to ``path``, with the facts of the source's own, if the artifact has it."""
+    base = markdown(plan.checkpoint.name)
+    base = f"[{base}](surgeon/source/README.md)" if source_card.is_file() else base
+    path.write_text(_card(plan, base, read_front_matter(source_card)), encoding="utf-8")
+
+
+def read_front_matter(card: Path) -> Mapping[str, str | list[str]]:
+    """Return the texts and lists of texts in a model card's YAML header.
+
+    An absent or damaged header is empty: a broken card is no reason to refuse the patch.
+    """
+    if not card.is_file():
+        return {}
+    with card.open("rb") as file:
+        text = file.read(_MOST_READ).decode("utf-8", "replace")
+    parts = text.replace("\r\n", "\n").split("---\n", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return {}
+    try:
+        fields, _ = parse_yaml(parts[1], plain=True)
+    except ValueError:
+        return {}
+    return {
+        name: value
+        for name, value in (fields.items() if isinstance(fields, dict) else ())
+        if all(isinstance(part, str) for part in (value if isinstance(value, list) else (value,)))
+    }
+
+
+def _card(plan: Plan, base: str, source: Mapping[str, str | list[str]]) -> str:
+    import yaml
+
+    name = plan.checkpoint.name
+    kept = {key: source[key] for key in _KEPT if key in source}
+    own = source.get("tags")
+    tags = [*(own if isinstance(own, list) else ()), "norm-surgeon", "outlier-dimensions"]
+    header = yaml.safe_dump({"base_model": name, **kept, "tags": tags}, sort_keys=False)
+    recipe = yaml.safe_dump(_plain(plan.recipe.to_json()), sort_keys=False).rstrip()
+    fence = fence_for(recipe, least=3)
+    total = plan.checkpoint.parameters_total
+    return f"""---
+{header}---
+
+# {markdown(name)}, dimensions {", ".join(map(str, plan.dims))} edited
+
+This is {base} with **{plan.parameters_changed} of {total:,}
+parameters changed** ({plan.parameters_changed / total:.2g} of them), by
+[surgeon](https://pypi.org/project/norm-surgeon/). It is meant for research into what these
+dimensions do; do not expect it to work as well as its base model. Every other byte of the
+weights is the base model's.
+
+## Recipe
+
+{fence}yaml
+{recipe}
+{fence}
+
+## Edits
+
+{markdown(plan.checkpoint.family.name)}; edited: {"; ".join((", ".join(plan.kinds), *plan.notes))}.
+
+{_table(plan.edits)}
+
+All old and new values, and the hash of every file before and after, are in
+`surgeon/record.json`; the old values, bit for bit, in `surgeon/excised.safetensors`.
+
+## Undo
+
+    pip install norm-surgeon
+    surgeon restore PATH_OF_THIS_FOLDER -o original/
+"""
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values with lists for tuples, and without the fields that say nothing."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items() if part not in (None, "")}
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _table(edits: Iterable[Edit]) -> str:
+    rows = ["| tensor | entries | what | old | new |", "|---|---|---|---|---|"]
+    every = list(edits)
+    for edit in every[:_ROWS]:
+        dims = ", ".join(map(str, edit.dims))
+        old, new = _values(edit.old), _values(edit.new)
+        tensor = markdown_code(edit.tensor).replace("|", "\\|")
+        rows.append(f"| {tensor} | {dims} | {_place(edit)} | {old} | {new} |")
+    if len(every) > _ROWS:
+        rows.append(f"| and {len(every) - _ROWS} more tensors | | | | |")
+    return "\n".join(rows)
+
+
+def _place(edit: Edit) -> str:
+    layer = "" if edit.layer is None else f"layer {edit.layer}"
+    return " ".join(filter(None, (edit.stack, layer, edit.role, edit.kind, edit.param)))
+
+
+def _values(values: Any) -> str:
+    if values.size > _SHOWN and values.ndim > 1:
+        same = bool((values == values.flat[0]).all())
+        return f"{values.size} × {float(values.flat[0]):.4g}" if same else f"{values.size} values"
+    shown = ", ".join(f"{float(value):.4g}" for value in values[:_SHOWN].reshape(-1))
+    return shown + (", …" if values.size > _SHOWN else "")

@@ -1,0 +1,269 @@
+"""Recipe × checkpoint, resolved: every tensor, index, old value and new value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.edit.recipe import Param, Recipe, new_values
+from surgeon.edit.selection import select_dims
+from surgeon.errors import CheckpointError, SelectionError
+from surgeon.families import (
+    Role,
+    Site,
+    Stack,
+)
+from surgeon.model import Checkpoint
+from surgeon.progress import Progress, silent
+from surgeon.ranking import Ranking
+from surgeon.text import Texts, TextsUsed
+
+_NO_BIAS = {
+    "rmsnorm": "RMSNorm has no bias",
+    "layernorm": "the LayerNorms have no bias here",
+    "dense": "the dense layers have no bias here",
+}
+_SCALES = ("_scale_inv", "_scale")  # after the name of a weight: those of DeepSeek and of vLLM
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """The planned change of one tensor.
+
+    ``old`` and ``new`` hold the tensor's slices at ``dims`` along ``axis``, in its own dtype:
+    shape (dims,) for a vector, (inputs, dims) or (dims, inputs) for a weight. The model uses
+    ``offset`` plus what is stored.
+    """
+
+    tensor: str
+    role: Role
+    kind: str
+    layer: int | None
+    param: Param
+    axis: int
+    dims: tuple[int, ...]
+    old: npt.NDArray[Any]
+    new: npt.NDArray[Any]
+    stack: Stack = ""
+    offset: float = 0.0
+
+    @property
+    def changed(self) -> int:
+        """How many scalars differ in at least one bit."""
+        bits = np.dtype(f"u{self.old.dtype.itemsize}")
+        old, new = np.ascontiguousarray(self.old), np.ascontiguousarray(self.new)
+        return int(np.count_nonzero(old.view(bits) != new.view(bits)))
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What an operation will do to a checkpoint, scalar by scalar.
+
+    ``ranking`` chose the dims, unless they were named or drawn; ``ranked_on`` is what it read.
+    """
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    dims: tuple[int, ...]
+    edits: tuple[Edit, ...]
+    ranking: Ranking | None = None
+    ranked_on: TextsUsed | None = None
+
+    @property
+    def parameters_changed(self) -> int:
+        """How many scalars end up with another value."""
+        return sum(edit.changed for edit in self.edits)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which kinds of vector are edited, for people."""
+        named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in self.edits}
+        return tuple(sorted(named))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is edited in place of what a person asked for or the default branch has."""
+        of = self.checkpoint.conversion
+        converted = (f"weights of {of}, the conversion of its pickle",) if of else ()
+        if set(self.recipe.params) != {"gain", "bias"}:
+            return converted
+        kinds = {edit.kind for edit in self.edits}
+        kinds -= {edit.kind for edit in self.edits if edit.param == "bias"}
+        without = (f"{told}: gains alone" for kind, told in _NO_BIAS.items() if kind in kinds)
+        return (*converted, *without)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``patch --dry-run --json`` prints."""
+        return {
+            "model": self.checkpoint.name,
+            "dims": list(self.dims),
+            "parameters_changed": self.parameters_changed,
+            "parameters_total": self.checkpoint.parameters_total,
+            "notes": list(self.notes),
+            "edits": [
+                {
+                    "tensor": edit.tensor,
+                    "stack": edit.stack,
+                    "role": edit.role,
+                    "kind": edit.kind,
+                    "layer": edit.layer,
+                    "param": edit.param,
+                    "axis": edit.axis,
+                    "offset": edit.offset,
+                    "old": finite_or_none(edit.old),
+                    "new": finite_or_none(edit.new),
+                }
+                for edit in self.edits
+            ],
+        }
+
+
+def finite_or_none(values: npt.NDArray[Any]) -> list[Any]:
+    """Return an array as JSON has it, which knows no infinities and no NaN: None stands there."""
+    exact = values.astype(np.float64)
+    told = exact.astype(object)
+    told[~np.isfinite(exact)] = None
+    nested: list[Any] = told.tolist()
+    return nested
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    *,
+    texts: Texts | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """Resolve a recipe on a checkpoint. Nothing is written.
+
+    Args:
+        checkpoint: the model.
+        recipe: what was asked for.
+        texts: what ranks, for a method that runs the model (None: the built-in sample that ranks,
+            which is not the one that evaluates).
+        progress: told of each step of such a method.
+
+    Raises:
+        SelectionError: a dimension, layer or site is not there, or too few dimensions meet the
+            criterion.
+        CheckpointError: a tensor cannot be edited exactly.
+    """
+    selection = select_dims(checkpoint, recipe, texts, progress)
+    edits = edits_meant(checkpoint, recipe, selection.dims)
+    ranking = selection.ranking
+    return Plan(
+        checkpoint, recipe, selection.dims, edits, ranking, ranking.text if ranking else None
+    )
+
+
+def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -> tuple[Edit, ...]:
+    """Return what a recipe does to a checkpoint once its dimensions are known.
+
+    An edit that comes from elsewhere, of a small patch or a record, must be one of these.
+
+    Raises:
+        SelectionError: a dimension, layer or site is not there, or the recipe means others.
+        CheckpointError: a tensor cannot be edited exactly.
+    """
+    count = recipe.remove_outliers or recipe.random or len(dims)
+    if len(dims) != count or dims != (recipe.dims or dims) or len(set(dims)) != count:
+        raise SelectionError(f"dimensions {list(dims)}: the recipe means others")
+    if not all(0 <= dim < checkpoint.hidden_size for dim in dims):
+        raise SelectionError(
+            f"dimensions {list(dims)}: {checkpoint.name} has {checkpoint.hidden_size}"
+        )
+    sites = select_sites(checkpoint, recipe)
+    edits = tuple(
+        _edit(checkpoint, recipe, site, param, name, dims)
+        for site in sites
+        for param, name in editable_tensors(site, recipe.params)
+    )
+    if not edits:
+        kinds = {site.kind for site in sites}
+        why = " and ".join(told for kind, told in _NO_BIAS.items() if kind in kinds)
+        raise SelectionError(
+            f"--params {','.join(recipe.params)}: {checkpoint.name}: {why}; use --params gain"
+        )
+    return edits
+
+
+def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
+    """Return the sites that a recipe's ``sites`` and ``layers`` name.
+
+    Raises:
+        SelectionError: the model has no such site or layer.
+    """
+    last = max(site.layer or 0 for site in checkpoint.sites)  # they count within a stack
+    for layer in recipe.layers or ():
+        if layer > last:
+            raise SelectionError(
+                f"--layers: {checkpoint.name} has no layer {layer}; its layers are 0 to {last}"
+            )
+    there: set[str] = {site.role for site in checkpoint.sites}
+    asked = there if "all" in recipe.sites else set(recipe.sites)
+    for role in asked:
+        if role not in there:
+            raise SelectionError(
+                f"--sites {role}: {checkpoint.name} ({checkpoint.family.name}) has no such norm; "
+                f"it has {', '.join(sorted(there))}"
+            )
+    return tuple(
+        site
+        for site in checkpoint.sites
+        if site.role in asked
+        and (recipe.layers is None or site.layer is None or site.layer in recipe.layers)
+    )
+
+
+def editable_tensors(site: Site, params: tuple[Param, ...]) -> Iterator[tuple[Param, str]]:
+    """Yield the site's tensors that ``params`` names; a norm without a bias has none to yield."""
+    if "gain" in params:
+        yield "gain", site.gain
+    if "bias" in params and site.bias is not None:
+        yield "bias", site.bias
+
+
+def _edit(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    site: Site,
+    param: Param,
+    name: str,
+    dims: tuple[int, ...],
+) -> Edit:
+    if recipe.mode == "mean":
+        _check_one_scale(checkpoint, name)
+    tensor = checkpoint.read(name)
+    axis, offset = (site.axis, site.gain_offset) if param == "gain" else (0, 0.0)
+    return Edit(
+        tensor=name,
+        role=site.role,
+        kind=site.kind,
+        layer=site.layer,
+        param=param,
+        axis=axis,
+        dims=dims,
+        old=np.take(tensor, dims, axis=axis),
+        new=new_values(tensor, axis, dims, recipe.mode, recipe.factor, offset),
+        stack=site.stack,
+        offset=offset,
+    )
+
+
+def _check_one_scale(checkpoint: Checkpoint, name: str) -> None:
+    """Refuse a weight whose stored values count by scales that differ: their mean means nothing.
+
+    Zero stays zero by any scale, and a factor commutes with it.
+    """
+    for suffix in _SCALES:
+        scales = checkpoint.tensors.get(name + suffix)
+        if scales is not None and scales.size > 1:
+            raise CheckpointError(
+                f"--mode mean: {checkpoint.where(name)}: tensor {name} is quantized, by the "
+                f"{scales.size} scales of {scales.name}, so that the mean of what is stored is not "
+                "that of the weights; use --mode zero or scale"
+            )

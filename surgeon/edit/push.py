@@ -1,0 +1,192 @@
+"""Artifact → Hub: upload what surgeon made and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from surgeon.edit.card import read_front_matter
+from surgeon.edit.record import Record, read_record
+from surgeon.edit.source_files import CARD, EVALUATION
+from surgeon.edit.staging import is_unfinished
+from surgeon.edit.transfer import hash_file
+from surgeon.errors import OutputError
+from surgeon.model.artifact import FOLDER, RECORD
+from surgeon.model.files import parse_json
+from surgeon.model.hub import (
+    hub_api,
+    looks_like_hub_id,
+    parse_hub_id,
+)
+from surgeon.model.hub_errors import (
+    answers_like_the_hub,
+    endpoint,
+    explained,
+)
+from surgeon.progress import Progress, silent
+
+
+def push(
+    artifact: Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    unverified: bool = False,
+    base_model: str | None = None,
+    progress: Progress = silent,
+) -> str:
+    """Upload an artifact with its card to a model repository, and return the commit's URL.
+
+    Args:
+        artifact: the directory that an operation made.
+        repo_id: ``name`` or ``organization/name``, or its address; made if it does not exist.
+        private: whether others must not see it.
+        unverified: whether an artifact goes that was never evaluated.
+        base_model: the Hub id of what was edited, for the card that is uploaded (None: as the card
+            says).
+        progress: told of each step.
+
+    Raises:
+        CheckpointError: the directory is no artifact, or the Hub does not take it.
+        OutputError: the artifact was not evaluated, is not as surgeon made it, its card names no
+            base model that the Hub takes, or it would be seen by others though ``private`` is set.
+    """
+    record = read_record(artifact)
+    target = parse_hub_id(repo_id)
+    if target is None or target.revision is not None:
+        raise OutputError(f"{repo_id}: no name of a repository; give one like organization/name")
+    repo_id = target.model
+    names = sorted(_files(artifact))
+    if EVALUATION in names:
+        _check_evaluation(artifact, record)
+    elif not unverified:
+        raise OutputError(
+            f"{artifact}: never evaluated, so nobody knows what the edit does; run surgeon eval "
+            "first, or push it as it is with --unverified"
+        )
+    _check_files(artifact, record, names, progress)
+    changed = _name_base_model(artifact, record, base_model)
+    card = changed.get(CARD) or (artifact / CARD).read_bytes()
+    with explained(repo_id, to_write=True), answers_like_the_hub(repo_id):
+        api = hub_api()
+        progress(f"uploading to {repo_id}", 0, 0)
+        _check_card(artifact, card)  # before there is a repository
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            raise OutputError(f"{repo_id}: exists and is public; make it private, or name another")
+        commit = api.create_commit(
+            repo_id=repo_id,
+            operations=_uploads(artifact, names, changed),
+            commit_message=f"surgeon: dimensions {', '.join(map(str, record.dims))}"[:100],
+        )
+    return str(commit.commit_url)
+
+
+def _uploads(artifact: Path, names: list[str], changed: Mapping[str, bytes]) -> list[Any]:
+    from huggingface_hub import CommitOperationAdd
+
+    return [CommitOperationAdd(name, changed.get(name, artifact / name)) for name in names]
+
+
+def _name_base_model(artifact: Path, record: Record, base_model: str | None) -> dict[str, bytes]:
+    """Return the card with another base model, and the record of that card, by their names.
+
+    Raises:
+        OutputError: the name in the card, or ``base_model``, is no Hub id.
+    """
+    from huggingface_hub import RepoCard
+
+    if base_model is None:
+        named = read_front_matter(artifact / CARD).get("base_model")
+        for name in named if isinstance(named, list) else [named]:
+            if not isinstance(name, str) or not looks_like_hub_id(name):
+                raise OutputError(
+                    f"{artifact / CARD}: names {name!r} as its base model, which the Hub does not "
+                    "take; name it with --base-model ORG/NAME"
+                )
+        return {}
+    found = parse_hub_id(base_model)
+    if found is None:
+        raise OutputError(f"--base-model {base_model}: no Hub id; give one like organization/name")
+    card = RepoCard((artifact / CARD).read_text("utf-8"))
+    card.data["base_model"] = found.model
+    content = str(card).encode()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        state = dataclasses.replace(record.files[CARD], after=hash_file(Path(file.name)))
+    files = {**record.files, CARD: state}
+    return {CARD: content, RECORD: dataclasses.replace(record, files=files).to_bytes()}
+
+
+def _check_card(artifact: Path, card: bytes) -> None:
+    """Ask the Hub whether it takes the card's header."""
+    from huggingface_hub.errors import BadRequestError
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+    )
+
+    response = get_session().post(
+        f"{endpoint()}/api/validate-yaml",
+        json={"content": card.decode(errors="replace"), "repoType": "model"},
+        headers=build_hf_headers(),
+    )
+    try:
+        hf_raise_for_status(response)
+    except BadRequestError as error:
+        reasons = "; ".join(one["message"] for one in response.json()["errors"])
+        raise OutputError(
+            f"{artifact / CARD}: the Hub does not take its header: {reasons}"
+        ) from error
+
+
+def _files(artifact: Path) -> Iterator[str]:
+    for folder, subfolders, files in os.walk(artifact):
+        for name in (*subfolders, *files):
+            path = Path(folder, name)
+            if path.is_symlink():
+                raise OutputError(
+                    f"{path}: a link, so what it leads to would be uploaded; remove it or put the "
+                    "file in its place"
+                )
+            if not (path.is_file() or path.is_dir()):
+                raise OutputError(f"{path}: a pipe or a device; remove it")
+        paths = (Path(folder, name).relative_to(artifact).as_posix() for name in files)
+        yield from (path for path in paths if not is_unfinished(path))
+
+
+def _check_evaluation(artifact: Path, record: Record) -> None:
+    """Check that the evaluation is of this model and these dimensions."""
+    path = artifact / EVALUATION
+    try:
+        evaluation = parse_json(path.read_bytes())
+        about = (evaluation["model"], tuple(evaluation["patched"]["dims"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path}: damaged ({error}); run surgeon eval again") from error
+    if about != (record.model, record.dims):
+        raise OutputError(f"{path}: is about another edit; run surgeon eval again")
+
+
+def _check_files(artifact: Path, record: Record, names: list[str], progress: Progress) -> None:
+    """Check that the files are those of the record and surgeon's own, and no others."""
+    for name in names:
+        if name not in record.files and not name.startswith(f"{FOLDER}/"):
+            raise OutputError(
+                f"{artifact / name}: not made by surgeon; move it out of the artifact"
+            )
+    for number, (name, change) in enumerate(record.files.items()):
+        progress("checking the files", number, len(record.files))
+        # Only what was found by walking is opened: a record is untrusted input.
+        if name not in names:
+            raise OutputError(f"{artifact}: {name} is missing; make the artifact again")
+        if hash_file(artifact / name) != change.after:
+            raise OutputError(
+                f"{artifact / name}: changed since surgeon made it, so the record does not "
+                "describe it; make the artifact again"
+            )

@@ -1,0 +1,223 @@
+"""What was done, in the artifact itself: ``surgeon/record.json`` and the excised values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.edit.plan import (
+    Edit,
+    Plan,
+    finite_or_none,
+)
+from surgeon.edit.recipe import recipe_from_json
+from surgeon.edit.source_files import EXCISED, Reason
+from surgeon.edit.transfer import FileState
+from surgeon.errors import CheckpointError, SelectionError
+from surgeon.model.artifact import (
+    OWN_HASH,
+    RECORD,
+    SCHEMA,
+    own_hash,
+    read_fields,
+)
+from surgeon.model.safetensors_file import open_safetensors
+from surgeon.text import TextsUsed
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file of the artifact: ``source`` is its path in the source, before and after.
+
+    ``source`` and ``before`` are None for a file that surgeon made. Where weights were converted
+    from a pickle, ``source`` is the pickle and ``before`` the converted file without the edit.
+    """
+
+    source: str | None
+    before: FileState | None
+    after: FileState
+
+
+@dataclass(frozen=True)
+class EditRecord:
+    """An edit as it is recorded.
+
+    ``offset`` is what the model adds to the stored gain (Gemma: 1). ``old`` and ``new`` list the
+    values of a vector's edit; a weight's slices are in ``excised.safetensors`` alone, because they
+    are many. ``stack`` is empty in a model of one stack, and in older records.
+    """
+
+    file: str
+    tensor: str
+    role: str
+    kind: str
+    layer: int | None
+    param: str
+    axis: int
+    dims: tuple[int, ...]
+    offset: float
+    scalars: int
+    changed: int
+    old: tuple[float | None, ...] | None
+    new: tuple[float | None, ...] | None
+    stack: str = ""
+
+    def fits(self, shape: Sequence[int], old: Sequence[int]) -> bool:
+        """Whether a tensor of ``shape`` has the edited slices, and they are of shape ``old``."""
+        if not 0 <= self.axis < len(shape):
+            return False
+        inside = all(0 <= dim < shape[self.axis] for dim in self.dims)
+        sliced = [*shape[: self.axis], len(self.dims), *shape[self.axis + 1 :]]
+        return inside and list(old) == sliced
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """A tensor of an ONNX file that other nodes read too: ``nodes`` read ``copy`` instead."""
+
+    tensor: str
+    copy: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Undo:
+    """``length`` bytes from ``start`` of the patched ONNX file stood as ``content``, in hex."""
+
+    start: int
+    length: int
+    content: str
+
+
+@dataclass(frozen=True)
+class OnnxPatch:
+    """What was done to an existing ONNX file beyond writing scalars.
+
+    ``inferred`` says how the operations that end a layer were found.
+    """
+
+    model: str
+    inferred: str
+    splits: tuple[SplitRecord, ...]
+    undo: tuple[Undo, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that ``restore``, ``eval`` and an auditor need to know of an operation.
+
+    ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
+    ``sites_pattern`` is what a person said about the norms, if the tensor names did not tell.
+    ``left_out_because`` says why each path in ``left_out`` is not here; older records leave it out.
+    ``notes`` say what was asked for that the model does not have.
+    """
+
+    surgeon: str
+    created: str
+    model: str
+    revision: str | None
+    architecture: str
+    weights: tuple[str, ...]
+    converted_from: tuple[str, ...]
+    recipe: Mapping[str, Any]
+    dims: tuple[int, ...]
+    hidden_size: int
+    parameters_changed: int
+    parameters_total: int
+    edits: tuple[EditRecord, ...]
+    left_out: tuple[str, ...]
+    files: Mapping[str, FileChange]
+    onnx: Mapping[str, Any] | None = None
+    onnx_patch: OnnxPatch | None = None
+    ranked_on: TextsUsed | None = None
+    sites_pattern: str | None = None
+    left_out_because: Mapping[str, Reason] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    schema: int = field(default=SCHEMA)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of ``record.json``, its own hash at the end."""
+        fields = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return (json.dumps({**fields, OWN_HASH: own_hash(fields)}, indent=1) + "\n").encode()
+
+    def summary(self, output: Path) -> dict[str, Any]:
+        """Return the document that ``patch --json`` prints."""
+        return {"output": str(output), **asdict(self)}
+
+
+def edit_record(edit: Edit, file: str) -> EditRecord:
+    """Make the record of one edit; ``file`` is the artifact's file that has its tensor."""
+    vector = edit.old.ndim == 1
+    return EditRecord(
+        file=file,
+        tensor=edit.tensor,
+        role=edit.role,
+        kind=edit.kind,
+        layer=edit.layer,
+        param=edit.param,
+        axis=edit.axis,
+        dims=edit.dims,
+        offset=edit.offset,
+        scalars=edit.old.size,
+        changed=edit.changed,
+        # The excised values keep the bits of what is no finite number.
+        old=tuple(finite_or_none(edit.old)) if vector else None,
+        new=tuple(finite_or_none(edit.new)) if vector else None,
+        stack=edit.stack,
+    )
+
+
+def read_record(artifact: Path) -> Record:
+    """Read an artifact's record.
+
+    Raises:
+        CheckpointError: the directory is no artifact, or its record is damaged or of a newer
+            schema.
+    """
+    path = artifact / RECORD
+    if not path.is_file():
+        raise CheckpointError(
+            f"{artifact}: no {RECORD} in it, so it is no artifact; make one with surgeon patch"
+        )
+    import pydantic
+
+    fields = read_fields(artifact)
+    if (schema := fields.get("schema")) != SCHEMA:
+        raise CheckpointError(
+            f"{path}: its schema is {schema!r} and this surgeon reads {SCHEMA}; update surgeon"
+        )
+    unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(Record)})
+    if unknown and OWN_HASH not in fields:  # those from before the hash have no key but these
+        raise CheckpointError(f"{path}: damaged (there is no field {unknown[0]})")
+    try:
+        recipe_from_json(fields.get("recipe"), "recipe")
+        record = pydantic.TypeAdapter(Record).validate_python(fields)
+    except (ValueError, SelectionError) as error:  # pydantic's are ValueErrors
+        raise CheckpointError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+    for edit in record.edits:
+        if edit.dims != record.dims:
+            raise CheckpointError(
+                f"{path}: damaged (its edit of {edit.tensor} is at other dimensions than it says)"
+            )
+    return record
+
+
+def write_excised(plan: Plan, path: Path) -> None:
+    """Write the old values of a plan's edits, each under its tensor's name, bit for bit."""
+    from safetensors.numpy import save
+
+    # Contiguous, because the library takes an array's memory as it lies.
+    path.write_bytes(save({edit.tensor: np.ascontiguousarray(edit.old) for edit in plan.edits}))
+
+
+def read_excised(artifact: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the excised values: for each edited tensor, its old slices at the record's dims."""
+    file = open_safetensors(artifact / EXCISED)
+    return {name: file.read(name) for name in file.tensors}

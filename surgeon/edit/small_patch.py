@@ -1,0 +1,218 @@
+"""The edit alone, as one small file: made on one machine, applied to the same base on another.
+
+The file is safetensors: the new values under their tensors' names, and in its metadata, as JSON,
+what they are for: the recipe, the dims, and the hash of every weight file of the base. A hash of
+that and of the values tells a damaged file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.edit.plan import (
+    Edit,
+    Plan,
+    edits_meant,
+)
+from surgeon.edit.recipe import recipe_from_json
+from surgeon.edit.staging import check_output, replace_file
+from surgeon.edit.transfer import FileState, hash_file
+from surgeon.errors import (
+    CheckpointError,
+    OutputError,
+    SelectionError,
+)
+from surgeon.families import Stack
+from surgeon.model import Checkpoint
+from surgeon.model.safetensors_file import SafetensorsFile, open_safetensors
+from surgeon.progress import Progress, silent
+from surgeon.text import TextsUsed
+
+_SCHEMA = "2"
+_KEY = "surgeon"
+_HASH = "blake3"
+
+
+@dataclass(frozen=True)
+class _Target:
+    tensor: str
+    param: str
+    role: str
+    kind: str
+    layer: int | None
+    axis: int
+    offset: float
+    stack: Stack = ""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the metadata of the file says."""
+
+    schema: str
+    model: str
+    recipe: dict[str, Any]
+    dims: tuple[int, ...]
+    base: dict[str, FileState]
+    edits: tuple[_Target, ...]
+    ranked_on: TextsUsed | None = None
+    sites_pattern: str | None = None
+
+
+def write_small_patch(
+    plan: Plan, path: Path, *, force: bool = False, progress: Progress = silent
+) -> int:
+    """Write a plan's edit, and the hashes of the base it is for; return the file's size in bytes.
+
+    Raises:
+        OutputError: the file exists and ``force`` is off, or lies in the source.
+        CheckpointError: the base is a pickle, whose bytes are no fixed ground.
+    """
+    from safetensors.numpy import save
+
+    _check_output(plan.checkpoint, path, force=force)
+    contents = _Contents(
+        schema=_SCHEMA,
+        model=plan.checkpoint.name,
+        recipe=plan.recipe.to_json(),
+        dims=plan.dims,
+        base=_states(plan.checkpoint, progress),
+        edits=tuple(
+            _Target(e.tensor, e.param, e.role, e.kind, e.layer, e.axis, e.offset, e.stack)
+            for e in plan.edits
+        ),
+        ranked_on=plan.ranked_on,
+        sites_pattern=plan.checkpoint.sites_pattern,
+    )
+    values = {edit.tensor: np.ascontiguousarray(edit.new) for edit in plan.edits}
+    told = json.dumps(asdict(contents))
+    content = save(values, metadata={_KEY: told, _HASH: _hash(told, values.values())})
+    target = path.resolve()  # of a link, what it leads to: that is what was checked
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, content, _is_small_patch if force else None)
+    return len(content)
+
+
+def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress = silent) -> Plan:
+    """Resolve a small patch on a base; ``operate`` then performs it.
+
+    Raises:
+        CheckpointError: the file is damaged, or the base is another one.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; make one with surgeon patch --record-only")
+    file = open_safetensors(path)
+    contents = _read_contents(path, file)
+    states = _states(checkpoint, progress)
+    for name, state in contents.base.items():
+        if states.get(name) != state:
+            raise CheckpointError(
+                f"{checkpoint.directory}: is not the base of {path.name}: its {name} is "
+                f"{'another file' if name in states else 'not there'}; it takes {contents.model}, "
+                f"whose {name} has the BLAKE3 hash {state.blake3[:16]}…"
+            )
+    if more := sorted(states.keys() - contents.base.keys()):
+        raise CheckpointError(
+            f"{checkpoint.directory}: is not the base of {path.name}, which knows nothing of "
+            f"{more[0]}; it takes {contents.model}"
+        )
+    checkpoint = replace(checkpoint, sites_pattern=contents.sites_pattern)
+    recipe = recipe_from_json(contents.recipe, str(path))
+    try:
+        edits = edits_meant(checkpoint, recipe, contents.dims)
+    except SelectionError as error:
+        raise CheckpointError(f"{path}: its recipe does not fit the base ({error})") from error
+    _check_meant(path, file, contents, edits)
+    return Plan(checkpoint, recipe, contents.dims, edits, ranked_on=contents.ranked_on)
+
+
+def _check_output(checkpoint: Checkpoint, path: Path, *, force: bool) -> None:
+    if path.is_dir():
+        raise OutputError(f"-o {path}: is a directory; name the file to write the edit to")
+    source = checkpoint.files[0].path if checkpoint.alone else checkpoint.directory
+    check_output(path, source, force=force)
+    # The source's folder may hold links to weights that lie elsewhere.
+    if path.resolve() in {file.path.resolve() for file in checkpoint.files}:
+        raise OutputError(f"-o {path}: holds the source's weights; name another file")
+
+
+def _is_small_patch(path: Path) -> bool:
+    try:
+        _read_contents(path, open_safetensors(path))
+    except (CheckpointError, OSError):
+        return False
+    return True
+
+
+def _hash(told: str, values: Iterable[npt.NDArray[Any]]) -> str:
+    from blake3 import blake3
+
+    hasher = blake3(told.encode())
+    for value in values:
+        hasher.update(value.tobytes())
+    return hasher.hexdigest()
+
+
+def _states(checkpoint: Checkpoint, progress: Progress) -> dict[str, FileState]:
+    states = {}
+    for number, file in enumerate(checkpoint.files):
+        if not isinstance(file, SafetensorsFile):
+            raise CheckpointError(
+                f"{file.path}: a small patch needs safetensors as its base; make the whole "
+                "artifact instead"
+            )
+        progress(f"hashing {file.path.name}", number, len(checkpoint.files))
+        states[file.path.name] = hash_file(file.path)
+    return states
+
+
+def _read_contents(path: Path, file: SafetensorsFile) -> _Contents:
+    import pydantic
+
+    try:
+        contents = pydantic.TypeAdapter(_Contents).validate_json(file.metadata[_KEY])
+    except (KeyError, pydantic.ValidationError) as error:
+        raise CheckpointError(f"{path}: no small patch of surgeon's, or a damaged one") from error
+    if contents.schema != _SCHEMA:
+        raise CheckpointError(
+            f"{path}: its schema is {contents.schema!r} and this surgeon reads {_SCHEMA}; make the "
+            "file anew with surgeon patch --record-only"
+        )
+    names = dict.fromkeys(edit.tensor for edit in contents.edits if edit.tensor in file.tensors)
+    if file.metadata.get(_HASH) != _hash(file.metadata[_KEY], map(file.read, names)):
+        raise CheckpointError(f"{path}: damaged: its values are not those it was made with")
+    return contents
+
+
+def _check_meant(
+    path: Path, file: SafetensorsFile, contents: _Contents, edits: tuple[Edit, ...]
+) -> None:
+    """Refuse a file that would do anything but what its recipe means on this base."""
+    wrong = [
+        (target or edit).tensor
+        for edit, target in zip_longest(edits, contents.edits)
+        if not (target and edit and _is_same(file, target, edit))
+    ]
+    wrong += sorted(file.tensors.keys() - {edit.tensor for edit in edits})
+    if wrong:
+        raise CheckpointError(
+            f"{path}: its edit of {wrong[0]} is not what its recipe means on this base; make the "
+            "file anew with surgeon patch --record-only"
+        )
+
+
+def _is_same(file: SafetensorsFile, target: _Target, edit: Edit) -> bool:
+    places = ((e.tensor, e.param, e.axis, e.offset) for e in (target, edit))
+    if next(places) != next(places) or edit.tensor not in file.tensors:
+        return False
+    new = file.read(edit.tensor)
+    same_kind = (new.dtype, new.shape) == (edit.new.dtype, edit.new.shape)
+    return same_kind and new.tobytes() == edit.new.tobytes()

@@ -1,0 +1,267 @@
+"""Is an artifact what its record says? Every hash, every edit, and one half against the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.edit.plan import Edit, edits_meant
+from surgeon.edit.recipe import recipe_from_json
+from surgeon.edit.record import (
+    EditRecord,
+    FileChange,
+    Record,
+    edit_record,
+    read_record,
+)
+from surgeon.edit.restore import (
+    inside,
+    open_edited,
+    open_source,
+    source_path,
+    source_states,
+)
+from surgeon.edit.staging import is_result
+from surgeon.errors import CheckpointError, SurgeonError
+from surgeon.model import Checkpoint, TensorInfo, open_checkpoint
+from surgeon.model.artifact import RECORD
+from surgeon.model.safetensors_file import BITS
+from surgeon.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what was looked at, whether it holds, and if not, what was found."""
+
+    name: str
+    passed: bool
+    found: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of an artifact."""
+
+    model: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check holds."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``verify --json`` prints."""
+        return {
+            "model": self.model,
+            "passed": self.passed,
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+
+def verify(artifact: Path, progress: Progress = silent) -> Verification:
+    """Check an artifact against its record.
+
+    The files are those recorded, each with its hash; with the excised values put back, the weights
+    have the source's hash; the edited values are what the recipe makes of the old ones; and the
+    ONNX half holds the same vectors as the safetensors half.
+
+    Raises:
+        CheckpointError: the directory is no artifact, or its record is damaged.
+    """
+    record = read_record(artifact)
+    checks = [*_check_files(artifact, record, progress), _check_edits(artifact, record)]
+    if record.onnx is not None:
+        checks.append(_check_onnx(artifact, record))
+    return Verification(record.model, tuple(checks))
+
+
+def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator[Check]:
+    for number, (name, change) in enumerate(record.files.items()):
+        progress(f"hashing {name}", number, len(record.files))
+        yield from _check_file(artifact, record, name, change)
+    paths = (p for p in artifact.rglob("*") if p.is_symlink() or not p.is_dir())
+    there = {name for p in paths if not is_result(name := p.relative_to(artifact).as_posix())}
+    extra = sorted(there - record.files.keys() - {RECORD})
+    found = f"{len(extra)} more, {extra[0]} among them" if extra else ""
+    yield Check("no file beside those recorded", passed=not extra, found=found)
+
+
+def _check_file(artifact: Path, record: Record, name: str, change: FileChange) -> Iterator[Check]:
+    """Check a file and, as restore does, that it gives back the source's."""
+    try:
+        after, before = source_states(record, artifact, name)
+        if change.source is not None:
+            source_path(record, name, change.source)
+    except (CheckpointError, OSError) as error:
+        yield Check(name, passed=False, found=str(error))
+        return
+    same = after == change.after
+    yield Check(name, passed=same, found="" if same else "not the recorded file")
+    restored = change.source is None or before == change.before
+    if name in record.weights or not restored:
+        found = "" if restored else "the old values put back do not give the source"
+        yield Check(f"{name} restores to the source", passed=restored, found=found)
+
+
+def _check_edits(artifact: Path, record: Record) -> Check:
+    """Check that the record's edits are those of its recipe, and what the weights hold."""
+    name = "the edits are what the recipe says"
+    try:
+        patched, source = open_edited(record, artifact), open_source(artifact)
+        recipe = recipe_from_json(record.recipe, RECORD)
+        meant = {edit.tensor: edit for edit in reversed(edits_meant(source, recipe, record.dims))}
+        wrong = [
+            edit.tensor
+            for edit in record.edits
+            if not _is_meant(edit, meant.get(edit.tensor), patched)
+        ]
+    except (SurgeonError, OSError) as error:
+        return Check(name, passed=False, found=str(error))
+    wrong += sorted(meant.keys() - {edit.tensor for edit in record.edits})
+    found = f"{len(wrong)} tensors differ, {wrong[0]} among them" if wrong else ""
+    return Check(name, passed=not wrong, found=found)
+
+
+def _is_meant(recorded: EditRecord, edit: Edit | None, patched: Checkpoint) -> bool:
+    if edit is None:
+        return False
+    # What older records call a site may differ; where it is and what was written may not.
+    named = {key: getattr(recorded, key) for key in ("role", "kind", "layer", "stack")}
+    now = np.take(patched.read(edit.tensor), edit.dims, axis=edit.axis)
+    made = dataclasses.replace(edit_record(edit, recorded.file), **named)
+    return made == recorded and now.tobytes() == edit.new.tobytes()
+
+
+def _check_onnx(artifact: Path, record: Record) -> Check:
+    from surgeon.onnx.facts import onnx_facts
+    from surgeon.onnx.weights import read_initializers
+
+    name = "the ONNX half holds the same vectors"
+    try:
+        facts = onnx_facts(record.onnx or {})
+        checkpoint = open_checkpoint(artifact)
+        for vector, values in read_initializers(
+            artifact / inside(facts.model), facts.vectors
+        ).items():
+            if values.tobytes() != checkpoint.read(vector).astype(facts.dtype).tobytes():
+                return Check(name, passed=False, found=f"{vector} differs")
+    except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; it is the finding)
+        return Check(name, passed=False, found=f"cannot be read ({error})")
+    return Check(name, passed=True)
+
+
+_MOST_DIMS = 64
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """How one tensor differs.
+
+    ``changed`` counts scalars that differ in at least one bit; ``dims`` are the indices along
+    ``axis`` that hold them all, where there are at most 64 (None: the change is spread). ``reason``
+    is "values", "packed values" (several share a byte, in an order that the format leaves open),
+    "dtype", "shape", "only in A" or "only in B"; any but the first counts all scalars.
+    """
+
+    name: str
+    reason: str
+    changed: int
+    axis: int | None
+    dims: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The differing tensors of two checkpoints, in the order of the first."""
+
+    tensors: tuple[TensorDifference, ...]
+    compared: int
+
+    @property
+    def identical(self) -> bool:
+        """Whether both hold the same tensors, bit for bit."""
+        return not self.tensors
+
+    @property
+    def scalars_changed(self) -> int:
+        """How many scalars differ in all."""
+        return sum(tensor.changed for tensor in self.tensors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``diff --json`` prints."""
+        return {
+            "identical": self.identical,
+            "scalars_changed": self.scalars_changed,
+            "tensors_compared": self.compared,
+            "tensors": [asdict(tensor) for tensor in self.tensors],
+        }
+
+
+def compare(a: Checkpoint, b: Checkpoint, progress: Progress = silent) -> Comparison:
+    """Compare two checkpoints tensor by tensor, whatever files they lie in, piece by piece.
+
+    Memory does not grow with the checkpoints, pickles aside.
+
+    Raises:
+        CheckpointError: a file is shorter than its header says.
+    """
+    names = list(dict.fromkeys((*a.tensors, *b.tensors)))
+    found = []
+    for number, name in enumerate(names):
+        progress(f"comparing {name}", number, len(names))
+        difference = _compare_tensor(a, b, name)
+        if difference is not None:
+            found.append(difference)
+    return Comparison(tuple(found), len(names))
+
+
+def _compare_tensor(a: Checkpoint, b: Checkpoint, name: str) -> TensorDifference | None:
+    one, other = a.tensors.get(name), b.tensors.get(name)
+    if one is None or other is None:
+        there = one or other
+        assert there is not None
+        reason = "only in A" if other is None else "only in B"
+        return TensorDifference(name, reason, there.size, None, None)
+    if one.dtype != other.dtype or one.shape != other.shape:
+        reason = "dtype" if one.dtype != other.dtype else "shape"
+        return TensorDifference(name, reason, max(one.size, other.size), None, None)
+    return _compare_values(one, a.homes[name].pieces(name), b.homes[name].pieces(name))
+
+
+def _compare_values(
+    info: TensorInfo, one: Iterable[bytes], other: Iterable[bytes]
+) -> TensorDifference | None:
+    if BITS[info.dtype] < 8:
+        same = all(left == right for left, right in zip(one, other, strict=True))
+        return None if same else TensorDifference(info.name, "packed values", info.size, None, None)
+    element = BITS[info.dtype] // 8
+    changed, position = 0, 0
+    touched = [np.zeros(length, dtype=np.bool_) for length in info.shape]
+    for left, right in zip(one, other, strict=True):
+        if left != right:
+            where = position + _differing(left, right, element)
+            changed += where.size
+            if touched:  # a scalar has no axis
+                for flags, index in zip(touched, np.unravel_index(where, info.shape), strict=True):
+                    flags[index] = True
+        position += len(left) // element
+    if not changed:
+        return None
+    axis = min(range(len(touched)), key=lambda i: int(touched[i].sum()), default=None)
+    dims = np.flatnonzero(touched[axis]) if axis is not None else np.empty(0, dtype=np.int64)
+    few = axis is not None and dims.size <= _MOST_DIMS
+    listed = tuple(int(dim) for dim in dims) if few else None
+    return TensorDifference(info.name, "values", changed, axis if few else None, listed)
+
+
+def _differing(left: bytes, right: bytes, element: int) -> npt.NDArray[np.int64]:
+    """Return the numbers of the elements that differ, of ``element`` bytes each."""
+    pair = (np.frombuffer(piece, dtype=np.uint8).reshape(-1, element) for piece in (left, right))
+    return np.flatnonzero((next(pair) != next(pair)).any(axis=1))

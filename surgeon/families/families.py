@@ -1,0 +1,48 @@
+"""The registry: one row per model family, in modules by subject.
+
+Templates are module paths below any model prefix (``bert.``, ``transformer.``, none, …), with
+``{layer}`` for the layer number. Prefixes need no table: whatever stands before the output
+template in the tensor names is the prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from surgeon.errors import UnknownArchitectureError
+from surgeon.families.decoders import DECODERS, LLAMAS, MIXTURES
+from surgeon.families.encoders import ENCODERS, PERCEPTION
+from surgeon.families.family import Family
+from surgeon.families.sequence_to_sequence import SEQUENCE_TO_SEQUENCE
+
+FAMILIES: tuple[Family, ...] = (
+    *ENCODERS,
+    *DECODERS,
+    *LLAMAS,
+    *MIXTURES,
+    *SEQUENCE_TO_SEQUENCE,
+    *PERCEPTION,
+)
+
+
+def family_of(model_type: object, config: Mapping[str, object] | None = None) -> Family:
+    """Return the row for a ``model_type`` and the rest of the configuration.
+
+    Raises:
+        UnknownArchitectureError: there is none.
+    """
+    keys = config or {}
+    rows = [family for family in FAMILIES if model_type in family.model_types]
+    for family in rows:
+        if all(keys.get(key) in values for key, values in family.when.items()):
+            return family
+    if rows:
+        found = ", ".join(f"{key} {keys.get(key)!r}" for row in rows for key in row.when)
+        raise UnknownArchitectureError(
+            f"config.json: surgeon does not know the layers of {model_type} with {found}"
+        )
+    known = len({name for family in FAMILIES for name in family.model_types})
+    raise UnknownArchitectureError(
+        f"config.json: model_type {model_type!r} is not an architecture that surgeon knows (its "
+        f"README names the {known} that it does)"
+    )

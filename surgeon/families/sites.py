@@ -1,0 +1,268 @@
+"""A site: one place where a layer writes dimension d of the residual stream.
+
+The default site is the last operation of the layer (Kovaleva et al. 2021, section 3): the output
+LayerNorm in post-norm models, the output dense layer in pre-norm models such as GPT-2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
+
+from surgeon.errors import CheckpointError
+
+Role: TypeAlias = Literal["output", "attention", "embeddings", "final"]
+Kind: TypeAlias = Literal["layernorm", "rmsnorm", "dense"]
+Stack: TypeAlias = Literal["", "encoder", "decoder", "text", "vision"]
+
+ROLES: tuple[Role, ...] = get_args(Role)
+STACKS: tuple[Stack, ...] = get_args(Stack)
+_TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what they give alone
+
+_PACKED_NAMES = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
+_GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
+_BIAS_NAMES = ("bias", "beta")
+_EXPERT = re.compile(r"\.experts\.\d+\.|\.shared_(experts?|mlp)\.")
+_NUMBERS = {
+    "{layer}": r"(?P<layer>0|[1-9]\d{0,4})",
+    "{expert}": r"(?P<expert>0|[1-9]\d{0,4})",
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where a layer writes dimension d.
+
+    ``gain`` and ``bias`` are tensor names. The dimension indexes ``axis`` of the gain and the
+    only axis of the bias. For ``kind="dense"`` the gain is the weight matrix, so that a
+    dimension is a slice of it. ``layer`` counts within ``stack``, which is empty in a model of
+    one stack. The model multiplies by ``gain + gain_offset``. ``expert`` marks one of several that
+    end a layer together, each for its share of the tokens, or for all beside those.
+    """
+
+    role: Role
+    kind: Kind
+    layer: int | None
+    gain: str
+    bias: str | None
+    axis: int
+    stack: Stack = ""
+    gain_offset: float = 0.0
+    expert: bool = False
+
+
+@dataclass(frozen=True)
+class SiteTemplate:
+    """The module path of a site below the model prefix, ``{layer}`` standing for the number.
+
+    ``{expert}`` stands for that of an expert: all experts of a layer write to the stream. ``among``
+    names the kind of layers that have it, where a model mixes several: those with experts, say.
+    ``only_layer`` marks an operation that follows one layer alone: where it is there, it is that
+    layer's last operation, in place of the site that the other layers have.
+    """
+
+    role: Role
+    kind: Kind
+    path: str
+    axis: int = 0
+    stack: Stack = ""
+    gain_offset: float = 0.0
+    only_layer: int | None = None
+    among: str = ""
+
+    def at(self, layer: int | None, expert: int = 0) -> str:
+        """Return the path in a layer, and there of an expert."""
+        return self.path.format(layer=layer, expert=expert)
+
+    def prefixes(self, tensors: Iterable[str]) -> set[str]:
+        """Return what stands before the path in the tensor names that it matches."""
+        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){self._pattern}")
+        return {match["prefix"] for match in map(pattern.fullmatch, tensors) if match}
+
+    def sites(self, prefix: str, tensors: Iterable[str]) -> list[Site]:
+        """Find the sites under a model prefix, by layer, then expert.
+
+        Raises:
+            CheckpointError: a layer or an expert is missing between others, or a gain beside its
+                bias.
+        """
+        pattern = re.compile(re.escape(prefix) + self._pattern)
+        modules: dict[tuple[int | None, int], dict[str, str]] = {}
+        for name in tensors:
+            if match := pattern.fullmatch(name):
+                numbers = {key: int(n) for key, n in match.groupdict().items() if key != "leaf"}
+                place = numbers.get("layer", self.only_layer), numbers.get("expert", 0)
+                modules.setdefault(place, {})[match["leaf"]] = name
+        self._check_none_is_missing(modules)
+        return [
+            self._site(place, leaves)
+            for place, leaves in sorted(
+                modules.items(), key=lambda item: (item[0][0] or 0, item[0][1])
+            )
+        ]
+
+    def _check_none_is_missing(self, places: Collection[tuple[int | None, int]]) -> None:
+        if "{layer}" not in self.path:
+            return
+        layers = {layer for layer, _ in places if layer is not None}
+        experts = {expert for _, expert in places}
+        wanted = layers if self.among else range(max(layers, default=-1) + 1)
+        for place in itertools.product(wanted, range(max(experts, default=-1) + 1)):
+            if place not in places:
+                where = self.at(*place)
+                others = "layers" if place[0] not in layers else "experts"
+                raise CheckpointError(
+                    f"the weights have no {where}, though later {others} are there: the "
+                    "checkpoint is incomplete"
+                )
+
+    @property
+    def _pattern(self) -> str:
+        path = re.escape(self.path)
+        for number, digits in _NUMBERS.items():
+            path = path.replace(re.escape(number), digits)
+        return rf"{path}\.(?P<leaf>{'|'.join(_GAIN_NAMES + _BIAS_NAMES)})"
+
+    def _site(self, place: tuple[int | None, int], leaves: Mapping[str, str]) -> Site:
+        layer, expert = place
+        gain, bias = gain_and_bias(leaves)
+        if gain is None:
+            raise CheckpointError(
+                f"the weights have a bias but no gain for {self.at(layer, expert)}"
+            )
+        return Site(
+            self.role,
+            self.kind,
+            layer,
+            gain,
+            bias,
+            self.axis,
+            self.stack,
+            self.gain_offset,
+            is_expert(gain),
+        )
+
+
+def gain_and_bias(leaves: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the tensor names of a module's gain and bias, given them all by last component."""
+    gain = next((leaves[leaf] for leaf in _GAIN_NAMES if leaf in leaves), None)
+    bias = next((leaves[leaf] for leaf in _BIAS_NAMES if leaf in leaves), None)
+    return gain, bias
+
+
+def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
+    """Sort sites by role, then stack, then layer; those of one layer keep their order."""
+    return tuple(
+        sorted(sites, key=lambda s: (ROLES.index(s.role), STACKS.index(s.stack), s.layer or 0))
+    )
+
+
+def by_layer(sites: Iterable[Site]) -> list[tuple[Site, ...]]:
+    """Group output sites by the layer that they end: experts end one together."""
+    layers: dict[object, list[Site]] = {}
+    for site in sites:
+        if site.role == "output":
+            of_layer = re.match(r".*?\d+\.", site.gain) if site.expert else None
+            layers.setdefault(of_layer[0] if of_layer else site, []).append(site)
+    return [tuple(layer) for layer in layers.values()]
+
+
+def is_expert(tensor: str) -> bool:
+    """Whether a tensor's name says that it is of an expert, of one for all tokens too."""
+    return _EXPERT.search(tensor) is not None
+
+
+def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
+    """Check the shapes of sites and keep those that share the dimensions of the first one.
+
+    CLIP's vision tower has a residual stream of its own beside that of its text tower, so that
+    dimension d means something else there, be it as wide or not: it is left out as a whole. So is
+    a stack of another width than the first, and an embeddings norm of another (ELECTRA, ALBERT).
+
+    Args:
+        sites: the sites of a checkpoint, output sites first.
+        shapes: the shape of every tensor.
+
+    Raises:
+        CheckpointError: a tensor's shape is not that of a vector or weight over the dimensions, or
+            all of them are packed.
+    """
+    outputs = [site for site in sites if site.role == "output"]
+    stacks = dict.fromkeys(site.stack for site in outputs)
+    widths = {
+        stack: stream_width((s for s in (*outputs, *sites) if s.stack == stack), shapes)
+        for stack in stacks
+    }
+    first, hidden = next(iter(widths.items()))
+    kept = []
+    for site in sites:
+        apart = site.stack != first and site.stack in _TOWERS
+        if apart or widths.get(site.stack) != hidden:
+            continue
+        width = _width(site, shapes)
+        if width in (hidden, None):
+            kept.append(site)
+        elif site.role != "embeddings":
+            raise _wrong_shape(site, shapes, f"{hidden} dimensions")
+    return tuple(kept)
+
+
+def stream_width(sites: Iterable[Site], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return how many dimensions sites of one stack have, by the first whose shape shows it.
+
+    Raises:
+        CheckpointError: none does, because all are packed, or the shape is none of a site.
+    """
+    seen = ""
+    for site in sites:
+        width = _width(site, shapes)
+        if width is not None:
+            return width
+        seen = site.gain
+    raise CheckpointError(
+        f"{seen} is quantized, its shape {list(shapes[seen])}, and no float vector of the layers "
+        "tells the hidden size; give the model before it was quantized"
+    )
+
+
+def _width(site: Site, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Return the length of a site's dimension, None for a packed weight without a bias."""
+    shape, rank = shapes[site.gain], 2 if site.kind == "dense" else 1
+    if _is_packed(site, shape):
+        return shapes[site.bias][0] if site.bias and shapes[site.bias] else None
+    if len(shape) != rank or (site.bias and shapes[site.bias] != (shape[site.axis],)):
+        raise _wrong_shape(site, shapes, "any dimensions")
+    return shape[site.axis]
+
+
+def _is_packed(site: Site, shape: tuple[int, ...]) -> bool:
+    # bitsandbytes stores four bits a weight in one column of bytes, under the plain name.
+    packed = site.gain.rpartition(".")[2] in _PACKED_NAMES or shape[1:] == (1,)
+    return site.kind == "dense" and packed
+
+
+def _wrong_shape(
+    site: Site, shapes: Mapping[str, tuple[int, ...]], dimensions: str
+) -> CheckpointError:
+    bias = f" and its bias {list(shapes[site.bias])}" if site.bias else ""
+    return CheckpointError(
+        f"{site.gain} has shape {list(shapes[site.gain])}{bias}, "
+        f"which is no {site.kind} over {dimensions}"
+    )
+
+
+def canonical_name(tensor: str) -> str:
+    """Return a tensor name with the modern spelling of a LayerNorm's gain and bias."""
+    module, _, leaf = tensor.rpartition(".")
+    modern = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)
+    return f"{module}.{modern}" if module else modern
+
+
+def under(
+    module: str, stack: Stack, templates: tuple[SiteTemplate, ...]
+) -> tuple[SiteTemplate, ...]:
+    """Place templates under a module. What a stack does not have, its tensor names do not match."""
+    return tuple(replace(t, path=f"{module}.{t.path}", stack=stack) for t in templates)

@@ -1,0 +1,95 @@
+"""Pictures: of a ranking, where the z-scores stand out; of a training run, when they came to."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from surgeon.edit.staging import replace_file
+from surgeon.errors import OutputError, SelectionError
+from surgeon.ranking import Ranking, ZScores
+
+if TYPE_CHECKING:
+    from surgeon.study.trace_result import Trace
+
+
+# Suffix → how the modules of surgeon.figures that draw it are called, after what they draw.
+_FORMS = {".png": "plot", ".svg": "plot", ".pdf": "plot", ".html": "page"}
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could not be written, before anything is computed for it.
+
+    Raises:
+        SelectionError: the suffix is none of those that can be drawn.
+        OutputError: there is no such folder, or it or the existing file cannot be written to.
+    """
+    if path.suffix.lower() not in _FORMS:
+        *most, last = _FORMS
+        found = f"the suffix {path.suffix}" if path.suffix else "no suffix"
+        raise SelectionError(f"--plot {path}: has {found}; give {', '.join(most)} or {last}")
+    if path.is_dir():
+        raise OutputError(f"--plot {path}: is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise OutputError(f"--plot {path}: there is no folder {path.parent}; make it first")
+    for target in (path.parent, path):
+        if target.exists() and not os.access(target, os.W_OK):
+            raise OutputError(f"--plot {path}: {target} cannot be written to; name another")
+
+
+def plot_ranking(ranking: Ranking, zscores: ZScores, path: Path) -> None:
+    """Draw a ranking and the z-scores of the same checkpoint.
+
+    Two maps of layers × dimensions, gain and bias, with the outliers named (or, where there are
+    none, the strongest candidates), over the strongest dimensions of the ranking: how far they
+    lie from the mean in each layer, the share of layers that flag them, and the damage where it
+    was measured. The file appears whole or not at all.
+
+    Args:
+        ranking: what a detector found.
+        zscores: of the same checkpoint, by ``read_zscores``.
+        path: the file to make; its suffix chooses .png, .svg, .pdf or .html, the last a page of
+            its own that loads nothing.
+
+    Raises:
+        SelectionError: the suffix is none of these.
+        OutputError: the file cannot be written there.
+    """
+    _draw(path, "scan", ranking, zscores)
+
+
+def plot_trace(trace: Trace, path: Path) -> None:
+    """Draw the norms over the checkpoints of a training run.
+
+    Over the steps, one panel below the other: gain and bias of each final outlier, signed, and the
+    distance that the criterion judges by, each against a band of all other dimensions, with a mark
+    where it left the bulk. Where there are no outliers, the strongest dimensions are drawn quietly.
+    The file appears whole or not at all.
+
+    Args:
+        trace: by ``trace_training``.
+        path: the file to make; its suffix chooses .png, .svg, .pdf or .html, the last a page of
+            its own that loads nothing.
+
+    Raises:
+        SelectionError: the suffix is none of these.
+        OutputError: the file cannot be written there.
+    """
+    _draw(path, "trace", trace)
+
+
+def _draw(path: Path, subject: str, *values: object) -> None:
+    check_picture(path)
+    suffix = path.suffix.lower()
+    # Imported only when it is used: matplotlib and plotly are slow to come.
+    module = importlib.import_module(f"surgeon.figures.{subject}_{_FORMS[suffix]}")
+    content: bytes = module.render(*values, suffix.removeprefix("."))
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise OutputError(f"--plot {path}: {error.strerror}; name another file") from error
+
+
+__all__ = ["check_picture", "plot_ranking", "plot_trace"]

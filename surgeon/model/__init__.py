@@ -1,0 +1,9 @@
+"""Weights as bytes: which files a model lies in, and its tensors by name, without a framework."""
+
+from __future__ import annotations
+
+from surgeon.model.checkpoint import Checkpoint
+from surgeon.model.directory import open_checkpoint, open_for_scan
+from surgeon.model.safetensors_file import TensorInfo
+
+__all__ = ["Checkpoint", "TensorInfo", "open_checkpoint", "open_for_scan"]

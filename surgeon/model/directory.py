@@ -1,0 +1,198 @@
+"""MODEL → files: a model directory, a weight file, or a model on the Hub, opened."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from surgeon.errors import CheckpointError
+from surgeon.model.artifact import is_artifact, recorded_pattern
+from surgeon.model.checkpoint import CONFIG, Checkpoint
+from surgeon.model.download import download, find_cached
+from surgeon.model.files import read_object
+from surgeon.model.hub import (
+    HubId,
+    Listing,
+    parse_hub_id,
+)
+from surgeon.model.ranges import FRUGAL, Meter
+from surgeon.model.remote import RemoteModel, open_remote
+from surgeon.model.weight_files import (
+    find_weights,
+    open_one_file,
+    why_missing,
+)
+from surgeon.progress import Progress, silent
+
+_MOST_LABELS = 1_000_000
+
+
+def open_checkpoint(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    sites_pattern: str | None = None,
+    name: str | None = None,
+    progress: Progress = silent,
+) -> Checkpoint:
+    """Open a model directory, a ``.safetensors`` file in one, or a model on the Hub.
+
+    A model on the Hub is downloaded to the Hugging Face cache first, the needed files alone, and
+    never written to.
+
+    Args:
+        model: the path or the Hub id, with ``@revision`` or without, or the address of its page. A
+            path that exists is taken as one.
+        revision: for a Hub id: a branch, a tag or a commit (None: the default branch).
+        sites_pattern: for an architecture without a row: a regular expression for the paths of
+            the modules that are the last operation of each layer (None: what the record of an
+            artifact says).
+        name: what reports and the model card call the model (None: as it was found).
+        progress: told of a download.
+
+    Raises:
+        CheckpointError: there is no such model, no weights in it, or no readable configuration.
+            A weight file needs none, nor does an artifact of one.
+    """
+    path = Path(model)
+    if os.path.lexists(path):
+        if revision is not None:
+            raise CheckpointError(f"--revision {revision}: {path} is a path, which has none")
+        return _open_local(path, name, sites_pattern)
+    found = hub_id(model, revision)
+    snapshot = download(found.model, found.revision, progress)
+    return replace(_open_local(snapshot.path, name, sites_pattern), conversion=snapshot.conversion)
+
+
+def hub_id(model: str | Path, revision: str | None = None) -> HubId:
+    """Read MODEL, which is no path, as an id on the Hub.
+
+    Raises:
+        CheckpointError: it can be none.
+    """
+    found = parse_hub_id(str(model), revision)
+    if found is None:
+        raise CheckpointError(f"{model}: no such file or directory, and no Hub id either")
+    return found
+
+
+def open_for_scan(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    sites_pattern: str | None = None,
+    progress: Progress = silent,
+) -> Checkpoint:
+    """Open a model to read some of its tensors: as ``open_checkpoint``, but without a download.
+
+    A model on the Hub that is not in the cache is read by range requests alone:
+    ``checkpoint.remote.bytes_read`` tells how much.
+    """
+    if os.path.lexists(model):
+        return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
+    found = hub_id(model, revision)
+    snapshot = find_cached(found.model, found.revision)
+    if snapshot is not None:
+        return _open_local(snapshot.path, None, sites_pattern)
+    progress("asking the Hub", 0, 0)
+    return _of_remote(open_remote(found.model, found.revision), sites_pattern)
+
+
+def open_frugally(
+    model_id: str,
+    revision: str | None = None,
+    *,
+    meter: Meter | None = None,
+    sites_pattern: str | None = None,
+    listing: Listing | None = None,
+) -> Checkpoint:
+    """Open a model on the Hub by range requests, for few bytes and patiently; never of the cache.
+
+    Args:
+        model_id: the repository.
+        revision: a branch, a tag or a commit (None: the default branch).
+        meter: counts the bytes, of a failure too (None: the checkpoint's own does).
+        sites_pattern: as ``open_checkpoint``.
+        listing: its files, if they were asked for already.
+
+    Raises:
+        CheckpointError: as ``open_remote``.
+    """
+    remote = open_remote(model_id, revision, reading=FRUGAL, meter=meter, listing=listing)
+    return _of_remote(remote, sites_pattern)
+
+
+def _of_remote(remote: RemoteModel, sites_pattern: str | None) -> Checkpoint:
+    return Checkpoint(
+        name=remote.model_id,
+        directory=Path(),
+        config=remote.config,
+        files=(),
+        revision=remote.revision,
+        sites_pattern=sites_pattern,
+        remote=remote,
+        conversion=remote.conversion,
+    )
+
+
+def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Checkpoint:
+    if not path.exists():
+        raise CheckpointError(f"{path}: {why_missing(path)}")
+    if path.is_dir():
+        directory, weights = path, find_weights(path)
+    elif path.suffix == ".safetensors":
+        directory, weights = path.parent, open_one_file(path)
+    else:
+        raise CheckpointError(
+            f"{path}: not a .safetensors file; give it or the model directory it is in"
+        )
+    model_id, revision = _in_cache(directory)
+    config = read_object(directory / CONFIG)
+    made, needed = is_artifact(directory), directory / CONFIG
+    if config is None and needed.is_symlink():
+        raise CheckpointError(f"{needed}: {why_missing(needed)}")
+    if config is None and path.is_dir() and not made:
+        raise CheckpointError(
+            f"{needed}: no such file; the architecture is read from it, so put it beside the "
+            "weights"
+        )
+    _check_labels(f"{directory / CONFIG}", config)
+    alone = config is None and not made
+    # Of the path as given: a link has the better name than what it leads to.
+    folder = Path(os.path.abspath(directory)).name  # noqa: PTH100
+    # A name that the locale cannot read has stand-ins that no file in UTF-8 takes.
+    called = os.fsencode(path.stem if alone else folder).decode("utf-8", "replace")
+    return Checkpoint(
+        name=name or model_id or called,
+        directory=directory,
+        config=config or {},
+        files=weights.files,
+        index=weights.index,
+        revision=revision,
+        sites_pattern=recorded_pattern(directory) if sites_pattern is None else sites_pattern,
+        alone=alone,
+    )
+
+
+def _check_labels(label: str, config: Any) -> None:
+    """Refuse a number of labels for which transformers would make names without end."""
+    parts = [config]
+    for part in parts:
+        values = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        parts.extend(value for value in values if isinstance(value, dict | list))
+        count = part.get("num_labels") if isinstance(part, dict) else None
+        if isinstance(count, int | float) and count > _MOST_LABELS:
+            raise CheckpointError(
+                f"{label}: num_labels is {count:g}, and at most {_MOST_LABELS:,} are read; give "
+                "the number that the weights have"
+            )
+
+
+def _in_cache(directory: Path) -> tuple[str, str] | tuple[None, None]:
+    """Return the id and the commit of a snapshot in a Hugging Face cache."""
+    repository = directory.parent.parent.name
+    if directory.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/"), directory.name
+    return None, None

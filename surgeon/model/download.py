@@ -1,0 +1,262 @@
+"""Hub id → snapshot: a model's files in the cache, in one format of weights.
+
+Caching, resuming, ``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are
+huggingface_hub's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surgeon.errors import CheckpointError, Interrupted
+from surgeon.model.files import in_module_folder, is_for_loader, parse_object
+from surgeon.model.hub import (
+    Listing,
+    check_index_size,
+    find_weights_name,
+    hub_api,
+    list_weights,
+)
+from surgeon.model.hub_errors import (
+    SHORT,
+    answers_like_the_hub,
+    endpoint,
+    explained,
+    is_outage,
+    retry,
+)
+from surgeon.model.weight_files import (
+    INDEX_SUFFIX,
+    PICKLE,
+    SAFETENSORS,
+    weight_map,
+)
+from surgeon.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from huggingface_hub import ResolvedRevision
+
+
+_MODULE = 64 * 2**20  # bytes; weights in a folder below that are a module, above a second model
+
+
+@dataclass(frozen=True)
+class HubSnapshot:
+    """A repository in the cache: ``path`` is a model directory, ``revision`` the commit.
+
+    ``conversion`` is the pull request that it is of, as in ``Listing``.
+    """
+
+    path: Path
+    model_id: str
+    revision: str
+    conversion: str | None = None
+
+
+def download(
+    model_id: str, revision: str | None = None, progress: Progress = silent
+) -> HubSnapshot:
+    """Have a model in the cache: its weights in one format, and what else its loaders read.
+
+    Without a connection, or while the Hub is down, a cached snapshot is taken as it is.
+
+    Args:
+        model_id: the repository.
+        revision: a branch, a tag or a commit (None: the default branch, or the Hub's own conversion
+            of its pickle to safetensors).
+        progress: told of the bytes.
+
+    Raises:
+        CheckpointError: the repository cannot be had, or has no weights that surgeon reads.
+        Interrupted: by Ctrl-C; what was received stays in the cache.
+    """
+    with explained(model_id, revision):
+        progress(f"asking the Hub for {model_id}", 0, 0)
+        try:
+            listing = list_weights(model_id, revision, SHORT)
+        except Exception as error:
+            snapshot = find_cached(model_id, revision) if is_outage(error) else None
+            if snapshot is None:
+                raise
+            return snapshot
+        name, asked = listing.model_id, listing.conversion or revision
+        with answers_like_the_hub(name):
+            # Notes the commit in the cache, under the revision's name, for when there is no Hub.
+            at = retry(lambda: hub_api().resolve_revision(name, revision=asked), SHORT)
+        if at.resolved != listing.commit:
+            raise CheckpointError(f"{name}: changed while it was listed; try again")
+        try:
+            return _fetch(at, listing, progress)
+        except KeyboardInterrupt as stopped:
+            raise Interrupted(
+                f"{name}: the download was interrupted; run the same command again to go on, what "
+                "was received is kept in the cache"
+            ) from stopped
+
+
+def find_cached(model_id: str, revision: str | None = None) -> HubSnapshot | None:
+    """Return what the cache has, without asking the Hub: the weights whole and the configuration.
+
+    A branch is where it was when it was last asked for.
+
+    Raises:
+        CheckpointError: the cache holds an index of shards that is none.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with explained(model_id, revision):
+        known = _cached_id(model_id)
+        try:
+            path = Path(
+                snapshot_download(
+                    known,
+                    revision=revision,
+                    local_files_only=True,
+                    allow_patterns=["config.json"],
+                )
+            )
+        except LocalEntryNotFoundError:
+            return None
+        weights = find_weights_name({entry.name for entry in path.iterdir() if entry.is_file()})
+        if weights is None or not (path / "config.json").is_file():
+            return None
+        shards = {weights}
+        if weights.endswith(INDEX_SUFFIX):
+            shards = _shards(model_id, path / weights)
+        whole = all((path / shard).is_file() for shard in shards)
+        return HubSnapshot(path, known, path.name) if whole else None
+
+
+def _cached_id(model_id: str) -> str:
+    """Return the id of today for one from before there were organizations, if it is cached."""
+    from huggingface_hub import constants
+
+    if "/" in model_id:
+        return model_id
+    cache = Path(constants.HF_HUB_CACHE)
+    if (cache / f"models--{model_id}").exists():
+        return model_id
+    found = list(cache.glob(f"models--*--{glob.escape(model_id)}"))
+    return "/".join(found[0].name.split("--")[1:]) if len(found) == 1 else model_id
+
+
+def _fetch(revision: ResolvedRevision, listing: Listing, progress: Progress) -> HubSnapshot:
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    model_id, weights = listing.model_id, listing.weights
+    assert weights is not None  # of list_weights
+    wanted = {weights, *_beside_weights(listing.sizes)}
+    with _xet_gives_up_soon():
+        if weights.endswith(INDEX_SUFFIX):
+            check_index_size(model_id, weights, listing)
+            index = hf_hub_download(model_id, weights, revision=revision, endpoint=endpoint())
+            wanted.update(shards := _shards(model_id, Path(index)))
+            for shard in sorted(shards - listing.sizes.keys()):
+                raise CheckpointError(f"{model_id}: {weights} names {shard}, which is not there")
+        total = sum(listing.sizes[name] or 0 for name in wanted)
+        with _stopped_by_ctrl_c() as stopped:
+            path = snapshot_download(
+                model_id,
+                revision=revision,
+                endpoint=endpoint(),
+                library_name="norm-surgeon",
+                # The names are patterns to huggingface_hub.
+                allow_patterns=sorted(map(glob.escape, wanted)),
+                tqdm_class=_reporting(progress, f"downloading {model_id}", total, stopped),
+            )
+    return HubSnapshot(Path(path), model_id, listing.commit, listing.conversion)
+
+
+@contextlib.contextmanager
+def _xet_gives_up_soon() -> Iterator[None]:
+    """Have hf_xet, which reads the environment when it starts, fail in seconds and not minutes."""
+    limits = {"HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2", "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s"}
+    ours = {name: value for name, value in limits.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
+    """Yield what is set by Ctrl-C, for the threads that download: they would end their files."""
+    from huggingface_hub.utils._runtime import is_xet_available
+    from huggingface_hub.utils._xet import abort_xet_session
+
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # where no handler can be set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(_number: int, _frame: Any) -> None:
+        if is_xet_available():
+            abort_xet_session()  # type: ignore[no-untyped-call]  # its threads print what is raised
+        else:
+            stopped.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _shards(model_id: str, index: Path) -> set[str]:
+    label = f"{model_id}/{index.name}"
+    return set(weight_map(label, parse_object(label, index.read_bytes())).values())
+
+
+def _beside_weights(sizes: Mapping[str, int | None]) -> Iterator[str]:
+    """Yield what loaders read beside the weights of the whole model: tokenizer, card, modules."""
+    for path, size in sizes.items():
+        folder, _, name = path.rpartition("/")
+        if is_for_loader(path):
+            yield path
+        elif in_module_folder(path) and (size or 0) <= _MODULE:
+            # A small module's weights (sentence-transformers), in one format.
+            twin = name == PICKLE and f"{folder}/{SAFETENSORS}" in sizes
+            if name in (PICKLE, SAFETENSORS) and not twin:
+                yield path
+
+
+def _reporting(progress: Progress, step: str, total: int, stopped: threading.Event) -> type[Any]:
+    """Return a progress bar class that shows nothing and reports the bytes received.
+
+    Once ``stopped`` is set, it raises KeyboardInterrupt in the thread that receives them.
+    """
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    told = 0
+
+    class Reporting(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._received = 0 if kwargs.get("unit") == "B" else None
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            # With Xet there are two: what is received, compressed, and what it becomes.
+            nonlocal told
+            super().update(n)
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            if self._received is not None:
+                self._received += int(n or 0)
+                if (received := min(self._received, total)) > told:
+                    told = received
+                    progress(step, told, total)
+
+    return Reporting

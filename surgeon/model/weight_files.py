@@ -1,0 +1,260 @@
+"""Which files of a directory hold the weights: one file, or shards that an index lists."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from surgeon.errors import CheckpointError
+from surgeon.model.artifact import recorded_weights
+from surgeon.model.files import is_file_name, parse_object
+from surgeon.model.pickle_file import PickleFile, open_pickle
+from surgeon.model.safetensors_file import SafetensorsFile, open_safetensors
+
+SAFETENSORS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+INDEX_SUFFIX = ".index.json"
+
+_ADAPTER = "adapter_model.safetensors"
+_MERGE = "is a PEFT adapter, not a model: merge it into its base model, save that and give it"
+_NUMBERED = re.compile(r"-\d{5}-of-(?P<of>\d{5})\.")
+_SHOWN = 5
+_WEIGHTS = ("*.safetensors", f"{PICKLE}*", f"*{INDEX_SUFFIX}")
+_WHOLE_OR_NOT = ("", INDEX_SUFFIX)
+_OF_TRAINING = ("training_args*", "optimizer*", "scheduler*", "rng_state*", "scaler*")
+# What else a folder may have by the ends of the names, and what to do about it.
+_REMEDIES = (
+    ((".gguf",), ", and GGUF it cannot edit: give the model it was converted from"),
+    ((".onnx",), ": give it as MODEL, as a path"),
+    (
+        (".bin", ".pt", ".pth"),
+        f": if it holds the tensors of the model by name, rename it to {PICKLE}",
+    ),
+    (
+        (".h5", ".msgpack", ".ckpt.index", ".ckpt", ".ot", ".npz"),
+        ", which is not of PyTorch: load it where it was made and save it as safetensors",
+    ),
+)
+
+MAX_INDEX = 100_000_000
+"""Bytes that an index of shards may have."""
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files that hold a model's tensors, and the name of the index if they are shards."""
+
+    files: tuple[SafetensorsFile, ...] | tuple[PickleFile, ...]
+    index: str | None
+
+
+def find_weights(directory: Path) -> WeightFiles:
+    """Find and open the weights of a directory as transformers does: safetensors before pickles.
+
+    An artifact's weights may have another name, that of the weight file it was made of.
+
+    Raises:
+        CheckpointError: there are none, or an index does not fit its shards.
+    """
+    readers: tuple[tuple[str, Callable[[Path], Any]], ...] = (
+        (SAFETENSORS, open_safetensors),
+        (PICKLE, open_pickle),
+    )
+    for whole, open_file in readers:
+        if (directory / whole).is_file():
+            return WeightFiles((open_file(directory / whole),), None)
+        index = directory / (whole + INDEX_SUFFIX)
+        if index.is_file():
+            names = read_index(index)
+            there = _there(directory, names.values(), "index")
+            shards = {name: open_file(directory / name) for name in there}
+            contents = {name: file.tensors for name, file in shards.items()}
+            check_index(str(directory), names, contents)
+            return WeightFiles(tuple(shards.values()), index.name)
+    if names_of_own := recorded_weights(directory):
+        there = _there(directory, names_of_own, "record")
+        return WeightFiles(tuple(open_safetensors(directory / name) for name in there), None)
+    others = sorted(path.name for path in directory.iterdir() if not path.is_dir())
+    raise CheckpointError(f"{directory}: {no_weights_among(others, 'give', directory)}")
+
+
+def open_one_file(path: Path) -> WeightFiles:
+    """Open the one weight file of a model.
+
+    Raises:
+        CheckpointError: it is one shard of several, or an adapter.
+    """
+    if _is_shard(path):
+        raise CheckpointError(
+            f"{path}: is one shard of several, not the whole model; give its directory, "
+            f"{path.parent}"
+        )
+    if path.name == _ADAPTER:
+        raise CheckpointError(f"{path}: {_MERGE}")
+    return WeightFiles((open_safetensors(path),), None)
+
+
+def read_index(path: Path) -> Mapping[str, str]:
+    """Return the ``weight_map`` of an index: tensor name → file name beside the index.
+
+    Raises:
+        CheckpointError: it is no index, or names a file elsewhere.
+    """
+    if path.stat().st_size > MAX_INDEX:
+        raise CheckpointError(f"{path}: an index of more than {MAX_INDEX} bytes")
+    return weight_map(str(path), parse_object(str(path), path.read_bytes()))
+
+
+def weight_map(label: str, index: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return an index's map if every file in it is a plain name; ``label`` is for errors."""
+    names = index.get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{label}: no weight_map in it")
+    for name in names.values():
+        if not is_file_name(name):
+            raise CheckpointError(f"{label}: the shard {name!r} is no file name beside the index")
+    return names
+
+
+def check_index(
+    label: str, names: Mapping[str, str], shards: Mapping[str, Mapping[str, object]]
+) -> None:
+    """Check that each tensor is in the shard that an index names, and in no other.
+
+    Args:
+        label: the directory or repository, for errors.
+        names: the ``weight_map`` of the index; empty for weights in one file.
+        shards: the tensors of each shard, by its file name.
+
+    Raises:
+        CheckpointError: a tensor is missing, or there twice.
+    """
+    homes: dict[str, str] = {}
+    for shard, tensors in shards.items():
+        for tensor in tensors:
+            if tensor in homes:
+                raise CheckpointError(
+                    f"{label}/{shard}: {tensor} is also in {homes[tensor]}; keep one of them"
+                )
+            homes[tensor] = shard
+    for tensor, shard in names.items():
+        if homes.get(tensor) != shard:
+            raise CheckpointError(f"{label}/{shard}: has no {tensor}, though the index says so")
+
+
+def converted_name(pickle_name: str) -> str:
+    """Return the name that a converted pickle, or its index, has among safetensors files."""
+    name = pickle_name
+    if name.startswith("pytorch_model"):
+        name = "model" + name.removeprefix("pytorch_model")
+    if name.endswith(".bin" + INDEX_SUFFIX):
+        return name.removesuffix(".bin" + INDEX_SUFFIX) + ".safetensors" + INDEX_SUFFIX
+    return name.removesuffix(".bin") + ".safetensors"
+
+
+def converted_index(content: bytes) -> bytes:
+    """Return a pickle index with its shards' names converted, its other keys kept."""
+    index = json.loads(content)
+    renamed = {tensor: converted_name(file) for tensor, file in index["weight_map"].items()}
+    return (json.dumps({**index, "weight_map": renamed}, indent=2) + "\n").encode()
+
+
+def why_missing(path: Path) -> str:
+    """Say that a file is not there: it may be a link to nowhere."""
+    if path.is_symlink():
+        return (
+            f"is a link to {path.readlink()}, which is not there; fetch the model again, or copy "
+            "it with what its links lead to (cp -L)"
+        )
+    return "not there"
+
+
+def no_weights_among(names: Sequence[str], give: str, directory: Path | None = None) -> str:
+    """Say what a model without weights has in place of them, and what to do.
+
+    Args:
+        names: its files.
+        give: how a single file becomes MODEL, to which its name is added.
+        directory: where they are (None: on the Hub), to look into them and for folders.
+    """
+    return (
+        f"no weights in it; surgeon reads {SAFETENSORS} and {PICKLE}, whole or in shards; "
+        f"{_found_instead(names, give, directory)}"
+    )
+
+
+def _found_instead(names: Sequence[str], give: str, directory: Path | None) -> str:
+    if _ADAPTER in names or "adapter_config.json" in names:
+        return f"it {_MERGE}"
+    for path in [directory / name for name in names] if directory else ():
+        if not path.is_file() and _matches(path.name, _WEIGHTS):
+            return f"found {path.name}, which {why_missing(path)}"
+    weights = [name for name in names if name.endswith(".safetensors")]
+    several = [n for n in weights if (_is_shard(directory / n) if directory else _is_numbered(n))]
+    if whole := [name for name in weights if name not in several]:
+        return f"found {', '.join(whole[:_SHOWN])}: {give} one of them as MODEL"
+    pickles = [name for name in _of_suffix(names, ".bin") if _NUMBERED.search(name)]
+    for kind, shards in ((SAFETENSORS, weights), (PICKLE, pickles)):
+        if shards:
+            wanted = kind + INDEX_SUFFIX
+            own = next((n for n in names if fnmatch(n, f"{kind}.index.*.json")), None)
+            if own is not None:
+                return f"found {own}, the index of a variant: rename it to {wanted}"
+            return f"found the shard {shards[0]}, and no {wanted}: fetch that too"
+    if directory is not None and (folders := _folders_with_weights(directory)):
+        last = folders[-1]
+        more = f" and {len(folders) - 1} more with weights" if len(folders) > 1 else ""
+        return f"found the folder {last.relative_to(directory).as_posix()}{more}: give {last}"
+    for suffixes, remedy in _REMEDIES:
+        found = [n for n in _of_suffix(names, *suffixes) if not _matches(n, _OF_TRAINING)]
+        if found:
+            return f"found {found[0]}{remedy}"
+    return "nothing like them is there"
+
+
+def _of_suffix(names: Iterable[str], *suffixes: str) -> list[str]:
+    return [name for name in names if name.lower().endswith(suffixes)]
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _folders_with_weights(directory: Path) -> list[Path]:
+    """Return the folders below with a model in it; of a training run's, the last one last."""
+    found = [
+        folder
+        for pattern in ("*", "snapshots/*")
+        for folder in directory.glob(pattern)
+        if any((folder / (n + s)).is_file() for n in (SAFETENSORS, PICKLE) for s in _WHOLE_OR_NOT)
+    ]
+    return sorted(found, key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)])
+
+
+def _is_shard(path: Path) -> bool:
+    """Tell whether a weight file is one of several, by its name or by an index beside it."""
+    if _NUMBERED.search(path.name):
+        return _is_numbered(path.name)
+    indices = path.parent.glob(f"*{path.suffix}{INDEX_SUFFIX}")
+    shards = (set(read_index(index).values()) for index in indices)
+    return any(path.name in names and len(names) > 1 for names in shards)
+
+
+def _is_numbered(name: str) -> bool:
+    """Tell whether a name is that of one shard of several."""
+    numbered = _NUMBERED.search(name)
+    return numbered is not None and int(numbered["of"]) > 1
+
+
+def _there(directory: Path, names: Iterable[str], namer: str) -> list[str]:
+    files = sorted(set(names))
+    for name in files:
+        if not (directory / name).is_file():
+            why = why_missing(directory / name)
+            raise CheckpointError(f"{directory / name}: named by the {namer}, but {why}")
+    return files

@@ -1,0 +1,122 @@
+"""What the record keeps about ``onnx/model.onnx``: all that an evaluation needs to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from surgeon.tasks.examples import Side
+from surgeon.tasks.task import TaskName
+from surgeon.tasks.tokenizer import TokenizerFacts
+
+Dtype: TypeAlias = Literal["float32", "float16"]
+"""What the graph's weights are stored in; what it takes and gives does not depend on it."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far onnxruntime is from PyTorch, over all real positions of all sequences compared.
+
+    ``largest`` is the largest absolute difference, with onnxruntime's graph optimisations as an
+    evaluation runs them, and ``largest_unoptimized`` with none (None in older records).
+    ``relative`` is ``largest`` over the largest absolute value of the reference.
+    """
+
+    largest: float
+    relative: float
+    sequences: int
+    batches: int
+    largest_unoptimized: float | None = None
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """``task`` is what the graph's outputs can be scored on; ``max_length`` is in tokens.
+
+    ``output`` is the first of ``outputs``, float32 whatever ``dtype`` is. ``vectors`` are the
+    editable vectors: initializers of that dtype under their checkpoint names. ``labels`` are a
+    classifier's, in the order of its outputs (one: a regression), and ``decoder_start_id`` is the
+    token that a decoder's input begins with. ``padding`` is the side on which shorter sequences
+    of a batch are filled up. ``head_left_out`` is the class that the configuration declares, where
+    no task scores its head, so that the graph is of the model below it; ``head_missing`` is that
+    class where a task would, and the weights have no such head. ``parity`` is None for a
+    graph that surgeon did not export, and ``one_at_a_time`` says of such a one that a text has
+    another output in a batch than alone. ``not_applied`` has a sentence for each piece of code and
+    each adapter beside the weights that had no part in the graph.
+    """
+
+    model: str
+    task: TaskName
+    inputs: tuple[str, ...]
+    output: str
+    opset: int
+    max_length: int
+    vectors: tuple[str, ...]
+    tokenizer: TokenizerFacts | None
+    parity: Parity | None
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    decoder_start_id: int | None = None
+    padding: Side = "right"
+    dtype: Dtype = "float32"
+    head_left_out: str = ""
+    head_missing: str = ""
+    one_at_a_time: bool = False
+    not_applied: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def onnx_facts(fields: Mapping[str, Any]) -> OnnxFacts:
+    """Check and take back what ``to_json`` gave (``ValueError`` if it is not that).
+
+    Older records, which have one output and say nothing of labels, are read too.
+    """
+    import pydantic
+
+    outputs = [fields["output"]] if "output" in fields else []
+    return pydantic.TypeAdapter(OnnxFacts).validate_python({"outputs": outputs, **fields})
+
+
+def name_values(
+    model: ir.Model,
+    inputs: Sequence[str],
+    vectors: Mapping[str, npt.NDArray[Any]],
+    outputs: Sequence[str],
+) -> None:
+    """Name the inputs and the outputs, and turn the vectors' inputs into initializers.
+
+    The graph's inputs are ``inputs`` followed by ``vectors``, in order; each vector's key becomes
+    its name, each value its content.
+    """
+    graph = model.graph
+    values = list(graph.inputs)
+    for value, name in zip(values, (*inputs, *vectors), strict=True):
+        value.name = name
+        if name in vectors:
+            graph.inputs.remove(value)
+            value.const_value = ir.tensor(vectors[name], name=name)
+            graph.register_initializer(value)
+    for value, name in zip(graph.outputs, outputs, strict=True):
+        value.name = name
+
+
+def strip_traces(model: ir.Model) -> None:
+    """Remove the exporter's stack traces: paths of this machine, and a fifth of a small file."""
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.metadata_props.clear()

@@ -1,0 +1,184 @@
+"""Does onnxruntime compute what PyTorch computes? Compared on sequences, padded ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from surgeon.errors import ParityError
+from surgeon.onnx.facts import Dtype, Parity
+from surgeon.tasks.examples import Side, make_batch
+from surgeon.tasks.tokenizer import panics_as_errors
+from surgeon.text import built_in_sample
+from surgeon.torch_model.heads import Rows
+from surgeon.torch_model.loading import TorchModel, quiet
+
+TOLERANCES: dict[Dtype, float] = {"float32": 1e-4, "float16": 2e-2}
+"""The largest difference from PyTorch in float32, relative to the largest value above 1.
+
+A float16 graph rounds every weight and every result to 11 bits, each an error of up to 5e-4, and
+the layers add theirs up.
+"""
+
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A batch, and what PyTorch gives for it.
+
+    ``expected`` has an array per output of the graph. ``real`` is a mask over their leading axes:
+    the rows that are compared.
+    """
+
+    feed: Feed
+    expected: tuple[npt.NDArray[np.float32], ...]
+    real: npt.NDArray[np.bool_]
+
+
+def check_parity(path: Path, probes: Sequence[Probe], dtype: Dtype, otherwise: str) -> Parity:
+    """Compare an ONNX file with what PyTorch gave, with graph optimisations on and off.
+
+    Fusions may change results where a dimension is extreme, so each must hold. ``otherwise`` is
+    what an error tells the user to do instead.
+
+    Raises:
+        ParityError: they differ by more than the dtype's tolerance, or a value is not a number
+            where the other is one.
+    """
+    levels = onnxruntime.GraphOptimizationLevel
+    on = _largest_difference(path, probes, levels.ORT_ENABLE_ALL)
+    off = _largest_difference(path, probes, levels.ORT_DISABLE_ALL)
+    scale = max(float(np.abs(e[p.real]).max()) for p in probes for e in p.expected)
+    for largest, how in ((on, "on"), (off, "off")):
+        if not largest <= TOLERANCES[dtype] * max(1.0, scale):
+            raise ParityError(
+                f"{path.name}: the exported graph differs from PyTorch by {largest:.2g} (values up "
+                f"to {scale:.2g}, graph optimisations {how}), over {TOLERANCES[dtype]:g}; "
+                f"{otherwise}"
+            )
+    return Parity(
+        largest=on,
+        relative=on / scale if scale else 0.0,
+        sequences=sum(len(probe.feed["input_ids"]) for probe in probes),
+        batches=len(probes),
+        largest_unoptimized=off,
+    )
+
+
+def _largest_difference(
+    path: Path, probes: Sequence[Probe], level: onnxruntime.GraphOptimizationLevel
+) -> float:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.log_severity_level = _ERRORS_ONLY
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for probe in probes:
+        for expected, got in zip(probe.expected, session.run(None, dict(probe.feed)), strict=True):
+            difference = np.abs(expected[probe.real].astype(np.float64) - got[probe.real])
+            largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
+    return largest
+
+
+Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]]
+
+_LENGTHS = (5, 9, 14, 24, 48)  # tokens of the sequences that are drawn
+_SENTENCES = 10
+_TARGETS = 3  # tokens to predict of a permuted sequence
+
+
+@dataclass(frozen=True)
+class Padding:
+    """The token that fills up shorter sequences of a batch, and on which side."""
+
+    token: int
+    side: Side
+
+
+def make_probes(
+    loaded: TorchModel, tokenizer: Any | None, max_length: int, padding: Padding, start: int | None
+) -> list[Feed]:
+    """Make batches of one, of equal lengths, and of mixed lengths with padding.
+
+    Args:
+        loaded: the model, which says what it takes.
+        tokenizer: its tokenizer, if it has one.
+        max_length: the most tokens of a sequence.
+        padding: how shorter sequences are filled up.
+        start: the token that a decoder begins with (None: the padding token).
+    """
+    sequences = [_cut(ids, max_length) for ids in _sequences(loaded, tokenizer, padding)]
+    groups = [sequences[:1], sequences[-1:] * 2, sequences[1:3], sequences]
+    first = padding.token if start is None else start
+    return [_feed(group, loaded, padding, first) for group in groups]
+
+
+def real_rows(feed: Feed, rows: Rows) -> npt.NDArray[np.bool_]:
+    """Return which rows of an output are of real tokens: a mask over its leading axes."""
+    if rows == "token":
+        return feed["attention_mask"].astype(bool)
+    if rows == "target" and "target_mapping" in feed:
+        return np.asarray(feed["target_mapping"].any(axis=-1))
+    if rows == "target":  # a decoder sees no token after its own, so that padding changes nothing
+        return np.ones(feed["decoder_input_ids"].shape, dtype=bool)
+    return np.ones(len(feed["input_ids"]), dtype=bool)
+
+
+def _sequences(loaded: TorchModel, tokenizer: Any | None, padding: Padding) -> list[list[int]]:
+    """Return real sentences where the tokenizer knows their words, else drawn token ids."""
+    if tokenizer is not None:
+        sentences = built_in_sample().lines
+        # Quietly: some are longer than the model takes, and are cut afterwards.
+        with quiet(), panics_as_errors(f"{loaded.checkpoint.name}: its tokenizer"):
+            encoded = [tokenizer(line)["input_ids"] for line in sentences[:_SENTENCES]]
+        flat = [token for ids in encoded for token in ids]
+        if flat.count(tokenizer.unk_token_id) < len(flat) / 4:
+            return sorted(encoded, key=len)
+    config = loaded.model.config.get_text_config()
+    last = getattr(config, "eos_token_id", None)
+    ends = [last] if isinstance(last, int) and last < config.vocab_size else []
+    ordinary = np.setdiff1d(np.arange(config.vocab_size), [padding.token, *ends])
+    rng = np.random.default_rng(0)
+    drawn = [rng.choice(ordinary, size=length).tolist() for length in _LENGTHS]
+    return [[*ids, *ends] for ids in drawn]
+
+
+def _cut(ids: Sequence[int], length: int) -> list[int]:
+    """Shorten a sequence; its last token stays, because some heads look for the end of one."""
+    return list(ids) if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+
+
+def _feed(group: Sequence[Sequence[int]], loaded: TorchModel, padding: Padding, start: int) -> Feed:
+    feed: Feed = make_batch(group, loaded.inputs, padding.token, padding.side)
+    if "decoder_input_ids" in loaded.head.inputs:
+        targets = [(start, *ids[: len(ids) // 2 + 1]) for ids in group]
+        decoder = make_batch(targets, ["input_ids"], padding.token)
+        feed = {**feed, "decoder_input_ids": decoder["input_ids"]}
+    if "perm_mask" in loaded.head.inputs:
+        feed = {**feed, **_permuted(group, feed["input_ids"].shape[1])}
+    return feed
+
+
+def _permuted(group: Sequence[Sequence[int]], width: int) -> Feed:
+    """Predict the last tokens of a random order from those before (Yang et al. 2019, section 2.2).
+
+    ``perm_mask`` has 1 where a token may not see another, and ``target_mapping`` names the tokens
+    asked for.
+    """
+    rng = np.random.default_rng(1)
+    perm_mask = np.zeros((len(group), width, width), dtype=np.float32)
+    targets = np.zeros((len(group), _TARGETS, width), dtype=np.float32)
+    for row, ids in enumerate(group):
+        order = rng.permutation(len(ids))
+        place = np.argsort(order)
+        perm_mask[row, : len(ids), : len(ids)] = place[None, :] >= place[:, None]
+        for target, token in enumerate(order[-_TARGETS:]):
+            targets[row, target, token] = 1
+    return {"perm_mask": perm_mask, "target_mapping": targets}

@@ -1,0 +1,176 @@
+"""An existing ONNX file, opened to be ranked and edited as a checkpoint is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from surgeon.errors import CheckpointError, SelectionError
+from surgeon.families import (
+    Family,
+    Site,
+    by_layer,
+    family_of,
+    one_stream,
+)
+from surgeon.families.sites import in_order
+from surgeon.model import Checkpoint
+from surgeon.model.checkpoint import CONFIG
+from surgeon.model.files import read_object
+from surgeon.model.safetensors_file import FLOATS
+from surgeon.onnx.export import (
+    Place,
+    places_by_name,
+    places_by_pattern,
+)
+from surgeon.onnx.file_graph import FileGraph
+from surgeon.onnx.operations import find_operations
+from surgeon.onnx.read_graph import read_file_graph
+from surgeon.onnx.tensor_files import tensor_files
+from surgeon.onnx_files.structure import places_by_structure
+
+_LAYER_COUNTS = (
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
+    "encoder_layers", "decoder_layers",
+)  # fmt: skip
+_WITHOUT_CACHE = ("decoder_model.onnx", "model.onnx")
+_WEIGHTS = (*FLOATS, "I8", "U8", "type 21", "type 22")  # the last two are of 4 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxModel(Checkpoint):
+    """An ONNX file as a checkpoint: its tensors are the initializers.
+
+    ``model`` is the file's path below ``directory``, which is the model directory: the one with
+    ``config.json``, if there is one. ``inferred`` says how the layers were found.
+    """
+
+    model: str
+    graph: FileGraph
+    places: tuple[Place, ...]
+    architecture: str
+    inferred: str
+
+    @property
+    def parameters_total(self) -> int:
+        """The number of scalars that are weights: floats, and the small integers of quantized ones.
+
+        Larger integers are indices and shapes.
+        """
+        return sum(s.info.size for s in self.graph.tensors.values() if s.info.dtype in _WEIGHTS)
+
+    @cached_property
+    def family(self) -> Family:
+        """A row of no templates: the places were found in the graph."""
+        return Family(self.architecture, (), (), "drift")
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site of every role whose dimensions are those of the first output site."""
+        shapes = {name: info.shape for name, info in self.tensors.items()}
+        return one_stream(in_order(place.site for place in self.places), shapes)
+
+
+def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
+    """Open an ONNX file, and find which of its norms ends each layer.
+
+    Args:
+        path: the file; its data files and ``config.json`` are looked for beside it, and the latter
+            in the folder above too, as repositories with a folder ``onnx`` have it.
+        sites_pattern: a regular expression for the names of the nodes or initializers of the
+            operations that end each layer, where that cannot be told.
+
+    Raises:
+        CheckpointError: it cannot be read, or it cannot be told which norm ends a layer.
+        SelectionError: the pattern matches nothing.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    root = _root(path)
+    config = read_object(root / CONFIG) or {}
+    graph = read_file_graph(path, root)
+    try:
+        places, architecture, inferred = _find(graph, config, sites_pattern)
+    except (SelectionError, CheckpointError) as error:
+        raise type(error)(f"{path}: {_in_branches(graph) or error}") from error
+    return OnnxModel(
+        name=root.resolve().name if config else path.stem,
+        directory=root,
+        config=config,
+        files=tensor_files(graph),
+        sites_pattern=sites_pattern,
+        model=path.relative_to(root).as_posix(),
+        graph=graph,
+        places=places,
+        architecture=architecture,
+        inferred=inferred,
+    )
+
+
+def _root(path: Path) -> Path:
+    folders = (path.parent, path.parent.absolute().parent)
+    beside, above = (folder / CONFIG for folder in folders)
+    return path.parent.parent if above.is_file() and not beside.is_file() else path.parent
+
+
+def _find(
+    graph: FileGraph, config: Mapping[str, Any], pattern: str | None
+) -> tuple[tuple[Place, ...], str, str]:
+    """Return the places, the architecture's name, and how they were found."""
+    operations = find_operations(graph)
+    model_type = config.get("model_type")
+    if pattern is not None:
+        places = places_by_pattern(graph, operations, pattern)
+        return places, f"{model_type or 'ONNX'} by --sites-pattern", "by --sites-pattern"
+    if model_type is None:
+        return places_by_structure(graph, operations), "post-norm", "by the graph's structure"
+    family = family_of(model_type, config)
+    try:
+        places = places_by_name(graph, operations, family)
+        inferred = f"by names of {family.name}"
+    except CheckpointError as error:
+        if any(template.kind == "dense" for template in family.templates):
+            raise CheckpointError(
+                f"{error}; the layers of {family.name} end in a dense layer, which names alone "
+                "tell: export again with torch.onnx.export, or use --sites-pattern REGEX"
+            ) from error
+        places = places_by_structure(graph, operations)
+        inferred = "by the graph's structure"
+    _check_count(places, config)
+    return places, family.name, inferred
+
+
+def _in_branches(graph: FileGraph) -> str:
+    """Say that the layers are in a subgraph, if they seem to be, and which file has them outside.
+
+    Optimum's ``decoder_model_merged.onnx`` has a decoder with its cache in one branch of an If, and
+    one without in the other.
+    """
+    whole = next((n for n in graph.nodes if len(n.captured) > len(graph.nodes)), None)
+    if whole is None:
+        return ""
+    beside = {file.name for file in graph.path.parent.glob("*.onnx")} - {graph.path.name}
+    other = next((name for name in _WITHOUT_CACHE if name in beside), None)
+    remedy = f"give {other} beside it" if other else "export the model without its cache"
+    return (
+        f"its layers are in the branches of the {whole.operation} node {whole.name!r}, where "
+        f"surgeon edits none; {remedy}"
+    )
+
+
+def _check_count(places: tuple[Place, ...], config: Mapping[str, Any]) -> None:
+    """Check that no layer was missed: as many in each stack as the configuration says."""
+    expected = {config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)}
+    times = {place.site: len(place.operations) for place in places}
+    runs: dict[str, int] = {}
+    for site, *_ in by_layer(times):
+        runs[site.stack] = runs.get(site.stack, 0) + times[site]  # one that is shared runs often
+    for count in runs.values():
+        if expected and count not in expected:
+            raise CheckpointError(
+                f"{count} layers found and config.json says {' or '.join(map(str, expected))}; "
+                "name the operations that end each one with --sites-pattern REGEX"
+            )

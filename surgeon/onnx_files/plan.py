@@ -1,0 +1,285 @@
+"""Recipe × ONNX file: the edits, and which tensors must be split first.
+
+Exporters merge tensors of equal content: the bias of a norm may be the bias of a projection too.
+A tensor that anything but the planned norms reads is copied under a new name for them alone, so
+that the edit reaches nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from surgeon.edit.plan import (
+    Edit,
+    Plan,
+    make_plan,
+)
+from surgeon.edit.recipe import Recipe
+from surgeon.edit.selection import with_slices
+from surgeon.edit.transfer import BytePatch, FileState
+from surgeon.errors import CheckpointError, OutputError
+from surgeon.onnx.file_graph import FileGraph
+from surgeon.onnx.operations import Use
+from surgeon.onnx.read_graph import DTYPES, mapped
+from surgeon.onnx.wire import (
+    encode_field,
+    encode_integer,
+    encode_tag,
+    encode_varint,
+)
+from surgeon.onnx_files.open_onnx import OnnxModel
+
+_MAX_FILE = 2**31 - 1  # bytes, of a protobuf message
+_NUMBERS = {name: number for number, name in DTYPES.items()}
+_LENGTH = 2  # wire type
+_INPUTS_LISTED = 4  # from this IR version on, an initializer need not be an input of the graph
+
+
+@dataclass(frozen=True)
+class Split:
+    """A tensor that gets a copy named ``copy``, read by ``uses`` instead of it."""
+
+    tensor: str
+    copy: str
+    uses: tuple[Use, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxPlan:
+    """What an operation will do to an ONNX file; an edit of a split tensor names the copy."""
+
+    model: OnnxModel
+    plan: Plan
+    splits: tuple[Split, ...]
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """The tensor that each copy is of."""
+        return {split.copy: split.tensor for split in self.splits}
+
+
+def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
+    """Resolve a recipe on an ONNX file. Nothing is written.
+
+    A tensor that several layers share is edited once, in the name of the first of them. One in
+    ``int32_data`` gets a copy too, of raw bytes.
+
+    Raises:
+        SelectionError: a dimension, layer or site is not there, or too few dimensions meet the
+            criterion.
+        CheckpointError: a tensor cannot be edited exactly.
+    """
+    plan = make_plan(model, recipe)
+    by_tensor: dict[str, list[Edit]] = {}
+    for edit in plan.edits:
+        by_tensor.setdefault(edit.tensor, []).append(edit)
+    edits, splits, taken = [], [], set(model.graph.names)
+    for tensor, same in by_tensor.items():
+        edit = same[0] if len(same) == 1 else dataclasses.replace(same[0], layer=None)
+        planned = {use for each in same for use in _uses(model, each)}
+        packed = model.graph.tensors[tensor].packed  # its scalars have no places to be written at
+        if packed or not _all_uses(model.graph, tensor) <= planned:
+            split = Split(tensor, _free_name(tensor, taken), tuple(sorted(planned)))
+            taken.add(split.copy)
+            splits.append(split)
+            edit = dataclasses.replace(edit, tensor=split.copy)
+        edits.append(edit)
+    return OnnxPlan(model, dataclasses.replace(plan, edits=tuple(edits)), tuple(splits))
+
+
+def split_splices(planned: OnnxPlan) -> tuple[Splice, ...]:
+    """Return the changes of the ONNX file that make the splits, with the new values in them.
+
+    Raises:
+        OutputError: the file would outgrow what protobuf can hold.
+    """
+    if not planned.splits:
+        return ()
+    graph = planned.model.graph
+    renamed = {use: split.copy for split in planned.splits for use in split.uses}
+    splices = [
+        _renamed(graph, number, {slot: name for (n, slot), name in renamed.items() if n == number})
+        for number in sorted({number for number, _ in renamed})
+    ]
+    added = b"".join(_initializer(planned, split) for split in planned.splits)
+    splices.append(Splice(graph.span.end, 0, added))
+    growth = sum(len(splice.content) - splice.length for splice in splices)
+    length = graph.span.end - graph.span.begin + growth
+    if graph.path.stat().st_size + growth > _MAX_FILE:
+        raise OutputError(
+            f"{graph.path}: with {len(added):,} bytes of copies it would be beyond protobuf's "
+            "2 GiB; save it with external data first"
+        )
+    header = encode_tag(7, _LENGTH) + encode_varint(length)
+    splices.append(Splice(graph.span.start, graph.span.begin - graph.span.start, header))
+    return tuple(splices)
+
+
+def _uses(model: OnnxModel, edit: Edit) -> set[Use]:
+    """Return where an edit's tensor is read as the parameter that is edited."""
+    found = set[Use]()
+    for place in model.places:
+        site = place.site
+        if (site.role, site.stack, site.layer) == (edit.role, edit.stack, edit.layer):
+            tensor = site.gain if edit.param == "gain" else site.bias
+            uses = (o.gain if edit.param == "gain" else o.bias for o in place.operations)
+            found.update(use for use in uses if use is not None and tensor == edit.tensor)
+    return found
+
+
+def _all_uses(graph: FileGraph, tensor: str) -> set[Use]:
+    """Return where a tensor is read; (-1, n) stands for what is no node's input."""
+    uses, names = set[Use](), [tensor]
+    for name in names:  # grows by what Identity nodes pass on
+        for number, slot in graph.readers.get(name, ()):
+            if graph.nodes[number].operation == "Identity":
+                names.extend(graph.nodes[number].outputs)
+            else:
+                uses.add((number, slot))
+    if not graph.outputs.isdisjoint(names):
+        uses.add((-1, 0))
+    if any(not node.captured.isdisjoint(names) for node in graph.nodes):
+        uses.add((-1, 1))
+    stored = graph.tensors[tensor]
+    for other in (*graph.tensors.values(), *graph.others):
+        overlaps = other.info.start < stored.info.end and stored.info.start < other.info.end
+        if other is not stored and other.location == stored.location and overlaps:
+            uses.add((-1, 2))  # two names for the same bytes of a data file
+    return uses
+
+
+def _free_name(tensor: str, taken: set[str]) -> str:
+    names = (f"{tensor}.split{number or ''}" for number in range(len(taken) + 1))
+    return next(name for name in names if name not in taken)
+
+
+def _renamed(graph: FileGraph, number: int, names: dict[int, str]) -> Splice:
+    """Return the splice that gives a node other inputs."""
+    node = graph.nodes[number]
+    content, position = b"", node.begin
+    with mapped(graph.path) as data:
+        for slot, field in enumerate(node.input_fields):
+            if slot in names:
+                content += data[position : field.start] + encode_field(1, names[slot].encode())
+                position = field.end
+        content += data[position : node.end]
+    return Splice(node.start, node.end - node.start, encode_field(1, content))
+
+
+def _initializer(planned: OnnxPlan, split: Split) -> bytes:
+    (edit,) = (edit for edit in planned.plan.edits if edit.tensor == split.copy)
+    graph, info = planned.model.graph, planned.model.graph.tensors[split.tensor].info
+    values: Any = planned.model.read(split.tensor)
+    patched = with_slices(values, edit.axis, edit.dims, edit.new)
+    data_type, name = _NUMBERS[info.dtype], split.copy.encode()
+    dims = b"".join(encode_integer(1, length) for length in info.shape)
+    tensor = dims + encode_integer(2, data_type) + encode_field(8, name)
+    added = encode_field(5, tensor + encode_field(9, patched.tobytes()))
+    if graph.ir_version < _INPUTS_LISTED and split.tensor in graph.inputs:
+        shape = b"".join(encode_field(1, encode_integer(1, length)) for length in info.shape)
+        kind = encode_field(1, encode_integer(1, data_type) + encode_field(2, shape))
+        added += encode_field(11, encode_field(1, name) + encode_field(2, kind))
+    return added
+
+
+def renamed_inputs(planned: OnnxPlan, number: int, inputs: Sequence[str]) -> tuple[str, ...]:
+    """Return a node's inputs as the splits make them."""
+    names = {use: split.copy for split in planned.splits for use in split.uses}
+    return tuple(names.get((number, slot), name) for slot, name in enumerate(inputs))
+
+
+_PIECE = 4 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Splice:
+    """``length`` bytes from ``start`` on in a file, and what takes their place."""
+
+    start: int
+    length: int
+    content: bytes
+
+
+def spliced(
+    path: Path, splices: Sequence[Splice], patch: BytePatch | None = None
+) -> Iterator[bytes]:
+    """Yield a file's bytes with a patch applied and then splices, in bounded memory.
+
+    Args:
+        path: the file.
+        splices: parts to replace, at offsets of the file as it lies; they do not overlap.
+        patch: bytes to write in place, at offsets of the file as it lies.
+
+    Raises:
+        CheckpointError: a splice lies outside the file, or they overlap.
+    """
+    size = path.stat().st_size
+    ordered = sorted(splices, key=lambda splice: (splice.start, splice.length))
+    ends = [0, *(splice.start + splice.length for splice in ordered)]
+    starts = [*(splice.start for splice in ordered), size]
+    contents = [*(splice.content for splice in ordered), b""]
+    if any(start < end for start, end in zip(starts, ends, strict=True)):
+        raise CheckpointError(f"{path}: its recorded changes do not fit it; it is damaged")
+    for start, end, content in zip(ends, starts, contents, strict=True):
+        yield from _range(path, start, end, patch)
+        yield content
+
+
+def write_pieces(pieces: Iterable[bytes], target: Path) -> FileState:
+    """Write a file piece by piece, and return its state."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        return hash_pieces(_written(pieces, file.write))
+
+
+def hash_pieces(pieces: Iterable[bytes]) -> FileState:
+    """Return the state that a file of these pieces has."""
+    from blake3 import blake3
+
+    digest, size = blake3(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+    return FileState(size, digest.hexdigest())
+
+
+def inverse(splices: Sequence[Splice], path: Path) -> tuple[Splice, ...]:
+    """Return what undoes splices of the file at ``path``, at offsets of the spliced file."""
+    ordered = sorted(splices, key=lambda splice: (splice.start, splice.length))
+    growth = (len(splice.content) - splice.length for splice in ordered)
+    shifts = itertools.accumulate(growth, initial=0)
+    with path.open("rb") as file:
+        return tuple(
+            Splice(splice.start + shift, len(splice.content), _read(file, splice))
+            for splice, shift in zip(ordered, shifts, strict=False)
+        )
+
+
+def _read(file: BinaryIO, splice: Splice) -> bytes:
+    file.seek(splice.start)
+    return file.read(splice.length)
+
+
+def _written(pieces: Iterable[bytes], write: Callable[[bytes], object]) -> Iterator[bytes]:
+    for piece in pieces:
+        write(piece)
+        yield piece
+
+
+def _range(path: Path, start: int, end: int, patch: BytePatch | None) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        for position in range(start, end, _PIECE):
+            piece = bytearray(file.read(min(_PIECE, end - position)))
+            if patch is not None:
+                first, last = np.searchsorted(patch.offsets, [position, position + len(piece)])
+                array = np.frombuffer(piece, dtype=np.uint8)
+                array[patch.offsets[first:last] - position] = patch.content[first:last]
+            yield bytes(piece)

@@ -1,0 +1,44 @@
+"""Which dimensions a model leans on: one module per detector, one ``Ranking``."""
+
+from __future__ import annotations
+
+from surgeon.ranking.agreement import Agreement, compare_detectors
+from surgeon.ranking.criteria import ZScores, read_zscores
+from surgeon.ranking.detectors import (
+    DEFAULT,
+    DETECTORS,
+    MEASURED,
+    Detector,
+    check_options,
+    find_detector,
+    rank_dimensions,
+)
+from surgeon.ranking.layernorm import distances, rank_by_layernorm
+from surgeon.ranking.ranking import (
+    ByLayer,
+    Dimension,
+    Measured,
+    Options,
+    Ranking,
+)
+
+__all__ = [
+    "DEFAULT",
+    "DETECTORS",
+    "MEASURED",
+    "Agreement",
+    "ByLayer",
+    "Detector",
+    "Dimension",
+    "Measured",
+    "Options",
+    "Ranking",
+    "ZScores",
+    "check_options",
+    "compare_detectors",
+    "distances",
+    "find_detector",
+    "rank_by_layernorm",
+    "rank_dimensions",
+    "read_zscores",
+]

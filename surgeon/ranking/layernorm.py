@@ -1,0 +1,202 @@
+"""The paper's criterion: gain and bias both far from their LayerNorm's mean, in enough layers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import SelectionError
+from surgeon.model import Checkpoint
+from surgeon.ranking.criteria import ZScores, read_zscores
+from surgeon.ranking.ranking import (
+    SIGMA,
+    ByLayer,
+    Dimension,
+    Ranking,
+)
+
+MIN_LAYERS = 0.5
+
+
+def rank_by_layernorm(
+    checkpoint: Checkpoint, *, sigma: float = SIGMA, min_layers: float = MIN_LAYERS
+) -> Ranking:
+    """Rank dimensions by the criterion of Kovaleva et al. 2021.
+
+    A layer flags a dimension if its gain and its bias each lie more than ``sigma`` standard
+    deviations from the mean of that vector. The score is the share of layers that flag it, the
+    strength the mean over layers of the smaller of the two distances. Where the last operation
+    of a layer is a dense layer (GPT-2), the Euclidean norm of the dimension's weight slice
+    stands for the gain; where it has no bias (RMSNorm), the gain alone decides. The layers of an
+    encoder and its decoder are counted through, the encoder's first.
+
+    It reads what a norm multiplies by, not what comes in or who reads what goes out: a dimension
+    that matters by its size in the stream, with a gain like any other, it cannot see.
+
+    Args:
+        checkpoint: an open checkpoint of a known architecture.
+        sigma: the distance, in standard deviations of the vector.
+        min_layers: how many layers must flag an outlier: a share of them if below 1, else a
+            count.
+
+    Raises:
+        SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
+        CheckpointError: a vector holds values that are not finite.
+    """
+    layers_needed(min_layers, checkpoint.layers)  # refused before anything is read
+    check_sigma(sigma)
+    return rank_zscores(checkpoint, read_zscores(checkpoint), sigma, min_layers)
+
+
+def rank_zscores(
+    checkpoint: Checkpoint, zscores: ZScores, sigma: float, min_layers: float
+) -> Ranking:
+    """Rank dimensions by z-scores that were read: the rest of ``rank_by_layernorm``."""
+    needed = layers_needed(min_layers, checkpoint.layers)
+    layers = len(zscores.rows)
+    flags = zscores.smaller > sigma
+    standing = stand(zscores, sigma)
+    counts, strength, order = standing.counts, standing.strength, standing.order
+    return Ranking(
+        model=checkpoint.name,
+        architecture=checkpoint.family.name,
+        layers=layers,
+        hidden_size=checkpoint.hidden_size,
+        method="layernorm",
+        evidence=zscores.evidence,
+        criterion=criterion(zscores, sigma, needed),
+        dimensions=tuple(
+            Dimension(
+                dim=int(dim),
+                score=float(counts[dim] / layers),
+                strength=float(strength[dim]),
+                layers=tuple(int(layer) for layer in np.flatnonzero(flags[:, dim])),
+            )
+            for dim in order
+        ),
+        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
+        columns=("", "mean σ"),
+        by_layer=distances(zscores, sigma),
+    )
+
+
+def distances(zscores: ZScores, sigma: float, *, either: bool = False) -> ByLayer:
+    """Return what to judge by: of both distances the smaller, or the larger for ``either``."""
+    which = "larger" if either else "smaller"
+    of_both = f"the {which} of {zscores.gain_name} and bias"
+    return ByLayer(
+        values=zscores.larger if either else zscores.smaller,
+        threshold=sigma,
+        unit="σ",
+        title="Distance from the mean, by layer",
+        meaning=f"|z-score|, {zscores.gain_name if zscores.bias is None else of_both}",
+    )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where every dimension stands by the criterion; arrays of shape (hidden,).
+
+    ``counts`` are the layers that flag a dimension, ``strength`` is the mean over layers of the
+    smaller of the two distances.
+    """
+
+    counts: npt.NDArray[np.int64]
+    strength: npt.NDArray[np.float64]
+
+    @property
+    def order(self) -> npt.NDArray[np.int64]:
+        """The dimensions, strongest first."""
+        return np.lexsort((np.arange(self.counts.size), -self.strength, -self.counts))
+
+
+def stand(zscores: ZScores, sigma: float) -> Standing:
+    """Count for every dimension the layers whose gain and bias both lie beyond ``sigma``."""
+    distance = zscores.smaller
+    return Standing((distance > sigma).sum(axis=0), distance.mean(axis=0))
+
+
+def criterion(zscores: ZScores, sigma: float, needed: int) -> str:
+    """Say what makes an outlier, for these vectors."""
+    both = "" if zscores.bias is None else "both "
+    return f"{both}beyond {sigma:g}σ in at least {needed} of {len(zscores.rows)} layers"
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuse a distance that is none."""
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise SelectionError(f"--sigma {sigma}: give a positive number of standard deviations")
+
+
+def layers_needed(min_layers: float, layers: int) -> int:
+    """Return how many of the layers must flag an outlier.
+
+    Raises:
+        SelectionError: it is neither a count of them nor a share below 1.
+    """
+    needed = math.ceil(min_layers * layers) if min_layers < 1 else min_layers
+    if not (math.isfinite(min_layers) and 1 <= needed <= layers and needed == int(needed)):
+        raise SelectionError(
+            f"--min-layers {min_layers:g}: give a count from 1 to {layers}, or a share of the "
+            "layers below 1, such as 0.5"
+        )
+    return int(needed)
+
+
+def rank_by_count(
+    checkpoint: Checkpoint, *, sigma: float = SIGMA, min_layers: float | None = None
+) -> Ranking:
+    """Rank dimensions by the criterion of Puccetti et al. 2022 (arXiv 2205.11380, their code).
+
+    A layer flags a dimension if its gain or its bias lies more than ``sigma`` standard deviations
+    from the mean of that vector. The layers are counted for gains and for biases apart; the larger
+    of the two counts, as a share of the layers, is the score, and the mean over layers of the
+    larger distance the strength. Outliers are flagged in more than a quarter of the layers: more
+    than 3 of 12, in the paper. What stands for the gain of a dense layer is said in
+    ``layernorm.rank_by_layernorm``, as is what no criterion on the weights can see.
+
+    Args:
+        checkpoint: an open checkpoint of a known architecture.
+        sigma: the distance, in standard deviations of the vector.
+        min_layers: how many layers must flag an outlier: a share of them if below 1, else a
+            count (None: more than a quarter).
+
+    Raises:
+        SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
+        CheckpointError: a vector holds values that are not finite.
+    """
+    layers = checkpoint.layers
+    needed = layers_needed(layers // 4 + 1 if min_layers is None else min_layers, layers)
+    check_sigma(sigma)
+    zscores = read_zscores(checkpoint)
+    gains = np.abs(zscores.gain) > sigma
+    # A bias that is not there is NaN, which lies beyond nothing.
+    biases = np.abs(zscores.bias) > sigma if zscores.bias is not None else np.zeros_like(gains)
+    flags = gains | biases
+    counts = np.maximum(gains.sum(axis=0), biases.sum(axis=0))
+    strength = zscores.larger.mean(axis=0)
+    order = np.lexsort((np.arange(counts.size), -strength, -counts))
+    return Ranking(
+        model=checkpoint.name,
+        architecture=checkpoint.family.name,
+        layers=layers,
+        hidden_size=checkpoint.hidden_size,
+        method="layernorm-count",
+        evidence=zscores.evidence,
+        criterion=f"either beyond {sigma:g}σ, in at least {needed} of {layers} layers",
+        dimensions=tuple(
+            Dimension(
+                dim=int(dim),
+                score=float(counts[dim] / layers),
+                strength=float(strength[dim]),
+                layers=tuple(map(int, np.flatnonzero(flags[:, dim]))),
+            )
+            for dim in order
+        ),
+        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
+        columns=("", "mean σ"),
+        by_layer=distances(zscores, sigma, either=True),
+    )

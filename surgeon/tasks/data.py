@@ -1,0 +1,373 @@
+"""What ``--data`` names → texts or a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from surgeon.errors import EvaluationError
+from surgeon.tasks.columns import Columns, Table, locate
+from surgeon.text import (
+    Texts,
+    decoded,
+    lines_of,
+    nonblank,
+    read_texts,
+)
+
+_DELIMITERS = ",;\t|"  # of a file that is called CSV
+# GLUE's files have lone quotation marks inside their cells.
+_TABS: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+_SPACES: Mapping[str, Any] = {
+    "delimiter": " ",
+    "quoting": csv.QUOTE_NONE,
+    "skipinitialspace": True,
+}
+_HEAD = 65_536  # characters that tell a delimiter
+_MOST_UNPACKED = 2**27  # bytes of a Parquet file's values,
+_MOST_PACKING = 20  # or so many times those of the file
+_AT_ONCE = 2**29  # bytes of rows that are unpacked together
+_MOST_CELL = 10_000_000  # characters; csv's own limit cuts off long contexts
+
+
+def read_table(path: Path) -> Table:
+    """Read a file of rows.
+
+    Raises:
+        EvaluationError: there is no such file, its format is none of those known, or it is not in
+            that format.
+    """
+    if path.is_dir():
+        raise EvaluationError(f"--data {path}: is a folder; give a file of labelled rows in it")
+    if not path.is_file():
+        raise EvaluationError(f"--data {path}: no such file; give a file of labelled rows")
+    suffix = path.suffix.lower()
+    read = _words if suffix == _PLAIN else FORMATS.get(suffix)
+    if read is None:
+        raise EvaluationError(
+            f"--data {path}: rows are read from {', '.join(FORMATS)} files; save it as one of them"
+        )
+    raw = path.read_bytes()
+    try:
+        table = read(path.name, raw)
+    except MemoryError as error:
+        raise EvaluationError(f"--data {path}: takes more memory than there is") from error
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise EvaluationError(
+            f"--data {path}: not a {suffix[1:].upper()} file that can be read ({error})"
+        ) from error
+    if not table.rows and table.headless is None:
+        raise EvaluationError(f"--data {path}: the file holds no rows")
+    return table
+
+
+def _csv(name: str, raw: bytes) -> Table:
+    content = decoded(name, raw)
+    delimiter = next((d for d in _DELIMITERS if _fits(content, {"delimiter": d})), ",")
+    return _delimited(name, raw, content, {"delimiter": delimiter})
+
+
+def _tsv(name: str, raw: bytes) -> Table:
+    content = decoded(name, raw)
+    spaced = "\t" not in content and _fits(content, _SPACES) and len(_groups(content, _SPACES)) > 1
+    return _words(name, raw) if spaced else _delimited(name, raw, content, _TABS)
+
+
+def _words(name: str, raw: bytes) -> Table:
+    """Read a word per line with its labels behind it, as CoNLL's files are."""
+    content = decoded(name, raw)
+    if "\t" in content:
+        return _delimited(name, raw, content, _TABS)
+    # A blank at the end of a line would be one more cell.
+    lines = "\n".join(map(str.rstrip, lines_of(content)))
+    return _delimited(name, raw, lines, _SPACES)
+
+
+def _fits(content: str, dialect: Mapping[str, Any]) -> bool:
+    """Whether a dialect cuts the first rows of a file into the same number of cells, not one."""
+    rows = [row for group in _groups(content[:_HEAD], dialect) for row in group]
+    widths = {len(row) for row in (rows[:-1] if len(content) > _HEAD else rows)}
+    return len(widths) == 1 and widths != {1}
+
+
+def _groups(
+    content: str, dialect: Mapping[str, Any], *, strict: bool = False
+) -> list[list[list[str]]]:
+    """Return the rows of cells, in the groups that blank lines make, without comments.
+
+    Where there are several groups, they are sentences: a row that begins with # and has another
+    number of cells than the words have is a comment.
+    """
+    csv.field_size_limit(_MOST_CELL)
+    rows = csv.reader(io.StringIO(content, newline=""), strict=strict, **dialect)
+    filled = itertools.groupby(rows, lambda row: len(row) > 1 or bool("".join(row).strip()))
+    groups = [list(group) for some, group in filled if some]
+    if len(groups) > 1:
+        width = next((len(r) for group in groups for r in group if r[0][:1] != "#"), None)
+        kept = ([r for r in group if r[0][:1] != "#" or len(r) == width] for group in groups)
+        groups = [group for group in kept if group]
+    return groups
+
+
+def _delimited(name: str, raw: bytes, content: str, dialect: Mapping[str, Any]) -> Table:
+    groups = _groups(content, dialect, strict=True)
+    lines = [row for group in groups for row in group]
+    if not lines:
+        return Table(name, (), raw)
+    header, *rest = lines
+    for number, row in enumerate(lines, start=1):
+        if len(row) != len(header):
+            raise ValueError(f"row {number} has {len(row)} cells and the first has {len(header)}")
+    numbers = [str(number) for number in range(1, len(header) + 1)]
+
+    def by_number(rows: Iterable[Sequence[Any]]) -> Table:
+        return Table(name, tuple(dict(zip(numbers, row, strict=True)) for row in rows), raw)
+
+    return Table(
+        name,
+        tuple(dict(zip(header, row, strict=True)) for row in rest),
+        raw,
+        first_line=2,
+        headless=by_number(lines),
+        sentences=by_number(_columns(group) for group in groups) if len(groups) > 1 else None,
+    )
+
+
+def _columns(group: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the words of a sentence and their labels, a list of each."""
+    words = [row for row in group if row[0] != "-DOCSTART-"]
+    return [[row[place] for row in words] for place in range(len(group[0]))]
+
+
+def _json_lines(name: str, raw: bytes) -> Table:
+    rows = []
+    for number, line in enumerate(lines_of(decoded(name, raw)), start=1):
+        try:
+            rows.extend([json.loads(line)] if line.strip() else [])
+        except json.JSONDecodeError as error:
+            where = f"line {number}, column {error.colno}"
+            raise ValueError(f"{where}: {error.msg}") from error
+    return _of_objects(name, raw, rows)
+
+
+def _json(name: str, raw: bytes) -> Table:
+    """Read a list of rows, SQuAD's tree of articles and questions, or JSON Lines all the same."""
+    try:
+        content = json.loads(decoded(name, raw))
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        return _json_lines(name, raw)
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        content = content["data"]
+        if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
+            content = _questions(content)
+    if not isinstance(content, list):
+        raise ValueError("expected a list of rows")  # noqa: TRY004  (what is wrong is the content)
+    return _of_objects(name, raw, content)
+
+
+def _questions(articles: list[Any]) -> list[Any]:
+    try:
+        return [
+            {**question, "context": paragraph["context"]}
+            for article in articles
+            for paragraph in article["paragraphs"]
+            for question in paragraph["qas"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"expected SQuAD's articles, and {error} is missing") from error
+
+
+def _of_objects(name: str, raw: bytes, rows: list[Any]) -> Table:
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise ValueError(f"row {number} is no object with named values")  # noqa: TRY004
+    return Table(name, tuple(rows), raw)
+
+
+def _parquet(name: str, raw: bytes) -> Table:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise EvaluationError(
+            f"--data {name}: Parquet files take a package; pip install 'norm-surgeon[data]'"
+        ) from error
+    try:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(raw))
+        described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", "{}"))
+        rows = tuple(_unpacked_rows(file, len(raw)))
+    except (ValueError, MemoryError, RecursionError):
+        raise
+    except Exception as error:  # of the many kinds that pyarrow has
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    for part in ("info", "features"):
+        described = described.get(part) if isinstance(described, dict) else None
+    features = described if isinstance(described, dict) else {}
+    return Table(name, rows, raw, classes=class_names(features))
+
+
+def _unpacked_rows(file: Any, size: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file of bounded size: a few bytes of it can stand for millions.
+
+    Its own description is checked first. That does not tell how often a value is repeated, so that
+    only so many rows are unpacked at once as fit even if each has the largest value there may be.
+    """
+    most = max(_MOST_UNPACKED, _MOST_PACKING * size)
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+    largest = max((group.total_byte_size for group in groups), default=0)
+    if min((column.num_values for column in columns), default=0) < 0 or largest < 0:
+        raise ValueError("its description has numbers below 0")
+    unpacked = sum(group.total_byte_size for group in groups)
+    unpacked = max(unpacked, sum(column.num_values for column in columns) * 8)
+    if unpacked <= most:
+        at_once = max(1, min(4096, _AT_ONCE // (largest + 1)))
+        unpacked = 0
+        for batch in file.iter_batches(batch_size=at_once):
+            rows = batch.to_pylist()
+            unpacked += sum(_size(row) for row in rows)
+            if unpacked > most:
+                break
+            yield from rows
+    if unpacked > most:
+        raise ValueError(f"it unpacks to more than {most:,} bytes; give fewer rows")
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, dict):
+        return 8 + sum(map(_size, value.values()))
+    if isinstance(value, list):
+        return 8 + sum(map(_size, value))
+    return 8 + (len(value) if isinstance(value, str | bytes) else 0)
+
+
+def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return what integers stand for, by column, as datasets describes features in plain values.
+
+    A feature of lists, such as a label for each word, says it of their entries.
+    """
+    found = {}
+    for column, feature in features.items():
+        entry = feature.get("feature", feature) if isinstance(feature, dict) else None
+        if isinstance(entry, dict) and entry.get("_type") == "ClassLabel":
+            found[column] = tuple(map(str, entry.get("names") or ()))
+    return found
+
+
+_PLAIN = ".txt"  # lines of text, or of words with labels where a table is needed
+FORMATS: Mapping[str, Callable[[str, bytes], Table]] = {
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".conll": _words,
+    ".bio": _words,
+    ".iob": _words,
+    ".iob2": _words,
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".parquet": _parquet,
+}
+
+
+# The files that are tables, so that a column must be meant and not a line.
+_TABLES = tuple(FORMATS)
+
+
+def read_data(
+    source: str, needs: Literal["texts", "table"], columns: Columns, *, document: bool = False
+) -> Texts | Table:
+    """Read a file, or a data set of the Hub (``hf:org/name``), as texts or as a table.
+
+    With ``document``, a text file is one text.
+
+    Raises:
+        EvaluationError: it is not there, or not what is needed.
+    """
+    return (
+        _read_table(source)
+        if needs == "table"
+        else read_texts_of(source, columns, document=document)
+    )
+
+
+def read_texts_of(source: str, columns: Columns, *, document: bool = False) -> Texts:
+    """Read texts: the lines of a file, or the text column of a table.
+
+    Tables are the data sets of the Hub, the files that end as ``files.FORMATS`` say, and any file
+    where the column is named. A CSV or TSV file of one column needs no header.
+
+    Raises:
+        EvaluationError: it is not there, or holds no text, or no column for it.
+    """
+    hub, path = source.startswith(PREFIX), Path(source)
+    if not hub and columns.text is None and path.suffix.lower() not in _TABLES:
+        return read_texts(path, document=document)
+    if document:
+        raise EvaluationError(
+            f"--document: --data {source} is a table, each of whose rows is a text; leave it out"
+        )
+    return _texts(_read_table(source), columns)
+
+
+def _read_table(source: str) -> Table:
+    return read_hub(source) if source.startswith(PREFIX) else read_table(Path(source))
+
+
+def _texts(table: Table, columns: Columns) -> Texts:
+    located = locate(table, columns, pair=False, label=False)
+    values = located.table.values(located.text)
+    lines = nonblank(str(value) for value in values if value is not None)
+    if not lines:
+        raise EvaluationError(f"--data {table.name}: the column {located.text} holds no text")
+    return Texts(table.name, lines, table.raw)
+
+
+PREFIX = "hf:"
+_SPLITS = ("validation", "dev", "test", "train")  # what is taken where none is named
+
+
+def read_hub(name: str) -> Table:
+    """Load a data set with the package ``datasets``; integers of its classes keep their names.
+
+    Raises:
+        EvaluationError: the package is not there, or cannot load it.
+    """
+    path, config, split = _parts(name)
+    try:
+        import datasets
+    except ImportError as error:
+        raise EvaluationError(
+            f"--data {name}: data sets on the Hub take a package; pip install 'norm-surgeon[data]'"
+        ) from error
+    datasets.disable_progress_bars()
+    try:
+        if split is None:
+            there = datasets.get_dataset_split_names(path, config)
+            split = next((known for known in _SPLITS if known in there), there[0])
+        loaded = datasets.load_dataset(path, config, split=split)
+        rows = tuple(loaded.to_list())
+    except Exception as error:  # what it raises has no common type
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise EvaluationError(
+            f"--data {name}: {reason[0]}; give hf:org/name, and :config and :split where it has "
+            "several"
+        ) from error
+    classes = class_names(loaded.features.to_dict())
+    raw = json.dumps(rows, sort_keys=True, default=str).encode()
+    return Table(name, rows, raw, classes=classes)
+
+
+def _parts(name: str) -> tuple[str, str | None, str | None]:
+    """Split the name; one further part is a split where it is called like one, else a config."""
+    path, *further = name.removeprefix(PREFIX).split(":")
+    if not path or len(further) > 2 or not all(further):
+        raise EvaluationError(f"--data {name}: give hf:org/name[:config][:split]")
+    if len(further) == 1:
+        named = further[0].split("[")[0].split("_")[0]
+        return (path, None, further[0]) if named in _SPLITS else (path, further[0], None)
+    return (path, further[0], further[1]) if further else (path, None, None)

@@ -1,0 +1,220 @@
+"""What a task is, and the scores it gives per example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.tasks.columns import (
+    Columns,
+    Names,
+    Table,
+)
+from surgeon.tasks.examples import Encoder, Example, Prepared
+from surgeon.tasks.pooling import Pooling
+from surgeon.text import Texts
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+TaskName: TypeAlias = Literal[
+    "mlm",
+    "clm",
+    "rtd",
+    "plm",
+    "denoising",
+    "classification",
+    "token-classification",
+    "question-answering",
+    "drift",
+]
+"""What the head of a model is for, and so what its graph can be scored on."""
+
+Masking: TypeAlias = Literal["all", "bert"]
+Data: TypeAlias = Texts | Table
+Statistic: TypeAlias = Callable[[Floats, Floats], Floats]
+
+MARGIN = 0.02
+"""The smallest change of a metric that matters, where nothing else is asked for.
+
+Two points of an error rate, 2% of a perplexity, a cosine of 0.98.
+"""
+
+SHARE = (-1.0, 1.0)
+"""How far two shares can be apart: the bounds of a rate's change."""
+
+INVERTED = "1 − "
+"""What the name of a metric begins with that is larger where it is worse."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user sets and a task may use, and what it must know of the model.
+
+    Attributes:
+        seed: of all that is drawn.
+        mask_rate: the share of tokens that are hidden or replaced.
+        mask_id: the tokenizer's mask token, if it has one.
+        special_ids: its special tokens.
+        vocabulary: the number of its tokens.
+        masking: what hides a token: always the mask token, or in 80 of 100 cases.
+        block: the tokens of each piece of the corpus (None: each text is one).
+        stride: the tokens by which windows over a long text move (None: half a window).
+        bos: the token that is put before each text in place of the tokenizer's own special ones.
+        document: whether a text file is one text.
+        columns: where a table has the texts and the labels.
+        labels: the model's, in the order of its outputs.
+        head: what the head of the model is for.
+        decoder_start_id: the token that a decoder's input begins with.
+        pooling: how token vectors become the vector of a sentence.
+    """
+
+    seed: int
+    mask_rate: float
+    mask_id: int | None
+    special_ids: tuple[int, ...]
+    vocabulary: int = 0
+    masking: Masking = "all"
+    block: int | None = None
+    stride: int | None = None
+    bos: int | None = None
+    document: bool = False
+    columns: Columns = field(default_factory=Columns)
+    labels: tuple[str, ...] = ()
+    head: TaskName | None = None
+    decoder_start_id: int | None = None
+    pooling: Pooling | None = None
+
+
+def ratio_of_sums(total: Floats, weight: Floats) -> Floats:
+    """Return the ratio of the sums over the last axis, which has the examples."""
+    ratio: Floats = total.sum(axis=-1) / weight.sum(axis=-1)
+    return ratio
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One metric: two numbers per example, and what a set of examples makes of them.
+
+    By default the score is the ratio of the sums: for a loss, ``total`` is the summed nats and
+    ``weight`` the number of scored tokens. For a score that no sum gives, ``statistic`` maps both
+    to it: of a rank correlation, ``total`` is what was predicted and ``weight`` what was expected.
+    Each has shape (examples,), or ``total`` several columns, (examples, columns), and ``weight`` is
+    the same for every variant. ``bounds`` are the least and the most by which a total can differ
+    from the baseline's, per unit of weight, where there are such.
+    """
+
+    total: Floats
+    weight: Floats
+    statistic: Statistic = ratio_of_sums
+    bounds: tuple[float, float] | None = None
+
+    @property
+    def value(self) -> float:
+        """The score of the whole set."""
+        return float(self.statistic(self.total, self.weight))
+
+
+def share_of_examples(values: Floats) -> Scores:
+    """Return the scores of what each example has from 0 to 1, such as whether it is right."""
+    return Scores(values, np.ones_like(values), bounds=SHARE)
+
+
+def one_minus(scores: Scores) -> Scores:
+    """Return a score that is larger where it is worse, of one that is larger where it is better."""
+    if scores.statistic is ratio_of_sums:
+        return Scores(scores.weight - scores.total, scores.weight, bounds=scores.bounds)
+    statistic = scores.statistic
+    return Scores(scores.total, scores.weight, lambda total, weight: 1 - statistic(total, weight))
+
+
+def nothing_further(*given: Any) -> Mapping[str, Any]:  # noqa: ARG001
+    """Return nothing."""
+    return {}
+
+
+def as_observed(observed: Floats, baseline: Floats) -> Floats:  # noqa: ARG001
+    """Keep what was observed."""
+    return observed
+
+
+@dataclass(frozen=True)
+class Task:
+    """A way to score a model.
+
+    Attributes:
+        name: what the record and ``eval`` call it.
+        title: the same for people.
+        metric: the score that the verdict is about where nothing else is asked for; larger is
+            worse.
+        unit: of the metric.
+        head: what the model's head must be for.
+        read: makes examples of the data.
+        observe: reduces the output of one example to what is kept of it: (tokens, width), with a
+            leading axis where the example has several sequences or the graph several outputs.
+        score: maps the observations of a variant and of the baseline, (examples, kept), to
+            metrics, ``metric`` first.
+        prepare: makes an example of one token sequence, None where it has nothing to score; None
+            for a task on labelled data.
+        measure: further scores of a variant from its observations, such as F1.
+        by_label: numbers of each label apart: {label: {number: value}}, such as its recall.
+        further: other metrics that the verdict may be about (``--metric``), larger being worse;
+            "1 − …" is made of a score that is larger where it is better.
+        whole: those of the metrics that are scores of the whole set: no sum over examples gives
+            them.
+        naive: what predictors without skill would be observed to do, by what they are: a constant
+            answer, the baseline's own answers to other examples. A verdict takes a baseline that
+            is better. It is given the examples and the baseline's observations.
+        against: makes of the observations of a variant and of the baseline what is kept of them,
+            for a score that is about the two, so that not all that was observed is kept.
+        reduce: what ``observe`` does, from the losses in nats and the hits, each (scored,), of an
+            example whose tokens were scored inside the graph; None for a task that is not about
+            choosing tokens.
+        options: the user's options that it uses, and their defaults.
+        needs: whether the data are texts or a table.
+        columns: what its data sets call the columns, where the user names none.
+        sample: the data set of the Hub to take where none is named; None for English sentences,
+            or for no data at all where a table is needed.
+        other_heads: further heads that it takes, beside ``head``.
+        relative: whether the smallest change that matters is a share of what the best constant
+            answer scores: of a metric whose unit is that of the labels.
+        numeric: whether it takes a classifier's head of one output, which is a number.
+    """
+
+    name: str
+    title: str
+    metric: str
+    unit: str
+    head: TaskName
+    read: Callable[[Data, Encoder, Settings], Prepared]
+    observe: Callable[[npt.NDArray[np.float32], Example], Floats]
+    score: Callable[[Floats, Floats], Mapping[str, Scores]]
+    prepare: Callable[[tuple[int, ...], Settings], Example | None] | None = None
+    measure: Callable[[Floats, Settings], Mapping[str, Scores]] = nothing_further
+    by_label: Callable[[Floats, Settings], Mapping[str, Mapping[str, float]]] = nothing_further
+    further: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    naive: Callable[[Sequence[Example], Floats, Settings], Mapping[str, Floats]] = nothing_further
+    against: Callable[[Floats, Floats], Floats] = as_observed
+    reduce: Callable[[Floats, Floats, Example], Floats] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs: Literal["texts", "table"] = "texts"
+    columns: Names = field(default_factory=Names)
+    sample: str | None = None
+    other_heads: tuple[TaskName, ...] = ()
+    relative: bool = False
+    numeric: bool = False
+
+    def scores(self, observed: Floats, baseline: Floats, settings: Settings) -> dict[str, Scores]:
+        """Return all scores of a variant by name, the one that decides among them."""
+        found = {**self.score(observed, baseline), **self.measure(observed, settings)}
+        if self.metric not in found:
+            name = self.metric.removeprefix(INVERTED)
+            found = {self.metric: one_minus(found[name]), **found} if name in found else found
+        return found
+
+    def takes(self, head: TaskName) -> bool:
+        """Whether the task scores what a head of this kind gives."""
+        return head in (self.head, *self.other_heads)

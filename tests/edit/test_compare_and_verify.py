@@ -1,0 +1,205 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from artifacts import write_record
+from safetensors.torch import load_file, save_file
+
+from surgeon import (
+    Recipe,
+    compare,
+    make_plan,
+    open_checkpoint,
+    operate,
+    verify,
+)
+from surgeon.cli import run
+from surgeon.model.safetensors_file import BITS
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny, tmp_path_factory):
+    """A patched tiny BERT, ONNX half included."""
+    output = tmp_path_factory.mktemp("artifact") / "out"
+    operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), output)
+    return output
+
+
+def test_diff_finds_exactly_the_planned_scalars(tiny, artifact):
+    found = compare(open_checkpoint(tiny("bert")), open_checkpoint(artifact))
+    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9)))
+    assert {t.name for t in found.tensors} == {edit.tensor for edit in plan.edits}
+    assert all(t.dims == (3, 9) and t.reason == "values" for t in found.tensors)
+    assert found.scalars_changed == plan.parameters_changed == 12
+    assert not found.identical
+
+
+def test_a_checkpoint_is_identical_to_itself_in_any_layout(tiny, tmp_path, monkeypatch):
+    import surgeon.model.safetensors_file as reader
+
+    monkeypatch.setattr(reader, "PIECE", 64)  # so that tensors come in many pieces
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tiny("bert"))
+    model.save_pretrained(tmp_path / "shards", max_shard_size="5KB")
+    one, other = open_checkpoint(tiny("bert")), open_checkpoint(tmp_path / "shards")
+    assert len(other.files) > 3
+    assert compare(one, other).identical
+
+
+def test_diff_tells_columns_of_a_weight_from_rows(tmp_path):
+    first = {"w": torch.zeros(6, 4), "v": torch.zeros(5, dtype=torch.int64)}
+    second = {name: value.clone() for name, value in first.items()}
+    second["w"][:, 2] = 1
+    second["v"][4] = -1
+    for name, tensors in (("a", first), ("b", second)):
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
+    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
+    by_name = {tensor.name: tensor for tensor in found.tensors}
+    assert (by_name["w"].changed, by_name["w"].axis, by_name["w"].dims) == (6, 1, (2,))
+    assert (by_name["v"].changed, by_name["v"].axis, by_name["v"].dims) == (1, 0, (4,))
+
+
+def test_diff_counts_a_scalar_without_axes(tmp_path):
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir()
+        save_file({"scale": torch.tensor(value)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "clip"}')
+    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
+    assert (found.scalars_changed, found.tensors[0].dims) == (1, None)
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3"])
+def test_diff_claims_no_dims_of_a_tensor_whose_scalars_share_bytes(tmp_path, dtype):
+    for name, first in (("a", 0), ("b", 1)):
+        header = {"w": {"dtype": dtype, "shape": [4, 2], "data_offsets": [0, BITS[dtype]]}}
+        raw = json.dumps(header).encode()
+        content = len(raw).to_bytes(8, "little") + raw + bytes([first, *range(BITS[dtype] - 1)])
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
+    a, b = (open_checkpoint(tmp_path / name) for name in ("a", "b"))
+    assert compare(a, a).identical
+    (found,) = compare(a, b).tensors
+    assert (found.reason, found.changed, found.axis, found.dims) == ("packed values", 8, None, None)
+
+
+def test_diff_sees_the_sign_of_zero_and_the_bits_of_nan(tmp_path):
+    for name, values in (("a", [0.0, float("nan")]), ("b", [-0.0, float("nan")])):
+        (tmp_path / name).mkdir()
+        save_file({"v": torch.tensor(values)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
+    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
+    assert found.tensors[0].dims == (0,)
+
+
+def test_diff_names_tensors_of_one_side_and_of_another_shape_or_dtype(tmp_path):
+    first = {"a": torch.zeros(2), "shape": torch.zeros(4), "dtype": torch.zeros(3)}
+    second = {"b": torch.zeros(2), "shape": torch.zeros(2, 2), "dtype": torch.zeros(3).half()}
+    for name, tensors in (("a", first), ("b", second)):
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
+    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
+    assert {tensor.name: tensor.reason for tensor in found.tensors} == {
+        "a": "only in A",
+        "b": "only in B",
+        "shape": "shape",
+        "dtype": "dtype",
+    }
+
+
+def test_diff_json_holds_what_scripts_lean_on(tiny, artifact, capsys):
+    assert run(["diff", str(tiny("bert")), str(artifact), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["identical"] is False
+    assert document["scalars_changed"] == 12
+    assert document["tensors"][0]["dims"] == [3, 9]
+    assert run(["diff", str(artifact), str(artifact)]) == 0
+    assert "Identical" in capsys.readouterr().out
+
+
+def test_an_artifact_as_it_was_made_passes_every_check(artifact, capsys):
+    verification = verify(artifact)
+    assert verification.passed
+    names = [check.name for check in verification.checks]
+    assert "model.safetensors restores to the source" in names
+    assert "the ONNX half holds the same vectors" in names
+    assert run(["verify", str(artifact)]) == 0
+
+
+def _flip_bit(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "failed"),
+    [
+        (lambda a: _flip_bit(a / "model.safetensors", -1), "model.safetensors"),
+        (lambda a: _flip_bit(a / "config.json", 5), "config.json"),
+        (lambda a: _flip_bit(a / "onnx" / "model.onnx", -200), "onnx/model.onnx"),
+        (lambda a: _flip_bit(a / "surgeon" / "excised.safetensors", -1), "excised"),
+        (lambda a: (a / "config.json").unlink(), "config.json"),
+        (lambda a: (a / "onnx" / "model.onnx").unlink(), "onnx/model.onnx"),
+        (lambda a: (a / "pytorch_model.bin").write_bytes(b"twin"), "no file beside"),
+    ],
+)
+def test_any_change_fails_a_check_and_the_command(artifact, tmp_path, capsys, damage, failed):
+    copy = shutil.copytree(artifact, tmp_path / "copy")
+    damage(copy)
+    verification = verify(copy)
+    assert not verification.passed
+    assert any(failed in check.name for check in verification.checks if not check.passed)
+    assert run(["verify", str(copy)]) == 1
+    assert "checks failed" in capsys.readouterr().err
+
+
+def test_a_record_that_tells_another_edit_fails(artifact, tmp_path):
+    """Consistent hashes do not help: the values must be what the recipe makes of the old ones."""
+    copy = shutil.copytree(artifact, tmp_path / "copy")
+    path = copy / "surgeon" / "record.json"
+    record = json.loads(path.read_text())
+    record["recipe"].update(mode="scale", factor=0.5)
+    write_record(copy, record)
+    failed = [check.name for check in verify(copy).checks if not check.passed]
+    assert failed == ["the edits are what the recipe says"]
+
+
+def test_an_onnx_half_of_other_weights_fails(artifact, tmp_path):
+    """Even with a hash in the record that fits it."""
+    import onnx
+
+    from surgeon.edit.transfer import hash_file
+
+    copy = shutil.copytree(artifact, tmp_path / "copy")
+    model_path = copy / "onnx" / "model.onnx"
+    model = onnx.load(model_path)
+    name = "bert.encoder.layer.1.output.LayerNorm.bias"
+    (tensor,) = [t for t in model.graph.initializer if t.name == name]
+    values = onnx.numpy_helper.to_array(tensor) + np.float32(1)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, model_path)
+    path = copy / "surgeon" / "record.json"
+    record = json.loads(path.read_text())
+    record["files"]["onnx/model.onnx"]["after"] = vars(hash_file(model_path))
+    write_record(copy, record)
+    failed = [check for check in verify(copy).checks if not check.passed]
+    assert [check.name for check in failed] == ["the ONNX half holds the same vectors"]
+    assert name in failed[0].found
+
+
+def test_the_weights_of_tied_and_unknown_tensors_are_left_as_they_are(tiny, tmp_path):
+    source = shutil.copytree(tiny("gpt2"), tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+    tensors["nobody.knows.me"] = torch.arange(7)
+    save_file(tensors, source / "model.safetensors")  # and no {"format": "pt"}
+    operate(make_plan(open_checkpoint(source), Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    found = compare(open_checkpoint(source), open_checkpoint(tmp_path / "out"))
+    assert {tensor.name.split(".")[-2] for tensor in found.tensors} == {"c_proj"}
+    assert all("mlp" in tensor.name for tensor in found.tensors)

@@ -1,0 +1,292 @@
+"""Mixtures of experts: a layer ends with the sum of what all of its experts give."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from families import save_family, save_family_in_shards
+from mixtures import MIXTURES
+from safetensors.torch import load_file, save_file
+from task_models import causal_loss, patched, save_model
+
+from surgeon import (
+    Recipe,
+    evaluate,
+    export,
+    make_onnx_plan,
+    make_plan,
+    open_checkpoint,
+    open_onnx,
+    operate,
+    operate_onnx,
+    rank_by_layernorm,
+)
+from surgeon.errors import CheckpointError, ExportError
+from surgeon.onnx.experts import part_experts
+from surgeon.onnx.weights import read_initializers
+from surgeon.ranking.criteria import read_zscores
+from surgeon.text import Texts, built_in_sample
+from surgeon.torch_model.loading import load_model
+
+DIMS = (3, 9)
+_TWO_BY_EIGHT = [(layer, expert) for layer in range(2) for expert in range(8)]
+
+
+def _stored(folder):
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("save", [save_family, save_family_in_shards])
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_patched_mixture_writes_nothing_at_the_dims(name, save, tmp_path):
+    save(name, tmp_path / "model")
+    checkpoint = open_checkpoint(tmp_path / "model")
+    plan = make_plan(checkpoint, Recipe(dims=DIMS, sites=("output", "attention")))
+    operate(plan, tmp_path / "out", onnx=False)
+    _assert_planned_entries_changed(plan, _stored(tmp_path / "model"), _stored(tmp_path / "out"))
+    model = MIXTURES[name].model.from_pretrained(tmp_path / "out").eval()
+    calls = _run(name, model)
+    assert len(calls) == checkpoint.layers == rank_by_layernorm(checkpoint).layers == 2
+    for entering, leaving in calls:
+        assert torch.equal(leaving[..., DIMS], entering[..., DIMS])
+        assert not torch.equal(leaving[..., 4], entering[..., 4])
+
+
+def _assert_planned_entries_changed(plan, before, after):
+    edits = {edit.tensor: edit for edit in plan.edits}
+    assert before.keys() == after.keys() >= edits.keys()
+    for name, old in before.items():
+        expected = old.clone()
+        if edit := edits.get(name):
+            expected.index_fill_(edit.axis, torch.tensor(DIMS), 0)
+            assert not torch.equal(expected, old)
+        assert torch.equal(after[name], expected), name
+
+
+def _run(name, model):
+    """Return what enters and leaves each layer."""
+    calls = []
+
+    def note(_module, positional, named, output):
+        entering = positional[0] if positional else named["hidden_states"]
+        calls.append((entering, output[0] if isinstance(output, tuple) else output))
+
+    for module in model.modules():
+        if type(module).__name__ == MIXTURES[name].block:
+            module.register_forward_hook(note, with_kwargs=True)
+    with torch.no_grad():
+        model(**MIXTURES[name].inputs)
+    return calls
+
+
+def test_a_layer_s_distances_are_those_of_all_its_experts_together(tmp_path):
+    save_family("qwen2_moe", tmp_path)
+    found = read_zscores(open_checkpoint(tmp_path))
+    stored = _stored(tmp_path)
+    assert found.rows == ("0", "1")
+    path = "model.layers.1.mlp"
+    modules = ("experts.0", "experts.1", "shared_expert")
+    rows = torch.cat([stored[f"{path}.{m}.down_proj.weight"] for m in modules], dim=1)
+    norms = np.linalg.norm(rows.numpy().astype(np.float64), axis=1)
+    np.testing.assert_allclose(found.gain[1], (norms - norms.mean()) / norms.std(), atol=1e-9)
+    assert found.bias is None
+
+
+@pytest.fixture
+def change(tmp_path):
+    """Save a mixture with its tensors changed, and return its folder."""
+
+    def make(name, changed):
+        save_family(name, tmp_path)
+        tensors = changed(load_file(tmp_path / "model.safetensors"))
+        save_file(tensors, tmp_path / "model.safetensors")
+        return tmp_path
+
+    return make
+
+
+def _without(part):
+    return lambda tensors: {k: v for k, v in tensors.items() if part not in k}
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "complaint"),
+    [
+        (
+            "qwen3_moe",
+            "layers.0.mlp.experts.0.",
+            "no layers.0.mlp.experts.0.down_proj, though later",
+        ),
+        (
+            "qwen3_moe",
+            "layers.1.mlp.experts.1.",
+            "no layers.1.mlp.experts.1.down_proj, though later",
+        ),
+        (
+            "qwen3_moe",
+            "layers.0.mlp.",
+            "no layers.0.mlp.down_proj or layers.0.mlp.experts.0.down",
+        ),
+        ("deepseek_v2", "layers.0.mlp.", "though other layers do: the checkpoint is incomplete"),
+        (
+            "hunyuan_v1_moe",
+            "0.mlp.shared_mlp",
+            "no layers.0.mlp.shared_mlp.down_proj, though other",
+        ),
+        ("hunyuan_v1_moe", "1.mlp.experts", "no layers.1.mlp.experts.0.down_proj, though other"),
+        (
+            "qwen3_next",
+            "linear_attn",
+            "no layers.0.linear_attn.out_proj or layers.0.self_attn.o_proj",
+        ),
+    ],
+)
+def test_a_mixture_with_a_part_missing_is_incomplete(change, name, part, complaint):
+    with pytest.raises(CheckpointError, match=complaint):
+        _ = open_checkpoint(change(name, _without(part))).sites
+
+
+def test_experts_that_were_saved_in_one_tensor_are_refused_and_not_left_out(change):
+    def fused(tensors):
+        path = "model.layers.1.mlp.experts"
+        parts = [tensors.pop(f"{path}.{number}.down_proj.weight") for number in range(2)]
+        return {**tensors, f"{path}.down_proj": torch.stack(parts)}
+
+    with pytest.raises(CheckpointError, match=r"in one tensor, model.layers.1.mlp.experts.down_pr"):
+        _ = open_checkpoint(change("qwen2_moe", fused)).sites
+
+
+def test_a_layer_that_is_both_with_experts_and_without_is_refused(change):
+    def both(tensors):
+        spare = tensors["model.layers.0.mlp.down_proj.weight"].clone()
+        return {**tensors, "model.layers.1.mlp.down_proj.weight": spare}
+
+    with pytest.raises(CheckpointError, match=r"experts.0.down_proj and .* ends with one"):
+        _ = open_checkpoint(change("qwen2_moe", both)).sites
+
+
+def test_a_layer_of_the_weights_beyond_the_configuration_s_is_left_out(change):
+    """DeepSeek-V3 has one more, which predicts further tokens in training."""
+
+    def one_more(tensors):
+        more = {k.replace("layers.1.", "layers.2."): v.clone() for k, v in tensors.items()}
+        return {**more, **tensors}
+
+    folder = change("deepseek_v3", one_more)
+    assert {s.layer for s in open_checkpoint(folder).sites if s.role == "output"} == {0, 1}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A mixture whose tokens choose two of eight experts, its artifact and the evaluation of it."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    source = save_model("clm, of experts", folder / "model")
+    lines = built_in_sample().lines[:12]
+    texts = Texts("test", lines, "\n".join(lines).encode())
+    out = patched(source, folder / "out")
+    return source, out, lines, evaluate(out, texts=texts, controls=2)
+
+
+def test_a_mixture_is_scored_as_pytorch_scores_it(evaluated):
+    source, out, lines, result = evaluated
+    for folder, score in ((source, result.baseline), (out, result.patched)):
+        loss, count = causal_loss(folder, lines)
+        assert score.value == pytest.approx(loss, abs=1e-4)
+        assert result.dataset.scored_tokens == count
+    assert abs(result.patched.value - result.baseline.value) > 0.01
+
+
+def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(evaluated):
+    _, out, _, _ = evaluated
+    graph = onnx.load(out / "onnx/model.onnx").graph
+    names = {i.name for i in graph.initializer}
+    edited = {f"model.layers.{n}.block_sparse_moe.experts.{e}.w2.weight" for n, e in _TWO_BY_EIGHT}
+    assert (
+        edited | {f"model.layers.{n}.mlp.experts.gate_up_proj.{e}" for n, e in _TWO_BY_EIGHT}
+        < names
+    )
+    assert sum(node.op_type == "NonZero" for node in graph.node) == len(_TWO_BY_EIGHT)
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+
+
+def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
+    source, out, _, _ = evaluated
+    export(open_checkpoint(source), tmp_path / "exported")
+    model = open_onnx(tmp_path / "exported/onnx/model.onnx")
+    assert model.layers == rank_by_layernorm(model).layers == 2
+    operate_onnx(make_onnx_plan(model, Recipe(dims=(3, 8))), tmp_path / "graph")
+    names = open_checkpoint(source).tensors.keys() & model.tensors.keys()
+    assert len([name for name in names if ".experts." in name]) == len(_TWO_BY_EIGHT)
+    both = [tmp_path / "graph/onnx/model.onnx", out / "onnx/model.onnx"]
+    one, other = (read_initializers(path, names) for path in both)
+    for name in names:
+        assert one[name].tobytes() == other[name].tobytes()
+
+
+@pytest.mark.parametrize("pattern", [r".*\.w2\.weight", r".*\.experts\.\d+\.w2"])
+def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(evaluated, pattern):
+    model = open_onnx(evaluated[1] / "onnx/model.onnx", pattern)
+    assert model.layers == rank_by_layernorm(model).layers == 2
+    assert [site.layer for site in model.sites if site.role == "output"] == [0] * 8 + [1] * 8
+
+
+def test_experts_are_exported_in_float16_too(tmp_path):
+    save_family("mixtral", tmp_path / "model")
+    exported = export(open_checkpoint(tmp_path / "model"), tmp_path / "out", dtype="float16")
+    assert exported.onnx.parity.largest < 0.02
+    graph = onnx.load(tmp_path / "out/onnx/model.onnx").graph
+    of_experts = [i.data_type for i in graph.initializer if "experts" in i.name]
+    assert len(of_experts) == 2 * 2 * 4
+    assert set(of_experts) == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("fact", ["has_bias", "is_transposed", "has_post_expert_norm"])
+def test_experts_of_another_layout_are_not_exported_as_if_they_were_of_this(tmp_path, fact):
+    save_family("mixtral", tmp_path / "model")
+    loaded = load_model(open_checkpoint(tmp_path / "model"), "otherwise")
+    setattr(loaded.model.model.layers[1].mlp.experts, fact, True)
+    with pytest.raises(ExportError, match=r"MixtralExperts is not two matrices.*; otherwise"):
+        part_experts(loaded, "otherwise")
+
+
+def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path):
+    from surgeon import restore
+
+    save_family("qwen2_moe", tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=DIMS, mode="scale", factor=2))
+    operate(plan, tmp_path / "out", onnx=False)
+    assert len(json.loads((tmp_path / "out/surgeon/record.json").read_text())["edits"]) == 4
+    restore(tmp_path / "out", tmp_path / "original")
+    for file in (tmp_path / "model").iterdir():
+        assert (tmp_path / "original" / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["qwen3_next", "exaone_moe", "qwen3_5_text"])
+def test_the_block_that_predicts_further_tokens_is_no_part_of_the_model(change, name):
+    """transformers does not load it (``_keys_to_ignore_on_load_unexpected``)."""
+
+    def with_block(tensors):
+        last = {k: v.clone() for k, v in tensors.items() if "model.layers.1." in k}
+        return {**tensors, **{k.replace("model.layers.1.", "mtp.layers.0."): last[k] for k in last}}
+
+    checkpoint = open_checkpoint(change(name, with_block))
+    assert checkpoint.layers == 2
+    assert not any(site.gain.startswith("mtp.") for site in checkpoint.sites)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "layers"),
+    [
+        ("llama", r".*(o_proj|down_proj)", 4),  # two operations of a layer are no experts
+        ("bart", r".*layers\.\d+\.fc2", 4),  # nor are those of an encoder's layer and a decoder's
+        ("qwen2_moe", r".*down_proj", 2),
+        ("mixtral", r".*\.w2", 2),
+    ],
+)
+def test_by_a_pattern_experts_alone_are_counted_together(tmp_path, name, pattern, layers):
+    save_family(name, tmp_path)
+    checkpoint = open_checkpoint(tmp_path, sites_pattern=pattern)
+    assert checkpoint.layers == rank_by_layernorm(checkpoint).layers == layers

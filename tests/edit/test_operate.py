@@ -1,0 +1,398 @@
+import filecmp
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from artifacts import differing_offsets, files_of, planned_offsets, write_record
+from blake3 import blake3
+from conftest import TINY_FAMILIES
+from safetensors.numpy import load_file
+
+import surgeon.edit.write as operate_module
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+    read_record,
+    restore,
+)
+from surgeon.cli import run
+from surgeon.edit.record import read_excised
+from surgeon.edit.transfer import hash_file
+from surgeon.errors import CheckpointError, OutputError
+
+
+def _patch(model, output, *, onnx=False, force=False, **fields):
+    plan = make_plan(open_checkpoint(model), Recipe(**fields))
+    return operate(plan, output, onnx=onnx, force=force)
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_only_the_planned_bytes_of_minilm_change(minilm, minilm_patched):
+    before = (minilm / "model.safetensors").read_bytes()
+    after = (minilm_patched / "model.safetensors").read_bytes()
+    plan = make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157)))
+    planned = planned_offsets(plan)["model.safetensors"]
+    assert len(planned) == 24 * 4
+    assert differing_offsets(before, after) <= planned
+    assert not any(after[offset] for offset in planned)
+
+
+def test_every_other_file_of_minilm_is_as_it_was(minilm, minilm_patched):
+    for name, content in files_of(minilm).items():
+        kept = "surgeon/source/README.md" if name == "README.md" else name
+        if name != "model.safetensors":
+            assert (minilm_patched / kept).read_bytes() == content
+    added = files_of(minilm_patched).keys() - files_of(minilm).keys()
+    assert added == {
+        "onnx/model.onnx",
+        "surgeon/record.json",
+        "surgeon/excised.safetensors",
+        "surgeon/source/README.md",
+    }
+
+
+def test_transformers_and_sentence_transformers_load_what_an_edit_in_memory_gives(
+    minilm, minilm_patched
+):
+    from sentence_transformers import SentenceTransformer
+
+    sentences = ["A river runs through the town.", "Nobody expected rain.", "Why?"]
+    tokens = transformers.AutoTokenizer.from_pretrained(minilm)(
+        sentences, padding=True, return_tensors="pt"
+    )
+    in_memory = transformers.AutoModel.from_pretrained(minilm).eval()
+    wrapped = SentenceTransformer(str(minilm), device="cpu")
+    for model in (in_memory, wrapped[0].auto_model):
+        with torch.no_grad():
+            for layer in model.encoder.layer:
+                layer.output.LayerNorm.weight[[99, 157]] = 0
+                layer.output.LayerNorm.bias[[99, 157]] = 0
+    loaded = transformers.AutoModel.from_pretrained(minilm_patched).eval()
+    with torch.no_grad():
+        expected, got = in_memory(**tokens), loaded(**tokens)
+    torch.testing.assert_close(got.last_hidden_state, expected.last_hidden_state, rtol=0, atol=0)
+    assert (got.last_hidden_state[..., [99, 157]] == 0).all()
+    patched = SentenceTransformer(str(minilm_patched), device="cpu")
+    np.testing.assert_array_equal(patched.encode(sentences), wrapped.encode(sentences))
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_in_every_family_transformers_sees_exactly_the_planned_entries_changed(
+    tiny, tmp_path, family
+):
+    record = _patch(tiny(family), tmp_path / "out", dims=(3, 9))
+    model_class, _ = TINY_FAMILIES[family]
+    before = model_class.from_pretrained(tiny(family)).state_dict()
+    after = model_class.from_pretrained(tmp_path / "out").state_dict()
+    planned = {edit.tensor: edit for edit in record.edits}
+    for name, old in before.items():
+        expected = old.clone()
+        if name in planned:
+            expected.index_fill_(planned[name].axis, torch.tensor([3, 9]), 0)
+        assert torch.equal(after[name], expected), name
+    assert planned.keys() <= before.keys()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "distilbert", "electra"])
+def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(tiny, tmp_path, family):
+    _patch(tiny(family), tmp_path / "out", dims=(3, 9))
+    model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        states = model(torch.tensor([[5, 6, 7, 8]]), output_hidden_states=True).hidden_states
+    assert len(states) == 4
+    for state in states[1:]:
+        assert (state[..., [3, 9]] == 0).all()
+        assert (state[..., [4]] != 0).any()
+
+
+def test_each_gpt2_mlp_adds_zero_at_the_dims(tiny, tmp_path):
+    _patch(tiny("gpt2"), tmp_path / "out", dims=(3, 9))
+    model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    written = []
+    for block in model.h:
+        block.mlp.register_forward_hook(lambda _m, _i, output: written.append(output))
+    with torch.no_grad():
+        model(torch.tensor([[5, 6, 7, 8]]))
+    assert len(written) == 3
+    for output in written:
+        assert (output[..., [3, 9]] == 0).all()
+        assert (output[..., [4]] != 0).any()
+
+
+def test_the_same_patch_twice_gives_the_same_bytes(tiny, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for output in (first, second):
+        _patch(tiny("bert"), output, dims=(3,), onnx=True)
+    one, two = files_of(first), files_of(second)
+    records = [json.loads(files.pop("surgeon/record.json")) for files in (one, two)]
+    assert one == two
+    assert "onnx/model.onnx" in one
+    for record in records:
+        assert record.pop("created")
+        assert record.pop("blake3")  # which is that of the time too
+    assert records[0] == records[1]
+
+
+def test_the_record_tells_every_file_s_hash_and_every_value(minilm, minilm_patched):
+    record = read_record(minilm_patched)
+    files = files_of(minilm_patched)
+    assert record.files.keys() == files.keys() - {"surgeon/record.json"}
+    for name, change in record.files.items():
+        assert change.after == hash_file(minilm_patched / name)
+        assert change.after.blake3 == blake3(files[name]).hexdigest()
+        assert change.after.size == len(files[name])
+        if change.source:
+            assert change.before == hash_file(minilm / change.source)
+    tensors = load_file(minilm / "model.safetensors")
+    excised = read_excised(minilm_patched)
+    for edit in record.edits:
+        assert edit.old == tuple(float(v) for v in tensors[edit.tensor][[99, 157]])
+        assert edit.new == (0.0, 0.0)
+        np.testing.assert_array_equal(excised[edit.tensor], tensors[edit.tensor][[99, 157]])
+    assert (record.parameters_changed, record.parameters_total) == (24, 22_713_216)
+
+
+def test_the_card_names_the_base_the_recipe_the_edits_and_the_undo(minilm_patched):
+    card = (minilm_patched / "README.md").read_text()
+    header = card.split("---\n")[1]
+    assert "base_model: model\n" in header  # the directory's name inside the package
+    assert "license: apache-2.0\n" in header
+    assert "| `encoder.layer.5.output.LayerNorm.bias` | 99, 157 |" in card
+    assert "surgeon restore" in card
+    assert "mode: zero" in card
+
+
+@pytest.mark.parametrize("name", ["minilm", "antiberty", "iglm_s"])
+def test_restore_gives_back_the_source(request, tmp_path, name):
+    source = request.getfixturevalue(name)
+    restore(request.getfixturevalue(f"{name}_patched"), tmp_path / "back")
+    comparison = filecmp.dircmp(source, tmp_path / "back")
+    assert comparison.diff_files == []
+    if name == "minilm":
+        assert files_of(source) == files_of(tmp_path / "back")
+    else:  # a pickle: its tensors, as safetensors
+        state = torch.load(source / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        back = load_file(tmp_path / "back" / "model.safetensors")
+        assert back.keys() == state.keys()
+        for key, value in back.items():
+            np.testing.assert_array_equal(value, state[key].numpy())
+
+
+def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path):
+    _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    with (tmp_path / "out" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x77")
+    with pytest.raises(CheckpointError, match="changed after the patch"):
+        restore(tmp_path / "out", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ""])
+def test_restore_refuses_a_record_whose_paths_leave_the_folder(tiny, tmp_path, path):
+    _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    record_path = tmp_path / "out" / "surgeon" / "record.json"
+    record = json.loads(record_path.read_text())
+    record["files"]["config.json"]["source"] = path
+    write_record(tmp_path / "out", record)
+    with pytest.raises(CheckpointError, match="leaves the folder"):
+        restore(tmp_path / "out", tmp_path / "back")
+    assert _names(tmp_path) == ["out"]
+
+
+def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(tiny("bert"), source)
+    twins = [
+        "pytorch_model.bin", "tf_model.h5", "model.gguf", "model.fp16.safetensors", "weights.npz",
+        "ggml-model-q4_0.bin", "quant/q.gguf", "optimizer.pt",
+    ]  # fmt: skip
+    folders = [
+        "onnx/model.onnx", "openvino/openvino_model.xml", "mlx/weights.npz", "global_step5/rank.pt",
+        "checkpoint-5/model.safetensors",
+    ]  # fmt: skip
+    modules = ["1_Dense/model.safetensors", "colbert_linear.pt", "adapter_model.safetensors"]
+    for name in [*twins, *folders, *modules, ".git/HEAD"]:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(name.encode())
+    record = _patch(source, tmp_path / "out", dims=(3,))
+    left_out = {*twins, *(f"{folder.split('/')[0]}/" for folder in folders)}
+    assert record.left_out_because == {**dict.fromkeys(left_out, "weights"), ".git/": "bookkeeping"}
+    assert set(record.left_out) == record.left_out_because.keys()
+    made = files_of(tmp_path / "out")
+    assert not made.keys() & {*twins, *folders}
+    assert all(made[name] == name.encode() for name in modules)
+
+
+def test_links_become_files_of_their_own_and_the_linked_file_is_untouched(tiny, tmp_path):
+    """A Hugging Face cache links to blobs that other snapshots share."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0123abc"
+    shutil.copytree(tiny("bert"), blobs)
+    snapshot.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    before = files_of(blobs)
+    _patch(snapshot, tmp_path / "out", dims=(3,))
+    assert files_of(blobs) == before
+    assert (tmp_path / "out" / "config.json").read_bytes() == before["config.json"]
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_symlink()]
+
+
+def test_patching_an_artifact_keeps_the_first_record_and_undoes_to_it(tiny, tmp_path):
+    _patch(tiny("bert"), tmp_path / "one", dims=(3,))
+    _patch(tmp_path / "one", tmp_path / "two", dims=(4,))
+    restore(tmp_path / "two", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(tmp_path / "one")
+
+
+def test_an_existing_output_is_refused_and_untouched(tiny, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="already exists"):
+        _patch(tiny("bert"), output, dims=(3,))
+    assert files_of(tmp_path) == {"out/mine.txt": b"mine"}
+
+
+def test_force_replaces_an_artifact_and_keeps_anything_else_aside(tiny, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "mine.txt").write_text("mine")
+    _patch(tiny("bert"), output, dims=(3,), force=True)
+    assert read_record(output).dims == (3,)
+    assert (tmp_path / "out.replaced" / "mine.txt").read_text() == "mine"
+    _patch(tiny("bert"), output, dims=(4,), force=True)
+    assert read_record(output).dims == (4,)
+    assert _names(tmp_path) == ["out", "out.replaced"]
+
+
+@pytest.mark.parametrize("where", ["", "inside", "inside/deeper", ".."])
+def test_the_source_a_folder_in_it_and_one_around_it_are_no_output(tiny, tmp_path, where):
+    source = tmp_path / "around" / "source"
+    shutil.copytree(tiny("bert"), source)
+    before = files_of(tmp_path)
+    with pytest.raises(OutputError, match="name a place elsewhere"):
+        _patch(source, source / where, dims=(3,), force=True)
+    assert files_of(tmp_path) == before
+
+
+def test_a_failure_at_the_last_step_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
+    def fail(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(operate_module, "write_card", fail)
+    with pytest.raises(OSError, match="No space left"):
+        _patch(tiny("bert"), tmp_path / "new" / "parents" / "out", dims=(3,))
+    assert _names(tmp_path) == []
+
+
+def test_a_link_to_a_file_elsewhere_is_left_out(tiny, tmp_path):
+    """A hostile repository may link to a secret, and an artifact is made to be given away."""
+    (tmp_path / "secret").write_text("secret")
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / "notes.txt").symlink_to(tmp_path / "secret")
+    (source / "folder").symlink_to(tmp_path)
+    (source / "inside.txt").symlink_to(source / "config.json")
+    record = _patch(source, tmp_path / "out", dims=(3,))
+    assert record.left_out_because == {"notes.txt": "links", "folder/": "links"}
+    assert (tmp_path / "out" / "inside.txt").read_bytes() == (source / "config.json").read_bytes()
+    assert b"secret" not in b"".join(files_of(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "1_Pooling", "2_Dense/spm.model"])
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_link_to_elsewhere_where_a_loader_reads_is_refused(tiny, tmp_path, name, target):
+    (tmp_path / "elsewhere").mkdir()
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).symlink_to(tmp_path / target)
+    with pytest.raises(OutputError, match=f"{name}.*put a copy in its place"):
+        _patch(source, tmp_path / "out", dims=(3,))
+    assert _names(tmp_path) == ["elsewhere", "source"]
+
+
+def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, capsys):
+    """A model that was linked file by file, as ``ln -s ../models/bert/* .`` does."""
+    models = tmp_path / "models"
+    shutil.copytree(tiny("bert"), models / "bert")
+    (models / "bert" / "vocab.txt").write_text("[PAD]")
+    (models / "bert" / "deeper").mkdir()
+    (models / "bert" / "deeper" / "notes.txt").write_text("not beside it")
+    (models / "secret").write_text("secret")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("config.json", "model.safetensors", "vocab.txt", "deeper", "deeper/notes.txt"):
+        (source / name.replace("/", "-")).symlink_to(f"../models/bert/{name}")
+    (source / "secret.txt").symlink_to(models / "secret")
+    (source / "gone.txt").symlink_to("nowhere")
+    (source / "null.txt").symlink_to("/dev/null")
+    os.mkfifo(source / "pipe")
+    record = _patch(source, tmp_path / "out", dims=(3,))
+    for name in ("config.json", "vocab.txt"):
+        assert not (tmp_path / "out" / name).is_symlink()
+        assert (tmp_path / "out" / name).read_bytes() == (models / "bert" / name).read_bytes()
+    links = {"deeper/", "deeper-notes.txt", "secret.txt", "gone.txt", "null.txt"}
+    assert record.left_out_because == {**dict.fromkeys(links, "links"), "pipe": "no files"}
+    out = str(tmp_path / "two")
+    assert run(["patch", str(source), "--dims", "3", "--no-onnx", "-o", out]) == 0
+    printed = capsys.readouterr().out
+    assert "links that lead out of the model's folder or nowhere: deeper-notes.txt" in printed
+    assert "no files that can be copied: pipe\n" in printed
+
+
+def test_the_folder_of_a_linked_file_that_describes_no_model_stays_closed(tiny, tmp_path):
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "config.json").write_text('{"password": "secret"}')
+    (secrets / "key").write_text("secret")
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / "config.json").unlink()
+    (source / "config.json").symlink_to(secrets / "config.json")
+    (source / "vocab.txt").symlink_to(secrets / "key")
+    checkpoint = open_checkpoint(source, sites_pattern=r".*\d\.output\.LayerNorm")
+    with pytest.raises(OutputError, match="a link that leads out"):
+        operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_names_the_output_and_never_the_hidden_folder(tiny, tmp_path, monkeypatch):
+    def fail(plan, path, target):
+        raise CheckpointError(f"{target}: no such file")
+
+    monkeypatch.setattr(operate_module, "write_card", fail)
+    out = tmp_path / "out"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(out))}/README.md: no such file$"):
+        _patch(tiny("bert"), out, dims=(3,))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_full_disk_is_said_of_the_output(tiny, tmp_path, monkeypatch, named):
+    def fail(plan, path, target):
+        raise OSError(28, "No space left on device", *([str(target)] if named else []))
+
+    monkeypatch.setattr(operate_module, "write_card", fail)
+    with pytest.raises(OSError, match="No space") as caught:
+        _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    assert caught.value.filename == str(tmp_path / "out" / ("README.md" if named else ""))
+
+
+def test_a_source_that_changes_after_planning_is_noticed(tiny, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(tiny("bert"), source)
+    plan = make_plan(open_checkpoint(source), Recipe(dims=(3,)))
+    content = bytearray((source / "model.safetensors").read_bytes())
+    content[plan.checkpoint.tensors[plan.edits[0].tensor].start + 3 * 4] ^= 1
+    (source / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="changed while it was being read"):
+        operate(plan, tmp_path / "out", onnx=False)
+    assert _names(tmp_path) == ["source"]

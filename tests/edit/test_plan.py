@@ -1,0 +1,177 @@
+import ml_dtypes
+import numpy as np
+import pytest
+from families import save_family
+from safetensors.numpy import load_file, save_file
+
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    read_record,
+)
+from surgeon.cli import run
+from surgeon.edit.recipe import new_values
+from surgeon.errors import CheckpointError, SelectionError
+
+
+def _plan(model, **fields):
+    return make_plan(open_checkpoint(model), Recipe(**fields))
+
+
+def test_the_paper_s_operation_on_minilm_is_24_scalars(minilm):
+    plan = _plan(minilm, dims=(99, 157))
+    assert plan.parameters_changed == 24
+    assert len(plan.edits) == 12
+    assert plan.checkpoint.parameters_total == 22_713_216
+    assert all((edit.new == 0).all() for edit in plan.edits)
+    tensors = load_file(minilm / "model.safetensors")
+    for edit in plan.edits:
+        np.testing.assert_array_equal(edit.old, tensors[edit.tensor][[99, 157]])
+
+
+def test_a_gpt2_dimension_is_a_column_of_the_dense_weight(tiny):
+    plan = _plan(tiny("gpt2"), dims=(5,))
+    weight = load_file(tiny("gpt2") / "model.safetensors")["transformer.h.1.mlp.c_proj.weight"]
+    (edit,) = (e for e in plan.edits if e.tensor == "transformer.h.1.mlp.c_proj.weight")
+    assert weight.shape == (64, 16)
+    np.testing.assert_array_equal(edit.old, weight[:, [5]])
+    assert plan.parameters_changed == 3 * (64 + 1)
+
+
+def test_params_layers_and_sites_narrow_and_widen_the_edit(tiny):
+    assert {e.param for e in _plan(tiny("bert"), dims=(1,), params=("bias",)).edits} == {"bias"}
+    assert {e.layer for e in _plan(tiny("bert"), dims=(1,), layers=(0, 2)).edits} == {0, 2}
+    wide = _plan(tiny("bert"), dims=(1,), sites=("output", "attention", "embeddings"))
+    assert len(wide.edits) == 2 * (3 + 3 + 1)
+    assert wide.kinds == ("attention layernorm", "embeddings layernorm", "output layernorm")
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"dims": (16,)}, "no dimension 16; its hidden size is 16"),
+        ({"dims": (1,), "layers": (3,)}, "no layer 3; its layers are 0 to 2"),
+        ({"dims": (1,), "sites": ("final",)}, "no such norm"),
+        ({"random": 17}, "17 random dimensions"),
+        ({"remove_outliers": 17, "relax": True}, "there are 16 in all"),
+        ({"remove_outliers": 1, "method": "magic"}, "--method magic"),
+        ({"dims": (1,), "mode": "scale", "factor": 1e39}, "does not fit float32"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused(tiny, fields, complaint):
+    with pytest.raises(SelectionError, match=complaint):
+        _plan(tiny("bert"), **fields)
+
+
+def test_too_few_outliers_are_refused_with_candidates_and_the_options_that_take_them(minilm):
+    with pytest.raises(SelectionError) as caught:
+        _plan(minilm, remove_outliers=2)
+    message = str(caught.value)
+    assert "267 (2 of 6 layers), 127 (2 of 6 layers)" in message
+    assert "--dims 267,127" in message
+    assert "--relax" in message
+    assert _plan(minilm, remove_outliers=2, relax=True).dims == (267, 127)
+
+
+def test_outliers_that_meet_the_criterion_are_taken_strongest_first(minilm):
+    assert _plan(minilm, remove_outliers=2, min_layers=2).dims == (267, 127)
+
+
+def test_random_dims_depend_on_the_seed_alone(tiny):
+    drawn = [_plan(tiny("bert"), random=4, seed=seed).dims for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert len({*drawn}) > 1
+    assert all(len(set(dims)) == 4 and max(dims) < 16 for dims in drawn)
+
+
+def test_a_packed_target_is_an_error_that_names_the_tensor(tiny, tmp_path):
+    tensors = load_file(tiny("bert") / "model.safetensors")
+    name = "bert.encoder.layer.1.output.LayerNorm.weight"
+    tensors[name] = tensors[name].astype(np.int8)
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((tiny("bert") / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match=rf"{name} is stored as I8"):
+        _plan(tmp_path, dims=(1,))
+
+
+def test_modes_compute_in_float64_and_round_once():
+    vector = np.random.default_rng(0).normal(size=50).astype(np.float32)
+    exact = vector.astype(np.float64)
+    np.testing.assert_array_equal(new_values(vector, 0, (3, 7), "zero", None), [0, 0])
+    scaled = (exact[[3, 7]] * 0.1).astype(np.float32)
+    np.testing.assert_array_equal(new_values(vector, 0, (3, 7), "scale", 0.1), scaled)
+    mean = np.float32(exact.mean())
+    np.testing.assert_array_equal(new_values(vector, 0, (3, 7), "mean", None), [mean, mean])
+
+
+def test_the_mean_of_a_weight_is_taken_over_the_dimensions_of_each_input():
+    weight = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(
+        new_values(weight, 1, (0, 2), "mean", None), [[1.5, 1.5], [5.5, 5.5], [9.5, 9.5]]
+    )
+    np.testing.assert_array_equal(new_values(weight, 0, (1,), "mean", None), [[4, 5, 6, 7]])
+
+
+def test_a_plan_that_changes_nothing_counts_nothing(tiny):
+    assert _plan(tiny("bert"), dims=(1,), mode="scale", factor=1.0).parameters_changed == 0
+
+
+@pytest.fixture
+def in_blocks(tmp_path):
+    """Make a tiny Llama whose output weights are FP8, with scales as DeepSeek stores them."""
+
+    def make(scales):
+        save_family("llama", tmp_path)
+        path = tmp_path / "model.safetensors"
+        tensors = load_file(path)
+        for name in [name for name in tensors if "down_proj" in name]:
+            tensors[name] = tensors[name].astype(ml_dtypes.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = np.ones(scales, dtype=np.float32)
+        save_file(tensors, path)
+        return tmp_path
+
+    return make
+
+
+def test_a_mean_over_scales_that_differ_is_refused_and_zero_and_a_factor_are_not(in_blocks):
+    model = in_blocks((2, 2))
+    with pytest.raises(
+        CheckpointError, match=r"down_proj\.weight is quantized, by the 4 scales of"
+    ):
+        _plan(model, dims=(3,), mode="mean")
+    for edit in _plan(model, dims=(3,)).edits:
+        assert not edit.new.astype(np.float64).any()
+    for edit in _plan(model, dims=(3,), mode="scale", factor=0.5).edits:
+        assert edit.new.dtype == ml_dtypes.float8_e4m3fn
+        assert edit.changed
+
+
+def test_a_mean_over_one_scale_is_that_of_the_weights(in_blocks):
+    assert len(_plan(in_blocks((1,)), dims=(3,), mode="mean").edits) == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "told"),
+    [
+        ("gemma2", "RMSNorm has no bias"),
+        ("llama", "the dense layers have no bias here"),
+    ],
+)
+def test_a_bias_that_is_not_there_is_said_and_the_gains_are_edited(tmp_path, capsys, family, told):
+    source, out = tmp_path / "source", tmp_path / "out"
+    save_family(family, source)
+    plan = _plan(source, dims=(3,))
+    assert {edit.param for edit in plan.edits} == {"gain"}
+    assert list(plan.notes) == plan.to_json()["notes"] == [f"{told}: gains alone"]
+    assert run(["patch", str(source), "--dims", "3", "--no-onnx", "-o", str(out)]) == 0
+    assert f"{told[1:]}: gains alone." in capsys.readouterr().out
+    assert read_record(out).notes == plan.notes
+    assert f"; {told}: gains alone.\n" in (out / "README.md").read_text()
+    assert _plan(source, dims=(3,), params=("gain",)).notes == ()
+    with pytest.raises(SelectionError, match=f"--params bias: .*{told}; use --params gain"):
+        _plan(source, dims=(3,), params=("bias",))
+
+
+def test_a_norm_with_a_bias_has_no_note(tiny):
+    assert _plan(tiny("bert"), dims=(3,)).notes == ()

@@ -1,0 +1,319 @@
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from hub_server import connect, serve
+
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+    read_record,
+    save_evaluation,
+)
+from surgeon.edit.push import push
+from surgeon.edit.transfer import hash_file
+from surgeon.errors import CheckpointError, OutputError
+from surgeon.evaluation.result import (
+    Dataset,
+    Evaluation,
+    Score,
+)
+
+
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
+    """A tiny artifact with an evaluation, beside a file whose name is a pattern."""
+    source = tmp_path_factory.mktemp("source") / "tiny"
+    shutil.copytree(tiny("bert"), source)
+    (source / "notes [draft].txt").write_text("patterns are not names")
+    output = tmp_path_factory.mktemp("artifact") / "out"
+    operate(make_plan(open_checkpoint(source), Recipe(dims=(3, 9))), output, onnx=False)
+    save_evaluation(_evaluation("tiny", (3, 9)), output)
+    return output
+
+
+def _evaluation(model, dims):
+    score = Score(dims, 1.5, {})
+    return Evaluation(
+        model=model,
+        task="masked",
+        title="masked language model",
+        metric="loss",
+        unit="nats",
+        baseline=Score((), 1.0, {}),
+        patched=score,
+        controls=(score,),
+        delta=0.5,
+        ci95=(0.4, 0.6),
+        control_range=(0.0, 0.1),
+        p_value=0.1,
+        verdict="degraded",
+        seed=0,
+        mask_rate=0.15,
+        providers=("CPUExecutionProvider",),
+        dataset=Dataset("sentences", "0" * 64, 2, 20, 3, 0, 0, 0),
+        versions={},
+    )
+
+
+@pytest.fixture
+def artifact(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "out")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with serve({}) as server:
+        connect(monkeypatch, server.url, tmp_path / "cache", xet=False)
+        monkeypatch.setenv("HF_TOKEN", "hf_right")
+        server.token = "hf_right"
+        yield server
+
+
+def _files(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_what_is_uploaded_is_the_artifact_with_its_card_byte_for_byte(hub, artifact, capfd):
+    told = []
+    url = push(artifact, "org/patched", progress=lambda *report: told.append(report))
+    assert url == f"{hub.url}/org/patched/commit/{'c' * 40}"
+    assert hub.uploaded == _files(artifact)
+    assert hub.uploaded.keys() >= {
+        "README.md",
+        "model.safetensors",
+        "notes [draft].txt",
+        "surgeon/record.json",
+        "surgeon/eval.json",
+        "surgeon/excised.safetensors",
+    }
+    authorized = {r.authorization for r in hub.requests if not r.path.startswith("/lfs/")}
+    assert authorized == {"Bearer hf_right"}
+    assert ("uploading to org/patched", 0, 0) in told
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_an_eval_left_that_was_killed_is_not_uploaded(hub, artifact):
+    whole = _files(artifact)
+    for name in ("eval.partial.npz", ".eval.json.0123456789abcdef.surgeon-staging"):
+        (artifact / "surgeon" / name).touch()
+    assert push(artifact, "org/patched")
+    assert hub.uploaded == whole
+
+
+def test_pushing_again_adds_to_the_same_repository(hub, artifact):
+    assert push(artifact, "org/patched") == push(artifact, "org/patched", private=True)
+
+
+def test_the_pipeline_of_xet_uploads_small_files_too(hub, artifact, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    hub.large_uploads = False
+    assert push(artifact, "org/patched").startswith(f"{hub.url}/org/patched/commit/")
+    assert hub.uploaded == _files(artifact)
+
+
+def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifact):
+    (artifact / "surgeon" / "eval.json").unlink()
+    _is_refused(artifact, "never evaluated.*surgeon eval.*--unverified", hub)
+    push(artifact, "org/patched", unverified=True)
+    assert hub.uploaded == _files(artifact)
+
+
+@pytest.mark.parametrize(("model", "dims"), [("other", (3, 9)), ("tiny", (3,))])
+@pytest.mark.parametrize("unverified", [False, True])
+def test_an_evaluation_of_something_else_is_refused(hub, artifact, model, dims, unverified):
+    save_evaluation(_evaluation(model, dims), artifact)
+    _is_refused(artifact, "eval.json: is about another edit", hub, unverified=unverified)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": 1, "patched": 2}'])
+def test_a_damaged_evaluation_is_refused(hub, artifact, text):
+    (artifact / "surgeon" / "eval.json").write_text(text)
+    _is_refused(artifact, "eval.json: damaged|about another edit", hub)
+
+
+def _tamper(artifact):
+    path = artifact / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _lie_about_a_path(artifact):
+    # A record is untrusted: what it names outside of the artifact is not even opened.
+    record = read_record(artifact)
+    files = {**record.files, "../outside": record.files["config.json"]}
+    shutil.copy(artifact / "config.json", artifact.parent / "outside")
+    content = dataclasses.replace(record, files=files).to_bytes()
+    (artifact / "surgeon" / "record.json").write_bytes(content)
+
+
+_CHANGED = {
+    "a changed byte": (_tamper, "model.safetensors: changed since"),
+    "an edited card": (lambda a: (a / "README.md").write_text("mine"), "README.md: changed since"),
+    "a missing file": (lambda a: (a / "config.json").unlink(), "config.json is missing"),
+    "a further file": (lambda a: (a / ".env").write_text("KEY=1"), r"\.env: not made by surgeon"),
+    "a link": (lambda a: (a / "surgeon" / "x").symlink_to("/etc/passwd"), "x: a link"),
+    "a linked folder": (lambda a: (a / "onnx").symlink_to(a.parent), "onnx: a link"),
+    "a path outside": (_lie_about_a_path, r"\.\./outside is missing"),
+}
+
+
+@pytest.mark.parametrize("case", _CHANGED)
+def test_an_artifact_that_is_not_as_surgeon_made_it_is_refused(hub, artifact, case):
+    change, complaint = _CHANGED[case]
+    change(artifact)
+    _is_refused(artifact, complaint, hub)
+    _is_refused(artifact, complaint, hub, unverified=True)
+
+
+def test_what_is_no_artifact_is_refused(hub, tiny):
+    with pytest.raises(CheckpointError, match="it is no artifact"):
+        push(tiny("bert"), "org/patched")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("repo_id", ["a/b/c", "../x", "", "a b"])
+def test_what_is_no_name_of_a_repository_is_refused(hub, artifact, repo_id):
+    with pytest.raises(OutputError, match="no name of a repository"):
+        push(artifact, repo_id)
+    assert hub.requests == []
+
+
+@pytest.fixture
+def of_a_folder(tiny, tmp_path):
+    """An artifact of a directory whose name is no Hub id."""
+    source = shutil.copytree(tiny("bert"), tmp_path / "my model")
+    output = tmp_path / "of a folder"
+    operate(make_plan(open_checkpoint(source), Recipe(dims=(3,))), output, onnx=False)
+    return output
+
+
+def test_a_base_model_that_the_hub_does_not_take_is_refused_before_anything_is_made(
+    hub, of_a_folder
+):
+    with pytest.raises(OutputError, match=r"'my model' as its base model.*--base-model ORG/NAME"):
+        push(of_a_folder, "org/patched", unverified=True)
+    with pytest.raises(OutputError, match="--base-model my model: no Hub id"):
+        push(of_a_folder, "org/patched", unverified=True, base_model="my model")
+    assert hub.requests == []
+
+
+def test_a_header_that_the_hub_refuses_is_told_before_anything_is_made(hub, artifact):
+    hub.card_errors = ("license is not valid", "tags must be an array")
+    with pytest.raises(
+        OutputError, match=r"README.md: the Hub does not take its header: license is"
+    ):
+        push(artifact, "org/patched")
+    assert "org/patched" not in hub.repositories
+
+
+def test_a_base_model_that_is_named_is_in_the_card_and_the_record_that_are_uploaded(
+    hub, of_a_folder, tmp_path
+):
+    before = _files(of_a_folder)
+    page = "https://huggingface.co/google-bert/bert-base-uncased"
+    push(of_a_folder, " org/patched/ ", unverified=True, base_model=page)
+    assert _files(of_a_folder) == before
+    assert b"base_model: google-bert/bert-base-uncased\n" in hub.uploaded["README.md"]
+    changed = {name for name, content in hub.uploaded.items() if content != before[name]}
+    assert changed == {"README.md", "surgeon/record.json"}
+    for name, content in hub.uploaded.items():
+        path = tmp_path / "pulled" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert hash_file(tmp_path / "pulled" / "README.md") == (
+        read_record(tmp_path / "pulled").files["README.md"].after
+    )
+
+
+@pytest.mark.parametrize("outage", ["offline", "refused"])
+def test_a_push_without_a_network_says_nothing_of_files(hub, artifact, monkeypatch, capfd, outage):
+    if outage == "offline":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        _fails_in_one_line(artifact, "org/patched: HF_HUB_OFFLINE is set; unset it", capfd)
+    else:
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        _fails_in_one_line(artifact, "org/patched: http://127.0.0.1:9 cannot be reached", capfd)
+
+
+def test_a_private_artifact_does_not_go_where_others_see_it(hub, artifact):
+    hub.public = True
+    push(artifact, "org/patched")
+    hub.uploaded.clear()
+    with pytest.raises(OutputError, match="org/patched: exists and is public"):
+        push(artifact, "org/patched", private=True)
+    assert hub.uploaded == {}
+
+
+@pytest.mark.parametrize(
+    ("token", "complaint"),
+    [
+        (None, "does not let you write.*HF_TOKEN"),
+        ("hf_wrong", "does not accept the token .Invalid credentials"),
+    ],
+)
+def test_who_may_not_write_is_told_so_in_one_line(
+    hub, artifact, monkeypatch, capfd, token, complaint
+):
+    monkeypatch.delenv("HF_TOKEN")
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    _fails_in_one_line(artifact, complaint, capfd)
+
+
+@pytest.mark.parametrize("failing", ["/api/repos/create", "/org/patched.git", "/lfs/", "/api/mod"])
+def test_a_hub_that_fails_on_the_way_is_one_line(hub, artifact, capfd, failing):
+    hub.status, hub.failing = 418, failing
+    _fails_in_one_line(artifact, "418", capfd)
+
+
+def test_what_is_no_hub_is_one_line(hub, artifact, capfd):
+    hub.status, hub.failing = 200, "/api/repos/create"
+    _fails_in_one_line(artifact, "does not answer like the Hub", capfd)
+
+
+def _fails_in_one_line(artifact, complaint, capfd):
+    with pytest.raises(CheckpointError, match=complaint) as caught:
+        push(artifact, "org/patched")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def _is_refused(artifact, complaint, hub, *, unverified=False):
+    with pytest.raises(OutputError, match=complaint) as caught:
+        push(artifact, "org/patched", unverified=unverified)
+    assert "\n" not in str(caught.value)
+    assert hub.requests == []
+    assert hub.uploaded == {}
+
+
+def test_in_a_process_of_its_own_the_environment_rules(hub, artifact):
+    code = "import sys; from pathlib import Path; from surgeon.edit.push import push\n"
+    code += "print(push(Path(sys.argv[1]), 'org/patched', private=True))"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    settings = {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": "hf_right",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(artifact)],
+        env=kept | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [f"{hub.url}/org/patched/commit/{'c' * 40}"]
+    assert done.stderr == ""
+    assert hub.uploaded == _files(artifact)
+    (created,) = [r for r in hub.requests if r.path == "/api/repos/create"]
+    assert json.loads(created.body)["visibility"] == "private"

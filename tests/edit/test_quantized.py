@@ -1,0 +1,106 @@
+"""Checkpoints whose weights are packed, under the names and in the shapes that libraries use."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from families import save_family
+from safetensors.numpy import load_file, save_file
+
+from surgeon import (
+    Recipe,
+    compare,
+    make_plan,
+    open_checkpoint,
+    operate,
+    restore,
+)
+from surgeon.cli import run
+from surgeon.errors import CheckpointError, ExportError
+
+
+def _gptq(module, weight, kept):
+    rows, columns = weight.shape
+    kept[f"{module}.qweight"] = np.zeros((columns // 8, rows), np.int32)
+    kept[f"{module}.qzeros"] = np.zeros((1, rows // 8), np.int32)
+    kept[f"{module}.scales"] = np.zeros((1, rows), np.float16)
+
+
+def _bitsandbytes(module, weight, kept):
+    kept[f"{module}.weight"] = np.zeros((weight.size // 2, 1), np.uint8)
+    kept[f"{module}.weight.absmax"] = np.zeros(weight.size // 64, np.float32)
+    kept[f"{module}.weight.quant_state.bitsandbytes__nf4"] = np.zeros(4, np.uint8)
+
+
+def _compressed(module, weight, kept):
+    rows, columns = weight.shape
+    kept[f"{module}.weight_packed"] = np.zeros((rows, columns // 8), np.int32)
+    kept[f"{module}.weight_scale"] = np.zeros((rows, 1), ml_dtypes.bfloat16)
+
+
+def _eight_bits(module, weight, kept):
+    kept[f"{module}.weight"] = weight.astype(np.int8)
+
+
+_STORED = {
+    "gptq": (_gptq, r"down_proj\.qweight is stored as I32 of shape \[3, 16\], quantized"),
+    "bitsandbytes": (_bitsandbytes, r"down_proj\.weight is stored as U8 of shape \[192, 1\]"),
+    "compressed": (_compressed, r"down_proj\.weight_packed is stored as I32"),
+    "int8": (_eight_bits, r"down_proj\.weight is stored as I8 of shape \[16, 24\], quantized"),
+}
+
+
+@pytest.fixture(params=_STORED)
+def quantized(request, tmp_path):
+    """A tiny Llama with its dense layers quantized, and what is said of its output sites."""
+    source = tmp_path / "source"
+    save_family("llama", source)
+    pack, complaint = _STORED[request.param]
+    kept = {}
+    for name, tensor in load_file(source / "model.safetensors").items():
+        if "_proj" in name:
+            pack(name.removesuffix(".weight"), tensor, kept)
+        else:
+            kept[name] = tensor
+    save_file(kept, source / "model.safetensors")
+    return source, complaint
+
+
+def test_float_vectors_of_a_quantized_model_are_edited_and_restored(quantized, tmp_path):
+    source, _ = quantized
+    plan = make_plan(open_checkpoint(source), Recipe(dims=(3, 9), sites=("final",)))
+    assert [edit.tensor for edit in plan.edits] == ["model.norm.weight"]
+    assert plan.checkpoint.hidden_size == 16
+    operate(plan, tmp_path / "out", onnx=False)
+    found = compare(open_checkpoint(source), open_checkpoint(tmp_path / "out"))
+    assert [(t.name, t.dims) for t in found.tensors] == [("model.norm.weight", (3, 9))]
+    restore(tmp_path / "out", tmp_path / "back")
+    assert compare(open_checkpoint(source), open_checkpoint(tmp_path / "back")).identical
+
+
+def test_its_packed_weights_are_refused_and_what_can_be_done_is_said(quantized):
+    source, complaint = quantized
+    checkpoint = open_checkpoint(source)
+    with pytest.raises(CheckpointError, match=f"{complaint}.*--sites"):
+        make_plan(checkpoint, Recipe(dims=(3,)))
+    assert run(["scan", str(source)]) == 2
+
+
+def test_its_onnx_half_is_refused_before_anything_is_written(quantized, tmp_path):
+    plan = make_plan(open_checkpoint(quantized[0]), Recipe(dims=(3,), sites=("final",)))
+    with pytest.raises(ExportError, match="made of plain weights; use --no-onnx"):
+        operate(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_packed_model_without_a_float_vector_has_no_hidden_size(quantized):
+    source, _ = quantized
+    tensors = load_file(source / "model.safetensors")
+    if any(tensor.dtype == np.int8 for tensor in tensors.values()):
+        return  # one byte a weight: the shape shows it
+    del tensors["model.norm.weight"]
+    save_file(tensors, source / "model.safetensors")
+    with pytest.raises(CheckpointError, match="is quantized, its shape"):
+        assert open_checkpoint(source).sites
+    assert json.loads((source / "config.json").read_text())["hidden_size"] == 16

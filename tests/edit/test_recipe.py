@@ -1,0 +1,112 @@
+import json
+
+import pytest
+
+from surgeon import Recipe, load_recipe
+from surgeon.edit.expectation import (
+    EvaluationSettings,
+    Expectation,
+    Published,
+)
+from surgeon.edit.recipe import (
+    PARAMS,
+    parse_names,
+    parse_numbers,
+    recipe_from_json,
+)
+from surgeon.errors import SelectionError
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({}, "exactly one way"),
+        ({"dims": (1,), "random": 2}, "exactly one way"),
+        ({"dims": ()}, "--dims"),
+        ({"dims": (3, 3)}, "each dimension once"),
+        ({"remove_outliers": 0}, "--remove-outliers 0"),
+        ({"random": -1}, "--random -1"),
+        ({"random": 1, "seed": -1}, "--seed"),
+        ({"dims": (1,), "mode": "scale"}, "--factor"),
+        ({"dims": (1,), "factor": 2.0}, "--factor"),
+        ({"dims": (1,), "params": ()}, "--params"),
+        ({"dims": (1,), "layers": ()}, "--layers"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(fields, complaint):
+    with pytest.raises(SelectionError, match=complaint):
+        Recipe(**fields)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(dims=(5, 3), mode="scale", factor=0.5, layers=(0, 2), params=("bias",)),
+        Recipe(
+            random=2,
+            evaluation=EvaluationSettings(task="mlm", controls=5),
+            expect=Expectation("intact", (Published("loss", "N", "notes", 2.3, 4.53),)),
+        ),
+    ],
+)
+def test_a_recipe_survives_json(recipe):
+    assert recipe_from_json(json.loads(json.dumps(recipe.to_json())), "test") == recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "summary"),
+    [
+        (Recipe(dims=(3, 9)), "dims 3,9: zero"),
+        (Recipe(random=2, mode="scale", factor=0.5), "2 random dims: scale by 0.5"),
+        (
+            Recipe(remove_outliers=2, params=("gain",), sites=("attention",), layers=(0, 1)),
+            "2 strongest by layernorm: zero, gains alone, attention, layers 0,1",
+        ),
+    ],
+)
+def test_a_summary_says_all_that_is_not_the_default(recipe, summary):
+    assert recipe.summary == summary
+
+
+@pytest.mark.parametrize(
+    "fields", [{"dims": "x"}, {"dims": [1], "colour": 1}, {"dims": [1], "mode": "cut"}, [1], None]
+)
+def test_fields_of_another_kind_are_refused_by_name(fields):
+    with pytest.raises(SelectionError, match=r"^file\.yaml: "):
+        recipe_from_json(fields, "file.yaml")
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "", "dims: [0.5]", "!!python/object:os.x {}"])
+def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(SelectionError, match=r"r\.yaml") as caught:
+        load_recipe(str(tmp_path / "r.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_is_answered_with_those_of_a_similar_name():
+    with pytest.raises(SelectionError, match="near it are bert-base-uncased,"):
+        load_recipe("bert-base-uncase")
+    with pytest.raises(SelectionError, match=r"surgeon recipes lists$"):
+        load_recipe("§")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("308,381", (308, 381)), ("0-2, 11", (0, 1, 2, 11)), ("5-5", (5,))]
+)
+def test_lists_of_numbers_and_ranges_are_parsed(text, numbers):
+    assert parse_numbers("--dims", text) == numbers
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "1,,2", "-1", "5-3", "1-2-3", "1.5", "0-99999999999", "0-999999999", "²"]
+)
+def test_anything_else_is_refused(text):
+    with pytest.raises(SelectionError, match="--dims"):
+        parse_numbers("--dims", text)
+
+
+def test_names_are_taken_in_canonical_order_and_unknown_ones_refused():
+    assert parse_names("--params", "bias, gain", PARAMS) == ("gain", "bias")
+    with pytest.raises(SelectionError, match="--params 'beta'"):
+        parse_names("--params", "gain,beta", PARAMS)

@@ -1,0 +1,259 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from artifacts import files_of
+from blake3 import blake3
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from surgeon import (
+    compare,
+    open_checkpoint,
+    read_record,
+)
+from surgeon.cli import run
+from surgeon.edit import small_patch
+
+
+def _make(model, path, *options):
+    arguments = ["patch", str(model), "--dims", "3,9", "--record-only", "-o", str(path)]
+    assert run([*arguments, *options]) == 0
+    return path
+
+
+def test_applying_the_small_patch_gives_what_patching_gives(tiny, tmp_path, capsys):
+    edit = _make(tiny("bert"), tmp_path / "edit.surgeon", "--mode", "scale", "--factor", "0.3")
+    assert edit.stat().st_size < 8000
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", str(out), "--no-onnx"]) == 0
+    options = ["--dims", "3,9", "--mode", "scale", "--factor", "0.3", "--no-onnx"]
+    assert run(["patch", str(tiny("bert")), *options, "-o", str(whole)]) == 0
+    for name in ("model.safetensors", "README.md", "surgeon/excised.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert run(["verify", str(out)]) == 0
+    assert run(["restore", str(out), "-o", str(tmp_path / "back")]) == 0
+    assert compare(open_checkpoint(tmp_path / "back"), open_checkpoint(tiny("bert"))).identical
+
+
+def test_another_base_is_refused(tiny, tmp_path, capsys):
+    edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
+    assert run(["apply", str(edit), str(tiny("roberta")), "-o", str(tmp_path / "out")]) == 2
+    assert "is not the base of edit.surgeon" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_small_patch_that_knows_no_base_fits_none(tiny, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(small_patch, "_states", lambda *_: {})
+        edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", str(tmp_path / "out")]) == 2
+    assert "which knows nothing of model.safetensors" in capsys.readouterr().err
+
+
+def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
+    path = tmp_path / "edit.surgeon"
+    path.write_text("mine")
+    arguments = ["patch", str(tiny("bert")), "--dims", "3", "--record-only", "-o", str(path)]
+    assert run(arguments) == 2
+    assert path.read_text() == "mine"
+    for _ in range(2):  # the second replaces the small patch that the first made
+        assert run([*arguments, "--force"]) == 0
+        assert (tmp_path / "edit.surgeon.replaced").read_text() == "mine"
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "config.json", "edit.surgeon", "deeper/edit.surgeon", "link/edit", ""],
+)
+def test_the_source_and_its_folder_take_no_small_patch(tiny, tmp_path, capsys, name):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / "link").symlink_to(source)
+    before = files_of(source)
+    capsys.readouterr()
+    arguments = ["patch", str(source), "--dims", "3", "--record-only", "--force"]
+    assert run([*arguments, "-o", str(source / name)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert files_of(source) == before
+
+
+def test_weights_that_the_source_links_to_are_not_overwritten(tiny, tmp_path, capsys):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    weights = (source / "model.safetensors").rename(tmp_path / "weights")
+    (source / "model.safetensors").symlink_to(weights)
+    (tmp_path / "edit").symlink_to(weights)
+    before = weights.read_bytes()
+    for output in (weights, tmp_path / "edit"):
+        arguments = ["patch", str(source), "--dims", "3", "--record-only", "--force"]
+        assert run([*arguments, "-o", str(output)]) == 2
+        assert "holds the source's weights" in capsys.readouterr().err
+    assert weights.read_bytes() == before
+
+
+def test_the_weight_file_alone_is_not_overwritten_and_its_folder_is_free(tiny, tmp_path, capsys):
+    weights = shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "mine.safetensors")
+    arguments = ["patch", str(weights), "--dims", "3", "--record-only", "--force", "-o"]
+    assert run([*arguments, str(weights)]) == 2
+    assert run([*arguments, str(tmp_path / "edit.surgeon")]) == 0
+
+
+def test_the_folders_of_a_small_patch_are_made(tiny, tmp_path, capsys):
+    _make(tiny("bert"), tmp_path / "new" / "folder" / "edit.surgeon")
+    assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["edit.surgeon"]
+
+
+def test_a_pattern_s_edit_is_applied_and_its_artifact_knows_the_pattern(tiny, tmp_path, capsys):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of"}))
+    pattern = r".*\d\.output\.LayerNorm"
+    edit = _make(source, tmp_path / "edit.surgeon", "--sites-pattern", pattern)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert run(["apply", str(edit), str(source), "-o", str(out), "--no-onnx"]) == 0
+    options = ["--dims", "3,9", "--no-onnx", "--sites-pattern", pattern, "-o", str(whole)]
+    assert run(["patch", str(source), *options]) == 0
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert read_record(out).sites_pattern == pattern
+    for artifact in (out, whole):
+        assert open_checkpoint(artifact).layers == 3
+        assert run(["scan", str(artifact)]) == 0
+
+
+def test_a_pickle_is_no_base(iglm_s, tmp_path, capsys):
+    path = str(tmp_path / "edit.surgeon")
+    assert run(["patch", str(iglm_s), "--dims", "3", "--record-only", "-o", path]) == 2
+    assert "needs safetensors" in capsys.readouterr().err
+
+
+def _save(path, contents, values):
+    """Write a file whose hash is right, so that only what else is wrong with it shows."""
+    hasher = blake3(contents.encode())
+    for name in dict.fromkeys(edit["tensor"] for edit in json.loads(contents)["edits"]):
+        hasher.update(values[name].tobytes() if name in values else b"")
+    save_file(values, path, metadata={"surgeon": contents, "blake3": hasher.hexdigest()})
+
+
+def _as_it_is(_):
+    """Change nothing."""
+
+
+def _rewrite(change=_as_it_is, forge=_as_it_is):
+    def damage(path):
+        with safe_open(path, "numpy") as file:
+            contents = json.loads(file.metadata()["surgeon"])
+        values = load_file(path)
+        change(contents)
+        forge(values)
+        _save(path, json.dumps(contents), values)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"nonsense"),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: save_file(load_file(path), path),
+        _rewrite(lambda c: c.update(schema="99")),
+        _rewrite(lambda c: c.update(dims=[3, 1600])),
+        _rewrite(lambda c: c.update(dims=[3, -1])),
+        _rewrite(lambda c: c.update(dims=[3])),
+        _rewrite(lambda c: c["edits"][0].update(axis=1)),
+        _rewrite(lambda c: c["edits"][0].update(tensor="bert.pooler.dense.weight")),
+        _rewrite(lambda c: c.pop("base")),
+        _rewrite(lambda c: c["base"]["model.safetensors"].update(blake3="0" * 64)),
+    ],
+)
+def test_a_damaged_small_patch_is_one_line_and_exit_code_2(tiny, tmp_path, capsys, damage):
+    edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
+    damage(edit)
+    capsys.readouterr()
+    out = str(tmp_path / "out")
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["values", "metadata"])
+def test_a_flipped_byte_is_noticed(tiny, tmp_path, capsys, where):
+    edit = _make(tiny("bert"), tmp_path / "edit.surgeon", "--mode", "mean")
+    content = bytearray(edit.read_bytes())
+    content[-1 if where == "values" else content.index(b'dims\\": [3') + 9] ^= 1
+    edit.write_bytes(content)
+    capsys.readouterr()
+    out = str(tmp_path / "out")
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
+    assert "edit.surgeon: damaged" in capsys.readouterr().err
+    with safe_open(edit, "numpy") as file:  # the library does not mind
+        assert file.metadata()["surgeon"]
+
+
+_GAIN = "bert.encoder.layer.0.output.LayerNorm.weight"
+_EMBEDDING = "bert.embeddings.word_embeddings.weight"
+
+
+def _embed(contents):
+    contents["edits"].append({**contents["edits"][0], "tensor": _EMBEDDING})
+
+
+def _attend(name):
+    return name.replace(".output.", ".attention.output.")
+
+
+def _attend_all(contents):
+    for edit in contents["edits"]:
+        edit["tensor"] = _attend(edit["tensor"])
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN] * np.float32(np.nan)})),
+        _rewrite(forge=lambda v: v.update({_GAIN: -v[_GAIN]})),  # -0 in place of 0
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN].astype(np.float16)})),
+        _rewrite(forge=lambda v: v.update({_GAIN: v[_GAIN].reshape(2, 1)})),
+        _rewrite(forge=lambda v: v.update({"more": v[_GAIN]})),
+        _rewrite(forge=lambda v: v.pop(_GAIN)),
+        _rewrite(_embed, lambda v: v.update({_EMBEDDING: np.zeros((2, 16), "f4")})),
+        _rewrite(_attend_all, lambda v: [v.update({_attend(k): v.pop(k)}) for k in [*v]]),
+        _rewrite(lambda c: c["recipe"].update(mode="mean")),
+        _rewrite(lambda c: c["recipe"].update(mode="scale", factor=0.5)),
+        _rewrite(lambda c: c["recipe"].update(params=["gain"])),
+        _rewrite(lambda c: c["recipe"].update(layers=[0])),
+        _rewrite(lambda c: c["recipe"].update(sites=["attention"])),
+        _rewrite(lambda c: c["recipe"].update(dims=[3, 8])),
+        _rewrite(lambda c: c["recipe"].update(dims=None, remove_outliers=3)),
+        _rewrite(lambda c: c.update(dims=[3, 8])),
+        _rewrite(lambda c: c.update(dims=[9, 3])),
+        _rewrite(lambda c: c.update(dims=[3, 3]) or c["recipe"].update(dims=None, random=2)),
+        _rewrite(lambda c: c.update(dims=[3, 16]) or c["recipe"].update(dims=None, random=2)),
+        _rewrite(lambda c: c["edits"].pop()),
+        _rewrite(lambda c: c["edits"].append(c["edits"][0])),
+        _rewrite(lambda c: c["edits"].reverse()),
+        _rewrite(lambda c: c["edits"][0].update(param="bias")),
+        _rewrite(lambda c: c["edits"][0].update(offset=1.0)),
+    ],
+)
+def test_an_edit_that_its_recipe_does_not_say_is_refused(tiny, tmp_path, capsys, forge):
+    """Its hashes are all right, as a forger's would be: what is performed is what is said."""
+    edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
+    forge(edit)
+    capsys.readouterr()
+    out = str(tmp_path / "out")
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"surgeon: {edit}: its ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_in_a_small_patch_are_those_of_the_base(tiny, tmp_path, capsys):
+    """Role, kind, layer and stack are resolved anew: text of a file is not taken for them."""
+    edit, evil = _make(tiny("bert"), tmp_path / "edit.surgeon"), "<img src=x>"
+    _rewrite(lambda c: [e.update(role=evil, kind=evil, layer=99) for e in c["edits"]])(edit)
+    out = tmp_path / "out"
+    assert run(["apply", str(edit), str(tiny("bert")), "-o", str(out), "--no-onnx"]) == 0
+    assert evil not in (out / "README.md").read_text() + (out / "surgeon/record.json").read_text()
+    assert {(e.role, e.kind) for e in read_record(out).edits} == {("output", "layernorm")}

@@ -1,0 +1,172 @@
+"""A weight file without a configuration, in a folder that may be anybody's."""
+
+import json
+import shutil
+
+import pytest
+from artifacts import differing_offsets, files_of, planned_offsets, write_record
+
+from surgeon import (
+    Recipe,
+    compare,
+    make_plan,
+    open_checkpoint,
+    operate,
+    restore,
+    verify,
+)
+from surgeon.errors import (
+    CheckpointError,
+    ExportError,
+    OutputError,
+    SelectionError,
+)
+
+_OWN = {"surgeon/record.json", "surgeon/excised.safetensors", "README.md"}
+_BERT_S_NORMS = r"bert\.encoder\.layer\.\d+\.output\.LayerNorm"
+
+
+@pytest.fixture(params=["mine.safetensors", "model.safetensors"])
+def alone(request, tiny, tmp_path):
+    """A weight file among files that are none of its model's."""
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    (downloads / "README.md").write_text("---\nlicense: another-model-s\n---\n")
+    (downloads / "taxes.pdf").write_text("private")
+    (downloads / "holiday").mkdir()
+    (downloads / "holiday" / "beach.jpg").write_text("private")
+    shutil.copy(tiny("gpt2") / "model.safetensors", downloads / "other.safetensors")
+    return shutil.copy(tiny("bert") / "model.safetensors", downloads / request.param)
+
+
+def _patch(model, output, *, onnx=False, **fields):
+    plan = make_plan(open_checkpoint(model), Recipe(**({"dims": (3, 9)} | fields)))
+    return plan, operate(plan, output, onnx=onnx)
+
+
+def test_the_file_alone_is_patched_and_nothing_beside_it_is_taken(alone, tmp_path):
+    before = files_of(alone.parent)
+    plan, record = _patch(alone, tmp_path / "out")
+    artifact = files_of(tmp_path / "out")
+    assert artifact.keys() == {alone.name} | _OWN
+    planned = planned_offsets(plan)[alone.name]
+    assert len(planned) == 12 * 4
+    assert differing_offsets(alone.read_bytes(), artifact[alone.name]) <= planned
+    assert files_of(alone.parent) == before
+    assert record.left_out == ()
+
+
+def test_the_model_has_the_file_s_name_and_no_other_model_s_facts(alone, tmp_path):
+    _, record = _patch(alone, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert (record.model, record.architecture) == (alone.stem, "BERT-like (by tensor names)")
+    assert f"base_model: {alone.stem}\n" in card
+    assert "another-model-s" not in card
+    assert "surgeon/source" not in card
+
+
+def test_its_artifact_is_verified_compared_and_restored(alone, tmp_path):
+    out, back = tmp_path / "out", tmp_path / "back"
+    plan, _ = _patch(alone, out)
+    assert verify(out).passed
+    found = compare(open_checkpoint(alone), open_checkpoint(out))
+    assert {tensor.name: tensor.dims for tensor in found.tensors} == {
+        edit.tensor: (3, 9) for edit in plan.edits
+    }
+    restore(out, back)
+    assert files_of(back) == {alone.name: alone.read_bytes()}
+
+
+def test_a_changed_artifact_of_it_fails_its_checks(alone, tmp_path):
+    _patch(alone, tmp_path / "out")
+    with (tmp_path / "out" / alone.name).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x77")
+    failed = [check.name for check in verify(tmp_path / "out").checks if not check.passed]
+    assert alone.name in failed
+    assert f"{alone.name} restores to the source" in failed
+
+
+def test_its_artifact_is_patched_in_turn_and_undone_to_the_first(alone, tmp_path):
+    _patch(alone, tmp_path / "one")
+    _patch(tmp_path / "one", tmp_path / "two", dims=(4,))
+    assert verify(tmp_path / "two").passed
+    restore(tmp_path / "two", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(tmp_path / "one")
+
+
+def test_the_artifact_may_lie_beside_the_file_and_not_in_its_place(alone):
+    before = files_of(alone.parent)
+    for output in (alone, alone.parent):
+        with pytest.raises(OutputError, match="name a place elsewhere"):
+            operate(
+                make_plan(open_checkpoint(alone), Recipe(dims=(3,))),
+                output,
+                onnx=False,
+                force=True,
+            )
+    assert files_of(alone.parent) == before
+    _patch(alone, alone.parent / "out")
+    assert (alone.parent / "out" / alone.name).is_file()
+
+
+def test_the_onnx_half_of_it_is_refused_before_anything_is_written(alone, tmp_path):
+    before = files_of(tmp_path)
+    with pytest.raises(ExportError, match=r"no config\.json beside it.*or use --no-onnx"):
+        _patch(alone, tmp_path / "new" / "out", onnx=True)
+    assert files_of(tmp_path) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_pattern_tells_the_sites_in_place_of_the_names(alone, tmp_path):
+    checkpoint = open_checkpoint(alone, sites_pattern=_BERT_S_NORMS)
+    assert checkpoint.family.name == "unknown by --sites-pattern"
+    operate(make_plan(checkpoint, Recipe(dims=(3, 9))), tmp_path / "pattern", onnx=False)
+    _patch(alone, tmp_path / "names")
+    patched = [(tmp_path / name / alone.name).read_bytes() for name in ("pattern", "names")]
+    assert patched[0] == patched[1] != alone.read_bytes()
+    with pytest.raises(SelectionError, match=r"matches no module; .* likely 'bert"):
+        assert open_checkpoint(alone, sites_pattern="nowhere").sites
+
+
+def test_with_a_configuration_beside_it_all_of_the_directory_is_the_model(tiny, alone, tmp_path):
+    shutil.copy(tiny("bert") / "config.json", alone.parent)
+    _, record = _patch(alone, tmp_path / "out")
+    assert (record.model, record.architecture) == ("downloads", "BERT")
+    assert files_of(tmp_path / "out").keys() == {
+        alone.name, "config.json", "taxes.pdf", "holiday/beach.jpg", "surgeon/source/README.md",
+    } | _OWN  # fmt: skip
+    assert verify(tmp_path / "out").passed
+    restore(tmp_path / "out", tmp_path / "back")
+    expected = files_of(alone.parent)
+    for name in record.left_out:
+        del expected[name]
+    assert files_of(tmp_path / "back") == expected
+
+
+def test_a_name_that_transformers_would_not_look_for_has_no_onnx_half(tiny, tmp_path):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    (source / "model.safetensors").rename(source / "mine.safetensors")
+    with pytest.raises(ExportError, match=r"of a model\.safetensors; rename it, or use --no-onnx"):
+        _patch(source / "mine.safetensors", tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "complaint"),
+    [
+        (["../taxes.safetensors"], "not the names of files"),
+        (["/etc/passwd"], "not the names of files"),
+        ([7], "not the names of files"),
+        ("mine.safetensors", "not the names of files"),
+        (["gone.safetensors"], "named by the record, but not there"),
+        ([], "no weights in it"),
+    ],
+)
+def test_a_record_that_names_other_weights_is_refused(tiny, tmp_path, weights, complaint):
+    shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "mine.safetensors")
+    _patch(tmp_path / "mine.safetensors", tmp_path / "out")
+    path = tmp_path / "out" / "surgeon" / "record.json"
+    write_record(tmp_path / "out", {**json.loads(path.read_text()), "weights": weights})
+    with pytest.raises(CheckpointError, match=complaint):
+        open_checkpoint(tmp_path / "out")

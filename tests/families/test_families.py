@@ -1,0 +1,325 @@
+import pytest
+import transformers
+from conftest import TINY_FAMILIES, rename_tensors
+from families import FAMILIES as TINY
+from families import save_family
+
+from surgeon import open_checkpoint
+from surgeon.errors import (
+    CheckpointError,
+    SelectionError,
+    UnknownArchitectureError,
+)
+from surgeon.families import (
+    FAMILIES,
+    family_of,
+    one_stream,
+    propose_dense,
+    propose_sites,
+    sites_from_pattern,
+)
+
+_SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": 40,
+}
+
+# family → the output site of layer 1, its kind and axis, and the roles that are there
+_EXPECTED = {
+    "bert": ("bert.encoder.layer.1.output.LayerNorm.weight", "layernorm", 0),
+    "roberta": ("roberta.encoder.layer.1.output.LayerNorm.weight", "layernorm", 0),
+    "electra": ("electra.encoder.layer.1.output.LayerNorm.weight", "layernorm", 0),
+    "electra-discriminator": ("electra.encoder.layer.1.output.LayerNorm.weight", "layernorm", 0),
+    "mpnet": ("mpnet.encoder.layer.1.output.LayerNorm.weight", "layernorm", 0),
+    "distilbert": ("distilbert.transformer.layer.1.output_layer_norm.weight", "layernorm", 0),
+    "gpt2": ("transformer.h.1.mlp.c_proj.weight", "dense", 1),
+}
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_the_output_site_is_the_last_operation_of_each_layer(tiny, family):
+    checkpoint = open_checkpoint(tiny(family))
+    output = [site for site in checkpoint.sites if site.role == "output"]
+    assert [site.layer for site in output] == [0, 1, 2]
+    assert (output[1].gain, output[1].kind, output[1].axis) == _EXPECTED[family]
+    assert output[1].bias == output[1].gain.replace("weight", "bias")
+    assert checkpoint.hidden_size == 16
+
+
+def test_xlnet_without_a_head_has_the_sites_of_one_with_it(tmp_path):
+    config = transformers.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=40)
+    transformers.XLNetModel(config).save_pretrained(tmp_path)
+    output = [site.gain for site in open_checkpoint(tmp_path).sites if site.role == "output"]
+    assert output == [f"layer.{layer}.ff.layer_norm.weight" for layer in range(2)]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_each_family_has_the_output_sites_of_its_table_row(tmp_path, name):
+    expected = TINY[name]
+    save_family(name, tmp_path)
+    output = [site for site in open_checkpoint(tmp_path).sites if site.role == "output"]
+    found = [(site.stack, site.layer) for site in output]
+    assert found == [(stack, i) for stack, count in expected.stacks.items() for i in range(count)]
+    site = next(site for site in output if site.gain == expected.output)
+    assert (site.kind, site.axis, site.gain_offset) == (
+        expected.kind,
+        expected.axis,
+        expected.offset,
+    )
+    assert site.bias == (expected.output.replace("weight", "bias") if expected.bias else None)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "gain"),
+    [
+        ("bloom", "h.0.mlp.dense_4h_to_h.weight"),
+        ("opt", "decoder.layers.0.fc2.weight"),
+        ("gpt2", "h.0.mlp.c_proj.weight"),
+        ("camembert", "roberta.encoder.layer.0.output.LayerNorm.weight"),
+        ("deberta", "deberta.encoder.layer.0.output.LayerNorm.gamma"),
+        ("vit", "encoder.layer.0.output.dense.weight"),
+        ("bart", "decoder.layers.0.final_layer_norm.weight"),
+        ("t5", "transformer.decoder.block.0.layer.2.DenseReluDense.wo.weight"),
+        ("llama", "layers.0.mlp.down_proj.weight"),
+        ("gemma3", "model.language_model.layers.0.post_feedforward_layernorm.weight"),
+        ("gemma3", "language_model.model.layers.0.post_feedforward_layernorm.weight"),
+        ("clip_text_model", "text_model.encoder.layers.0.mlp.fc2.weight"),
+        ("wav2vec2", "encoder.layers.0.final_layer_norm.weight"),
+    ],
+)
+def test_names_that_other_versions_of_transformers_wrote_are_found(model_type, gain):
+    (site,) = family_of(model_type).sites([gain])
+    assert (site.role, site.layer, site.gain) == ("output", 0, gain)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"model_type": "opt"}, "dense"),
+        ({"model_type": "opt", "do_layer_norm_before": True}, "dense"),
+        ({"model_type": "opt", "do_layer_norm_before": False}, "layernorm"),
+        ({"model_type": "wav2vec2"}, "layernorm"),
+        ({"model_type": "wav2vec2", "do_stable_layer_norm": False}, "layernorm"),
+        ({"model_type": "wav2vec2", "do_stable_layer_norm": True}, "dense"),
+        ({"model_type": "bart"}, "layernorm"),
+        ({"model_type": "mbart"}, "dense"),
+    ],
+)
+def test_the_configuration_decides_between_post_norm_and_pre_norm(config, kind):
+    assert family_of(config["model_type"], config).templates[0].kind == kind
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "albert", "inner_group_num": 2},
+        {"model_type": "wav2vec2", "do_stable_layer_norm": True, "adapter_attn_dim": 16},
+    ],
+)
+def test_layers_with_an_operation_that_no_row_has_are_refused(config):
+    option = list(config.items())[-1]
+    with pytest.raises(UnknownArchitectureError, match="{} {}".format(*option)):
+        family_of(config["model_type"], config)
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_attention_has_a_site_in_each_layer(tiny, family):
+    attention = [s for s in open_checkpoint(tiny(family)).sites if s.role == "attention"]
+    assert [site.layer for site in attention] == [0, 1, 2]
+    assert all("attention" in s.gain or "attn" in s.gain or "sa_" in s.gain for s in attention)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "gain", "axis"),
+    [
+        (
+            transformers.BertLMHeadModel,
+            transformers.BertConfig(**_SMALL, is_decoder=True, add_cross_attention=True),
+            "bert.encoder.layer.1.crossattention.output.LayerNorm.weight",
+            0,
+        ),
+        (
+            transformers.GPT2LMHeadModel,
+            transformers.GPT2Config(
+                n_embd=16, n_layer=2, n_head=2, vocab_size=40, add_cross_attention=True
+            ),
+            "transformer.h.1.crossattention.c_proj.weight",
+            1,
+        ),
+    ],
+)
+def test_the_cross_attention_of_a_decoder_is_an_attention_site(tmp_path, model, config, gain, axis):
+    model(config).save_pretrained(tmp_path)
+    attention = [s for s in open_checkpoint(tmp_path).sites if s.role == "attention"]
+    assert len(attention) == 4
+    (site,) = [s for s in attention if s.gain == gain]
+    assert (site.layer, site.axis, site.bias) == (1, axis, gain.replace("weight", "bias"))
+
+
+def test_the_layernorm_inside_the_head_is_no_site(tiny):
+    for family in TINY_FAMILIES:
+        names = [site.gain for site in open_checkpoint(tiny(family)).sites]
+        assert not [name for name in names if "head" in name or "predictions" in name]
+
+
+def _tensorflow_names(name):
+    if "LayerNorm" in name:
+        return name.replace("weight", "gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    return name
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        _tensorflow_names,
+        lambda name: name.removeprefix("bert."),
+        lambda name: f"model.encoder.{name}",
+    ],
+)
+def test_names_with_gamma_and_beta_and_any_prefix_are_found(tiny, tmp_path, rename):
+    original = open_checkpoint(tiny("bert"))
+    rename_tensors(tiny("bert"), tmp_path / "renamed", rename)
+    renamed = open_checkpoint(tmp_path / "renamed")
+    assert [s.gain for s in renamed.sites] == [rename(s.gain) for s in original.sites]
+    assert [s.bias for s in renamed.sites] == [rename(s.bias) for s in original.sites]
+
+
+def test_two_models_in_one_file_are_refused():
+    names = [f"{p}.encoder.layer.0.output.LayerNorm.weight" for p in ("query", "passage")]
+    with pytest.raises(CheckpointError, match="several models"):
+        family_of("bert").sites(names)
+
+
+def test_a_missing_layer_is_refused():
+    names = [f"encoder.layer.{i}.output.LayerNorm.weight" for i in (0, 2)]
+    with pytest.raises(CheckpointError, match=r"no encoder\.layer\.1\.output\.LayerNorm"):
+        family_of("bert").sites(names)
+
+
+def test_weights_of_another_model_are_refused():
+    with pytest.raises(CheckpointError, match="not those of a BERT model"):
+        family_of("bert").sites(["h.0.mlp.c_proj.weight"])
+
+
+@pytest.mark.parametrize("model_type", [None, "mamba", ["bert"], 3])
+def test_an_unknown_architecture_is_named(model_type):
+    with pytest.raises(UnknownArchitectureError, match=r"is not an architecture .* the \d{3} "):
+        family_of(model_type)
+
+
+def test_every_model_type_is_one_that_transformers_knows():
+    known = transformers.CONFIG_MAPPING
+    assert not [name for family in FAMILIES for name in family.model_types if name not in known]
+
+
+def test_a_norm_under_another_prefix_than_the_layers_is_no_site():
+    names = ["model.layers.0.mlp.down_proj.weight", "model.norm.weight", "vision.norm.weight"]
+    assert [site.gain for site in family_of("llama").sites(names)] == names[:2]
+
+
+@pytest.mark.parametrize(
+    ("gain", "bias", "complaint"),
+    [
+        ((16, 16), (16,), r"no layernorm over any"),
+        ((16,), (12,), r"shape \[16\] and its bias \[12\]"),
+        ((12,), (12,), r"no layernorm over 16 dimensions"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_stream_are_refused(gain, bias, complaint):
+    shapes = {
+        "encoder.layer.0.output.LayerNorm.weight": (16,),
+        "encoder.layer.0.output.LayerNorm.bias": (16,),
+        "encoder.layer.1.output.LayerNorm.weight": gain,
+        "encoder.layer.1.output.LayerNorm.bias": bias,
+    }
+    with pytest.raises(CheckpointError, match=complaint):
+        one_stream(family_of("bert").sites(shapes), shapes)
+
+
+_UNKNOWN = {
+    "embed.weight": (40, 16),
+    "stem.norm.weight": (16,),
+    **{
+        f"blocks.{i}.{leaf}": shape
+        for i in range(3)
+        for leaf, shape in {
+            "ln_1.weight": (16,),
+            "ln_1.bias": (16,),
+            "attn.q_norm.weight": (8,),
+            "attn.kiln.weight": (16,),
+            "mlp.out.weight": (16, 24),
+            "mlp.out.bias": (16,),
+            "mlp.conv1d.weight": (24, 16),
+            "mlp.conv1d.bias": (16,),
+            "mlp.norm-2.weight": (16,),
+            "kernel.weight": (16, 16, 3),
+            "growing_norm.weight": (16 + i,),
+            "flat_norm.weight": (4, 4),
+        }.items()
+    },
+    "head.0.norm.weight": (16,),
+    "moe.0.experts.down_proj": (2, 24, 16),
+}
+
+
+def test_norms_that_every_layer_has_are_proposed_the_likeliest_first():
+    assert propose_sites({}) == []
+    assert propose_sites(
+        {"pair.0.norm.weight": (16,), "pair.1.norm.weight": (16,), **_UNKNOWN}
+    ) == [
+        r"blocks\.\d+\.mlp\.norm\-2",
+        r"blocks\.\d+\.ln_1",
+        r"pair\.\d+\.norm",
+        r"blocks\.\d+\.attn\.q_norm",
+    ]
+
+
+def test_output_dense_layers_are_proposed():
+    assert propose_dense({}) == []
+    assert propose_dense(_UNKNOWN) == [r"blocks\.\d+\.mlp\.out", r"blocks\.\d+\.mlp\.conv1d"]
+
+
+@pytest.mark.parametrize("name", [n for n, f in TINY.items() if f.kind != "dense"])
+def test_the_norms_of_the_known_families_are_among_the_proposals(tmp_path, name):
+    save_family(name, tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    shapes = {tensor: info.shape for tensor, info in checkpoint.tensors.items()}
+    proposed = [s.gain for p in propose_sites(shapes) for s in sites_from_pattern(p, shapes)]
+    output = [site.gain for site in checkpoint.sites if site.role == "output"]
+    assert set(output) <= set(proposed) or len(output) == 1  # ALBERT's one layer repeats nowhere
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind", "axis", "bias"),
+    [
+        (r"blocks\.\d+\.ln_1", "layernorm", 0, "blocks.1.ln_1.bias"),
+        (r"blocks\.\d+\.mlp\.norm-2", "rmsnorm", 0, None),
+        (r".*mlp\.out", "dense", 0, "blocks.1.mlp.out.bias"),
+        (r".*mlp\.conv1d", "dense", 1, "blocks.1.mlp.conv1d.bias"),
+    ],
+)
+def test_a_pattern_makes_output_sites_by_the_shapes(pattern, kind, axis, bias):
+    sites = sites_from_pattern(pattern, dict(reversed(_UNKNOWN.items())))
+    assert [site.layer for site in sites] == [0, 1, 2]
+    assert {site.role for site in sites} == {"output"}
+    assert (sites[1].kind, sites[1].axis, sites[1].bias) == (kind, axis, bias)
+    assert one_stream(sites, _UNKNOWN) == sites
+
+
+@pytest.mark.parametrize(
+    ("pattern", "complaint"),
+    [
+        (r"blocks.(", "no regular expression"),
+        (r"layers\.\d+\.norm", r"matches no module; .* likely 'blocks\\\.\\d\+\\\.mlp"),
+        (r"ln_1", "matches no module"),  # the whole path, not a part of it
+        (r"blocks\.\d+\.kernel", r"shape \[16, 16, 3\]"),
+        (r"1+blocks\.\d+\.mlp\.out", "1\\+ is for norms"),
+        (r".*\.experts\.down_proj", r"0\.experts\.down_proj is the weights of all experts"),
+    ],
+)
+def test_a_pattern_that_makes_no_sites_is_refused(pattern, complaint):
+    with pytest.raises(SelectionError, match=complaint):
+        sites_from_pattern(pattern, _UNKNOWN)

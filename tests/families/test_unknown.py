@@ -1,0 +1,142 @@
+"""Models of architectures without a row: what the refusal says, and that following it works."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import transformers as t
+from families import EVERY, save_family
+from tiny import GEMMA, LLAMA, TOKENS
+
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+)
+from surgeon.errors import CheckpointError, UnknownArchitectureError
+from surgeon.families import propose_sites, way_on
+
+_GEMMA_2 = r"model\.layers\.\d+\.post_feedforward_layernorm"
+
+
+def _unknown(folder, model_type="brand-new"):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
+    return folder
+
+
+def _refusal(folder):
+    with pytest.raises(UnknownArchitectureError, match="not an architecture") as raised:
+        open_checkpoint(folder).sites  # noqa: B018
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("bert", "BERT"),
+        ("llama", "Llama"),
+        ("gemma2", "Gemma 2"),
+        ("glm4", "GLM-4"),
+        ("bart", "BART"),
+        ("t5", "T5"),
+        ("gpt2", "GPT-2"),
+    ],
+)
+def test_names_of_a_known_family_give_the_pattern_of_its_output_sites(tmp_path, name, called):
+    save_family(name, tmp_path)
+    known = open_checkpoint(tmp_path)
+    message = _refusal(_unknown(tmp_path))
+    assert f"its tensor names are those of {called}: " in message
+    (pattern,) = re.findall(r"--sites-pattern '(.*)'$", message)
+    followed = open_checkpoint(tmp_path, sites_pattern=pattern)
+    assert {(s.gain, s.bias, s.axis, s.gain_offset, s.kind) for s in followed.sites} == {
+        (s.gain, s.bias, s.axis, s.gain_offset, s.kind) for s in known.sites if s.role == "output"
+    }
+
+
+def test_a_norm_that_stores_its_gain_less_1_is_not_zeroed_to_0_unawares(tmp_path):
+    save_family("gemma2", tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"mean of .*say '1\+model") as raised:
+        open_checkpoint(tmp_path / "model", sites_pattern=_GEMMA_2).sites  # noqa: B018
+    assert "\n" not in str(raised.value)
+    for said, zero in (("1+", -1.0), ("0+", 0.0)):
+        opened = open_checkpoint(tmp_path / "model", sites_pattern=said + _GEMMA_2)
+        record = operate(make_plan(opened, Recipe(dims=(3,))), tmp_path / said, onnx=False)
+        assert {edit.offset for edit in record.edits} == {-zero}
+        gain = "model.layers.1.post_feedforward_layernorm.weight"
+        assert np.all(open_checkpoint(tmp_path / said).read(gain)[3] == zero)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, f in EVERY.items() if f.kind != "dense" and not f.offset]
+)
+def test_a_gain_that_is_stored_as_it_is_needs_no_sign(tmp_path, name):
+    save_family(name, tmp_path)
+    module = EVERY[name].output.rpartition(".")[0]
+    assert open_checkpoint(tmp_path, sites_pattern=re.escape(module)).sites
+
+
+_LIKE_GEMMA_3N = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "laurel.post_laurel_norm",
+    "self_attn.q_norm",
+    "post_feedforward_layernorm",
+)
+
+
+def test_norms_that_end_a_layer_come_before_those_that_begin_one():
+    shapes = {f"layers.{i}.{norm}.weight": (16,) for norm in _LIKE_GEMMA_3N for i in range(2)}
+    assert propose_sites(shapes)[0] == r"layers\.\d+\.post_feedforward_layernorm"
+    said = way_on(shapes)
+    assert said.startswith("name what ends each layer with --sites-pattern REGEX; ")
+    assert "input_layernorm" not in said
+    assert "q_norm" not in said
+
+
+def test_a_norm_that_is_not_over_the_stream_s_dimensions_comes_last():
+    shapes = {"embeddings.LayerNorm.weight": (16,)}
+    for i in range(2):
+        shapes[f"layer.{i}.output.LayerNorm.weight"] = (8,)
+        shapes[f"layer.{i}.output.bottleneck.LayerNorm.weight"] = (16,)
+    assert propose_sites(shapes)[0] == r"layer\.\d+\.output\.bottleneck\.LayerNorm"
+
+
+def test_without_a_candidate_the_refusal_names_the_option(tmp_path):
+    t.NanoChatForCausalLM(t.NanoChatConfig(**GEMMA)).save_pretrained(tmp_path)
+    assert _refusal(tmp_path).endswith("name what ends each layer with --sites-pattern REGEX")
+
+
+def test_of_experts_all_are_proposed_together_and_a_patch_reaches_them(tmp_path):
+    sizes = {"num_experts": 2, "moe_intermediate_size": 12, "num_experts_per_tok": 1}
+    config = t.Qwen2MoeConfig(**LLAMA, **sizes, shared_expert_intermediate_size=12)
+    t.Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "model")
+    known = (tmp_path / "model" / "config.json").read_text()
+    (tmp_path / "model" / "config.json").write_text(known.replace("qwen2_moe", "a_new_one"))
+    (pattern,) = re.findall(r"--sites-pattern '(.*)'$", _refusal(tmp_path / "model"))
+    opened = open_checkpoint(tmp_path / "model", sites_pattern=pattern)
+    operate(make_plan(opened, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    (tmp_path / "out" / "config.json").write_text(known)
+    model = t.Qwen2MoeForCausalLM.from_pretrained(tmp_path / "out")
+    given = []
+    for layer in model.model.layers:
+        layer.mlp.register_forward_hook(lambda _module, _into, out: given.append(out))
+    model(**TOKENS)
+    assert len(given) == 2
+    for out in given:
+        assert (out[..., 3] == 0).all()
+        assert (out[..., 4] != 0).any()
+
+
+def test_fused_experts_are_named_as_what_cannot_be_edited(tmp_path):
+    sizes = {"num_local_experts": 2, "num_experts_per_tok": 1}
+    t.GptOssForCausalLM(t.GptOssConfig(**GEMMA, **sizes)).save_pretrained(tmp_path)
+    assert _refusal(tmp_path).endswith(
+        "its experts are fused in model.layers.0.mlp.experts.down_proj, and surgeon does not edit "
+        "those"
+    )

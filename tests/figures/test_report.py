@@ -1,0 +1,120 @@
+"""The report of an artifact: what it says, that it loads nothing, and that a browser draws it."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from surgeon import (
+    evaluate,
+    open_checkpoint,
+    read_evaluation,
+    read_zscores,
+    save_evaluation,
+    write_report,
+)
+from surgeon.cli import run
+from surgeon.edit.restore import open_source
+from surgeon.errors import (
+    CheckpointError,
+    EvaluationError,
+    OutputError,
+)
+from surgeon.text import Texts, built_in_sample
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture(scope="module")
+def evaluated(minilm_patched, tmp_path_factory):
+    artifact = tmp_path_factory.mktemp("report") / "out"
+    shutil.copytree(minilm_patched, artifact)
+    lines = built_in_sample().lines[::8]
+    texts = Texts("a few", lines, "\n".join(lines).encode())
+    save_evaluation(evaluate(artifact, texts=texts, controls=5, dose=True), artifact)
+    return artifact
+
+
+@pytest.fixture(scope="module")
+def report(evaluated, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(evaluated, path)
+    return path
+
+
+def test_an_evaluation_read_back_is_the_one_saved(evaluated):
+    read = read_evaluation(evaluated)
+    assert read is not None
+    assert save_evaluation(read, evaluated).is_file()
+    assert read_evaluation(evaluated) == read
+    assert [dose.dims for dose in read.dose] == [(99,), (99, 157)]
+
+
+def test_the_report_says_what_was_done_and_what_it_did(report, evaluated):
+    text = report.read_text()
+    assert "<b>degraded</b>" in text
+    assert text.count("random removal</td>") == 5
+    assert text.count("encoder.layer.") >= 12
+    assert "24 of 22,713,216 parameters changed (zero)" in text
+    assert "Note: with" not in text
+
+
+def test_the_report_loads_nothing(report):
+    text = report.read_text()
+    assert "default-src 'none'" in text
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", text)
+
+
+def test_the_source_is_read_with_the_excised_values_in_place(minilm, minilm_patched):
+    source, original = open_source(minilm_patched), open_checkpoint(minilm)
+    for name in original.tensors:
+        if "LayerNorm" in name:
+            np.testing.assert_array_equal(source.read(name), original.read(name))
+    np.testing.assert_array_equal(read_zscores(source).gain, read_zscores(original).gain)
+
+
+def test_a_browser_draws_every_chart(report, tmp_path):
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine; .ci/run installs one where it may")
+    picture = tmp_path / "page.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
+    page = report.as_uri()
+    drawn = subprocess.run(
+        [browser, *options, "--dump-dom", page], capture_output=True, text=True, check=True
+    )
+    assert (
+        len(re.findall(r'id="(?:scores|dose|scan)" class="[^"]*js-plotly-plot', drawn.stdout)) == 3
+    )
+    assert drawn.stdout.count("main-svg") >= 3
+    size = "--window-size=1300,2600"
+    subprocess.run(
+        [browser, *options, size, f"--screenshot={picture}", page], capture_output=True, check=True
+    )
+    from matplotlib.image import imread
+
+    pixels = imread(picture)[..., :3]
+    assert pixels.shape[0] == 2600
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200  # text, maps and bands, not a blank
+    left_margin = pixels[:, :5]
+    assert (left_margin == 1).all()
+
+
+def test_what_cannot_be_reported_is_told_in_one_line(minilm_patched, evaluated, tmp_path, capsys):
+    with pytest.raises(EvaluationError, match="was not evaluated yet"):
+        write_report(minilm_patched, tmp_path / "a.html")
+    with pytest.raises(CheckpointError, match="no artifact"):
+        write_report(tmp_path, tmp_path / "a.html")
+    (tmp_path / "there.html").write_text("mine")
+    with pytest.raises(OutputError, match="already exists"):
+        write_report(evaluated, tmp_path / "there.html")
+    with pytest.raises(OutputError, match="in a directory that exists"):
+        write_report(evaluated, tmp_path / "none" / "a.html")
+    shutil.copytree(evaluated, tmp_path / "damaged")
+    (tmp_path / "damaged" / "surgeon" / "eval.json").write_text('{"task": 1}')
+    assert run(["report", str(tmp_path / "damaged"), "-o", str(tmp_path / "b.html")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "there.html").read_text() == "mine"
+    assert not (tmp_path / "b.html").exists()

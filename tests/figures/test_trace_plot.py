@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import training_runs
+from pictures import assert_legible, texts_of
+from pretraining import write_run
+from training_runs import HIDDEN
+
+from surgeon import plot_trace, trace_training
+from surgeon.figures import trace_content
+from surgeon.figures.paper import own_style
+from surgeon.figures.trace_page import draw as draw_page
+from surgeon.figures.trace_plot import draw
+
+
+@pytest.fixture(scope="module")
+def pretraining(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("pretraining") / "run")
+
+
+def _drawn(trace):
+    with own_style():
+        figure = draw(trace)
+        figure.canvas.draw()
+    return figure
+
+
+@pytest.mark.parametrize("sigma", [3.0, 2.0, 1.2, 0.9, 9.0])
+def test_no_text_of_a_trace_lies_on_another_or_is_cut_off(pretraining, sigma):
+    trace = trace_training([pretraining], sigma=sigma)
+    if sigma == 9:
+        assert not trace.outliers
+    assert_legible(_drawn(trace), least=20)
+
+
+def test_many_steps_and_neighbouring_departures_stay_legible(tmp_path):
+    template = training_runs.make_template(tmp_path / "template")
+    dims = [3, 7, 11, 19]
+    outs = {143_000 - 1000 * back: dims[back:] for back in range(4)}
+    outs |= {1000 * step: [] for step in range(8)}
+    training_runs.write_run(template, tmp_path / "run", outs)
+    trace = trace_training([tmp_path / "run"], sigma=1.5)
+    assert set(trace.outliers) == set(dims)
+    figure = _drawn(trace)
+    assert_legible(figure, least=25)
+    written = [text.get_text() for text in texts_of(figure)]
+    assert {"step 140,000", "step 141,000", "step 142,000", "step 143,000"} <= set(written)
+    assert [written.count(str(dim)) for dim in dims] == [3] * 4  # at the end of each line
+
+
+def test_a_line_crosses_sigma_where_its_dimension_left(pretraining):
+    trace = trace_training([pretraining])
+    assert trace.outliers == (36,)
+    *_, distance = trace_content.panels(trace)
+    (reach,) = distance.series
+    left = trace.steps.index(trace.courses[0].left_at)
+    assert distance.threshold == 3
+    assert reach[left - 1] <= 3 < reach[left]
+    assert min(reach[left:]) > 3
+
+
+def test_the_page_has_the_same_series_as_the_paper(pretraining):
+    trace = trace_training([pretraining])
+    lines = [one for one in draw_page(trace).data if (one.name or "").startswith("36")]
+    for line, panel in zip(lines, trace_content.panels(trace), strict=True):
+        np.testing.assert_array_equal(line.y, panel.series[0])
+
+
+def test_candidates_are_drawn_quietly_and_the_words_say_that_they_are_none(pretraining):
+    trace = trace_training([pretraining], sigma=9)
+    assert "no outlier dimension at step 4,000" in trace_content.headline(trace)
+    assert "none of them an outlier" in trace_content.subtitle(trace)[-1]
+    assert len(set(trace_content.colours(trace))) == 1
+    assert not trace_content.left_at(trace)
+
+
+def test_where_every_dimension_is_an_outlier_there_is_no_band(tmp_path, pretraining):
+    trace = trace_training([pretraining], sigma=1e-6, min_layers=1)
+    assert len(trace.outliers) > HIDDEN
+    assert trace.bulk is None
+    for name in ("a.png", "a.html"):
+        plot_trace(trace, tmp_path / name)
+
+
+def test_the_same_trace_gives_the_same_bytes(tmp_path, pretraining):
+    trace = trace_training([pretraining])
+    for suffix in ("png", "svg", "pdf", "html"):
+        plot_trace(trace, tmp_path / f"a.{suffix}")
+        plot_trace(trace, tmp_path / f"b.{suffix}")
+        one, other = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
+        assert one == other

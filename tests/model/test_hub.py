@@ -1,0 +1,606 @@
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import transformers
+from hub_server import commit_of, connect, serve
+
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+)
+from surgeon.errors import CheckpointError, HubUnavailableError
+from surgeon.model import hub_errors as retry
+from surgeon.model.download import download, find_cached
+from surgeon.model.hub import (
+    HubId,
+    looks_like_hub_id,
+    parse_hub_id,
+)
+from surgeon.model.remote import open_remote
+
+_KEPT = {
+    "config.json",
+    "model.safetensors",
+    "README.md",
+    "tokenizer.json",
+    "vocab [draft].txt",
+    "LICENSE",
+    "spm.model",
+    "modules.json",
+    "additional_chat_templates/tool.jinja",
+    "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+    "3_Dense/pytorch_model.bin",
+}
+_NOT_NEEDED = {
+    "pytorch_model.bin",
+    "pytorch_model-00001-of-00002.bin",
+    "pytorch_model.bin.index.json",
+    "model.fp16.safetensors",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "rust_model.ot",
+    "model.Q4_K_M.gguf",
+    "model.onnx",
+    "whole-word-masking.tar.gz",
+    "openvino_model.bin",
+    "bert_model.ckpt.data-00000-of-00001",
+    "optimizer.bin",
+    "training_args.bin",
+    "saved_model.pb",
+    "64.tflite",
+    "notes.txt",
+    "runs/config.json",
+    "onnx/model.onnx",
+    "onnx/config.json",
+    "openvino/openvino_model.bin",
+    "coreml/text/model.mlmodel",
+    "original/consolidated.00.pth",
+    "checkpoint-500/optimizer.pt",
+    "2_Dense/pytorch_model.bin",
+}
+
+
+def _repository(folder, files):
+    for name in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_bytes(b"{}" + name.encode())
+    return folder
+
+
+@pytest.fixture
+def full(tmp_path, tiny):
+    """A repository with the same weights in every format that the Hub knows."""
+    shutil.copytree(tiny("bert"), tmp_path / "full")
+    (tmp_path / "full" / "generation_config.json").unlink(missing_ok=True)
+    return _repository(tmp_path / "full", _KEPT | _NOT_NEEDED)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(full, cache, tmp_path, monkeypatch):
+    pickle = _repository(tmp_path / "pickle", ["config.json", "pytorch_model.bin", "tf_model.h5"])
+    gguf = _repository(tmp_path / "gguf", ["config.json", "model.Q4_K_M.gguf"])
+    repositories = {"org/full": full, "pickled": pickle, "org/gguf": gguf}
+    monkeypatch.setattr(retry, "sleep", lambda _: None)
+    with serve(repositories) as server:
+        connect(monkeypatch, server.url, cache)
+        yield server
+
+
+def _files(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_id"),
+    [
+        ("bert-base-uncased", True),
+        ("google-bert/bert-base-uncased", True),
+        ("sentence-transformers/all-MiniLM-L6-v2", True),
+        ("a/b/c", False),
+        ("/abs/path", False),
+        ("./here", False),
+        ("../up", False),
+        ("~/models", False),
+        ("C:\\models", False),
+        ("a--b", False),
+        ("a..b", False),
+        ("model/", False),
+        ("modèle", False),
+        ("", False),
+        ("a" * 97, False),
+    ],
+)
+def test_a_hub_id_is_a_name_or_an_organization_and_a_name(text, is_id):
+    assert looks_like_hub_id(text) is is_id
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (" google-bert/bert-base-uncased/ ", HubId("google-bert/bert-base-uncased")),
+        ("org/model@refs/pr/4", HubId("org/model", "refs/pr/4")),
+        ("https://huggingface.co/org/model", HubId("org/model")),
+        ("https://huggingface.co/org/model/tree/step1000", HubId("org/model", "step1000")),
+        ("huggingface.co/org/model/blob/main/config.json?x=1", HubId("org/model", "main")),
+        ("https://huggingface.co/gpt2/", HubId("gpt2")),
+        ("hf://org/model@v1", HubId("org/model", "v1")),
+        ("https://huggingface.co/datasets/org/data", None),
+        ("https://example.com/org/model", None),
+        ("org/model@", None),
+        ("./model", None),
+    ],
+)
+def test_an_id_is_taken_as_people_paste_it(text, found):
+    assert parse_hub_id(text) == found
+
+
+def test_two_revisions_of_one_id_are_refused():
+    assert parse_hub_id("org/model@v1", "v1") == HubId("org/model", "v1")
+    with pytest.raises(CheckpointError, match="--revision v2: org/model@v1 names v1"):
+        parse_hub_id("org/model@v1", "v2")
+
+
+def test_importing_the_module_does_not_import_huggingface_hub():
+    modules = ("checkpoint.download", "checkpoint.remote", "surgery.push")
+    code = f"import sys, {', '.join(f'surgeon.{name}' for name in modules)}\n"
+    code += "print('huggingface_hub' in sys.modules, 'httpx2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_only_the_needed_files_are_fetched_and_the_commit_is_kept(hub, full):
+    snapshot = download("org/full")
+    assert hub.fetched() == _files(snapshot.path) == _KEPT
+    assert all((snapshot.path / f).read_bytes() == (full / f).read_bytes() for f in _KEPT)
+    assert snapshot.model_id == "org/full"
+    assert snapshot.revision == commit_of("org/full") == snapshot.path.name
+    assert open_checkpoint(snapshot.path).tensors == open_checkpoint(full).tensors
+
+
+def test_a_second_download_fetches_nothing(hub):
+    first = download("org/full")
+    hub.requests.clear()
+    assert download("org/full") == first
+    assert hub.fetched() == set()
+
+
+def test_what_is_cached_is_known_without_asking_the_hub(hub):
+    assert find_cached("org/full") is None
+    assert hub.requests == []
+    snapshot = download("org/full")
+    hub.requests.clear()
+    assert find_cached("org/full") == find_cached("org/full", snapshot.revision) == snapshot
+    assert find_cached("org/full", "v1") is None
+    (snapshot.path / "model.safetensors").unlink()
+    assert find_cached("org/full") is None
+    assert hub.requests == []
+
+
+def test_a_pickle_is_fetched_only_where_there_are_no_safetensors(hub):
+    assert _files(download("pickled").path) == {"config.json", "pytorch_model.bin"}
+
+
+@pytest.mark.parametrize("index", ["model.safetensors", "pytorch_model.bin"])
+def test_shards_are_those_that_the_index_names(hub, tmp_path, index):
+    stem, _, suffix = index.partition(".")
+    shards = [f"{stem}-0000{n}-of-00002.{suffix}" for n in (1, 2)]
+    other = f"{stem}-00001-of-00003.{suffix}"
+    folder = _repository(tmp_path / "shards", ["config.json", *shards, other])
+    weight_map = dict(zip("ab", shards, strict=True))
+    (folder / f"{index}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    hub.repositories["org/shards"] = folder
+    snapshot = download("org/shards")
+    assert _files(snapshot.path) == {"config.json", f"{index}.index.json", *shards}
+    (snapshot.path / shards[1]).unlink()
+    hub.status = 503
+    with pytest.raises(CheckpointError, match="try again later"):
+        download("org/shards")  # a cache with one shard missing is no model
+
+
+def test_big_weights_in_a_folder_are_another_model_and_stay_there(hub, full):
+    path = full / "checkpoint-500" / "model.safetensors"
+    with path.open("wb") as file:
+        file.truncate(65 * 2**20)
+    assert "checkpoint-500/model.safetensors" not in _files(download("org/full").path)
+
+
+def test_a_revision_is_had_by_name_and_by_commit(hub):
+    by_name = download("org/full", "v1")
+    assert by_name.revision == commit_of("org/full")
+    assert download("org/full", by_name.revision) == by_name
+    hub.status = 503
+    assert download("org/full", "v1") == by_name
+
+
+@pytest.mark.parametrize("xet", [True, False])
+def test_progress_tells_the_bytes_and_nothing_else_does(hub, capfd, monkeypatch, xet):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", not xet)
+    told = []
+    snapshot = download("org/full", progress=lambda *report: told.append(report))
+    total = sum((snapshot.path / name).stat().st_size for name in _KEPT)
+    assert told[-1] == ("downloading org/full", total, total)
+    assert [report[1] for report in told] == sorted(report[1] for report in told)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_patching_a_cached_model_never_changes_the_cache(hub, cache, tmp_path):
+    snapshot = download("org/full")
+    before = _hashes(cache)
+    operate(
+        make_plan(open_checkpoint(snapshot.path), Recipe(dims=(3,))), tmp_path / "out", onnx=False
+    )
+    assert _hashes(cache) == before
+    patched = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert patched != (snapshot.path / "model.safetensors").read_bytes()
+
+
+def _hashes(folder):
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("outage", ["offline", "refused", "503", "stalled"])
+def test_without_the_hub_the_cache_serves(hub, monkeypatch, outage):
+    snapshot = download("org/full")
+    _break(hub, monkeypatch, outage)
+    assert download("org/full") == snapshot
+
+
+@pytest.mark.parametrize(
+    ("outage", "remedy"),
+    [
+        ("offline", "HF_HUB_OFFLINE is set; unset it"),
+        ("refused", "check the connection"),
+        ("503", "try again later"),
+        ("stalled", "timed out.*check the connection"),
+    ],
+)
+@pytest.mark.parametrize("cached", ["nothing", "no weights"])
+def test_without_the_hub_and_a_cached_model_the_error_says_so(
+    hub, cache, monkeypatch, capfd, outage, remedy, cached
+):
+    if cached == "no weights":
+        (download("org/full").path / "model.safetensors").unlink()
+    _break(hub, monkeypatch, outage)
+    _is_refused("org/full", remedy, capfd)
+
+
+def _break(hub, monkeypatch, outage):
+    if outage == "offline":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    elif outage == "refused":
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    elif outage == "stalled":
+        hub.delay = 1.0
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+    else:
+        hub.status = int(outage)
+
+
+@pytest.mark.parametrize("xet", [True, False])
+def test_the_token_goes_to_the_hub_and_nowhere_else(hub, monkeypatch, xet):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", not xet)
+    hub.token = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    download("org/full")
+    elsewhere = ("/xorb/", "/v1/", "/v2/") if xet else ("/cdn/",)
+    to_others = {r.authorization for r in hub.requests if r.path.startswith(elsewhere)}
+    to_hub = {r.authorization for r in hub.requests if not r.path.startswith(elsewhere)}
+    assert to_hub == {"Bearer hf_right"}
+    assert to_others <= {None, "Bearer xet_read"}
+    assert to_others
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "complaint"),
+    [
+        ("org/missing", None, "no such model on http.*private.*HF_TOKEN"),
+        ("org/full", "v9", "no revision 'v9'"),
+        ("org/gguf", None, "no weights in it.*found model.Q4_K_M.gguf.*it was converted from"),
+    ],
+)
+@pytest.mark.parametrize("token", [None, "hf_right"])
+def test_what_is_not_there_is_one_line(hub, monkeypatch, capfd, model, revision, complaint, token):
+    if token:
+        hub.token = token
+        monkeypatch.setenv("HF_TOKEN", token)
+    _is_refused(model, complaint, capfd, revision)
+
+
+def test_a_gated_model_is_one_line_with_the_address_of_its_terms(hub, capfd):
+    hub.gated.add("org/full")
+    _is_refused("org/full", f"accept its terms at {hub.url}/org/full, then set HF_TOKEN", capfd)
+
+
+def test_a_wrong_token_is_one_line(hub, monkeypatch, capfd):
+    hub.token = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    _is_refused("org/full", "does not accept the token .Invalid credentials", capfd)
+
+
+@pytest.mark.parametrize("model", ["org/full", "org/missing"])
+def test_an_expired_token_is_not_a_missing_model(hub, monkeypatch, capfd, model):
+    hub.expired = "hf_old"
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    _is_refused(model, "the token .*laptop.* is expired.; run hf auth login anew", capfd)
+    with pytest.raises(HubUnavailableError):
+        open_remote(model)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "remedy"),
+    [
+        (500, {}, "server error 500 of http://127.*try again later"),
+        (429, {}, "rate limit of http.*retry later, or set HF_TOKEN"),
+        (429, {"RateLimit": '"api";r=0;t=172'}, "retry in 172 s"),
+        (403, {"X-Error-Message": "no right"}, "forbids it .no right.; use a token"),
+        (403, {}, "not as the Hub does: a proxy or firewall"),
+        (418, {}, "418"),
+    ],
+)
+def test_a_hub_that_refuses_is_one_line(hub, capfd, status, headers, remedy):
+    hub.status, hub.headers = status, headers
+    _is_refused("org/full", remedy, capfd)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_download_waits_as_it_is_asked_to(hub, monkeypatch, status):
+    waited = []
+    monkeypatch.setattr(retry, "sleep", waited.append)
+    hub.status, hub.failures, hub.headers = status, 2, {"Retry-After": "7"}
+    assert download("org/full").model_id == "org/full"
+    assert [int(seconds) for seconds in waited] == [7, 7]
+
+
+def test_a_store_that_is_blocked_is_named_with_the_way_around_it(hub, monkeypatch, capfd):
+    hub.status, hub.failing = 403, "/v2/"
+    complaint = f"{hub.xet}, where the Hub keeps.*403.*HF_HUB_DISABLE_XET=1"
+    _is_refused("org/full", complaint, capfd)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    hub.failing = "/cdn/"
+    _is_refused("org/full", f"{hub.cdn} answered 403.*proxy or firewall", capfd)
+    with pytest.raises(HubUnavailableError, match=f"{hub.cdn} answered 403"):
+        open_remote("org/full")
+    hub.status, hub.cdn_port = None, 9
+    with pytest.raises(HubUnavailableError, match=r"http://localhost:9, where.*cannot be reached"):
+        open_remote("org/full")
+
+
+def test_a_socks_proxy_without_its_package_is_one_line(hub, monkeypatch, capfd):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    _is_refused("org/full", "SOCKS proxy, which takes a package; pip install socksio", capfd)
+
+
+@pytest.mark.parametrize("xet", [True, False])
+def test_an_interrupted_download_says_how_to_go_on(hub, full, cache, tmp_path, xet):
+    with (full / "model.safetensors").open("ab") as file:
+        file.truncate(2**26)
+    hub.slow = 0.3
+    code = "from surgeon.cli import main; main()"
+    arguments = ["patch", "org/full", "--dims", "3", "--no-onnx", "-o", str(tmp_path / "out")]
+    settings = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **settings, "HF_HUB_DISABLE_XET": str(int(not xet))},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        content = "/xorb/" if xet else "/cdn/"
+        while process.poll() is None and not any(content in r.path for r in hub.requests):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert told.count("\n") == 1
+    assert "org/full: the download was interrupted; run the same command again" in told
+
+
+def test_a_renamed_repository_is_known_by_its_name_of_today(hub):
+    hub.renamed = {"full": "org/full", "old/name": "org/full"}
+    snapshot = download("full")
+    assert snapshot.model_id == "org/full"
+    assert open_remote("old/name").model_id == "org/full"
+    assert find_cached("full") == snapshot
+    hub.status = 503
+    assert download("full") == snapshot
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_mirror_that_sends_us_to_the_hub_serves_gated_models_too(
+    hub, full, cache, monkeypatch, gated
+):
+    hub.token = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    hub.gated, hub.admitted = {"org/full"} if gated else set(), True
+    origin = ("http", "127.0.0.1", hub.port)
+    monkeypatch.setattr("huggingface_hub.utils._http._HUB_ORIGINS", frozenset({origin}))
+    with serve({"org/full": full}) as mirror:
+        mirror.token, mirror.mirror_of = "hf_right", hub.url
+        connect(monkeypatch, mirror.url, cache)
+        monkeypatch.setenv("HF_TOKEN", "hf_right")
+        (file,) = open_remote("org/full").files
+        file.prefetch(file.tensors)
+        assert open_checkpoint("org/full").tensors.keys() == file.tensors.keys()
+    assert not [r for r in hub.requests if r.authorization and r.path.startswith("/cdn/")]
+
+
+def test_content_that_all_repositories_share_is_in_the_artifact(hub, full, cache, tmp_path):
+    hub.large = ("tokenizer.json", "spm.model")
+    checkpoint = open_checkpoint("org/full")
+    shared = (checkpoint.directory / "tokenizer.json").resolve()
+    assert cache / "blobs" in shared.parents
+    record = operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    assert record.left_out == ()
+    beside = _KEPT - {"README.md", "model.safetensors"}
+    assert beside <= _files(tmp_path / "out")
+    assert all((tmp_path / "out" / f).read_bytes() == (full / f).read_bytes() for f in beside)
+
+
+@pytest.fixture
+def converted(hub, full, tmp_path):
+    """A pickle on main, and a pull request that adds the same weights as safetensors."""
+    main = shutil.copytree(full, tmp_path / "main")
+    (main / "model.safetensors").unlink()
+    request = shutil.copytree(full, tmp_path / "request")
+    hub.repositories["org/pickle"] = main
+    hub.branches["org/pickle"] = {"refs/pr/3": request}
+    return request
+
+
+@pytest.mark.parametrize("discussions", [True, False])
+def test_the_hubs_own_conversion_is_taken_in_place_of_a_pickle(hub, converted, discussions):
+    hub.discussions = discussions
+    snapshot = download("org/pickle")
+    assert (snapshot.conversion, snapshot.revision) == (
+        "refs/pr/3",
+        commit_of("org/pickle", "refs/pr/3"),
+    )
+    assert (snapshot.path / "model.safetensors").is_file()
+    assert not (snapshot.path / "pytorch_model.bin").exists()
+    remote = open_remote("org/pickle")
+    assert (remote.conversion, remote.revision) == (snapshot.conversion, snapshot.revision)
+    plan = make_plan(open_checkpoint("org/pickle"), Recipe(dims=(3,)))
+    assert plan.notes == ("weights of refs/pr/3, the conversion of its pickle",)
+    named = download("org/pickle", "refs/pr/3")
+    assert (named.conversion, named.revision) == (None, snapshot.revision)
+
+
+@pytest.mark.parametrize("case", ["somebody's", "another tokenizer", "another pickle"])
+def test_a_pull_request_that_changes_something_is_no_conversion(hub, converted, case):
+    if case == "somebody's":
+        branches = hub.branches["org/pickle"]
+        branches["refs/pr/104"] = branches.pop("refs/pr/3")
+    else:
+        name = "tokenizer.json" if case == "another tokenizer" else "pytorch_model.bin"
+        (converted / name).write_bytes(b"changed")
+    snapshot = download("org/pickle")
+    assert (snapshot.conversion, snapshot.revision) == (None, commit_of("org/pickle"))
+    assert (snapshot.path / "pytorch_model.bin").is_file()
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "PEFT adapter.*merge it"),
+        (
+            ["model.fp16.safetensors"],
+            "found model.fp16.safetensors: download it .hf download org/x",
+        ),
+    ],
+)
+def test_what_is_there_in_place_of_weights_is_told_as_of_a_folder(
+    hub, tmp_path, capfd, names, advice
+):
+    hub.repositories["org/x"] = _repository(tmp_path / "x", ["config.json", *names])
+    _is_refused("org/x", advice, capfd)
+
+
+def test_what_is_no_hub_is_one_line(hub, capfd):
+    hub.fault = "no hub"
+    _is_refused("org/full", "does not answer like the Hub; check HF_ENDPOINT", capfd)
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://[", "ftp://127.0.0.1"])
+def test_a_wrong_endpoint_is_one_line(hub, monkeypatch, capfd, endpoint):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    _is_refused("org/full", "check the connection and HF_ENDPOINT", capfd)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/etc/passwd", "a/../../b", "a\\..\\b", "a//b", "./a", "a\nb", ""]
+)
+def test_a_name_that_leaves_the_model_is_refused_before_anything_is_fetched(
+    hub, cache, capfd, name
+):
+    hub.listed = {name: 1}
+    _is_refused("org/full", "outside of the model", capfd)
+    assert hub.fetched() == set()
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("commit", ["../../outside", "main", "8b6ac46", "\n"])
+def test_a_commit_that_is_none_is_refused(hub, capfd, commit):
+    hub.commit = commit
+    _is_refused("org/full", "its commit", capfd)
+    assert hub.fetched() == set()
+
+
+@pytest.mark.parametrize("shard", ["../../x.safetensors", "elsewhere.safetensors"])
+def test_an_index_that_names_other_files_is_refused(hub, full, capfd, shard):
+    (full / "model.safetensors").unlink()
+    (full / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    _is_refused("org/full", re.escape(shard), capfd)
+
+
+def _is_refused(model, complaint, capfd, revision=None):
+    with pytest.raises(CheckpointError, match=complaint) as caught:
+        download(model, revision)
+    assert "\n" not in str(caught.value)
+    assert model in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+_SCRIPT = """
+import sys
+from surgeon.model.download import download
+from surgeon.errors import CheckpointError
+try:
+    snapshot = download(sys.argv[1])
+except CheckpointError as error:
+    sys.exit(str(error))
+print(snapshot.path, snapshot.revision)
+"""
+
+
+def test_in_a_process_of_its_own_the_environment_rules(hub, cache, monkeypatch):
+    def run(model, **environment):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+        return subprocess.run(
+            [sys.executable, "-c", _SCRIPT, model],
+            env={**kept, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    hub.token = "hf_right"
+    online = run("org/full", HF_HOME=str(cache), HF_TOKEN="hf_right")
+    path, commit = online.stdout.split()
+    assert path.startswith(str(cache))
+    assert commit == commit_of("org/full")
+    assert {r.authorization for r in hub.requests} <= {"Bearer hf_right", "Bearer xet_read", None}
+    asked = len(hub.requests)
+    offline = run("org/full", HF_HOME=str(cache), HF_HUB_OFFLINE="1")
+    assert offline.stdout == online.stdout
+    without = run("org/full", HF_HOME=str(cache / "empty"), HF_HUB_OFFLINE="1")
+    assert without.returncode == 1
+    assert without.stderr.count("\n") == 1
+    assert "HF_HUB_OFFLINE" in without.stderr
+    assert len(hub.requests) == asked
+
+
+def test_transformers_loads_the_snapshot(hub):
+    snapshot = download("org/full")
+    model = transformers.BertForMaskedLM.from_pretrained(snapshot.path)
+    assert model.config.num_hidden_layers == 3

@@ -1,0 +1,528 @@
+import dataclasses
+import datetime as dt
+import email.utils
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import transformers
+from hub_server import connect, serve
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+
+from surgeon import (
+    open_checkpoint,
+    rank_by_layernorm,
+    read_zscores,
+)
+from surgeon.errors import CheckpointError
+from surgeon.model import (
+    Checkpoint,
+    remote,
+)
+from surgeon.model import (
+    hub_errors as retry,
+)
+from surgeon.model.ranges import (
+    FRUGAL,
+    QUICK,
+    Meter,
+    runs_of,
+)
+from surgeon.model.remote import open_remote
+from surgeon.model.safetensors_file import TensorInfo
+from surgeon.ranking import criteria as zscores
+
+_BERT_BASE = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
+_INDEX = "model.safetensors.index.json"
+
+
+def _write_sparse(path, shapes, filled):
+    """Write a safetensors file with zeros that take no space, but for the ``filled`` tensors."""
+    header, position = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape))
+        offsets = [position, position + size]
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": offsets}
+        position += size
+    raw = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for name, values in filled.items():
+            file.seek(8 + len(raw) + header[name]["data_offsets"][0])
+            file.write(values.astype("<f4").tobytes())
+        file.truncate(8 + len(raw) + position)
+
+
+@pytest.fixture(scope="module")
+def bert_base(tmp_path_factory) -> Path:
+    """A model of BERT-base's shapes, whose output LayerNorms have an outlier at dimension 308."""
+    with torch.device("meta"):
+        state = transformers.BertForMaskedLM(transformers.BertConfig()).state_dict()
+    tied = "cls.predictions.decoder"
+    shapes = {n: tuple(state[n].shape) for n in sorted(state) if not n.startswith(tied)}
+    random = np.random.default_rng(0)
+    filled = {}
+    for layer, part in itertools.product(range(12), ("weight", "bias")):
+        values = random.normal(0.8, 0.05, 768)
+        values[308] = 5.0
+        filled[f"bert.encoder.layer.{layer}.output.LayerNorm.{part}"] = values
+    folder = tmp_path_factory.mktemp("sparse") / "bert-base"
+    folder.mkdir()
+    _write_sparse(folder / "model.safetensors", shapes, filled)
+    (folder / "config.json").write_text(json.dumps(_BERT_BASE))
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path, tiny) -> Path:
+    """A copy of a tiny model to break."""
+    folder = tmp_path / "small"
+    transformers.BertForMaskedLM.from_pretrained(tiny("bert")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(bert_base, small, tmp_path, monkeypatch):
+    with serve({"org/bert-base": bert_base, "small": small}) as server:
+        connect(monkeypatch, server.url, tmp_path / "cache")
+        yield server
+
+
+def _norms(file):
+    return [name for name in file.tensors if ".output.LayerNorm." in name and "att" not in name]
+
+
+def _checkpoint(model):
+    return Checkpoint(model.model_id, Path(), model.config, model.files)
+
+
+def test_ranking_bert_base_reads_under_2_mb_concurrently(hub, bert_base):
+    hub.delay = 0.02
+    model = open_remote("org/bert-base")
+    checkpoint = _checkpoint(model)
+    sites = [site for site in checkpoint.sites if site.role == "output"]
+    model.prefetch(name for site in sites for name in (site.gain, site.bias))
+    asked = len(hub.requests)
+    ranking = rank_by_layernorm(checkpoint)
+    assert len(hub.requests) == asked
+    assert ranking.outliers == (308,)
+    local = open_checkpoint(bert_base)
+    assert ranking.dimensions == rank_by_layernorm(local).dimensions
+    assert local.files[0].path.stat().st_size > 430_000_000
+    assert hub.sent < 2_000_000
+    assert hub.most_in_flight > 1
+
+
+def test_large_tensors_are_fetched_a_few_layers_at_a_time_and_forgotten(
+    hub, small, tiny, monkeypatch
+):
+    """As if no more than a layer and a half of this GPT-2's output dense layers fitted."""
+    for path in tiny("gpt2").iterdir():
+        shutil.copy(path, small)
+    local = open_checkpoint(small)
+    sites = [site for site in local.sites if site.role == "output"]
+    layer = sum(local.tensors[name].size * 4 for name in (sites[0].gain, sites[0].bias))
+    monkeypatch.setattr(zscores, "_AT_ONCE", layer * 3 // 2)
+    monkeypatch.setattr(remote, "_MOST_KEPT", 0)
+    model = open_remote("small")
+    held = []
+    fetch_run = remote._Repository._fetch_run
+
+    def watched(repository, *args):
+        fetch_run(repository, *args)
+        held.append(sum(map(len, repository._fetched.values())))
+
+    monkeypatch.setattr(remote._Repository, "_fetch_run", watched)
+    checkpoint = dataclasses.replace(_checkpoint(model), remote=model)
+    found, expected = read_zscores(checkpoint), read_zscores(local)
+    np.testing.assert_array_equal(found.gain, expected.gain)
+    np.testing.assert_array_equal(found.bias, expected.bias)
+    assert max(held) == layer
+    assert model._repository._fetched == {}
+
+
+def test_arrays_are_those_of_the_file_and_every_byte_is_counted(hub, bert_base):
+    model = open_remote("org/bert-base")
+    (file,) = model.files
+    local = open_checkpoint(bert_base).files[0]
+    assert file.tensors == local.tensors
+    assert list(file.tensors) == list(local.tensors)
+    assert file.metadata == local.metadata
+    assert model.config == _BERT_BASE
+    file.prefetch(_norms(file))
+    for name in _norms(file):
+        np.testing.assert_array_equal(file.read(name), local.read(name), strict=True)
+    assert model.bytes_read == hub.sent_of_files
+
+
+def test_near_tensors_come_in_one_request_and_far_ones_do_not(hub):
+    (file,) = open_remote("org/bert-base").files
+    hub.requests.clear()
+    file.prefetch(_norms(file))
+    assert len(_norms(file)) == 24
+    assert len(_parts(hub)) == 12
+    file.prefetch(_norms(file))
+    file.read(_norms(file)[0])
+    assert len(_parts(hub)) == 12
+
+
+def test_a_gap_that_is_small_is_read_and_one_that_is_large_is_not(hub, small):
+    small_gap, large_gap = 2**14 - 1, 2**14  # of float32: 64 KiB less one number, and 64 KiB
+    shapes = {"a": (2,), "gap": (small_gap,), "b": (2,), "wide gap": (large_gap,), "c": (2,)}
+    filled = {name: np.arange(2) + n for n, name in enumerate("abc")}
+    _write_sparse(small / "model.safetensors", shapes, filled)
+    (file,) = open_remote("small").files
+    hub.requests.clear()
+    file.prefetch("cab")
+    assert len(_parts(hub)) == 2
+    assert [file.read(name).tolist() for name in "abc"] == [[0, 1], [1, 2], [2, 3]]
+    assert len(_parts(hub)) == 2
+
+
+def _parts(hub):
+    return [r for r in hub.requests if r.range and r.path.startswith("/cdn/")]
+
+
+def test_a_tensor_is_read_without_a_prefetch(hub, small):
+    model = open_remote("small")
+    local = open_checkpoint(small)
+    name = "bert.embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(model.homes[name].read(name), local.read(name), strict=True)
+
+
+@pytest.mark.parametrize(("tensors", "requests"), [(10, 1), (3000, 2)])
+def test_a_header_takes_a_second_request_only_if_it_is_long(hub, small, tensors, requests):
+    values = {f"a.tensor.with.a.long.name.{n}": np.float32([n]) for n in range(tensors)}
+    save_file(values | {"empty": np.zeros((0, 4), np.float32)}, small / "model.safetensors")
+    (file,) = open_remote("small").files
+    assert len(file.tensors) == tensors + 1
+    assert len(_parts(hub)) == requests
+    file.prefetch(file.tensors)
+    assert [file.read(name)[0] for name in values] == list(range(tensors))
+    assert file.read("empty").shape == (0, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn", "int64"])
+def test_dtypes_are_those_of_the_file(hub, small, dtype):
+    values = np.arange(6).reshape(2, 3).astype(getattr(ml_dtypes, dtype, dtype))
+    save_file({"a": values}, small / "model.safetensors")
+    (file,) = open_remote("small").files
+    if dtype == "int64":
+        with pytest.raises(CheckpointError, match=r"stored as I64 .* cannot be edited exactly"):
+            file.read("a")
+        return
+    assert file.read("a").dtype == values.dtype
+    np.testing.assert_array_equal(file.read("a"), values)
+
+
+@pytest.fixture
+def sharded(small):
+    model = transformers.BertForMaskedLM.from_pretrained(small)
+    (small / "model.safetensors").unlink()
+    model.save_pretrained(small, max_shard_size="8KB")
+    return small
+
+
+def test_shards_are_read_as_one_model(hub, sharded):
+    hub.delay = 0.02
+    model = open_remote("small")
+    local = open_checkpoint(sharded)
+    assert len(model.files) > 2
+    assert _checkpoint(model).tensors == local.tensors
+    model.prefetch(local.tensors)
+    asked = len(hub.requests)
+    for name in local.tensors:
+        np.testing.assert_array_equal(model.homes[name].read(name), local.read(name), strict=True)
+    assert len(hub.requests) == asked
+    assert hub.most_in_flight > 1
+
+
+def _change_index(folder, change):
+    index = json.loads((folder / _INDEX).read_bytes())
+    change(index["weight_map"])
+    (folder / _INDEX).write_text(json.dumps(index))
+
+
+_BAD_INDEX = {
+    "outside": (lambda m: m.update(a="../../x"), r"'\.\./\.\./x' is no file name"),
+    "absolute": (lambda m: m.update(a="/etc/passwd"), "is no file name"),
+    "no text": (lambda m: m.update(a=7), "7 is no file name"),
+    "elsewhere": (lambda m: m.update(a="x.safetensors"), "names x.safetensors, which is not there"),
+    "not in it": (lambda m: m.update(a=m["cls.predictions.bias"]), "has no a, though"),
+    "empty": (lambda m: m.clear(), "no weight_map"),
+}
+
+
+@pytest.mark.parametrize("case", _BAD_INDEX)
+def test_an_index_that_does_not_fit_is_refused(hub, sharded, case):
+    change, complaint = _BAD_INDEX[case]
+    _change_index(sharded, change)
+    _is_refused("small", complaint)
+
+
+def test_a_tensor_in_two_shards_is_refused(hub, sharded):
+    first, second = sorted(sharded.glob("*.safetensors"))[:2]
+    second.write_bytes(first.read_bytes())
+    _change_index(sharded, lambda m: [m.pop(n) for n, s in list(m.items()) if s == second.name])
+    _change_index(sharded, lambda m: m.update({"x": second.name}))
+    _is_refused("small", f"is also in {first.name}")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 10**5])
+@pytest.mark.parametrize("name", [_INDEX, "config.json"])
+def test_json_that_is_none_is_refused(hub, sharded, name, text):
+    (sharded / name).write_text(text)
+    _is_refused("small", "not valid JSON|not a JSON object|no weight_map")
+
+
+def test_an_index_over_the_bound_is_refused_unread(hub, sharded):
+    with (sharded / _INDEX).open("ab") as file:
+        file.truncate(100_000_001)
+    _is_refused("small", "an index has")
+    assert _INDEX not in hub.fetched()
+
+
+def test_a_configuration_over_the_bound_is_not_read_to_its_end(hub, small):
+    with (small / "config.json").open("ab") as file:
+        file.truncate(100_000_000)
+    _is_refused("small", "config.json: .* over 10000000 bytes")
+    assert hub.sent < 20_000_000
+
+
+def test_no_configuration_is_refused(hub, small):
+    (small / "config.json").unlink()
+    _is_refused("small", "config.json: no such file")
+
+
+@pytest.fixture
+def pickled(small):
+    """The small model beside itself as a pickle, in both formats of torch."""
+
+    def save(*, legacy, change=lambda state: state):
+        state = change(load_file(small / "model.safetensors"))
+        kept = (small / "model.safetensors").rename(small.parent / "kept.safetensors")
+        path = small / "pytorch_model.bin"
+        torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+        return kept, path
+
+    return save
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("reading", [QUICK, FRUGAL])
+def test_a_pickle_is_read_by_ranges_as_safetensors_are(hub, small, pickled, legacy, reading):
+    expected = rank_by_layernorm(open_checkpoint(small))
+    wide = {"bert.embeddings.word_embeddings.weight": torch.zeros(2**18, 16)}
+    _, path = pickled(legacy=legacy, change=lambda state: state | wide)
+    model = open_remote("small", reading=reading)
+    assert rank_by_layernorm(_checkpoint(model)).dimensions == expected.dimensions
+    assert model.bytes_read < 600_000 < path.stat().st_size / 20
+    assert {r.range is None for r in hub.requests if r.file == path.name} == {False}
+
+
+def test_a_storage_that_is_elsewhere_is_noticed_when_it_is_read(hub, pickled):
+    kept, path = pickled(legacy=True)
+    (file,) = open_remote("small").files
+    name = next(name for name in file.tensors if name.endswith("output.LayerNorm.weight"))
+    head, content = file.head(name), bytearray(path.read_bytes())
+    content[head.start] ^= 1
+    path.write_bytes(content)
+    assert kept.is_file()
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin: a tensor does not lie where"):
+        file.read(name)
+
+
+def test_a_scattered_tensor_says_to_download(hub, pickled):
+    name = "cls.predictions.transform.dense.weight"
+    pickled(legacy=False, change=lambda state: state | {name: state[name].t()})
+    (file,) = open_remote("small").files
+    with pytest.raises(CheckpointError, match=r"not lie in one piece.*hf download small"):
+        file.read(name)
+
+
+def test_pickles_are_scanned_without_torch(hub, pickled):
+    pickled(legacy=True)
+    code = "import sys; from surgeon.model.remote import open_remote\n"
+    code += "print(len(open_remote('small').files[0].tensors) > 10, 'torch' in sys.modules)"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_no_weights_at_all_are_refused(hub, small):
+    (small / "model.safetensors").unlink()
+    _is_refused("small", "no weights in it")
+
+
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("no ranges", "sends whole files"),
+        ("shifted range", "invalid Content-Range"),
+        ("late start", "invalid Content-Range"),
+        ("early end", "invalid Content-Range"),
+        ("lying size", "invalid Content-Range"),
+        ("no numbers", "invalid Content-Range"),
+        ("short body", "sent 130972 bytes instead of 131072"),
+        ("long body", "sent over 131072 bytes"),
+        ("broken body", "cannot be reached"),
+    ],
+)
+def test_a_server_that_cheats_is_refused_and_not_read_to_its_end(
+    hub, monkeypatch, fault, complaint
+):
+    monkeypatch.setattr(retry, "sleep", lambda _: None)
+    hub.fault = fault
+    _is_refused("org/bert-base", complaint)
+    time.sleep(0.1)  # for the server to count what it got rid of
+    assert hub.sent < 30_000_000
+
+
+def test_a_part_that_cheats_after_an_honest_header_is_refused(hub, monkeypatch):
+    (file,) = open_remote("org/bert-base").files
+    for fault in ("no ranges", "shifted range", "lying size", "short body", "long body"):
+        hub.fault = fault
+        with pytest.raises(CheckpointError, match="org/bert-base"):
+            file.prefetch(_norms(file))
+    hub.fault = None
+    file.prefetch(_norms(file))
+
+
+def test_a_size_that_is_not_the_listed_one_is_refused(hub):
+    hub.listed = {"model.safetensors": 12345}
+    _is_refused("small", "of 12345: an invalid Content-Range")
+
+
+@pytest.mark.parametrize("length", [2**60, 2**63, 2**64 - 1, 200_000_000, 10**6])
+def test_a_header_that_claims_too_much_is_refused(hub, small, length):
+    path = small / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    _is_refused("small", f"claims {length} bytes")
+
+
+@pytest.mark.parametrize("size", [0, 7, 8])
+def test_a_file_too_short_to_be_one_is_refused(hub, small, size):
+    (small / "model.safetensors").write_bytes(b"\0" * size)
+    _is_refused("small", "small")
+
+
+def test_one_huge_tensor_is_left_to_a_download(hub, small):
+    _write_sparse(small / "model.safetensors", {"a": (2**28 + 1,)}, {})
+    (file,) = open_remote("small").files
+    with pytest.raises(CheckpointError, match="too many to read in one part; download"):
+        file.read("a")
+
+
+def test_a_passing_outage_is_waited_for_and_a_lasting_one_is_told(hub, monkeypatch):
+    monkeypatch.setattr(retry, "sleep", lambda _: None)
+    hub.status, hub.failing, hub.failures = 503, "/cdn/", 2
+    assert open_remote("small").files[0].tensors
+    hub.failures = None
+    _is_refused("small", "server error 503 of http://localhost")
+
+
+def _sleeps(monkeypatch):
+    waited = []
+    monkeypatch.setattr(retry, "sleep", waited.append)
+    return waited
+
+
+def test_the_server_s_wait_is_kept_to_and_a_guess_grows(hub, monkeypatch):
+    waited = _sleeps(monkeypatch)
+    hub.status, hub.failures, hub.failing = 429, 2, "/api/"
+    hub.headers = {"Retry-After": "7"}
+    open_remote("small")
+    assert all(7 <= seconds < 9 for seconds in waited)
+    hub.headers, hub.failures = {"RateLimit": '"api";r=0;t=55'}, 1
+    open_remote("small")
+    assert 55 <= waited[2] < 57
+    moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30)
+    hub.headers, hub.failures = {"Retry-After": email.utils.format_datetime(moment)}, 1
+    open_remote("small")
+    assert 28 <= waited[3] < 32
+    waited.clear()
+    hub.headers, hub.status, hub.failures = {}, 503, 5
+    open_remote("small", reading=FRUGAL)
+    assert len(waited) == 5
+    for number, seconds in enumerate(waited):
+        assert 0.25 * 2**number <= seconds <= 0.5 * 2**number
+
+
+def test_a_wait_that_is_too_long_and_a_try_too_many_are_told(hub, monkeypatch):
+    waited = _sleeps(monkeypatch)
+    hub.status, hub.failing = 429, "/cdn/"
+    hub.headers = {"Retry-After": "3600"}
+    _is_refused("small", "rate limit of http://localhost")
+    assert waited == []
+    hub.headers = {"Retry-After": "1"}
+    _is_refused("small", "rate limit of http://localhost")
+    assert len(waited) == 2
+
+
+def test_a_frugal_reading_takes_the_header_and_the_norms_and_asks_the_hub_once(hub, bert_base):
+    meter = Meter()
+    model = open_remote("org/bert-base", reading=FRUGAL, meter=meter)
+    checkpoint = _checkpoint(model)
+    (file,) = model.files
+    model.prefetch(_norms(file))
+    ranking = rank_by_layernorm(checkpoint)
+    assert ranking.dimensions == rank_by_layernorm(open_checkpoint(bert_base)).dimensions
+    header = min(info.start for info in file.tensors.values())
+    norms = sum(info.end - info.start for n, info in file.tensors.items() if n in _norms(file))
+    configuration = (bert_base / "config.json").stat().st_size
+    assert meter.received == model.bytes_read == header + norms + configuration
+    asked = [r.path for r in hub.requests if "/resolve/" in r.path]
+    assert sorted(path.rpartition("/")[2] for path in asked) == ["config.json", "model.safetensors"]
+
+
+def test_an_address_that_is_good_for_one_request_is_asked_for_again(hub):
+    hub.single_use = True
+    (file,) = open_remote("small", reading=FRUGAL).files
+    file.prefetch(file.tensors)
+    assert file.read("cls.predictions.bias").size
+
+
+def test_gaps_are_read_as_long_as_they_are_a_small_share():
+    def tensor(name, start, length):
+        return TensorInfo(name, "U8", (length,), start, start + length)
+
+    placed = [tensor("a", 0, 100), tensor("b", 104, 100), tensor("c", 209, 100)]
+    far = tensor("d", 400, 10)
+    joined = [[info.name for info in run] for run in runs_of([*placed, far], FRUGAL)]
+    assert joined == [["a", "b", "c"], ["d"]]
+    equal = [tensor(str(n), 110 * n, 100) for n in range(4)]
+    assert len(list(runs_of(equal, FRUGAL))) == 4
+
+
+def test_the_token_goes_to_the_hub_and_not_to_its_cdn(hub, monkeypatch):
+    hub.token = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    (file,) = open_remote("small").files
+    file.prefetch(file.tensors)
+    sent = {(r.path.startswith("/cdn/"), r.authorization) for r in hub.requests}
+    assert sent == {(True, None), (False, "Bearer hf_right")}
+
+
+def test_what_is_gated_or_not_there_is_one_line(hub):
+    _is_refused("org/missing", "no such model on")
+    hub.gated.add("small")
+    _is_refused("small", "accept its terms")
+
+
+def _is_refused(model, complaint):
+    with pytest.raises(CheckpointError, match=complaint) as caught:
+        open_remote(model)
+    assert "\n" not in str(caught.value)
+    assert model in str(caught.value)

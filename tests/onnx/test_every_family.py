@@ -1,0 +1,214 @@
+"""Each family and head: patched, exported, and run beside PyTorch on the patched safetensors."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from families import EVERY, save_family
+from heads import HEADS, save_head
+
+from surgeon import (
+    Recipe,
+    make_plan,
+    open_checkpoint,
+    operate,
+)
+from surgeon.errors import ExportError
+from surgeon.onnx.weights import read_initializers
+
+_PRE_TRAINED = {
+    "bert": "mlm",
+    "roberta": "mlm",
+    "xlm-roberta": "mlm",
+    "camembert": "mlm",
+    "electra": "mlm",
+    "mpnet": "mlm",
+    "distilbert": "mlm",
+    "albert": "mlm",
+    "deberta": "mlm",
+    "deberta-v2, as v3": "mlm",
+    "modernbert": "mlm",
+    "gpt2": "clm",
+    "gpt_neo": "clm",
+    "gpt_neox": "clm",
+    "opt": "clm",
+    "opt, post-norm": "clm",
+    "bloom": "clm",
+    "llama": "clm",
+    "mistral": "clm",
+    "qwen2": "clm",
+    "qwen3": "clm",
+    "gemma": "clm",
+    "gemma2": "clm",
+    "gemma3_text": "clm",
+    "gemma3": "clm",
+    "phi": "clm",
+    "phi3": "clm",
+    "xlnet": "plm",
+    "bart": "denoising",
+    "mbart": "denoising",
+    "t5": "denoising",
+    "clip_text_model": "drift",
+    # Of the kin those that are least like the above.
+    "esm": "mlm",
+    "openai-gpt": "clm",
+    "nemotron": "clm",
+    "m2m_100": "denoising",
+    "lfm2": "clm",
+    "qwen3_5_text": "clm",
+    # Of the mixtures of experts.
+    "mixtral": "clm",
+    "minimax_m2": "clm",
+    "qwen2_moe": "clm",
+    "deepseek_v2": "clm",
+    "deepseek_v3": "clm",
+    "ernie4_5_moe": "clm",
+    "hunyuan_v1_moe": "clm",
+}
+TASKS = {**_PRE_TRAINED, **{name: head.task for name, head in HEADS.items()}}
+DIMS = (3, 9)
+_END = 2  # BART's end of a sequence, which its classifier looks for
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory):
+    """Patch a tiny model of a family or head, with its ONNX half, once."""
+    made = {}
+
+    def patch(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp("patched")
+            (save_head if name in HEADS else save_family)(name, folder / "model")
+            plan = make_plan(open_checkpoint(folder / "model"), Recipe(dims=DIMS))
+            made[name] = folder / "out", operate(plan, folder / "out")
+        return made[name]
+
+    return patch
+
+
+def _batches(facts):
+    """Batches of one, of equal and of mixed lengths, and what of their outputs is not padding."""
+    rng = np.random.default_rng(1)
+    for lengths in ([2], [3, 3], [2, 40, 17]):
+        width = max(lengths)
+        ids = np.zeros((len(lengths), width), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, length in enumerate(lengths):
+            at = slice(width - length, None) if facts["padding"] == "left" else slice(length)
+            ids[row, at] = [*rng.integers(5, 40, size=length - 1), _END]
+            mask[row, at] = 1
+        batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        batch["decoder_input_ids"] = rng.integers(5, 40, size=(len(lengths), 4))
+        batch["perm_mask"] = (rng.random((len(lengths), width, width)) < 0.3).astype(np.float32)
+        batch["target_mapping"] = np.eye(width, dtype=np.float32)[
+            rng.integers(width, size=(len(lengths), 3))
+        ]
+        whole = facts["task"] in ("classification", "plm", "denoising")
+        real = np.ones(len(lengths), dtype=bool) if whole else mask.astype(bool)
+        yield {name: batch[name] for name in facts["inputs"]}, real
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_onnx_and_pytorch_agree_on_the_patched_weights_of_every_family_and_head(patched, name):
+    out, record = patched(name)
+    assert record.parameters_changed > 0
+    assert record.onnx["task"] == TASKS[name]
+    assert record.onnx["parity"]["largest"] <= 1e-4
+    assert record.onnx["parity"]["largest_unoptimized"] <= 1e-4
+    model = {**EVERY, **HEADS}[name].model.from_pretrained(out).eval()
+    session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
+    outputs = record.onnx["outputs"]
+    spread = 0
+    for batch, real in _batches(record.onnx):
+        with torch.no_grad():
+            expected = model(**{k: torch.from_numpy(v) for k, v in batch.items()})
+        for output, got in zip(outputs, session.run(outputs, batch), strict=True):
+            wanted = expected[output].numpy()
+            assert got.shape == wanted.shape
+            np.testing.assert_allclose(got[real], wanted[real], atol=1e-4)
+            spread = max(spread, np.ptp(wanted[real]))
+    assert spread > 0.01  # else any graph would agree
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_editable_vector_is_an_initializer_in_use_and_equal_bit_for_bit(patched, name):
+    out, record = patched(name)
+    checkpoint = open_checkpoint(out)
+    names = {n for site in checkpoint.sites for n in (site.gain, site.bias) if n}
+    assert {edit.tensor for edit in record.edits} <= names
+    assert set(record.onnx["vectors"]) == names
+    graph = onnx.load(out / "onnx" / "model.onnx").graph
+    used = {name for node in _nodes(graph) for name in node.input}
+    assert names - used == set()
+    for vector, values in read_initializers(out / "onnx" / "model.onnx", names).items():
+        assert values.tobytes() == checkpoint.read(vector).tobytes()
+
+
+def _nodes(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"),
+    [
+        ("bert", ["input_ids", "attention_mask", "token_type_ids"], ["logits"]),
+        ("roberta, classification", ["input_ids", "attention_mask"], ["logits"]),
+        (
+            "bert, questions",
+            ["input_ids", "attention_mask", "token_type_ids"],
+            ["start_logits", "end_logits"],
+        ),
+        ("bart", ["input_ids", "attention_mask", "decoder_input_ids"], ["logits"]),
+        ("clip_text_model", ["input_ids", "attention_mask"], ["last_hidden_state"]),
+        (
+            "xlnet",
+            ["input_ids", "attention_mask", "token_type_ids", "perm_mask", "target_mapping"],
+            ["logits"],
+        ),
+    ],
+)
+def test_inputs_and_outputs_have_the_names_and_types_of_optimum(patched, name, inputs, outputs):
+    out, record = patched(name)
+    session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
+    floats = {"perm_mask", "target_mapping"}
+    assert [(i.name, i.type) for i in session.get_inputs()] == [
+        (i, "tensor(float)" if i in floats else "tensor(int64)") for i in inputs
+    ]
+    assert [(o.name, o.type) for o in session.get_outputs()] == [
+        (o, "tensor(float)") for o in outputs
+    ]
+    assert list(record.onnx["inputs"]) == inputs
+    assert list(record.onnx["outputs"]) == outputs
+    assert record.onnx["output"] == outputs[0]
+
+
+def test_the_facts_name_the_labels_in_the_order_of_the_outputs(patched):
+    assert patched("bert, classification")[1].onnx["labels"] == (
+        "neutral",
+        "entailment",
+        "contradiction",
+    )
+    assert patched("electra, regression")[1].onnx["labels"] == ("similarity",)
+    assert patched("bert")[1].onnx["labels"] == ()
+
+
+def test_the_facts_name_the_decoder_s_first_token_and_the_side_of_padding(patched):
+    assert patched("bart")[1].onnx["decoder_start_id"] == 2
+    assert patched("bart, classification")[1].onnx["decoder_start_id"] is None
+    assert patched("bert")[1].onnx["padding"] == "right"
+    assert patched("xlnet, classification")[1].onnx["padding"] == "left"
+
+
+@pytest.mark.parametrize("name", ["vit", "whisper", "wav2vec2", "clip"])
+def test_a_model_that_takes_no_text_alone_is_one_line(tmp_path, name):
+    save_family(name, tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=DIMS))
+    with pytest.raises(ExportError, match=r"token|text.*--no-onnx") as raised:
+        operate(plan, tmp_path / "out")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,453 @@
+import dataclasses
+import importlib
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import transformers
+from conftest import TINY_FAMILIES
+from heads import HEADS, save_head
+from task_models import save_model
+
+from surgeon import (
+    Recipe,
+    evaluate,
+    make_plan,
+    open_checkpoint,
+    operate,
+    read_record,
+    read_texts,
+    verify,
+)
+from surgeon.console import show_record
+from surgeon.errors import ExportError, ParityError
+from surgeon.families import family_of
+from surgeon.onnx import traced as traced_module
+from surgeon.onnx.facts import onnx_facts
+from surgeon.onnx.parity import Padding, Probe, check_parity, make_probes
+from surgeon.onnx.weights import make_replaceable, read_initializers
+from surgeon.tasks.examples import make_batch
+from surgeon.torch_model.heads import (
+    choose_task,
+    head_left_out,
+    head_missing,
+)
+from surgeon.torch_model.loading import load_model
+from surgeon.torch_model.tokenizer import load_tokenizer
+
+_TASKS = {
+    "bert": "mlm",
+    "roberta": "mlm",
+    "electra": "mlm",
+    "electra-discriminator": "rtd",
+    "mpnet": "mlm",
+    "distilbert": "mlm",
+    "gpt2": "clm",
+}
+
+
+def _patch(model, output, **fields):
+    return operate(make_plan(open_checkpoint(model), Recipe(**fields)), output)
+
+
+def _initializers(path):
+    model = onnx.load(path)
+    return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_equal_initializers_stay_apart_so_that_only_the_planned_vectors_differ(tmp_path, family):
+    """A fresh model has all gains 1 and all biases 0: the exporter would merge them."""
+    model_class, config = TINY_FAMILIES[family]
+    torch.manual_seed(0)
+    fresh = model_class(config)
+    biases = [p for n, p in fresh.named_parameters() if n.endswith("bias")]
+    assert biases
+    assert all((bias == 0).all() for bias in biases)
+    fresh.save_pretrained(tmp_path / "fresh")
+    untouched = _patch(tmp_path / "fresh", tmp_path / "a", dims=(3,), mode="scale", factor=1.0)
+    patched = _patch(tmp_path / "fresh", tmp_path / "b", dims=(3,), params=("gain",), layers=(1,))
+    assert untouched.parameters_changed == 0
+    before, after = (_initializers(tmp_path / out / "onnx" / "model.onnx") for out in "ab")
+    vectors = set(patched.onnx["vectors"])
+    assert vectors <= before.keys()
+    assert {n: v.shape for n, v in before.items()} == {n: v.shape for n, v in after.items()}
+    differing = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert differing == {edit.tensor for edit in patched.edits}
+    assert len(differing) == 1
+
+
+def test_every_editable_vector_is_used_by_the_graph_under_its_checkpoint_name(minilm_patched):
+    model = onnx.load(minilm_patched / "onnx" / "model.onnx")
+    used = {name for node in model.graph.node for name in node.input}
+    checkpoint = open_checkpoint(minilm_patched)
+    names = {n for site in checkpoint.sites for n in (site.gain, site.bias)}
+    assert len(names) == 2 * (6 + 6 + 1)
+    assert names <= used
+    stored = read_initializers(minilm_patched / "onnx" / "model.onnx", names)
+    for name in names:
+        assert stored[name].tobytes() == checkpoint.read(name).tobytes()
+
+
+def test_checkpoint_names_with_gamma_and_no_prefix_are_kept_in_onnx(tiny, tmp_path):
+    from conftest import rename_tensors
+
+    def rename(name):
+        name = name.removeprefix("bert.")
+        return name.replace("LayerNorm.weight", "LayerNorm.gamma") if "output" in name else name
+
+    rename_tensors(tiny("bert"), tmp_path / "old", rename)
+    record = _patch(tmp_path / "old", tmp_path / "out", dims=(3,))
+    assert "encoder.layer.1.output.LayerNorm.gamma" in record.onnx["vectors"]
+    stored = read_initializers(tmp_path / "out" / "onnx" / "model.onnx", record.onnx["vectors"])
+    assert stored["encoder.layer.1.output.LayerNorm.gamma"][3] == 0
+
+
+def test_a_half_precision_checkpoint_is_exported_in_float32_with_equal_vectors(tiny, tmp_path):
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tiny("bert"))
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    record = _patch(tmp_path / "half", tmp_path / "out", dims=(3,), mode="scale", factor=0.3)
+    checkpoint = open_checkpoint(tmp_path / "out")
+    names = record.onnx["vectors"]
+    for name, values in read_initializers(tmp_path / "out/onnx/model.onnx", names).items():
+        np.testing.assert_array_equal(values, checkpoint.read(name).astype(np.float32))
+
+
+def test_the_graph_holds_no_path_of_the_machine_that_made_it(minilm_patched):
+    model = onnx.load(minilm_patched / "onnx" / "model.onnx")
+    assert len(model.graph.node) > 100
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert not model.metadata_props
+    assert not model.graph.metadata_props
+    text = str([model.graph.node, model.graph.input, model.graph.output, model.functions])
+    assert "site-packages" not in text
+    assert ".py" not in text
+
+
+def test_a_run_may_replace_a_vector_and_the_next_has_the_default_again(minilm_patched):
+    path = minilm_patched / "onnx" / "model.onnx"
+    name = "encoder.layer.5.output.LayerNorm.bias"
+    model = onnx.load(path)
+    make_replaceable(model, [name], "")
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    batch = make_batch([[101, 2003, 102]], ("input_ids", "attention_mask", "token_type_ids"), 0)
+    (default,) = session.run(None, dict(batch))
+    shifted = read_initializers(path, [name])[name] + np.float32(1)
+    (changed,) = session.run(None, {**batch, name: shifted})
+    (again,) = session.run(None, dict(batch))
+    np.testing.assert_allclose(changed, default + 1, atol=1e-5)
+    np.testing.assert_array_equal(again, default)
+
+
+def test_a_graph_that_computes_something_else_fails_the_check(minilm_patched):
+    batch = make_batch([[101, 2003, 102]], ("input_ids", "attention_mask", "token_type_ids"), 0)
+    path = minilm_patched / "onnx" / "model.onnx"
+    (output,) = onnxruntime.InferenceSession(path).run(None, dict(batch))
+    real = batch["attention_mask"].astype(bool)
+
+    def check(by, dtype="float32"):
+        probe = Probe(batch, (output + np.float32(by),), real)
+        return check_parity(path, [probe], dtype, "do something else")
+
+    assert check(0).largest == 0
+    assert 0 < check(0).largest_unoptimized < 1e-4  # other kernels, other roundings
+    for by in (0.01, float("nan")):
+        with pytest.raises(ParityError, match=r"differs from PyTorch.*do something else"):
+            check(by)
+    assert check(0.01, "float16").largest == pytest.approx(0.01, rel=1e-3)
+    with pytest.raises(ParityError, match="differs from PyTorch"):
+        check(0.1 * np.abs(output).max(), "float16")
+
+
+def test_optimisations_that_change_the_result_fail_the_check(tmp_path):
+    """onnxruntime fuses a LayerNorm, and the fused one rounds more where the mean is large."""
+    path = tmp_path / "model.onnx"
+    onnx.save(_layernorm_in_parts(64), path)
+    feed = {"input_ids": np.full((1, 2), 100_000)}
+    levels = onnxruntime.GraphOptimizationLevel
+    found = {}
+    for how, level in (("on", levels.ORT_ENABLE_ALL), ("off", levels.ORT_DISABLE_ALL)):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
+        found[how] = onnxruntime.InferenceSession(path, options).run(None, feed)[0]
+    assert np.abs(found["on"] - found["off"]).max() > 1e-3
+    for right, wrong in (("on", "off"), ("off", "on")):
+        probe = Probe(feed, (found[right],), np.ones(1, dtype=bool))
+        with pytest.raises(ExportError, match=f"graph optimisations {wrong}"):
+            check_parity(path, [probe], "float32", "")
+
+
+def _layernorm_in_parts(hidden):
+    make, kind = onnx.helper.make_node, onnx.TensorProto
+    nodes = [
+        make("Cast", ["input_ids"], ["tokens"], to=kind.FLOAT),
+        make("Unsqueeze", ["tokens", "axis"], ["column"]),
+        make("Add", ["column", "row"], ["x"]),
+        make("ReduceMean", ["x", "axis"], ["mean"], keepdims=1),
+        make("Sub", ["x", "mean"], ["centred"]),
+        make("Pow", ["centred", "two"], ["squares"]),
+        make("ReduceMean", ["squares", "axis"], ["variance"], keepdims=1),
+        make("Add", ["variance", "epsilon"], ["positive"]),
+        make("Sqrt", ["positive"], ["deviation"]),
+        make("Div", ["centred", "deviation"], ["normal"]),
+        make("Mul", ["normal", "gain"], ["scaled"]),
+        make("Add", ["scaled", "bias"], ["logits"]),
+    ]
+    constants = {
+        "axis": np.array([-1]),
+        "row": np.sin(np.arange(hidden)).astype(np.float32),
+        "two": np.float32(2),
+        "epsilon": np.float32(1e-12),
+        "gain": np.ones(hidden, np.float32),
+        "bias": np.zeros(hidden, np.float32),
+    }
+    graph = onnx.helper.make_graph(
+        nodes,
+        "layernorm",
+        [onnx.helper.make_tensor_value_info("input_ids", kind.INT64, ["batch", "sequence"])],
+        [onnx.helper.make_tensor_value_info("logits", kind.FLOAT, ["batch", "sequence", hidden])],
+        [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
+    )
+    opset = onnx.helper.make_opsetid("", 18)
+    return onnx.helper.make_model(graph, ir_version=10, opset_imports=[opset])
+
+
+def test_a_failed_check_fails_the_command_and_leaves_nothing(tiny, tmp_path, monkeypatch):
+    export = importlib.import_module("surgeon.onnx.export")
+    probe = export._probe
+
+    def shifted(*given):
+        honest = probe(*given)
+        return Probe(honest.feed, tuple(e + 0.01 for e in honest.expected), honest.real)
+
+    monkeypatch.setattr(export, "_probe", shifted)
+    with pytest.raises(ExportError, match="--no-onnx"):
+        _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_the_model_class_does_not_find_are_an_error(tiny, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny("bert"), tmp_path / "part")
+    tensors = load_file(tmp_path / "part" / "model.safetensors")
+    del tensors["bert.encoder.layer.1.intermediate.dense.weight"]
+    save_file(tensors, tmp_path / "part" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=r"no weights for .*layer\.1\.intermediate"):
+        _patch(tmp_path / "part", tmp_path / "out", dims=(3,))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_task_follows_the_head_that_is_there(tiny, antiberty, iglm_s, minilm):
+    tasks = {f: choose_task(open_checkpoint(tiny(f))) for f in TINY_FAMILIES}
+    assert tasks == _TASKS
+    assert choose_task(open_checkpoint(antiberty)) == "mlm"  # its class is unknown, its head not
+    assert choose_task(open_checkpoint(iglm_s)) == "clm"
+    assert choose_task(open_checkpoint(minilm)) == "drift"
+
+
+def test_a_head_that_nothing_declares_is_known_by_its_tensors(tmp_path):
+    save_head("bert, questions", tmp_path)
+    assert choose_task(open_checkpoint(tmp_path)) == "question-answering"
+    config = json.loads((tmp_path / "config.json").read_text())
+    for declared, task in (
+        (None, "question-answering"),
+        (["BertForMaskedLM"], "drift"),  # which it has not
+        (["BertForQuestionAnswering"], "question-answering"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": declared}))
+        assert choose_task(open_checkpoint(tmp_path)) == task
+
+
+def test_a_declared_head_without_its_tensors_is_not_believed(tiny, tmp_path):
+    shutil.copytree(tiny("bert"), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["architectures"] = ["BertForSequenceClassification"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    assert choose_task(open_checkpoint(tmp_path / "model")) == "mlm"
+
+
+def test_a_bart_without_a_head_is_one_with_the_head_that_it_shares(tmp_path):
+    """facebook/bart-base declares a BartModel, and fills in blanks with its embeddings."""
+    bart = transformers.BartModel(HEADS["bart, classification"].config)
+    bart.save_pretrained(tmp_path / "model")
+    record = _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+    assert record.onnx["task"] == "denoising"
+
+
+def test_the_facts_of_an_older_record_are_read(minilm_patched):
+    facts = read_record(minilm_patched).onnx
+    added = ("outputs", "labels", "decoder_start_id", "padding", "dtype")
+    old = {name: value for name, value in facts.items() if name not in added}
+    old["parity"] = {n: v for n, v in facts["parity"].items() if n != "largest_unoptimized"}
+    read = onnx_facts(old)
+    assert read.outputs == (read.output,) == ("last_hidden_state",)
+    assert read.parity.largest_unoptimized is None
+    assert dataclasses.replace(read, parity=onnx_facts(facts).parity) == onnx_facts(facts)
+    with pytest.raises(ValueError, match="output"):
+        onnx_facts({n: v for n, v in old.items() if n != "output"})
+
+
+@pytest.fixture(scope="module")
+def external(antiberty, tmp_path_factory):
+    """AntiBERTy patched as if it were over a protobuf's limit, its weights beside the graph."""
+    export = importlib.import_module("surgeon.onnx.export")
+    output = tmp_path_factory.mktemp("external") / "out"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(export, "_INLINE_LIMIT", 1000)
+        _patch(antiberty, output, dims=(93, 101))
+    return output
+
+
+def test_weights_over_the_limit_lie_beside_the_graph(external, antiberty_patched):
+    graph, data = external / "onnx" / "model.onnx", external / "onnx" / "model.onnx_data"
+    inline = antiberty_patched / "onnx" / "model.onnx"
+    assert graph.stat().st_size < 0.02 * inline.stat().st_size
+    assert data.stat().st_size > 0.98 * inline.stat().st_size
+    assert read_record(external).files["onnx/model.onnx_data"].after.size == data.stat().st_size
+    with pytest.MonkeyPatch.context() as elsewhere:  # the graph names the file beside it alone
+        elsewhere.chdir(external.parent)
+        session = onnxruntime.InferenceSession(graph)
+    batch = make_batch([[2, 9, 3]], read_record(external).onnx["inputs"], 0)
+    expected = onnxruntime.InferenceSession(inline).run(None, dict(batch))[0]
+    np.testing.assert_array_equal(session.run(None, dict(batch))[0], expected)
+
+
+def test_eval_and_verify_read_weights_beside_the_graph(external, antiberty_patched, antibody_file):
+    assert verify(external).passed
+    whole = read_texts(antibody_file)
+    texts = dataclasses.replace(whole, lines=whole.lines[:8])
+    one, other = (
+        evaluate(artifact, texts=texts, controls=2) for artifact in (external, antiberty_patched)
+    )
+    assert one.patched.value == other.patched.value
+    assert one.baseline.value == other.baseline.value
+    assert one.patched.value != one.baseline.value
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_float16_graph_holds_the_rounded_vectors_and_takes_and_gives_the_same(
+    tiny, tmp_path, family
+):
+    plan = make_plan(open_checkpoint(tiny(family)), Recipe(dims=(3, 9)))
+    record = operate(plan, tmp_path / "out", dtype="float16")
+    facts = record.onnx
+    path = tmp_path / "out" / "onnx" / "model.onnx"
+    assert facts["dtype"] == "float16"
+    assert 1e-5 < facts["parity"]["largest"] < 2e-2  # it is not float32 by another name
+    checkpoint = open_checkpoint(tmp_path / "out")
+    for name, values in read_initializers(path, facts["vectors"]).items():
+        assert values.dtype == np.float16
+        np.testing.assert_array_equal(values, checkpoint.read(name).astype(np.float16))
+    floats = {v.dtype for v in _initializers(path).values() if v.dtype.kind == "f" and v.size > 1}
+    assert floats == {np.dtype(np.float16)}
+    session = onnxruntime.InferenceSession(path)
+    assert {i.type for i in session.get_inputs()} == {"tensor(int64)"}
+    assert {o.type for o in session.get_outputs()} == {"tensor(float)"}
+    assert verify(tmp_path / "out").passed
+
+
+def test_a_model_that_looks_at_its_values_in_float16_is_exported_too(tmp_path):
+    """Transformers' BART clamps what is infinite, which a graph cannot find out."""
+    save_head("bart, classification", tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
+    facts = operate(plan, tmp_path / "out", dtype="float16").onnx
+    assert facts["dtype"] == "float16"
+    assert 1e-5 < facts["parity"]["largest"] < 2e-2
+    assert bool(torch.isfinite(torch.tensor([1.0, np.inf])).all()) is False  # torch's own again
+
+
+def test_what_torch_cannot_export_is_one_line(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(traced_module, "_STAND_INS", {})
+    save_head("bart, classification", tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
+    capfd.readouterr()
+    with pytest.raises(ExportError, match="leave out --dtype float16, or use --no-onnx"):
+        operate(plan, tmp_path / "out", dtype="float16")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_head_that_no_task_scores_is_told(tmp_path, capsys):
+    """Multiple choice: a classifier of one output for each of several texts."""
+    config = HEADS["bert, questions"].config
+    transformers.BertForMultipleChoice(config).save_pretrained(tmp_path / "model")
+    record = _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+    assert record.onnx["task"] == "drift"
+    assert record.onnx["head_left_out"] == "BertForMultipleChoice"
+    capsys.readouterr()
+    show_record(record, tmp_path / "out", json=True)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["onnx"]["task"] == "drift"
+    assert "declares BertForMultipleChoice, whose head no task scores" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "left_out", "missing"),
+    [
+        ("BertForMaskedLM", "bert", False, True),
+        ("GPT2LMHeadModel", "gpt2", False, True),
+        ("BartForConditionalGeneration", "bart", False, True),
+        ("RobertaForSequenceClassification", "roberta", False, True),
+        ("BertForMultipleChoice", "bert", True, False),
+        ("WhisperForConditionalGeneration", "whisper", True, False),
+        ("BertModel", "bert", False, False),
+    ],
+)
+def test_a_declared_head_is_not_there_or_no_task_s(architecture, model_type, left_out, missing):
+    config = {"architectures": [architecture], "model_type": model_type}
+    family = family_of(model_type)
+    assert head_left_out(config, family, "drift") == (architecture if left_out else "")
+    assert head_missing(config, family, "drift") == (architecture if missing else "")
+    assert head_left_out(config, family, "mlm") == head_missing(config, family, "mlm") == ""
+
+
+def test_no_probe_has_another_end_than_its_own(tmp_path):
+    """BART's classifier takes the state at the end of the sequence, and refuses two of them."""
+    checkpoint = open_checkpoint(save_model("denoising", tmp_path))
+    tokenizer = load_tokenizer(tmp_path, "")
+    loaded = load_model(checkpoint, "")
+    for length in (64, 9):
+        feeds = make_probes(loaded, tokenizer, length, Padding(0, "right"), 3)
+        for feed in feeds:
+            ends = (feed["input_ids"] == tokenizer.sep_token_id).sum(axis=1)
+            assert feed["input_ids"].shape[1] <= length
+            assert (ends == 1).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(tiny, tmp_path, value):
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(tiny("bert"), tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    name = "bert.encoder.layer.1.output.dense.bias"
+    tensors[name][2:4] = value
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError) as caught:
+        _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+    assert f"model.safetensors: {name} holds 2 of 16 values that are not finite" in str(
+        caught.value
+    )
+    assert "use --no-onnx" in str(caught.value)
+
+
+def test_a_classifier_without_a_padding_token_is_told_where_to_name_it(tmp_path):
+    save_head("gpt2, classification", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    del config["pad_token_id"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=r"config.json has no pad_token_id, by which GPT2For"):
+        _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+
+
+def test_a_text_longer_than_the_model_s_length_is_cut_without_a_word(tmp_path, capfd):
+    save_model("classification", tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 8}))
+    capfd.readouterr()
+    _patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,493 @@
+import filecmp
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx_exports import MODELS, TOKENS, export, fuse, make_model, norm_chain
+
+from surgeon import (
+    Recipe,
+    make_onnx_plan,
+    open_onnx,
+    operate_onnx,
+    restore,
+    verify,
+)
+from surgeon.cli import run
+from surgeon.errors import CheckpointError, SelectionError
+from surgeon.onnx.weights import read_initializers
+
+_DIMS = (3, 9)
+_PATTERN = r"norm\.\d\.weight"
+_CASES = [  # model, exporter, fresh, config.json beside it
+    ("bert", "legacy-14", False, True),
+    ("bert", "legacy-14", False, False),
+    ("bert", "legacy-17", True, True),
+    ("bert", "dynamo", False, False),
+    ("bert", "dynamo", True, True),
+    ("bert", "dynamo-external", False, True),
+    ("bert", "fused", False, False),
+    ("bert", "fused", True, True),
+    ("bart", "dynamo", True, True),
+    ("bart", "dynamo", True, False),
+    ("albert", "legacy-14", False, True),
+    ("gpt2", "legacy-14", False, True),
+    ("gpt2", "dynamo", False, True),
+    ("llama", "legacy-14", False, True),
+    ("gemma2", "dynamo", False, True),
+]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Give a copy of a model's export, and the model; each is exported once."""
+    made = {}
+    folder = tmp_path_factory.mktemp("exports")
+
+    def make(name, how, target, *, fresh=False, config=True):
+        key = f"{name}-{how}-{fresh}"
+        if key not in made:
+            path = folder / key / "model.onnx"
+            if how == "fused":
+                source, _ = make(name, "legacy-14", folder / f"{key}-source", fresh=fresh)
+                made[key] = fuse(source, path)
+            else:
+                made[key] = export(make_model(name, fresh=fresh), path, how)
+        shutil.copytree(made[key].parent, target)
+        if not config:
+            (target / "config.json").unlink()
+        return target / "model.onnx", make_model(name, fresh=fresh)
+
+    return make
+
+
+def _edited(model, output):
+    """Zero the dims of a PyTorch model's output sites: what an artifact is compared with."""
+    changed = 0
+    for name, parameter in model.named_parameters():
+        module, _, leaf = name.rpartition(".")
+        if module.endswith(output) and "attention" not in module.split(".")[-3:-1]:
+            with torch.no_grad():
+                conv = leaf == "weight" and type(model.get_submodule(module)).__name__ == "Conv1D"
+                # Gemma multiplies by 1 + the stored gain.
+                zero = -1.0 if output == "post_feedforward_layernorm" else 0.0
+                (parameter.T if conv else parameter)[list(_DIMS)] = zero
+            changed += 1
+    assert changed
+    return model
+
+
+def _run(path):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options)
+    values = (t.numpy() for t in TOKENS)
+    feeds = dict(zip(("input_ids", "attention_mask"), values, strict=True))
+    return session.run(None, feeds)[0][TOKENS[1].numpy() == 1]
+
+
+def _torch(model):
+    with torch.no_grad():
+        out = model(input_ids=TOKENS[0], attention_mask=TOKENS[1])[0].numpy()
+    return out[TOKENS[1].numpy() == 1]
+
+
+def _patch(path, output, sites_pattern=None, **fields):
+    fields = {"dims": _DIMS, **fields}
+    return operate_onnx(make_onnx_plan(open_onnx(path, sites_pattern), Recipe(**fields)), output)
+
+
+def _same_tree(one, other):
+    compared = filecmp.dircmp(one, other)
+    alike = not (compared.left_only or compared.right_only or compared.funny_files)
+    _, differing, errors = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
+    deeper = (_same_tree(one / name, other / name) for name in compared.common_dirs)
+    return alike and not differing and not errors and all(deeper)
+
+
+@pytest.mark.parametrize(("name", "how", "fresh", "config"), _CASES)
+def test_the_patched_file_computes_what_pytorch_does_and_restores_to_the_source(
+    exported, tmp_path, name, how, fresh, config
+):
+    path, model = exported(name, how, tmp_path / "source", fresh=fresh, config=config)
+    untouched = _run(path)
+    np.testing.assert_allclose(untouched, _torch(model), atol=1e-4)
+    record = _patch(path, tmp_path / "out")
+    patched = _run(tmp_path / "out" / "model.onnx")
+    np.testing.assert_allclose(patched, _torch(_edited(model, MODELS[name].output)), atol=1e-4)
+    assert np.abs(patched - untouched).max() > 1e-2
+    assert bool(record.onnx_patch.splits) == fresh
+    assert verify(tmp_path / "out").passed
+    restore(tmp_path / "out", tmp_path / "back")
+    assert _same_tree(path.parent, tmp_path / "back")
+
+
+@pytest.mark.parametrize(("how", "fresh"), [("legacy-14", False), ("dynamo-external", False),
+                                            ("legacy-17", True), ("fused", True)])  # fmt: skip
+def test_no_other_initializer_or_node_changes(exported, tmp_path, how, fresh):
+    """Read by onnx's own library: the claim does not rest on surgeon's reader."""
+    path, _ = exported("bert", how, tmp_path / "source", fresh=fresh)
+    record = _patch(path, tmp_path / "out")
+    before, after = (onnx.load(p) for p in (path, tmp_path / "out" / "model.onnx"))
+    copies = {split.copy: split.tensor for split in record.onnx_patch.splits}
+    old, new = (
+        {t.name: onnx.numpy_helper.to_array(t) for t in m.graph.initializer}
+        for m in (before, after)
+    )
+    assert new.keys() == old.keys() | copies.keys()
+    changed = {
+        name: np.flatnonzero(old[copies.get(name, name)] != values).tolist()
+        for name, values in new.items()
+        if old[copies.get(name, name)].tobytes() != values.tobytes()
+    }
+    assert changed.keys() == {edit.tensor for edit in record.edits if edit.changed}
+    assert all(dims == list(_DIMS) for dims in changed.values())
+    assert changed
+    renamed = 0
+    for was, now in zip(before.graph.node, after.graph.node, strict=True):
+        renamed += any(name in copies for name in now.input)
+        now.input[:] = [
+            original if name in copies else name
+            for name, original in zip(now.input, was.input, strict=True)
+        ]
+        assert was.SerializeToString() == now.SerializeToString()
+    assert renamed == (2 if fresh else 0)
+    del before.graph.node[:], after.graph.node[:]
+    del before.graph.initializer[:], after.graph.initializer[:]
+    assert before.SerializeToString() == after.SerializeToString()
+
+
+def test_an_edit_in_place_changes_no_other_byte_of_the_file(exported, tmp_path):
+    path, _ = exported("bert", "legacy-14", tmp_path / "source")
+    record = _patch(path, tmp_path / "out")
+    before, after = path.read_bytes(), (tmp_path / "out" / "model.onnx").read_bytes()
+    assert len(before) == len(after)
+    differing = np.flatnonzero(np.frombuffer(before, "u1") != np.frombuffer(after, "u1"))
+    assert record.parameters_changed <= differing.size <= 4 * record.parameters_changed
+    assert record.onnx_patch.undo == ()
+
+
+def test_names_and_structure_find_the_same_norms(exported, tmp_path):
+    for how in ("legacy-14", "fused", "dynamo"):
+        path, _ = exported("bert", how, tmp_path / how)
+        named = open_onnx(path)
+        (tmp_path / how / "config.json").unlink()
+        inferred = open_onnx(path)
+        assert named.inferred != inferred.inferred
+        assert [(s.role, s.layer, s.gain, s.bias) for s in named.sites] == [
+            (s.role, s.layer, s.gain, s.bias) for s in inferred.sites
+        ]
+        assert Counter(site.role for site in named.sites) == {
+            "output": 2, "attention": 2, "embeddings": 1
+        }  # fmt: skip
+
+
+def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_path, capsys):
+    path, _ = exported("gpt2", "legacy-14", tmp_path / "source", config=False)
+    assert run(["patch", str(path), "--dims", "3", "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--sites-pattern" in error
+    assert not (tmp_path / "out").exists()
+    pattern = r"model\.transformer\.h\.\d+\.mlp\.c_proj\.weight"
+    assert {site.gain for site in open_onnx(path, pattern).sites} == {
+        f"model.transformer.h.{layer}.mlp.c_proj.weight" for layer in (0, 1)
+    }
+
+
+def test_a_model_of_fewer_layers_than_its_config_says_is_refused(exported, tmp_path):
+    path, _ = exported("bert", "legacy-14", tmp_path / "source")
+    config = json.loads(path.with_name("config.json").read_text())
+    path.with_name("config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(CheckpointError, match=r"2 layers found and config\.json says 3"):
+        open_onnx(path)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"])
+def test_every_float_type_is_rounded_once(tmp_path, kind):
+    onnx.save(norm_chain(getattr(onnx.TensorProto, kind)), tmp_path / "m.onnx")
+    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), mode="scale", factor=0.3)
+    tensors = [
+        {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(p).graph.initializer}
+        for p in (tmp_path / "m.onnx", tmp_path / "out" / "m.onnx")
+    ]
+    for name, old in tensors[0].items():
+        new = tensors[1][name]
+        exact = torch.tensor(float(old[2]) * 0.3, dtype=torch.float64)
+        expected = exact.to(getattr(torch, kind.lower()))
+        assert float(new[2]) == float(expected)
+        assert np.delete(new, 2).tobytes() == np.delete(old, 2).tobytes()
+
+
+def test_parameters_in_constant_nodes_are_edited(tmp_path):
+    model = norm_chain()
+    tensors = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    for tensor in tensors:
+        node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+        model.graph.node.insert(0, node)
+    onnx.save(model, tmp_path / "m.onnx")
+    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    after = onnx.load(tmp_path / "out" / "m.onnx")
+    edited = [onnx.numpy_helper.to_array(n.attribute[0].t) for n in after.graph.node[:4]]
+    assert [np.flatnonzero(values == 0).tolist() for values in edited] == [[3]] * 4
+
+
+def test_a_tensor_that_a_subgraph_or_the_output_reads_is_split(tmp_path):
+    model = norm_chain()
+    branch = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["norm.1.bias"], ["b"])],
+        "branch",
+        [],
+        [onnx.helper.make_tensor_value_info("b", 1, [8])],
+    )
+    condition = onnx.numpy_helper.from_array(np.array(True), "always")  # noqa: FBT003
+    model.graph.initializer.append(condition)
+    model.graph.node.append(
+        onnx.helper.make_node("If", ["always"], ["z"], then_branch=branch, else_branch=branch)
+    )
+    model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, [8]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("norm.0.weight", 1, [8]))
+    onnx.save(model, tmp_path / "m.onnx")
+    x = {"x": np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)}
+    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,))
+    assert {s.tensor for s in record.onnx_patch.splits} == {"norm.1.bias", "norm.0.weight"}
+    onnx.checker.check_model(tmp_path / "out" / "m.onnx")
+    old, new = (
+        onnxruntime.InferenceSession(p).run(None, x)
+        for p in (tmp_path / "m.onnx", tmp_path / "out" / "m.onnx")
+    )
+    assert (new[0][:, 2] == 0).all()
+    assert (old[0][:, 2] != 0).all()
+    for was, now in zip(old[1:], new[1:], strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+def test_two_names_for_the_same_bytes_of_a_data_file_are_split(tmp_path):
+    model = norm_chain()
+    onnx.save(
+        model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0
+    )
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    first, _, second, _ = model.graph.initializer
+    for theirs, ours in zip(first.external_data, second.external_data, strict=True):
+        ours.value = theirs.value
+    onnx.save(model, tmp_path / "m.onnx")
+    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), layers=(1,))
+    assert [split.tensor for split in record.onnx_patch.splits] == ["norm.1.weight"]
+    after = onnx.load(tmp_path / "out" / "m.onnx")
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in after.graph.initializer}
+    assert values["norm.0.weight"][2] == values["norm.1.weight"][2] != 0
+    assert values["norm.1.weight.split"][2] == 0
+    restore(tmp_path / "out", tmp_path / "back")
+    for name in ("m.onnx", "m.data"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
+
+
+def test_an_old_file_gets_its_copy_as_an_input_too(tmp_path):
+    """Below IR version 4 every initializer is an input of the graph."""
+    model = norm_chain()
+    model.ir_version = 3
+    model.graph.node[1].input[2] = "norm.0.bias"
+    del model.graph.initializer[3:]
+    for tensor in model.graph.initializer:
+        value = onnx.helper.make_tensor_value_info(tensor.name, 1, [8])
+        model.graph.input.append(value)
+    onnx.save(model, tmp_path / "m.onnx")
+    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), layers=(1,))
+    after = onnx.load(tmp_path / "out" / "m.onnx")
+    assert "norm.0.bias.split" in {value.name for value in after.graph.input}
+    onnx.checker.check_model(after)
+
+
+def test_tensors_of_numbers_in_other_fields_are_refused_by_name(tmp_path):
+    model = norm_chain()
+    tensor = model.graph.initializer[0]
+    values = onnx.numpy_helper.to_array(tensor)
+    tensor.ClearField("raw_data")
+    tensor.double_data[:] = values
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(CheckpointError, match=r"norm\.0\.weight \(F32\) is not stored as raw"):
+        open_onnx(tmp_path / "m.onnx", _PATTERN)
+
+
+def test_a_folder_without_a_config_is_anybody_s_and_gives_nothing_but_the_model(tmp_path):
+    onnx.save(norm_chain(), tmp_path / "m.onnx")
+    for name in ("other.onnx", "letter.txt"):
+        (tmp_path / name).write_text("private")
+    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    assert record.left_out == ()
+    made = {p.name for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert made == {"m.onnx", "README.md", "record.json", "excised.safetensors"}
+    assert b"other" not in (tmp_path / "out" / "surgeon" / "record.json").read_bytes()
+
+
+def test_a_pattern_that_matches_nothing_shows_what_there_is(tmp_path):
+    onnx.save(norm_chain(), tmp_path / "m.onnx")
+    with pytest.raises(SelectionError, match=r"matches no node; there is 'norm\.1\.weight'"):
+        open_onnx(tmp_path / "m.onnx", "nothing")
+
+
+def test_the_folder_onnx_of_a_repository_is_kept_with_the_files_above_it(exported, tmp_path):
+    path, _ = exported("bert", "dynamo-external", tmp_path / "repo" / "onnx")
+    repo = tmp_path / "repo"
+    (repo / "onnx" / "config.json").rename(repo / "config.json")
+    (repo / "tokenizer.json").write_text("{}")
+    (repo / "model.safetensors").write_text("unpatched")
+    (repo / "private.txt").write_text("not part of a model")
+    record = _patch(path, tmp_path / "out")
+    made = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
+    assert {"onnx/model.onnx", "onnx/model.onnx.data", "config.json", "tokenizer.json"} <= made
+    assert not made & {"model.safetensors", "private.txt"}
+    assert record.left_out == ("model.safetensors",)
+    assert record.model == "repo"
+    assert verify(tmp_path / "out").passed
+
+
+def _in_int32_data(tensor):
+    """Store 16-bit floats as onnx.helper.make_tensor does: as integers of one to three bytes."""
+    values = onnx.numpy_helper.to_array(tensor)
+    tensor.ClearField("raw_data")
+    tensor.int32_data[:] = values.ravel().view(np.uint16).astype(int).tolist()
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "BFLOAT16"])
+@pytest.mark.parametrize("fields", [{}, {"mode": "scale", "factor": 30.0}, {"mode": "mean"}])
+def test_16_bit_floats_in_int32_data_are_edited_as_those_in_raw_data(tmp_path, kind, fields):
+    model = norm_chain(getattr(onnx.TensorProto, kind))
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    found = []
+    for folder, change in (("raw", None), ("integers", _in_int32_data)):
+        for tensor in model.graph.initializer if change else ():
+            change(tensor)
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "m.onnx"
+        onnx.save(model, path)
+        for name, values in read_initializers(path, tensors).items():
+            assert values.tobytes() == tensors[name].tobytes()
+        record = _patch(path, tmp_path / f"{folder}-out", _PATTERN, dims=(2, 5), **fields)
+        graph = onnx.load(tmp_path / f"{folder}-out" / "m.onnx").graph
+        after = {t.name: onnx.numpy_helper.to_array(t).tobytes() for t in graph.initializer}
+        found.append([after[name] for node in graph.node for name in node.input[1:]])
+        assert record.parameters_changed == 8
+        assert verify(tmp_path / f"{folder}-out").passed
+        restore(tmp_path / f"{folder}-out", tmp_path / f"{folder}-back")
+        assert (tmp_path / f"{folder}-back" / "m.onnx").read_bytes() == path.read_bytes()
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("numbers", [[1] * 7, [1] * 9, [2**16] * 8, [-1] * 8, []])
+def test_int32_data_that_are_no_16_bit_floats_are_refused(tmp_path, numbers):
+    model = norm_chain(onnx.TensorProto.FLOAT16)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.int32_data[:] = numbers
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(CheckpointError, match=rf"m\.onnx: .*{tensor.name}"):
+        _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    assert not (tmp_path / "out").exists()
+
+
+def _merged(model):
+    """Put a graph into both branches of an If, as Optimum's decoder_model_merged.onnx has them."""
+    graph = model.graph
+    branches = []
+    for tag in ("past", "first"):
+        given = {name for node in graph.node for name in node.output}
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        for node in nodes:
+            node.input[:] = [f"{n}_{tag}" if n in given else n for n in node.input]
+            node.output[:] = [f"{n}_{tag}" for n in node.output]
+        outputs = [
+            onnx.helper.make_tensor_value_info(f"{o.name}_{tag}", 1, None) for o in graph.output
+        ]
+        branches.append(onnx.helper.make_graph(nodes, tag, [], outputs))
+    chosen = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
+    node = onnx.helper.make_node(
+        "If", ["use_cache_branch"], [o.name for o in graph.output], name="optimum::if",
+        then_branch=branches[0], else_branch=branches[1],
+    )  # fmt: skip
+    inputs = [*graph.input, chosen]
+    whole = onnx.helper.make_graph([node], "all", inputs, graph.output, graph.initializer)
+    return onnx.helper.make_model(whole, opset_imports=model.opset_import)
+
+
+@pytest.mark.parametrize(
+    ("beside", "remedy"),
+    [
+        (["model.onnx", "decoder_model.onnx"], "give decoder_model.onnx beside it"),
+        (["model.onnx"], "give model.onnx beside it"),
+        ([], "export the model without its cache"),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--sites-pattern", _PATTERN]])
+def test_layers_in_the_branches_of_an_if_are_told(tmp_path, capsys, beside, remedy, options):
+    path = tmp_path / "decoder_model_merged.onnx"
+    onnx.save(_merged(norm_chain()), path)
+    for name in beside:
+        onnx.save(norm_chain(), tmp_path / name)
+    out = tmp_path / "out"
+    for command in (["scan"], ["patch", "--dims", "1", "-o", str(out)]):
+        assert run([*command, str(path), *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{path}: its layers are in the branches of the If node 'optimum::if', where" in line
+        assert line.endswith(remedy)
+    assert not out.exists()
+
+
+def test_the_weights_of_a_quantized_file_count_among_its_parameters(tmp_path):
+    model = norm_chain()
+    weights = {"q": np.ones((8, 6), np.int8), "u": np.ones((4, 5), np.uint8), "at": np.arange(9)}
+    for name, values in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, tmp_path / "m.onnx")
+    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    assert (record.parameters_changed, record.parameters_total) == (4, 4 * 8 + 8 * 6 + 4 * 5)
+
+
+@pytest.mark.parametrize(("how", "fresh"), [("dynamo-external", False), ("legacy-17", True)])
+def test_verify_and_restore_notice_a_changed_byte(exported, tmp_path, how, fresh):
+    path, _ = exported("bert", how, tmp_path / "source", fresh=fresh)
+    _patch(path, tmp_path / "out")
+    for name in ("model.onnx", "model.onnx.data"):
+        file = tmp_path / "out" / name
+        if not file.is_file():
+            continue
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        assert not verify(tmp_path / "out").passed
+        with pytest.raises(CheckpointError):
+            restore(tmp_path / "out", tmp_path / "back")
+        assert not (tmp_path / "back").exists()
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    assert verify(tmp_path / "out").passed
+
+
+def test_the_command_line_scans_plans_and_patches_an_onnx_file(exported, tmp_path, capsys):
+    path, _ = exported("bert", "legacy-17", tmp_path / "source", fresh=True)
+    out = str(tmp_path / "out")
+    assert run(["scan", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"] == 2
+    assert run(["patch", str(path), "--random", "2", "--dry-run", "--json"]) == 0
+    dims = json.loads(capsys.readouterr().out)["dims"]
+    listed = ",".join(map(str, dims))
+    assert run(["patch", str(path), "--dims", listed, "--params", "gain", "-o", out, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["parameters_changed"] == 2
+    assert "told by names of BERT" in captured.err
+    assert "1 initializers are read elsewhere too" in captured.err
+    assert run(["patch", str(path), "--dims", "3", "--no-onnx", "-o", out]) == 2
+    assert "--no-onnx" in capsys.readouterr().err
+    assert run(["eval", out]) == 2
+    assert "and config.json does not tell what that is to be" in capsys.readouterr().err
+    assert run(["scan", out]) == 2
+    assert "give that file in it" in capsys.readouterr().err
+    assert run(["scan", f"{out}/model.onnx", "--method", "ablation"]) == 2
+    assert "--method" in capsys.readouterr().err

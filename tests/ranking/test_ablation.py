@@ -1,0 +1,223 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from antibodies import antibodies
+from outliers.conftest import PLANTED
+from task_models import save_model
+
+from surgeon import (
+    Options,
+    built_in_sample,
+    open_checkpoint,
+    rank_dimensions,
+    ranking_sample,
+)
+from surgeon.cli import run
+from surgeon.console import show_ranking
+from surgeon.progress import silent
+from surgeon.ranking.bench import open_bench, open_scale
+
+
+def _joint_damage(model, texts, sets):
+    """What removing each set of dimensions together does, on texts."""
+    bench = open_bench(open_checkpoint(model), texts, silent)
+    scale = open_scale(bench, 0)
+    baseline = scale.observe(())
+    whole = scale.score(baseline, baseline).value
+    return {dims: scale.score(scale.observe(dims), baseline).value - whole for dims in sets}
+
+
+@pytest.fixture(scope="module")
+def minilm_ranking(minilm):
+    """On a third of the sample; tests/commands/test_demo.py takes all of it."""
+    sample = ranking_sample()
+    texts = dataclasses.replace(sample, lines=sample.lines[::3])
+    return rank_dimensions(open_checkpoint(minilm), "ablation", Options(texts=texts))
+
+
+@pytest.fixture(scope="module")
+def few_antibodies(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "few.txt"
+    path.write_text("\n".join(antibodies(8, mutations=0.035)))
+    return path
+
+
+def test_minilm_leans_on_99_and_157(minilm_ranking):
+    assert minilm_ranking.outliers == (99, 157)
+    first, second = minilm_ranking.dimensions[:2]
+    assert first.damage == pytest.approx(0.35, abs=0.05)
+    assert second.damage == pytest.approx(0.08, abs=0.02)
+    measured = minilm_ranking.measured
+    assert (measured.task, measured.examples) == ("drift", 40)
+    assert measured.control_range[1] < 0.02 < second.interval[0]
+
+
+def test_only_a_shortlist_was_removed_alone(minilm_ranking):
+    tried = [d for d in minilm_ranking.dimensions if d.damage is not None]
+    assert len(tried) <= 13
+    assert minilm_ranking.dimensions[: len(tried)] == tuple(tried)
+    assert all(d.score == -1 for d in minilm_ranking.dimensions[len(tried) :])
+
+
+def test_minilm_s_first_two_do_what_the_best_pairs_do_on_other_sentences(minilm, minilm_ranking):
+    """The pairs are the best of an exhaustive run (tests/benchmarks/methods.py)."""
+    found = tuple(d.dim for d in minilm_ranking.dimensions[:2])
+    by_size = tuple(
+        d.dim for d in rank_dimensions(open_checkpoint(minilm), "activations").dimensions[:2]
+    )
+    sample = built_in_sample()
+    held_out = dataclasses.replace(sample, lines=sample.lines[::6])
+    sets = {(99, 157), (99, 223), (99, 338), (99, 383), found, by_size, (267, 127)}
+    damages = _joint_damage(minilm, held_out, sets)
+    best = max(damages.values())
+    assert damages[found] >= 0.95 * best
+    assert damages[by_size] >= 0.85 * best
+    assert damages[267, 127] < 0.05 * best
+
+
+def test_antiberty_has_no_outlier_and_patch_refuses_to_remove_two(
+    antiberty, few_antibodies, tmp_path, capsys
+):
+    options = ["--method", "ablation", "--data", str(few_antibodies)]
+    assert run(["scan", str(antiberty), *options, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["outliers"] == []
+    assert document["measured"]["task"] == "mlm"
+    strongest = document["dimensions"][0]
+    assert strongest["damage"] < 0.02
+    out = str(tmp_path / "out")
+    assert run(["patch", str(antiberty), "--remove-outliers", "2", *options, "-o", out]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert f"{strongest['dim']} (damage {strongest['damage']:.3g}, " in complaint
+    assert "a damage of 0.1 or more" in complaint
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["iglm", "iglm_s"])
+def test_iglm_has_no_outlier(name, few_antibodies, request, capsys):
+    model = request.getfixturevalue(name)
+    options = ["--method", "ablation", "--data", str(few_antibodies), "--json"]
+    assert run(["scan", str(model), *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["outliers"] == []
+    assert document["measured"]["task"] == "clm"
+
+
+def test_a_smaller_least_damage_lets_more_in(planted):
+    folder, texts = planted
+    checkpoint = open_checkpoint(folder)
+    ranking = rank_dimensions(checkpoint, "ablation", Options(texts=texts, min_damage=100.0))
+    assert ranking.outliers == ()
+    assert {d.dim for d in ranking.dimensions[:2]} == set(PLANTED)
+
+
+def test_exhaustive_removes_every_dimension(planted):
+    folder, texts = planted
+    checkpoint = open_checkpoint(folder)
+    ranking = rank_dimensions(checkpoint, "ablation", Options(texts=texts, exhaustive=True))
+    assert all(d.examples == len(texts.lines) for d in ranking.dimensions)
+    assert set(ranking.outliers) == set(PLANTED)
+    others = [d.damage for d in ranking.dimensions if d.dim not in PLANTED]
+    assert max(others) < 0.01
+
+
+def test_the_damage_of_a_planted_pair_is_that_of_the_formula(planted):
+    """See ``plant_in_gpt2``: the loss is log(1 + 39 e^−logit)."""
+    folder, texts = planted
+    if open_checkpoint(folder).family.name != "GPT-2":
+        pytest.skip("the drift of the other model has no closed form")
+
+    def loss(held):
+        return np.log1p(39 * np.exp(-0.4 * held * np.sqrt(64 / max(1, held))))
+
+    damages = _joint_damage(folder, texts, [PLANTED[:1], PLANTED, (5,)])
+    assert damages[PLANTED[:1]] == pytest.approx(loss(1) - loss(2), abs=0.05)
+    assert damages[PLANTED] == pytest.approx(loss(0) - loss(2), abs=0.2)
+    assert abs(damages[5,]) < 0.01
+
+
+def test_a_trial_leaves_the_model_as_it_was(planted):
+    folder, texts = planted
+    bench = open_bench(open_checkpoint(folder), texts, silent)
+    before = {k: v.clone() for k, v in bench.loaded.model.state_dict().items()}
+    open_scale(bench, 0).observe(PLANTED)
+    after = bench.loaded.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def _by_hand(model, example):
+    """The loss of one example, by PyTorch's own function."""
+    labels = torch.tensor(example.labels)
+    ids = torch.tensor([example.ids])
+    if example.places:
+        places = torch.tensor(example.places)
+        hidden = (places[None, :] > 0) & (places[None, :] >= places[:, None])
+        targets = torch.eye(len(places))[places > 0]
+        further = {"perm_mask": hidden[None].float(), "target_mapping": targets[None]}
+    else:
+        decoder = torch.tensor([example.decoder_ids])
+        further = {"decoder_input_ids": decoder} if example.decoder_ids else {}
+    with torch.inference_mode():
+        logits = model(input_ids=ids, **further).logits[0]
+    if logits.dim() == 1:
+        loss = torch.nn.functional.binary_cross_entropy_with_logits
+        return loss(logits, labels.float(), reduction="sum").item()
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+
+
+@pytest.mark.parametrize("task", ["rtd", "plm", "denoising"])
+def test_a_model_is_weighed_by_the_loss_of_its_own_head(task, tmp_path):
+    model = save_model(task, tmp_path / task)
+    sample = ranking_sample()
+    texts = dataclasses.replace(sample, lines=sample.lines[:6])
+    bench = open_bench(open_checkpoint(model), texts, silent)
+    assert bench.left_out == ""
+    scale = open_scale(bench, 0)
+    assert scale.task.name == task
+    baseline = scale.observe(())
+    losses = [_by_hand(bench.loaded.model, example) for example in scale.examples]
+    counts = [example.labels.size for example in scale.examples]
+    found = scale.score(baseline, baseline)
+    np.testing.assert_allclose(found.total, losses, rtol=1e-4)
+    assert found.value == pytest.approx(sum(losses) / sum(counts), abs=1e-4)
+    assert not np.array_equal(scale.observe((3, 5)), baseline)
+
+
+def test_a_head_that_takes_labels_is_said_to_be_left_out(tmp_path):
+    model = save_model("classification", tmp_path / "model")
+    sample = ranking_sample()
+    texts = dataclasses.replace(sample, lines=sample.lines[:6])
+    ranking = rank_dimensions(open_checkpoint(model), "ablation", Options(texts=texts))
+    assert ranking.measured.task == "drift"
+    assert ranking.evidence.endswith("without its head, since classification takes labels")
+
+
+def test_no_random_removal_does_less_than_no_drift(minilm_ranking):
+    assert minilm_ranking.measured.control_range[0] == 0.0
+    assert "beyond the 0 to 0." in minilm_ranking.criterion
+
+
+def test_the_table_says_what_is_added_and_to_what(minilm_ranking, capsys):
+    show_ranking(minilm_ranking, 3, json=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "alone, or beside those chosen before; added: the damage beside the outliers" in shown
+    show_ranking(dataclasses.replace(minilm_ranking, outliers=(), dimensions=()), 3, json=False)
+    assert "added:" not in capsys.readouterr().out
+
+
+def test_the_sample_that_ranks_shares_no_line_with_the_one_that_evaluates():
+    ranks, evaluates = ranking_sample().used(), built_in_sample().used()
+    assert len(ranks.lines) == len(set(ranks.lines)) == 120
+    assert not set(ranks.lines) & set(evaluates.lines)
+
+    def words(line):
+        return frozenset(line.lower().split())
+
+    judged = [words(line) for line in built_in_sample().lines]
+    for line in ranking_sample().lines:
+        closest = max(len(words(line) & other) / len(words(line) | other) for other in judged)
+        assert closest < 0.6, line

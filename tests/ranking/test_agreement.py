@@ -1,0 +1,62 @@
+import json
+
+import pytest
+from outliers.conftest import PLANTED
+
+from surgeon import (
+    Options,
+    compare_detectors,
+    open_checkpoint,
+)
+from surgeon.cli import run
+from surgeon.console import show_agreement
+from surgeon.ranking import DETECTORS
+
+
+@pytest.fixture(scope="module")
+def agreement(planted):
+    folder, texts = planted
+    return compare_detectors(open_checkpoint(folder), Options(texts=texts))
+
+
+def test_detectors_that_find_the_same_share_it_and_capture_all(agreement):
+    assert [standing.method for standing in agreement.standings] == list(DETECTORS)
+    for standing in agreement.standings:
+        assert set(standing.first[:2]) == set(PLANTED)
+        assert standing.captured == pytest.approx(1.0)
+        assert agreement.overlap[standing.method] == dict.fromkeys(DETECTORS, 2)
+
+
+def test_half_of_the_lines_rank_and_the_other_half_measures(agreement, planted):
+    _, texts = planted
+    assert agreement.measured.examples == len(texts.lines[::2])
+    assert agreement.examples == len(texts.lines[1::2])
+    assert agreement.held_out == "the other lines of texts.txt"
+
+
+def test_the_table_says_what_each_method_is_and_whose(agreement, capsys):
+    show_agreement(agreement, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    for name, detector in DETECTORS.items():
+        assert f"{name}: {detector.summary} ({detector.source})" in lines
+
+
+def test_where_no_damage_is_beyond_chance_there_is_nothing_to_capture(planted):
+    folder, texts = planted
+    agreement = compare_detectors(open_checkpoint(folder), Options(texts=texts, min_damage=100.0))
+    assert {standing.captured for standing in agreement.standings} == {None}
+
+
+def test_scan_compare_prints_a_table_and_one_json_document(planted, capsys):
+    folder, _ = planted
+    command = ["scan", str(folder), "--compare", "--data", str(folder / "texts.txt")]
+    assert run([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [s["method"] for s in document["standings"]] == list(DETECTORS)
+    assert set(document["standings"][-1]["outliers"]) == set(PLANTED)
+    assert run(command) == 0
+    table = capsys.readouterr().out
+    assert all(f"│ {method}" in table for method in DETECTORS)
+    assert "100%" in table
+    assert run([*command, "--method", "ablation"]) == 2
+    assert "--compare" in capsys.readouterr().err

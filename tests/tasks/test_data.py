@@ -1,0 +1,461 @@
+"""Labelled data: files, columns, labels and how what is wrong with them is told."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from surgeon.errors import EvaluationError
+from surgeon.tasks.classification import is_missing, match_labels
+from surgeon.tasks.columns import (
+    Columns,
+    Names,
+    locate,
+    spelled_out,
+)
+from surgeon.tasks.data import _parts, read_data, read_table
+from surgeon.tasks.registry import TASKS
+
+ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
+CONTENTS = {
+    "d.csv": 'text,label\n"Good, “really”.",yes\n"Bad\nindeed",no\n',
+    "d.jsonl": "\n".join(map(json.dumps, ROWS)) + "\n",
+    "d.json": json.dumps(ROWS),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_every_format_gives_the_same_rows(tmp_path, name):
+    (tmp_path / name).write_text(CONTENTS[name], encoding="utf-8")
+    table = read_table(tmp_path / name)
+    assert [dict(row) for row in table.rows] == ROWS
+    assert table.raw == (tmp_path / name).read_bytes()
+
+
+def test_parquet_gives_the_same_rows_too(tmp_path):
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "d.parquet")
+    assert list(read_table(tmp_path / "d.parquet").rows) == ROWS
+
+
+def test_cells_of_tsv_files_keep_their_quotation_marks(tmp_path):
+    (tmp_path / "d.tsv").write_text('sentence\tlabel\nHe said "no\t1\n')
+    assert dict(read_table(tmp_path / "d.tsv").rows[0]) == {"sentence": 'He said "no', "label": "1"}
+
+
+def test_squad_s_tree_is_a_row_per_question(tmp_path):
+    questions = [{"id": "1", "question": "Who?", "answers": [{"text": "She", "answer_start": 0}]}]
+    tree = {"data": [{"title": "t", "paragraphs": [{"context": "She did.", "qas": questions}]}]}
+    (tmp_path / "d.json").write_text(json.dumps(tree))
+    (row,) = read_table(tmp_path / "d.json").rows
+    assert (row["question"], row["context"]) == ("Who?", "She did.")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("d.xls", b"x", r"rows are read from \.csv"),
+        ("d.csv", b"", "no rows"),
+        ("d.csv", b"a,b\n1\n", "row 2 has 1 cells and the first has 2"),
+        (
+            "d.csv",
+            b"\xff\xfet\x00",
+            r"not UTF-8 \(byte 0\), UTF-16; .*iconv -f utf-16 -t utf-8 d.csv",
+        ),
+        ("d.csv", b'"a', "not a CSV file"),
+        ("d.json", b"3", "expected a list of rows"),
+        ("d.jsonl", b"[1]\n", "row 1 is no object"),
+        ("d.jsonl", b"{", "not a JSONL file .*line 1, column 2"),
+        ("d.json", b'{"data": [{"paragraphs": 3}]}', "SQuAD"),
+    ],
+)
+def test_what_is_no_table_is_one_line_with_the_reason(tmp_path, name, content, complaint):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EvaluationError, match=complaint) as caught:
+        read_table(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def _located(tmp_path, content, columns=None, *, pair=None, label=True):
+    (tmp_path / "d.csv").write_text(content)
+    found = locate(read_table(tmp_path / "d.csv"), columns or Columns(), pair=pair, label=label)
+    return found.text, found.pair, found.label, len(found.table.rows)
+
+
+def test_columns_are_found_by_their_usual_names_or_as_they_are_named(tmp_path):
+    usual = "id,premise,hypothesis,gold_label\n1,a,b,c\n"
+    assert _located(tmp_path, usual) == ("premise", "hypothesis", "gold_label", 1)
+    named = Columns("x", "y", "z")
+    assert _located(tmp_path, "z,y,x\n1,2,3\n", named) == ("x", "y", "z", 1)
+
+
+def test_a_file_without_a_header_is_read_from_its_first_line(tmp_path):
+    assert _located(tmp_path, "A dog.,A cat.,1.5\nB,C,2\n", pair=True) == ("1", "2", "3", 2)
+    assert _located(tmp_path, "A dog.,yes\nB,no\n") == ("1", None, "2", 2)
+    by_number = Columns("3", None, "1")
+    assert _located(tmp_path, "yes,x,A dog.,y\nno,x,B,y\n", by_number) == ("3", None, "1", 2)
+
+
+def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
+    with pytest.raises(EvaluationError, match=r"no column nope; it has a, b, c, d; .*--text-col"):
+        _located(tmp_path, "a,b,c,d\n1,2,3,4\n", Columns("nope"))
+    with pytest.raises(EvaluationError, match=r"no column for the label"):
+        _located(tmp_path, "text,b,c,d\n1,2,3,4\n")
+    with pytest.raises(EvaluationError, match=r"no column for the pair"):
+        _located(tmp_path, "text,label,c,d\n1,2,3,4\n", pair=True)
+
+
+@pytest.mark.parametrize("name", [*CONTENTS, "d.tsv"])
+def test_every_format_gives_the_same_texts(tmp_path, name):
+    tsv = "text\tlabel\nGood, “really”.\tyes\nBad\\nindeed\tno\n"
+    (tmp_path / name).write_text(CONTENTS.get(name, tsv), encoding="utf-8")
+    texts = read_data(str(tmp_path / name), "texts", Columns())
+    bad = "Bad\nindeed" if name in CONTENTS else "Bad\\nindeed"  # as it is
+    assert texts.lines == ("Good, “really”.", bad)
+
+
+def test_texts_come_from_lines_or_from_a_column(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("note,text\na,One.\nb,Two.\n")
+    assert read_data(str(path), "texts", Columns("note")).lines == ("a", "b")
+    path.rename(tmp_path / "d.txt")
+    lines = read_data(str(tmp_path / "d.txt"), "texts", Columns()).lines
+    assert lines == ("note,text", "a,One.", "b,Two.")
+    (tmp_path / "d.jsonl").write_text('{"text": "One\\ntwo."}\n{"text": null}\n')
+    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One\ntwo.",)
+
+
+def test_a_csv_file_of_one_column_is_its_lines_and_of_more_needs_a_name(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text('One.\n"Two, three."\n')
+    assert read_data(str(path), "texts", Columns()).lines == ("One.", "Two, three.")
+    path.write_text("text\nOne.\n")
+    assert read_data(str(path), "texts", Columns()).lines == ("One.",)
+    path.write_text("One.,yes\nTwo.,no\n")
+    with pytest.raises(EvaluationError, match=r"no column for the text.*--text-column.*number"):
+        read_data(str(path), "texts", Columns())
+    assert read_data(str(path), "texts", Columns("1")).lines == ("One.", "Two.")
+
+
+def test_a_row_without_a_text_is_named_and_one_without_a_label_has_none(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "One.", "label": 1}\n{"text": "Two."}\n{"label": 0}\n')
+    table = read_table(path)
+    assert table.values("label") == [1, None, 0]
+    with pytest.raises(EvaluationError, match=r"--data d\.jsonl, row 3: no text; give each"):
+        table.texts("text")
+
+
+MNLI = ("entailment", "neutral", "contradiction")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("text,label\n", "has a header and no rows"),
+        ("text,text,label\na,b,c\n", "2 columns are called text; give each a name"),
+        ("text,label,label\na,b,c\n", "2 columns are called label"),
+    ],
+)
+def test_a_table_that_cannot_be_told_is_refused(tmp_path, content, complaint):
+    with pytest.raises(EvaluationError, match=complaint):
+        _located(tmp_path, content)
+
+
+def test_columns_that_nothing_reads_may_have_one_name(tmp_path):
+    assert _located(tmp_path, "text,x,x,label\na,b,c,d\n") == ("text", None, "label", 1)
+    assert _located(tmp_path, "a,a,b\nc,c,d\n") == ("1", "2", "3", 2)  # no header
+
+
+def test_a_task_s_own_names_are_no_reason_to_refuse_a_file_without_a_header(tmp_path):
+    columns = Columns(usual=Names(("sentence1",), ("sentence2",), ("label",)))
+    content = "a man,a boy,2.5\na cat,a dog,1\n"
+    assert _located(tmp_path, content, columns) == ("1", "2", "3", 2)
+    with pytest.raises(EvaluationError, match="no column sentence1"):
+        _located(tmp_path, content, dataclasses.replace(columns, text="sentence1"))
+    with pytest.raises(EvaluationError, match="no column for the text, such as sentence1"):
+        _located(tmp_path, "a man,2.5\na cat,1\n", columns)  # where pairs are needed
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "labels", "expected"),
+    [
+        (["neutral", "entailment"], (), ("CONTRADICTION", "Neutral", "Entailment"), [1, 2]),
+        (["not entailment"], (), ("entailment", "not_entailment"), [1]),
+        ([0, 2, 1], MNLI, ("contradiction", "entailment", "neutral"), [1, 0, 2]),
+        (["1", 0, "LABEL_1"], (), ("LABEL_0", "LABEL_1"), [1, 0, 1]),
+        (["contradiction"], MNLI, ("LABEL_0", "LABEL_1", "LABEL_2"), [2]),
+        ([True, False], (), ("LABEL_0", "LABEL_1"), [1, 0]),
+        ([1, 5], (), ("1", "5"), [0, 1]),  # stars, say: the name of the label is a number
+        ([1.0, "5.0"], (), ("1", "5"), [0, 1]),
+        (["1.0", 0.0], (), ("LABEL_0", "LABEL_1"), [1, 0]),
+    ],
+)
+def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
+    values, classes, labels, expected
+):
+    assert match_labels(values, classes, labels, "data") == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "labels", "complaint"),
+    [
+        (
+            ["yes", "maybe"],
+            (),
+            ("yes", "no"),
+            "label maybe .* data have maybe, yes .*model yes, no",
+        ),
+        ([0, 1], (), ("negative", "positive"), "label 0 .*model negative, positive"),
+        ([2], (), ("LABEL_0", "LABEL_1"), "label 2 "),
+        ([-1], MNLI, MNLI, "label -1 "),
+        (["a"], (), ("yes", "no"), "use the names in id2label of config.json$"),
+        ([f"l{n}" for n in range(99)], (), ("a",), "l15, l16, l17 and 89 more and the model a;"),
+        (["long " * 99], (), ("a",), "the data have (long ){8}… and the model"),
+        ([["yes"]], (), ("yes", "no"), r"label \['yes'\] is no name or number; .*--label-column"),
+    ],
+)
+def test_a_label_that_the_model_does_not_have_lists_both_sides(values, classes, labels, complaint):
+    with pytest.raises(EvaluationError, match=complaint):
+        match_labels(values, classes, labels, "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("hf:org/name", ("org/name", None, None)),
+        ("hf:org/name:config", ("org/name", "config", None)),
+        ("hf:org/name:test", ("org/name", None, "test")),
+        ("hf:org/name:validation_matched", ("org/name", None, "validation_matched")),
+        ("hf:org/name:mnli:train[:9]", None),
+        ("hf:org/name:mnli:train", ("org/name", "mnli", "train")),
+        ("hf:", None),
+        ("hf:a:b:c:d", None),
+    ],
+)
+def test_a_data_set_of_the_hub_is_named_in_up_to_three_parts(name, parts):
+    if parts is None:
+        with pytest.raises(EvaluationError, match=r"give hf:org/name\[:config\]\[:split\]"):
+            _parts(name)
+    else:
+        assert _parts(name) == parts
+
+
+@pytest.mark.parametrize(
+    ("source", "module"), [("hf:org/name", "datasets"), ("d.parquet", "pyarrow")]
+)
+def test_a_package_that_is_missing_is_told_with_what_to_install(
+    tmp_path, monkeypatch, source, module
+):
+    monkeypatch.setitem(sys.modules, module, None)  # as Python has it for what cannot be imported
+    monkeypatch.setitem(sys.modules, f"{module}.parquet", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.parquet").write_bytes(b"PAR1")
+    with pytest.raises(EvaluationError, match=r"pip install 'norm-surgeon\[data\]'"):
+        read_data(source, "table", Columns())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="takes the extra data")
+def test_a_data_set_in_a_folder_is_read_as_one_of_the_hub(tmp_path):
+    (tmp_path / "validation.csv").write_text("text,label\nOne.,yes\nTwo.,no\n")
+    table = read_data(f"hf:{tmp_path}", "table", Columns())
+    assert [dict(row) for row in table.rows] == [
+        {"text": "One.", "label": "yes"},
+        {"text": "Two.", "label": "no"},
+    ]
+    with pytest.raises(EvaluationError, match=r"hf:.*nothing.*:config"):
+        read_data(f"hf:{tmp_path}/nothing", "table", Columns())
+
+
+SEPARATORS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines would split too
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_at_line_feeds_and_carriage_returns_and_nowhere_else(tmp_path, end):
+    rows = [{"text": f"a{other}b {number}"} for number, other in enumerate(SEPARATORS)]
+    texts = [row["text"] for row in rows]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    cells = ["text", *texts]
+    for name, content in (("d.jsonl", lines), ("d.txt", texts), ("d.csv", cells), ("d.tsv", cells)):
+        (tmp_path / name).write_bytes(end.join(content).encode())
+        assert list(read_data(str(tmp_path / name), "texts", Columns()).lines) == texts, name
+
+
+def test_a_text_is_as_it_is_and_a_file_one_document_if_asked(tmp_path):
+    path = tmp_path / "d.txt"
+    path.write_text("\tif x:\n\n        return 1\n")
+    assert read_data(str(path), "texts", Columns()).lines == ("\tif x:", "        return 1")
+    whole = read_data(str(path), "texts", Columns(), document=True)
+    assert whole.lines == ("\tif x:\n\n        return 1\n",)
+    (tmp_path / "d.jsonl").write_text('{"text": " a\\n\\tb\\r\\n"}\n')
+    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == (" a\n\tb\r\n",)
+    with pytest.raises(EvaluationError, match=r"--document: --data .*d\.jsonl is a table"):
+        read_data(str(tmp_path / "d.jsonl"), "texts", Columns(), document=True)
+    path.write_bytes("caf\xe9\n".encode("latin1"))
+    with pytest.raises(
+        EvaluationError, match=r"not UTF-8 \(byte 3\).*iconv -f latin1 -t utf-8 d\.t"
+    ):
+        read_data(str(path), "texts", Columns())
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_csv_file_may_have_another_delimiter(tmp_path, delimiter):
+    rows = ["text,label", "A film, fine,yes", "Bad; very,no"]
+    lines = [delimiter.join(f'"{cell}"' for cell in row.rsplit(",", 1)) for row in rows]
+    assert _located(tmp_path, "\n".join(lines)) == ("text", None, "label", 2)
+    texts = read_data(str(tmp_path / "d.csv"), "texts", Columns()).lines
+    assert texts == ("A film, fine", "Bad; very")
+    (tmp_path / "d.csv").write_text("text\nOne; two.\nThree.\n")  # of one column
+    assert read_data(str(tmp_path / "d.csv"), "texts", Columns()).lines == ("One; two.", "Three.")
+
+
+def test_json_lines_are_read_under_the_name_of_json(tmp_path):
+    (tmp_path / "d.json").write_text(CONTENTS["d.jsonl"])
+    assert list(read_table(tmp_path / "d.json").rows) == ROWS
+
+
+WORDS = [["EU", "rejects"], ["Peter", "Blackburn"]]
+TAGS = [["B-ORG", "O"], ["B-PER", "I-PER"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.tsv", "EU NNP B-ORG\nrejects VBZ O\n\nPeter NNP B-PER\nBlackburn NNP I-PER"),
+        ("d.tsv", "EU\tB-ORG\nrejects\tO\n\nPeter\tB-PER\nBlackburn\tI-PER\n\n"),
+        ("d.txt", "-DOCSTART- O\n\nEU B-ORG\nrejects O\n\nPeter B-PER\nBlackburn I-PER\n"),
+        ("d.conll", "EU  x B-ORG \nrejects  x O\n \nPeter  x B-PER\nBlackburn  x I-PER\n"),
+        (
+            "d.bio",
+            "# id\nEU\tx\tB-ORG\nrejects\tx\tO\n\n# id\nPeter\tx\tB-PER\nBlackburn\tx\tI-PER",
+        ),
+    ],
+)
+def test_blank_lines_part_the_sentences_of_conll_files(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    table = read_table(tmp_path / name).sentences
+    first, *_, last = table.columns
+    kept = [row for row in table.rows if row[first]]
+    assert [row[first] for row in kept] == WORDS
+    assert [row[last] for row in kept] == TAGS
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "columns"),
+    [
+        (
+            "glue/mrpc",
+            "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\t3\ta\tb\n",
+            ("#1 String", "#2 String", "Quality"),
+        ),
+        (
+            "glue/stsb",
+            "index\tgenre\tsentence1\tsentence2\tscore\n0\tx\ta\tb\t1\n",
+            ("sentence1", "sentence2", "score"),
+        ),
+        (
+            "glue/mnli",
+            "index\tsentence1\tsentence2\tlabel1\tgold_label\n0\ta\tb\tx\tneutral\n",
+            ("sentence1", "sentence2", "gold_label"),
+        ),
+        (
+            "glue/qqp",
+            "id\tqid1\tquestion1\tquestion2\tis_duplicate\n0\t1\ta\tb\t1\n",
+            ("question1", "question2", "is_duplicate"),
+        ),
+        ("glue/cola", "gj04\t1\t\tThe sailors rode.\ngj04\t0\t*\tSail the.\n", ("4", None, "2")),
+        ("glue/sst2", "Text\tLabel\na\t1\n", ("Text", None, "Label")),
+        (
+            "pairs",
+            "field\tsentence_good\tsentence_bad\nx\ta\tb\n",
+            ("sentence_good", "sentence_bad"),
+        ),
+        (
+            "question-answering",
+            "question\tcontext\tanswer\na\tb\tb\n",
+            ("question", "context", "answer"),
+        ),
+        ("token-classification", "words\tner\na b\tO O\n", ("words", None, "ner")),
+    ],
+)
+def test_a_task_s_columns_are_found_under_the_names_of_its_own_files(
+    tmp_path, task, content, columns
+):
+    (tmp_path / "d.tsv").write_text(content)
+    labelled = len(columns) == 3
+    pair = None if labelled else True
+    usual = Columns(usual=TASKS[task].columns)
+    found = locate(read_table(tmp_path / "d.tsv"), usual, pair=pair, label=labelled)
+    assert (found.text, found.pair, found.label)[: len(columns)] == columns
+
+
+def test_what_integers_stand_for_is_read_with_parquet_files_of_the_hub(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["O", "B-PER"])
+    features = {
+        "tokens": datasets.Sequence(datasets.Value("string")),
+        "tags": [names],
+        "one": names,
+    }
+    data = datasets.Dataset.from_dict(
+        {"tokens": [["a"]], "tags": [[1]], "one": [0]}, features=datasets.Features(features)
+    )
+    data.to_parquet(tmp_path / "d.parquet")
+    table = read_table(tmp_path / "d.parquet")
+    assert table.classes == {"tags": ("O", "B-PER"), "one": ("O", "B-PER")}
+    assert table.rows[0]["tags"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        (
+            "{'text': ['France', \"it's\"], 'answer_start': [1]}",
+            {"text": ["France", "it's"], "answer_start": [1]},
+        ),
+        ('["O", null]', ["O", None]),
+        ("['O', None]", ["O", None]),
+        ("France", "France"),
+        (["a"], ["a"]),
+    ],
+)
+def test_a_list_that_a_cell_spells_out_is_read(cell, value):
+    assert spelled_out(cell, "d, row 1") == value
+
+
+@pytest.mark.parametrize(
+    "cell", ["['O' 'B-PER']", "{'text': array(['a'], dtype=object)}", "[0 1]", "["]
+)
+def test_what_a_cell_does_not_spell_out_is_refused(cell):
+    with pytest.raises(
+        EvaluationError, match=r"d, row 1: cannot read the list .*JSON Lines or Parq"
+    ):
+        spelled_out(cell, "d, row 1")
+
+
+@pytest.mark.parametrize("value", [None, "", "-", -1, "-1", -1.0, "-1.0", -100, float("nan")])
+def test_a_missing_label_is_known_in_every_way_of_writing_it(value):
+    assert is_missing(value)
+    if value in ("-", "-1", -1, -1.0, "-1.0", -100):
+        assert not is_missing(value, ("-", "-1", "-100"))  # a label of the model's
+
+
+@pytest.mark.parametrize("value", [0, "0", "no", "1", 1.5, -2, False, ["a"]])
+def test_a_label_is_not_missing(value):
+    assert not is_missing(value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (("NEGATIVE", "POSITIVE"), "name the task: --task glue/sst2$"),
+        (("contradiction", "Neutral", "entailment"), "--task glue/mnli$"),
+        (("not_entailment", "entailment"), "--task glue/qnli or glue/rte or glue/wnli$"),
+        (("joy", "anger"), "use the names in id2label of config.json in place of the numbers$"),
+    ],
+)
+def test_integers_of_named_outputs_name_the_task_that_knows_them(labels, hint):
+    with pytest.raises(EvaluationError, match=hint):
+        match_labels([0, 1], (), labels, "data")

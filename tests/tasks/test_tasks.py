@@ -1,0 +1,438 @@
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+from task_models import word_tokenizer
+from tokenizers import processors
+
+from surgeon.errors import EvaluationError, SurgeonError
+from surgeon.tasks.columns import Columns
+from surgeon.tasks.data import read_table
+from surgeon.tasks.examples import Encoder, Example, batches_by_length
+from surgeon.tasks.masked import mask
+from surgeon.tasks.pooling import Pooling, read_pooling
+from surgeon.tasks.questions import best_f1, exact_match
+from surgeon.tasks.registry import TASKS, Settings
+from surgeon.tasks.token_labels import in_scheme, spans_of
+from surgeon.tasks.tokenizer import begin_with
+from surgeon.text import Texts
+
+_SETTINGS = Settings(seed=0, mask_rate=0.15, mask_id=4, special_ids=(0, 1, 2, 3, 4))
+_SEQUENCE = (2, *range(5, 45), 3)
+
+
+def test_a_share_of_the_ordinary_tokens_is_masked_and_no_other():
+    example = mask(_SEQUENCE, _SETTINGS)
+    ids = np.array(example.ids)
+    assert len(example.positions) == 6  # 15% of 40
+    assert (ids[example.positions] == 4).all()
+    np.testing.assert_array_equal(example.labels, np.array(_SEQUENCE)[example.positions])
+    untouched = np.setdiff1d(np.arange(42), example.positions)
+    np.testing.assert_array_equal(ids[untouched], np.array(_SEQUENCE)[untouched])
+
+
+def test_masks_depend_on_the_seed_and_the_sequence():
+    def positions(sequence, seed):
+        settings = Settings(seed=seed, mask_rate=0.15, mask_id=4, special_ids=(2, 3, 4))
+        return tuple(mask(sequence, settings).positions)
+
+    assert positions(_SEQUENCE, 0) == positions(_SEQUENCE, 0)
+    assert positions(_SEQUENCE, 0) != positions(_SEQUENCE, 1)
+    assert positions(_SEQUENCE, 0) != positions((*_SEQUENCE[:-1], 44, 3), 0)
+
+
+def test_a_short_sequence_has_one_mask_and_an_empty_one_is_left_out():
+    assert len(mask((2, 9, 3), _SETTINGS).positions) == 1
+    assert mask((2, 3), _SETTINGS) is None
+
+
+def test_causal_labels_are_the_next_tokens():
+    example = TASKS["clm"].prepare((7, 8, 9), _SETTINGS)
+    assert example.positions.tolist() == [0, 1]
+    assert example.labels.tolist() == [8, 9]
+    assert TASKS["clm"].prepare((7,), _SETTINGS) is None
+
+
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_the_loss_is_pytorch_s_cross_entropy(scale):
+    logits = np.random.default_rng(0).normal(size=(42, 50)).astype(np.float32) * scale
+    example = mask(_SEQUENCE, _SETTINGS)
+    total, correct, count = TASKS["mlm"].observe(logits, example)
+    positions, labels = torch.tensor(example.positions), torch.tensor(example.labels)
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(logits).double()[positions], labels, reduction="sum"
+    )
+    assert total == pytest.approx(expected.item(), rel=1e-12)
+    assert correct == (logits[example.positions].argmax(1) == example.labels).sum()
+    assert count == 6
+
+
+def test_perplexity_is_the_exponential_of_the_loss_where_it_can_be():
+    measure = TASKS["clm"].measure
+    observed = np.array([[6.0, 1, 2, 0, 0], [2.0, 1, 2, 0, 0]])
+    assert measure(observed, _SETTINGS)["perplexity"].value == pytest.approx(math.exp(2))
+    assert measure(observed * [1000, 1, 1, 1, 1], _SETTINGS) == {}
+
+
+def test_drift_is_zero_for_the_same_one_for_nothing_in_common_and_two_for_the_opposite():
+    baseline = np.array([[1.0, 2.0], [1.0, 0.0], [3.0, 1.0], [1.0, 1.0]])
+    variant = np.array([[1.0, 2.0], [0.0, 5.0], [-6.0, -2.0], [0.0, 0.0]])
+    kept = TASKS["drift"].against(variant, baseline)
+    drift = TASKS["drift"].score(kept, kept)["drift"].total
+    np.testing.assert_allclose(drift, [0, 1, 2, 1])
+    assert drift[0] == 0.0
+
+
+def test_padding_does_not_enter_the_embedding():
+    states = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    example = TASKS["drift"].prepare((1, 2, 3), _SETTINGS)
+    np.testing.assert_allclose(TASKS["drift"].observe(states, example), states[:3].mean(0))
+
+
+@given(st.lists(st.integers(1, 600), max_size=60), st.sampled_from([1, 384, 30522, 250_000]))
+def test_batches_hold_every_example_once_within_the_budget(lengths, width):
+    nothing = np.empty(0, dtype=np.int64)
+    examples = [Example((0,) * length, nothing, nothing) for length in lengths]
+    batches = list(batches_by_length(examples, width))
+    assert sorted(n for batch in batches for n in batch) == list(range(len(lengths)))
+    for batch in batches:
+        padded = len(batch) * max(lengths[n] for n in batch)
+        assert len(batch) == 1 or padded <= 2048
+        assert len(batch) == 1 or padded * width <= 48_000_000
+
+
+@pytest.mark.parametrize(
+    ("labels", "spans"),
+    [
+        ("O B-PER I-PER O", [("PER", 1, 3)]),
+        ("B-PER B-PER", [("PER", 0, 1), ("PER", 1, 2)]),
+        ("I-PER I-LOC", [("PER", 0, 1), ("LOC", 1, 2)]),
+        ("B-PER I-LOC I-LOC", [("PER", 0, 1), ("LOC", 1, 3)]),
+        ("S-PER B-LOC E-LOC I-LOC", [("PER", 0, 1), ("LOC", 1, 3), ("LOC", 3, 4)]),
+        ("NOUN NOUN VERB", [("NOUN", 0, 2), ("VERB", 2, 3)]),
+        ("O O", []),
+    ],
+)
+def test_entities_are_read_as_conll_does(labels, spans):
+    assert spans_of(labels.split()) == spans
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "f1", "exact"),
+    [
+        ("The  cat!", ("a cat",), 1.0, 1.0),
+        ("black cat", ("cat", "black cat sat"), 0.8, 0.0),
+        ("dog", ("cat",), 0.0, 0.0),
+        ("", (), 1.0, 1.0),  # a question without an answer
+        ("dog", (), 0.0, 0.0),
+    ],
+)
+def test_answers_are_compared_as_squad_does(answer, expected, f1, exact):
+    assert best_f1(answer, expected) == pytest.approx(f1)
+    assert exact_match(answer, expected) == exact
+
+
+def test_f1_of_glue_is_that_of_the_class_that_means_the_same_whatever_its_output():
+    expected, guesses = np.array([1, 1, 1, 0, 0]), np.array([1, 1, 0, 1, 0])
+    for order in ((0, 1), (1, 0)):
+        names = [("not_equivalent", "equivalent")[n] for n in order]
+        settings = Settings(0, 0.0, None, (), labels=tuple(names))
+        place = np.argsort(order)
+        observed = np.column_stack([place[expected], np.eye(2)[place[guesses]]])
+        found = TASKS["glue/mrpc"].measure(observed, settings)
+        assert found["F1"].value == pytest.approx(f1_score(expected, guesses))
+        assert found["accuracy"].value == pytest.approx(0.6)
+
+
+def test_all_nine_tasks_of_glue_are_there():
+    glue = {name.removeprefix("glue/") for name in TASKS if name.startswith("glue/")}
+    assert glue == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
+    assert all(TASKS[f"glue/{name}"].sample.startswith(f"hf:nyu-mll/glue:{name}:") for name in glue)
+
+
+def _sentence_transformer(folder, pooling, *kinds):
+    modules = [{"path": "" if k == "Transformer" else f"1_{k}", "type": f"st.{k}"} for k in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+
+
+@pytest.mark.parametrize(
+    ("config", "modes"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, ("cls",)),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, ("max", "mean")),
+        ({"pooling_mode": "lasttoken"}, ("lasttoken",)),
+        ({"pooling_mode": ["mean", "weightedmean"]}, ("mean", "weightedmean")),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, ("mean_sqrt_len_tokens",)),
+    ],
+)
+def test_pooling_is_that_of_sentence_transformers(tmp_path, config, modes):
+    from sentence_transformers.models import Pooling
+
+    _sentence_transformer(tmp_path, config, "Transformer", "Pooling", "Normalize")
+    pooling = read_pooling(tmp_path)
+    assert pooling.modes == modes
+    states = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    features = {
+        "token_embeddings": torch.tensor(states)[None],
+        "attention_mask": torch.ones(1, 5, dtype=torch.int64),
+    }
+    theirs = Pooling(8, pooling_mode=list(modes))(features)["sentence_embedding"][0]
+    parts = np.split(theirs.numpy(), len(modes))
+    ours = np.split(pooling.pool(states), len(modes))
+    # sentence-transformers has an order of its own for modes side by side; no cosine depends on it.
+    for part in ours:
+        assert any(np.allclose(part, other, atol=1e-5) for other in parts)
+
+
+def test_a_module_with_weights_of_its_own_is_refused(tmp_path):
+    _sentence_transformer(tmp_path, {}, "Transformer", "Pooling", "Dense")
+    with pytest.raises(EvaluationError, match="Dense, and sts embeds with"):
+        read_pooling(tmp_path)
+    assert read_pooling(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "distilbert", "xlnet"])
+@pytest.mark.parametrize("folder", ["", "0_Transformer"])
+def test_the_limits_of_a_sentence_are_found_under_older_names_too(tmp_path, kind, folder):
+    _sentence_transformer(tmp_path, {"pooling_mode": "cls"}, "Transformer", "Pooling")
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules[0]["path"] = folder
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / folder).mkdir(exist_ok=True)
+    limits = {"max_seq_length": 8, "do_lower_case": True}
+    (tmp_path / folder / f"sentence_{kind}_config.json").write_text(json.dumps(limits))
+    assert read_pooling(tmp_path) == Pooling(("cls",), max_length=8, lower_case=True)
+
+
+@pytest.mark.parametrize("length", [-1, "128", 1e30, None, 0])
+def test_a_sentence_s_length_that_is_none_is_no_limit(tmp_path, length):
+    _sentence_transformer(tmp_path, {}, "Transformer", "Pooling")
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
+    assert read_pooling(tmp_path).max_length is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("modules.json", [{"idx": 0, "type": "st.Transformer"}], "is no list of modules"),
+        ("modules.json", {"0": "Transformer"}, "is no list of modules"),
+        ("modules.json", [{"type": "st.Pooling", "path": "../other"}], "is no list of modules"),
+        ("modules.json", None, "is no list of modules"),
+        ("1_Pooling/config.json", [1], "not a JSON object"),
+        ("1_Pooling/config.json", {"pooling_mode": [7]}, "pools by 7; known are"),
+        ("1_Pooling/config.json", {"pooling_mode": "attention"}, "pools by attention; known are"),
+        ("sentence_bert_config.json", "8", "not a JSON object"),
+        (
+            "config_sentence_transformers.json",
+            {"prompts": {"query": 5}, "default_prompt_name": "query"},
+            "its prompt query is no text",
+        ),
+    ],
+)
+def test_sentence_transformers_files_of_an_odd_shape_are_named(tmp_path, file, content, complaint):
+    _sentence_transformer(tmp_path, {}, "Transformer", "Pooling")
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(SurgeonError, match=f"{file}: {complaint}"):
+        read_pooling(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "labels", "written"),
+    [
+        ("I-PER I-PER B-PER O", "O B-PER I-PER", "B-PER I-PER B-PER O"),  # IOB1
+        ("S-PER O B-LOC I-LOC E-LOC", "O B-PER I-PER B-LOC I-LOC", "B-PER O B-LOC I-LOC I-LOC"),
+        ("B-PER O B-LOC I-LOC I-LOC", "O B-PER I-PER E-PER S-PER", "S-PER O B-LOC I-LOC E-LOC"),
+        ("B-PER I-PER B-PER", "O I-PER", "I-PER I-PER I-PER"),
+        ("B-PER I-PER O", "O PER", "PER PER O"),
+        ("U-PER O", "O B-PER I-PER L-PER U-PER", "U-PER O"),
+    ],
+)
+def test_entities_are_written_in_the_scheme_of_the_model(tags, labels, written):
+    assert " ".join(in_scheme(tags.split(), labels.split())) == written
+
+
+BIO = ("O", "B-PER", "I-PER")
+
+
+def _table(folder, name, rows):
+    """Write rows in the format of a file's name, and read them."""
+    path = folder / name
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        delimiter = "," if path.suffix == ".csv" else "\t"
+        lines = [rows[0], *(row.values() for row in rows)]
+        path.write_text("\n".join(delimiter.join(map(str, line)) for line in lines))
+    return read_table(path)
+
+
+def _read(task, data, labels=(), tokenizer=None, **settings):
+    tokenizer = tokenizer or word_tokenizer().backend_tokenizer
+    given = Settings(0, 0.15, 4, (0, 1, 2, 3, 4), labels=labels, **settings)
+    given = dataclasses.replace(given, columns=Columns(usual=TASKS[task].columns))
+    return TASKS[task].read(data, Encoder(tokenizer, 64, None), given)
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.jsonl"])
+@pytest.mark.parametrize(
+    ("task", "labels", "row", "label"),
+    [
+        ("classification", ("bad", "good"), {"text": "the day", "label": None}, "good"),
+        ("glue/sst2", ("negative", "positive"), {"sentence": "the day", "label": None}, 1),
+        ("regression", ("LABEL_0",), {"text": "the day", "label": None}, 2.5),
+        ("glue/stsb", ("LABEL_0",), {"sentence1": "the", "sentence2": "day", "label": None}, 5.0),
+        ("sts", (), {"text": "the", "text2": "day", "score": None}, 0.0),
+        ("token-classification", BIO, {"tokens": "the", "ner_tags": None}, "O"),
+        (
+            "question-answering",
+            (),
+            {"question": "the", "context": "the day", "answers": None},
+            "day",
+        ),
+    ],
+)
+def test_minus_one_is_a_missing_label_in_every_task_and_format(
+    tmp_path, name, task, labels, row, label
+):
+    last = list(row)[-1]
+    rows = [{**row, last: value} for value in (-1, label, -1, label, label)]
+    prepared = _read(task, _table(tmp_path, name, rows), labels)
+    assert (len(prepared.examples), prepared.given) == (3, 5)
+    nothing = _table(tmp_path, name, [{**row, last: -1.0}] * 3)
+    assert _read(task, nothing, labels).examples == ()
+
+
+def test_minus_one_is_a_number_on_a_scale_below_zero_and_a_label_of_a_model_that_has_it(tmp_path):
+    rows = [{"text": "the day", "label": value} for value in (-1, -0.5, 1)]
+    assert len(_read("regression", _table(tmp_path, "d.csv", rows)).examples) == 3
+    rows = [{"text": "the day", "label": value} for value in (-1, 0, 1)]
+    prepared = _read("classification", _table(tmp_path, "d.csv", rows), ("-1", "0", "1"))
+    assert [example.reference for example in prepared.examples] == [0, 1, 2]
+
+
+def test_words_without_a_label_are_passed_over(tmp_path):
+    row = {"tokens": ["the", "day", "the"], "ner_tags": ["O", -100, "B-PER"]}
+    (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", [row]), BIO).examples
+    assert (example.positions.tolist(), example.labels.tolist()) == ([1, 3], [0, 1])
+
+
+def test_tags_of_another_scheme_are_compared_as_entities(tmp_path):
+    rows = [{"tokens": ["the", "day", "the"], "ner_tags": ["I-PER", "I-PER", "O"]}]
+    (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
+    assert example.labels.tolist() == [1, 2, 0]
+    task, logits = TASKS["token-classification"], np.zeros((5, 3))
+    for guessed, wrong in (([1, 2, 0], 0), ([2, 2, 0], 0), ([0, 2, 0], 2)):
+        logits[:] = 0
+        logits[[1, 2, 3], guessed] = 1
+        assert task.observe(logits, example)[0] == wrong
+    rows[0]["ner_tags"] = ["S-PER", "O", "S-PER"]
+    (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
+    assert example.labels.tolist() == [1, 0, 1]
+
+
+def _without_special_tokens():
+    tokenizer = word_tokenizer().backend_tokenizer
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1")
+    return tokenizer
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("empty", ["", " ", "\u200b"])
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("classification", {"text": "", "label": "LABEL_1"}),
+        ("regression", {"text": "", "label": 1.5}),
+        ("sts", {"text": "", "text2": "day", "score": 1}),
+        ("sts", {"text2": "", "text": "day", "score": 1}),
+        ("token-classification", {"tokens": [""], "ner_tags": ["LABEL_1"]}),
+        ("question-answering", {"context": "", "question": "day", "answers": ["day"]}),
+        ("pairs", {"good": "", "bad": "day"}),
+        ("pairs", {"bad": "", "good": "day"}),
+    ],
+)
+def test_a_text_without_a_token_is_left_out_of_every_task(tmp_path, task, row, empty, special):
+    name = next(iter(row))
+    full = "the day" if isinstance(row[name], str) else ["day"]
+    none = empty if isinstance(row[name], str) else [empty]
+    rows = [{**row, name: value} for value in (full, none, full)]
+    tokenizer = word_tokenizer().backend_tokenizer if special else _without_special_tokens()
+    data = _table(tmp_path, "d.jsonl", rows)
+    prepared = _read(task, data, ("LABEL_0", "LABEL_1"), tokenizer, head="mlm")
+    assert (len(prepared.examples), prepared.given) == (2, 3)
+
+
+@pytest.mark.parametrize("task", ["mlm", "clm", "rtd", "plm", "denoising", "drift"])
+@pytest.mark.parametrize("special", [True, False])
+def test_a_line_without_a_token_is_left_out_of_every_task(task, special):
+    lines = ("the day is here", "\u200b", "a day")
+    tokenizer = word_tokenizer().backend_tokenizer if special else _without_special_tokens()
+    settings = {"vocabulary": 800, "decoder_start_id": 3}
+    prepared = _read(task, Texts("d", lines, b""), (), tokenizer, **settings)
+    assert (len(prepared.examples), prepared.given) == (2, 3)
+    if task in ("mlm", "clm"):
+        blocks = _read(task, Texts("d", lines[1:], b""), (), tokenizer, block=4, **settings)
+        assert [len(example.ids) for example in blocks.examples] == [4 if special else 2]
+
+
+@pytest.mark.parametrize("text", ["def f(x):\n    return x\n", " the day ", "the", "a\u2003é b"])
+def test_bytes_and_words_are_counted_as_lm_eval_does(text):
+    tokenizer = _without_special_tokens()
+    begin_with(tokenizer, 2)
+    prepared = _read("clm", Texts("d", (text, text), b""), (), tokenizer)
+    for example in prepared.examples:
+        assert example.ids[0] == 2
+        assert tuple(example.reference) == (len(text.encode()), len(re.split(r"\s+", text)))
+    assert (prepared.unit, prepared.notes) == ("texts", ())
+
+
+def test_windows_and_blocks_of_a_causal_model_score_each_token_once():
+    tokenizer, line = _without_special_tokens(), "the day is here " * 40
+    texts = Texts("d", (line, line), b"")
+    whole = tokenizer.encode(line).ids
+    windows = _read("clm", texts, (), tokenizer)
+    assert windows.unit == "windows"
+    assert [t for e in windows.examples for t in e.labels.tolist()] == [*whole[1:], *whole[1:]]
+    assert "the first token is not scored" in " ".join(windows.notes)
+    blocks = _read("clm", texts, (), tokenizer, block=10)
+    assert (blocks.unit, {len(e.ids) for e in blocks.examples}) == ("blocks", {10})
+    assert [t for e in blocks.examples for t in e.ids] == whole * 2
+    begin_with(tokenizer, 2)
+    begun = _read("clm", texts, (), tokenizer, block=11)
+    assert [t for e in begun.examples for t in e.labels.tolist()] == whole * 2
+    size, words = sum(example.reference for example in begun.examples)
+    assert (size, words) == (2 * len(line), 2 * len(re.split(r"\s+", line)))
+    with pytest.raises(EvaluationError, match="--block 1: give a number from 2 to 64"):
+        _read("clm", texts, (), tokenizer, block=1)
+    with pytest.raises(EvaluationError, match=r"--stride 9: .* --block"):
+        _read("clm", texts, (), tokenizer, block=10, stride=9)
+
+
+def test_pairs_that_are_the_same_to_the_tokenizer_are_left_out(tmp_path):
+    rows = [{"good": "the day", "bad": "day the"}, {"good": "The day", "bad": "the  day"}]
+    prepared = _read("pairs", _table(tmp_path, "d.csv", rows), head="clm")
+    assert (len(prepared.examples), prepared.given, prepared.unit) == (1, 2, "pairs")
+    assert "reads both sentences as the same: 1" in prepared.notes[0]
+
+
+def test_each_label_has_its_own_report():
+    settings = Settings(0, 0.0, None, (), labels=("bad", "good", "none"))
+    observed = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0], [1, 0, 1, 0]], dtype=np.float64)
+    report = TASKS["classification"].by_label(observed, settings)
+    assert report["bad"] == {
+        "precision": 1.0,
+        "recall": 0.5,
+        "F1": pytest.approx(2 / 3),
+        "support": 2,
+    }
+    assert report["good"]["precision"] == pytest.approx(2 / 3)
+    assert report["none"] == {"precision": 0.0, "recall": 0.0, "F1": 0.0, "support": 0}
