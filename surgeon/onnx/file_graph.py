@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import TypeAlias
 
-from surgeon.errors import CheckpointError
 from surgeon.model import TensorInfo
-from surgeon.model.files import may_follow
-from surgeon.model.safetensors_file import BITS
 from surgeon.onnx.wire import Field
+
+Use: TypeAlias = tuple[int, int]
+"""Where a value is read: the number of a node, and of its input."""
 
 _MAX_IDENTITIES = 100  # in a row; no exporter writes two
 
@@ -41,9 +42,10 @@ class Node:
 
     ``input_fields`` are the fields of the input names. ``scope`` is the module path that torch's
     exporter noted. ``captured`` are the names that the node's subgraphs use. ``attributes`` holds
-    the integers alone.
+    the integers only.
     """
 
+    number: int
     name: str
     operation: str
     inputs: tuple[str, ...]
@@ -56,6 +58,16 @@ class Node:
     begin: int
     end: int
 
+    @property
+    def first(self) -> str:
+        """The first input; "" without one."""
+        return self.inputs[0] if self.inputs else ""
+
+    @property
+    def result(self) -> str:
+        """The first output; "" without one."""
+        return self.outputs[0] if self.outputs else ""
+
 
 @dataclass(frozen=True)
 class FileGraph:
@@ -63,6 +75,9 @@ class FileGraph:
 
     ``others`` are the tensors of subgraphs, functions and attributes, which share the data files.
     ``locations`` are those files.
+
+    onnx-ir has producers and uses too. It has no byte offsets, and to import it takes a second
+    (it brings sympy), more than all that is done with a graph here.
     """
 
     path: Path
@@ -76,22 +91,19 @@ class FileGraph:
     ir_version: int
 
     @cached_property
-    def producers(self) -> Mapping[str, int]:
-        """The number of the node that gives a value."""
-        return {
-            name: number
-            for number, node in enumerate(self.nodes)
-            for name in filter(None, node.outputs)
-        }
+    def producers(self) -> Mapping[str, Node]:
+        """The node that gives a value."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
 
     @cached_property
-    def readers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
-        """Where each value is read: the number of the node, and of its input."""
-        found: dict[str, list[tuple[int, int]]] = {}
-        for number, node in enumerate(self.nodes):
+    def readers(self) -> Mapping[str, list[Use]]:
+        """Where each value is read."""
+        found = defaultdict(list)
+        for node in self.nodes:
             for slot, name in enumerate(node.inputs):
-                found.setdefault(name, []).append((number, slot))
-        return {name: tuple(places) for name, places in found.items()}
+                if name:  # an optional input may be left out
+                    found[name].append((node.number, slot))
+        return dict(found)
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -102,10 +114,10 @@ class FileGraph:
     def tensor_of(self, value: str) -> StoredTensor | None:
         """Return the tensor that a value is, seen through Identity nodes; None if computed."""
         for _ in range(_MAX_IDENTITIES):
-            producer = self.producers.get(value)
-            if producer is None or self.nodes[producer].operation != "Identity":
+            node = self.producers.get(value)
+            if node is None or node.operation != "Identity":
                 return self.tensors.get(value)
-            value = self.nodes[producer].inputs[0]
+            value = node.first
         return None
 
     def rows_picked_by(self, value: str) -> int | None:
@@ -116,73 +128,17 @@ class FileGraph:
         for number, slot in self.readers.get(value, ()):
             node = self.nodes[number]
             if node.operation == "Cast":
-                rows = self.rows_picked_by(node.outputs[0])
+                rows = self.rows_picked_by(node.result)
                 if rows is not None:
                     return rows
             place = _TABLE_INPUT.get((node.operation, slot))
             if place is None:
                 continue
-            producer = self.producers.get(node.inputs[place])
             name = node.inputs[place]
-            if producer is not None and self.nodes[producer].operation == "DequantizeLinear":
-                name = self.nodes[producer].inputs[0]
+            producer = self.producers.get(name)
+            if producer is not None and producer.operation == "DequantizeLinear":
+                name = producer.first
             table = self.tensor_of(name)
             if table is not None and table.info.shape:
                 return table.info.shape[0]
         return None
-
-
-@dataclass(frozen=True)
-class DataFiles:
-    """The data files of the model at ``path``: links stay in ``root``; ``sizes`` are of those seen.
-
-    A location is a path relative to the model's own folder.
-    """
-
-    path: Path
-    root: Path
-    sizes: dict[str, int] = field(default_factory=dict)
-
-    def locate(self, info: TensorInfo, entries: Mapping[str, str]) -> StoredTensor:
-        """Place a tensor in its data file.
-
-        Args:
-            info: the tensor, with its length in bytes as the end.
-            entries: the ``external_data`` of its TensorProto.
-
-        Raises:
-            CheckpointError: the file is not beside the model, or not as long as the tensor needs.
-        """
-        location, claimed = entries.get("location", ""), entries.get("length")
-        size = self._size(info.name, location)
-        start = _number(entries.get("offset", "0"))
-        # Of a type that surgeon does not know, the file alone says how long it is.
-        length = info.end if info.dtype in BITS else _number(claimed or "0")
-        if start + length > size or (claimed and _number(claimed) != length):
-            raise CheckpointError(
-                f"tensor {info.name} claims {claimed or length} bytes from {start} of "
-                f"{location!r}, which has {size}, for the shape {list(info.shape)}"
-            )
-        return StoredTensor(dataclasses.replace(info, start=start, end=start + length), location)
-
-    def _size(self, tensor: str, location: str) -> int:
-        if location not in self.sizes:
-            path = PurePosixPath(location)
-            leaves = path.is_absolute() or ".." in path.parts or not path.parts
-            if leaves or not {"\\", "\0"}.isdisjoint(location):
-                raise CheckpointError(
-                    f"tensor {tensor} has its data in {location!r}, which is no file beside it"
-                )
-            file = self.path.parent / path
-            if not file.is_file() or file.samefile(self.path):
-                raise CheckpointError(f"its data file {location!r} is missing; put it beside it")
-            if not may_follow(self.root, file):
-                raise CheckpointError(f"its data file {location!r} is a link to elsewhere")
-            self.sizes[location] = file.stat().st_size
-        return self.sizes[location]
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise CheckpointError(f"{text!r} is no offset or length of external data")
-    return int(text)

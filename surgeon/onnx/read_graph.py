@@ -1,29 +1,28 @@
 """Reading an ONNX file's structure: the protobuf walked field by field, no weight read.
 
 Follows onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), whose field numbers
-stand here as numbers.
+stand here as numbers. Neither onnx nor onnx-ir does this: they read a whole file of up to 2 GiB
+into memory and do not say where in it a tensor's bytes are, and an edit writes only those bytes.
+What a hostile file claims is checked against the bytes that are there before any is read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import mmap
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from surgeon.errors import CheckpointError
 from surgeon.model import TensorInfo
-from surgeon.model.files import regular_size
+from surgeon.model.files import may_follow, regular_size
 from surgeon.model.safetensors_file import BITS
-from surgeon.onnx.file_graph import (
-    DataFiles,
-    FileGraph,
-    Node,
-    StoredTensor,
-)
+from surgeon.onnx.file_graph import FileGraph, Node, StoredTensor
 from surgeon.onnx.wire import (
     LENGTH,
     Buffer,
@@ -37,13 +36,16 @@ DTYPES = {
     1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16",
     11: "F64", 12: "U32", 13: "U64", 16: "BF16", 17: "F8_E4M3", 19: "F8_E5M2",
 }  # fmt: skip
-# A packed list of floats is, byte for byte, what raw_data would be.
-_PAYLOADS = {9: tuple(DTYPES.values()), 4: ("F32",), 10: ("F64",)}
-# These are integers there (onnx.proto), of as many bytes as each takes.
-_IN_INT32_DATA = ("F16", "BF16")
+# Where the scalars of each dtype may be. A packed list of floats is, byte for byte, what raw_data
+# would be; in int32_data they are integers, of as many bytes as each takes.
+_INT32_DATA = 5
+_PAYLOADS = {
+    9: tuple(DTYPES.values()), 4: ("F32",), 10: ("F64",), _INT32_DATA: ("F16", "BF16"),
+}  # fmt: skip
 _MAX_DEPTH = 100  # of messages in messages, as protobuf's own readers have it
 _MAX_ELEMENTS = 2**63
 _MAX_RANK = 64
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^']*)'")
 
 
@@ -65,203 +67,208 @@ def read_file_graph(path: Path, root: Path | None = None) -> FileGraph:
         root: the model directory that links of data files may stay in (None: the file's own).
 
     Raises:
-        CheckpointError: it is no ONNX file, or a tensor does not lie where it claims.
+        CheckpointError: it is not an ONNX file, or a tensor is not where it claims to be.
     """
     try:
         with mapped(path) as data:
-            return _Reader(data, path, DataFiles(path, root or path.parent)).graph()
+            return _Reader(data, path, root or path.parent).graph()
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
 @dataclass
 class _Reader:
+    """``sizes`` are those of the data files seen so far, ``others`` the tensors of subgraphs."""
+
     data: Buffer
     path: Path
-    files: DataFiles
+    root: Path
+    sizes: dict[str, int] = field(default_factory=dict)
     others: list[StoredTensor] = field(default_factory=list)
 
     def graph(self) -> FileGraph:
-        parts = list(read_fields(self.data, 0, len(self.data)))
-        graphs = [part for part in parts if part.number == 7 and part.wire == LENGTH]
+        model = self.parts(Field(0, LENGTH, 0, 0, len(self.data), 0))
+        graphs = [part for part in model[7] if part.wire == LENGTH]
         if len(graphs) != 1:
             raise CheckpointError(f"not an ONNX model: it has {len(graphs)} graphs, not one")
-        (span,) = graphs
-        nodes, tensors = [], {}
-        inputs, outputs = set[str](), set[str]()
-        for part in self.fields(span):
-            if part.number == 1:
-                node, constant = self.node(part)
-                nodes.append(node)
-                if constant is not None:
-                    tensors[node.outputs[0]] = self.tensor(constant, node.outputs[0])
-            elif part.number == 5:
-                stored = self.tensor(part)
-                if stored.info.name in tensors:
-                    raise CheckpointError(f"two initializers are named {stored.info.name!r}")
-                tensors[stored.info.name] = stored
-            elif part.number == 15:  # sparse: values and indices
-                self.others += [self.tensor(f) for f in self.fields(part) if f.number in (1, 2)]
-            elif part.number in (11, 12):
-                (inputs if part.number == 11 else outputs).add(self.texts(part, 1)[-1])
-        for function in (part for part in parts if part.number == 25):
-            self.capture(function, set(), 0, node_number=7)
+        parts = self.parts(graphs[0])
+        tensors: dict[str, StoredTensor] = {}
+        nodes = tuple(self.node(number, part, tensors) for number, part in enumerate(parts[1]))
         _check_order(nodes)
-        version = next((part.value for part in parts if part.number == 1), 0)
+        for part in parts[5]:
+            stored = self.tensor(part)
+            if stored.info.name in tensors:
+                raise CheckpointError(f"two initializers are named {stored.info.name!r}")
+            tensors[stored.info.name] = stored
+        tensors.pop("", None)  # no node can read it: "" is an input that is left out
+        for part in parts[15]:  # sparse: values and indices
+            sparse = self.parts(part)
+            self.others += [self.tensor(inner) for inner in (*sparse[1], *sparse[2])]
+        for function in model[25]:
+            self.capture(function, set(), 0, node_number=7)
         return FileGraph(
             path=self.path,
-            span=span,
-            nodes=tuple(nodes),
+            span=graphs[0],
+            nodes=nodes,
             tensors=tensors,
-            inputs=frozenset(inputs),
-            outputs=frozenset(outputs),
+            inputs=frozenset(self.text(self.parts(part)[1]) for part in parts[11]),
+            outputs=frozenset(self.text(self.parts(part)[1]) for part in parts[12]),
             others=tuple(self.others),
-            locations=tuple(self.files.sizes),
-            ir_version=version,
+            locations=tuple(self.sizes),
+            ir_version=model[1][-1].value if model[1] else 0,
         )
 
-    def fields(self, message: Field) -> Iterator[Field]:
+    def parts(self, message: Field) -> Mapping[int, list[Field]]:
+        """Return a message's fields by number, none for one that it has not."""
         if message.wire != LENGTH:
-            raise CheckpointError(f"byte {message.start} is no message")
-        return read_fields(self.data, message.begin, message.end)
+            raise CheckpointError(f"byte {message.start} is not a message")
+        found = defaultdict(list)
+        for part in read_fields(self.data, message.begin, message.end):
+            found[part.number].append(part)
+        return found
 
-    def text(self, part: Field) -> str:
+    def texts(self, parts: Sequence[Field]) -> tuple[str, ...]:
         try:
-            return bytes(self.data[part.begin : part.end]).decode()
+            return tuple(bytes(self.data[part.begin : part.end]).decode() for part in parts)
         except UnicodeDecodeError as error:
-            raise CheckpointError(f"the text at byte {part.begin} is not UTF-8") from error
+            raise CheckpointError(f"a text after byte {parts[0].begin} is not UTF-8") from error
 
-    def texts(self, message: Field, number: int) -> list[str]:
-        return [self.text(f) for f in self.fields(message) if f.number == number] or [""]
+    def text(self, parts: Sequence[Field]) -> str:
+        """Return a text that is there once; of several the last counts, as in all of protobuf."""
+        return "".join(self.texts(parts[-1:]))
 
-    def node(self, span: Field) -> tuple[Node, Field | None]:
-        """Return a node, and the tensor in it if it is a Constant."""
-        texts: dict[int, list[str]] = {1: [], 2: [], 3: [""], 4: [""]}
-        input_fields, captured, integers, scope = [], set[str](), {}, ""
-        tensors: dict[str, Field] = {}
-        for part in self.fields(span):
-            if part.number in texts:
-                texts[part.number].append(self.text(part))
-                if part.number == 1:
-                    input_fields.append(part)
-            elif part.number == 5:
-                name, tensor, integer = self.attribute(part, captured)
-                integers[name] = integer
-                if tensor is not None:
-                    tensors[name] = tensor
-            elif part.number == 9 and self.texts(part, 1)[-1] == "pkg.torch.onnx.name_scopes":
-                scope = _module_of_scopes(self.texts(part, 2)[-1])
-        operation, outputs = texts[4][-1], tuple(texts[2])
-        constant = tensors.pop("value", None) if operation == "Constant" and outputs else None
-        self.others += [self.tensor(tensor) for tensor in tensors.values()]
-        node = Node(
-            name=texts[3][-1],
+    def entries(self, messages: Sequence[Field]) -> dict[str, str]:
+        """Return the pairs of a list of StringStringEntryProto."""
+        found = map(self.parts, messages)
+        return {self.text(pair[1]): self.text(pair[2]) for pair in found}
+
+    def node(self, number: int, span: Field, tensors: dict[str, StoredTensor]) -> Node:
+        """Return a node; the tensor in a Constant is added to ``tensors``."""
+        parts = self.parts(span)
+        operation, outputs = self.text(parts[4]), self.texts(parts[2])
+        captured, integers = set[str](), {}
+        for attribute in map(self.parts, parts[5]):
+            name = self.text(attribute[1])
+            integers[name] = attribute[3][-1].value if attribute[3] else 0
+            for graph in (*attribute[6], *attribute[11]):
+                self.capture(graph, captured, 0)
+            if operation == "Constant" and outputs and name == "value" and attribute[5]:
+                tensors[outputs[0]] = self.tensor(attribute[5][-1], outputs[0])
+            else:
+                self.others += map(self.tensor, attribute[5])
+        # Such as ['', 'bert', 'bert.pooler', 'linear'], the last of which is the operation itself.
+        modules = _QUOTED.findall(self.entries(parts[9]).get(_SCOPES, ""))[:-1]
+        return Node(
+            number=number,
+            name=self.text(parts[3]),
             operation=operation,
-            inputs=tuple(texts[1]),
+            inputs=self.texts(parts[1]),
             outputs=outputs,
-            scope=scope,
+            scope=modules[-1] if modules else "",
             captured=frozenset(captured),
             attributes=integers,
-            input_fields=tuple(input_fields),
+            input_fields=tuple(parts[1]),
             start=span.start,
             begin=span.begin,
             end=span.end,
         )
-        return node, constant
-
-    def attribute(self, span: Field, captured: set[str]) -> tuple[str, Field | None, int]:
-        name, tensor, integer = "", None, 0
-        for part in self.fields(span):
-            match part.number:
-                case 1:
-                    name = self.text(part)
-                case 3:
-                    integer = part.value
-                case 5:
-                    tensor = part
-                case 6 | 11:
-                    self.capture(part, captured, 0)
-        return name, tensor, integer
 
     def capture(self, graph: Field, captured: set[str], depth: int, node_number: int = 1) -> None:
-        """Add the names that a subgraph's nodes read, its own among them, and note its tensors."""
+        """Add the names that a subgraph's nodes read, its own among them, and note its tensors.
+
+        The nodes of a function have another ``node_number``, and it has no tensors of its own.
+        """
         if depth > _MAX_DEPTH:
             raise CheckpointError("its subgraphs are nested too deeply")
-        for part in self.fields(graph):
-            if part.number == node_number:
-                captured.update(self.texts(part, 1))
-                for attribute in (inner for inner in self.fields(part) if inner.number == 5):
-                    for inner in self.fields(attribute):
-                        if inner.number in (6, 11):
-                            self.capture(inner, captured, depth + 1)
-                        elif inner.number == 5:
-                            self.others.append(self.tensor(inner))
-            elif node_number == 1 and part.number == 5:
-                self.others.append(self.tensor(part))
-            elif node_number == 1 and part.number == 12:
-                captured.update(self.texts(part, 1))
+        parts = self.parts(graph)
+        for node in map(self.parts, parts[node_number]):
+            captured.update(self.texts(node[1]))
+            for attribute in map(self.parts, node[5]):
+                self.others += map(self.tensor, attribute[5])
+                for inner in (*attribute[6], *attribute[11]):
+                    self.capture(inner, captured, depth + 1)
+        if node_number == 1:
+            self.others += map(self.tensor, parts[5])
+            captured.update(self.text(self.parts(output)[1]) for output in parts[12])
 
     def tensor(self, span: Field, name: str = "") -> StoredTensor:
-        shape: list[int] = []
-        data_type, external = 0, dict[str, str]()
-        payloads: dict[int, Field] = {}
-        for part in self.fields(span):
-            match part.number:
-                case 1:
-                    shape.extend(read_packed(self.data, part))
-                case 2:
-                    data_type = part.value
-                case 8:
-                    name = name or self.text(part)
-                case 4 | 5 | 9 | 10:
-                    payloads[part.number] = part
-                case 13:
-                    external[self.texts(part, 1)[-1]] = self.texts(part, 2)[-1]
-        dtype = DTYPES.get(data_type, f"type {data_type}")
+        parts = self.parts(span)
+        name = name or self.text(parts[8])
+        number = parts[2][-1].value if parts[2] else 0
+        dtype = DTYPES.get(number, f"type {number}")
+        shape = [length for part in parts[1] for length in read_packed(self.data, part)]
         if len(shape) > _MAX_RANK or math.prod(shape) > _MAX_ELEMENTS:
             raise CheckpointError(f"tensor {name} claims a shape of {len(shape)} axes, too large")
-        size = math.prod(shape)
-        length = size * BITS.get(dtype, 0) // 8
-        if external:
-            info = TensorInfo(name, dtype, tuple(shape), 0, length)
-            return self.files.locate(info, external)
+        length = math.prod(shape) * BITS.get(dtype, 0) // 8
+        info = TensorInfo(name, dtype, tuple(shape), 0, length)
+        if parts[13]:
+            return self.external(info, self.entries(parts[13]))
         for number, dtypes in _PAYLOADS.items():
-            found = payloads.get(number)
-            if found and found.wire == LENGTH and dtype in dtypes:
-                if found.end - found.begin != length:
-                    raise CheckpointError(
-                        f"tensor {name} claims the shape {shape} of {dtype} in "
-                        f"{found.end - found.begin} bytes"
-                    )
-                return StoredTensor(
-                    TensorInfo(name, dtype, tuple(shape), found.begin, found.end), None
+            payload = parts[number][-1] if parts[number] else None
+            if payload is None or payload.wire != LENGTH or dtype not in dtypes:
+                continue
+            packed, found = number == _INT32_DATA, payload.end - payload.begin
+            if not packed and found != length:
+                raise CheckpointError(
+                    f"tensor {name} claims the shape {shape} of {dtype} in {found} bytes"
                 )
-        integers = payloads.get(5)
-        if integers and integers.wire == LENGTH and dtype in _IN_INT32_DATA:
-            info = TensorInfo(name, dtype, tuple(shape), integers.begin, integers.end)
-            return StoredTensor(info, None, packed=True)
+            info = dataclasses.replace(info, start=payload.begin, end=payload.end)
+            return StoredTensor(info, None, packed=packed)
         obstacle = (
             f"{name} ({dtype}) is not stored as raw bytes; store it so, with "
             "tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), "
             "tensor.name)), and save the model"
         )
-        return StoredTensor(TensorInfo(name, dtype, tuple(shape), 0, 0), None, obstacle)
+        return StoredTensor(dataclasses.replace(info, end=0), None, obstacle)
+
+    def external(self, info: TensorInfo, entries: Mapping[str, str]) -> StoredTensor:
+        """Place a tensor, with its length in bytes as the end, by its ``external_data``."""
+        location, claimed = entries.get("location", ""), entries.get("length")
+        if location not in self.sizes:
+            self.sizes[location] = self.data_file(info.name, location).stat().st_size
+        size = self.sizes[location]
+        start = _number(entries.get("offset", "0"))
+        # Of a type that surgeon does not know, the file alone says how long it is.
+        length = info.end if info.dtype in BITS else _number(claimed or "0")
+        if start + length > size or (claimed and _number(claimed) != length):
+            raise CheckpointError(
+                f"tensor {info.name} claims {claimed or length} bytes from {start} of "
+                f"{location!r}, which has {size}, for the shape {list(info.shape)}"
+            )
+        return StoredTensor(dataclasses.replace(info, start=start, end=start + length), location)
+
+    def data_file(self, tensor: str, location: str) -> Path:
+        """Return the file at a path relative to the model's folder, inside it."""
+        path = PurePosixPath(location)
+        leaves = path.is_absolute() or ".." in path.parts or not path.parts
+        if leaves or not {"\\", "\0"}.isdisjoint(location):
+            raise CheckpointError(
+                f"tensor {tensor} has its data in {location!r}, which is not a file beside it"
+            )
+        file = self.path.parent / path
+        if not file.is_file() or file.samefile(self.path):
+            raise CheckpointError(f"its data file {location!r} is missing; put it beside it")
+        if not may_follow(self.root, file):
+            raise CheckpointError(f"its data file {location!r} is a link to elsewhere")
+        return file
 
 
-def _check_order(nodes: list[Node]) -> None:
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise CheckpointError(f"{text!r} is not an offset or a length of external data")
+    return int(text)
+
+
+def _check_order(nodes: Sequence[Node]) -> None:
     """Check that each value is given once, and before it is read: so there is no cycle."""
-    place: dict[str, int] = {}
-    for number, node in enumerate(nodes):
+    givers: dict[str, int] = {}
+    for node in nodes:
         for name in filter(None, node.outputs):
-            if place.setdefault(name, number) != number:
-                raise CheckpointError(f"two nodes give {name!r}: it is no valid ONNX graph")
-    for number, node in enumerate(nodes):
+            if givers.setdefault(name, node.number) != node.number:
+                raise CheckpointError(f"two nodes give {name!r}: not a valid ONNX graph")
+    for node in nodes:
         for name in node.inputs:
-            if place.get(name, -1) >= number:
-                raise CheckpointError(f"{name!r} is read before it is given: no valid ONNX graph")
-
-
-def _module_of_scopes(text: str) -> str:
-    """Return the innermost module of a list such as ``['', 'bert', 'bert.pooler', 'linear']``."""
-    modules = _QUOTED.findall(text)[:-1]
-    return modules[-1] if modules else ""
+            if givers.get(name, -1) >= node.number:
+                raise CheckpointError(
+                    f"{name!r} is read before it is given: not a valid ONNX graph"
+                )

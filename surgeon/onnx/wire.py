@@ -1,7 +1,7 @@
 """The protobuf wire format: fields by offset, and the few bytes that an edit has to write.
 
-Follows https://protobuf.dev/programming-guides/encoding/. Nothing is decoded that is not asked for,
-so that weights inside a file are passed over and never read.
+Follows https://protobuf.dev/programming-guides/encoding/. The protobuf library parses whole
+messages into copies and keeps no offsets; here the weights in a file are passed over, never read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_fields(data: Buffer, begin: int, end: int) -> Iterator[Field]:
     """Yield the fields of the message that lies in ``data[begin:end]``.
 
     Raises:
-        CheckpointError: the bytes are no message; the caller names the file.
+        CheckpointError: the bytes are not a message; the caller names the file.
     """
     position = begin
     while position < end:
@@ -59,7 +59,7 @@ def read_fields(data: Buffer, begin: int, end: int) -> Iterator[Field]:
         elif wire in _FIXED:
             payload, position = position, position + _FIXED[wire]
         else:
-            raise CheckpointError(f"byte {start} is no protobuf field")
+            raise CheckpointError(f"byte {start} is not a protobuf field")
         if position > end or not number:
             raise CheckpointError(f"the protobuf field at byte {start} ends after its message")
         yield Field(number, wire, start, payload, position, value)
@@ -130,4 +130,4 @@ def _read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise CheckpointError(f"byte {position} is in no protobuf number")
+    raise CheckpointError(f"byte {position} is not in a protobuf number")

@@ -21,16 +21,16 @@ from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import read_object
 from surgeon.model.safetensors_file import FLOATS
-from surgeon.onnx.export import (
-    Place,
-    places_by_name,
-    places_by_pattern,
-)
 from surgeon.onnx.file_graph import FileGraph
-from surgeon.onnx.operations import find_operations
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.tensor_files import tensor_files
-from surgeon.onnx_files.structure import places_by_structure
+from surgeon.onnx_files.graph_sites import (
+    GraphSite,
+    sites_by_name,
+    sites_by_pattern,
+    sites_by_structure,
+)
+from surgeon.onnx_files.operations import find_operations
 
 _LAYER_COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
@@ -50,7 +50,7 @@ class OnnxModel(Checkpoint):
 
     model: str
     graph: FileGraph
-    places: tuple[Place, ...]
+    graph_sites: tuple[GraphSite, ...]
     architecture: str
     inferred: str
 
@@ -64,14 +64,14 @@ class OnnxModel(Checkpoint):
 
     @cached_property
     def family(self) -> Family:
-        """A row of no templates: the places were found in the graph."""
+        """A row of no templates: the sites were found in the graph."""
         return Family(self.architecture, (), (), "drift")
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
         """Every site of every role whose dimensions are those of the first output site."""
         shapes = {name: info.shape for name, info in self.tensors.items()}
-        return one_stream(in_order(place.site for place in self.places), shapes)
+        return one_stream(in_order(found.site for found in self.graph_sites), shapes)
 
 
 def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
@@ -93,7 +93,7 @@ def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
     config = read_object(root / CONFIG) or {}
     graph = read_file_graph(path, root)
     try:
-        places, architecture, inferred = _find(graph, config, sites_pattern)
+        found, architecture, inferred = _find(graph, config, sites_pattern)
     except (SelectionError, CheckpointError) as error:
         raise type(error)(f"{path}: {_in_branches(graph) or error}") from error
     return OnnxModel(
@@ -104,7 +104,7 @@ def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
         sites_pattern=sites_pattern,
         model=path.relative_to(root).as_posix(),
         graph=graph,
-        places=places,
+        graph_sites=found,
         architecture=architecture,
         inferred=inferred,
     )
@@ -118,18 +118,18 @@ def _root(path: Path) -> Path:
 
 def _find(
     graph: FileGraph, config: Mapping[str, Any], pattern: str | None
-) -> tuple[tuple[Place, ...], str, str]:
-    """Return the places, the architecture's name, and how they were found."""
+) -> tuple[tuple[GraphSite, ...], str, str]:
+    """Return the sites, the architecture's name, and how they were found."""
     operations = find_operations(graph)
     model_type = config.get("model_type")
     if pattern is not None:
-        places = places_by_pattern(graph, operations, pattern)
-        return places, f"{model_type or 'ONNX'} by --sites-pattern", "by --sites-pattern"
+        found = sites_by_pattern(graph, operations, pattern)
+        return found, f"{model_type or 'ONNX'} by --sites-pattern", "by --sites-pattern"
     if model_type is None:
-        return places_by_structure(graph, operations), "post-norm", "by the graph's structure"
+        return sites_by_structure(graph, operations), "post-norm", "by the graph's structure"
     family = family_of(model_type, config)
     try:
-        places = places_by_name(graph, operations, family)
+        found = sites_by_name(graph, operations, family)
         inferred = f"by names of {family.name}"
     except CheckpointError as error:
         if any(template.kind == "dense" for template in family.templates):
@@ -137,10 +137,10 @@ def _find(
                 f"{error}; the layers of {family.name} end in a dense layer, which names alone "
                 "tell: export again with torch.onnx.export, or use --sites-pattern REGEX"
             ) from error
-        places = places_by_structure(graph, operations)
+        found = sites_by_structure(graph, operations)
         inferred = "by the graph's structure"
-    _check_count(places, config)
-    return places, family.name, inferred
+    _check_count(found, config)
+    return found, family.name, inferred
 
 
 def _in_branches(graph: FileGraph) -> str:
@@ -161,10 +161,10 @@ def _in_branches(graph: FileGraph) -> str:
     )
 
 
-def _check_count(places: tuple[Place, ...], config: Mapping[str, Any]) -> None:
+def _check_count(found: tuple[GraphSite, ...], config: Mapping[str, Any]) -> None:
     """Check that no layer was missed: as many in each stack as the configuration says."""
     expected = {config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)}
-    times = {place.site: len(place.operations) for place in places}
+    times = {one.site: len(one.operations) for one in found}
     runs: dict[str, int] = {}
     for site, *_ in by_layer(times):
         runs[site.stack] = runs.get(site.stack, 0) + times[site]  # one that is shared runs often

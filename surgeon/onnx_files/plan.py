@@ -25,8 +25,7 @@ from surgeon.edit.recipe import Recipe
 from surgeon.edit.selection import with_slices
 from surgeon.edit.transfer import BytePatch, FileState
 from surgeon.errors import CheckpointError, OutputError
-from surgeon.onnx.file_graph import FileGraph
-from surgeon.onnx.operations import Use
+from surgeon.onnx.file_graph import FileGraph, Use
 from surgeon.onnx.read_graph import DTYPES, mapped
 from surgeon.onnx.wire import (
     encode_field,
@@ -125,11 +124,11 @@ def split_splices(planned: OnnxPlan) -> tuple[Splice, ...]:
 def _uses(model: OnnxModel, edit: Edit) -> set[Use]:
     """Return where an edit's tensor is read as the parameter that is edited."""
     found = set[Use]()
-    for place in model.places:
-        site = place.site
+    for graph_site in model.graph_sites:
+        site = graph_site.site
         if (site.role, site.stack, site.layer) == (edit.role, edit.stack, edit.layer):
             tensor = site.gain if edit.param == "gain" else site.bias
-            uses = (o.gain if edit.param == "gain" else o.bias for o in place.operations)
+            uses = (o.gain if edit.param == "gain" else o.bias for o in graph_site.operations)
             found.update(use for use in uses if use is not None and tensor == edit.tensor)
     return found
 

@@ -1,0 +1,262 @@
+"""The sites of an ONNX graph: which of its operations ends a layer, found in one of three ways.
+
+- By name: exporters keep the names of a family's modules in initializers, nodes or metadata.
+- By a pattern that the user gives.
+- By structure, for models whose layers end in a norm (post-norm): there each norm works on the sum
+  of what the norm before it gave and what a block made of that, and the blocks alternate between
+  attention and feed-forward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from surgeon.errors import CheckpointError, SelectionError
+from surgeon.families import Family, Role, Site, Stack
+from surgeon.families.infer import whole_match
+from surgeon.families.sites import is_expert
+from surgeon.onnx.file_graph import FileGraph, Use
+from surgeon.onnx_files.operations import Operation, skip_casts
+
+_SHOWN = 4
+_CALL = re.compile(r"_\d+$")
+_LAYER = re.compile(r"(?<!\d)(\d{1,5})(?!\d)")
+_ATTENTION = (
+    "Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention",
+    "PackedMultiHeadAttention", "QAttention", "DecoderMaskedMultiHeadAttention",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GraphSite:
+    """A site, and the operations that read its tensors: several where layers share them."""
+
+    site: Site
+    operations: tuple[Operation, ...]
+
+
+def sites_by_name(
+    graph: FileGraph, operations: Sequence[Operation], family: Family
+) -> tuple[GraphSite, ...]:
+    """Find a family's sites by the names of initializers, nodes and modules.
+
+    Raises:
+        CheckpointError: the names are not those of the family, or a layer is missing.
+    """
+    named: dict[str, list[Operation]] = {}
+    for operation in operations:
+        path = next((p for p in _paths(graph, operation) if _fits(family, p, operation)), None)
+        if path is not None:
+            named.setdefault(path, []).append(operation)
+    leaves = {
+        f"{path}.{leaf}": path
+        for path, found in named.items()
+        for leaf, use in (("weight", found[0].gain), ("bias", found[0].bias))
+        if use is not None
+    }
+    sites = [_named_site(graph, s, named[leaves[s.gain]]) for s in family.sites(leaves.keys())]
+    if not any(found.site.role == "embeddings" for found in sites):
+        # onnxruntime's fusion of the embeddings with their norm has a name of its own.
+        embeddings = [operation for operation in operations if operation.embeds]
+        sites += [GraphSite(_site(graph, o, "embeddings", None), (o,)) for o in embeddings]
+    return tuple(sites)
+
+
+def sites_by_pattern(
+    graph: FileGraph, operations: Sequence[Operation], pattern: str
+) -> tuple[GraphSite, ...]:
+    """Make output sites of the operations with a name that a regular expression matches whole.
+
+    The names are those of the nodes, the initializers and the modules. The layer is the first
+    integer in the name, or else counts through; experts end one together.
+
+    Raises:
+        SelectionError: the pattern is not a regular expression, or matches none.
+    """
+    matches = whole_match(pattern)
+    named = ((o, next(filter(matches, _names(graph, o)), None)) for o in operations)
+    found = [(operation, name) for operation, name in named if name is not None]
+    if not found:
+        norms = [operation for operation in operations if operation.kind != "dense"] or operations
+        shown = " or ".join(repr(_names(graph, norm)[0]) for norm in norms[1 : 1 + _SHOWN])
+        raise SelectionError(f"pattern {pattern!r}: matches no node; there is {shown or 'no norm'}")
+    numbers = [int(m.group()) if (m := _LAYER.search(name)) else None for _, name in found]
+    sites = [
+        GraphSite(_site(graph, operation, "output", layer), (operation,))
+        for layer, (operation, _) in zip(numbers, found, strict=True)
+    ]
+    ends = [one.site.layer for one in sites if not one.site.expert]
+    ends += {one.site.layer for one in sites if one.site.expert}
+    if len(set(ends)) < len(ends) or None in ends:
+        return tuple(
+            dataclasses.replace(one, site=dataclasses.replace(one.site, layer=layer))
+            for layer, one in enumerate(sites)
+        )
+    return tuple(sorted(sites, key=lambda one: one.site.layer or 0))
+
+
+def sites_by_structure(graph: FileGraph, operations: Sequence[Operation]) -> tuple[GraphSite, ...]:
+    """Find the sites of a post-norm model by how its norms follow each other.
+
+    Raises:
+        CheckpointError: no norm, or no regular alternation of blocks, says where a layer ends.
+    """
+    norms = [operation for operation in operations if operation.kind != "dense"]
+    chains = _chains(graph, norms)
+    stacks: dict[Stack, list[_Chain]] = {}
+    for chain in chains:
+        steps = "".join(role[0] for _, role in chain if role != "embeddings")
+        layer = re.fullmatch(r"(a+o)\1*", steps)
+        if layer is None:
+            raise CheckpointError(
+                f"its norms follow blocks of attention (a) and others (o) as {steps}: that is not "
+                "a regular layer; name the norms that end each one with --sites-pattern REGEX"
+            )
+        stacks.setdefault("decoder" if "aa" in steps else "encoder", []).append(chain)
+    if not chains or any(len(found) > 1 for found in stacks.values()):
+        raise CheckpointError(
+            f"{len(norms)} norms, in {len(chains)} chains of layers, do not say which of them ends "
+            "a layer; name those with --sites-pattern REGEX"
+        )
+    return tuple(
+        found
+        for stack, (chain,) in stacks.items()
+        for found in _numbered(graph, chain, stack if len(stacks) > 1 else "")
+    )
+
+
+def _named_site(graph: FileGraph, site: Site, operations: Sequence[Operation]) -> GraphSite:
+    """Give a family's site the tensors that its operations read."""
+    found = {(_tensor(graph, o.gain), _tensor(graph, o.bias), o.axis) for o in operations}
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{len(operations)} norms are named {site.gain.rpartition('.')[0]} and have different "
+            "weights; name those that end a layer with --sites-pattern REGEX"
+        )
+    own = _site(graph, operations[0], site.role, site.layer, site.stack)
+    # The offset of a family that multiplies by more than it stores is folded in by the exporter.
+    return GraphSite(dataclasses.replace(own, expert=site.expert), tuple(operations))
+
+
+def _site(
+    graph: FileGraph, operation: Operation, role: Role, layer: int | None, stack: Stack = ""
+) -> Site:
+    gain, bias = _tensor(graph, operation.gain), _tensor(graph, operation.bias)
+    assert gain is not None
+    expert = operation.kind == "dense" and is_expert(gain)
+    return Site(role, operation.kind, layer, gain, bias, operation.axis, stack, expert=expert)
+
+
+def _tensor(graph: FileGraph, use: Use | None) -> str | None:
+    if use is None:
+        return None
+    stored = graph.tensor_of(_value(graph, use))
+    assert stored is not None
+    if stored.obstacle:
+        raise CheckpointError(stored.obstacle)
+    return stored.info.name
+
+
+def _value(graph: FileGraph, use: Use) -> str:
+    number, slot = use
+    return graph.nodes[number].inputs[slot]
+
+
+def _names(graph: FileGraph, operation: Operation) -> list[str]:
+    inputs = [_value(graph, use) for use in (operation.gain, operation.bias) if use]
+    return [*inputs, *_paths(graph, operation), *filter(None, [graph.nodes[operation.node].name])]
+
+
+def _paths(graph: FileGraph, operation: Operation) -> list[str]:
+    """Return the module paths that names give an operation, the most certain first."""
+    node = graph.nodes[operation.node]
+    gain, bias = (_own_name(graph, use) for use in (operation.gain, operation.bias))
+    slashed = [name for name in (node.name, operation.result) if name.startswith("/")]
+    modules = [".".join(name.strip("/").split("/")[:-1]) for name in slashed]
+    paths = (
+        gain.rpartition(".")[0],
+        node.scope,
+        *modules,
+        # torch numbers the calls of a module that several layers share.
+        *(_CALL.sub("", module) for module in modules),
+        bias.rpartition(".")[0],
+    )
+    return [path for path in paths if path]
+
+
+def _own_name(graph: FileGraph, use: Use | None) -> str:
+    """Return the name of what is read; "" where others read it too: exporters merge equal ones."""
+    name = _value(graph, use) if use else ""
+    return name if name and len(graph.readers[name]) == 1 else ""
+
+
+def _fits(family: Family, path: str, operation: Operation) -> bool:
+    return any(
+        template.prefixes([f"{path}.weight"])
+        for template in family.templates
+        if (template.kind == "dense") == (operation.kind == "dense")
+    )
+
+
+_Chain: TypeAlias = Sequence[tuple[Operation, Role]]
+
+
+def _chains(graph: FileGraph, norms: Iterable[Operation]) -> list[_Chain]:
+    """Return each chain of norms that pass the stream on, with the role of each, root first."""
+    by_result = {norm.result: norm for norm in norms}
+    chains: dict[str, _Chain] = {}
+    for norm in by_result.values():
+        summands = _summands(graph, norm.reads, by_result)
+        before = [part for part in summands if part in chains]
+        attends = _attends(graph, summands.difference(before), by_result)
+        if len(before) != 1:
+            chains[norm.result] = [(norm, "attention" if attends else "embeddings")]
+            continue
+        chain = chains.pop(before[0])
+        chains[norm.result] = [*chain, (norm, "attention" if attends else "output")]
+    return [chain for chain in chains.values() if len(chain) > 1]
+
+
+def _summands(graph: FileGraph, values: Iterable[str], norms: Mapping[str, Operation]) -> set[str]:
+    """Return what the sum of some values is the sum of, but for stored biases."""
+    found, seen = set[str](), set[str]()
+    waiting = [skip_casts(graph, value) for value in values]
+    while waiting:
+        part = waiting.pop()
+        if part in seen:
+            continue
+        seen.add(part)
+        producer = graph.producers.get(part)
+        # A decomposed norm ends in a sum, too.
+        if producer is not None and producer.operation == "Add" and part not in norms:
+            waiting.extend(skip_casts(graph, name) for name in producer.inputs)
+        elif graph.tensor_of(part) is None:
+            found.add(part)
+    return found
+
+
+def _attends(graph: FileGraph, values: Iterable[str], norms: Mapping[str, Operation]) -> bool:
+    """Tell whether attention is among what made the values since the last norms."""
+    seen, waiting = set[str](), list(values)
+    while waiting:
+        value = waiting.pop()
+        producer = graph.producers.get(value)
+        if producer is None or value in seen or value in norms:
+            continue
+        seen.add(value)
+        if producer.operation in _ATTENTION:
+            return True
+        waiting.extend(producer.inputs)
+    return False
+
+
+def _numbered(graph: FileGraph, chain: _Chain, stack: Stack) -> Iterator[GraphSite]:
+    layer = 0
+    for operation, role in chain:
+        at = None if role == "embeddings" else layer
+        yield GraphSite(_site(graph, operation, role, at, stack), (operation,))
+        layer += role == "output"
