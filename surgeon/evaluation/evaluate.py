@@ -183,7 +183,7 @@ def evaluate(
     )
     kept, settled, heaviest = observed.kept, observed.settled, observed.heaviest
     seen = examples[: kept.shape[1]]
-    metrics = [chosen.scores(one, kept[0], settings) for one in kept]
+    metrics = [chosen.scores(one, settings) for one in kept]
     scores = [
         _score(chosen, variant, metric) for variant, metric in zip(variants, metrics, strict=True)
     ]

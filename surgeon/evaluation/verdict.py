@@ -87,7 +87,7 @@ def find(
     measure: Measure = functools.partial(paired_interval, texts=texts)
     if heaviest is not None:
         measure = functools.partial(confidence_sequence, texts=texts, heaviest=heaviest)
-    scores = [task.scores(one, kept[0], settings)[task.metric] for one in kept]
+    scores = [task.scores(one, settings)[task.metric] for one in kept]
     patched, *controls = (effect_of(one, scores[0], measure) for one in scores[1:])
     evidence = Evidence(
         examples=len(examples),
@@ -112,7 +112,7 @@ def margin_of(
     if not task.relative or task.metric != "squared error":
         return MARGIN
     constant = next(iter(task.naive(examples, baseline, settings).values()))
-    return MARGIN * task.score(constant, baseline)[task.metric].value
+    return MARGIN * task.scores(constant, settings)[task.metric].value
 
 
 def weigh(
@@ -257,9 +257,9 @@ def why_unskilled(
         return None
     if task.head == "classification" and np.ptp(observed[:, 0]) == 0:
         return "all examples have the same label"
-    own = task.scores(observed, observed, settings)[task.metric]
+    own = task.scores(observed, settings)[task.metric]
     for name, naive in predictors.items():
-        other = task.scores(naive, observed, settings)[task.metric]
+        other = task.scores(naive, settings)[task.metric]
         if measure(other, own)[0] > 0:
             continue
         found = (

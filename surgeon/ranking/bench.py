@@ -162,6 +162,7 @@ class Scale:
 
     bench: Bench
     task: Task
+    settings: Settings
     examples: tuple[Example, ...]
 
     def observe(self, dims: Sequence[int], numbers: Sequence[int] | None = None) -> Floats:
@@ -190,7 +191,9 @@ class Scale:
 
     def score(self, observed: Floats, baseline: Floats) -> Scores:
         """Return the task's metric per example."""
-        return self.task.score(self.task.against(observed, baseline), baseline)[self.task.metric]
+        return self.task.scores(self.task.against(observed, baseline), self.settings)[
+            self.task.metric
+        ]
 
     def _run(self, examples: Sequence[Example]) -> Iterator[Floats]:
         from surgeon.torch_model.forward import run, run_at
@@ -243,4 +246,4 @@ def open_scale(bench: Bench, seed: int) -> Scale:
             "tokens that this model's tokenizer knows and an interval takes 2; give text of the "
             "kind the model was trained on"
         )
-    return Scale(bench, task, examples)
+    return Scale(bench, task, settings, examples)

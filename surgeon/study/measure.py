@@ -156,7 +156,7 @@ def _observe(
 def _score(prepared: Workload, observed: Floats, baseline: Floats) -> Scores:
     task = prepared.task
     kept = task.against(observed, baseline)
-    return task.scores(kept, kept, prepared.settings)[task.metric]
+    return task.scores(kept, prepared.settings)[task.metric]
 
 
 def _control(

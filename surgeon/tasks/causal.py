@@ -158,17 +158,16 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     return _reduce(*token_losses(logits, example), example)
 
 
-def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
-    loss, correct, tokens, read, _ = observed.T
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+    """Return the loss, the hits and the perplexity, and what does not depend on the tokenizer."""
+    loss, correct, tokens, read, words = observed.T
     scores = {"loss": Scores(loss, tokens), "top1": Scores(correct, tokens, bounds=SHARE)}
-    return {**scores, "bits per byte": Scores(loss / math.log(2), read)} if read.any() else scores
-
-
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
-    """Return the perplexity, and that per word, which does not depend on the tokenizer."""
-    per_word = perplexity(observed[:, [0, 1, 4]], settings) if observed[:, 4].any() else {}
+    if read.any():
+        scores["bits per byte"] = Scores(loss / math.log(2), read)
+    per_word = perplexity(loss, words) if words.any() else {}
     return {
-        **perplexity(observed, settings),
+        **scores,
+        **perplexity(loss, tokens),
         **{f"word {name}": scores for name, scores in per_word.items()},
     }
 
@@ -182,7 +181,6 @@ CAUSAL = Task(
     read=_read,
     prepare=predict_next,
     observe=_observe,
-    score=_score,
     measure=_measure,
     further=(f"{INVERTED}top1",),
     naive=naive_tokens,

@@ -95,7 +95,7 @@ def observe_logits(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     return np.concatenate([[float(example.reference)], logits.astype(np.float64)])
 
 
-def score_labels(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+def score_labels(observed: Floats) -> Mapping[str, Scores]:
     """Return the error rate and the log-loss in nats, both per example."""
     from scipy.special import log_softmax
 
@@ -126,9 +126,10 @@ def report_labels(observed: Floats, settings: Settings) -> Mapping[str, Mapping[
 
 
 def measure_labels(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    """Return accuracy, F1 averaged over the labels that occur, and Matthews' correlation."""
+    """Return all scores: F1 is averaged over the labels that occur."""
     guessed = guesses(observed).astype(np.float64)
     return {
+        **score_labels(observed),
         **measure_accuracy(observed),
         "F1 (macro)": Scores(guessed, observed[:, 0], _macro_f1),
         "Matthews": Scores(guessed, observed[:, 0], matthews),
@@ -194,7 +195,6 @@ CLASSIFICATION = Task(
     head="classification",
     read=_read,
     observe=observe_logits,
-    score=score_labels,
     measure=measure_labels,
     by_label=report_labels,
     further=("log-loss", f"{INVERTED}accuracy", f"{INVERTED}F1 (macro)", f"{INVERTED}Matthews"),

@@ -15,12 +15,11 @@ from surgeon.errors import EvaluationError
 from surgeon.tasks.examples import Example
 from surgeon.tasks.masked import (
     generator_for,
+    measure_tokens,
     naive_tokens,
     observe_tokens,
     ordinary_places,
-    perplexity,
     reduce_tokens,
-    score_tokens,
     share_of,
 )
 from surgeon.tasks.task import (
@@ -81,8 +80,7 @@ DENOISING = Task(
     read=functools.partial(read_sequences, infill),
     prepare=infill,
     observe=observe_tokens,
-    score=score_tokens,
-    measure=perplexity,
+    measure=measure_tokens,
     further=(f"{INVERTED}top1",),
     naive=naive_tokens,
     reduce=reduce_tokens,
@@ -116,8 +114,7 @@ PERMUTED = Task(
     read=functools.partial(read_sequences, permute),
     prepare=permute,
     observe=observe_tokens,
-    score=score_tokens,
-    measure=perplexity,
+    measure=measure_tokens,
     further=(f"{INVERTED}top1",),
     naive=naive_tokens,
     reduce=reduce_tokens,

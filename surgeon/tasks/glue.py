@@ -21,6 +21,7 @@ from surgeon.tasks.classification import (
     match_labels,
     matthews,
     measure_accuracy,
+    score_labels,
 )
 from surgeon.tasks.columns import Names
 from surgeon.tasks.regression import REGRESSION
@@ -38,13 +39,16 @@ _PAIR = Names(("sentence1",), ("sentence2",), ("label",))
 
 
 def _accuracy(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    return measure_accuracy(observed)
+    return {**score_labels(observed), **measure_accuracy(observed)}
 
 
-def _matthews(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
+def _matthews(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
     guessed = guesses(observed).astype(np.float64)
-    score = Scores(guessed, observed[:, 0], matthews)
-    return {"Matthews": score, **_accuracy(observed, settings)}
+    return {
+        **score_labels(observed),
+        "Matthews": Scores(guessed, observed[:, 0], matthews),
+        **measure_accuracy(observed),
+    }
 
 
 def _f1(task: str, observed: Floats, settings: Settings) -> Mapping[str, Scores]:
@@ -53,7 +57,7 @@ def _f1(task: str, observed: Floats, settings: Settings) -> Mapping[str, Scores]
     (positive,) = match_labels(classes[1:], classes, settings.labels, "GLUE")
     expected, guessed = observed[:, 0] == positive, guesses(observed) == positive
     score = Scores(guessed.astype(np.float64), expected.astype(np.float64), _f1_of_ones)
-    return {"F1": score, **_accuracy(observed, settings)}
+    return {**score_labels(observed), "F1": score, **measure_accuracy(observed)}
 
 
 def _f1_of_ones(guessed: Floats, expected: Floats) -> Floats:

@@ -52,10 +52,11 @@ def observe_tokens(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     return reduce_tokens(*token_losses(logits, example), example)
 
 
-def score_tokens(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
-    """Return the loss in nats and the top-1 accuracy, both per scored token."""
+def measure_tokens(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+    """Return the loss in nats and the top-1 accuracy, both per scored token, and the perplexity."""
     loss, correct, tokens = observed.T
-    return {"loss": Scores(loss, tokens), "top1": Scores(correct, tokens, bounds=SHARE)}
+    scores = {"loss": Scores(loss, tokens), "top1": Scores(correct, tokens, bounds=SHARE)}
+    return {**scores, **perplexity(loss, tokens)}
 
 
 def naive_tokens(
@@ -82,9 +83,8 @@ def naive_tokens(
     }
 
 
-def perplexity(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def perplexity(loss: Floats, tokens: Floats) -> Mapping[str, Scores]:
     """Return the perplexity; of a loss that float64 cannot exponentiate, none."""
-    loss, tokens = observed[:, 0], observed[:, 2]
     fits = loss.sum() < _MOST_LOSS * tokens.sum()
     return {"perplexity": Scores(loss, tokens, _exp_of_mean)} if fits else {}
 
@@ -143,8 +143,7 @@ MASKED = Task(
     read=functools.partial(read_sequences, mask),
     prepare=mask,
     observe=observe_tokens,
-    score=score_tokens,
-    measure=perplexity,
+    measure=measure_tokens,
     further=(f"{INVERTED}top1",),
     naive=naive_tokens,
     reduce=reduce_tokens,

@@ -87,7 +87,7 @@ def _reduce(losses: Floats, hits: Floats, example: Example) -> Floats:  # noqa: 
     return np.array([-losses[:good].sum(), -losses[good:].sum()])
 
 
-def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
     good, bad = observed.T
     right = (good > bad).astype(np.float64)
     return {
@@ -116,7 +116,7 @@ PAIRS = Task(
     other_heads=("mlm",),
     read=_read,
     observe=_observe,
-    score=_score,
+    measure=_measure,
     further=(f"{INVERTED}accuracy",),
     naive=_naive,
     reduce=_reduce,

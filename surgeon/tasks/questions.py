@@ -162,7 +162,7 @@ def best_answer(logits: Floats, question: _Question) -> str:
     return "" if question.optional and nothing > best else answer
 
 
-def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
     overlap, exact = observed.T
     return {
         "1 − F1": share_of_examples(1 - overlap),
@@ -199,7 +199,7 @@ QUESTIONS = Task(
     head="question-answering",
     read=_read,
     observe=_observe,
-    score=_score,
+    measure=_measure,
     further=(f"{INVERTED}exact match",),
     naive=_naive,
     options={"text_column": None, "pair_column": None, "label_column": None},

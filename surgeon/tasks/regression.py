@@ -96,10 +96,10 @@ def read_regression(data: Data, encoder: Encoder, settings: Settings) -> Prepare
     return read_examples(located, numbers_of(located), encoder)
 
 
-def score_numbers(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
-    """Return the mean squared error."""
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     expected, predicted = observed.T
-    return {"squared error": Scores((predicted - expected) ** 2, np.ones_like(expected))}
+    error = Scores((predicted - expected) ** 2, np.ones_like(expected))
+    return {"squared error": error, **correlations(observed, settings)}
 
 
 def naive_numbers(
@@ -124,8 +124,7 @@ REGRESSION = Task(
     head="classification",
     read=read_regression,
     observe=observe_logits,
-    score=score_numbers,
-    measure=correlations,
+    measure=_measure,
     further=CORRELATIONS,
     whole=CORRELATIONS,
     naive=naive_numbers,

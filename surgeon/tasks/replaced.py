@@ -60,18 +60,14 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     return np.array([losses.sum(), len(losses), *counts], dtype=np.float64)
 
 
-def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
-    loss, tokens, found, _, _, left = observed.T
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+    """Return the loss, the share that is right, and F1 of finding what was replaced."""
+    loss, tokens, found, false, missed, left = observed.T
     return {
         "loss": Scores(loss, tokens),
         "accuracy": Scores(found + left, tokens, bounds=SHARE),
+        "F1": Scores(np.stack([found, false], axis=1), found + missed, _f1),
     }
-
-
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    """Return F1 of finding what was replaced; 0 where nothing was found."""
-    found, false, missed = observed.T[2:5]
-    return {"F1": Scores(np.stack([found, false], axis=1), found + missed, _f1)}
 
 
 def _f1(counts: Floats, replaced: Floats) -> Floats:
@@ -102,7 +98,6 @@ REPLACED = Task(
     read=functools.partial(read_sequences, replace),
     prepare=replace,
     observe=_observe,
-    score=_score,
     measure=_measure,
     further=(f"{INVERTED}accuracy", f"{INVERTED}F1"),
     whole=(f"{INVERTED}F1",),

@@ -31,7 +31,6 @@ from surgeon.tasks.task import (
     Scores,
     Settings,
     Task,
-    nothing_further,
 )
 from surgeon.tasks.token_labels import TEXT_OPTIONS, read_sequences
 
@@ -77,7 +76,6 @@ SIMILARITY = Task(
     head="drift",
     read=_read,
     observe=_observe,
-    score=nothing_further,
     measure=correlations,
     further=CORRELATIONS,
     whole=CORRELATIONS,
@@ -109,7 +107,7 @@ def _drift(observed: Floats, baseline: Floats) -> Floats:
     return np.where(same, 0.0, np.clip(1.0 - cosine, 0.0, _MOST))[:, None]
 
 
-def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
     drift = observed[:, 0]
     return {"drift": Scores(drift, np.ones_like(drift), bounds=(0.0, _MOST))}
 
@@ -123,7 +121,7 @@ DRIFT = Task(
     read=functools.partial(read_sequences, _whole),
     prepare=_whole,
     observe=_pool,
-    score=_score,
+    measure=_measure,
     against=_drift,
     options=TEXT_OPTIONS,
 )

@@ -154,11 +154,9 @@ class Task:
         read: makes examples of the data.
         observe: reduces the output of one example to what is kept of it: (tokens, width), with a
             leading axis where the example has several sequences or the graph several outputs.
-        score: maps the observations of a variant and of the baseline, (examples, kept), to
-            metrics, ``metric`` first.
+        measure: maps the observations of a variant, (examples, kept), to its scores by name.
         prepare: makes an example of one token sequence, None where it has nothing to score; None
             for a task on labelled data.
-        measure: further scores of a variant from its observations, such as F1.
         by_label: numbers of each label apart: {label: {number: value}}, such as its recall.
         further: other metrics that the verdict may be about (``--metric``), larger being worse;
             "1 − …" is made of a score that is larger where it is better.
@@ -190,9 +188,8 @@ class Task:
     head: TaskName
     read: Callable[[Data, Encoder, Settings], Prepared]
     observe: Callable[[npt.NDArray[np.float32], Example], Floats]
-    score: Callable[[Floats, Floats], Mapping[str, Scores]]
+    measure: Callable[[Floats, Settings], Mapping[str, Scores]]
     prepare: Callable[[tuple[int, ...], Settings], Example | None] | None = None
-    measure: Callable[[Floats, Settings], Mapping[str, Scores]] = nothing_further
     by_label: Callable[[Floats, Settings], Mapping[str, Mapping[str, float]]] = nothing_further
     further: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
@@ -207,9 +204,9 @@ class Task:
     relative: bool = False
     numeric: bool = False
 
-    def scores(self, observed: Floats, baseline: Floats, settings: Settings) -> dict[str, Scores]:
+    def scores(self, observed: Floats, settings: Settings) -> dict[str, Scores]:
         """Return all scores of a variant by name, the one that decides among them."""
-        found = {**self.score(observed, baseline), **self.measure(observed, settings)}
+        found = dict(self.measure(observed, settings))
         if self.metric not in found:
             name = self.metric.removeprefix(INVERTED)
             found = {self.metric: one_minus(found[name]), **found} if name in found else found

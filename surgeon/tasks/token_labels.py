@@ -240,17 +240,16 @@ def spans_of(labels: Sequence[str]) -> list[Span]:
     return spans
 
 
-def _score(observed: Floats, baseline: Floats) -> Mapping[str, Scores]:  # noqa: ARG001
-    wrong, words = observed.T[:2]
-    return {"error rate": Scores(wrong, words, bounds=SHARE)}
-
-
 def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    """Return precision, recall and F1 of entities over the whole set; 0 where there are none."""
+    """Return the error rate, and precision, recall and F1 of the entities of the whole set."""
+    wrong, words = observed.T[:2]
     right, found, there = observed[:, 2:].reshape(len(observed), 3, -1).sum(axis=2).T
     entities = np.stack([right, found], axis=1)
     statistics = {"precision": _precision, "recall": _recall, "F1": _f1}
-    return {name: Scores(entities, there, statistic) for name, statistic in statistics.items()}
+    return {
+        "error rate": Scores(wrong, words, bounds=SHARE),
+        **{name: Scores(entities, there, statistic) for name, statistic in statistics.items()},
+    }
 
 
 def _precision(entities: Floats, there: Floats) -> Floats:  # noqa: ARG001
@@ -303,7 +302,6 @@ TOKEN_LABELS = Task(
     head="token-classification",
     read=_read,
     observe=_observe,
-    score=_score,
     measure=_measure,
     by_label=_by_label,
     further=(f"{INVERTED}F1",),

@@ -57,13 +57,13 @@ def main() -> None:
 
 
 def _loop(bench, settings) -> dict[int, float]:
-    prepared, baseline = bench.baseline(settings)
+    prepared, _ = bench.baseline(settings)
     damages = {}
     for dim in range(_DIMS):
         edited = _edited(bench.artifact, make_plan(bench.checkpoint, Recipe(dims=(dim,))))
         scorer = bench.scorer(prepared, edited)
         observed = scorer.observe(Variant(f"dim {dim}", (dim,)), prepared.examples)
-        damages[dim] = prepared.task.score(observed, baseline)[prepared.task.metric].value
+        damages[dim] = prepared.task.scores(observed, prepared.settings)[prepared.task.metric].value
     return damages
 
 

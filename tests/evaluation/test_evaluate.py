@@ -344,7 +344,7 @@ def test_every_task_s_further_metrics_can_decide():
         for name in (task.metric, *task.further):
             chosen = choose_metric(task, name.removeprefix("1 − "))
             assert chosen.metric == name
-            assert name in chosen.scores(good.astype(float), good, settings)
+            assert name in chosen.scores(good.astype(float), settings)
         assert set(task.whole) <= {task.metric, *task.further}
     assert choose_metric(TASKS["glue/cola"], "matthews").metric == "1 − Matthews"
     with pytest.raises(EvaluationError, match="no such metric; give one of error rate, log-loss"):

@@ -384,7 +384,9 @@ def test_the_patched_file_gives_what_the_evaluation_calls_patched(mlm, tmp_path)
     session = open_session(opened.model_path, opened.facts.output, names, "cpu", per_token=True)
     scorer = Scorer(opened, task, session)
     losses = {
-        dims: task.score(scorer.observe(Variant("it", dims), [example]), None)[task.metric].value
+        dims: task.scores(scorer.observe(Variant("it", dims), [example]), settings)[
+            task.metric
+        ].value
         for dims in (opened.record.dims, ())
     }
     assert losses[opened.record.dims] == pytest.approx(loss.item() / len(labels), abs=1e-4)

@@ -78,14 +78,14 @@ def test_perplexity_is_the_exponential_of_the_loss_where_it_can_be():
     measure = TASKS["clm"].measure
     observed = np.array([[6.0, 1, 2, 0, 0], [2.0, 1, 2, 0, 0]])
     assert measure(observed, _SETTINGS)["perplexity"].value == pytest.approx(math.exp(2))
-    assert measure(observed * [1000, 1, 1, 1, 1], _SETTINGS) == {}
+    assert "perplexity" not in measure(observed * [1000, 1, 1, 1, 1], _SETTINGS)
 
 
 def test_drift_is_zero_for_the_same_one_for_nothing_in_common_and_two_for_the_opposite():
     baseline = np.array([[1.0, 2.0], [1.0, 0.0], [3.0, 1.0], [1.0, 1.0]])
     variant = np.array([[1.0, 2.0], [0.0, 5.0], [-6.0, -2.0], [0.0, 0.0]])
     kept = TASKS["drift"].against(variant, baseline)
-    drift = TASKS["drift"].score(kept, kept)["drift"].total
+    drift = TASKS["drift"].measure(kept, _SETTINGS)["drift"].total
     np.testing.assert_allclose(drift, [0, 1, 2, 1])
     assert drift[0] == 0.0
 
