@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from surgeon.ranking.agreement import Agreement, compare_detectors
-from surgeon.ranking.criteria import ZScores, read_zscores
 from surgeon.ranking.detectors import (
     DEFAULT,
     DETECTORS,
     MEASURED,
-    Detector,
     check_options,
     find_detector,
     rank_dimensions,
@@ -16,11 +14,13 @@ from surgeon.ranking.detectors import (
 from surgeon.ranking.layernorm import distances, rank_by_layernorm
 from surgeon.ranking.ranking import (
     ByLayer,
+    Detector,
     Dimension,
     Measured,
     Options,
     Ranking,
 )
+from surgeon.ranking.zscores import ZScores, read_zscores
 
 __all__ = [
     "DEFAULT",

@@ -5,30 +5,20 @@ The statistics are accumulated batch by batch, so that memory does not grow with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress
-from surgeon.ranking.bench import (
-    Bench,
-    not_finite,
-    open_bench,
-)
 from surgeon.ranking.criteria import CRITERIA, LayerStates
-from surgeon.ranking.ranking import (
-    ByLayer,
-    Dimension,
-    Options,
-    Ranking,
-)
+from surgeon.ranking.ranking import ByLayer, Detector, Dimension, Options, Ranking
+from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
+from surgeon.tasks.compare import BASELINE
 from surgeon.tasks.examples import make_batch
+from surgeon.tasks.task import Floats
 from surgeon.text import ranking_sample
-
-Floats = npt.NDArray[np.float64]
 
 MIN_RATIO = 3.0
 MIN_LAYERS = 0.75
@@ -56,42 +46,41 @@ def rank_by_activations(checkpoint: Checkpoint, options: Options) -> Ranking:
         EvaluationError: it has no tokenizer.
     """
     texts = options.texts or ranking_sample()
-    bench = open_bench(checkpoint, texts, options.progress)
-    return rank_on_bench(checkpoint, bench, options.progress)
+    return rank_by_size(open_torch_runner(checkpoint, texts, options.progress), options.progress)
 
 
-def rank_on_bench(checkpoint: Checkpoint, bench: Bench, progress: Progress) -> Ranking:
+def rank_by_size(runner: TorchRunner, progress: Progress) -> Ranking:
     """Rank by activations with a model that is loaded already."""
-    sizes = measure_sizes(bench, progress)
-    written = _ratios(sizes.written)
+    largest, met = _run(runner, progress)
+    written, stream = (_over_median(largest[moment]) for moment in ("written", "stream"))
     large = written >= MIN_RATIO
-    score, strength = written.mean(axis=0), _ratios(sizes.stream).mean(axis=0)
-    counts = large.sum(axis=0)
-    needed = int(np.ceil(MIN_LAYERS * len(bench.layers)))
+    score, strength = written.mean(axis=0), stream.mean(axis=0)
+    counts, layers = large.sum(axis=0), len(runner.layers)
+    needed = int(np.ceil(MIN_LAYERS * layers))
     order = np.lexsort((np.arange(score.size), -strength, -score))
     return Ranking(
-        model=checkpoint.name,
-        architecture=checkpoint.family.name,
-        layers=len(bench.layers),
-        hidden_size=checkpoint.hidden_size,
-        method="activations",
+        model=runner.checkpoint.name,
+        architecture=runner.checkpoint.family.name,
+        layers=layers,
+        hidden_size=runner.checkpoint.hidden_size,
+        method=ACTIVATIONS.name,
         evidence="largest magnitude that a layer's last operation writes, over that of its median "
         "dimension",
-        criterion=f"{MIN_RATIO:g} or more in at least {needed} of {len(bench.layers)} layers",
+        criterion=f"{MIN_RATIO:g} or more in at least {needed} of {layers} layers",
         dimensions=tuple(
             Dimension(
                 dim=int(dim),
                 score=float(score[dim]),
                 strength=float(strength[dim]),
                 layers=tuple(map(int, np.flatnonzero(large[:, dim]))),
-                flags=tuple(name for name, met in sizes.met.items() if met[dim]),
+                flags=tuple(name for name, dims in met.items() if dims[dim]),
             )
             for dim in order
         ),
         outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
         columns=("written, × median", "stream, × median"),
-        text=bench.texts.used(),
-        warnings=bench.warnings,
+        text=runner.texts.used(),
+        warnings=runner.warnings,
         by_layer=ByLayer(
             values=written,
             threshold=MIN_RATIO,
@@ -103,29 +92,17 @@ def rank_on_bench(checkpoint: Checkpoint, bench: Bench, progress: Progress) -> R
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Sizes:
-    """What a pass over text found.
+def _run(
+    runner: TorchRunner, progress: Progress
+) -> tuple[dict[str, Floats], dict[str, npt.NDArray[np.bool_]]]:
+    """Run the texts once.
 
-    ``written`` and ``stream`` have shape (layers, hidden): the largest magnitude over all tokens.
-    ``met`` tells for each criterion which dimensions meet it, shape (hidden,).
-    """
-
-    written: Floats
-    stream: Floats
-    met: dict[str, npt.NDArray[np.bool_]]
-
-
-def measure_sizes(bench: Bench, progress: Progress) -> Sizes:
-    """Run the bench's texts through the model once.
-
-    Raises:
-        CheckpointError: a tensor holds values that are not finite, and so do the states.
-        EvaluationError: the states are not finite for another reason.
+    Returns the largest magnitude of what is written and of the stream, (layers, hidden), and which
+    dimensions meet each criterion of the literature, (hidden,).
     """
     from surgeon.torch_model.forward import watch
 
-    layers, hidden = len(bench.layers), bench.loaded.checkpoint.hidden_size
+    layers, hidden = len(runner.layers), runner.checkpoint.hidden_size
     largest = {"written": np.zeros((layers, hidden)), "stream": np.zeros((layers, hidden))}
     states = [LayerStates(hidden, last=number == layers - 1) for number in range(layers)]
 
@@ -133,38 +110,44 @@ def measure_sizes(bench: Bench, progress: Progress) -> Sizes:
         peak = largest[moment][number]
         np.maximum(peak, np.abs(values).max(axis=0), out=peak)
         if not np.isfinite(peak).all():
-            return  # told below: what a hook raises looks like an error of the model's code
+            return  # an error below: what a hook raises looks like one of the model's code
         # What leaves the layer is what a post-norm LayerNorm writes, and elsewhere the stream.
-        if moment == ("written" if bench.layers[number][0].kind == "layernorm" else "stream"):
+        if moment == ("written" if runner.layers[number][0].kind == "layernorm" else "stream"):
             states[number].add(values)
 
-    done = 0
-    for batch in _batches(bench.encoded.sequences):
-        progress("watching the activations", done, len(bench.encoded.sequences))
-        watch(bench.loaded, bench.layers, make_batch(batch, bench.loaded.inputs, 0), take)
+    done, sequences = 0, runner.encoded.sequences
+    for batch in _of_one_length(sequences):
+        progress("watching the activations", done, len(sequences))
+        watch(runner.model, runner.layers, make_batch(batch, runner.model.inputs, 0), take)
         if not all(np.isfinite(peaks).all() for peaks in largest.values()):
-            raise not_finite(bench)
+            raise runner.not_finite(BASELINE)
         done += len(batch)
-    met = {name: criterion.met(states) for name, criterion in CRITERIA.items()}
-    return Sizes(largest["written"], largest["stream"], met)
+    return largest, {name: criterion.met(states) for name, criterion in CRITERIA.items()}
 
 
-def _batches(sequences: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """Put sequences of one length together, so that no padding has to be told from text."""
-    batches: list[list[tuple[int, ...]]] = []
+def _of_one_length(sequences: tuple[tuple[int, ...], ...]) -> Iterator[list[tuple[int, ...]]]:
+    """Yield batches of sequences of one length, so that no padding has to be told from text."""
+    batch: list[tuple[int, ...]] = []
     for sequence in sorted(filter(None, sequences), key=len):
-        last = batches[-1] if batches else []
-        if (
-            last
-            and len(last[0]) == len(sequence)
-            and (len(last) + 1) * len(sequence) <= _MOST_TOKENS
-        ):
-            last.append(sequence)
-        else:
-            batches.append([sequence])
-    return batches
+        full = (len(batch) + 1) * len(sequence) > _MOST_TOKENS
+        if batch and (full or len(batch[0]) != len(sequence)):
+            yield batch
+            batch = []
+        batch.append(sequence)
+    if batch:
+        yield batch
 
 
-def _ratios(sizes: Floats) -> Floats:
+def _over_median(sizes: Floats) -> Floats:
     median = np.median(sizes, axis=1, keepdims=True)
     return np.divide(sizes, median, out=np.zeros_like(sizes), where=median > 0)
+
+
+ACTIVATIONS = Detector(
+    "activations",
+    rank_by_activations,
+    needs_model=True,
+    summary="size of what the layers write, against the median dimension",
+    source="He et al. 2024, arXiv 2405.19279 (maximum to median)",
+    takes=("texts",),
+)

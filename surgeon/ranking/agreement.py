@@ -7,28 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from surgeon.model import Checkpoint
-from surgeon.ranking.ablation import ablate_on_bench, check_min_damage
-from surgeon.ranking.activations import rank_on_bench
-from surgeon.ranking.bench import (
-    Bench,
-    open_bench,
-    open_scale,
-)
+from surgeon.ranking.ablation import ablate, check_min_damage, start_run
+from surgeon.ranking.activations import rank_by_size
 from surgeon.ranking.detectors import DETECTORS, options_for
 from surgeon.ranking.ranking import Measured, Options, Ranking
-from surgeon.tasks.statistics import paired_interval
-from surgeon.text import (
-    Texts,
-    built_in_sample,
-    ranking_sample,
-)
+from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
+from surgeon.tasks.statistics import Interval, paired_interval
+from surgeon.text import Texts, built_in_sample, ranking_sample
 
 COUNT = 2
 _FIRST = 5
 
 
 @dataclass(frozen=True)
-class Standing:
+class MethodResult:
     """A detector beside the others.
 
     ``first`` are the dimensions that it ranks first, ``outliers`` those that meet its criterion.
@@ -40,7 +32,7 @@ class Standing:
     first: tuple[int, ...]
     outliers: tuple[int, ...]
     damage: float
-    interval: tuple[float, float]
+    interval: Interval
     captured: float | None
 
 
@@ -48,7 +40,7 @@ class Standing:
 class Agreement:
     """The detectors side by side.
 
-    ``count`` is N. ``overlap`` tells for each two methods how many of their first N they share.
+    ``count`` is N. ``overlap`` has for each two methods how many of their first N they share.
     ``attainable`` is the most that any first N do, on ``held_out`` texts, which ranked nothing;
     ``measured`` is how ablation ranked.
     """
@@ -58,7 +50,7 @@ class Agreement:
     layers: int
     hidden_size: int
     count: int
-    standings: tuple[Standing, ...]
+    standings: tuple[MethodResult, ...]
     overlap: Mapping[str, Mapping[str, int]]
     attainable: float
     held_out: str
@@ -85,27 +77,29 @@ def compare_detectors(
     options = options or Options()
     check_min_damage(options.min_damage)
     ranking_texts, held_out = _split(options.texts)
-    weights = [
+    rankings = [
         detector.rank(checkpoint, options_for(detector, options))
         for detector in DETECTORS.values()
         if not detector.needs_model
     ]
-    bench = open_bench(checkpoint, ranking_texts, options.progress)
-    by_size = rank_on_bench(checkpoint, bench, options.progress)
-    ablation = ablate_on_bench(checkpoint, bench, by_size, options)
-    rankings = [*weights, by_size, ablation]
+    runner = open_torch_runner(checkpoint, ranking_texts, options.progress)
+    by_size = rank_by_size(runner, options.progress)
+    ablation = ablate(runner, by_size, options)
+    rankings += [by_size, ablation]
     assert ablation.measured is not None
-    standings, examples = _stand(rankings, bench.reading(held_out), count, options, ablation)
-    firsts = {s.method: set(s.first[:count]) for s in standings}
+    results, examples = _remove_firsts(
+        rankings, ablation.measured, runner.with_texts(held_out), count, options
+    )
+    firsts = {result.method: set(result.first[:count]) for result in results}
     return Agreement(
         model=checkpoint.name,
         architecture=checkpoint.family.name,
         layers=ablation.layers,
         hidden_size=checkpoint.hidden_size,
         count=count,
-        standings=standings,
+        standings=results,
         overlap={a: {b: len(firsts[a] & firsts[b]) for b in firsts} for a in firsts},
-        attainable=max(standing.damage for standing in standings),
+        attainable=max(result.damage for result in results),
         held_out=held_out.name,
         examples=examples,
         measured=ablation.measured,
@@ -121,35 +115,34 @@ def _split(texts: Texts | None) -> tuple[Texts, Texts]:
     return ranking, replace(texts, name=f"the other lines of {texts.name}", lines=texts.lines[1::2])
 
 
-def _stand(
-    rankings: Sequence[Ranking], bench: Bench, count: int, options: Options, ablation: Ranking
-) -> tuple[tuple[Standing, ...], int]:
-    scale = open_scale(bench, options.seed)
-    baseline = scale.observe(())
-    before = scale.score(baseline, baseline)
-    tops = [tuple(d.dim for d in ranking.dimensions[:count]) for ranking in rankings]
+def _remove_firsts(
+    rankings: Sequence[Ranking],
+    measured: Measured,
+    runner: TorchRunner,
+    count: int,
+    options: Options,
+) -> tuple[tuple[MethodResult, ...], int]:
+    """Remove each method's first dims together; return the results and the number of examples."""
+    run = start_run(runner, options)
+    before = run.scores(())
+    tops = [frozenset(d.dim for d in ranking.dimensions[:count]) for ranking in rankings]
     damages = {}
-    different = sorted(set(map(frozenset, tops)), key=sorted)
+    different = sorted(set(tops), key=sorted)
     for number, dims in enumerate(different):
         options.progress("removing each method's first together", number, len(different))
-        after = scale.score(scale.observe(sorted(dims)), baseline)
-        interval = paired_interval(after, before)
-        damages[dims] = (after.value - before.value, interval)
+        after = run.scores(sorted(dims))
+        damages[dims] = (after.value - before.value, paired_interval(after, before))
     best, best_interval = max(damages.values())
-    assert ablation.measured is not None
-    beyond = best_interval[0] > ablation.measured.control_range[1]
-    attainable = best if beyond and best >= ablation.measured.min_damage else None
-    standings = []
-    for ranking, dims in zip(rankings, map(frozenset, tops), strict=True):
-        damage, interval = damages[dims]
-        standings.append(
-            Standing(
-                method=ranking.method,
-                first=tuple(d.dim for d in ranking.dimensions[: max(count, _FIRST)]),
-                outliers=ranking.outliers,
-                damage=damage,
-                interval=interval,
-                captured=damage / attainable if attainable else None,
-            )
+    beyond_chance = best_interval[0] > measured.control_range[1] and best >= measured.min_damage
+    results = [
+        MethodResult(
+            method=ranking.method,
+            first=tuple(d.dim for d in ranking.dimensions[: max(count, _FIRST)]),
+            outliers=ranking.outliers,
+            damage=damages[dims][0],
+            interval=damages[dims][1],
+            captured=damages[dims][0] / best if beyond_chance else None,
         )
-    return tuple(standings), len(scale.examples)
+        for ranking, dims in zip(rankings, tops, strict=True)
+    ]
+    return tuple(results), len(run.examples)

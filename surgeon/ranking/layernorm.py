@@ -1,4 +1,4 @@
-"""The paper's criterion: gain and bias both far from their LayerNorm's mean, in enough layers."""
+"""The criteria on the weights: gain and bias far from their vector's mean, in enough layers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ import numpy.typing as npt
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
-from surgeon.ranking.criteria import ZScores, read_zscores
-from surgeon.ranking.ranking import (
-    SIGMA,
-    ByLayer,
-    Dimension,
-    Ranking,
-)
+from surgeon.ranking.ranking import SIGMA, ByLayer, Detector, Dimension, Ranking
+from surgeon.ranking.zscores import ZScores, read_zscores
 
 MIN_LAYERS = 0.5
 
 
 def rank_by_layernorm(
-    checkpoint: Checkpoint, *, sigma: float = SIGMA, min_layers: float = MIN_LAYERS
+    checkpoint: Checkpoint, *, sigma: float = SIGMA, min_layers: float | None = None
 ) -> Ranking:
     """Rank dimensions by the criterion of Kovaleva et al. 2021.
 
@@ -40,12 +35,13 @@ def rank_by_layernorm(
         checkpoint: an open checkpoint of a known architecture.
         sigma: the distance, in standard deviations of the vector.
         min_layers: how many layers must flag an outlier: a share of them if below 1, else a
-            count.
+            count (None: half of them).
 
     Raises:
         SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
         CheckpointError: a vector holds values that are not finite.
     """
+    min_layers = MIN_LAYERS if min_layers is None else min_layers
     layers_needed(min_layers, checkpoint.layers)  # refused before anything is read
     check_sigma(sigma)
     return rank_zscores(checkpoint, read_zscores(checkpoint), sigma, min_layers)
@@ -56,43 +52,57 @@ def rank_zscores(
 ) -> Ranking:
     """Rank dimensions by z-scores that were read: the rest of ``rank_by_layernorm``."""
     needed = layers_needed(min_layers, checkpoint.layers)
-    layers = len(zscores.rows)
-    flags = zscores.smaller > sigma
-    standing = stand(zscores, sigma)
-    counts, strength, order = standing.counts, standing.strength, standing.order
-    return Ranking(
-        model=checkpoint.name,
-        architecture=checkpoint.family.name,
-        layers=layers,
-        hidden_size=checkpoint.hidden_size,
-        method="layernorm",
-        evidence=zscores.evidence,
+    return _ranking(
+        checkpoint,
+        zscores,
+        method=LAYERNORM.name,
+        flags=zscores.smaller > sigma,
+        standing=stand(zscores, sigma),
+        needed=needed,
         criterion=criterion(zscores, sigma, needed),
-        dimensions=tuple(
-            Dimension(
-                dim=int(dim),
-                score=float(counts[dim] / layers),
-                strength=float(strength[dim]),
-                layers=tuple(int(layer) for layer in np.flatnonzero(flags[:, dim])),
-            )
-            for dim in order
-        ),
-        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
-        columns=("", "mean σ"),
         by_layer=distances(zscores, sigma),
     )
 
 
-def distances(zscores: ZScores, sigma: float, *, either: bool = False) -> ByLayer:
-    """Return what to judge by: of both distances the smaller, or the larger for ``either``."""
-    which = "larger" if either else "smaller"
-    of_both = f"the {which} of {zscores.gain_name} and bias"
-    return ByLayer(
-        values=zscores.larger if either else zscores.smaller,
-        threshold=sigma,
-        unit="σ",
-        title="Distance from the mean, by layer",
-        meaning=f"|z-score|, {zscores.gain_name if zscores.bias is None else of_both}",
+def rank_by_count(
+    checkpoint: Checkpoint, *, sigma: float = SIGMA, min_layers: float | None = None
+) -> Ranking:
+    """Rank dimensions by the criterion of Puccetti et al. 2022 (arXiv 2205.11380, their code).
+
+    A layer flags a dimension if its gain or its bias lies more than ``sigma`` standard deviations
+    from the mean of that vector. The layers are counted for gains and for biases apart; the larger
+    of the two counts, as a share of the layers, is the score, and the mean over layers of the
+    larger distance the strength. Outliers are flagged in more than a quarter of the layers: more
+    than 3 of 12, in the paper. What stands for the gain of a dense layer is said in
+    ``rank_by_layernorm``, as is what no criterion on the weights can see.
+
+    Args:
+        checkpoint: an open checkpoint of a known architecture.
+        sigma: the distance, in standard deviations of the vector.
+        min_layers: how many layers must flag an outlier: a share of them if below 1, else a
+            count (None: more than a quarter).
+
+    Raises:
+        SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
+        CheckpointError: a vector holds values that are not finite.
+    """
+    layers = checkpoint.layers
+    needed = layers_needed(layers // 4 + 1 if min_layers is None else min_layers, layers)
+    check_sigma(sigma)
+    zscores = read_zscores(checkpoint)
+    gains = np.abs(zscores.gain) > sigma
+    # A bias that is not there is NaN, which lies beyond nothing.
+    biases = np.abs(zscores.bias) > sigma if zscores.bias is not None else np.zeros_like(gains)
+    counts = np.maximum(gains.sum(axis=0), biases.sum(axis=0))
+    return _ranking(
+        checkpoint,
+        zscores,
+        method=LAYERNORM_COUNT.name,
+        flags=gains | biases,
+        standing=Standing(counts, zscores.larger.mean(axis=0)),
+        needed=needed,
+        criterion=f"either beyond {sigma:g}σ, in at least {needed} of {layers} layers",
+        by_layer=distances(zscores, sigma, either=True),
     )
 
 
@@ -119,6 +129,54 @@ def stand(zscores: ZScores, sigma: float) -> Standing:
     return Standing((distance > sigma).sum(axis=0), distance.mean(axis=0))
 
 
+def _ranking(
+    checkpoint: Checkpoint,
+    zscores: ZScores,
+    *,
+    method: str,
+    flags: npt.NDArray[np.bool_],
+    standing: Standing,
+    needed: int,
+    criterion: str,
+    by_layer: ByLayer,
+) -> Ranking:
+    layers, counts, order = len(zscores.rows), standing.counts, standing.order
+    return Ranking(
+        model=checkpoint.name,
+        architecture=checkpoint.family.name,
+        layers=layers,
+        hidden_size=checkpoint.hidden_size,
+        method=method,
+        evidence=zscores.evidence,
+        criterion=criterion,
+        dimensions=tuple(
+            Dimension(
+                dim=int(dim),
+                score=float(counts[dim] / layers),
+                strength=float(standing.strength[dim]),
+                layers=tuple(map(int, np.flatnonzero(flags[:, dim]))),
+            )
+            for dim in order
+        ),
+        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
+        columns=("", "mean σ"),
+        by_layer=by_layer,
+    )
+
+
+def distances(zscores: ZScores, sigma: float, *, either: bool = False) -> ByLayer:
+    """Return what to judge by: of both distances the smaller, or the larger for ``either``."""
+    which = "larger" if either else "smaller"
+    of_both = f"the {which} of {zscores.gain_name} and bias"
+    return ByLayer(
+        values=zscores.larger if either else zscores.smaller,
+        threshold=sigma,
+        unit="σ",
+        title="Distance from the mean, by layer",
+        meaning=f"|z-score|, {zscores.gain_name if zscores.bias is None else of_both}",
+    )
+
+
 def criterion(zscores: ZScores, sigma: float, needed: int) -> str:
     """Say what makes an outlier, for these vectors."""
     both = "" if zscores.bias is None else "both "
@@ -126,7 +184,11 @@ def criterion(zscores: ZScores, sigma: float, needed: int) -> str:
 
 
 def check_sigma(sigma: float) -> None:
-    """Refuse a distance that is none."""
+    """Refuse a distance that is not a positive number.
+
+    Raises:
+        SelectionError: it is not.
+    """
     if not (math.isfinite(sigma) and sigma > 0):
         raise SelectionError(f"--sigma {sigma}: give a positive number of standard deviations")
 
@@ -146,57 +208,23 @@ def layers_needed(min_layers: float, layers: int) -> int:
     return int(needed)
 
 
-def rank_by_count(
-    checkpoint: Checkpoint, *, sigma: float = SIGMA, min_layers: float | None = None
-) -> Ranking:
-    """Rank dimensions by the criterion of Puccetti et al. 2022 (arXiv 2205.11380, their code).
-
-    A layer flags a dimension if its gain or its bias lies more than ``sigma`` standard deviations
-    from the mean of that vector. The layers are counted for gains and for biases apart; the larger
-    of the two counts, as a share of the layers, is the score, and the mean over layers of the
-    larger distance the strength. Outliers are flagged in more than a quarter of the layers: more
-    than 3 of 12, in the paper. What stands for the gain of a dense layer is said in
-    ``layernorm.rank_by_layernorm``, as is what no criterion on the weights can see.
-
-    Args:
-        checkpoint: an open checkpoint of a known architecture.
-        sigma: the distance, in standard deviations of the vector.
-        min_layers: how many layers must flag an outlier: a share of them if below 1, else a
-            count (None: more than a quarter).
-
-    Raises:
-        SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
-        CheckpointError: a vector holds values that are not finite.
-    """
-    layers = checkpoint.layers
-    needed = layers_needed(layers // 4 + 1 if min_layers is None else min_layers, layers)
-    check_sigma(sigma)
-    zscores = read_zscores(checkpoint)
-    gains = np.abs(zscores.gain) > sigma
-    # A bias that is not there is NaN, which lies beyond nothing.
-    biases = np.abs(zscores.bias) > sigma if zscores.bias is not None else np.zeros_like(gains)
-    flags = gains | biases
-    counts = np.maximum(gains.sum(axis=0), biases.sum(axis=0))
-    strength = zscores.larger.mean(axis=0)
-    order = np.lexsort((np.arange(counts.size), -strength, -counts))
-    return Ranking(
-        model=checkpoint.name,
-        architecture=checkpoint.family.name,
-        layers=layers,
-        hidden_size=checkpoint.hidden_size,
-        method="layernorm-count",
-        evidence=zscores.evidence,
-        criterion=f"either beyond {sigma:g}σ, in at least {needed} of {layers} layers",
-        dimensions=tuple(
-            Dimension(
-                dim=int(dim),
-                score=float(counts[dim] / layers),
-                strength=float(strength[dim]),
-                layers=tuple(map(int, np.flatnonzero(flags[:, dim]))),
-            )
-            for dim in order
-        ),
-        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
-        columns=("", "mean σ"),
-        by_layer=distances(zscores, sigma, either=True),
-    )
+LAYERNORM = Detector(
+    "layernorm",
+    lambda checkpoint, options: rank_by_layernorm(
+        checkpoint, sigma=options.sigma, min_layers=options.min_layers
+    ),
+    needs_model=False,
+    summary="gain and bias both far from their mean, in half of the layers",
+    source="Kovaleva et al. 2021, arXiv 2105.06990",
+    takes=("sigma", "min_layers"),
+)
+LAYERNORM_COUNT = Detector(
+    "layernorm-count",
+    lambda checkpoint, options: rank_by_count(
+        checkpoint, sigma=options.sigma, min_layers=options.min_layers
+    ),
+    needs_model=False,
+    summary="gain or bias far from their mean, in more than a quarter of the layers",
+    source="Puccetti et al. 2022, arXiv 2205.11380",
+    takes=("sigma", "min_layers"),
+)

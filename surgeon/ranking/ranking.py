@@ -1,16 +1,19 @@
-"""The one result that every detector yields."""
+"""The one result that every detector yields, and what a detector is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
 from surgeon.text import Texts, TextsUsed
+
+SIGMA = 3.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Ranking:
     ``columns`` name the score and the strength for people ("": not worth a column). ``text`` is
     what a forward pass read, ``measured`` how damages were measured, ``weak`` why the evidence is
     weak where it is, and ``warnings`` what else a person should know. ``by_layer`` is what the
-    layers that flag a dimension were told by.
+    layers that flag a dimension judged by.
     """
 
     model: str
@@ -120,23 +123,6 @@ class Ranking:
         }
 
 
-SIGMA = 3.0
-
-MIN_DAMAGE: Mapping[str, float] = {
-    **dict.fromkeys(("mlm", "clm", "rtd", "plm", "denoising"), 0.1),
-    "drift": 0.05,
-}
-"""The least damage that makes an outlier, by task.
-
-Enough text tells any removal from chance; it takes more to be worth a name. 0.1 nats are a tenth of
-the perplexity. The weakest dimension that Kovaleva et al. 2021 call an outlier, 381 of BERT-base,
-does 0.15 by their figure; the strongest of two models that have none do 0.01 on text in the form
-that they were trained on, and 0.07 (IgLM-S) on text that opens with a token of another form. For
-the losses of ELECTRA, XLNet and BART the same is a convention: no figure is known. A drift of
-0.05 is a cosine of 0.95.
-"""
-
-
 @dataclass(frozen=True)
 class Options:
     """The settings of a ranking.
@@ -149,10 +135,10 @@ class Options:
         texts: what a forward pass reads, one text per line (None: the built-in sample that ranks,
             which is not the one that evaluates).
         min_damage: the least damage that makes an outlier, in the unit of the model's own task
-            (None: that of ``MIN_DAMAGE``).
+            (None: that of ``ablation.MIN_DAMAGE``).
         exhaustive: whether every dimension is removed, instead of a shortlist.
         seed: of masks, controls and intervals.
-        progress: told of each step.
+        progress: called with each step.
     """
 
     sigma: float = SIGMA
@@ -162,3 +148,19 @@ class Options:
     exhaustive: bool = False
     seed: int = 0
     progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A way to rank dimensions.
+
+    ``needs_model`` is whether it runs the model in PyTorch, on text; the others read a few
+    tensors of the weights. ``takes`` are the options that it uses.
+    """
+
+    name: str
+    rank: Callable[[Checkpoint, Options], Ranking]
+    needs_model: bool
+    summary: str
+    source: str
+    takes: tuple[str, ...]

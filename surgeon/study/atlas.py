@@ -17,9 +17,9 @@ from surgeon.model.directory import open_frugally
 from surgeon.model.hub_errors import endpoint
 from surgeon.model.ranges import Meter
 from surgeon.progress import Progress, silent
-from surgeon.ranking.criteria import read_zscores
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, layers_needed, rank_zscores
 from surgeon.ranking.ranking import SIGMA
+from surgeon.ranking.zscores import read_zscores
 from surgeon.study import atlas_rows, journal
 from surgeon.study.atlas_rows import (
     Criterion,

@@ -22,7 +22,6 @@ from surgeon.model.download import find_cached
 from surgeon.model.hub import Listing, list_weights
 from surgeon.model.hub_errors import PATIENT, explained
 from surgeon.progress import Progress, silent
-from surgeon.ranking.criteria import ZScores, read_zscores
 from surgeon.ranking.layernorm import (
     MIN_LAYERS,
     Standing,
@@ -32,6 +31,7 @@ from surgeon.ranking.layernorm import (
     stand,
 )
 from surgeon.ranking.ranking import SIGMA
+from surgeon.ranking.zscores import ZScores, read_zscores
 from surgeon.study.series import Stop, find_series
 from surgeon.study.trace_files import (
     check_output,

@@ -25,7 +25,7 @@ from surgeon.edit.staging import replace_file, staged_file
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.model.files import read_object
 from surgeon.model.hub import Listing
-from surgeon.ranking.criteria import ZScores
+from surgeon.ranking.zscores import ZScores
 from surgeon.study.atlas_table import has_columns
 from surgeon.study.trace_result import Trace
 

@@ -34,7 +34,8 @@ from surgeon import (
 )
 from surgeon.progress import silent
 from surgeon.ranking import DETECTORS
-from surgeon.ranking.bench import open_bench, open_scale
+from surgeon.ranking.ablation import start_run
+from surgeon.ranking.torch_runner import open_torch_runner
 from surgeon.text import Texts
 
 _EXHAUSTIVE = "ablation --exhaustive"
@@ -144,14 +145,9 @@ def _print_rows(model: str, directory: Path, found: dict) -> None:
 
 
 def _joint_damages(directory: Path, texts: Texts, firsts: dict) -> dict:
-    bench = open_bench(open_checkpoint(directory), texts, silent)
-    scale = open_scale(bench, 0)
-    baseline = scale.observe(())
-    whole = scale.score(baseline, baseline).value
-    return {
-        row: scale.score(scale.observe(dims), baseline).value - whole
-        for row, dims in firsts.items()
-    }
+    run = start_run(open_torch_runner(open_checkpoint(directory), texts, silent), Options())
+    whole = run.scores(()).value
+    return {row: run.scores(dims).value - whole for row, dims in firsts.items()}
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from surgeon import (
 from surgeon.errors import CheckpointError, ExportError
 from surgeon.onnx.experts import part_experts
 from surgeon.onnx.weights import read_initializers
-from surgeon.ranking.criteria import read_zscores
+from surgeon.ranking.zscores import read_zscores
 from surgeon.text import Texts, built_in_sample
 from surgeon.torch_model.loading import load_model
 

@@ -40,7 +40,7 @@ from surgeon.model.ranges import (
 )
 from surgeon.model.remote import open_remote
 from surgeon.model.safetensors_file import TensorInfo
-from surgeon.ranking import criteria as zscores
+from surgeon.ranking import zscores
 
 _BERT_BASE = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
 _INDEX = "model.safetensors.index.json"

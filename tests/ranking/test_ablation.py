@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from antibodies import antibodies
-from outliers.conftest import PLANTED
+from ranking.conftest import PLANTED
 from task_models import save_model
 
 from surgeon import (
@@ -18,16 +18,15 @@ from surgeon import (
 from surgeon.cli import run
 from surgeon.console import show_ranking
 from surgeon.progress import silent
-from surgeon.ranking.bench import open_bench, open_scale
+from surgeon.ranking.ablation import start_run
+from surgeon.ranking.torch_runner import open_torch_runner
 
 
 def _joint_damage(model, texts, sets):
     """What removing each set of dimensions together does, on texts."""
-    bench = open_bench(open_checkpoint(model), texts, silent)
-    scale = open_scale(bench, 0)
-    baseline = scale.observe(())
-    whole = scale.score(baseline, baseline).value
-    return {dims: scale.score(scale.observe(dims), baseline).value - whole for dims in sets}
+    ablation = start_run(open_torch_runner(open_checkpoint(model), texts, silent), Options())
+    whole = ablation.scores(()).value
+    return {dims: ablation.scores(dims).value - whole for dims in sets}
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +139,12 @@ def test_the_damage_of_a_planted_pair_is_that_of_the_formula(planted):
     assert abs(damages[5,]) < 0.01
 
 
-def test_a_trial_leaves_the_model_as_it_was(planted):
+def test_an_ablation_leaves_the_model_as_it_was(planted):
     folder, texts = planted
-    bench = open_bench(open_checkpoint(folder), texts, silent)
-    before = {k: v.clone() for k, v in bench.loaded.model.state_dict().items()}
-    open_scale(bench, 0).observe(PLANTED)
-    after = bench.loaded.model.state_dict()
+    runner = open_torch_runner(open_checkpoint(folder), texts, silent)
+    before = {k: v.clone() for k, v in runner.model.model.state_dict().items()}
+    start_run(runner, Options()).scores(PLANTED)
+    after = runner.model.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -170,21 +169,19 @@ def _by_hand(model, example):
 
 
 @pytest.mark.parametrize("task", ["rtd", "plm", "denoising"])
-def test_a_model_is_weighed_by_the_loss_of_its_own_head(task, tmp_path):
+def test_a_model_is_scored_by_the_loss_of_its_own_head(task, tmp_path):
     model = save_model(task, tmp_path / task)
     sample = ranking_sample()
     texts = dataclasses.replace(sample, lines=sample.lines[:6])
-    bench = open_bench(open_checkpoint(model), texts, silent)
-    assert bench.left_out == ""
-    scale = open_scale(bench, 0)
-    assert scale.task.name == task
-    baseline = scale.observe(())
-    losses = [_by_hand(bench.loaded.model, example) for example in scale.examples]
-    counts = [example.labels.size for example in scale.examples]
-    found = scale.score(baseline, baseline)
+    runner = open_torch_runner(open_checkpoint(model), texts, silent)
+    assert (runner.left_out, runner.task.name) == ("", task)
+    ablation = start_run(runner, Options())
+    losses = [_by_hand(runner.model.model, example) for example in ablation.examples]
+    counts = [example.labels.size for example in ablation.examples]
+    found = ablation.scores(())
     np.testing.assert_allclose(found.total, losses, rtol=1e-4)
     assert found.value == pytest.approx(sum(losses) / sum(counts), abs=1e-4)
-    assert not np.array_equal(scale.observe((3, 5)), baseline)
+    assert not np.array_equal(ablation.scores((3, 5)).total, found.total)
 
 
 def test_a_head_that_takes_labels_is_said_to_be_left_out(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from outliers.conftest import PLANTED
+from ranking.conftest import PLANTED
 from safetensors.torch import load_file, save_file
 
 from surgeon import (

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from outliers.conftest import PLANTED
+from ranking.conftest import PLANTED
 
 from surgeon import (
     Options,

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from surgeon import open_checkpoint, rank_by_layernorm
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.ranking.criteria import _slice_norms as slice_norms
+from surgeon.ranking.zscores import slice_norms
 
 
 def make_checkpoint(folder, gains, biases):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from outliers.test_layernorm import make_checkpoint, vectors  # noqa: F401  (a fixture)
+from ranking.test_layernorm import make_checkpoint, vectors  # noqa: F401  (a fixture)
 
 from surgeon.ranking.layernorm import rank_by_count
 

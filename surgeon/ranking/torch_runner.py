@@ -1,0 +1,201 @@
+"""A model in PyTorch with texts to run through it: what the detectors that run the model share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from surgeon.errors import CheckpointError, EvaluationError, SurgeonError
+from surgeon.families import Site, by_layer
+from surgeon.model import Checkpoint
+from surgeon.model.checkpoint import find_not_finite
+from surgeon.progress import Progress
+from surgeon.tasks.compare import BatchScores, Variant
+from surgeon.tasks.examples import Encoded, Encoder, Example, batch_examples, batches_by_length
+from surgeon.tasks.registry import TASKS, Settings, Task
+from surgeon.tasks.sizes import check_sizes, longest_text
+from surgeon.tasks.task import Floats
+from surgeon.text import Texts
+
+if TYPE_CHECKING:
+    from surgeon.torch_model.loading import TorchModel
+
+# The tasks whose output has a row for each token, of which some are asked for.
+_AT_POSITIONS = ("mlm", "clm")
+# The tasks with a head of its own that text alone is enough for.
+_BY_TEXT = ("mlm", "clm", "rtd", "plm", "denoising")
+
+
+@dataclass(frozen=True, eq=False)
+class TorchRunner:
+    """Runs a model in PyTorch, whole or without dimensions at the output sites of all layers.
+
+    ``layers`` are the output sites of each layer: one, or those of experts. ``encoded`` are the
+    token sequences of ``texts``. ``left_out`` says why a head that is there is not scored ("": it
+    is), and ``not_applied`` which code and adapters beside the weights had no part.
+    """
+
+    checkpoint: Checkpoint
+    model: TorchModel
+    layers: tuple[tuple[Site, ...], ...]
+    tokenizer: Any
+    max_length: int
+    texts: Texts
+    encoded: Encoded
+    left_out: str = ""
+    not_applied: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """The model's own task, or drift where that takes labels."""
+        return TASKS[self.model.task]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know about the model and the texts."""
+        cut = self.encoded.truncated
+        texts = "text was" if cut == 1 else "texts were"
+        found = (f"{cut} {texts} cut to {self.max_length} tokens",) if cut else ()
+        return (*self.not_applied, *found)
+
+    def with_texts(self, texts: Texts) -> TorchRunner:
+        """Return the same model with other texts."""
+        return replace(self, texts=texts, encoded=_encode(texts, self.tokenizer, self.max_length))
+
+    def settings(self, seed: int) -> Settings:
+        """Return the settings of the task, all but the seed at their defaults."""
+        from surgeon.torch_model.loading import decoder_start_of
+
+        return Settings(
+            seed,
+            self.task.options.get("mask_rate", 0.0),
+            self.tokenizer.mask_token_id,
+            tuple(sorted(set(self.tokenizer.all_special_ids))),
+            vocabulary=len(self.tokenizer),
+            decoder_start_id=decoder_start_of(self.model),
+        )
+
+    def examples(self, settings: Settings) -> tuple[Example, ...]:
+        """Make the examples of the task from the texts.
+
+        Raises:
+            EvaluationError: fewer than two texts have anything to score.
+        """
+        prepare = self.task.prepare
+        assert prepare is not None
+        prepared = [prepare(ids, settings) for ids in self.encoded.sequences]
+        examples = tuple(example for example in prepared if example is not None)
+        if len(examples) < 2:
+            raise EvaluationError(
+                f"--data {self.texts.name}: {len(examples)} of {len(self.texts.lines)} texts have "
+                "tokens that this model's tokenizer knows and an interval takes 2; give text of "
+                "the kind the model was trained on"
+            )
+        return examples
+
+    def run(self, variant: Variant, examples: Sequence[Example]) -> Iterator[BatchScores]:
+        """Yield the examples batch by batch, scored without the variant's dimensions."""
+        from surgeon.torch_model.forward import removed
+
+        sites = [site for layer in self.layers for site in layer]
+        with removed(self.model, sites, variant.dims):
+            for numbers in batches_by_length(examples, self._width):
+                yield numbers, self._scores([examples[number] for number in numbers])
+
+    def _scores(self, examples: Sequence[Example]) -> Iterable[Floats]:
+        from surgeon.torch_model.forward import run, run_at
+
+        pad = int(self.tokenizer.pad_token_id or 0)
+        batch = batch_examples(examples, self.model.graph_inputs, pad)
+        if self.task.name not in _AT_POSITIONS:
+            return map(self.task.observe, run(self.model, batch), examples)
+        logits = run_at(self.model, batch, [example.positions for example in examples])
+        # The logits are those of the scored positions alone, in their order.
+        asked = (Example(e.ids, np.arange(e.positions.size), e.labels) for e in examples)
+        return map(self.task.observe, logits, asked)
+
+    @property
+    def _width(self) -> int:
+        """How many numbers a batch's output has per token, on average."""
+        config = self.model.model.config.get_text_config()
+        if self.task.name in ("drift", "rtd"):
+            return int(config.hidden_size)
+        share = self.task.options.get("mask_rate", 1.0) if self.task.name in _AT_POSITIONS else 1.0
+        return round(float(config.vocab_size) * share)
+
+    def not_finite(self, variant: Variant) -> SurgeonError:
+        """Return the error for an output that is not finite: it names the tensor, if one is."""
+        if variant.dims:
+            return EvaluationError(
+                f"without dims {list(variant.dims)}, the model's output is not finite: there is no "
+                "score"
+            )
+        if found := find_not_finite(self.checkpoint):
+            return CheckpointError(f"{found}, as is all that the model makes of them; repair them")
+        return EvaluationError(
+            f"{self.checkpoint.name}: its weights are finite, and its states on {self.texts.name} "
+            "are not: they overflow in float32; give other --data"
+        )
+
+
+def open_torch_runner(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> TorchRunner:
+    """Load a checkpoint in PyTorch and tokenize texts for it.
+
+    Raises:
+        ExportError: transformers cannot load it, or not as it is stored.
+        EvaluationError: it has no tokenizer, or one that does not know the texts' words.
+    """
+    progress("loading PyTorch", 0, 0)
+    from surgeon.torch_model.directory import not_applied
+    from surgeon.torch_model.forward import INSTEAD
+    from surgeon.torch_model.heads import choose_task
+    from surgeon.torch_model.loading import decoder_start_of, load_model
+    from surgeon.torch_model.tokenizer import load_tokenizer
+
+    check_sizes(checkpoint, INSTEAD)
+    progress("loading the model", 0, 0)
+    tokenizer = load_tokenizer(checkpoint.directory, INSTEAD)
+    if tokenizer is None:
+        raise EvaluationError(
+            f"{checkpoint.directory}: no tokenizer in it that reads text; put its files "
+            f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {INSTEAD}"
+        )
+    task = choose_task(checkpoint)
+    # What other heads are for takes labels: their body alone is scored.
+    model = load_model(checkpoint, INSTEAD, task if task in _BY_TEXT else "drift")
+    if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
+        model = load_model(checkpoint, INSTEAD, "drift")
+    max_length = longest_text(checkpoint.config, checkpoint.family, tokenizer.model_max_length)
+    return TorchRunner(
+        checkpoint=checkpoint,
+        model=model,
+        layers=tuple(by_layer(checkpoint.sites)),
+        tokenizer=tokenizer,
+        max_length=max_length,
+        texts=texts,
+        encoded=_encode(texts, tokenizer, max_length),
+        left_out=_why_left_out(task) if task != model.task else "",
+        not_applied=not_applied(checkpoint.directory, checkpoint.config),
+    )
+
+
+def _why_left_out(task: str) -> str:
+    lacks = (
+        "a mask token and a start of the decoder, which are not there"
+        if task in _BY_TEXT
+        else "labels"
+    )
+    return f"without its head, since {task} takes {lacks}"
+
+
+def _encode(texts: Texts, tokenizer: Any, max_length: int) -> Encoded:
+    """Tokenize texts, and refuse those that the model cannot read."""
+    from surgeon.torch_model.tokenizer import text_encoder
+
+    encoder = Encoder(text_encoder(tokenizer), max_length, tokenizer.unk_token_id)
+    encoded = encoder.encode(texts.lines)
+    encoder.check_known(encoded, texts.lines, texts.name)
+    return encoded

@@ -1,0 +1,169 @@
+"""Gain and bias of each layer's output site as z-scores: all that the weights alone tell."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import CheckpointError
+from surgeon.families import Kind, Site, Stack, by_layer
+from surgeon.model import Checkpoint
+
+_SLAB = 2**20  # weights converted to float64 at a time
+# Bytes of a remote model that are fetched together: all norms of any model, all output dense layers
+# of GPT-2, three of Llama 13B's.
+_AT_ONCE = 2**29
+
+_LOOKED_AT: dict[Kind, tuple[str, str]] = {
+    "layernorm": ("gain", "output LayerNorm"),
+    "rmsnorm": ("gain", "output RMSNorm"),
+    "dense": ("weight norm", "output dense layer"),
+}
+_Vector: TypeAlias = npt.NDArray[np.float64]
+_SHORT: dict[Stack, str] = {"encoder": "enc", "decoder": "dec"}
+
+
+@dataclass(frozen=True)
+class ZScores:
+    """Signed distances from the mean of each vector, in its standard deviations.
+
+    ``gain`` and ``bias`` have shape (layers, hidden). ``bias`` is None where no layer has one, and
+    a row of NaN where a single layer has none. ``rows`` labels the layers, those of an encoder
+    before its decoder's: "0", or "enc 3" and "dec 0" in a model of two stacks. ``gain_name``
+    is "weight norm" where the Euclidean norm of a dense layer's slice stands for the gain, and
+    ``evidence`` says in words which vectors these are.
+    """
+
+    rows: tuple[str, ...]
+    gain: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64] | None
+    gain_name: str
+    evidence: str
+
+    @property
+    def smaller(self) -> _Vector:
+        """The smaller of the two distances, or the gain's where there is no bias; unsigned."""
+        gain = np.abs(self.gain)
+        return gain if self.bias is None else np.fmin(gain, np.abs(self.bias))
+
+    @property
+    def larger(self) -> _Vector:
+        """The larger of the two distances, or the gain's where there is no bias; unsigned."""
+        gain = np.abs(self.gain)
+        return gain if self.bias is None else np.fmax(gain, np.abs(self.bias))
+
+
+def read_zscores(checkpoint: Checkpoint) -> ZScores:
+    """Read the gain and bias of every layer's output site in a checkpoint.
+
+    Where the last operation of a layer is a dense layer (GPT-2), the Euclidean norm of the
+    dimension's weight slice stands for the gain: of the slices of all experts, where a layer has
+    several, and the mean of their biases for the bias. Equal values are all at distance 0.
+
+    Raises:
+        CheckpointError: a vector holds values that are not finite.
+    """
+    layers = by_layer(checkpoint.sites)
+    sites = [site for layer in layers for site in layer]
+    read = _read(checkpoint, sites)
+    gains, biases = [], []
+    for layer in layers:
+        vectors = [next(read) for _ in layer]
+        gains.append(_standardized(functools.reduce(np.hypot, (gain for gain, _ in vectors))))
+        present = [bias for _, bias in vectors if bias is not None]
+        missing = np.full(checkpoint.hidden_size, np.nan)
+        biases.append(_standardized(np.mean(present, axis=0)) if present else missing)
+    names = {_LOOKED_AT[site.kind][0] for site in sites}
+    return ZScores(
+        rows=_labels([layer[0] for layer in layers]),
+        gain=np.stack(gains),
+        bias=np.stack(biases) if any(site.bias is not None for site in sites) else None,
+        gain_name=names.pop() if len(names) == 1 else "gain",
+        evidence=_evidence(checkpoint, sites),
+    )
+
+
+def _read(checkpoint: Checkpoint, sites: list[Site]) -> Iterator[tuple[_Vector, _Vector | None]]:
+    """Yield the gain and bias of each site, (hidden,), with no more than a batch in memory."""
+    for batch in _batches(checkpoint, sites):
+        checkpoint.prefetch(name for site in batch for name in _tensors(site))
+        for site in batch:
+            bias = None if site.bias is None else _read_vector(checkpoint, site.bias)
+            yield _read_vector(checkpoint, site.gain, site.axis), bias
+
+
+def _batches(checkpoint: Checkpoint, sites: list[Site]) -> Iterator[list[Site]]:
+    """Yield as many sites together as a budget of bytes holds, one at least."""
+    batch: list[Site] = []
+    held = 0
+    for site in sites:
+        infos = (checkpoint.tensors[name] for name in _tensors(site))
+        size = sum(info.end - info.start for info in infos)
+        if batch and held + size > _AT_ONCE:
+            yield batch
+            batch, held = [], 0
+        batch.append(site)
+        held += size
+    yield batch
+
+
+def _tensors(site: Site) -> list[str]:
+    return [name for name in (site.gain, site.bias) if name]
+
+
+def _read_vector(checkpoint: Checkpoint, name: str, axis: int = 0) -> _Vector:
+    """Read a vector, or the Euclidean norm of each slice of a matrix along an axis."""
+    stored = checkpoint.read(name)
+    values = slice_norms(stored, axis) if stored.ndim == 2 else stored.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"{checkpoint.where(name)}: tensor {name} holds values that are not finite"
+        )
+    return values
+
+
+def slice_norms(weight: npt.NDArray[Any], axis: int) -> _Vector:
+    """Return the Euclidean norm of each dimension's slice, without a float64 copy of the whole."""
+    by_dim = np.moveaxis(weight, axis, 0)
+    step = max(1, _SLAB // max(1, by_dim.shape[1]))
+    slabs = (by_dim[start : start + step] for start in range(0, by_dim.shape[0], step))
+    return np.concatenate([np.linalg.norm(slab.astype(np.float64), axis=1) for slab in slabs])
+
+
+def _standardized(values: _Vector) -> _Vector:
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = values.std()
+    if not np.isfinite(spread):  # the squares of float64 values may be too large for one
+        values = values / np.abs(values).max()
+        spread = values.std()
+    return (values - values.mean()) / spread if spread > 0 else np.zeros_like(values)
+
+
+def _labels(sites: list[Site]) -> tuple[str, ...]:
+    if len({site.stack for site in sites}) == 1:
+        return tuple(str(row) for row, _ in enumerate(sites))
+    return tuple(f"{_SHORT.get(site.stack, site.stack)} {site.layer}" for site in sites)
+
+
+def _evidence(checkpoint: Checkpoint, sites: list[Site]) -> str:
+    """Say which vectors were looked at, in which of the model's stacks, and in which not."""
+    stacks: dict[str, dict[Stack, None]] = {}
+    for site in sites:
+        vector, operation = _LOOKED_AT[site.kind]
+        bias = " and bias" if site.bias is not None else ""
+        stacks.setdefault(f"{vector}{bias} of the {operation}", {})[site.stack] = None
+    phrases = [
+        f"{phrase} ({' and '.join(named)})" if (named := list(filter(None, used))) else phrase
+        for phrase, used in stacks.items()
+    ]
+    looked_at = {site.stack for site in sites}
+    if looked_at != {""} and checkpoint.family.templates:
+        every = {site.stack for site in checkpoint.family.sites(checkpoint.tensors)}
+        left_out = sorted(every - looked_at)
+        phrases += [f"not {stack}, which has dimensions of its own" for stack in left_out]
+    return ", ".join(phrases)
