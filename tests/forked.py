@@ -146,25 +146,25 @@ def sweep(grid, folder):
     from surgeon.study.grid import load_grid
     from surgeon.study.run import run_sweep
 
-    def in_process(supply, setup):
-        worker, item = setup.worker(), None
-        while (item := supply.take(item)) is not None:
-            yield worker.row(item)
-
     run_sweep(load_grid(Path(grid)), Path(folder), engine=in_process)
     return 0
 
 
-class Sleepers:
-    """What a study's workers share: they say who they are, and work for an hour."""
+def in_process(queue, work):
+    """An engine without processes, so that a test can look into it."""
+    from surgeon.study.jobs import do_job
 
-    def worker(self):
-        return self
+    job = None
+    while taken := queue.take(job):
+        job, delay = taken
+        yield do_job(job, work, delay)
 
-    def row(self, _item):
-        sys.stdout.write(f"{os.getpid()}\n")
-        sys.stdout.flush()
-        time.sleep(3600)
+
+def sleep(_job):
+    """Say who does a job, and work on it for an hour."""
+    sys.stdout.write(f"{os.getpid()}\n")
+    sys.stdout.flush()
+    time.sleep(3600)
 
 
 if __name__ == "__main__":

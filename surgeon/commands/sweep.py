@@ -60,8 +60,9 @@ def sweep(
     """
     from surgeon import console
     from surgeon.evaluation.session import check_provider
+    from surgeon.progress import duration
     from surgeon.study.cells import cost_of, make_cells
-    from surgeon.study.engines import choose_engine, duration
+    from surgeon.study.engines import choose_engine
     from surgeon.study.grid import check_grid, doubts_about
     from surgeon.study.run import look_ahead, run_sweep, size_of
 

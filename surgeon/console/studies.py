@@ -17,7 +17,7 @@ from surgeon.console.printing import (
     print_note,
     print_text,
 )
-from surgeon.study.engines import duration
+from surgeon.progress import duration
 
 if TYPE_CHECKING:
     from surgeon.edit.recipe import Recipe

@@ -16,7 +16,7 @@ from surgeon.model import Checkpoint
 from surgeon.model.directory import open_frugally
 from surgeon.model.hub_errors import endpoint
 from surgeon.model.ranges import Meter
-from surgeon.progress import Progress, silent
+from surgeon.progress import Progress, duration, silent
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, layers_needed, rank_zscores
 from surgeon.ranking.ranking import SIGMA
 from surgeon.ranking.zscores import read_zscores
@@ -24,7 +24,6 @@ from surgeon.study import atlas_rows, journal
 from surgeon.study.atlas_rows import (
     Criterion,
     Note,
-    Paced,
     Target,
     note_of,
     targets_of,
@@ -38,18 +37,8 @@ from surgeon.study.atlas_table import (
     sum_up,
     write_table,
 )
-from surgeon.study.engines import (
-    Engine,
-    choose_engine,
-    duration,
-)
-from surgeon.study.jobs import (
-    DONE,
-    FAILED,
-    Row,
-    failed_row,
-    told,
-)
+from surgeon.study.engines import Engine, choose_engine
+from surgeon.study.jobs import DONE, FAILED, JobQueue, Row, describe
 
 WORKERS = 4
 RATE = 1.5
@@ -102,7 +91,7 @@ def build_atlas(
     check_table(output)
     _check_online()
     run = engine or choose_engine("local", WORKERS)
-    setup = ScanSetup(sigma, min_layers, max_bytes)
+    scan = Scan(sigma, min_layers, max_bytes)
     bytes_read = 0
     with atlas_rows.opened(output, Criterion(sigma, min_layers)) as (notes, file):
         left = _left(targets, notes, retry=retry)
@@ -111,7 +100,7 @@ def build_atlas(
         progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
         missed: list[Row] = []  # their fault is the network's, the Hub's or the token's
         in_a_row = 0
-        for row in run(Paced(left, rate), setup) if left else ():
+        for row in run(JobQueue(left, rate), scan) if left else ():
             bytes_read += row.get("bytes_read", 0)
             if row.pop("outage", False):
                 missed.append(row)
@@ -216,49 +205,31 @@ _DIGITS = 5  # after the point; z-scores are at most the root of the hidden size
 
 
 @dataclass(frozen=True)
-class ScanSetup:
-    """What all workers of an atlas share: the criterion, and the bytes a model may cost."""
+class Scan:
+    """Scans models: the criterion, and the bytes that the vectors of one may have."""
 
     sigma: float
     min_layers: float
     max_bytes: int
 
-    def worker(self) -> Scanner:
-        """Return a worker."""
-        return Scanner(self)
-
-
-@dataclass(frozen=True)
-class Scanner:
-    """Scans models, one at a time."""
-
-    setup: ScanSetup
-
-    def row(self, target: Target) -> Row:
-        """Scan a model. Whatever goes wrong with it is in its row."""
-        time.sleep(target.delay)
-        start, meter = time.monotonic(), Meter()
+    def __call__(self, target: Target) -> Row:
+        """Return what a model's row says of its scan, or of why that failed."""
+        meter = Meter()
         try:
-            found = _scan(target, self.setup, meter)
+            found = _scan(target, self, meter)
         except Exception as error:  # noqa: BLE001  (a model that fails costs one row)
-            row = failed_row(target, told(error), time.monotonic() - start)
-            return {
-                **row,
-                "bytes_read": meter.received,
-                "outage": isinstance(error, HubUnavailableError),
-            }
-        seconds = round(time.monotonic() - start, 3)
-        spent = {"bytes_read": meter.received, "seconds": seconds}
-        return {**target.to_json(), "status": DONE, "error": None, **spent, **found}
+            found = {"status": FAILED, "error": describe(error)}
+            found["outage"] = isinstance(error, HubUnavailableError)
+        return {"bytes_read": meter.received, **found}
 
 
-def _scan(target: Target, setup: ScanSetup, meter: Meter) -> Row:
+def _scan(target: Target, scan: Scan, meter: Meter) -> Row:
     """Return a model's columns; those of the dimensions are lists in the order of these."""
     checkpoint = open_frugally(target.model, target.revision, meter=meter)
-    layers_needed(setup.min_layers, checkpoint.layers)  # refused before the norms are read
-    _check_size(checkpoint, setup.max_bytes)
+    layers_needed(scan.min_layers, checkpoint.layers)  # refused before the norms are read
+    _check_size(checkpoint, scan.max_bytes)
     zscores = read_zscores(checkpoint)
-    ranking = rank_zscores(checkpoint, zscores, setup.sigma, setup.min_layers)
+    ranking = rank_zscores(checkpoint, zscores, scan.sigma, scan.min_layers)
     by_dim = sorted(ranking.dimensions, key=lambda dimension: dimension.dim)
     return {
         "revision": checkpoint.revision,

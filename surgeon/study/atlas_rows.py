@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from surgeon.errors import OutputError, SelectionError
 from surgeon.model.hub import parse_hub_id
@@ -124,14 +122,14 @@ def _check_criterion(output: Path, row: Row, criterion: Criterion) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """A model on the Hub to scan, once ``delay`` seconds are over.
+    """A model on the Hub to scan.
 
     ``revision`` is a branch, a tag or a commit as it was asked for (None: the default branch).
     """
 
     model: str
     revision: str | None = None
-    delay: float = 0.0
+    group: ClassVar[None] = None  # models have nothing in common
 
     @property
     def key(self) -> str:
@@ -171,28 +169,6 @@ def targets_of(models: Iterable[str | Target]) -> tuple[Target, ...]:
         SelectionError: one is no Hub id.
     """
     return _once(m if isinstance(m, Target) else _target("", m) for m in models)
-
-
-class Paced:
-    """Targets that no worker has yet, handed out so that ``rate`` a second start at most."""
-
-    def __init__(self, targets: Sequence[Target], rate: float) -> None:
-        self._left = deque(targets)
-        self._interval = 1 / rate
-        self._next = time.monotonic()
-
-    def __len__(self) -> int:
-        return len(self._left)
-
-    def take(self, after: Target | None) -> Target | None:  # noqa: ARG002  (any model will do)
-        """Return the next, with the time that its worker waits before it starts."""
-        if not self._left:
-            return None
-        # The worker waits, not this process, which has rows to keep meanwhile.
-        now = time.monotonic()
-        start = max(now, self._next)
-        self._next = start + self._interval
-        return replace(self._left.popleft(), delay=start - now)
 
 
 def _target(where: str, text: str) -> Target:

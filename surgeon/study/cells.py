@@ -43,6 +43,11 @@ class Cell:
     recipe: Recipe
 
     @property
+    def group(self) -> Model:
+        """What it shares with other cells: the model, open for one after the other."""
+        return self.model
+
+    @property
     def evaluation(self) -> EvaluationSettings:
         """How the cell is measured."""
         return self.recipe.evaluation or EvaluationSettings()

@@ -1,4 +1,4 @@
-"""What runs the work of a study, by name."""
+"""What runs the jobs of a study: processes on this machine, or Ray."""
 
 from __future__ import annotations
 
@@ -12,26 +12,18 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from multiprocessing import connection
+from typing import Any, Protocol, TypeAlias
 
 from surgeon.errors import SelectionError
-from surgeon.study.cells import Cell
-from surgeon.study.grid import Model
-from surgeon.study.jobs import (
-    Item,
-    Row,
-    Setup,
-    Supply,
-    failed_row,
-)
+from surgeon.study.jobs import Job, JobQueue, Row, Work, do_job, failed_row
 
-Engine: TypeAlias = Callable[[Supply, Setup], Iterator[Row]]
-"""Yields a row for each piece of work, in any order, as it is done."""
+Engine: TypeAlias = Callable[[JobQueue, Work], Iterator[Row]]
+"""Yields a row for each job, in any order, as it is done."""
+
+_GRACE = 10  # seconds for libraries to clean up, or for a cluster to accept a connection
 
 
 def choose_engine(
@@ -40,7 +32,7 @@ def choose_engine(
     """Return an engine by name, with its settings.
 
     Raises:
-        SelectionError: there is no such engine, or it does not take them.
+        SelectionError: it does not take these settings.
     """
     if workers < 1:
         raise SelectionError(f"--workers {workers}: give a number of 1 or more")
@@ -48,39 +40,30 @@ def choose_engine(
         if not 0 <= count < math.inf:
             raise SelectionError(f"{option} {count:g}: give a number of 0 or more")
         if count > 1 and count % 1:
-            raise SelectionError(f"{option} {count:g}: above 1, Ray takes whole numbers alone")
-    if name == "local":
-        told = {"--address": address is not None, "--cpus": cpus != 1, "--gpus": gpus != 0}
-        for option in (option for option, given in told.items() if given):
-            raise SelectionError(f"{option}: is for --engine ray; give that too, or leave it out")
-        return lambda supply, setup: run_local(supply, setup, workers)
+            raise SelectionError(f"{option} {count:g}: above 1, Ray takes whole numbers only")
+    if name == "ray":
+        return partial(run_ray, workers=workers, address=address, cpus=cpus, gpus=gpus)
+    of_ray = {"--address": address is not None, "--cpus": cpus != 1, "--gpus": gpus != 0}
+    for option in (option for option, given in of_ray.items() if given):
+        raise SelectionError(f"{option}: is for --engine ray; give that too, or leave it out")
+    return partial(run_local, workers=workers)
 
-    return lambda supply, setup: run_ray(supply, setup, workers, address, cpus, gpus)
 
-
-def duration(seconds: float) -> str:
-    """Return a time in words, as exact as an estimate is."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+def run_local(queue: JobQueue, work: Work, workers: int) -> Iterator[Row]:
+    """Yield a row for each job as it is done, in any order, from ``workers`` processes."""
+    return _rows(queue, workers, lambda number: _Process(work, number, workers), connection.wait)
 
 
 def run_ray(
-    supply: Supply,
-    setup: Setup,
-    workers: int,
-    address: str | None,
-    cpus: float,
-    gpus: float,
+    queue: JobQueue, work: Work, workers: int, address: str | None, cpus: float, gpus: float
 ) -> Iterator[Row]:
-    """Yield a row for each piece as it is done, in any order, from ``workers`` actors.
+    """Yield a row for each job as it is done, in any order, from ``workers`` actors.
 
     Args:
-        supply: what to do.
-        setup: what the workers share; a folder in it is made on each node.
+        queue: what to do.
+        work: how; a folder in it is made on each node.
         workers: how many actors at most; the scheduler starts as many as there is room for.
-        address: of a cluster that runs ("auto" finds one); None starts one on this machine.
+        address: of a running cluster ("auto" finds one); None starts one on this machine.
         cpus: what each actor declares, as Ray counts them.
         gpus: the same.
 
@@ -95,163 +78,127 @@ def run_ray(
     begun = not ray.is_initialized()
     if begun:
         _connect(ray, address)
-    running: dict[Any, tuple[Any, Item]] = {}
-
-    def give(worker: Any, item: Item | None) -> None:
-        if item is not None:
-            running[worker.row.remote(item)] = worker, item
-
     try:
         _check_room(ray.nodes(), cpus, gpus)
-        actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
-        for _ in range(min(workers, len(supply))):
-            give(actor.remote(setup), supply.take(None))
-        while running:
-            (ready, *_), _ = ray.wait(list(running), num_returns=1)
-            worker, item = running.pop(ready)
-            try:
-                row: Row = ray.get(ready)
-            except ray.exceptions.RayError as error:  # the actor's process or node has died
-                row = failed_row(item, f"its worker was lost: {' '.join(str(error).split())}")
-                worker = actor.remote(setup) if supply else None
-            yield row
-            give(worker, supply.take(item))
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
+        yield from _rows(
+            queue,
+            workers,
+            lambda _: _ActorHandle(ray, remote.remote(work)),
+            lambda handles: ray.wait(handles, num_returns=1)[0],
+        )
     finally:
-        for worker, _ in running.values():
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.kill(worker)
         if begun:
             ray.shutdown()
 
 
-class _Actor:
-    """A worker in a process of Ray's."""
-
-    def __init__(self, setup: Setup) -> None:
-        self._worker = setup.worker()
-
-    def row(self, item: Any) -> Row:
-        """Do a piece of work."""
-        return self._worker.row(item)
+class _WorkerLostError(Exception):
+    """A worker's process, or the node that it was on, has died."""
 
 
-def _check_room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> None:
-    """Refuse a worker that no node has room for: Ray would wait for one without end."""
-    there = [node["Resources"] for node in nodes if node["Alive"]]
-    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in there):
-        return
-    largest = [f"{max(node.get(name, 0) for node in there):g} {name}s" for name in ("CPU", "GPU")]
-    raise SelectionError(
-        f"--engine ray: no node has room for a worker of --cpus {cpus:g} --gpus {gpus:g}; the "
-        f"largest have {' and '.join(largest)}"
-    )
+class _Worker(Protocol):
+    """Does one job at a time, elsewhere."""
+
+    def send(self, job: Job, delay: float) -> Any:
+        """Give it a job; returns the handle to wait on for its row."""
+        ...
+
+    def receive(self, handle: Any) -> Row:
+        """Return the row of its job."""
+        ...
+
+    def dismiss(self, *, busy: bool) -> None:
+        """Have it end: at once if it has a job, for which nobody waits any more."""
+        ...
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        ...
 
 
-def _connect(ray: Any, address: str | None) -> None:
-    where = f"--address {address}" if address else "--engine ray"
+def _rows(
+    queue: JobQueue,
+    count: int,
+    start: Callable[[int], _Worker],
+    wait: Callable[[list[Any]], Sequence[Any]],
+) -> Iterator[Row]:
+    workers: dict[int, _Worker] = {}
+    busy: dict[Any, tuple[int, Job]] = {}
+
+    def give(number: int, after: Job | None) -> None:
+        taken = queue.take(after)
+        if taken is not None:
+            busy[workers[number].send(*taken)] = number, taken[0]
+
     try:
-        _knock(address)
-        ray.init(
-            address=address, include_dashboard=False if address is None else None,
-            configure_logging=False, log_to_driver=False,
-        )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SelectionError(f"{where}: no Ray cluster answers there ({reason})") from error
-
-
-def _knock(address: str | None) -> None:
-    """Raise ``OSError`` if nothing listens at a host and port; Ray itself takes minutes to say."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), _PATIENCE).close()
-
-
-_PATIENCE = 10  # seconds for libraries to clean up
-
-
-def run_local(supply: Supply, setup: Setup, workers: int) -> Iterator[Row]:
-    """Yield a row for each piece as it is done, in any order, from ``workers`` processes."""
-    processes: list[_Process] = []
-    try:
-        processes.extend(_start(n, workers, setup) for n in range(min(workers, len(supply))))
-        processes = [process.give(supply) for process in processes]
-        while busy := [process for process in processes if process.item is not None]:
-            ready = wait([process.pipe for process in busy])
-            for number, process in enumerate(processes):
-                if process.item is None or process.pipe not in ready:
-                    continue
-                row, successor = process.receive(), process
-                if row is None:
-                    row = failed_row(process.item, process.end())
-                    successor = _start(number, workers, setup) if supply else process
-                processes[number] = successor.give(supply)  # busy while the row is kept
+        for number in range(min(count, len(queue))):
+            workers[number] = start(number)
+        for number in workers:
+            give(number, None)
+        while busy:
+            for handle in wait(list(busy)):
+                number, job = busy.pop(handle)
+                try:
+                    row = workers[number].receive(handle)
+                except _WorkerLostError as error:
+                    row = failed_row(job, str(error))
+                    if queue:
+                        workers[number] = start(number)
+                give(number, job)  # so that it is busy while the row is kept
                 yield row
     finally:
-        for process in processes:
-            process.dismiss()
-        for process in processes:
-            process.stop()
+        still_busy = {number for number, _ in busy.values()}
+        for number, worker in workers.items():
+            worker.dismiss(busy=number in still_busy)
+        for worker in workers.values():
+            worker.join()
 
 
-@dataclass(frozen=True)
 class _Process:
-    """A worker's process, the pipe to it, and the piece of work that it has."""
+    """A process on this machine, and the pipe to it."""
 
-    process: BaseProcess
-    pipe: Connection
-    item: Item | None = None
+    def __init__(self, work: Work, number: int, workers: int) -> None:
+        # Not forked: onnxruntime and torch do not survive a fork once their threads run.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, work, number, workers), daemon=True
+        )
+        with _ignore_sigint():
+            self._process.start()
+        theirs.close()
 
-    def give(self, supply: Supply) -> _Process:
-        """Send the next piece, if there is one."""
-        item = supply.take(self.item)
-        if item is not None:
-            # A process that has died meanwhile is found by what it does not answer.
-            with contextlib.suppress(OSError):
-                self.pipe.send(item)
-        return _Process(self.process, self.pipe, item)
+    def send(self, job: Job, delay: float) -> connection.Connection:
+        # A process that has died meanwhile is found by what it does not answer.
+        with contextlib.suppress(OSError):
+            self._pipe.send((job, delay))
+        return self._pipe
 
-    def receive(self) -> Row | None:
-        """Return the row of the piece; None if the process has died."""
+    def receive(self, handle: connection.Connection) -> Row:
         try:
-            row: Row = self.pipe.recv()
-        except (EOFError, OSError):
-            return None
+            row: Row = handle.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            code = self._process.exitcode or 0
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise _WorkerLostError(
+                f"its process ended with {how}; SIGKILL is most often a lack of memory"
+            ) from error
         return row
 
-    def end(self) -> str:
-        """Say how the process ended."""
-        self.process.join()
-        code = self.process.exitcode or 0
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"its process ended with {how}; SIGKILL is most often a lack of memory"
+    def dismiss(self, *, busy: bool) -> None:
+        self._pipe.close()
+        if busy:
+            self._process.terminate()
 
-    def dismiss(self) -> None:
-        """Tell it to end: at once if it has work, which nobody waits for any more."""
-        self.pipe.close()
-        if self.item is not None:
-            self.process.terminate()
-
-    def stop(self) -> None:
-        """Wait until it has ended, or end it."""
-        self.process.join(_PATIENCE)
-        self.process.kill()  # where native code kept it from hearing of it
-        self.process.join()
-
-
-def _start(number: int, workers: int, setup: Setup) -> _Process:
-    # Not forked: onnxruntime and torch do not survive a fork once their threads run.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, setup, number, workers), daemon=True)
-    with _deaf_to_interrupts():
-        process.start()
-    theirs.close()
-    return _Process(process, ours)
+    def join(self) -> None:
+        self._process.join(_GRACE)
+        self._process.kill()  # where native code kept the signal from it
+        self._process.join()
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def _ignore_sigint() -> Iterator[None]:
     """Ignore Ctrl-C, which is inherited: a process that starts up would show a traceback."""
     if threading.current_thread() is not threading.main_thread():
         yield  # no other may set what a signal does
@@ -263,19 +210,19 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(pipe: Connection, setup: Setup, number: int, workers: int) -> None:
-    """Do what comes through the pipe, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and stops the workers
+def _serve(pipe: connection.Connection, work: Work, number: int, workers: int) -> None:
+    """Do the jobs that come through the pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and stops the workers
     # An orderly end: half-made exports go, and so do the semaphores of libraries. Where a library
     # holds the exit up, it is killed, and the next run removes what that leaves.
     for ending in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
         signal.signal(ending, lambda number, frame: sys.exit(128 + number))  # noqa: ARG005
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     _take_share_of_cores(number, workers)
-    worker = setup.worker()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone: so is the run
         while True:
-            pipe.send(worker.row(pipe.recv()))
+            job, delay = pipe.recv()
+            pipe.send(do_job(job, work, delay))
 
 
 def _end_with_the_parent() -> None:
@@ -284,8 +231,8 @@ def _end_with_the_parent() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_PATIENCE)
-    os._exit(1)  # native code kept it from hearing of it
+    time.sleep(_GRACE)
+    os._exit(1)  # native code kept the signal from it
 
 
 def _take_share_of_cores(number: int, workers: int) -> None:
@@ -296,28 +243,70 @@ def _take_share_of_cores(number: int, workers: int) -> None:
     os.sched_setaffinity(0, cores[number % len(cores) :: workers] or cores[:1])
 
 
-class Waiting:
-    """The cells that no worker has yet, by model."""
+class _Actor:
+    """A worker in a process of Ray's."""
 
-    def __init__(self, cells: Iterable[Cell]) -> None:
-        self._by_model: dict[Model, deque[Cell]] = {}
-        self._taken: Counter[Model] = Counter()
-        for cell in cells:
-            self._by_model.setdefault(cell.model, deque()).append(cell)
+    def __init__(self, work: Work) -> None:
+        self._work = work
 
-    def __len__(self) -> int:
-        return sum(map(len, self._by_model.values()))
+    def row(self, job: Any, delay: float) -> Row:
+        return do_job(job, self._work, delay)
 
-    def take(self, after: Cell | None) -> Cell | None:
-        """Return a cell of the same model, or of the one that fewest workers have taken up."""
-        if not self._by_model:
-            return None
-        model = after.model if after else None
-        if model is None or model not in self._by_model:
-            model = min(self._by_model, key=self._taken.__getitem__)
-            self._taken[model] += 1
-        cells = self._by_model[model]
-        cell = cells.popleft()
-        if not cells:
-            del self._by_model[model]
-        return cell
+
+class _ActorHandle:
+    """What this process has of an actor."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+
+    def send(self, job: Job, delay: float) -> Any:
+        return self._actor.row.remote(job, delay)
+
+    def receive(self, handle: Any) -> Row:
+        try:
+            row: Row = self._ray.get(handle)
+        except self._ray.exceptions.RayError as error:
+            raise _WorkerLostError(
+                f"its worker was lost: {' '.join(str(error).split())}"
+            ) from error
+        return row
+
+    def dismiss(self, *, busy: bool) -> None:
+        if busy:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.kill(self._actor)
+
+    def join(self) -> None:
+        """Ray sees to it."""
+
+
+def _check_room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> None:
+    """Refuse a worker that no node has room for: Ray would wait for one without end."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in alive):
+        return
+    largest = [f"{max(node.get(name, 0) for node in alive):g} {name}s" for name in ("CPU", "GPU")]
+    raise SelectionError(
+        f"--engine ray: no node has room for a worker of --cpus {cpus:g} --gpus {gpus:g}; the "
+        f"largest have {' and '.join(largest)}"
+    )
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    where = f"--address {address}" if address else "--engine ray"
+    try:
+        _check_reachable(address)
+        ray.init(
+            address=address, include_dashboard=False if address is None else None,
+            configure_logging=False, log_to_driver=False,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SelectionError(f"{where}: no Ray cluster answers there ({reason})") from error
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise ``OSError`` if nothing listens at a host and port; Ray itself takes minutes to say."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), _GRACE).close()

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import json
 import os
-import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,12 +47,7 @@ from surgeon.model.artifact import RECORD
 from surgeon.progress import silent
 from surgeon.study.cells import CONTROLS, Cell
 from surgeon.study.grid import Model
-from surgeon.study.jobs import (
-    DONE,
-    Row,
-    failed_row,
-    told,
-)
+from surgeon.study.jobs import Row, describe
 from surgeon.tasks.registry import Scores
 from surgeon.tasks.statistics import (
     chance_of_rank,
@@ -319,10 +313,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What all workers of a sweep share.
+class Measurer:
+    """Measures the cells of a sweep; keeps the last model open, and why one could not be opened.
 
-    ``folder`` is where they export models, and ``sites`` has those that the cells of each model
+    ``folder`` is where it exports models, and ``sites`` has those that the cells of each model
     edit. ``hashes`` are those of the files that an earlier run measured a model with.
     """
 
@@ -330,42 +324,27 @@ class Setup:
     provider: ProviderName
     sites: Mapping[Model, tuple[str, ...]]
     hashes: Mapping[Model, Mapping[str, str]] = field(default_factory=dict)
-
-    def worker(self) -> Worker:
-        """Return a worker that has no model open."""
-        return Worker(self)
-
-
-@dataclass(frozen=True)
-class Worker:
-    """Measures cells; keeps the last model open, and why a model could not be opened."""
-
-    setup: Setup
     benches: dict[Model, Bench] = field(default_factory=dict)
     refused: dict[Model, str] = field(default_factory=dict)
 
-    def row(self, cell: Cell) -> Row:
-        """Measure a cell. Whatever goes wrong with it is in its row."""
-        start = time.monotonic()
-        try:
-            found = measure(self._bench(cell.model), cell)
-        except Exception as error:  # noqa: BLE001  (a cell that fails costs one row, not the sweep)
-            return failed_row(cell, told(error), time.monotonic() - start)
-        seconds = round(time.monotonic() - start, 3)
-        return {**cell.to_json(), "status": DONE, "error": None, **found, "seconds": seconds}
+    def __call__(self, cell: Cell) -> Row:
+        """Return what a cell's row says of its measurement.
+
+        Raises:
+            SurgeonError: as ``measure``, or its model cannot be opened or has changed.
+        """
+        return measure(self._bench(cell.model), cell)
 
     def _bench(self, model: Model) -> Bench:
-
         if model in self.refused:
             raise SurgeonError(self.refused[model])
         if model not in self.benches:
             self.benches.clear()  # a model's memory before the next one's
-            setup = self.setup
             try:
-                bench = open_bench(model, setup.sites[model], setup.folder, setup.provider)
-                _check_same(model, bench.hashes, setup.hashes.get(model))
+                bench = open_bench(model, self.sites[model], self.folder, self.provider)
+                _check_same(model, bench.hashes, self.hashes.get(model))
             except Exception as error:
-                self.refused[model] = told(error)
+                self.refused[model] = describe(error)
                 raise
             self.benches[model] = bench
         return self.benches[model]

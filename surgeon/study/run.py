@@ -13,23 +13,14 @@ from typing import Any
 from surgeon.errors import OutputError
 from surgeon.evaluation.session import ProviderName
 from surgeon.model import open_checkpoint
-from surgeon.progress import Progress, silent
+from surgeon.progress import Progress, duration, silent
 from surgeon.study import journal, results
 from surgeon.study.atlas_table import reason_of
 from surgeon.study.cells import Cell, make_cells
-from surgeon.study.engines import (
-    Engine,
-    Waiting,
-    choose_engine,
-    duration,
-)
+from surgeon.study.engines import Engine, choose_engine
 from surgeon.study.grid import Grid, Model, expand_operation, expand_selection
-from surgeon.study.jobs import (
-    DONE,
-    FAILED,
-    Row,
-)
-from surgeon.study.measure import Setup, hashes_of
+from surgeon.study.jobs import DONE, FAILED, JobQueue, Row
+from surgeon.study.measure import Measurer, hashes_of
 
 
 @dataclass(frozen=True)
@@ -95,13 +86,13 @@ def run_sweep(
         ended = {DONE} if retry else {DONE, FAILED}
         left = [cell for cell in cells if rows.get(cell.key, {}).get("status") not in ended]
         hashes = _checked_hashes(folder, cells, rows)
-        setup = Setup(models or folder / results.MODELS, provider, _sites(cells), hashes)
+        measurer = Measurer(models or folder / results.MODELS, provider, _sites(cells), hashes)
         results.keep_grid(folder, [cell.key for cell in cells])
         kept = len(cells) - len(left)
         failed = kept - _done(rows, cells)
         progress(_told(kept, failed, len(cells)), kept, len(cells))
         first = 0.0
-        for count, row in enumerate(run(Waiting(left), setup) if left else (), start=kept + 1):
+        for count, row in enumerate(run(JobQueue(left), measurer) if left else (), start=kept + 1):
             journal.append(file, row)
             rows[row["cell"]] = row
             failed += row["status"] == FAILED

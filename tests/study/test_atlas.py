@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import in_process
 from hub_server import commit_of, connect, serve
 from small_models import write_small_model
 
@@ -28,13 +29,10 @@ from surgeon.errors import (
     SelectionError,
 )
 from surgeon.study.atlas import look_ahead
-from surgeon.study.atlas_rows import (
-    Paced,
-    Target,
-    read_list,
-)
+from surgeon.study.atlas_rows import Target, read_list
 from surgeon.study.atlas_table import reason_of
 from surgeon.study.engines import choose_engine
+from surgeon.study.jobs import JobQueue
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -224,25 +222,18 @@ def _lines(path):
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def _in_process(supply, setup):
-    """An engine without processes, so that the test can look into it."""
-    worker = setup.worker()
-    while (item := supply.take(None)) is not None:
-        yield worker.row(item)
-
-
 def test_a_hub_that_says_when_is_asked_then_and_one_that_stays_away_is_no_row(hub, tmp_path):
     out = tmp_path / "a.parquet"
     hub.status, hub.failures, hub.headers = 429, 1, {"Retry-After": "1"}
-    assert build_atlas(["org/m0"], out, engine=_in_process, rate=_FAST).failed == 0
+    assert build_atlas(["org/m0"], out, engine=in_process, rate=_FAST).failed == 0
     first, second, *_ = [request.at for request in hub.requests]
     assert second - first >= 1
     hub.failing, hub.failures, hub.headers = "/cdn/org/m1", None, {"Retry-After": "999"}
     with pytest.raises(HubUnavailableError, match=r"1 models could not .*rate limit of .*999 s"):
-        build_atlas(["org/m0", "org/m1", "org/m2"], out, engine=_in_process, rate=_FAST)
+        build_atlas(["org/m0", "org/m1", "org/m2"], out, engine=in_process, rate=_FAST)
     assert {row["model"] for row in _table(out)} == {"org/m0", "org/m2"}
     hub.status = None
-    built = build_atlas(["org/m0", "org/m1", "org/m2"], out, engine=_in_process, rate=_FAST)
+    built = build_atlas(["org/m0", "org/m1", "org/m2"], out, engine=in_process, rate=_FAST)
     assert (built.done, built.failed, built.kept) == (3, 0, 2)
 
 
@@ -251,9 +242,9 @@ def test_a_token_that_has_expired_stops_the_run_and_costs_no_row(hub, tmp_path, 
     hub.expired = "hf_old"
     monkeypatch.setenv("HF_TOKEN", "hf_old")
     with pytest.raises(HubUnavailableError, match=r"5 models could not .*is expired.*run it again"):
-        build_atlas(models, out, engine=_in_process, rate=_FAST)
+        build_atlas(models, out, engine=in_process, rate=_FAST)
     monkeypatch.delenv("HF_TOKEN")
-    built = build_atlas(models, out, engine=_in_process, rate=_FAST)
+    built = build_atlas(models, out, engine=in_process, rate=_FAST)
     assert (built.done, built.failed, built.kept) == (20, 0, 0)
 
 
@@ -261,15 +252,15 @@ def test_failed_models_are_tried_again_when_asked_and_a_changed_list_keeps_what_
     hub, tmp_path
 ):
     out = tmp_path / "a.parquet"
-    build_atlas(["org/m0", "bad/gated"], out, engine=_in_process, rate=_FAST)
+    build_atlas(["org/m0", "bad/gated"], out, engine=in_process, rate=_FAST)
     hub.gated.clear()
     hub.requests.clear()
-    assert build_atlas(["bad/gated"], out, engine=_in_process, rate=_FAST).failed == 1
+    assert build_atlas(["bad/gated"], out, engine=in_process, rate=_FAST).failed == 1
     assert hub.requests == []
     ahead = look_ahead(["bad/gated", "org/m1"], out, retry=True, rate=2)
     assert (ahead.models, ahead.done, ahead.failed, ahead.left) == (2, 0, 1, 2)
     assert ahead.seconds == 1
-    retried = build_atlas(["bad/gated", "org/m1"], out, engine=_in_process, retry=True, rate=_FAST)
+    retried = build_atlas(["bad/gated", "org/m1"], out, engine=in_process, retry=True, rate=_FAST)
     assert (retried.done, retried.failed, retried.kept) == (2, 0, 0)
     found = _by_model(out)
     assert list(found) == ["bad/gated", "org/m1", "org/m0"]
@@ -279,7 +270,7 @@ def test_failed_models_are_tried_again_when_asked_and_a_changed_list_keeps_what_
 def test_a_model_is_mapped_at_each_revision_that_is_listed(hub, tmp_path):
     out = tmp_path / "a.parquet"
     models = ["org/m0@v1", "org/m0", f"org/m0@{commit_of('org/m0')}", "org/m0@v1"]
-    built = build_atlas(models, out, engine=_in_process, rate=_FAST)
+    built = build_atlas(models, out, engine=in_process, rate=_FAST)
     assert (built.models, built.done) == (3, 3)
     rows = _table(out)
     assert len(rows) == 3 * rows[0]["hidden_size"]
@@ -306,7 +297,7 @@ def test_a_worker_that_is_killed_costs_the_model_that_it_had(hub, tmp_path):
 def test_a_model_whose_layers_end_in_large_weights_is_not_fetched(hub, tmp_path):
     out = tmp_path / "a.parquet"
     models = [f"org/m{n}" for n in range(4)]
-    build_atlas(models, out, engine=_in_process, rate=_FAST, max_bytes=3_000)
+    build_atlas(models, out, engine=in_process, rate=_FAST, max_bytes=3_000)
     rows = _by_model(out)
     assert [rows[model][0]["status"] for model in models] == ["done", "done", "failed", "failed"]
     assert "dense weights" in rows["org/m2"][0]["error"]
@@ -315,13 +306,14 @@ def test_a_model_whose_layers_end_in_large_weights_is_not_fetched(hub, tmp_path)
 
 def test_no_more_models_start_in_a_second_than_the_rate(hub, tmp_path):
     models = [f"org/m{n}" for n in range(12)]
-    build_atlas(models, tmp_path / "a.parquet", engine=_in_process, rate=10)
+    build_atlas(models, tmp_path / "a.parquet", engine=in_process, rate=10)
     starts = [request.at for request in hub.requests if request.path.startswith("/api/")]
     assert starts[-1] - starts[0] >= 1.0
-    paced = Paced([Target("a"), Target("b"), Target("c")], 2.0)
-    delays = [paced.take(None).delay for _ in range(3)]
-    assert delays == pytest.approx([0.0, 0.5, 1.0], abs=0.1)
-    assert paced.take(None) is None
+    queue = JobQueue([Target("a"), Target("b"), Target("c")], rate=2.0)
+    taken = [queue.take() for _ in range(3)]
+    assert [target.key for target, _ in taken] == ["a", "b", "c"]
+    assert [delay for _, delay in taken] == pytest.approx([0.0, 0.5, 1.0], abs=0.1)
+    assert queue.take() is None
 
 
 def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, monkeypatch):
@@ -336,7 +328,7 @@ def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, 
         build_atlas(["org/m0"], out)
     assert rows.read_text() == "mine too"
     rows.unlink()
-    build_atlas(["org/m0"], out, engine=_in_process)
+    build_atlas(["org/m0"], out, engine=in_process)
     with pytest.raises(OutputError, match=r"begun with --sigma 3\.0 --min-layers 0\.5"):
         build_atlas(["org/m0"], out, sigma=2.0)
     content = rows.read_bytes()
@@ -417,19 +409,19 @@ def test_a_hub_that_is_away_stops_the_run_and_its_models_have_no_row(hub, tmp_pa
     out, models = tmp_path / "a.parquet", [f"org/m{n}" for n in range(20)]
     hub.failing, hub.status, hub.headers = "/api/models/org/m1", 503, {"Retry-After": "999"}
     with pytest.raises(HubUnavailableError, match=r"1 models could not be read, org/m1 the last"):
-        build_atlas(models[:10], out, engine=_in_process, rate=_FAST)
+        build_atlas(models[:10], out, engine=in_process, rate=_FAST)
     with pytest.raises(HubUnavailableError, match=r"5 models .*org/m13 the last .* no row in"):
-        build_atlas(models, out, engine=_in_process, rate=_FAST)
+        build_atlas(models, out, engine=in_process, rate=_FAST)
     with pytest.raises(HubUnavailableError, match="2 models could not be read"):
-        build_atlas(models[17:19], out, engine=_in_process, rate=_FAST)
+        build_atlas(models[17:19], out, engine=in_process, rate=_FAST)
     hub.status = None
-    built = build_atlas(models, out, engine=_in_process, rate=_FAST)
+    built = build_atlas(models, out, engine=in_process, rate=_FAST)
     assert (built.done, built.failed, built.kept) == (20, 0, 9)
 
 
 def test_the_table_keeps_the_revision_that_was_asked_for(hub, tmp_path):
     out = tmp_path / "a.parquet"
-    build_atlas(["org/m0@v1", "org/m0@v9", "org/m1"], out, engine=_in_process, rate=_FAST)
+    build_atlas(["org/m0@v1", "org/m0@v9", "org/m1"], out, engine=in_process, rate=_FAST)
     asked = {(row["model"], row["asked"], row["status"]) for row in _table(out)}
     assert asked == {
         ("org/m0", "v1", "done"),

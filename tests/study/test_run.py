@@ -20,11 +20,12 @@ from surgeon import (
 )
 from surgeon.edit.recipe import Recipe, recipe_from_json
 from surgeon.errors import OutputError, SelectionError
+from surgeon.progress import duration
 from surgeon.study.cells import make_cells
-from surgeon.study.engines import choose_engine, duration
+from surgeon.study.engines import choose_engine
 from surgeon.study.grid import load_grid
-from surgeon.study.jobs import failed_row
-from surgeon.study.measure import Setup
+from surgeon.study.jobs import do_job, failed_row
+from surgeon.study.measure import Measurer
 from surgeon.study.results import read_rows
 from surgeon.study.run import run_sweep
 
@@ -102,11 +103,11 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
 
 def test_a_worker_ends_when_the_process_that_asked_is_killed():
     code = """
-import forked, collections
+import forked
+from surgeon.study.atlas_rows import Target
 from surgeon.study.engines import run_local
-class Supply(collections.deque):
-    def take(self, after): return self.popleft() if self else None
-list(run_local(Supply([0]), forked.Sleepers(), 1))
+from surgeon.study.jobs import JobQueue
+list(run_local(JobQueue([Target("any")]), forked.sleep, 1))
 """
     path = os.pathsep.join(sys.path)
     command, variables = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}
@@ -145,8 +146,8 @@ def test_a_sweep_that_was_killed_before_its_first_file_goes_on(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".lock").touch()
 
-    def fail(supply, _setup):
-        yield failed_row(supply.take(None), "no engine")
+    def fail(queue, _work):
+        yield failed_row(queue.take()[0], "no engine")
 
     assert run_sweep(load_grid(grid), tmp_path / "out", engine=fail).failed == 1
 
@@ -286,14 +287,14 @@ def test_rows_of_a_configuration_that_changed_are_not_gone_on_with(
 def test_a_branch_that_moved_on_the_hub_is_not_gone_on_with(grid_file, small_model, exported):
     (cell,) = make_cells(load_grid(grid_file("selections: [{dims: [1]}]\n")))
     sites, other = {cell.model: ("output",)}, {cell.model: {"model.safetensors": "other"}}
-    row = Setup(exported, "cpu", sites, other).worker().row(cell)
+    row = do_job(cell, Measurer(exported, "cpu", sites, other))
     assert row["status"] == "failed"
     assert "other files than its rows" in row["error"]
-    assert Setup(exported, "cpu", sites).worker().row(cell)["status"] == "done"
+    assert do_job(cell, Measurer(exported, "cpu", sites))["status"] == "done"
 
 
 def test_a_start_that_fails_leaves_nothing(grid_file, tmp_path):
-    def no_engine(supply, setup):
+    def no_engine(queue, work):
         raise SelectionError("no cluster")
         yield
 
