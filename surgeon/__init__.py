@@ -5,7 +5,7 @@ The way of the data, each step a function::
     checkpoint = open_checkpoint("all-MiniLM-L6-v2/")
     ranking = rank_by_layernorm(checkpoint)
     plan = make_plan(checkpoint, Recipe(dims=(99, 157)))
-    record = operate(plan, Path("out"))
+    record = write_artifact(plan, Path("out"))
     evaluation = evaluate(Path("out"))
 
 Names are imported when they are first used, so that ``import surgeon`` costs nothing.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from surgeon.edit.verify import verify as verify
     from surgeon.edit.write import Export as Export
     from surgeon.edit.write import export as export
-    from surgeon.edit.write import operate as operate
+    from surgeon.edit.write import write_artifact as write_artifact
     from surgeon.errors import SurgeonError as SurgeonError
     from surgeon.evaluation.evaluate import evaluate as evaluate
     from surgeon.evaluation.result import Evaluation as Evaluation
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from surgeon.model import open_for_scan as open_for_scan
     from surgeon.onnx_files.open_onnx import OnnxModel as OnnxModel
     from surgeon.onnx_files.open_onnx import open_onnx as open_onnx
-    from surgeon.onnx_files.patch import operate_onnx as operate_onnx
+    from surgeon.onnx_files.patch import write_onnx_artifact as write_onnx_artifact
     from surgeon.onnx_files.plan import OnnxPlan as OnnxPlan
     from surgeon.onnx_files.plan import make_onnx_plan as make_onnx_plan
     from surgeon.ranking import Agreement as Agreement
@@ -101,8 +101,8 @@ _HOMES = {
     "open_checkpoint": "surgeon.model",
     "open_for_scan": "surgeon.model",
     "open_onnx": "surgeon.onnx_files.open_onnx",
-    "operate": "surgeon.edit.write",
-    "operate_onnx": "surgeon.onnx_files.patch",
+    "write_artifact": "surgeon.edit.write",
+    "write_onnx_artifact": "surgeon.onnx_files.patch",
     "plan_from_small_patch": "surgeon.edit.small_patch",
     "plot_ranking": "surgeon.figures",
     "plot_trace": "surgeon.figures",

@@ -151,11 +151,11 @@ def minilm_patched(minilm, tmp_path_factory) -> Path:
         Recipe,
         make_plan,
         open_checkpoint,
-        operate,
+        write_artifact,
     )
 
     output = tmp_path_factory.mktemp("artifacts") / "minilm"
-    operate(make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157))), output)
+    write_artifact(make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157))), output)
     return output
 
 
@@ -166,11 +166,11 @@ def antiberty_patched(antiberty, tmp_path_factory) -> Path:
         Recipe,
         make_plan,
         open_checkpoint,
-        operate,
+        write_artifact,
     )
 
     output = tmp_path_factory.mktemp("artifacts") / "antiberty"
-    operate(make_plan(open_checkpoint(antiberty), Recipe(dims=(93, 101))), output)
+    write_artifact(make_plan(open_checkpoint(antiberty), Recipe(dims=(93, 101))), output)
     return output
 
 
@@ -181,9 +181,9 @@ def iglm_s_patched(iglm_s, tmp_path_factory) -> Path:
         Recipe,
         make_plan,
         open_checkpoint,
-        operate,
+        write_artifact,
     )
 
     output = tmp_path_factory.mktemp("artifacts") / "iglm-s"
-    operate(make_plan(open_checkpoint(iglm_s), Recipe(dims=(3, 8))), output)
+    write_artifact(make_plan(open_checkpoint(iglm_s), Recipe(dims=(3, 8))), output)
     return output

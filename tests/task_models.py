@@ -15,7 +15,7 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.text import built_in_sample
 
@@ -114,7 +114,7 @@ def word_tokenizer() -> t.PreTrainedTokenizerFast:
 
 def patched(source: Path, output: Path) -> Path:
     """Remove two dims and export: the artifact's baseline is the source."""
-    operate(make_plan(open_checkpoint(source), Recipe(dims=(3, 8))), output)
+    write_artifact(make_plan(open_checkpoint(source), Recipe(dims=(3, 8))), output)
     return output
 
 

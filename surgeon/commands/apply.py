@@ -38,8 +38,8 @@ def apply(
     from surgeon import (
         console,
         open_checkpoint,
-        operate,
         plan_from_small_patch,
+        write_artifact,
     )
 
     if no_onnx:
@@ -47,7 +47,7 @@ def apply(
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(model, revision=revision, progress=progress)
         plan = plan_from_small_patch(edit, checkpoint, progress)
-        record = operate(
+        record = write_artifact(
             plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
         )
     console.show_record(record, output, json=json)

@@ -38,8 +38,8 @@ def demo(
         evaluate,
         make_plan,
         open_checkpoint,
-        operate,
         save_evaluation,
+        write_artifact,
     )
 
     model, folder = _model_directory(), _new_folder(output)
@@ -59,7 +59,7 @@ def demo(
             "then surgeon eval"
         )
         with console.shown_progress() as progress:
-            record = operate(plan, artifact, progress=progress)
+            record = write_artifact(plan, artifact, progress=progress)
             evaluation = evaluate(artifact, progress=progress)
         save_evaluation(evaluation, artifact)
         console.show_record(record, artifact, json=False)

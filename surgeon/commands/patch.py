@@ -115,7 +115,7 @@ def patch(
         console,
         make_plan,
         open_checkpoint,
-        operate,
+        write_artifact,
         write_small_patch,
     )
 
@@ -180,7 +180,7 @@ def patch(
         console.show_weakness(plan, json=json, settle=settle)
         return
     with console.shown_progress() as progress:
-        record = operate(
+        record = write_artifact(
             plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
         )
     console.show_record(record, output, json=json)
@@ -201,7 +201,7 @@ def _patch_onnx(
         console,
         make_onnx_plan,
         open_onnx,
-        operate_onnx,
+        write_onnx_artifact,
     )
 
     planned = make_onnx_plan(open_onnx(path, sites_pattern), recipe)
@@ -213,7 +213,7 @@ def _patch_onnx(
         console.show_weakness(planned.plan, json=json)
         return
     with console.shown_progress() as progress:
-        record = operate_onnx(planned, output, force=force, progress=progress)
+        record = write_onnx_artifact(planned, output, force=force, progress=progress)
     console.show_record(record, output, json=json)
     console.show_weakness(planned.plan, json=json)
 

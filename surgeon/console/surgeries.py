@@ -17,6 +17,7 @@ from surgeon.console.printing import (
     print_note,
     print_text,
 )
+from surgeon.edit.changes import kinds_of
 
 if TYPE_CHECKING:
     from surgeon.edit.plan import Plan
@@ -40,7 +41,7 @@ def show_plan(plan: Plan, *, json: bool) -> None:
     if json:
         print_json(plan.to_json())
         return
-    table = Table(title=f"{plan.checkpoint.name}: {', '.join(plan.kinds)}")
+    table = Table(title=f"{plan.checkpoint.name}: {kinds_of(plan.edits)}")
     for column in ("tensor", "dims", "old", "new"):
         table.add_column(column, overflow="fold")
     for edit in plan.edits:
@@ -93,14 +94,12 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         print_json(record.summary(output))
         return
     console = out()
-    split = record.onnx_patch.splits if record.onnx_patch else ()
-    others = f"{len(split)} initializers copied, all" if split else "all"
-    named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in record.edits}
-    kinds = ", ".join(sorted(named))
+    splits = len(record.splits)
+    others = f"{splits} initializers copied, all" if splits else "all"
     console.print(
         f"{record.model} ({record.architecture}): {record.parameters_changed} of "
         f"{record.parameters_total:,} parameters changed at dimensions "
-        f"{numbers(record.dims)} ({kinds}), {others} other bytes as they were.",
+        f"{numbers(record.dims)} ({kinds_of(record.edits)}), {others} other bytes as they were.",
         soft_wrap=True,
     )
     _show_notes(record.notes)

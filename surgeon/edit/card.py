@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from surgeon.edit.plan import Edit, Plan
+from surgeon.edit.changes import Edit, kinds_of
+from surgeon.edit.plan import Plan
 from surgeon.edit.yaml_file import parse_yaml
 from surgeon.harmless import (
     fence_for,
@@ -81,7 +82,7 @@ weights is the base model's.
 
 ## Edits
 
-{markdown(plan.checkpoint.family.name)}; edited: {"; ".join((", ".join(plan.kinds), *plan.notes))}.
+{markdown(plan.checkpoint.family.name)}; edited: {"; ".join((kinds_of(plan.edits), *plan.notes))}.
 
 {_table(plan.edits)}
 

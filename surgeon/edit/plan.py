@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from surgeon.edit.recipe import Param, Recipe, new_values
+from surgeon.edit.changes import Edit, Splice, count_changed, finite_or_none
+from surgeon.edit.recipe import Recipe, new_values
+from surgeon.edit.record import OnnxPatch
 from surgeon.edit.selection import select_dims
+from surgeon.edit.source_files import path_in_artifact
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.families import (
-    Role,
-    Site,
-    Stack,
-)
+from surgeon.families import Site
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
 from surgeon.ranking import Ranking
@@ -28,42 +26,22 @@ _NO_BIAS = {
     "dense": "the dense layers have no bias here",
 }
 _SCALES = ("_scale_inv", "_scale")  # after the name of a weight: those of DeepSeek and of vLLM
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """The planned change of one tensor.
-
-    ``old`` and ``new`` hold the tensor's slices at ``dims`` along ``axis``, in its own dtype:
-    shape (dims,) for a vector, (inputs, dims) or (dims, inputs) for a weight. The model uses
-    ``offset`` plus what is stored.
-    """
-
-    tensor: str
-    role: Role
-    kind: str
-    layer: int | None
-    param: Param
-    axis: int
-    dims: tuple[int, ...]
-    old: npt.NDArray[Any]
-    new: npt.NDArray[Any]
-    stack: Stack = ""
-    offset: float = 0.0
-
-    @property
-    def changed(self) -> int:
-        """How many scalars differ in at least one bit."""
-        bits = np.dtype(f"u{self.old.dtype.itemsize}")
-        old, new = np.ascontiguousarray(self.old), np.ascontiguousarray(self.new)
-        return int(np.count_nonzero(old.view(bits) != new.view(bits)))
+_PRINTED = ("tensor", "stack", "role", "kind", "layer", "param", "axis", "offset")
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What an operation will do to a checkpoint, scalar by scalar.
 
-    ``ranking`` chose the dims, unless they were named or drawn; ``ranked_on`` is what it read.
+    Attributes:
+        checkpoint: the model.
+        recipe: what was asked for.
+        dims: the dimensions that it means here.
+        edits: what becomes of each tensor.
+        ranking: what chose the dims, unless they were named or drawn.
+        ranked_on: the texts that it read.
+        splices: what else changes in the files, by their names in the artifact.
+        onnx_patch: what the record says of these.
     """
 
     checkpoint: Checkpoint
@@ -72,17 +50,13 @@ class Plan:
     edits: tuple[Edit, ...]
     ranking: Ranking | None = None
     ranked_on: TextsUsed | None = None
+    splices: Mapping[str, tuple[Splice, ...]] = field(default_factory=dict)
+    onnx_patch: OnnxPatch | None = None
 
     @property
     def parameters_changed(self) -> int:
         """How many scalars end up with another value."""
         return sum(edit.changed for edit in self.edits)
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Which kinds of vector are edited, for people."""
-        named = {" ".join(filter(None, (e.stack, e.role, e.kind))) for e in self.edits}
-        return tuple(sorted(named))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -93,7 +67,7 @@ class Plan:
             return converted
         kinds = {edit.kind for edit in self.edits}
         kinds -= {edit.kind for edit in self.edits if edit.param == "bias"}
-        without = (f"{told}: gains alone" for kind, told in _NO_BIAS.items() if kind in kinds)
+        without = (f"{reason}: gains alone" for kind, reason in _NO_BIAS.items() if kind in kinds)
         return (*converted, *without)
 
     def to_json(self) -> dict[str, Any]:
@@ -106,29 +80,13 @@ class Plan:
             "notes": list(self.notes),
             "edits": [
                 {
-                    "tensor": edit.tensor,
-                    "stack": edit.stack,
-                    "role": edit.role,
-                    "kind": edit.kind,
-                    "layer": edit.layer,
-                    "param": edit.param,
-                    "axis": edit.axis,
-                    "offset": edit.offset,
+                    **{name: getattr(edit, name) for name in _PRINTED},
                     "old": finite_or_none(edit.old),
                     "new": finite_or_none(edit.new),
                 }
                 for edit in self.edits
             ],
         }
-
-
-def finite_or_none(values: npt.NDArray[Any]) -> list[Any]:
-    """Return an array as JSON has it, which knows no infinities and no NaN: None stands there."""
-    exact = values.astype(np.float64)
-    told = exact.astype(object)
-    told[~np.isfinite(exact)] = None
-    nested: list[Any] = told.tolist()
-    return nested
 
 
 def make_plan(
@@ -152,12 +110,9 @@ def make_plan(
             criterion.
         CheckpointError: a tensor cannot be edited exactly.
     """
-    selection = select_dims(checkpoint, recipe, texts, progress)
-    edits = edits_meant(checkpoint, recipe, selection.dims)
-    ranking = selection.ranking
-    return Plan(
-        checkpoint, recipe, selection.dims, edits, ranking, ranking.text if ranking else None
-    )
+    dims, ranking = select_dims(checkpoint, recipe, texts, progress)
+    edits = edits_meant(checkpoint, recipe, dims)
+    return Plan(checkpoint, recipe, dims, edits, ranking, ranking.text if ranking else None)
 
 
 def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -> tuple[Edit, ...]:
@@ -180,11 +135,12 @@ def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -
     edits = tuple(
         _edit(checkpoint, recipe, site, param, name, dims)
         for site in sites
-        for param, name in editable_tensors(site, recipe.params)
+        for param, name in (("gain", site.gain), ("bias", site.bias))
+        if param in recipe.params and name is not None  # a norm may have no bias
     )
     if not edits:
         kinds = {site.kind for site in sites}
-        why = " and ".join(told for kind, told in _NO_BIAS.items() if kind in kinds)
+        why = " and ".join(reason for kind, reason in _NO_BIAS.items() if kind in kinds)
         raise SelectionError(
             f"--params {','.join(recipe.params)}: {checkpoint.name}: {why}; use --params gain"
         )
@@ -219,19 +175,11 @@ def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
     )
 
 
-def editable_tensors(site: Site, params: tuple[Param, ...]) -> Iterator[tuple[Param, str]]:
-    """Yield the site's tensors that ``params`` names; a norm without a bias has none to yield."""
-    if "gain" in params:
-        yield "gain", site.gain
-    if "bias" in params and site.bias is not None:
-        yield "bias", site.bias
-
-
 def _edit(
     checkpoint: Checkpoint,
     recipe: Recipe,
     site: Site,
-    param: Param,
+    param: str,
     name: str,
     dims: tuple[int, ...],
 ) -> Edit:
@@ -239,7 +187,10 @@ def _edit(
         _check_one_scale(checkpoint, name)
     tensor = checkpoint.read(name)
     axis, offset = (site.axis, site.gain_offset) if param == "gain" else (0, 0.0)
+    old = np.take(tensor, dims, axis=axis)
+    new = new_values(tensor, axis, dims, recipe.mode, recipe.factor, offset)
     return Edit(
+        file=path_in_artifact(checkpoint, checkpoint.homes[name].path),
         tensor=name,
         role=site.role,
         kind=site.kind,
@@ -247,10 +198,12 @@ def _edit(
         param=param,
         axis=axis,
         dims=dims,
-        old=np.take(tensor, dims, axis=axis),
-        new=new_values(tensor, axis, dims, recipe.mode, recipe.factor, offset),
-        stack=site.stack,
         offset=offset,
+        scalars=old.size,
+        changed=count_changed(old, new),
+        old=old,
+        new=new,
+        stack=site.stack,
     )
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.edit.plan import (
-    Edit,
-    Plan,
-    finite_or_none,
-)
+from surgeon.edit.changes import Edit, Splice, to_json
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.edit.source_files import EXCISED, Reason
 from surgeon.edit.transfer import FileState
@@ -46,39 +42,6 @@ class FileChange:
 
 
 @dataclass(frozen=True)
-class EditRecord:
-    """An edit as it is recorded.
-
-    ``offset`` is what the model adds to the stored gain (Gemma: 1). ``old`` and ``new`` list the
-    values of a vector's edit; a weight's slices are in ``excised.safetensors`` alone, because they
-    are many. ``stack`` is empty in a model of one stack, and in older records.
-    """
-
-    file: str
-    tensor: str
-    role: str
-    kind: str
-    layer: int | None
-    param: str
-    axis: int
-    dims: tuple[int, ...]
-    offset: float
-    scalars: int
-    changed: int
-    old: tuple[float | None, ...] | None
-    new: tuple[float | None, ...] | None
-    stack: str = ""
-
-    def fits(self, shape: Sequence[int], old: Sequence[int]) -> bool:
-        """Whether a tensor of ``shape`` has the edited slices, and they are of shape ``old``."""
-        if not 0 <= self.axis < len(shape):
-            return False
-        inside = all(0 <= dim < shape[self.axis] for dim in self.dims)
-        sliced = [*shape[: self.axis], len(self.dims), *shape[self.axis + 1 :]]
-        return inside and list(old) == sliced
-
-
-@dataclass(frozen=True)
 class SplitRecord:
     """A tensor of an ONNX file that other nodes read too: ``nodes`` read ``copy`` instead."""
 
@@ -88,25 +51,17 @@ class SplitRecord:
 
 
 @dataclass(frozen=True)
-class Undo:
-    """``length`` bytes from ``start`` of the patched ONNX file stood as ``content``, in hex."""
-
-    start: int
-    length: int
-    content: str
-
-
-@dataclass(frozen=True)
 class OnnxPatch:
     """What was done to an existing ONNX file beyond writing scalars.
 
-    ``inferred`` says how the operations that end a layer were found.
+    ``model`` is the file, ``inferred`` says how the operations that end a layer were found, and
+    ``undo`` takes the copies of ``splits`` out of the file again.
     """
 
     model: str
     inferred: str
     splits: tuple[SplitRecord, ...]
-    undo: tuple[Undo, ...]
+    undo: tuple[Splice, ...]
 
 
 @dataclass(frozen=True)
@@ -131,7 +86,7 @@ class Record:
     hidden_size: int
     parameters_changed: int
     parameters_total: int
-    edits: tuple[EditRecord, ...]
+    edits: tuple[Edit, ...]
     left_out: tuple[str, ...]
     files: Mapping[str, FileChange]
     onnx: Mapping[str, Any] | None = None
@@ -142,36 +97,28 @@ class Record:
     notes: tuple[str, ...] = ()
     schema: int = field(default=SCHEMA)
 
+    @property
+    def edited_graph(self) -> str | None:
+        """The ONNX file that has the edited tensors; None where safetensors files have them."""
+        return inside(self.onnx_patch.model) if self.onnx_patch else None
+
+    @property
+    def splits(self) -> tuple[SplitRecord, ...]:
+        """The tensors that were copied before they were edited."""
+        return self.onnx_patch.splits if self.onnx_patch else ()
+
+    def undo_splices(self, name: str) -> tuple[Splice, ...]:
+        """Return what gives a file its former length, once the old values are back in it."""
+        return self.onnx_patch.undo if self.onnx_patch and self.onnx_patch.model == name else ()
+
     def to_bytes(self) -> bytes:
         """Return the content of ``record.json``, its own hash at the end."""
-        fields = json.loads(json.dumps(asdict(self), allow_nan=False))
+        fields = to_json(self)
         return (json.dumps({**fields, OWN_HASH: own_hash(fields)}, indent=1) + "\n").encode()
 
     def summary(self, output: Path) -> dict[str, Any]:
         """Return the document that ``patch --json`` prints."""
-        return {"output": str(output), **asdict(self)}
-
-
-def edit_record(edit: Edit, file: str) -> EditRecord:
-    """Make the record of one edit; ``file`` is the artifact's file that has its tensor."""
-    vector = edit.old.ndim == 1
-    return EditRecord(
-        file=file,
-        tensor=edit.tensor,
-        role=edit.role,
-        kind=edit.kind,
-        layer=edit.layer,
-        param=edit.param,
-        axis=edit.axis,
-        dims=edit.dims,
-        offset=edit.offset,
-        scalars=edit.old.size,
-        changed=edit.changed,
-        # The excised values keep the bits of what is no finite number.
-        old=tuple(finite_or_none(edit.old)) if vector else None,
-        new=tuple(finite_or_none(edit.new)) if vector else None,
-        stack=edit.stack,
-    )
+        return {"output": str(output), **to_json(self)}
 
 
 def read_record(artifact: Path) -> Record:
@@ -209,12 +156,24 @@ def read_record(artifact: Path) -> Record:
     return record
 
 
-def write_excised(plan: Plan, path: Path) -> None:
-    """Write the old values of a plan's edits, each under its tensor's name, bit for bit."""
+def inside(name: str) -> str:
+    """Return a recorded path if it stays inside its folder; a record is untrusted input.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
+        raise CheckpointError(f"{RECORD}: the path {name!r} leaves the folder; it is damaged")
+    return name
+
+
+def write_excised(edits: Iterable[Edit], path: Path) -> None:
+    """Write the old values of edits, each under its tensor's name, bit for bit."""
     from safetensors.numpy import save
 
     # Contiguous, because the library takes an array's memory as it lies.
-    path.write_bytes(save({edit.tensor: np.ascontiguousarray(edit.old) for edit in plan.edits}))
+    path.write_bytes(save({edit.tensor: np.ascontiguousarray(edit.old) for edit in edits}))
 
 
 def read_excised(artifact: Path) -> dict[str, npt.NDArray[Any]]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from surgeon.edit.recipe import Recipe
 from surgeon.errors import SelectionError
@@ -25,21 +21,13 @@ from surgeon.text import Texts
 _CANDIDATES_SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The dimensions that a recipe means, and the ranking that chose them, if one did."""
-
-    dims: tuple[int, ...]
-    ranking: Ranking | None = None
-
-
 def select_dims(
     checkpoint: Checkpoint,
     recipe: Recipe,
     texts: Texts | None = None,
     progress: Progress = silent,
-) -> Selection:
-    """Resolve a recipe's choice of dimensions.
+) -> tuple[tuple[int, ...], Ranking | None]:
+    """Resolve a recipe's choice of dimensions: return them, and the ranking if one chose them.
 
     Args:
         checkpoint: the model.
@@ -65,10 +53,12 @@ def select_dims(
                     f"--dims: {checkpoint.name} has no dimension {dim}; "
                     f"its hidden size is {hidden}, so they run from 0 to {hidden - 1}"
                 )
-        return Selection(recipe.dims)
+        return recipe.dims, None
     if recipe.random is not None:
-        drawn = draw_dims(hidden, recipe.random, np.random.default_rng(recipe.seed))
-        return Selection(drawn)
+        return draw_dims(hidden, recipe.random, np.random.default_rng(recipe.seed)), None
+    count = recipe.remove_outliers or 0
+    if count > hidden:
+        raise SelectionError(f"--remove-outliers {count}: there are {hidden} in all")
     options = Options(
         sigma=recipe.sigma,
         min_layers=recipe.min_layers,
@@ -76,7 +66,10 @@ def select_dims(
         min_damage=recipe.min_damage,
         progress=progress,
     )
-    return _strongest(checkpoint, recipe, options, recipe.remove_outliers or 0)
+    ranking = rank_dimensions(checkpoint, recipe.method, options)
+    if len(ranking.outliers) < count and not recipe.relax:
+        raise SelectionError(_too_few(ranking, count))
+    return tuple(d.dim for d in ranking.dimensions[:count]), ranking
 
 
 def draw_dims(
@@ -91,17 +84,6 @@ def draw_dims(
     if count > rest.size:
         raise SelectionError(f"{count} random dimensions asked for, but only {rest.size} are left")
     return tuple(sorted(int(dim) for dim in rng.choice(rest, size=count, replace=False)))
-
-
-def _strongest(checkpoint: Checkpoint, recipe: Recipe, options: Options, count: int) -> Selection:
-    if count > checkpoint.hidden_size:
-        raise SelectionError(
-            f"--remove-outliers {count}: there are {checkpoint.hidden_size} in all"
-        )
-    ranking = rank_dimensions(checkpoint, recipe.method, options)
-    if len(ranking.outliers) < count and not recipe.relax:
-        raise SelectionError(_too_few(ranking, count))
-    return Selection(tuple(d.dim for d in ranking.dimensions[:count]), ranking)
 
 
 def _too_few(ranking: Ranking, count: int) -> str:
@@ -127,14 +109,3 @@ def _evidence_of(dimension: Dimension, ranking: Ranking) -> str:
         return f"{len(dimension.layers)} of {ranking.layers} layers"
     low, high = dimension.interval
     return f"damage {dimension.damage:.3g}, {low:.3g} to {high:.3g}"
-
-
-def with_slices(
-    tensor: npt.NDArray[Any], axis: int, dims: tuple[int, ...], values: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
-    """Return a copy of a tensor with other values at ``dims`` along ``axis``."""
-    result = tensor.copy()
-    index: list[Any] = [slice(None)] * tensor.ndim
-    index[axis] = list(dims)
-    result[tuple(index)] = values
-    return result

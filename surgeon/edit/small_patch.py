@@ -8,7 +8,7 @@ that and of the values tells a damaged file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.edit.plan import (
-    Edit,
-    Plan,
-    edits_meant,
-)
+from surgeon.edit.changes import Edit
+from surgeon.edit.plan import Plan, edits_meant
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.edit.staging import check_output, replace_file
 from surgeon.edit.transfer import FileState, hash_file
@@ -30,7 +27,6 @@ from surgeon.errors import (
     OutputError,
     SelectionError,
 )
-from surgeon.families import Stack
 from surgeon.model import Checkpoint
 from surgeon.model.safetensors_file import SafetensorsFile, open_safetensors
 from surgeon.progress import Progress, silent
@@ -39,18 +35,8 @@ from surgeon.text import TextsUsed
 _SCHEMA = "2"
 _KEY = "surgeon"
 _HASH = "blake3"
-
-
-@dataclass(frozen=True)
-class _Target:
-    tensor: str
-    param: str
-    role: str
-    kind: str
-    layer: int | None
-    axis: int
-    offset: float
-    stack: Stack = ""
+_WRITTEN = ("tensor", "param", "role", "kind", "layer", "axis", "offset", "stack")
+_CHECKED = ("tensor", "param", "axis", "offset")
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ class _Contents:
     recipe: dict[str, Any]
     dims: tuple[int, ...]
     base: dict[str, FileState]
-    edits: tuple[_Target, ...]
+    edits: tuple[Mapping[str, str | float | None], ...]
     ranked_on: TextsUsed | None = None
     sites_pattern: str | None = None
 
@@ -85,16 +71,13 @@ def write_small_patch(
         recipe=plan.recipe.to_json(),
         dims=plan.dims,
         base=_states(plan.checkpoint, progress),
-        edits=tuple(
-            _Target(e.tensor, e.param, e.role, e.kind, e.layer, e.axis, e.offset, e.stack)
-            for e in plan.edits
-        ),
+        edits=tuple({name: getattr(edit, name) for name in _WRITTEN} for edit in plan.edits),
         ranked_on=plan.ranked_on,
         sites_pattern=plan.checkpoint.sites_pattern,
     )
     values = {edit.tensor: np.ascontiguousarray(edit.new) for edit in plan.edits}
-    told = json.dumps(asdict(contents))
-    content = save(values, metadata={_KEY: told, _HASH: _hash(told, values.values())})
+    metadata = json.dumps(asdict(contents))
+    content = save(values, metadata={_KEY: metadata, _HASH: _hash(metadata, values.values())})
     target = path.resolve()  # of a link, what it leads to: that is what was checked
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, content, _is_small_patch if force else None)
@@ -102,7 +85,7 @@ def write_small_patch(
 
 
 def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress = silent) -> Plan:
-    """Resolve a small patch on a base; ``operate`` then performs it.
+    """Resolve a small patch on a base; ``write_artifact`` then performs it.
 
     Raises:
         CheckpointError: the file is damaged, or the base is another one.
@@ -152,10 +135,10 @@ def _is_small_patch(path: Path) -> bool:
     return True
 
 
-def _hash(told: str, values: Iterable[npt.NDArray[Any]]) -> str:
+def _hash(metadata: str, values: Iterable[npt.NDArray[Any]]) -> str:
     from blake3 import blake3
 
-    hasher = blake3(told.encode())
+    hasher = blake3(metadata.encode())
     for value in values:
         hasher.update(value.tobytes())
     return hasher.hexdigest()
@@ -186,8 +169,9 @@ def _read_contents(path: Path, file: SafetensorsFile) -> _Contents:
             f"{path}: its schema is {contents.schema!r} and this surgeon reads {_SCHEMA}; make the "
             "file anew with surgeon patch --record-only"
         )
-    names = dict.fromkeys(edit.tensor for edit in contents.edits if edit.tensor in file.tensors)
-    if file.metadata.get(_HASH) != _hash(file.metadata[_KEY], map(file.read, names)):
+    names = dict.fromkeys(str(edit.get("tensor")) for edit in contents.edits)
+    values = (file.read(name) for name in names if name in file.tensors)
+    if file.metadata.get(_HASH) != _hash(file.metadata[_KEY], values):
         raise CheckpointError(f"{path}: damaged: its values are not those it was made with")
     return contents
 
@@ -197,9 +181,9 @@ def _check_meant(
 ) -> None:
     """Refuse a file that would do anything but what its recipe means on this base."""
     wrong = [
-        (target or edit).tensor
-        for edit, target in zip_longest(edits, contents.edits)
-        if not (target and edit and _is_same(file, target, edit))
+        edit.tensor if edit else written.get("tensor")
+        for edit, written in zip_longest(edits, contents.edits)
+        if not (edit and written and _is_same(file, written, edit))
     ]
     wrong += sorted(file.tensors.keys() - {edit.tensor for edit in edits})
     if wrong:
@@ -209,10 +193,9 @@ def _check_meant(
         )
 
 
-def _is_same(file: SafetensorsFile, target: _Target, edit: Edit) -> bool:
-    places = ((e.tensor, e.param, e.axis, e.offset) for e in (target, edit))
-    if next(places) != next(places) or edit.tensor not in file.tensors:
+def _is_same(file: SafetensorsFile, written: Mapping[str, Any], edit: Edit) -> bool:
+    if any(written.get(name) != getattr(edit, name) for name in _CHECKED):
         return False
-    new = file.read(edit.tensor)
+    new = file.read(edit.tensor) if edit.tensor in file.tensors else np.empty(0)
     same_kind = (new.dtype, new.shape) == (edit.new.dtype, edit.new.shape)
     return same_kind and new.tobytes() == edit.new.tobytes()

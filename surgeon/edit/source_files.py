@@ -14,6 +14,8 @@ from surgeon.model import Checkpoint
 from surgeon.model.artifact import FOLDER
 from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import in_module_folder, is_for_loader, may_follow
+from surgeon.model.pickle_file import PickleFile
+from surgeon.model.weight_files import converted_name
 
 EXPORT = f"{FOLDER}/export.json"
 """The file that makes a directory an export."""
@@ -117,6 +119,12 @@ def _model_folder(checkpoint: Checkpoint) -> Path | None:
     if not isinstance(checkpoint.config.get("model_type"), str):
         return None
     return (checkpoint.directory / CONFIG).resolve().parent
+
+
+def path_in_artifact(checkpoint: Checkpoint, path: Path) -> str:
+    """Return where a weight file, or the index of shards, goes in the artifact."""
+    name = path.relative_to(checkpoint.directory).as_posix()
+    return converted_name(name) if isinstance(checkpoint.files[0], PickleFile) else name
 
 
 def place(path: str) -> str:

@@ -38,10 +38,11 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
         OutputError: it is the source, lies inside it or holds it; it exists and ``force`` is
             off; or the directory it is to appear in does not take new files.
     """
-    target, origin = output.resolve(), source.resolve()
-    if target == origin or origin in target.parents:
+    target = output.resolve()
+    origins = {source.resolve(), source.parent.resolve() / source.name}  # of a link, both ends
+    if not origins.isdisjoint((target, *target.parents)):
         raise OutputError(f"-o {output}: is the source or inside it; name a place elsewhere")
-    if target in origin.parents:
+    if any(target in origin.parents for origin in origins):
         raise OutputError(f"-o {output}: holds the source; name a place elsewhere")
     if _is_there(output) and not force:
         raise OutputError(f"-o {output}: already exists; name another, or replace it with --force")

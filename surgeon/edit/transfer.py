@@ -1,24 +1,22 @@
-"""Copying a file, with or without a patch, hashed on the way: one pass over the bytes."""
+"""Copying a file, changed or as it is, and hashing both in one pass over the bytes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from surgeon.edit.changes import BytePatch, Splice, in_order
 from surgeon.errors import CheckpointError
-from surgeon.model import TensorInfo
 from surgeon.model.files import regular_size
 
-_PIECE = 2**19  # bytes read at a time: a core's own cache has room for them
+_PIECE = 2**21  # bytes read at a time: enough for the threads of BLAKE3 to share
 _SPAN = 2**26  # bytes that the kernel copies at a time
 _FICLONE = 0x40049409  # ioctl of Linux: share the extents of another file (man ioctl_ficlone)
 
@@ -37,113 +35,92 @@ def hash_file(path: Path) -> FileState:
 
 
 def transfer(
-    source: Path, target: Path | None, old: BytePatch | None = None, new: BytePatch | None = None
+    source: Path,
+    target: Path | None,
+    old: BytePatch | None = None,
+    new: BytePatch | None = None,
+    splices: Sequence[Splice] = (),
 ) -> tuple[FileState, FileState]:
-    """Copy a file with ``new`` in it, and return the states of the source and of the target.
+    """Copy a file with changes, and return the states of the source and of the target.
 
-    The target shares the source's extents where the file system can (a reflink), and never its
-    inode: an edit of one must not reach the other. A link is followed.
+    Without splices the target shares the source's extents where the file system can (a reflink),
+    and never its inode: an edit of one must not reach the other. A link is followed.
 
     Args:
         source: the file to copy.
         target: where to, a new file; its folder is made (None: nowhere, only hash).
         old: what the source must hold where ``new`` goes.
-        new: what to write, at the same offsets.
+        new: what to write, at offsets of the source.
+        splices: spans of the source that other bytes take the place of.
 
     Raises:
-        CheckpointError: the source does not hold ``old``.
+        CheckpointError: the source does not hold ``old``, or the splices do not fit it.
     """
-    if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    states = _pass_over(source, target, old, new)
-    if target is not None and new is not None:
-        overlay(new, target)
-    return states
+    from blake3 import blake3
 
-
-def _pass_over(
-    source: Path, target: Path | None, old: BytePatch | None, new: BytePatch | None
-) -> tuple[FileState, FileState]:
-    """Hash a file, and its patched twin, and copy the file as it is to a target.
-
-    A second thread hashes while this one has the kernel copy; whoever copies no longer helps with
-    the hash of the twin.
-    """
     regular_size(source)
     found = source.stat()
-    hashes = _Hashes(source, old, new)
-    with ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(hashes.update)
-        try:
-            if target is not None:
-                _copy(source, target)
-            hashes.help()
-            hashing.result()
-        finally:
-            hashes.stop()
+    ordered = in_order(splices, source)
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not ordered:
+            _copy(source, target)
+    # Its own threads are as fast as a second one of ours, which hashed while the kernel copied.
+    before, after = (blake3(max_threads=blake3.AUTO) for _ in range(2))
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(source.open("rb", buffering=0))
+        written = stack.enter_context(target.open("xb")) if target and ordered else None
+
+        def emit(content: bytes | memoryview) -> None:
+            after.update(content)
+            if written:
+                written.write(content)
+
+        position = 0
+        for splice in (*ordered, None):
+            for start, piece in _pieces(file, position, splice.start if splice else found.st_size):
+                before.update(piece)
+                if new or ordered:
+                    _apply(source, old, new, start, piece)
+                    emit(piece)
+            if splice:
+                for _, piece in _pieces(file, splice.start, splice.end):
+                    before.update(piece)
+                emit(splice.content)
+                position = splice.end
     now = source.stat()
     if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
         raise _changed(source)
-    return hashes.states(found.st_size)
+    if target is not None and new is not None and not ordered:
+        overlay(new, target)
+    state = FileState(found.st_size, before.hexdigest())
+    if not (new or ordered):
+        return state, state
+    growth = sum(len(splice.content) - splice.length for splice in ordered)
+    return state, FileState(found.st_size + growth, after.hexdigest())
 
 
-class _Hashes:
-    """The hash of a file, and that of its patched twin if it has one, by one thread or two.
+def _pieces(file: FileIO, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
+    """Yield a span of a file, and where each piece is; they come in the same buffer."""
+    buffer = memoryview(bytearray(min(_PIECE, end - start)))
+    file.seek(start)
+    while start < end and (length := file.readinto(buffer[: end - start])):
+        yield start, buffer[:length]
+        start += length
 
-    Both take a piece while the core's cache has it, until a second thread helps: it goes on with
-    the twin from there, reading for itself.
-    """
 
-    def __init__(self, source: Path, old: BytePatch | None, new: BytePatch | None) -> None:
-        from blake3 import blake3
-
-        self._source, self._old, self._new = source, old, new
-        self._stored, self._twin = blake3(), blake3()
-        self._twin_position = 0
-        self._helped = self._stopped = False
-        self._lock = Lock()
-
-    def update(self) -> None:
-        for position, piece in self._pieces(0):
-            self._stored.update(piece)
-            with self._lock:
-                if self._new is not None and not self._helped:
-                    self._update_twin(position, piece, self._new)
-
-    def help(self) -> None:
-        if self._new is None:
-            return
-        with self._lock:
-            self._helped = True
-        for position, piece in self._pieces(self._twin_position):
-            self._update_twin(position, piece, self._new)
-
-    def stop(self) -> None:
-        self._stopped = True
-
-    def states(self, size: int) -> tuple[FileState, FileState]:
-        stored = FileState(size, self._stored.hexdigest())
-        return stored, stored if self._new is None else FileState(size, self._twin.hexdigest())
-
-    def _pieces(self, position: int) -> Iterator[tuple[int, memoryview]]:
-        """Yield the file's pieces from a position on, each in the same buffer."""
-        buffer = memoryview(bytearray(_PIECE))
-        with self._source.open("rb", buffering=0) as file:
-            file.seek(position)
-            while not self._stopped and (length := file.readinto(buffer)):
-                yield position, buffer[:length]
-                position += length
-
-    def _update_twin(self, position: int, piece: memoryview, new: BytePatch) -> None:
-        first, last = np.searchsorted(new.offsets, [position, position + len(piece)])
-        if first < last:
-            where = new.offsets[first:last] - position
-            array = np.frombuffer(piece, dtype=np.uint8)
-            if self._old and not np.array_equal(array[where], self._old.content[first:last]):
-                raise _changed(self._source)
-            array[where] = new.content[first:last]
-        self._twin.update(piece)
-        self._twin_position = position + len(piece)
+def _apply(
+    source: Path, old: BytePatch | None, new: BytePatch | None, start: int, piece: memoryview
+) -> None:
+    """Change a piece of a file as a patch says."""
+    array = np.frombuffer(piece, dtype=np.uint8)
+    if old is not None:
+        where, expected = old.within(start, start + len(piece))
+        if not np.array_equal(array[where], expected):
+            raise _changed(source)
+    if new is not None:
+        where, content = new.within(start, start + len(piece))
+        array[where] = content
 
 
 def _changed(source: Path) -> CheckpointError:
@@ -173,32 +150,6 @@ def _reflink(source: int, target: int) -> bool:
     return True
 
 
-@dataclass(frozen=True, eq=False)
-class Slices:
-    """Values for a tensor's entries at ``dims`` along ``axis``, in the tensor's own dtype."""
-
-    tensor: str
-    axis: int
-    dims: tuple[int, ...]
-    values: npt.NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class BytePatch:
-    """Byte offsets in a file, ascending, (n,) int64, and what belongs there, (n,) uint8."""
-
-    offsets: npt.NDArray[np.int64]
-    content: npt.NDArray[np.uint8]
-
-
-def make_byte_patch(slices: Iterable[Slices], tensors: Mapping[str, TensorInfo]) -> BytePatch:
-    """Locate every scalar in the file whose header gave ``tensors``."""
-    parts = [(_offsets(part, tensors[part.tensor]), _bytes(part.values)) for part in slices]
-    offsets, content = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    order = np.argsort(offsets, kind="stable")
-    return BytePatch(offsets[order], content[order])
-
-
 def overlay(patch: BytePatch, path: Path) -> None:
     """Write a patch into a file in place, touching no other byte."""
     breaks = np.flatnonzero(np.diff(patch.offsets) != 1) + 1
@@ -208,15 +159,3 @@ def overlay(patch: BytePatch, path: Path) -> None:
             if len(content):
                 file.seek(offsets[0])
                 file.write(content.tobytes())
-
-
-def _offsets(part: Slices, tensor: TensorInfo) -> npt.NDArray[np.int64]:
-    element_size = part.values.dtype.itemsize
-    coordinates = [np.arange(length, dtype=np.int64) for length in tensor.shape]
-    coordinates[part.axis] = np.asarray(part.dims, dtype=np.int64)
-    elements = np.ravel_multi_index(np.ix_(*coordinates), tensor.shape).reshape(-1, 1)
-    return (tensor.start + elements * element_size + np.arange(element_size)).reshape(-1)
-
-
-def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(np.ascontiguousarray(values).tobytes(), dtype=np.uint8)

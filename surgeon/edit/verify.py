@@ -11,22 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.edit.plan import Edit, edits_meant
+from surgeon.edit.artifact import open_patched, open_source
+from surgeon.edit.changes import Edit, to_json
+from surgeon.edit.plan import edits_meant
 from surgeon.edit.recipe import recipe_from_json
-from surgeon.edit.record import (
-    EditRecord,
-    FileChange,
-    Record,
-    edit_record,
-    read_record,
-)
-from surgeon.edit.restore import (
-    inside,
-    open_edited,
-    open_source,
-    source_path,
-    source_states,
-)
+from surgeon.edit.record import FileChange, Record, inside, read_record
+from surgeon.edit.restore import source_path, source_states
 from surgeon.edit.staging import is_result
 from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.model import Checkpoint, TensorInfo, open_checkpoint
@@ -114,7 +104,7 @@ def _check_edits(artifact: Path, record: Record) -> Check:
     """Check that the record's edits are those of its recipe, and what the weights hold."""
     name = "the edits are what the recipe says"
     try:
-        patched, source = open_edited(record, artifact), open_source(artifact)
+        patched, source = open_patched(record, artifact), open_source(artifact)
         recipe = recipe_from_json(record.recipe, RECORD)
         meant = {edit.tensor: edit for edit in reversed(edits_meant(source, recipe, record.dims))}
         wrong = [
@@ -129,14 +119,14 @@ def _check_edits(artifact: Path, record: Record) -> Check:
     return Check(name, passed=not wrong, found=found)
 
 
-def _is_meant(recorded: EditRecord, edit: Edit | None, patched: Checkpoint) -> bool:
+def _is_meant(recorded: Edit, edit: Edit | None, patched: Checkpoint) -> bool:
     if edit is None:
         return False
     # What older records call a site may differ; where it is and what was written may not.
-    named = {key: getattr(recorded, key) for key in ("role", "kind", "layer", "stack")}
+    named = {key: getattr(recorded, key) for key in ("file", "role", "kind", "layer", "stack")}
     now = np.take(patched.read(edit.tensor), edit.dims, axis=edit.axis)
-    made = dataclasses.replace(edit_record(edit, recorded.file), **named)
-    return made == recorded and now.tobytes() == edit.new.tobytes()
+    made = dataclasses.replace(edit, **named)
+    return to_json(made) == to_json(recorded) and now.tobytes() == edit.new.tobytes()
 
 
 def _check_onnx(artifact: Path, record: Record) -> Check:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from surgeon._version import __version__
 from surgeon.edit.card import write_card
+from surgeon.edit.changes import byte_patch
 from surgeon.edit.plan import Plan
-from surgeon.edit.record import (
-    FileChange,
-    Record,
-    edit_record,
-    write_excised,
-)
+from surgeon.edit.record import FileChange, Record, write_excised
 from surgeon.edit.source_files import (
     CARD,
     EXCISED,
@@ -26,25 +22,17 @@ from surgeon.edit.source_files import (
     SOURCE_CARD,
     SourceFiles,
     list_source_files,
+    path_in_artifact,
 )
 from surgeon.edit.staging import check_output, staged
-from surgeon.edit.transfer import (
-    FileState,
-    Slices,
-    hash_file,
-    make_byte_patch,
-    transfer,
-)
+from surgeon.edit.transfer import FileState, hash_file, overlay, transfer
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.model import Checkpoint, open_checkpoint
 from surgeon.model.artifact import FOLDER, RECORD
+from surgeon.model.checkpoint import WeightFile
 from surgeon.model.pickle_file import PickleFile
-from surgeon.model.safetensors_file import FLOATS, SafetensorsFile, open_safetensors
-from surgeon.model.weight_files import (
-    SAFETENSORS,
-    converted_index,
-    converted_name,
-)
+from surgeon.model.safetensors_file import FLOATS, open_safetensors
+from surgeon.model.weight_files import SAFETENSORS, converted_index
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.progress import Progress, silent
 from surgeon.tasks.sizes import check_sizes
@@ -52,12 +40,14 @@ from surgeon.tasks.sizes import check_sizes
 _NO_ONNX = "use --no-onnx for the safetensors half alone"
 
 
-def operate(
+def write_artifact(
     plan: Plan,
     output: Path,
     *,
     onnx: bool = True,
     dtype: Dtype = "float32",
+    sources: SourceFiles | None = None,
+    check: Callable[[Path], None] | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Record:
@@ -72,6 +62,8 @@ def operate(
         output: the directory to make. It appears whole, or not at all.
         onnx: whether to export ``onnx/model.onnx``.
         dtype: of its weights.
+        sources: the files to take over beside the weights (None: those of the model's directory).
+        check: looks at the weights as they were written, in the folder that will be the output.
         force: whether an output that exists is replaced.
         progress: told of each step.
 
@@ -81,27 +73,29 @@ def operate(
         CheckpointError: the source changed while it was read.
     """
     checkpoint = plan.checkpoint
-    source = checkpoint.directory
     if onnx:
         _check_exportable(checkpoint)
-    check_output(output, checkpoint.files[0].path if checkpoint.alone else source, force=force)
-    sources = list_source_files(checkpoint)
+    source = checkpoint.files[0].path if checkpoint.alone else checkpoint.directory
+    check_output(output, source, force=force)
+    taken = list_source_files(checkpoint) if sources is None else sources
     with staged(output, force=force) as folder:
         files = _write_weights(plan, folder, progress)
         progress("copying the other files", 0, 0)
-        for target, origin in sources.copied.items():
-            before, after = transfer(source / origin, folder / target)
-            files[target] = FileChange(origin, before, after)
-        (folder / EXCISED).parent.mkdir(exist_ok=True)
-        write_excised(plan, folder / EXCISED)
-        onnx_facts = _export(plan, folder, dtype, progress) if onnx else None
+        for target, origin in taken.copied.items():
+            files[target] = FileChange(
+                origin, *transfer(checkpoint.directory / origin, folder / target)
+            )
+        if check is not None:
+            progress("comparing what was written", 0, 0)
+            check(folder)
+        (folder / FOLDER).mkdir(exist_ok=True)
+        write_excised(plan.edits, folder / EXCISED)
+        facts = _export_patched(plan, folder, dtype, progress) if onnx else None
         write_card(plan, folder / SOURCE_CARD, folder / CARD)
         progress("hashing what was added", 0, 0)
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            name = path.relative_to(folder).as_posix()
-            if name not in files:
-                files[name] = FileChange(None, None, hash_file(path))
-        record = _record(plan, sources, dict(sorted(files.items())), onnx_facts)
+        added = _hashes(folder, without=files)
+        files |= {name: FileChange(None, None, state) for name, state in added.items()}
+        record = _record(plan, taken, dict(sorted(files.items())), facts)
         (folder / RECORD).write_bytes(record.to_bytes())
         progress("flushing to disk", 0, 0)
     return record
@@ -115,7 +109,7 @@ def _check_exportable(checkpoint: Checkpoint) -> None:
             f"{path}: has no config.json beside it, and the ONNX half needs one; put it there, "
             "or use --no-onnx"
         )
-    if checkpoint.index is None and _artifact_name(checkpoint, path.name) != SAFETENSORS:
+    if checkpoint.index is None and path_in_artifact(checkpoint, path) != SAFETENSORS:
         raise ExportError(
             f"{path}: the ONNX half is made of a {SAFETENSORS}; rename it, or use --no-onnx"
         )
@@ -134,63 +128,73 @@ def _write_weights(plan: Plan, folder: Path, progress: Progress) -> dict[str, Fi
     written = {}
     for number, file in enumerate(checkpoint.files):
         progress("writing the weights", number, len(checkpoint.files))
-        name = _artifact_name(checkpoint, file.path.name)
-        if isinstance(file, PickleFile):
-            converted = folder / f"{name}.unpatched"
-            file.write_safetensors(converted)
-            written[name] = _write_patched(plan, open_safetensors(converted), folder / name)
-            converted.unlink()
-        else:
-            written[name] = _write_patched(plan, file, folder / name)
-        written[name] = dataclasses.replace(written[name], source=file.path.name)
+        name = path_in_artifact(checkpoint, file.path)
+        source = file.path.relative_to(checkpoint.directory).as_posix()
+        written[name] = FileChange(source, *_write_patched(plan, file, name, folder / name))
     if checkpoint.index is not None:
-        name = _artifact_name(checkpoint, checkpoint.index)
         index = checkpoint.directory / checkpoint.index
+        name = path_in_artifact(checkpoint, index)
         if name == checkpoint.index:
-            written[name] = FileChange(name, *transfer(index, folder / name))
+            states = transfer(index, folder / name)
         else:
             (folder / name).write_bytes(converted_index(index.read_bytes()))
-            state = hash_file(folder / name)
-            written[name] = FileChange(checkpoint.index, state, state)
+            states = (hash_file(folder / name),) * 2
+        written[name] = FileChange(checkpoint.index, *states)
     return written
 
 
-def _write_patched(plan: Plan, file: SafetensorsFile, target: Path) -> FileChange:
-    edits = [edit for edit in plan.edits if edit.tensor in file.tensors]
-    if not edits:
-        return FileChange(None, *transfer(file.path, target))
-    old, new = (
-        make_byte_patch([Slices(e.tensor, e.axis, e.dims, v) for e, v in pairs], file.tensors)
-        for pairs in (((e, e.old) for e in edits), ((e, e.new) for e in edits))
-    )
-    return FileChange(None, *transfer(file.path, target, old, new))
+def _write_patched(
+    plan: Plan, file: WeightFile, name: str, target: Path
+) -> tuple[FileState, FileState]:
+    """Write a weight file, and return its states without the edits and with them."""
+    located, converted = file, isinstance(file, PickleFile)
+    if isinstance(file, PickleFile):
+        file.write_safetensors(target)
+        located = open_safetensors(target)
+    edits = [edit for edit in plan.edits if edit.tensor in located.tensors]
+    old = byte_patch(edits, [edit.old for edit in edits], located.tensors)
+    new = byte_patch(edits, [edit.new for edit in edits], located.tensors)
+    if not converted:
+        return transfer(file.path, target, old, new, plan.splices.get(name, ()))
+    states = transfer(target, None, old, new)
+    if new is not None:
+        overlay(new, target)
+    return states
 
 
-def _artifact_name(checkpoint: Checkpoint, name: str) -> str:
-    """Return what a weight file or index is called in the artifact."""
-    return converted_name(name) if isinstance(checkpoint.files[0], PickleFile) else name
-
-
-def _export(plan: Plan, folder: Path, dtype: Dtype, progress: Progress) -> Mapping[str, Any]:
-    from surgeon.onnx.export import export_model  # brings torch and transformers
-
+def _export_patched(plan: Plan, folder: Path, dtype: Dtype, progress: Progress) -> dict[str, Any]:
     source = plan.checkpoint
     try:
-        facts = export_model(
-            open_checkpoint(folder, sites_pattern=source.sites_pattern, name=source.name),
-            folder / ONNX_FOLDER,
-            progress,
-            otherwise=_NO_ONNX,
-            dtype=dtype,
-        )
+        patched = open_checkpoint(folder, sites_pattern=source.sites_pattern, name=source.name)
+        return _export(patched, folder, dtype, _NO_ONNX, progress).to_json()
     except SurgeonError as error:
         # Its reader knows the source's files: those of this folder will be gone.
-        told = str(error)
+        message = str(error)
         for file in source.files:
-            name = _artifact_name(source, file.path.name)
-            told = told.replace(str(folder / name), str(file.path))
-        raise type(error)(told.replace(str(folder), str(source.directory))) from error
-    return facts.to_json()
+            written = folder / path_in_artifact(source, file.path)
+            message = message.replace(str(written), str(file.path))
+        raise type(error)(message.replace(str(folder), str(source.directory))) from error
+
+
+def _export(
+    checkpoint: Checkpoint, folder: Path, dtype: Dtype, otherwise: str, progress: Progress
+) -> OnnxFacts:
+    progress("loading PyTorch", 0, 0)
+    from surgeon.onnx.export import export_model  # brings torch and transformers
+
+    return export_model(
+        checkpoint, folder / ONNX_FOLDER, progress, otherwise=otherwise, dtype=dtype
+    )
+
+
+def _hashes(folder: Path, without: Container[str] = ()) -> dict[str, FileState]:
+    """Hash the files of a folder, by their paths in it."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    return {
+        name: hash_file(path)
+        for name, path in sorted(paths.items())
+        if name not in without and path.is_file()
+    }
 
 
 def _record(
@@ -201,32 +205,36 @@ def _record(
 ) -> Record:
     checkpoint = plan.checkpoint
     names = [file.path.name for file in checkpoint.files]
-    converted = isinstance(checkpoint.files[0], PickleFile)
     return Record(
-        surgeon=__version__,
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        model=checkpoint.name,
-        revision=checkpoint.revision,
-        architecture=checkpoint.family.name,
-        weights=tuple(_artifact_name(checkpoint, name) for name in names),
-        converted_from=tuple(names) if converted else (),
+        **_origin(checkpoint),
+        weights=tuple(path_in_artifact(checkpoint, file.path) for file in checkpoint.files),
+        converted_from=tuple(names) if isinstance(checkpoint.files[0], PickleFile) else (),
         recipe=plan.recipe.to_json(),
         dims=plan.dims,
         notes=plan.notes,
         hidden_size=checkpoint.hidden_size,
         parameters_changed=plan.parameters_changed,
         parameters_total=checkpoint.parameters_total,
-        edits=tuple(
-            edit_record(edit, _artifact_name(checkpoint, checkpoint.homes[edit.tensor].path.name))
-            for edit in plan.edits
-        ),
+        edits=plan.edits,
         left_out=tuple(sources.left_out),
         left_out_because=sources.left_out,
         files=files,
         onnx=onnx,
+        onnx_patch=plan.onnx_patch,
         ranked_on=plan.ranked_on,
         sites_pattern=checkpoint.sites_pattern,
     )
+
+
+def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a record begins with: by what it was made, when and of what."""
+    return {
+        "surgeon": __version__,
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "model": checkpoint.name,
+        "revision": checkpoint.revision,
+        "architecture": checkpoint.family.name,
+    }
 
 
 SCHEMA = 1
@@ -284,33 +292,9 @@ def export(
         for target, origin in list_source_files(checkpoint).copied.items():
             if not target.startswith(f"{FOLDER}/"):
                 transfer(checkpoint.directory / origin, folder / target)
-        facts = _export_again(checkpoint, folder, dtype, progress)
+        facts = _export(checkpoint, folder, dtype, _INSTEAD, progress)
         progress("hashing the files", 0, 0)
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        done = Export(
-            surgeon=__version__,
-            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            model=checkpoint.name,
-            revision=checkpoint.revision,
-            architecture=checkpoint.family.name,
-            onnx=facts,
-            files={path.relative_to(folder).as_posix(): hash_file(path) for path in paths},
-        )
+        done = Export(**_origin(checkpoint), onnx=facts, files=_hashes(folder))
         (folder / FOLDER).mkdir(exist_ok=True)
         (folder / EXPORT).write_text(json.dumps(done.to_json(), indent=1) + "\n", "utf-8")
     return done
-
-
-def _export_again(
-    checkpoint: Checkpoint, folder: Path, dtype: Dtype, progress: Progress
-) -> OnnxFacts:
-    progress("loading PyTorch", 0, 0)
-    from surgeon.onnx.export import export_model  # brings torch and transformers
-
-    return export_model(
-        checkpoint,
-        folder / ONNX_FOLDER,
-        progress,
-        otherwise=_INSTEAD,
-        dtype=dtype,
-    )

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.edit.artifact import old_values, read_edited
+from surgeon.edit.changes import with_slices
 from surgeon.edit.recipe import new_values
 from surgeon.edit.record import (
     Record,
+    inside,
     read_excised,
     read_record,
 )
-from surgeon.edit.restore import inside, old_values
-from surgeon.edit.selection import draw_dims, with_slices
+from surgeon.edit.selection import draw_dims
 from surgeon.edit.source_files import EXCISED
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import EvaluationError
@@ -33,7 +35,6 @@ from surgeon.onnx.facts import (
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.weights import read_initializers
 from surgeon.onnx_files.foreign import read_foreign_facts
-from surgeon.onnx_files.patch import open_patched
 from surgeon.tasks.sizes import check_tokenizer
 from surgeon.tasks.tokenizer import read_tokenizer
 from surgeon.torch_model.directory import GENERATION_CONFIG
@@ -98,8 +99,8 @@ def open_artifact(directory: Path) -> Artifact:
             after the patch.
     """
     record = read_record(directory)
-    if record.onnx_patch is not None:
-        return _open_foreign(directory, record, record.onnx_patch.model)
+    if record.edited_graph is not None:
+        return _open_foreign(directory, record, record.edited_graph)
     if record.onnx is None:
         raise EvaluationError(
             f"{directory}: was made with --no-onnx and eval runs the ONNX half; patch without it"
@@ -115,13 +116,11 @@ def open_artifact(directory: Path) -> Artifact:
 def _open_foreign(directory: Path, record: Record, model: str) -> Artifact:
     """Open what was made of an ONNX file, whose graph tells what it can be scored on."""
     beside = (name for name in record.files if PurePosixPath(name).name in _TELLING)
-    for name in dict.fromkeys((inside(model), *record.weights, EXCISED, *beside)):
+    for name in dict.fromkeys((model, *record.weights, EXCISED, *beside)):
         _check_unchanged(directory, record, inside(name))
     for name in record.weights:
         old_values(record, directory, name)  # refuses a record that does not fit the weights
-    homes = {n: file for file in open_patched(record, directory).values() for n in file.tensors}
-    edited = [edit.tensor for edit in record.edits if edit.tensor in homes]
-    stored = {name: homes[name].read(name) for name in edited}
+    stored = read_edited(record, directory)
     dtypes = sorted({values.dtype.name for values in stored.values()})
     if dtypes not in (["float32"], ["float16"]):
         raise EvaluationError(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 
 import plotly.graph_objects as go
 
-from surgeon.edit.record import (
-    EditRecord,
-    Record,
-    read_record,
-)
-from surgeon.edit.restore import open_source
+from surgeon.edit.artifact import open_source
+from surgeon.edit.changes import Edit
+from surgeon.edit.record import Record, read_record
 from surgeon.edit.staging import replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.notes import explain
@@ -112,11 +110,11 @@ def _blanks(evaluation: Evaluation) -> str:
 
 
 def _edits(record: Record) -> str:
-    def values(edit: EditRecord) -> list[str]:
-        if edit.old is None or edit.new is None:
+    def values(edit: Edit) -> list[str]:
+        if edit.old.ndim > 1:  # of a weight
             return [f"{edit.scalars:,} scalars", f"{edit.changed:,} changed"]
         return [
-            ", ".join("—" if v is None else f"{v:.4g}" for v in vs) for vs in (edit.old, edit.new)
+            ", ".join(f"{v:.4g}" if isfinite(v) else "—" for v in vs) for vs in (edit.old, edit.new)
         ]
 
     rows = [[edit.tensor, *values(edit)] for edit in record.edits[:_EDITS]]

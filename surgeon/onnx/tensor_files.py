@@ -42,8 +42,8 @@ class TensorFile(SafetensorsFile):
 
 
 def tensor_files(graph: FileGraph) -> tuple[TensorFile, ...]:
-    """Return the files that hold a graph's tensors, the ONNX file first."""
-    locations: dict[str | None, dict[str, Any]] = {None: {}}
+    """Return the ONNX file and its data files, with the tensors that each one holds."""
+    locations: dict[str | None, dict[str, Any]] = {name: {} for name in (None, *graph.locations)}
     for name, stored in graph.tensors.items():
         if not stored.obstacle:
             locations.setdefault(stored.location, {})[name] = stored.info

@@ -102,6 +102,7 @@ def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
         config=config,
         files=tensor_files(graph),
         sites_pattern=sites_pattern,
+        alone=True,
         model=path.relative_to(root).as_posix(),
         graph=graph,
         graph_sites=found,

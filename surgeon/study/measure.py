@@ -17,13 +17,13 @@ import onnxruntime
 from blake3 import blake3
 
 from surgeon._version import __version__
+from surgeon.edit.changes import with_slices
 from surgeon.edit.expectation import EvaluationSettings, expected_verdict
 from surgeon.edit.plan import Plan, make_plan
 from surgeon.edit.recipe import Recipe
-from surgeon.edit.record import edit_record
-from surgeon.edit.selection import draw_dims, with_slices
+from surgeon.edit.selection import draw_dims
 from surgeon.edit.transfer import hash_file
-from surgeon.edit.write import operate
+from surgeon.edit.write import write_artifact
 from surgeon.errors import EvaluationError, SurgeonError
 from surgeon.evaluation.artifact import BASELINE, Artifact, Variant, draw_controls, open_artifact
 from surgeon.evaluation.observe import Scorer
@@ -120,7 +120,7 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 
 def _edited(artifact: Artifact, plan: Plan) -> Artifact:
-    """Return the artifact that ``operate`` would make of a plan, in memory."""
+    """Return the artifact that ``write_artifact`` would make of a plan, in memory."""
     baseline = {edit.tensor: artifact.baseline[edit.tensor] for edit in plan.edits}
     return dataclasses.replace(
         artifact,
@@ -128,7 +128,7 @@ def _edited(artifact: Artifact, plan: Plan) -> Artifact:
             artifact.record,
             recipe=plan.recipe.to_json(),
             dims=plan.dims,
-            edits=tuple(edit_record(edit, "") for edit in plan.edits),
+            edits=plan.edits,
             parameters_changed=plan.parameters_changed,
         ),
         baseline=baseline,
@@ -287,7 +287,7 @@ def open_bench(model: Model, sites: Collection[str], folder: Path, provider: Pro
     with _locked(folder / f"{key}.lock"):
         if not (exported / RECORD).is_file():
             nothing = Recipe(dims=(0,), mode="scale", factor=1.0, sites=roles)
-            operate(make_plan(checkpoint, nothing), exported, progress=silent)
+            write_artifact(make_plan(checkpoint, nothing), exported, progress=silent)
     return Bench(checkpoint, open_artifact(exported), hashes, provider)
 
 

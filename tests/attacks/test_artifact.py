@@ -14,7 +14,7 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.cli import run
 
@@ -24,7 +24,9 @@ HOSTILE = "[/x][red]</script><img src=x onerror=alert(1)>\x1b[31m"
 @pytest.fixture(scope="module")
 def artifact(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifact") / "out"
-    operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False)
+    write_artifact(
+        make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False
+    )
     (folder / "surgeon" / "eval.json").write_text(json.dumps(EVALUATION))
     assert run(["report", str(folder), "-o", str(folder.parent / "page.html")]) == 0
     return folder

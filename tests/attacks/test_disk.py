@@ -15,8 +15,8 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
     verify,
+    write_artifact,
 )
 from surgeon.cli import run
 from surgeon.edit.record import read_record
@@ -116,7 +116,9 @@ def test_a_small_patch_that_cannot_be_written_names_what_was_asked_for(minilm, t
 @pytest.fixture(scope="module")
 def artifact(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("disk") / "out"
-    operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False)
+    write_artifact(
+        make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False
+    )
     return folder
 
 
@@ -230,7 +232,7 @@ def test_an_output_has_the_group_and_the_rights_of_its_folder(tiny, tmp_path):
     mask = os.umask(0o027)
     try:
         plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9)))
-        operate(plan, tmp_path / "shared" / "out", onnx=False)
+        write_artifact(plan, tmp_path / "shared" / "out", onnx=False)
     finally:
         os.umask(mask)
     for folder in ("out", "out/surgeon"):

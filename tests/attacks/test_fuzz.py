@@ -36,9 +36,9 @@ from surgeon import (
     make_plan,
     open_checkpoint,
     open_onnx,
-    operate,
     rank_by_layernorm,
     verify,
+    write_artifact,
 )
 from surgeon.edit.card import write_card
 from surgeon.edit.recipe_file import load_recipe
@@ -188,7 +188,9 @@ def _older_pickle(tiny, folder):
 
 
 def _artifact(tiny, folder):
-    operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False)
+    write_artifact(
+        make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False
+    )
     return folder / "surgeon"
 
 

@@ -25,8 +25,8 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
     verify,
+    write_artifact,
     write_small_patch,
 )
 from surgeon.edit.record import read_record
@@ -38,11 +38,11 @@ _KILLS = int(os.environ.get("SURGEON_KILLS", "12"))
 _PATCH = """
 import sys
 from pathlib import Path
-from surgeon import Recipe, make_plan, open_checkpoint, operate
+from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 import surgeon.edit.staging, surgeon.edit.small_patch, surgeon.edit.card, yaml, blake3
 print("ready", flush=True)
 plan = make_plan(open_checkpoint(sys.argv[1]), Recipe(dims=(3, 9)))
-operate(plan, Path(sys.argv[2]), onnx=False, force=True)
+write_artifact(plan, Path(sys.argv[2]), onnx=False, force=True)
 print("done", flush=True)
 """
 
@@ -146,7 +146,7 @@ def world(tiny, iglm_s_patched, run, tmp_path_factory):
     (world / "lines.txt").write_text("E V Q L V E S G G\nQ V Q L Q E S G P\n")
     (world / "grid.yaml").write_text(_GRID)
     model = open_checkpoint(world / "model")
-    operate(make_plan(model, Recipe(dims=(3, 9))), world / "old", onnx=False)
+    write_artifact(make_plan(model, Recipe(dims=(3, 9))), world / "old", onnx=False)
     write_small_patch(make_plan(model, Recipe(dims=(5,))), world / "edit.surgeon")
     _link(iglm_s_patched, world / "evaluated")
     data = ["--data", world / "lines.txt", "--controls", "2"]
@@ -296,10 +296,10 @@ def test_where_the_system_cannot_exchange_two_renames_do(world, tmp_path, monkey
     _put(before, world, tmp_path / "out")
     mine = _somebodys(tmp_path)
     plan = make_plan(open_checkpoint(world / "model"), Recipe(dims=(5,)))
-    operate(plan, tmp_path / "out", onnx=False, force=True)
+    write_artifact(plan, tmp_path / "out", onnx=False, force=True)
     assert read_record(tmp_path / "out").dims == (5,)
     assert _somebodys(tmp_path) >= mine
     kept = [] if before == "an artifact" else ["out.replaced"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", *kept]
     with pytest.raises(OutputError, match="already exists"):
-        operate(plan, tmp_path / "out", onnx=False)
+        write_artifact(plan, tmp_path / "out", onnx=False)

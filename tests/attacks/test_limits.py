@@ -20,7 +20,7 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.cli import run
 from surgeon.edit.card import read_front_matter
@@ -203,7 +203,9 @@ _CARDS = {
 def test_a_broken_card_never_blocks_a_patch(tiny, tmp_path, header):
     model = shutil.copytree(tiny("bert"), tmp_path / "m")
     (model / "README.md").write_text(f"---\n{header}\n---\n# A model\n")
-    operate(make_plan(open_checkpoint(model), Recipe(dims=(1,))), tmp_path / "out", onnx=False)
+    write_artifact(
+        make_plan(open_checkpoint(model), Recipe(dims=(1,))), tmp_path / "out", onnx=False
+    )
     assert "norm-surgeon" in read_front_matter(tmp_path / "out" / "README.md")["tags"]
 
 

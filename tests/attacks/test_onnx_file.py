@@ -10,8 +10,8 @@ from surgeon import (
     Recipe,
     make_onnx_plan,
     open_onnx,
-    operate_onnx,
     restore,
+    write_onnx_artifact,
 )
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, SurgeonError
@@ -82,7 +82,7 @@ def test_a_graph_that_goes_in_circles_is_refused(tmp_path):
 def test_a_record_of_an_onnx_patch_cannot_lead_outside(tmp_path):
     onnx.save(norm_chain(), tmp_path / "m.onnx")
     planned = make_onnx_plan(open_onnx(tmp_path / "m.onnx", _PATTERN), Recipe(dims=(1,)))
-    operate_onnx(planned, tmp_path / "out")
+    write_onnx_artifact(planned, tmp_path / "out")
     record = tmp_path / "out" / "surgeon" / "record.json"
     undo = json.dumps([{"start": 0, "length": 1, "content": "zz"}])
     for was, now in (('"m.onnx"', '"../m.onnx"'), ('"undo": []', f'"undo": {undo}')):

@@ -20,9 +20,9 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
     restore,
     verify,
+    write_artifact,
 )
 from surgeon.errors import SurgeonError
 
@@ -39,7 +39,9 @@ def artifact(tiny, tmp_path_factory):
     (source / "vocab.txt").write_text("a")
     torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
     (source / "model.safetensors").unlink()
-    operate(make_plan(open_checkpoint(source), Recipe(dims=(3, 9))), folder / "out", onnx=False)
+    write_artifact(
+        make_plan(open_checkpoint(source), Recipe(dims=(3, 9))), folder / "out", onnx=False
+    )
     return folder / "out"
 
 

@@ -9,11 +9,11 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
     plan_from_small_patch,
     ranking_sample,
     read_record,
     read_texts,
+    write_artifact,
     write_small_patch,
 )
 from surgeon.cli import run
@@ -109,7 +109,7 @@ def test_a_small_patch_carries_what_ranked_to_the_artifact(minilm, data, tmp_pat
     plan = make_plan(checkpoint, recipe, texts=read_texts(data))
     write_small_patch(plan, tmp_path / "edit.surgeon")
     again = plan_from_small_patch(tmp_path / "edit.surgeon", checkpoint)
-    record = operate(again, tmp_path / "out", onnx=False)
+    record = write_artifact(again, tmp_path / "out", onnx=False)
     assert record.ranked_on == read_texts(data).used()
 
 

@@ -13,8 +13,8 @@ from surgeon import (
     compare,
     make_plan,
     open_checkpoint,
-    operate,
     verify,
+    write_artifact,
 )
 from surgeon.cli import run
 from surgeon.model.safetensors_file import BITS
@@ -24,7 +24,7 @@ from surgeon.model.safetensors_file import BITS
 def artifact(tiny, tmp_path_factory):
     """A patched tiny BERT, ONNX half included."""
     output = tmp_path_factory.mktemp("artifact") / "out"
-    operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), output)
+    write_artifact(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), output)
     return output
 
 
@@ -199,7 +199,9 @@ def test_the_weights_of_tied_and_unknown_tensors_are_left_as_they_are(tiny, tmp_
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
     tensors["nobody.knows.me"] = torch.arange(7)
     save_file(tensors, source / "model.safetensors")  # and no {"format": "pt"}
-    operate(make_plan(open_checkpoint(source), Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    write_artifact(
+        make_plan(open_checkpoint(source), Recipe(dims=(3,))), tmp_path / "out", onnx=False
+    )
     found = compare(open_checkpoint(source), open_checkpoint(tmp_path / "out"))
     assert {tensor.name.split(".")[-2] for tensor in found.tensors} == {"c_proj"}
     assert all("mlp" in tensor.name for tensor in found.tensors)

@@ -19,9 +19,9 @@ from surgeon import (
     make_plan,
     open_checkpoint,
     open_onnx,
-    operate,
-    operate_onnx,
     rank_by_layernorm,
+    write_artifact,
+    write_onnx_artifact,
 )
 from surgeon.errors import CheckpointError, ExportError
 from surgeon.onnx.experts import part_experts
@@ -45,7 +45,7 @@ def test_a_patched_mixture_writes_nothing_at_the_dims(name, save, tmp_path):
     save(name, tmp_path / "model")
     checkpoint = open_checkpoint(tmp_path / "model")
     plan = make_plan(checkpoint, Recipe(dims=DIMS, sites=("output", "attention")))
-    operate(plan, tmp_path / "out", onnx=False)
+    write_artifact(plan, tmp_path / "out", onnx=False)
     _assert_planned_entries_changed(plan, _stored(tmp_path / "model"), _stored(tmp_path / "out"))
     model = MIXTURES[name].model.from_pretrained(tmp_path / "out").eval()
     calls = _run(name, model)
@@ -217,7 +217,7 @@ def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
     export(open_checkpoint(source), tmp_path / "exported")
     model = open_onnx(tmp_path / "exported/onnx/model.onnx")
     assert model.layers == rank_by_layernorm(model).layers == 2
-    operate_onnx(make_onnx_plan(model, Recipe(dims=(3, 8))), tmp_path / "graph")
+    write_onnx_artifact(make_onnx_plan(model, Recipe(dims=(3, 8))), tmp_path / "graph")
     names = open_checkpoint(source).tensors.keys() & model.tensors.keys()
     assert len([name for name in names if ".experts." in name]) == len(_TWO_BY_EIGHT)
     both = [tmp_path / "graph/onnx/model.onnx", out / "onnx/model.onnx"]
@@ -257,7 +257,7 @@ def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path):
 
     save_family("qwen2_moe", tmp_path / "model")
     plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=DIMS, mode="scale", factor=2))
-    operate(plan, tmp_path / "out", onnx=False)
+    write_artifact(plan, tmp_path / "out", onnx=False)
     assert len(json.loads((tmp_path / "out/surgeon/record.json").read_text())["edits"]) == 4
     restore(tmp_path / "out", tmp_path / "original")
     for file in (tmp_path / "model").iterdir():

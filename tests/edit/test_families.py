@@ -10,8 +10,8 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
     rank_by_layernorm,
+    write_artifact,
 )
 
 DIMS = [3, 9]
@@ -44,7 +44,7 @@ def patched(saved, tmp_path_factory):
         plan = make_plan(
             open_checkpoint(saved(name, layout)), Recipe(dims=tuple(DIMS), sites=sites)
         )
-        operate(plan, output, onnx=False)
+        write_artifact(plan, output, onnx=False)
         return plan, output
 
     return patch

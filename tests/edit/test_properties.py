@@ -20,8 +20,8 @@ from surgeon import (
     compare,
     make_plan,
     open_checkpoint,
-    operate,
     restore,
+    write_artifact,
 )
 
 _INPUTS = 12
@@ -131,7 +131,7 @@ def test_a_patch_writes_what_is_planned_and_restore_is_its_inverse(folder, drawn
     kind, tensors, layout, recipe = drawn
     _save(source, kind, tensors, layout)
     plan = make_plan(open_checkpoint(source), recipe)
-    operate(plan, output, onnx=False)
+    write_artifact(plan, output, onnx=False)
     _only_planned_bytes_differ(plan, source, output)
     expected = {
         edit.tensor: _expected(tensors[edit.tensor], edit, kind, recipe) for edit in plan.edits

@@ -13,8 +13,8 @@ from surgeon import (
     compare,
     make_plan,
     open_checkpoint,
-    operate,
     restore,
+    write_artifact,
 )
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, ExportError
@@ -72,7 +72,7 @@ def test_float_vectors_of_a_quantized_model_are_edited_and_restored(quantized, t
     plan = make_plan(open_checkpoint(source), Recipe(dims=(3, 9), sites=("final",)))
     assert [edit.tensor for edit in plan.edits] == ["model.norm.weight"]
     assert plan.checkpoint.hidden_size == 16
-    operate(plan, tmp_path / "out", onnx=False)
+    write_artifact(plan, tmp_path / "out", onnx=False)
     found = compare(open_checkpoint(source), open_checkpoint(tmp_path / "out"))
     assert [(t.name, t.dims) for t in found.tensors] == [("model.norm.weight", (3, 9))]
     restore(tmp_path / "out", tmp_path / "back")
@@ -90,7 +90,7 @@ def test_its_packed_weights_are_refused_and_what_can_be_done_is_said(quantized):
 def test_its_onnx_half_is_refused_before_anything_is_written(quantized, tmp_path):
     plan = make_plan(open_checkpoint(quantized[0]), Recipe(dims=(3,), sites=("final",)))
     with pytest.raises(ExportError, match="made of plain weights; use --no-onnx"):
-        operate(plan, tmp_path / "out")
+        write_artifact(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -7,10 +7,10 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
     read_record,
     restore,
     verify,
+    write_artifact,
 )
 
 
@@ -19,7 +19,7 @@ def artifact(tmp_path):
     """A patched BART, whose encoder and decoder both have layers 0 and 1."""
     save_family("bart", tmp_path / "source")
     plan = make_plan(open_checkpoint(tmp_path / "source"), Recipe(dims=(3,)))
-    operate(plan, tmp_path / "out", onnx=False)
+    write_artifact(plan, tmp_path / "out", onnx=False)
     return tmp_path / "out"
 
 

@@ -10,7 +10,7 @@ from surgeon import (
     load_recipe,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.edit.recipe_file import check_recipe, shipped_recipes
 
@@ -136,7 +136,7 @@ def test_every_recipe_that_ships_does_what_it_says_to_a_small_model(small, tmp_p
     recipe = load_recipe(name)
     checkpoint = open_checkpoint(small(recipe))
     plan = make_plan(checkpoint, recipe)
-    record = operate(plan, tmp_path / "out", onnx=False)
+    record = write_artifact(plan, tmp_path / "out", onnx=False)
     assert record.parameters_changed > 0
     assert record.dims == (recipe.dims or record.dims)
     if recipe.remove_outliers:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import surgeon.edit.transfer as transfer_module
-from surgeon.edit.transfer import BytePatch, hash_file, transfer
+from surgeon.edit.changes import BytePatch
+from surgeon.edit.transfer import hash_file, transfer
 from surgeon.errors import CheckpointError
 
 _PAGE = 4096  # bytes

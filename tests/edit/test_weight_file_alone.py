@@ -11,9 +11,9 @@ from surgeon import (
     compare,
     make_plan,
     open_checkpoint,
-    operate,
     restore,
     verify,
+    write_artifact,
 )
 from surgeon.errors import (
     CheckpointError,
@@ -41,7 +41,7 @@ def alone(request, tiny, tmp_path):
 
 def _patch(model, output, *, onnx=False, **fields):
     plan = make_plan(open_checkpoint(model), Recipe(**({"dims": (3, 9)} | fields)))
-    return plan, operate(plan, output, onnx=onnx)
+    return plan, write_artifact(plan, output, onnx=onnx)
 
 
 def test_the_file_alone_is_patched_and_nothing_beside_it_is_taken(alone, tmp_path):
@@ -99,7 +99,7 @@ def test_the_artifact_may_lie_beside_the_file_and_not_in_its_place(alone):
     before = files_of(alone.parent)
     for output in (alone, alone.parent):
         with pytest.raises(OutputError, match="name a place elsewhere"):
-            operate(
+            write_artifact(
                 make_plan(open_checkpoint(alone), Recipe(dims=(3,))),
                 output,
                 onnx=False,
@@ -121,7 +121,7 @@ def test_the_onnx_half_of_it_is_refused_before_anything_is_written(alone, tmp_pa
 def test_a_pattern_tells_the_sites_in_place_of_the_names(alone, tmp_path):
     checkpoint = open_checkpoint(alone, sites_pattern=_BERT_S_NORMS)
     assert checkpoint.family.name == "unknown by --sites-pattern"
-    operate(make_plan(checkpoint, Recipe(dims=(3, 9))), tmp_path / "pattern", onnx=False)
+    write_artifact(make_plan(checkpoint, Recipe(dims=(3, 9))), tmp_path / "pattern", onnx=False)
     _patch(alone, tmp_path / "names")
     patched = [(tmp_path / name / alone.name).read_bytes() for name in ("pattern", "names")]
     assert patched[0] == patched[1] != alone.read_bytes()

@@ -18,8 +18,8 @@ from surgeon import (
     evaluate,
     make_plan,
     open_checkpoint,
-    operate,
     read_texts,
+    write_artifact,
 )
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError
@@ -66,7 +66,7 @@ def test_removing_the_dims_that_matter_degrades_minilm(minilm_patched):
 
 
 def test_removing_what_the_criterion_ranks_first_does_not_degrade_minilm(minilm, tmp_path):
-    operate(make_plan(open_checkpoint(minilm), Recipe(dims=(127, 267))), tmp_path / "out")
+    write_artifact(make_plan(open_checkpoint(minilm), Recipe(dims=(127, 267))), tmp_path / "out")
     assert evaluate(tmp_path / "out").verdict == "intact"
 
 
@@ -126,7 +126,7 @@ def test_the_patched_variant_drifts_as_transformers_says(minilm, minilm_patched,
 def test_a_control_is_what_patching_its_dims_would_give(minilm, minilm_patched, few, tmp_path):
     result = evaluate(minilm_patched, texts=few, controls=1)
     control = result.controls[0]
-    operate(make_plan(open_checkpoint(minilm), Recipe(dims=control.dims)), tmp_path / "out")
+    write_artifact(make_plan(open_checkpoint(minilm), Recipe(dims=control.dims)), tmp_path / "out")
     again = evaluate(tmp_path / "out", texts=few, controls=1)
     assert again.patched.value == pytest.approx(control.value, abs=1e-9)
 
@@ -135,7 +135,7 @@ def test_a_control_is_what_patching_its_dims_would_give(minilm, minilm_patched, 
 def test_controls_repeat_the_recipe_s_mode_params_and_layers(tiny, tmp_path, mode):
     factor = 0.5 if mode == "scale" else None
     recipe = Recipe(dims=(3,), mode=mode, factor=factor, params=("gain",), layers=(1,))
-    operate(make_plan(open_checkpoint(tiny("bert")), recipe), tmp_path / "out")
+    write_artifact(make_plan(open_checkpoint(tiny("bert")), recipe), tmp_path / "out")
     opened = open_artifact(tmp_path / "out")
     original = open_checkpoint(tiny("bert"))
     baseline = tensors_of(opened, BASELINE)
@@ -201,7 +201,7 @@ def test_the_result_file_is_strict_json_with_all_that_was_measured(minilm_patche
 
 def test_a_patch_that_changed_nothing_is_intact_and_says_so(tiny, minilm, tmp_path, few):
     recipe = Recipe(dims=(99,), mode="scale", factor=1.0)
-    operate(make_plan(open_checkpoint(minilm), recipe), tmp_path / "out")
+    write_artifact(make_plan(open_checkpoint(minilm), recipe), tmp_path / "out")
     result = evaluate(tmp_path / "out", texts=few, controls=3)
     assert (result.delta, result.verdict) == (0.0, "intact")
     assert "changed no value" in result.warnings[-1]
@@ -436,7 +436,7 @@ def test_a_file_changed_after_the_patch_is_refused(minilm_patched, tmp_path, nam
 
 
 def test_an_artifact_without_a_tokenizer_says_what_to_add(tiny, tmp_path):
-    operate(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,))), tmp_path / "out")
+    write_artifact(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,))), tmp_path / "out")
     with pytest.raises(EvaluationError, match=r"no tokenizer; put .*tokenizer\.json"):
         evaluate(tmp_path / "out")
 

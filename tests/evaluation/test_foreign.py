@@ -20,13 +20,13 @@ from surgeon import (
     evaluate,
     make_onnx_plan,
     open_onnx,
-    operate_onnx,
     save_evaluation,
     verify,
+    write_onnx_artifact,
     write_report,
 )
 from surgeon.cli import run
-from surgeon.edit.restore import open_source
+from surgeon.edit.artifact import open_source
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.evaluation.artifact import Variant, open_artifact
 from surgeon.evaluation.observe import Scorer
@@ -119,7 +119,7 @@ def _data(name, folder):
 
 
 def _patch_file(path, output):
-    operate_onnx(make_onnx_plan(open_onnx(path), Recipe(dims=DIMS)), output)
+    write_onnx_artifact(make_onnx_plan(open_onnx(path), Recipe(dims=DIMS)), output)
     return output
 
 
@@ -397,7 +397,7 @@ def test_the_patched_file_gives_what_the_evaluation_calls_patched(mlm, tmp_path)
 def test_the_report_of_a_patched_file_shows_its_source(mlm, tmp_path, pattern):
     source = open_onnx(mlm / "model.onnx", pattern)
     out = tmp_path / "out"
-    operate_onnx(make_onnx_plan(source, Recipe(dims=DIMS)), out)
+    write_onnx_artifact(make_onnx_plan(source, Recipe(dims=DIMS)), out)
     save_evaluation(evaluate(out, texts=_TEXTS, controls=3), out)
     before = open_source(out)
     assert [site.gain for site in before.sites] == [site.gain for site in source.sites]

@@ -11,7 +11,7 @@ from surgeon import (
     evaluate,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.console import show_evaluation
 from surgeon.edit.source_files import PARTIAL_EVALUATION
@@ -260,7 +260,7 @@ def test_two_wheels_of_onnxruntime_are_told_apart(minilm_patched, monkeypatch):
 def test_a_float16_artifact_is_evaluated_too(minilm, minilm_patched, tmp_path):
     texts = _texts(built_in_sample().lines[::12])
     plan = make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157)))
-    operate(plan, tmp_path / "half", dtype="float16")
+    write_artifact(plan, tmp_path / "half", dtype="float16")
     half = evaluate(tmp_path / "half", texts=texts, controls=3)
     whole = evaluate(minilm_patched, texts=texts, controls=3)
     assert half.verdict == whole.verdict == "degraded"

@@ -13,7 +13,7 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.families import propose_sites, way_on
@@ -65,7 +65,7 @@ def test_a_norm_that_stores_its_gain_less_1_is_not_zeroed_to_0_unawares(tmp_path
     assert "\n" not in str(raised.value)
     for said, zero in (("1+", -1.0), ("0+", 0.0)):
         opened = open_checkpoint(tmp_path / "model", sites_pattern=said + _GEMMA_2)
-        record = operate(make_plan(opened, Recipe(dims=(3,))), tmp_path / said, onnx=False)
+        record = write_artifact(make_plan(opened, Recipe(dims=(3,))), tmp_path / said, onnx=False)
         assert {edit.offset for edit in record.edits} == {-zero}
         gain = "model.layers.1.post_feedforward_layernorm.weight"
         assert np.all(open_checkpoint(tmp_path / said).read(gain)[3] == zero)
@@ -120,7 +120,7 @@ def test_of_experts_all_are_proposed_together_and_a_patch_reaches_them(tmp_path)
     (tmp_path / "model" / "config.json").write_text(known.replace("qwen2_moe", "a_new_one"))
     (pattern,) = re.findall(r"--sites-pattern '(.*)'$", _refusal(tmp_path / "model"))
     opened = open_checkpoint(tmp_path / "model", sites_pattern=pattern)
-    operate(make_plan(opened, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    write_artifact(make_plan(opened, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
     (tmp_path / "out" / "config.json").write_text(known)
     model = t.Qwen2MoeForCausalLM.from_pretrained(tmp_path / "out")
     given = []

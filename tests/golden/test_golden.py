@@ -123,6 +123,7 @@ def test_the_ranking_of_a_checkpoint(name, request, tiny, capsys):
 def test_the_record_of_a_real_artifact(name, real):
     """The hash of every file of the safetensors half, and every value that was written."""
     record = json.loads((real[name] / "surgeon/record.json").read_bytes())
+    del record["blake3"]  # of the record itself, with the time in it
     _check(f"record/{name}.json", _stable(record, {}))
 
 

@@ -16,7 +16,7 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.errors import CheckpointError, HubUnavailableError
 from surgeon.model import hub_errors as retry
@@ -245,7 +245,7 @@ def test_progress_tells_the_bytes_and_nothing_else_does(hub, capfd, monkeypatch,
 def test_patching_a_cached_model_never_changes_the_cache(hub, cache, tmp_path):
     snapshot = download("org/full")
     before = _hashes(cache)
-    operate(
+    write_artifact(
         make_plan(open_checkpoint(snapshot.path), Recipe(dims=(3,))), tmp_path / "out", onnx=False
     )
     assert _hashes(cache) == before
@@ -450,7 +450,7 @@ def test_content_that_all_repositories_share_is_in_the_artifact(hub, full, cache
     checkpoint = open_checkpoint("org/full")
     shared = (checkpoint.directory / "tokenizer.json").resolve()
     assert cache / "blobs" in shared.parents
-    record = operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    record = write_artifact(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
     assert record.left_out == ()
     beside = _KEPT - {"README.md", "model.safetensors"}
     assert beside <= _files(tmp_path / "out")

@@ -13,8 +13,8 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
     restore,
+    write_artifact,
 )
 from surgeon.errors import CheckpointError
 from surgeon.model.safetensors_file import open_safetensors
@@ -101,7 +101,9 @@ def test_a_patch_keeps_metadata_that_is_null(tiny, tmp_path):
     header = {**json.loads(raw[8 : 8 + length]), "__metadata__": None}
     _write(file, header, raw[8 + length :])
     before = file.read_bytes()
-    operate(make_plan(open_checkpoint(source), Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    write_artifact(
+        make_plan(open_checkpoint(source), Recipe(dims=(3,))), tmp_path / "out", onnx=False
+    )
     after = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert after != before
     assert (

@@ -11,8 +11,8 @@ from surgeon import (
     compare,
     make_plan,
     open_checkpoint,
-    operate,
     restore,
+    write_artifact,
 )
 from surgeon.cli import run
 from surgeon.errors import CheckpointError
@@ -51,7 +51,7 @@ def pickle_shards(shards, tmp_path_factory):
 
 def _patch(source, output):
     plan = make_plan(open_checkpoint(source), Recipe(dims=(3, 9)))
-    return plan, operate(plan, output, onnx=False)
+    return plan, write_artifact(plan, output, onnx=False)
 
 
 def test_only_planned_bytes_of_shards_change_and_the_index_is_kept(shards, tmp_path):

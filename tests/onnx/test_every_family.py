@@ -12,7 +12,7 @@ from surgeon import (
     Recipe,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.errors import ExportError
 from surgeon.onnx.weights import read_initializers
@@ -81,7 +81,7 @@ def patched(tmp_path_factory):
             folder = tmp_path_factory.mktemp("patched")
             (save_head if name in HEADS else save_family)(name, folder / "model")
             plan = make_plan(open_checkpoint(folder / "model"), Recipe(dims=DIMS))
-            made[name] = folder / "out", operate(plan, folder / "out")
+            made[name] = folder / "out", write_artifact(plan, folder / "out")
         return made[name]
 
     return patch
@@ -209,6 +209,6 @@ def test_a_model_that_takes_no_text_alone_is_one_line(tmp_path, name):
     save_family(name, tmp_path / "model")
     plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=DIMS))
     with pytest.raises(ExportError, match=r"token|text.*--no-onnx") as raised:
-        operate(plan, tmp_path / "out")
+        write_artifact(plan, tmp_path / "out")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()

@@ -18,10 +18,10 @@ from surgeon import (
     evaluate,
     make_plan,
     open_checkpoint,
-    operate,
     read_record,
     read_texts,
     verify,
+    write_artifact,
 )
 from surgeon.console import show_record
 from surgeon.errors import ExportError, ParityError
@@ -51,7 +51,7 @@ _TASKS = {
 
 
 def _patch(model, output, **fields):
-    return operate(make_plan(open_checkpoint(model), Recipe(**fields)), output)
+    return write_artifact(make_plan(open_checkpoint(model), Recipe(**fields)), output)
 
 
 def _initializers(path):
@@ -334,7 +334,7 @@ def test_a_float16_graph_holds_the_rounded_vectors_and_takes_and_gives_the_same(
     tiny, tmp_path, family
 ):
     plan = make_plan(open_checkpoint(tiny(family)), Recipe(dims=(3, 9)))
-    record = operate(plan, tmp_path / "out", dtype="float16")
+    record = write_artifact(plan, tmp_path / "out", dtype="float16")
     facts = record.onnx
     path = tmp_path / "out" / "onnx" / "model.onnx"
     assert facts["dtype"] == "float16"
@@ -355,7 +355,7 @@ def test_a_model_that_looks_at_its_values_in_float16_is_exported_too(tmp_path):
     """Transformers' BART clamps what is infinite, which a graph cannot find out."""
     save_head("bart, classification", tmp_path / "model")
     plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
-    facts = operate(plan, tmp_path / "out", dtype="float16").onnx
+    facts = write_artifact(plan, tmp_path / "out", dtype="float16").onnx
     assert facts["dtype"] == "float16"
     assert 1e-5 < facts["parity"]["largest"] < 2e-2
     assert bool(torch.isfinite(torch.tensor([1.0, np.inf])).all()) is False  # torch's own again
@@ -367,7 +367,7 @@ def test_what_torch_cannot_export_is_one_line(tmp_path, capfd, monkeypatch):
     plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
     capfd.readouterr()
     with pytest.raises(ExportError, match="leave out --dtype float16, or use --no-onnx"):
-        operate(plan, tmp_path / "out", dtype="float16")
+        write_artifact(plan, tmp_path / "out", dtype="float16")
     assert capfd.readouterr() == ("", "")
 
 

@@ -14,9 +14,9 @@ from surgeon import (
     Recipe,
     make_onnx_plan,
     open_onnx,
-    operate_onnx,
     restore,
     verify,
+    write_onnx_artifact,
 )
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, SelectionError
@@ -99,7 +99,9 @@ def _torch(model):
 
 def _patch(path, output, sites_pattern=None, **fields):
     fields = {"dims": _DIMS, **fields}
-    return operate_onnx(make_onnx_plan(open_onnx(path, sites_pattern), Recipe(**fields)), output)
+    return write_onnx_artifact(
+        make_onnx_plan(open_onnx(path, sites_pattern), Recipe(**fields)), output
+    )
 
 
 def _same_tree(one, other):

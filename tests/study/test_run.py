@@ -15,8 +15,8 @@ from surgeon import (
     evaluate,
     make_plan,
     open_checkpoint,
-    operate,
     read_texts,
+    write_artifact,
 )
 from surgeon.edit.recipe import Recipe, recipe_from_json
 from surgeon.errors import OutputError, SelectionError
@@ -53,7 +53,7 @@ def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(
     run_sweep(load_grid(grid_file(text)), tmp_path / "out", models=exported)
     (row,) = _rows(tmp_path / "out")
     recipe = recipe_from_json(row["record"]["recipe"], "row")
-    operate(make_plan(open_checkpoint(small_model), recipe), tmp_path / "artifact")
+    write_artifact(make_plan(open_checkpoint(small_model), recipe), tmp_path / "artifact")
     lines = read_texts(tmp_path / "lines.txt")
     result = evaluate(tmp_path / "artifact", texts=lines, controls=3, seed=2)
     assert (row["task"], row["dims"], row["examples"]) == ("mlm", [3, 9], 5)
@@ -259,7 +259,7 @@ def test_rows_of_weights_that_changed_since_are_not_gone_on_with(grid_file, smal
     run_sweep(one, out)
     before = _rows(out)
     patched = tmp_path / "patched"
-    operate(make_plan(open_checkpoint(small_model), Recipe(dims=(5,))), patched, onnx=False)
+    write_artifact(make_plan(open_checkpoint(small_model), Recipe(dims=(5,))), patched, onnx=False)
     shutil.copy(patched / "model.safetensors", model / "model.safetensors")
     with pytest.raises(
         OutputError, match=r"1 of its rows were measured with other files of .*model"

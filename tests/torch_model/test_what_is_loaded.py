@@ -21,7 +21,7 @@ from surgeon import (
     export,
     make_plan,
     open_checkpoint,
-    operate,
+    write_artifact,
 )
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.ranking.ablation import rank_by_ablation
@@ -122,7 +122,7 @@ def test_what_lies_beside_the_weights_changes_nothing_and_is_named(tmp_path, ask
     _bring_adapter(laden)
     checkpoint = open_checkpoint(laden)
     exported = export(checkpoint, tmp_path / "export")
-    record = operate(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out")
+    record = write_artifact(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out")
     result = evaluate(tmp_path / "out", controls=2)
     wanted, found = (rank_by_ablation(open_checkpoint(m), Options()) for m in (plain, laden))
     for sentences in (
@@ -178,7 +178,7 @@ def test_a_model_that_only_its_own_code_computes_is_refused_unasked(tmp_path, as
     checkpoint = open_checkpoint(model, sites_pattern=_PATTERN)
     plan = make_plan(checkpoint, Recipe(dims=(3,)))
     for attempt in (
-        lambda: operate(plan, tmp_path / "out"),
+        lambda: write_artifact(plan, tmp_path / "out"),
         lambda: export(checkpoint, tmp_path / "out"),
         lambda: rank_by_ablation(checkpoint, Options()),
     ):
@@ -335,7 +335,7 @@ def test_weights_that_are_not_the_model_s_are_refused_by_name(tmp_path, name, ch
     change(model)
     plan = make_plan(open_checkpoint(model), Recipe(dims=(3,), layers=(1,)))
     with pytest.raises(SurgeonError, match=complaint) as caught:
-        operate(plan, tmp_path / "out")
+        write_artifact(plan, tmp_path / "out")
     assert "--no-onnx" in str(caught.value)
     assert "report" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
@@ -367,7 +367,7 @@ def test_an_error_of_transformers_names_the_source_and_no_folder_that_is_gone(
     _edit(model / "config.json", **values)
     plan = make_plan(open_checkpoint(model), Recipe(dims=(3,)))
     with pytest.raises(ExportError) as caught:
-        operate(plan, tmp_path / "out")
+        write_artifact(plan, tmp_path / "out")
     assert str(caught.value).startswith("model: transformers cannot load the model (")
     assert "surgeon-" not in str(caught.value)
     assert ".out" not in str(caught.value)
@@ -404,7 +404,7 @@ def test_a_tokenizer_that_is_there_and_cannot_be_read_is_told_by_the_patch(tmp_p
     checkpoint = open_checkpoint(model)
     plan = make_plan(checkpoint, Recipe(dims=(3,)))
     for attempt in (
-        lambda: operate(plan, tmp_path / "out"),
+        lambda: write_artifact(plan, tmp_path / "out"),
         lambda: export(checkpoint, tmp_path / "out"),
         lambda: rank_by_ablation(checkpoint, Options()),
     ):
@@ -435,7 +435,7 @@ def _save_esm(folder):
 def test_esm_in_its_own_layout_is_patched_and_evaluated(tmp_path, antibody_file, asked):
     model = _save_esm(tmp_path / "model")
     _bring_code(model)
-    record = operate(make_plan(open_checkpoint(model), Recipe(dims=(3,))), tmp_path / "out")
+    record = write_artifact(make_plan(open_checkpoint(model), Recipe(dims=(3,))), tmp_path / "out")
     assert record.onnx["tokenizer"]["file"] == "vocab.txt"
     result = evaluate(tmp_path / "out", texts=antibody_file, controls=2)
     assert result.task == "mlm"
