@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class SurgeonError(Exception):
     """An input or a call that surgeon cannot act on.
@@ -33,13 +36,30 @@ class OutputError(SurgeonError):
 
 
 class ExportError(SurgeonError):
-    """The model cannot be exported to ONNX, or the exported graph does not match the weights."""
+    """The model cannot be exported to ONNX, or the exported graph does not match the weights.
+
+    ``remedy`` ends the message: what to do about it, if that is known where it is raised.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+        self.remedy = remedy
 
 
 class ParityError(ExportError):
     """A check of the exported graph was not met: it gives something else than PyTorch does."""
 
     exit_code = 1
+
+
+@contextlib.contextmanager
+def suggesting(alternative: str) -> Iterator[None]:
+    """Add to an ``ExportError`` what else can be done: only the caller knows that."""
+    try:
+        yield
+    except ExportError as error:
+        joint = ", or " if error.remedy else "; "
+        raise type(error)(f"{error}{joint}{alternative}") from error
 
 
 class EvaluationError(SurgeonError):

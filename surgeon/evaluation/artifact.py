@@ -24,7 +24,7 @@ from surgeon.edit.record import (
 from surgeon.edit.selection import draw_dims
 from surgeon.edit.source_files import EXCISED
 from surgeon.edit.transfer import hash_file
-from surgeon.errors import EvaluationError
+from surgeon.errors import EvaluationError, suggesting
 from surgeon.evaluation.probe_graph import try_out
 from surgeon.model.checkpoint import CONFIG
 from surgeon.onnx.facts import (
@@ -84,7 +84,8 @@ class Artifact:
             return read_tokenizer(self.directory, known)
         from surgeon.torch_model.tokenizer import load_tokenizer, text_encoder
 
-        loaded = load_tokenizer(self.directory, "install what it needs, or patch again")
+        with suggesting("install what it needs, or patch again"):
+            loaded = load_tokenizer(self.directory)
         if loaded is None:
             raise EvaluationError(f"{self.directory / known.file}: missing; patch again")
         return text_encoder(loaded)

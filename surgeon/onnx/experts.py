@@ -16,7 +16,8 @@ import onnx_ir as ir
 import torch
 
 from surgeon.errors import ExportError
-from surgeon.torch_model.loading import Place, TorchModel
+from surgeon.torch_model.held import Parameter
+from surgeon.torch_model.loading import TorchModel
 
 _DOMAIN, _OPERATOR = "surgeon", "Experts"  # which no finished graph has
 _MATRICES = ("gate_up_proj", "down_proj")
@@ -29,7 +30,7 @@ class Experts(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to myp
 
     ``tensors`` are those of each expert, by the name of the merged one: (2 × inner, hidden), then
     (hidden, inner). They are views of it and no parameters, so that the exporter leaves them to
-    ``put_in_experts``.
+    ``expand_experts``.
     """
 
     def __init__(self, path: str, merged: Any) -> None:
@@ -89,7 +90,7 @@ class _Expert(torch.nn.Module):  # type: ignore[misc]
         return total.index_add(0, tokens, output.to(total.dtype))
 
 
-def part_experts(loaded: TorchModel, otherwise: str) -> ir.Graph | None:
+def fold_experts(loaded: TorchModel) -> ir.Graph | None:
     """Make each layer's experts one operator, and return what one expert does.
 
     A model without experts is left as it is, with None.
@@ -102,24 +103,24 @@ def part_experts(loaded: TorchModel, otherwise: str) -> ir.Graph | None:
         if not merged.has_gate or any(getattr(merged, fact, False) for fact in _OTHERS):
             raise ExportError(
                 f"{loaded.checkpoint.name}: {type(merged).__name__} is not two matrices an expert "
-                f"with a gate between them, which is all that is exported; {otherwise}"
+                "with a gate between them, which is all that is exported"
             )
         loaded.model.set_submodule(path, Experts(path, merged))
     return _export_one(found[0][1]) if found else None
 
 
-def put_in_experts(model: ir.Model, loaded: TorchModel, one: ir.Graph) -> None:
+def expand_experts(model: ir.Model, loaded: TorchModel, one: ir.Graph) -> None:
     """Replace the operator of each layer with the nodes of its experts.
 
     Their editable tensors become inputs of the graph, so that its inputs are those of the model and
     all of ``loaded.parameters`` in order; the others become initializers.
     """
     graph = model.graph
-    places = loaded.parameters.values()
+    parameters = loaded.parameters.values()
     editable = {
-        place: ir.Value(name=f"{place.name}.{place.expert}")
-        for place in places
-        if place.expert is not None
+        part: ir.Value(name=f"{part.name}.{part.expert}")
+        for part in parameters
+        if part.expert is not None
     }
     shared = _take_initializers(graph, one)
     for layer in [node for node in graph if node.domain == _DOMAIN]:
@@ -128,7 +129,7 @@ def put_in_experts(model: ir.Model, loaded: TorchModel, one: ir.Graph) -> None:
         for number in range(experts.count):
             which = _initializer(graph, f"expert_{number}", np.array([number]))
             tensors = [
-                editable.get(Place(name, number))
+                editable.get(Parameter(name, number))
                 or _initializer(graph, f"{name}.{number}", parts[number].numpy())
                 for name, parts in experts.tensors.items()
             ]
@@ -138,7 +139,7 @@ def put_in_experts(model: ir.Model, loaded: TorchModel, one: ir.Graph) -> None:
         graph.remove(layer, safe=True)
     taken = len(loaded.graph_inputs)
     tokens, vectors = graph.inputs[:taken], iter(graph.inputs[taken:])
-    graph.inputs[:] = [*tokens, *(editable.get(place) or next(vectors) for place in places)]
+    graph.inputs[:] = [*tokens, *(editable.get(part) or next(vectors) for part in parameters)]
     del model.opset_imports[_DOMAIN]
 
 

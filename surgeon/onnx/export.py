@@ -6,40 +6,32 @@ stay two, and an edit to one reaches no other.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from surgeon.errors import ExportError, ParityError
+from surgeon.errors import ExportError, ParityError, suggesting
 from surgeon.model import Checkpoint
-from surgeon.model.checkpoint import find_not_finite
-from surgeon.onnx.facts import Dtype, OnnxFacts, name_values, strip_traces
-from surgeon.onnx.parity import (
-    Feed,
-    Padding,
-    Probe,
-    check_parity,
-    make_probes,
-    real_rows,
-)
-from surgeon.onnx.traced import trace
+from surgeon.onnx.experts import expand_experts, fold_experts
+from surgeon.onnx.facts import Dtype, OnnxFacts
+from surgeon.onnx.parity import Feed, check_parity, make_probes
 from surgeon.onnx.weights import read_initializers
 from surgeon.progress import Progress
+from surgeon.tasks.examples import Side
 from surgeon.tasks.sizes import longest_text
 from surgeon.torch_model.directory import not_applied
-from surgeon.torch_model.heads import (
-    LEFT_PADDED,
-    head_left_out,
-    head_missing,
-)
+from surgeon.torch_model.heads import AXES, LEFT_PADDED, unscored_head
 from surgeon.torch_model.loading import (
     TorchModel,
     decoder_start_of,
-    explained,
+    export_error,
     labels_of,
     load_model,
     padding_id_of,
@@ -49,6 +41,8 @@ from surgeon.torch_model.tokenizer import load_tokenizer, save_tokenizer
 
 MODEL = "model.onnx"
 _INLINE_LIMIT = 1_500_000_000  # bytes; protobuf holds 2 GiB, beyond this weights go beside it
+# XLNet subtracts its mask from 1.0, which the exporter does not take of an integer.
+_FLOAT_MASK = ("xlnet",)
 
 
 def export_model(
@@ -74,7 +68,7 @@ def export_model(
     Args:
         checkpoint: the opened model directory, with safetensors weights.
         folder: the directory to make for the graph.
-        progress: told of each step.
+        progress: called at each step.
         otherwise: what an error tells the user to do instead.
         dtype: of the weights. The editable vectors are those of the checkpoint rounded to it.
 
@@ -84,30 +78,29 @@ def export_model(
     """
     if dtype != "float32":
         otherwise = f"leave out --dtype {dtype}, or {otherwise}"
-    progress("loading the model", 0, 0)
-    tokenizer = load_tokenizer(checkpoint.directory, otherwise)
-    loaded = load_model(checkpoint, otherwise)
-    config = loaded.model.config
-    limit = getattr(tokenizer, "model_max_length", None)
-    max_length = longest_text(checkpoint.config, checkpoint.family, limit)
-    left = (config.model_type, loaded.task) in LEFT_PADDED
-    padding = Padding(padding_id_of(config, tokenizer), "left" if left else "right")
-    start = decoder_start_of(loaded)
-    feeds = make_probes(loaded, tokenizer, max_length, padding, start)
-    probes = [_probe(loaded, feed, otherwise) for feed in feeds]
-    folder.mkdir()
-    path = folder / MODEL
-    progress("exporting to ONNX", 0, 0)
-    model = trace(loaded, max(feeds, key=lambda feed: len(feed["input_ids"])), dtype, otherwise)
-    _write(model, loaded, path, dtype)
-    progress("checking the export", 0, 0)
-    _check_vectors(loaded, path, dtype)
-    try:
-        parity = check_parity(path, probes, dtype, otherwise)
-    except ExportError:
-        raise
-    except Exception as error:  # a graph that onnxruntime refuses raises its own types
-        raise explained("onnxruntime cannot run the exported model", error, otherwise) from error
+    with suggesting(otherwise):
+        progress("loading the model", 0, 0)
+        tokenizer = load_tokenizer(checkpoint.directory)
+        loaded = load_model(checkpoint)
+        config = loaded.model.config
+        limit = getattr(tokenizer, "model_max_length", None)
+        max_length = longest_text(checkpoint.config, checkpoint.family, limit)
+        pad = padding_id_of(config, tokenizer)
+        left_padded = (config.model_type, loaded.task) in LEFT_PADDED
+        side: Side = "left" if left_padded else "right"
+        probes = make_probes(loaded, tokenizer, max_length, pad, side)
+        folder.mkdir()
+        path = folder / MODEL
+        progress("exporting to ONNX", 0, 0)
+        example = max((probe.feed for probe in probes), key=lambda feed: len(feed["input_ids"]))
+        model = _trace(loaded, example, dtype)
+        size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+        # The name that transformers.js and Optimum look for.
+        ir.save(model, path, external_data=f"{MODEL}_data" if size > _INLINE_LIMIT else None)
+        progress("checking the export", 0, 0)
+        _check_vectors(loaded, path, dtype)
+        parity = check_parity(path, probes, dtype)
+    left_out, missing = unscored_head(checkpoint.config, checkpoint.family, loaded.task)
     return OnnxFacts(
         model=f"{folder.name}/{MODEL}",
         task=loaded.task,
@@ -117,56 +110,18 @@ def export_model(
         opset=int(model.opset_imports[""]),
         max_length=max_length,
         vectors=tuple(sorted(loaded.parameters)),
-        tokenizer=save_tokenizer(checkpoint.directory, folder, tokenizer, padding.token)
+        tokenizer=save_tokenizer(checkpoint.directory, folder, tokenizer, pad)
         if tokenizer
         else None,
         parity=parity,
         labels=labels_of(config, loaded.head),
-        decoder_start_id=start,
-        padding=padding.side,
+        decoder_start_id=decoder_start_of(loaded),
+        padding=side,
         dtype=dtype,
-        head_left_out=head_left_out(checkpoint.config, checkpoint.family, loaded.task),
-        head_missing=head_missing(checkpoint.config, checkpoint.family, loaded.task),
+        head_left_out=left_out,
+        head_missing=missing,
         not_applied=not_applied(checkpoint.directory, checkpoint.config),
     )
-
-
-def _probe(loaded: TorchModel, feed: Feed, otherwise: str) -> Probe:
-    """Run a batch as a user of transformers would, before anything is done for the export."""
-    try:
-        with torch.inference_mode(), quiet():
-            outputs = loaded.model(**{name: torch.from_numpy(v) for name, v in feed.items()})
-    except Exception as error:  # whatever a model's code raises, it does not run on text alone
-        if loaded.head.rows == "sequence" and _has_no_padding(loaded.model.config):
-            raise ExportError(
-                f"{loaded.checkpoint.name}: config.json has no pad_token_id, by which "
-                f"{type(loaded.model).__name__} finds the last token of a sequence; write the one "
-                "that the model was trained with into it"
-            ) from error
-        raise explained("the model does not run on tokens alone", error, otherwise) from error
-    expected = tuple(outputs[name].numpy() for name in loaded.head.outputs)
-    real = real_rows(feed, loaded.head.rows)
-    if not all(np.isfinite(output[real]).all() for output in expected):
-        found = find_not_finite(loaded.checkpoint)
-        broken = found or f"{loaded.checkpoint.name}: its output is not finite"
-        raise ExportError(
-            f"{broken}, so there is nothing to compare ONNX with; repair the weights, or "
-            f"{otherwise}"
-        )
-    return Probe(feed, expected, real)
-
-
-def _has_no_padding(config: Any) -> bool:
-    return getattr(config.get_text_config(), "pad_token_id", None) is None
-
-
-def _write(model: ir.Model, loaded: TorchModel, path: Path, dtype: Dtype) -> None:
-    vectors = {name: _vector(loaded, name, dtype) for name in loaded.parameters}
-    name_values(model, loaded.graph_inputs, vectors, loaded.head.outputs)
-    strip_traces(model)
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
-    # The name that transformers.js and Optimum look for.
-    ir.save(model, path, external_data=f"{MODEL}_data" if size > _INLINE_LIMIT else None)
 
 
 def _check_vectors(loaded: TorchModel, path: Path, dtype: Dtype) -> None:
@@ -179,3 +134,129 @@ def _check_vectors(loaded: TorchModel, path: Path, dtype: Dtype) -> None:
 
 def _vector(loaded: TorchModel, name: str, dtype: Dtype) -> npt.NDArray[Any]:
     return loaded.checkpoint.read(name).astype(np.dtype(dtype))
+
+
+class _Traced(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
+    def __init__(self, loaded: TorchModel) -> None:
+        super().__init__()
+        self.model = loaded.model
+        self.outputs = loaded.head.outputs
+        self.floats = ["perm_mask", "target_mapping"]
+        if loaded.model.config.model_type in _FLOAT_MASK:
+            self.floats.append("attention_mask")
+
+    def forward(
+        self, tokens: dict[str, torch.Tensor], vectors: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        dtype = self.model.dtype
+        taken = {n: v.to(dtype) if n in self.floats else v for n, v in tokens.items()}
+        outputs = torch.func.functional_call(self.model, vectors, (), taken)
+        return tuple(outputs[name].to(torch.float32) for name in self.outputs)
+
+
+def _trace(loaded: TorchModel, example: Feed, dtype: Dtype) -> ir.Model:
+    """Return the model as a graph with its weights in ``dtype``, the vectors under their names.
+
+    While torch exports it the vectors are inputs, because no exporter pass can merge, fold or
+    transpose an input. Afterwards the model's weights are in ``dtype``, and if it has experts it
+    does not run any more. ``example`` has at least two sequences of at least two tokens.
+    """
+    loaded.model.to(getattr(torch, dtype))
+    tokens = {name: torch.from_numpy(example[name]) for name in loaded.graph_inputs}
+    parameters = dict(loaded.model.named_parameters())
+    traced = [part.name for part in loaded.parameters.values() if part.expert is None]
+    vectors = {name: parameters[name].detach().clone() for name in traced}
+    axes = {name: dict(enumerate(AXES[name])) for name in tokens}
+    try:
+        # torch prints the half-made graph of what it cannot export to standard error.
+        with quiet(), contextlib.redirect_stderr(io.StringIO()), _with_stand_in(loaded):
+            expert = fold_experts(loaded)
+            program = torch.onnx.export(
+                _Traced(loaded).eval(),
+                (),
+                kwargs={"tokens": tokens, "vectors": vectors},
+                dynamic_shapes={"tokens": axes, "vectors": {name: {} for name in vectors}},
+                dynamo=True,
+                verbose=False,
+            )
+    except ExportError:
+        raise
+    except Exception as error:
+        raise export_error("torch cannot export the model", error) from error
+    assert program is not None
+    model: ir.Model = program.model
+    for value in list(model.graph.initializers.values()):
+        value.name = str(value.name).removeprefix("model.")  # of _Traced
+    if expert is not None:
+        expand_experts(model, loaded, expert)
+    _name_values(model.graph, loaded, dtype)
+    _strip_traces(model)
+    return model
+
+
+def _name_values(graph: ir.Graph, loaded: TorchModel, dtype: Dtype) -> None:
+    """Name the inputs and the outputs, and turn the inputs of the vectors into initializers."""
+    names = (*loaded.graph_inputs, *loaded.parameters)
+    for value, name in zip(list(graph.inputs), names, strict=True):
+        value.name = name
+        if name in loaded.parameters:
+            graph.inputs.remove(value)
+            value.const_value = ir.tensor(_vector(loaded, name, dtype), name=name)
+            graph.register_initializer(value)
+    for value, name in zip(graph.outputs, loaded.head.outputs, strict=True):
+        value.name = name
+
+
+def _strip_traces(model: ir.Model) -> None:
+    """Remove the exporter's stack traces: paths of this machine, and a fifth of a small file."""
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+
+
+class _AllFinite:
+    def all(self) -> bool:
+        return True
+
+
+def _take_as_finite(_values: torch.Tensor) -> _AllFinite:
+    return _AllFinite()
+
+
+def _turn(
+    query: torch.Tensor, key: torch.Tensor, turns: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn neighbours of (batch, heads, sequence, width) by (batch, sequence, width / 2) angles."""
+    cos, sin = torch.view_as_real(turns).unsqueeze(1).unbind(-1)
+    turned = []
+    for states in (query, key):
+        one, other = states.float().unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = torch.stack((one * cos - other * sin, one * sin + other * cos), -1)
+        turned.append(pairs.flatten(-2).to(states.dtype))
+    return turned[0], turned[1]
+
+
+# What stands in for a function that ONNX has nothing for, by model type.
+_STAND_INS = {
+    # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
+    # not finite, the graph's output is not either, and the comparison with PyTorch fails.
+    "bart": ("torch.isfinite", _take_as_finite),
+    # It turns queries and keys as complex numbers.
+    "deepseek_v2": (
+        "transformers.models.deepseek_v2.modeling_deepseek_v2.apply_rotary_emb",
+        _turn,
+    ),
+}
+
+
+def _with_stand_in(loaded: TorchModel) -> contextlib.AbstractContextManager[Any]:
+    replaced = _STAND_INS.get(loaded.model.config.model_type)
+    return mock.patch(*replaced) if replaced else contextlib.nullcontext()

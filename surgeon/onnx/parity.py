@@ -10,14 +10,17 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import torch
 
-from surgeon.errors import ParityError
+from surgeon.errors import ExportError, ParityError
+from surgeon.model.checkpoint import find_not_finite
 from surgeon.onnx.facts import Dtype, Parity
 from surgeon.tasks.examples import Side, make_batch
 from surgeon.tasks.tokenizer import panics_as_errors
 from surgeon.text import built_in_sample
-from surgeon.torch_model.heads import Rows
-from surgeon.torch_model.loading import TorchModel, quiet
+from surgeon.torch_model.loading import TorchModel, decoder_start_of, export_error, quiet
+
+Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]]
 
 TOLERANCES: dict[Dtype, float] = {"float32": 1e-4, "float16": 2e-2}
 """The largest difference from PyTorch in float32, relative to the largest value above 1.
@@ -27,6 +30,9 @@ the layers add theirs up.
 """
 
 _ERRORS_ONLY = 3
+_LENGTHS = (5, 9, 14, 24, 48)  # tokens of the sequences that are drawn
+_SENTENCES = 10
+_TARGETS = 3  # tokens to predict of a permuted sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,26 +48,48 @@ class Probe:
     real: npt.NDArray[np.bool_]
 
 
-def check_parity(path: Path, probes: Sequence[Probe], dtype: Dtype, otherwise: str) -> Parity:
+def make_probes(
+    loaded: TorchModel, tokenizer: Any | None, max_length: int, pad: int, side: Side
+) -> list[Probe]:
+    """Make batches of one, of equal lengths, and of mixed lengths with padding, and run them.
+
+    Args:
+        loaded: the model, which says what it takes.
+        tokenizer: its tokenizer, if it has one.
+        max_length: the most tokens of a sequence.
+        pad: the token that fills up shorter sequences of a batch.
+        side: where it fills them up.
+
+    Raises:
+        ExportError: the model does not run on tokens, or its output is not finite.
+    """
+    sequences = [_cut(ids, max_length) for ids in _sequences(loaded, tokenizer, pad)]
+    groups = [sequences[:1], sequences[-1:] * 2, sequences[1:3], sequences]
+    return [_probe(loaded, _feed(group, loaded, pad, side)) for group in groups]
+
+
+def check_parity(path: Path, probes: Sequence[Probe], dtype: Dtype) -> Parity:
     """Compare an ONNX file with what PyTorch gave, with graph optimisations on and off.
 
-    Fusions may change results where a dimension is extreme, so each must hold. ``otherwise`` is
-    what an error tells the user to do instead.
+    Fusions may change results where a dimension is extreme, so each must hold.
 
     Raises:
         ParityError: they differ by more than the dtype's tolerance, or a value is not a number
             where the other is one.
+        ExportError: onnxruntime does not run the graph.
     """
     levels = onnxruntime.GraphOptimizationLevel
-    on = _largest_difference(path, probes, levels.ORT_ENABLE_ALL)
-    off = _largest_difference(path, probes, levels.ORT_DISABLE_ALL)
+    try:
+        on = _largest_difference(path, probes, levels.ORT_ENABLE_ALL)
+        off = _largest_difference(path, probes, levels.ORT_DISABLE_ALL)
+    except Exception as error:  # onnxruntime raises types of its own
+        raise export_error("onnxruntime cannot run the exported model", error) from error
     scale = max(float(np.abs(e[p.real]).max()) for p in probes for e in p.expected)
     for largest, how in ((on, "on"), (off, "off")):
         if not largest <= TOLERANCES[dtype] * max(1.0, scale):
             raise ParityError(
                 f"{path.name}: the exported graph differs from PyTorch by {largest:.2g} (values up "
-                f"to {scale:.2g}, graph optimisations {how}), over {TOLERANCES[dtype]:g}; "
-                f"{otherwise}"
+                f"to {scale:.2g}, graph optimisations {how}), over {TOLERANCES[dtype]:g}"
             )
     return Parity(
         largest=on,
@@ -87,51 +115,45 @@ def _largest_difference(
     return largest
 
 
-Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]]
-
-_LENGTHS = (5, 9, 14, 24, 48)  # tokens of the sequences that are drawn
-_SENTENCES = 10
-_TARGETS = 3  # tokens to predict of a permuted sequence
-
-
-@dataclass(frozen=True)
-class Padding:
-    """The token that fills up shorter sequences of a batch, and on which side."""
-
-    token: int
-    side: Side
-
-
-def make_probes(
-    loaded: TorchModel, tokenizer: Any | None, max_length: int, padding: Padding, start: int | None
-) -> list[Feed]:
-    """Make batches of one, of equal lengths, and of mixed lengths with padding.
-
-    Args:
-        loaded: the model, which says what it takes.
-        tokenizer: its tokenizer, if it has one.
-        max_length: the most tokens of a sequence.
-        padding: how shorter sequences are filled up.
-        start: the token that a decoder begins with (None: the padding token).
-    """
-    sequences = [_cut(ids, max_length) for ids in _sequences(loaded, tokenizer, padding)]
-    groups = [sequences[:1], sequences[-1:] * 2, sequences[1:3], sequences]
-    first = padding.token if start is None else start
-    return [_feed(group, loaded, padding, first) for group in groups]
+def _probe(loaded: TorchModel, feed: Feed) -> Probe:
+    """Run a batch as a user of transformers would, before anything is done for the export."""
+    config = loaded.model.config.get_text_config()
+    try:
+        with torch.inference_mode(), quiet():
+            outputs = loaded.model(**{name: torch.from_numpy(v) for name, v in feed.items()})
+    except Exception as error:  # whatever a model's code raises
+        if loaded.head.rows == "sequence" and getattr(config, "pad_token_id", None) is None:
+            raise ExportError(
+                f"{loaded.checkpoint.name}: config.json has no pad_token_id, by which "
+                f"{type(loaded.model).__name__} finds the last token of a sequence",
+                "write the one that the model was trained with into it",
+            ) from error
+        raise export_error("the model does not run on tokens alone", error) from error
+    expected = tuple(outputs[name].numpy() for name in loaded.head.outputs)
+    real = _real_rows(loaded, feed)
+    if not all(np.isfinite(output[real]).all() for output in expected):
+        found = find_not_finite(loaded.checkpoint)
+        broken = found or f"{loaded.checkpoint.name}: its output is not finite"
+        raise ExportError(
+            f"{broken}, so there is nothing to compare ONNX with", "repair the weights"
+        )
+    return Probe(feed, expected, real)
 
 
-def real_rows(feed: Feed, rows: Rows) -> npt.NDArray[np.bool_]:
+def _real_rows(loaded: TorchModel, feed: Feed) -> npt.NDArray[np.bool_]:
     """Return which rows of an output are of real tokens: a mask over its leading axes."""
-    if rows == "token":
-        return feed["attention_mask"].astype(bool)
-    if rows == "target" and "target_mapping" in feed:
-        return np.asarray(feed["target_mapping"].any(axis=-1))
-    if rows == "target":  # a decoder sees no token after its own, so that padding changes nothing
-        return np.ones(feed["decoder_input_ids"].shape, dtype=bool)
-    return np.ones(len(feed["input_ids"]), dtype=bool)
+    match loaded.head.rows:
+        case "token":
+            return feed["attention_mask"].astype(bool)
+        case "target" if "target_mapping" in feed:
+            return np.asarray(feed["target_mapping"].any(axis=-1))
+        case "target":  # a decoder sees no token after its own, so that padding changes nothing
+            return np.ones(feed["decoder_input_ids"].shape, dtype=bool)
+        case "sequence":
+            return np.ones(len(feed["input_ids"]), dtype=bool)
 
 
-def _sequences(loaded: TorchModel, tokenizer: Any | None, padding: Padding) -> list[list[int]]:
+def _sequences(loaded: TorchModel, tokenizer: Any | None, pad: int) -> list[list[int]]:
     """Return real sentences where the tokenizer knows their words, else drawn token ids."""
     if tokenizer is not None:
         sentences = built_in_sample().lines
@@ -144,10 +166,9 @@ def _sequences(loaded: TorchModel, tokenizer: Any | None, padding: Padding) -> l
     config = loaded.model.config.get_text_config()
     last = getattr(config, "eos_token_id", None)
     ends = [last] if isinstance(last, int) and last < config.vocab_size else []
-    ordinary = np.setdiff1d(np.arange(config.vocab_size), [padding.token, *ends])
+    ordinary = np.setdiff1d(np.arange(config.vocab_size), [pad, *ends])
     rng = np.random.default_rng(0)
-    drawn = [rng.choice(ordinary, size=length).tolist() for length in _LENGTHS]
-    return [[*ids, *ends] for ids in drawn]
+    return [[*rng.choice(ordinary, size=length).tolist(), *ends] for length in _LENGTHS]
 
 
 def _cut(ids: Sequence[int], length: int) -> list[int]:
@@ -155,12 +176,13 @@ def _cut(ids: Sequence[int], length: int) -> list[int]:
     return list(ids) if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 
-def _feed(group: Sequence[Sequence[int]], loaded: TorchModel, padding: Padding, start: int) -> Feed:
-    feed: Feed = make_batch(group, loaded.inputs, padding.token, padding.side)
+def _feed(group: Sequence[Sequence[int]], loaded: TorchModel, pad: int, side: Side) -> Feed:
+    feed: Feed = make_batch(group, loaded.inputs, pad, side)
     if "decoder_input_ids" in loaded.head.inputs:
-        targets = [(start, *ids[: len(ids) // 2 + 1]) for ids in group]
-        decoder = make_batch(targets, ["input_ids"], padding.token)
-        feed = {**feed, "decoder_input_ids": decoder["input_ids"]}
+        start = decoder_start_of(loaded)
+        first = pad if start is None else start
+        targets = [(first, *ids[: len(ids) // 2 + 1]) for ids in group]
+        feed = {**feed, "decoder_input_ids": make_batch(targets, ["input_ids"], pad)["input_ids"]}
     if "perm_mask" in loaded.head.inputs:
         feed = {**feed, **_permuted(group, feed["input_ids"].shape[1])}
     return feed
@@ -177,8 +199,8 @@ def _permuted(group: Sequence[Sequence[int]], width: int) -> Feed:
     targets = np.zeros((len(group), _TARGETS, width), dtype=np.float32)
     for row, ids in enumerate(group):
         order = rng.permutation(len(ids))
-        place = np.argsort(order)
-        perm_mask[row, : len(ids), : len(ids)] = place[None, :] >= place[:, None]
-        for target, token in enumerate(order[-_TARGETS:]):
-            targets[row, target, token] = 1
+        rank = np.argsort(order)
+        perm_mask[row, : len(ids), : len(ids)] = rank[None, :] >= rank[:, None]
+        last = order[-_TARGETS:]
+        targets[row, np.arange(last.size), last] = 1
     return {"perm_mask": perm_mask, "target_mapping": targets}

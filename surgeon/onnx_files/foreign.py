@@ -23,8 +23,7 @@ from surgeon.torch_model.heads import (
     LEFT_PADDED,
     Head,
     declared_head,
-    head_left_out,
-    head_missing,
+    unscored_head,
 )
 
 _TOKENS = ("input_ids", "attention_mask", "token_type_ids")
@@ -66,6 +65,7 @@ def read_foreign_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
             f"{directory}: no tokenizer.json in it; put the model's own beside the ONNX file and "
             "patch again"
         )
+    left_out, missing = unscored_head(config, family, head.task)
     return OnnxFacts(
         model=model,
         task=head.task,
@@ -81,8 +81,8 @@ def read_foreign_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
         decoder_start_id=_decoder_start(directory, config, head),
         padding="left" if (config.get("model_type"), head.task) in LEFT_PADDED else "right",
         dtype=dtype,
-        head_left_out=head_left_out(config, family, head.task),
-        head_missing=head_missing(config, family, head.task),
+        head_left_out=left_out,
+        head_missing=missing,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from surgeon.errors import CheckpointError, EvaluationError, SurgeonError
+from surgeon.errors import CheckpointError, EvaluationError, SurgeonError, suggesting
 from surgeon.families import Site, by_layer
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import find_not_finite
@@ -151,23 +151,25 @@ def open_torch_runner(checkpoint: Checkpoint, texts: Texts, progress: Progress) 
     progress("loading PyTorch", 0, 0)
     from surgeon.torch_model.directory import not_applied
     from surgeon.torch_model.forward import INSTEAD
-    from surgeon.torch_model.heads import choose_task
+    from surgeon.torch_model.heads import detect_task
     from surgeon.torch_model.loading import decoder_start_of, load_model
     from surgeon.torch_model.tokenizer import load_tokenizer
 
     check_sizes(checkpoint, INSTEAD)
     progress("loading the model", 0, 0)
-    tokenizer = load_tokenizer(checkpoint.directory, INSTEAD)
+    with suggesting(INSTEAD):
+        tokenizer = load_tokenizer(checkpoint.directory)
     if tokenizer is None:
         raise EvaluationError(
             f"{checkpoint.directory}: no tokenizer in it that reads text; put its files "
             f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {INSTEAD}"
         )
-    task = choose_task(checkpoint)
+    task = detect_task(checkpoint)
     # What other heads are for takes labels: their body alone is scored.
-    model = load_model(checkpoint, INSTEAD, task if task in _BY_TEXT else "drift")
-    if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
-        model = load_model(checkpoint, INSTEAD, "drift")
+    with suggesting(INSTEAD):
+        model = load_model(checkpoint, task if task in _BY_TEXT else "drift")
+        if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
+            model = load_model(checkpoint, "drift")
     max_length = longest_text(checkpoint.config, checkpoint.family, tokenizer.model_max_length)
     return TorchRunner(
         checkpoint=checkpoint,

@@ -13,7 +13,7 @@ import torch
 
 from surgeon.families import Site
 from surgeon.tasks.examples import Batch
-from surgeon.torch_model.loading import TorchModel, explained, quiet
+from surgeon.torch_model.loading import TorchModel, export_error, quiet
 
 States: TypeAlias = npt.NDArray[np.float32]
 Moment: TypeAlias = Literal["written", "stream"]
@@ -144,6 +144,6 @@ def _call(loaded: TorchModel, batch: Batch) -> torch.Tensor:
         with torch.inference_mode(), quiet():
             outputs = loaded.model(**tensors)
     except Exception as error:  # whatever a model's code raises, it does not run on text alone
-        raise explained("the model does not run in PyTorch", error, INSTEAD) from error
+        raise export_error("the model does not run in PyTorch", error, INSTEAD) from error
     result: torch.Tensor = outputs[loaded.output]
     return result

@@ -5,9 +5,8 @@ One row per task. A new head is a new row, and its inputs' axes if they have a n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from surgeon.families import Family
@@ -24,9 +23,8 @@ class Head:
     ``auto_class`` is the name of transformers' class, ``outputs`` are those of its outputs that
     the task is scored on, ``inputs`` what it takes beyond the tokens and their mask. ``rows``
     says what an output has a row for: each input token, each target (of a decoder, or asked for),
-    or each sequence as a whole. ``declared`` ends the class names in ``architectures`` of the
-    configuration, and ``tensors`` begin tensor names, below any prefix, that only a checkpoint
-    with the head has; both are empty where the family's row of the registry knows the head.
+    or each sequence as a whole. ``tensors`` begin tensor names, below any prefix, that only a
+    checkpoint with the head has; empty where the family's row of the registry knows the head.
     """
 
     task: TaskName
@@ -34,7 +32,6 @@ class Head:
     outputs: tuple[str, ...] = ("logits",)
     inputs: tuple[str, ...] = ()
     rows: Rows = "token"
-    declared: str = ""
     tensors: tuple[str, ...] = ()
 
     def is_in(self, checkpoint: Checkpoint) -> bool:
@@ -42,36 +39,30 @@ class Head:
         names = [f".{name}" for name in checkpoint.tensors]
         return any(f".{fragment}" in name for fragment in self.tensors for name in names)
 
+    def is_declared(self, classes: list[str]) -> bool:
+        """Whether one of a configuration's classes has the head."""
+        # XLNet's and DistilBERT's classes may go on ("ForQuestionAnsweringSimple").
+        ending = self.auto_class.removeprefix("AutoModel")
+        return any(ending in name for name in classes)
+
 
 _CLASSIFIERS = ("classifier.", "score.", "classification_head.", "logits_proj.")
 
 # Where nothing is declared, the first row whose tensors are there decides.
-BY_TENSORS = (
+_FINE_TUNED = (
     Head(
         "classification",
         "AutoModelForSequenceClassification",
         rows="sequence",
-        declared="ForSequenceClassification",
         tensors=_CLASSIFIERS,
     ),
-    Head(
-        "token-classification",
-        "AutoModelForTokenClassification",
-        declared="ForTokenClassification",
-        tensors=_CLASSIFIERS,
-    ),
-    Head(
-        "rtd",
-        "AutoModelForPreTraining",
-        declared="ForPreTraining",
-        tensors=("discriminator_predictions.",),
-    ),
+    Head("token-classification", "AutoModelForTokenClassification", tensors=_CLASSIFIERS),
+    Head("rtd", "AutoModelForPreTraining", tensors=("discriminator_predictions.",)),
     # The last, because ModernBERT's head for answers has the name of a classifier's.
     Head(
         "question-answering",
         "AutoModelForQuestionAnswering",
         outputs=("start_logits", "end_logits"),
-        declared="ForQuestionAnswering",
         tensors=("qa_outputs.", "classifier."),
     ),
 )
@@ -83,9 +74,7 @@ _BY_FAMILY = (
     Head("denoising", "AutoModelForSeq2SeqLM", inputs=("decoder_input_ids",), rows="target"),
     Head("drift", "AutoModel", outputs=("last_hidden_state",)),
 )
-HEADS: Mapping[TaskName, Head] = MappingProxyType(
-    {head.task: head for head in (*BY_TENSORS, *_BY_FAMILY)}
-)
+HEADS: Mapping[TaskName, Head] = {head.task: head for head in (*_FINE_TUNED, *_BY_FAMILY)}
 
 # Parts of the names of classes that have a language model's head.
 _LANGUAGE_MODELS = ("LMHead", "CausalLM", "ConditionalGeneration")
@@ -93,33 +82,34 @@ LEFT_PADDED = {("xlnet", "classification")}
 """Model types and tasks whose shorter sequences are filled up on the left: XLNet classifies by the
 last position, whatever is there (Yang et al. 2019 pad so)."""
 
-AXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "input_ids": ("batch", "sequence"),
-        "attention_mask": ("batch", "sequence"),
-        "token_type_ids": ("batch", "sequence"),
-        "decoder_input_ids": ("batch", "target_sequence"),
-        "perm_mask": ("batch", "sequence", "sequence"),
-        "target_mapping": ("batch", "targets", "sequence"),
-    }
-)
+AXES: Mapping[str, tuple[str, ...]] = {
+    "input_ids": ("batch", "sequence"),
+    "attention_mask": ("batch", "sequence"),
+    "token_type_ids": ("batch", "sequence"),
+    "decoder_input_ids": ("batch", "target_sequence"),
+    "perm_mask": ("batch", "sequence", "sequence"),
+    "target_mapping": ("batch", "targets", "sequence"),
+}
 """The axes of every input, all dynamic; the masks of three axes are float32, the rest int64."""
 
 
-def choose_task(checkpoint: Checkpoint) -> TaskName:
+def detect_task(checkpoint: Checkpoint) -> TaskName:
     """Return what a checkpoint can be scored on, by the head that is in its tensors.
 
     A fine-tuned head comes before a language-model head, and must be declared in the
     configuration, unless nothing is declared at all. Without any head it is drift.
     """
-    declared = _declared(checkpoint.config)
-    found = [head for head in BY_TENSORS if head.is_in(checkpoint)]
+    declared, family = _declared(checkpoint.config), checkpoint.family
+    found = [head for head in _FINE_TUNED if head.is_in(checkpoint)]
     for head in found:
-        # XLNet's and DistilBERT's classes may go on ("ForQuestionAnsweringSimple").
-        if any(head.declared in name for name in declared):
+        if head.is_declared(declared):
             return head.task
-    if _has_language_model_head(checkpoint, " ".join(declared)):
-        return checkpoint.family.objective
+    if family.head:
+        with_head = any(part in name for part in family.head for name in checkpoint.tensors)
+    else:
+        with_head = "lm_head.weight" in checkpoint.tensors or _mentions(declared, _LANGUAGE_MODELS)
+    if with_head:
+        return family.objective
     return found[0].task if found and not declared else "drift"
 
 
@@ -130,42 +120,35 @@ def declared_head(config: Mapping[str, Any], family: Family | None) -> Head | No
     one is.
     """
     declared = _declared(config)
-    for head in BY_TENSORS:
+    for head in _FINE_TUNED:
         # Only ELECTRA's class for pre-training is a discriminator.
-        if any(head.declared in n and (head.task != "rtd" or "Electra" in n) for n in declared):
+        if head.is_declared([n for n in declared if head.task != "rtd" or "Electra" in n]):
             return head
-    fragments = (*_LANGUAGE_MODELS, "MaskedLM")
-    if any(fragment in name for name in declared for fragment in fragments):
+    if _mentions(declared, (*_LANGUAGE_MODELS, "MaskedLM")):
         return HEADS[family.objective] if family and family.objective != "drift" else None
-    return HEADS["drift"] if declared and not _with_head(declared) else None
+    return HEADS["drift"] if declared and not _class_with_head(declared) else None
 
 
-def head_left_out(config: Mapping[str, Any], family: Family | None, task: TaskName) -> str:
-    """Return the declared class whose head no task scores, so that drift is; "" if none is so."""
-    return "" if head_missing(config, family, task) else _declared_beside(config, task)
+def unscored_head(
+    config: Mapping[str, Any], family: Family | None, task: TaskName
+) -> tuple[str, str]:
+    """Return why drift is scored although the configuration declares a class with a head.
 
-
-def head_missing(config: Mapping[str, Any], family: Family | None, task: TaskName) -> str:
-    """Return the declared class of a head that a task scores and that is not there, or ""."""
+    The class stands first if no task scores its head, and second if one does and the weights have
+    no such head; elsewhere they are "".
+    """
+    declared = _class_with_head(_declared(config)) if task == "drift" else ""
     scored = declared_head(config, family)
-    there = scored is None or scored.task == "drift"
-    return "" if there else _declared_beside(config, task)
-
-
-def _declared_beside(config: Mapping[str, Any], task: TaskName) -> str:
-    return next(iter(_with_head(_declared(config))), "") if task == "drift" else ""
-
-
-def _with_head(declared: Iterable[str]) -> list[str]:
-    return [name for name in declared if "For" in name or "LMHead" in name]
+    return ("", declared) if scored and scored.task != "drift" else (declared, "")
 
 
 def _declared(config: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in config.get("architectures") or ()]
 
 
-def _has_language_model_head(checkpoint: Checkpoint, declared: str) -> bool:
-    family = checkpoint.family
-    if family.head:
-        return any(fragment in name for fragment in family.head for name in checkpoint.tensors)
-    return "lm_head.weight" in checkpoint.tensors or any(f in declared for f in _LANGUAGE_MODELS)
+def _mentions(declared: list[str], fragments: tuple[str, ...]) -> bool:
+    return any(fragment in name for name in declared for fragment in fragments)
+
+
+def _class_with_head(declared: list[str]) -> str:
+    return next((name for name in declared if "For" in name or "LMHead" in name), "")

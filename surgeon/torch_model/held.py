@@ -21,18 +21,35 @@ if TYPE_CHECKING:
 
 
 Array: TypeAlias = npt.NDArray[Any]
-Ends: TypeAlias = Mapping[str, list[str]]
-"""Names by each of their ends: "a.b.c" under "a.b.c", "b.c" and "c"."""
+_Prints: TypeAlias = tuple[Array, int]
+"""A fingerprint of 64 bits of each row of a tensor, and the rows' width."""
 
 _IN_LAYER = re.compile(r".*?\.\d+\.")
+_EXPERT = re.compile(r".*?\.(?P<layer>\d+)\..*\.experts\.(?P<expert>\d+)\..*")
 _MODULE_AND_LEAF = 2  # components of a name that say what a tensor outside the layers is
 _PIECE = 2**22  # scalars of a tensor that are looked at together
 _NOTHING = np.empty(0, dtype=np.uint64)
 
 
-def check_tensors(
-    checkpoint: Checkpoint, model: Any, derived: Collection[str], otherwise: str
-) -> None:
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter's name, and which part of it, where it holds those of all experts of a layer."""
+
+    name: str
+    expert: int | None = None
+
+    @property
+    def module(self) -> str:
+        """The path of the module that holds the parameter."""
+        return self.name.rpartition(".")[0]
+
+    def values(self, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the tensor, a view into the model's own memory."""
+        whole = parameters[self.name].data
+        return whole if self.expert is None else whole[self.expert]
+
+
+def check_tensors(checkpoint: Checkpoint, model: Any, derived: Collection[str]) -> dict[str, str]:
     """Check that a model holds the checkpoint's tensors, no others, and all of each layer.
 
     A tensor of the model is its namesake in the files. Where transformers joined, split or
@@ -43,56 +60,105 @@ def check_tensors(
         checkpoint: what was loaded.
         model: the model of transformers, in float32.
         derived: the model's names of tensors that are in no file and are not read.
-        otherwise: what an error tells the user to do instead.
+
+    Returns:
+        The model's name of each stored tensor that it holds as it is.
 
     Raises:
         ExportError: a tensor is another than the checkpoint's, or one of a layer is not there.
     """
     homes = {canonical_name(name): name for name in checkpoint.tensors}
-    ends = by_ends(homes)
+    ends = _by_ends(homes)
     state: dict[str, torch.Tensor] = {n: t for n, t in model.state_dict().items() if t.numel()}
-    home_of = {name: homes.get(namesake(canonical_name(name), ends) or "") for name in state}
-    same = {n for n, home in home_of.items() if home and equal(_stored(checkpoint, home), state[n])}
+    home_of = {name: homes.get(_namesake(canonical_name(name), ends) or "") for name in state}
+    same = {
+        name: home
+        for name, home in home_of.items()
+        if home and _equal(_stored(checkpoint, home), state[name])
+    }
     held = {_memory(state[name]) for name in same}
     # What the class itself computes, such as sinusoids for positions.
-    patterns = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
-    computed = re.compile("|".join([*patterns, "(?!)"]))
+    computed = _any_of(getattr(model, "_keys_to_ignore_on_load_missing", None))
     rest = {
         name: home
         for name, home in home_of.items()
         if name not in same
         and (home or not (name in derived or _memory(state[name]) in held or computed.search(name)))
     }
-    used = {home_of[name] for name in same}
+    used = set(same.values())
     unused = sorted(
         name
         for name, info in checkpoint.tensors.items()
         if name not in used and info.dtype in FLOATS and info.size
     )
-    stored = {name: _prints(_stored(checkpoint, name)) for name in unused} if rest else {}
-    known = _by_place(stored)
+    stored = _by_place({n: _prints(_stored(checkpoint, n)) for n in unused} if rest else {})
     joined = {name: _prints(_values(state[name])) for name in rest}
     for name, home in rest.items():
-        place = (home or _layer(name), joined[name].width)
-        if not np.isin(joined[name].rows, known.get(place, _NOTHING)).all():
+        rows, width = joined[name]
+        if not np.isin(rows, stored.get((home or _layer(name), width), _NOTHING)).all():
             raise ExportError(
                 f"{checkpoint.name}: {name} of transformers' {type(model).__name__} is not what "
-                f"the weight file has in {home or 'that layer'}; {otherwise}"
+                f"the weight file has in {home or 'that layer'}"
             )
-    _check_all_held(checkpoint, model, unused, _by_place(joined), otherwise)
+    _check_all_held(checkpoint, model, unused, _by_place(joined))
+    return {home: name for name, home in reversed(same.items())}
+
+
+def find_parameters(
+    checkpoint: Checkpoint, model: Any, held: Mapping[str, str]
+) -> dict[str, Parameter]:
+    """Find each editable tensor among the model's parameters.
+
+    ``held`` is what ``check_tensors`` returns.
+
+    Raises:
+        ExportError: one is not there as it is stored.
+    """
+    parameters = dict(model.named_parameters())
+    found = {}
+    for tensor in (name for site in checkpoint.sites for name in (site.gain, site.bias) if name):
+        if held.get(tensor) in parameters:
+            found[tensor] = Parameter(held[tensor])
+        elif expert := _find_expert(tensor, checkpoint.read(tensor), parameters):
+            found[tensor] = expert
+        else:
+            raise ExportError(
+                f"{checkpoint.name}: transformers does not load {tensor} as it is stored"
+            )
+    return found
+
+
+def _find_expert(
+    tensor: str, stored: Array, parameters: Mapping[str, torch.Tensor]
+) -> Parameter | None:
+    """Find an expert's tensor in the one that transformers makes of all experts of its layer.
+
+    Their modules may have other names than in the file (Mixtral), and so may the tensors (w2 is
+    down_proj): what is there in that layer, of that shape and with those values, is it.
+    """
+    match = _EXPERT.fullmatch(tensor)
+    if match is None:
+        return None
+    expert = int(match["expert"])
+    for name, values in parameters.items():
+        of_layer = f".{match['layer']}." in name and ".experts." in name
+        if of_layer and values.shape[1:] == stored.shape and expert < values.shape[0]:
+            part = Parameter(name, expert)
+            if _equal(stored, part.values(parameters)):
+                return part
+    return None
 
 
 def _check_all_held(
     checkpoint: Checkpoint,
     model: Any,
     unused: Iterable[str],
-    held: Mapping[tuple[str, int], Array],
-    otherwise: str,
+    joined: Mapping[tuple[str, int], Array],
 ) -> None:
     """Check that no weight of a layer was left aside: what computes without it is another model."""
     layers = {found[0] for site in checkpoint.sites if (found := _IN_LAYER.match(site.gain))}
     patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    ignored = re.compile("|".join([*patterns, "inv_freq$"]))
+    ignored = _any_of([*patterns, "inv_freq$"])
     for name in unused:
         info, found = checkpoint.tensors[name], _IN_LAYER.match(name)
         # Other shapes are masks and tables of positions, which older files have.
@@ -100,17 +166,21 @@ def _check_all_held(
             continue
         if found is None or found[0] not in layers:  # of a head that is not loaded
             continue
-        prints = _prints(_stored(checkpoint, name))
-        if not np.isin(prints.rows, held.get((_layer(name), prints.width), _NOTHING)).all():
+        rows, width = _prints(_stored(checkpoint, name))
+        if not np.isin(rows, joined.get((_layer(name), width), _NOTHING)).all():
             raise ExportError(
                 f"{checkpoint.where(name)}: {name} has no place in transformers' "
                 f"{type(model).__name__}, so that the weights are of another model than "
-                f"config.json says; {otherwise}"
+                "config.json says"
             )
 
 
-def by_ends(names: Iterable[str]) -> Ends:
-    """Index names for ``namesake``."""
+def _any_of(patterns: Iterable[str] | None) -> re.Pattern[str]:
+    return re.compile("|".join([*(patterns or ()), "(?!)"]))
+
+
+def _by_ends(names: Iterable[str]) -> Mapping[str, list[str]]:
+    """Return names by each of their ends: "a.b.c" under "a.b.c", "b.c" and "c"."""
     found = defaultdict(list)
     for name in names:
         parts = name.split(".")
@@ -119,7 +189,7 @@ def by_ends(names: Iterable[str]) -> Ends:
     return found
 
 
-def namesake(tensor: str, ends: Ends) -> str | None:
+def _namesake(tensor: str, ends: Mapping[str, list[str]]) -> str | None:
     """Return the name that has most of its end in common with a tensor's.
 
     Prefixes differ (``bert.``, none), and even their order does (Gemma 3's ``language_model.model``
@@ -134,7 +204,7 @@ def namesake(tensor: str, ends: Ends) -> str | None:
     return None
 
 
-def equal(stored: Array, held: torch.Tensor) -> bool:
+def _equal(stored: Array, held: torch.Tensor) -> bool:
     """Whether a stored tensor is one of PyTorch's in float32, bit for bit; NaN is any NaN."""
     values = _values(held)
     if stored.shape != values.shape or (stored.dtype.kind in "iub") != (values.dtype.kind in "iub"):
@@ -181,14 +251,6 @@ def _layer(name: str) -> str:
     return next((part for part in name.split(".") if part.isdecimal()), "")
 
 
-@dataclass(frozen=True, eq=False)
-class _Prints:
-    """A fingerprint of 64 bits of each row of a tensor, and the rows' width."""
-
-    rows: Array
-    width: int
-
-
 def _prints(values: Array) -> _Prints:
     """Return each row's sum of its values' bits, each times a number of its place."""
     width = values.shape[-1] if values.ndim else 1
@@ -196,13 +258,13 @@ def _prints(values: Array) -> _Prints:
     weights = np.random.default_rng(width).integers(1, 2**63, size=width, dtype=np.uint64)
     step = max(1, _PIECE // width)
     pieces = [rows[n : n + step].astype(np.uint64) @ weights for n in range(0, len(rows), step)]
-    return _Prints(np.concatenate(pieces), width)
+    return np.concatenate(pieces), width
 
 
 def _by_place(prints: Mapping[str, _Prints]) -> dict[tuple[str, int], Array]:
     """Return the fingerprints by width: of each tensor, and of each layer."""
     found = defaultdict(list)
-    for name, one in prints.items():
+    for name, (rows, width) in prints.items():
         for place in {name, _layer(name)}:
-            found[place, one.width].append(one.rows)
+            found[place, width].append(rows)
     return {place: np.concatenate(rows) for place, rows in found.items()}

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import torch
 import transformers
 
 from surgeon.errors import ExportError
-from surgeon.families import canonical_name
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import read_object
@@ -30,17 +28,8 @@ from surgeon.torch_model.directory import (
     model_folder,
     quantization_of,
 )
-from surgeon.torch_model.heads import (
-    HEADS,
-    Head,
-    choose_task,
-)
-from surgeon.torch_model.held import (
-    by_ends,
-    check_tensors,
-    equal,
-    namesake,
-)
+from surgeon.torch_model.heads import HEADS, Head, detect_task
+from surgeon.torch_model.held import Parameter, check_tensors, find_parameters
 
 # Not in some files and no random numbers: transformers fills it with zeros.
 _FILLED = ("final_logits_bias",)
@@ -48,40 +37,22 @@ _FILLED = ("final_logits_bias",)
 _SEGMENTS_COMPARED = ("xlnet",)
 _PLAIN = ("F64", "F32", "F16", "BF16")
 _NUMBER_OF_EXPERT = re.compile(r"\.experts\.\d+\.")
-_EXPERT = re.compile(r".*?\.(?P<layer>\d+)\..*\.experts\.(?P<expert>\d+)\..*")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A parameter's name, and which part of it, where it holds those of all experts of a layer."""
-
-    name: str
-    expert: int | None = None
-
-    @property
-    def module(self) -> str:
-        """The path of the module that holds the parameter."""
-        return self.name.rpartition(".")[0]
-
-    def values(self, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the tensor, a view into the model's own memory."""
-        whole = parameters[self.name].data
-        return whole if self.expert is None else whole[self.expert]
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
 class TorchModel:
     """A model in PyTorch, ready to run.
 
-    ``inputs`` names the arrays that are made of the tokens alone, and ``parameters`` says where
-    the model has each editable tensor of the checkpoint.
+    ``inputs`` names the arrays that are made of the tokens, and ``parameters`` says where the model
+    has each editable tensor of the checkpoint.
     """
 
     checkpoint: Checkpoint
     head: Head
     model: Any
     inputs: tuple[str, ...]
-    parameters: Mapping[str, Place]
+    parameters: Mapping[str, Parameter]
 
     @property
     def graph_inputs(self) -> tuple[str, ...]:
@@ -99,7 +70,7 @@ class TorchModel:
         return self.head.outputs[0]
 
 
-def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = None) -> TorchModel:
+def load_model(checkpoint: Checkpoint, task: TaskName | None = None) -> TorchModel:
     """Load a checkpoint in float32, with the class that its task asks for.
 
     None of the checkpoint's code runs, no adapter is applied, and every tensor that the model
@@ -107,16 +78,15 @@ def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = N
 
     Args:
         checkpoint: the opened checkpoint, on disk.
-        otherwise: what an error tells the user to do instead.
         task: load it for this one (None: for the head that is there).
 
     Raises:
         ExportError: transformers cannot load it, or not as it is stored.
     """
-    head = HEADS[task or choose_task(checkpoint)]
-    _refuse_unknown_code(checkpoint, otherwise)
-    _refuse_packed(checkpoint, otherwise)
-    _refuse_uneven_experts(checkpoint, otherwise)
+    head = HEADS[task or detect_task(checkpoint)]
+    _refuse_unknown_code(checkpoint)
+    _refuse_packed(checkpoint)
+    _refuse_uneven_experts(checkpoint)
     with model_folder(checkpoint) as folder:
         try:
             with quiet():
@@ -132,134 +102,21 @@ def load_model(checkpoint: Checkpoint, otherwise: str, task: TaskName | None = N
                 )
         except Exception as error:
             what = f"{checkpoint.name}: transformers cannot load the model"
-            places = {folder: checkpoint.directory}
-            raise explained(what, error, otherwise, places) from error
+            raise export_error(what, error, folder=(folder, checkpoint.directory)) from error
     # Without a head, the pooler is not among the outputs; anything else would be random numbers.
     ignored = (*_FILLED, "pooler") if head.task == "drift" else _FILLED
     derived = {name for name in report["missing_keys"] if any(part in name for part in ignored)}
-    _check_report(checkpoint, model, report, derived, otherwise)
-    check_tensors(checkpoint, model, derived, otherwise)
+    _check_report(checkpoint, model, report, derived)
+    held = check_tensors(checkpoint, model, derived)
     model.eval()
     model.config.use_cache = False
     return TorchModel(
         checkpoint,
         head,
         model,
-        _input_names(checkpoint.name, model, otherwise),
-        _places(checkpoint, model, otherwise),
+        _input_names(checkpoint.name, model),
+        find_parameters(checkpoint, model, held),
     )
-
-
-def _refuse_unknown_code(checkpoint: Checkpoint, otherwise: str) -> None:
-    """Refuse a model that only code of its own can compute."""
-    model_type = checkpoint.config.get("model_type")
-    code = code_named(checkpoint.config)
-    known = isinstance(model_type, str) and model_type in transformers.CONFIG_MAPPING
-    if code and not known:
-        raise ExportError(
-            f"{checkpoint.directory / CONFIG}: transformers has no model_type {model_type!r}, and "
-            f"the code that the checkpoint brings (auto_map: {code}) is not run; {otherwise}"
-        )
-
-
-def _refuse_packed(checkpoint: Checkpoint, otherwise: str) -> None:
-    """Refuse quantized weights; a ``quantization_config`` that was left beside floats is nothing.
-
-    Integers of 64 bits and booleans are buffers, of positions and of masks.
-    """
-    method = quantization_of(checkpoint.config)
-    for name, info in checkpoint.tensors.items():
-        if method and info.dtype not in (*_PLAIN, "I64", "BOOL"):
-            raise ExportError(
-                f"{checkpoint.where(name)}: {name} is {info.dtype}, quantized as config.json says "
-                f"({method}), and PyTorch is given plain weights only; {otherwise}"
-            )
-
-
-def _refuse_uneven_experts(checkpoint: Checkpoint, otherwise: str) -> None:
-    """Refuse experts of one layer that differ in size: transformers does not say which do."""
-    first: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, info in checkpoint.tensors.items():
-        alike = _NUMBER_OF_EXPERT.sub(".experts.*.", name)
-        other, shape = first.setdefault(alike, (name, info.shape))
-        if shape != info.shape:
-            raise ExportError(
-                f"{checkpoint.where(name)}: {name} is {list(info.shape)}, and {other} "
-                f"{list(shape)}; fetch the weights again, or {otherwise}"
-            )
-
-
-def _check_report(
-    checkpoint: Checkpoint,
-    model: Any,
-    report: Mapping[str, Any],
-    derived: Collection[str],
-    otherwise: str,
-) -> None:
-    """Check that the files have all that the model holds, in its sizes."""
-    for name, in_file, by_config in sorted(report["mismatched_keys"]):
-        raise ExportError(
-            f"{checkpoint.name}: {name} is {list(in_file)} in the weights, and by config.json "
-            f"{list(by_config)}; take both from one place, or {otherwise}"
-        )
-    if missing := sorted(set(report["missing_keys"]) - set(derived)):
-        raise ExportError(
-            f"{checkpoint.name}: transformers finds no weights for {missing[0]} of its "
-            f"{type(model).__name__}; {otherwise}"
-        )
-
-
-def _input_names(name: str, model: Any, otherwise: str) -> tuple[str, ...]:
-    taken = list(inspect.signature(model.forward).parameters)
-    if "input_ids" not in taken:
-        raise ExportError(
-            f"{name}: {type(model).__name__} takes {taken[0]}, and only models that take text "
-            f"have an ONNX half; {otherwise}"
-        )
-    config = model.config
-    segments = 2 if config.model_type in _SEGMENTS_COMPARED else 0
-    typed = "token_type_ids" in taken and getattr(config, "type_vocab_size", segments) > 1
-    return ("input_ids", "attention_mask", *(("token_type_ids",) if typed else ()))
-
-
-def _places(checkpoint: Checkpoint, model: Any, otherwise: str) -> dict[str, Place]:
-    """Find each editable tensor among the model's parameters, and check that it is the same."""
-    parameters = dict(model.named_parameters())
-    ends = by_ends(parameters)
-    found = {}
-    for site in checkpoint.sites:
-        for tensor in filter(None, (site.gain, site.bias)):
-            stored = checkpoint.read(tensor)
-            name = namesake(canonical_name(tensor), ends)
-            place = Place(name) if name is not None else _of_experts(tensor, stored, parameters)
-            if place is None or not equal(stored, place.values(parameters)):
-                raise ExportError(
-                    f"{checkpoint.name}: transformers does not load {tensor} as it is stored; "
-                    f"{otherwise}"
-                )
-            found[tensor] = place
-    return found
-
-
-def _of_experts(
-    tensor: str, stored: npt.NDArray[Any], parameters: Mapping[str, torch.Tensor]
-) -> Place | None:
-    """Find an expert's tensor in the one that transformers makes of all experts of its layer.
-
-    Their modules may have other names than in the file (Mixtral), and so may the tensors (w2 is
-    down_proj): what is there in that layer, of that shape and with those values, is it.
-    """
-    match = _EXPERT.fullmatch(tensor)
-    if match is None:
-        return None
-    expert = int(match["expert"])
-    for name, parameter in parameters.items():
-        of_layer = f".{match['layer']}." in name and ".experts." in name
-        if of_layer and parameter.shape[1:] == stored.shape and expert < parameter.shape[0]:
-            place = Place(name, expert)
-            if equal(stored, place.values(parameters)):
-                return place
-    return None
 
 
 def padding_id_of(config: Any, tokenizer: Any | None) -> int:
@@ -291,31 +148,28 @@ def labels_of(config: Any, head: Head) -> tuple[str, ...]:
     return tuple(str(label) for _, label in sorted(config.id2label.items()))
 
 
-_COLOURS = re.compile("\x1b\\[[0-9;]*m")
-
-
-def explained(
-    what: str, error: Exception, otherwise: str, places: Mapping[Path, Path] | None = None
+def export_error(
+    what: str, error: Exception, remedy: str = "", folder: tuple[Path, Path] | None = None
 ) -> ExportError:
     """Make one line of what another library raised.
 
     Args:
         what: what failed.
         error: what was raised.
-        otherwise: what the user is to do instead.
-        places: folders that the reader does not know, and what they stand for.
+        remedy: what to do about it.
+        folder: one that the reader does not know, and what it stands for.
     """
     cause = error.__cause__ or error
     text = _COLOURS.sub("", str(cause) if str(cause).strip() else str(error))
-    for folder, known in (places or {}).items():
-        text = text.replace(str(folder), str(known))
+    if folder:
+        text = text.replace(str(folder[0]), str(folder[1]))
     reason = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
-    return ExportError(f"{what} ({type(cause).__name__}: {reason}); {otherwise}")
+    return ExportError(f"{what} ({type(cause).__name__}: {reason})", remedy)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the chatter of other libraries off the screen, and standard input out of their reach.
+    """Keep the output of other libraries off the screen, and standard input out of their reach.
 
     Errors still rise. What asks a question finds no answer: it must not take one that was meant
     for somebody else.
@@ -328,10 +182,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.WARNING)
     standard_input, sys.stdin = sys.stdin, io.StringIO()
     try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -340,3 +191,73 @@ def quiet() -> Iterator[None]:
         transformers.logging.set_verbosity(verbosity)
         if bars:
             transformers.logging.enable_progress_bar()
+
+
+def _refuse_unknown_code(checkpoint: Checkpoint) -> None:
+    """Refuse a model that only code of its own can compute."""
+    model_type = checkpoint.config.get("model_type")
+    code = code_named(checkpoint.config)
+    known = isinstance(model_type, str) and model_type in transformers.CONFIG_MAPPING
+    if code and not known:
+        raise ExportError(
+            f"{checkpoint.directory / CONFIG}: transformers has no model_type {model_type!r}, and "
+            f"the code that the checkpoint brings (auto_map: {code}) is not run"
+        )
+
+
+def _refuse_packed(checkpoint: Checkpoint) -> None:
+    """Refuse quantized weights; a ``quantization_config`` that was left beside floats is nothing.
+
+    Integers of 64 bits and booleans are buffers, of positions and of masks.
+    """
+    method = quantization_of(checkpoint.config)
+    for name, info in checkpoint.tensors.items():
+        if method and info.dtype not in (*_PLAIN, "I64", "BOOL"):
+            raise ExportError(
+                f"{checkpoint.where(name)}: {name} is {info.dtype}, quantized as config.json says "
+                f"({method}), and PyTorch is given plain weights only"
+            )
+
+
+def _refuse_uneven_experts(checkpoint: Checkpoint) -> None:
+    """Refuse experts of one layer that differ in size: transformers does not say which do."""
+    first: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, info in checkpoint.tensors.items():
+        alike = _NUMBER_OF_EXPERT.sub(".experts.*.", name)
+        other, shape = first.setdefault(alike, (name, info.shape))
+        if shape != info.shape:
+            raise ExportError(
+                f"{checkpoint.where(name)}: {name} is {list(info.shape)}, and {other} "
+                f"{list(shape)}",
+                "fetch the weights again",
+            )
+
+
+def _check_report(
+    checkpoint: Checkpoint, model: Any, report: Mapping[str, Any], derived: Collection[str]
+) -> None:
+    """Check that the files have all that the model holds, in its sizes."""
+    for name, in_file, by_config in sorted(report["mismatched_keys"]):
+        raise ExportError(
+            f"{checkpoint.name}: {name} is {list(in_file)} in the weights, and by config.json "
+            f"{list(by_config)}",
+            "take both from one place",
+        )
+    if missing := sorted(set(report["missing_keys"]) - set(derived)):
+        raise ExportError(
+            f"{checkpoint.name}: transformers finds no weights for {missing[0]} of its "
+            f"{type(model).__name__}"
+        )
+
+
+def _input_names(name: str, model: Any) -> tuple[str, ...]:
+    taken = list(inspect.signature(model.forward).parameters)
+    if "input_ids" not in taken:
+        raise ExportError(
+            f"{name}: {type(model).__name__} takes {taken[0]}, and only models that take text "
+            "have an ONNX half"
+        )
+    config = model.config
+    segments = 2 if config.model_type in _SEGMENTS_COMPARED else 0
+    typed = "token_type_ids" in taken and getattr(config, "type_vocab_size", segments) > 1
+    return ("input_ids", "attention_mask", *(("token_type_ids",) if typed else ()))

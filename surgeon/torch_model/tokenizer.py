@@ -20,7 +20,7 @@ from surgeon.tasks.tokenizer import (
     panics_as_errors,
 )
 from surgeon.torch_model.directory import tokenizer_folder
-from surgeon.torch_model.loading import explained, quiet
+from surgeon.torch_model.loading import export_error, quiet
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,7 +33,7 @@ _VOCABULARIES = (
 )  # fmt: skip
 
 
-def load_tokenizer(source: Path, otherwise: str) -> Any | None:
+def load_tokenizer(source: Path) -> Any | None:
     """Return the tokenizer of a model directory; None where it has none.
 
     Raises:
@@ -54,9 +54,7 @@ def load_tokenizer(source: Path, otherwise: str) -> Any | None:
             if vocabulary is None:
                 return None
             what = f"{source / vocabulary}: transformers cannot read this tokenizer"
-            raise explained(
-                what, error, f"{_remedy(vocabulary)}, or {otherwise}", {folder: source}
-            ) from error
+            raise export_error(what, error, _remedy(vocabulary), (folder, source)) from error
     # A file may say "512" or -1, which the library compares with numbers of tokens.
     tokenizer.model_max_length = length_or_none(tokenizer.model_max_length) or UNBOUNDED
     # Without any file of a vocabulary, transformers makes a tokenizer of special tokens alone.

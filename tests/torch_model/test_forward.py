@@ -35,7 +35,7 @@ def layers_of(loaded):
 def loaded(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("family")
     save_family(request.param, folder)
-    return load_model(open_checkpoint(folder), "")
+    return load_model(open_checkpoint(folder))
 
 
 def _batch(loaded):
@@ -99,7 +99,7 @@ def test_logits_at_positions_are_those_of_the_whole_output(loaded):
 
 
 def test_a_pickle_is_loaded_and_its_folder_is_as_it_was(iglm_s):
-    assert load_model(open_checkpoint(iglm_s), "").task == "clm"
+    assert load_model(open_checkpoint(iglm_s)).task == "clm"
     assert sorted(path.name for path in iglm_s.iterdir()) == sorted(
         ["config.json", "pytorch_model.bin", "tokenizer_config.json", "vocab.txt"]
     )
@@ -111,4 +111,4 @@ def test_one_weight_file_of_several_is_the_one_that_is_loaded(tiny, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").rename(other)
     (tmp_path / "model.safetensors").write_bytes(b"not the one")
-    assert load_model(open_checkpoint(other), "").task == "mlm"
+    assert load_model(open_checkpoint(other)).task == "mlm"

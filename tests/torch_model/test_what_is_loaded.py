@@ -200,7 +200,7 @@ def test_no_file_elsewhere_is_taken_for_the_vocabulary(tmp_path, settings):
     transformers.BertConfig().save_pretrained(model)
     (model / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n")
     _edit(model / settings, vocab_file=str(secret), tokenizer_file=str(secret))
-    vocabulary = load_tokenizer(model, "").get_vocab()
+    vocabulary = load_tokenizer(model).get_vocab()
     assert "word" in vocabulary
     assert "hunter2" not in vocabulary
 
@@ -212,7 +212,7 @@ def loaded(tmp_path_factory):
     for name in ("bert", "mixtral"):
         folder = tmp_path_factory.mktemp("model") / name
         save_family(name, folder)
-        made[name] = load_model(open_checkpoint(folder), "")
+        made[name] = load_model(open_checkpoint(folder))
     return made
 
 
@@ -252,12 +252,12 @@ def _row(tensors):
 def test_a_tensor_that_is_not_the_file_s_is_found(loaded, name, change, complaint):
     model, checkpoint = loaded[name].model, loaded[name].checkpoint
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    check_tensors(checkpoint, model, (), "")
+    check_tensors(checkpoint, model, ())
     with torch.no_grad():
         change(model.state_dict())
         try:
             with pytest.raises(ExportError, match=complaint):
-                check_tensors(checkpoint, model, (), "")
+                check_tensors(checkpoint, model, ())
         finally:
             for key, value in model.state_dict().items():
                 value.copy_(before[key])
@@ -277,7 +277,7 @@ def test_no_dtype_and_no_odd_value_makes_a_tensor_another(tmp_path, tiny):
             tensors["cls.empty"] = torch.empty(0, 4, dtype=dtype)
 
         _change(model, spoil)
-        held = load_model(open_checkpoint(model), "").model.state_dict()
+        held = load_model(open_checkpoint(model)).model.state_dict()
         assert torch.isnan(held["bert.encoder.layer.1.attention.self.query.weight"]).sum() == 1
 
 
@@ -352,7 +352,7 @@ def test_a_byte_order_mark_and_an_index_without_metadata_are_read(tmp_path, tiny
     )
     config = model / "config.json"
     config.write_bytes(codecs.BOM_UTF8 + config.read_bytes())
-    held = load_model(open_checkpoint(model), "").model.state_dict()
+    held = load_model(open_checkpoint(model)).model.state_dict()
     assert all(torch.equal(held[name], value) for name, value in source.state_dict().items())
 
 
@@ -457,7 +457,7 @@ def test_a_tokenizer_in_python_alone_encodes_as_transformers_does(tmp_path, name
         transformers.T5Config().save_pretrained(model)
     own = transformers.AutoTokenizer.from_pretrained(model)
     assert not own.is_fast
-    encoder = text_encoder(load_tokenizer(model, ""))
+    encoder = text_encoder(load_tokenizer(model))
     texts = ["MKTV LLAG", ("MKT", "GGASVV"), "W", "M J?K"]
     for most in (None, 5):
         if most:
@@ -477,4 +477,4 @@ def test_the_start_of_a_decoder_may_be_said_with_the_generation(tmp_path):
     config["decoder_start_token_id"] = None
     (model / "config.json").write_text(json.dumps(config))
     _edit(model / "generation_config.json", decoder_start_token_id=7)
-    assert decoder_start_of(load_model(open_checkpoint(model), "")) == 7
+    assert decoder_start_of(load_model(open_checkpoint(model))) == 7
