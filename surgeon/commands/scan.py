@@ -106,7 +106,7 @@ def scan(
         if is_onnx(model):
             measured = method if detector.needs_model else None
             refuse_options(model, revision=revision, method=measured, compare=compare)
-            checkpoint = open_onnx(Path(model), sites_pattern)
+            checkpoint = open_onnx(Path(model), sites_pattern).checkpoint
         else:
             opened = open_checkpoint if compare or detector.needs_model else open_for_scan
             checkpoint = opened(
@@ -124,10 +124,10 @@ def scan(
     if plot is not None:
         plot_ranking(ranking, read_zscores(checkpoint), plot)
         console.print_note(f"Picture: {plot}")
-    if checkpoint.remote is not None:
+    if checkpoint.meter is not None:
         of = checkpoint.conversion
         commit = f"{of} ({checkpoint.revision}), the conversion of its pickle" if of else None
         console.print_note(
-            f"Read {checkpoint.remote.bytes_read:,} bytes of {checkpoint.name} at "
+            f"Read {checkpoint.meter.received:,} bytes of {checkpoint.name} at "
             f"{commit or checkpoint.revision}, by range requests."
         )

@@ -59,9 +59,10 @@ def show_plan(plan: Plan, *, json: bool) -> None:
 def show_inferred(planned: OnnxPlan) -> None:
     """Say how the operations that end a layer were found in an ONNX file, and what is split."""
     model, splits = planned.model, planned.splits
+    layers = model.checkpoint.layers
     outputs = [found for found in model.graph_sites if found.site.role == "output"]
     ends = f"{outputs[0].site.gain} to {outputs[-1].site.gain}"
-    print_note(f"{model.model}: {model.layers} layers, told {model.inferred}; they end in {ends}.")
+    print_note(f"{model.file}: {layers} layers, told {model.inferred}; they end in {ends}.")
     packed = [split for split in splits if model.graph.tensors[split.tensor].packed]
     shared = [split for split in splits if split not in packed]
     for found, why in ((shared, "are read elsewhere too"), (packed, "are stored in int32_data")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from surgeon.edit.changes import BytePatch, Edit, byte_patch, with_slices
 from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.errors import CheckpointError
-from surgeon.model import Checkpoint, open_checkpoint
-from surgeon.model.safetensors_file import SafetensorsFile, open_safetensors
+from surgeon.model import Checkpoint, TensorFile, open_checkpoint
+from surgeon.model.safetensors_file import open_safetensors
 
 
 def open_patched(record: Record, artifact: Path) -> Checkpoint:
@@ -27,7 +27,9 @@ def open_patched(record: Record, artifact: Path) -> Checkpoint:
         return open_checkpoint(artifact)
     # Loaded by name, as a plug-in is: what edits ONNX files is no part of the core.
     annex = importlib.import_module("surgeon.onnx_files.open_onnx")
-    opened: Checkpoint = annex.open_onnx(artifact / record.edited_graph, record.sites_pattern)
+    opened: Checkpoint = annex.open_onnx(
+        artifact / record.edited_graph, record.sites_pattern
+    ).checkpoint
     return opened
 
 
@@ -43,26 +45,28 @@ def open_source(artifact: Path) -> Checkpoint:
         old_values(record, artifact, name)  # refuses a record that does not fit the weights
     excised = read_excised(artifact)
     files = (
-        _Undone(file.path, file.tensors, {}, file.read, record.edits, excised)
-        for file in patched.files
+        _Undone(file.path, file.tensors, file, record.edits, excised) for file in patched.files
     )
     return replace(patched, name=record.model, files=tuple(files))
 
 
 @dataclass(frozen=True)
-class _Undone(SafetensorsFile):
+class _Undone(TensorFile):
     """A weight file of an artifact, read as if the excised values were back in place."""
 
-    as_it_is: Any
+    patched: TensorFile
     edits: tuple[Edit, ...]
     excised: Mapping[str, npt.NDArray[Any]]
 
-    def read(self, name: str) -> npt.NDArray[Any]:
-        tensor: npt.NDArray[Any] = self.as_it_is(name)
+    def pieces(self, name: str) -> Iterator[bytes]:
+        if name not in self.excised:
+            yield from self.patched.pieces(name)
+            return
+        tensor = self.patched.read(name)
         for edit in self.edits:
             if edit.tensor == name:
                 tensor = with_slices(tensor, edit.axis, edit.dims, self.excised[name])
-        return tensor
+        yield tensor.tobytes()
 
 
 def read_edited(record: Record, artifact: Path) -> dict[str, npt.NDArray[Any]]:
@@ -101,7 +105,7 @@ def old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
     return byte_patch(edits, [excised[edit.tensor] for edit in edits], tensors)
 
 
-def open_weight_file(record: Record, artifact: Path, name: str) -> SafetensorsFile:
+def open_weight_file(record: Record, artifact: Path, name: str) -> TensorFile:
     """Open a recorded weight file of an artifact, which knows where its tensors' bytes are.
 
     Raises:

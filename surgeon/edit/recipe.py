@@ -30,7 +30,7 @@ from surgeon.edit.fields import (
 from surgeon.edit.yaml_file import Place
 from surgeon.errors import SelectionError
 from surgeon.families import Role
-from surgeon.model.safetensors_file import round_once
+from surgeon.model.tensors import round_once
 from surgeon.ranking import DETECTORS
 from surgeon.ranking.ranking import SIGMA
 

@@ -21,7 +21,7 @@ from surgeon.edit.staging import is_result
 from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.model import Checkpoint, TensorInfo, open_checkpoint
 from surgeon.model.artifact import RECORD
-from surgeon.model.safetensors_file import BITS
+from surgeon.model.tensors import BITS
 from surgeon.progress import Progress, silent
 
 

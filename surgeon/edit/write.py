@@ -29,9 +29,9 @@ from surgeon.edit.transfer import FileState, hash_file, overlay, transfer
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.model import Checkpoint, open_checkpoint
 from surgeon.model.artifact import FOLDER, RECORD
-from surgeon.model.checkpoint import WeightFile
 from surgeon.model.pickle_file import PickleFile
-from surgeon.model.safetensors_file import FLOATS, open_safetensors
+from surgeon.model.safetensors_file import open_safetensors
+from surgeon.model.tensors import FLOATS, TensorFile
 from surgeon.model.weight_files import SAFETENSORS, converted_index
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.progress import Progress, silent
@@ -144,7 +144,7 @@ def _write_weights(plan: Plan, folder: Path, progress: Progress) -> dict[str, Fi
 
 
 def _write_patched(
-    plan: Plan, file: WeightFile, name: str, target: Path
+    plan: Plan, file: TensorFile, name: str, target: Path
 ) -> tuple[FileState, FileState]:
     """Write a weight file, and return its states without the edits and with them."""
     located, converted = file, isinstance(file, PickleFile)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from surgeon.model.checkpoint import Checkpoint
 from surgeon.model.directory import open_checkpoint, open_for_scan
-from surgeon.model.safetensors_file import TensorInfo
+from surgeon.model.tensors import TensorFile, TensorInfo
 
-__all__ = ["Checkpoint", "TensorInfo", "open_checkpoint", "open_for_scan"]
+__all__ = ["Checkpoint", "TensorFile", "TensorInfo", "open_checkpoint", "open_for_scan"]

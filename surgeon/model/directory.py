@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
+from surgeon.model.architecture import find_architecture
 from surgeon.model.artifact import is_artifact, recorded_pattern
-from surgeon.model.checkpoint import CONFIG, Checkpoint
+from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
 from surgeon.model.download import download, find_cached
 from surgeon.model.files import read_object
-from surgeon.model.hub import (
-    HubId,
-    Listing,
-    parse_hub_id,
-)
-from surgeon.model.ranges import FRUGAL, Meter
-from surgeon.model.remote import RemoteModel, open_remote
+from surgeon.model.hub import HubId, parse_hub_id
+from surgeon.model.remote import open_remote
 from surgeon.model.weight_files import (
     find_weights,
     open_one_file,
@@ -88,7 +84,7 @@ def open_for_scan(
     """Open a model to read some of its tensors: as ``open_checkpoint``, but without a download.
 
     A model on the Hub that is not in the cache is read by range requests alone:
-    ``checkpoint.remote.bytes_read`` tells how much.
+    ``checkpoint.meter`` counts the bytes.
     """
     if os.path.lexists(model):
         return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
@@ -97,44 +93,7 @@ def open_for_scan(
     if snapshot is not None:
         return _open_local(snapshot.path, None, sites_pattern)
     progress("asking the Hub", 0, 0)
-    return _of_remote(open_remote(found.model, found.revision), sites_pattern)
-
-
-def open_frugally(
-    model_id: str,
-    revision: str | None = None,
-    *,
-    meter: Meter | None = None,
-    sites_pattern: str | None = None,
-    listing: Listing | None = None,
-) -> Checkpoint:
-    """Open a model on the Hub by range requests, for few bytes and patiently; never of the cache.
-
-    Args:
-        model_id: the repository.
-        revision: a branch, a tag or a commit (None: the default branch).
-        meter: counts the bytes, of a failure too (None: the checkpoint's own does).
-        sites_pattern: as ``open_checkpoint``.
-        listing: its files, if they were asked for already.
-
-    Raises:
-        CheckpointError: as ``open_remote``.
-    """
-    remote = open_remote(model_id, revision, reading=FRUGAL, meter=meter, listing=listing)
-    return _of_remote(remote, sites_pattern)
-
-
-def _of_remote(remote: RemoteModel, sites_pattern: str | None) -> Checkpoint:
-    return Checkpoint(
-        name=remote.model_id,
-        directory=Path(),
-        config=remote.config,
-        files=(),
-        revision=remote.revision,
-        sites_pattern=sites_pattern,
-        remote=remote,
-        conversion=remote.conversion,
-    )
+    return open_remote(found.model, found.revision, sites_pattern=sites_pattern)
 
 
 def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Checkpoint:
@@ -169,6 +128,8 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         directory=directory,
         config=config or {},
         files=weights.files,
+        describe=find_architecture,
+        parameters_total=count_floats(weights.files),
         index=weights.index,
         revision=revision,
         sites_pattern=recorded_pattern(directory) if sites_pattern is None else sites_pattern,

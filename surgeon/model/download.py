@@ -157,7 +157,7 @@ def _fetch(revision: ResolvedRevision, listing: Listing, progress: Progress) -> 
     wanted = {weights, *_beside_weights(listing.sizes)}
     with _xet_gives_up_soon():
         if weights.endswith(INDEX_SUFFIX):
-            check_index_size(model_id, weights, listing)
+            check_index_size(listing, weights)
             index = hf_hub_download(model_id, weights, revision=revision, endpoint=endpoint())
             wanted.update(shards := _shards(model_id, Path(index)))
             for shard in sorted(shards - listing.sizes.keys()):

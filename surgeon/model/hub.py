@@ -224,11 +224,13 @@ def hub_api() -> HfApi:
     return HfApi(endpoint=endpoint(), library_name="norm-surgeon")
 
 
-def check_index_size(model_id: str, name: str, listing: Listing) -> None:
+def check_index_size(listing: Listing, name: str) -> None:
     """Refuse an index of shards that is too large to be one, before it is fetched."""
     size = listing.sizes[name] or 0
     if size > MAX_INDEX:
-        raise CheckpointError(f"{model_id}: {name} has {size} bytes; an index has {MAX_INDEX}")
+        raise CheckpointError(
+            f"{listing.model_id}: {name} has {size} bytes; an index has {MAX_INDEX}"
+        )
 
 
 def _check_name(model_id: str, name: str) -> None:

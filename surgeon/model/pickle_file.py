@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from surgeon.errors import CheckpointError
 from surgeon.model.files import POINTER_BYTES, refuse_pointer, regular_size
-from surgeon.model.safetensors_file import (
-    BITS,
-    PIECE,
-    SafetensorsFile,
-    TensorInfo,
-    editable_dtype,
-)
+from surgeon.model.tensors import BITS, PIECE, TensorFile
 from surgeon.model.torch_pickle import read_directory
 
 _BLOCK = 2**18  # bytes of the directory that are read together
@@ -32,29 +25,21 @@ _ORDER = (
 
 
 @dataclass(frozen=True)
-class PickleFile:
+class PickleFile(TensorFile):
     """The tensors of a pickle where they lie in it.
 
     ``strides``, in elements, are those of tensors whose elements lie in another order, such as
     transposed ones: of these the offsets in ``tensors`` hold the first element and the last.
     """
 
-    path: Path
-    tensors: Mapping[str, TensorInfo]
-    strides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """Return one floating-point tensor as an array of its own dtype."""
-        info = self.tensors[name]
-        dtype = editable_dtype(str(self.path), info)
-        return np.frombuffer(b"".join(self.pieces(name)), dtype=dtype).reshape(info.shape)
+    strides: Mapping[str, tuple[int, ...]]
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """Yield a tensor's bytes, of any dtype, in pieces of bounded length."""
-        info = self.tensors[name]
+        """Yield a tensor's bytes in its own order, in pieces of bounded length."""
         if name not in self.strides:
-            yield from SafetensorsFile(self.path, self.tensors, {}).pieces(name)
+            yield from super().pieces(name)
             return
+        info = self.tensors[name]
         size = BITS[info.dtype] // 8
         lying = np.memmap(self.path, f"V{size}", "r", info.start, (info.end - info.start) // size)
         view = np.lib.stride_tricks.as_strided(

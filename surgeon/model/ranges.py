@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from surgeon.errors import CheckpointError, HubUnavailableError
 from surgeon.model.hub import Listing
@@ -18,7 +18,7 @@ from surgeon.model.hub_errors import (
     endpoint,
     retry,
 )
-from surgeon.model.safetensors_file import PREFIX, TensorInfo
+from surgeon.model.safetensors_file import PREFIX
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -36,7 +36,6 @@ class RangeReader:
     the listing. ``meter`` counts all that comes.
     """
 
-    model_id: str
     listing: Listing
     reading: Reading
     meter: Meter
@@ -44,7 +43,7 @@ class RangeReader:
 
     def label(self, name: str) -> str:
         """Return what errors call a file."""
-        return f"{self.model_id}/{name}"
+        return f"{self.listing.model_id}/{name}"
 
     def whole(self, name: str, limit: int) -> bytes:
         """Return a file of at most ``limit`` bytes."""
@@ -74,7 +73,9 @@ class RangeReader:
                 if status == 429 or status >= 500:
                     raise
                 self._addresses[name] = ""  # it is good for one request, or has expired
-        url = hf_hub_url(self.model_id, name, revision=self.listing.commit, endpoint=endpoint())
+        url = hf_hub_url(
+            self.listing.model_id, name, revision=self.listing.commit, endpoint=endpoint()
+        )
         try:
             return self._receive(url, name, start, length)
         except HfHubHTTPError as error:
@@ -200,23 +201,30 @@ class Meter:
             self.received += count
 
 
-def runs_of(infos: list[TensorInfo], reading: Reading) -> Iterator[list[TensorInfo]]:
-    """Yield tensors of a file in runs, each to be read in one piece, the gaps in it included."""
-    ordered = sorted(infos, key=lambda info: (info.start, info.end))
+class Span(NamedTuple):
+    """Bytes of a file, from ``start`` to before ``end``."""
+
+    start: int
+    end: int
+
+
+def runs_of(spans: Iterable[Span], reading: Reading) -> Iterator[list[Span]]:
+    """Yield spans of a file in runs, each to be read in one piece, the gaps in it included."""
+    ordered = sorted(spans)
     limit = max(reading.gap, _affordable_gap(ordered, reading.slack) + 1)
-    run: list[TensorInfo] = []
-    for info in ordered:
-        if run and info.start - max(before.end for before in run) >= limit:
+    run: list[Span] = []
+    for span in ordered:
+        if run and span.start - max(before.end for before in run) >= limit:
             yield run
             run = []
-        run.append(info)
+        run.append(span)
     if run:
         yield run
 
 
-def _affordable_gap(ordered: list[TensorInfo], slack: float) -> int:
+def _affordable_gap(ordered: list[Span], slack: float) -> int:
     """Return the largest gap that, read with all smaller ones, keeps within ``slack``."""
-    left = slack * sum(info.end - info.start for info in ordered)
+    left = slack * sum(span.end - span.start for span in ordered)
     gaps = sorted(max(0, after.start - before.end) for before, after in pairwise(ordered))
     largest = 0
     for gap, equal in groupby(gaps):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from surgeon.errors import CheckpointError
-from surgeon.model.safetensors_file import BITS, TensorInfo
+from surgeon.model.tensors import BITS, TensorInfo
 from surgeon.model.unpickle import (
     Call,
     Global,

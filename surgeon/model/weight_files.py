@@ -13,8 +13,9 @@ from typing import Any
 from surgeon.errors import CheckpointError
 from surgeon.model.artifact import recorded_weights
 from surgeon.model.files import is_file_name, parse_object
-from surgeon.model.pickle_file import PickleFile, open_pickle
-from surgeon.model.safetensors_file import SafetensorsFile, open_safetensors
+from surgeon.model.pickle_file import open_pickle
+from surgeon.model.safetensors_file import open_safetensors
+from surgeon.model.tensors import TensorFile
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
@@ -49,7 +50,7 @@ MAX_INDEX = 100_000_000
 class WeightFiles:
     """The files that hold a model's tensors, and the name of the index if they are shards."""
 
-    files: tuple[SafetensorsFile, ...] | tuple[PickleFile, ...]
+    files: tuple[TensorFile, ...]
     index: str | None
 
 
@@ -61,7 +62,7 @@ def find_weights(directory: Path) -> WeightFiles:
     Raises:
         CheckpointError: there are none, or an index does not fit its shards.
     """
-    readers: tuple[tuple[str, Callable[[Path], Any]], ...] = (
+    readers: tuple[tuple[str, Callable[[Path], TensorFile]], ...] = (
         (SAFETENSORS, open_safetensors),
         (PICKLE, open_pickle),
     )

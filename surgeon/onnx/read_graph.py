@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from surgeon.errors import CheckpointError
 from surgeon.model import TensorInfo
 from surgeon.model.files import may_follow, regular_size
-from surgeon.model.safetensors_file import BITS
+from surgeon.model.tensors import BITS
 from surgeon.onnx.file_graph import FileGraph, Node, StoredTensor
 from surgeon.onnx.wire import (
     LENGTH,

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.families import (
-    Family,
-    Site,
-    by_layer,
-    family_of,
-    one_stream,
-)
+from surgeon.families import Family, by_layer, family_of
 from surgeon.families.sites import in_order
 from surgeon.model import Checkpoint
-from surgeon.model.checkpoint import CONFIG
+from surgeon.model.checkpoint import CONFIG, Architecture
 from surgeon.model.files import read_object
-from surgeon.model.safetensors_file import FLOATS
+from surgeon.model.tensors import FLOATS
 from surgeon.onnx.file_graph import FileGraph
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.tensor_files import tensor_files
@@ -37,41 +30,27 @@ _LAYER_COUNTS = (
     "encoder_layers", "decoder_layers",
 )  # fmt: skip
 _WITHOUT_CACHE = ("decoder_model.onnx", "model.onnx")
-_WEIGHTS = (*FLOATS, "I8", "U8", "type 21", "type 22")  # the last two are of 4 bits
+# Quantized weights are small integers, the last two types of 4 bits; larger ones are indices.
+_WEIGHTS = (*FLOATS, "I8", "U8", "type 21", "type 22")
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnnxModel(Checkpoint):
-    """An ONNX file as a checkpoint: its tensors are the initializers.
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """An ONNX file as a checkpoint whose tensors are the initializers, and the graph in it.
 
-    ``model`` is the file's path below ``directory``, which is the model directory: the one with
-    ``config.json``, if there is one. ``inferred`` says how the layers were found.
+    The directory of the checkpoint is the one with ``config.json``, if there is one.
+    ``graph_sites`` are the sites with their operations, and ``inferred`` says how they were found.
     """
 
-    model: str
+    checkpoint: Checkpoint
     graph: FileGraph
     graph_sites: tuple[GraphSite, ...]
-    architecture: str
     inferred: str
 
     @property
-    def parameters_total(self) -> int:
-        """The number of scalars that are weights: floats, and the small integers of quantized ones.
-
-        Larger integers are indices and shapes.
-        """
-        return sum(s.info.size for s in self.graph.tensors.values() if s.info.dtype in _WEIGHTS)
-
-    @cached_property
-    def family(self) -> Family:
-        """A row of no templates: the sites were found in the graph."""
-        return Family(self.architecture, (), (), "drift")
-
-    @cached_property
-    def sites(self) -> tuple[Site, ...]:
-        """Every site of every role whose dimensions are those of the first output site."""
-        shapes = {name: info.shape for name, info in self.tensors.items()}
-        return one_stream(in_order(found.site for found in self.graph_sites), shapes)
+    def file(self) -> str:
+        """The path of the ONNX file below the checkpoint's directory."""
+        return self.graph.path.relative_to(self.checkpoint.directory).as_posix()
 
 
 def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
@@ -96,19 +75,22 @@ def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
         found, architecture, inferred = _find(graph, config, sites_pattern)
     except (SelectionError, CheckpointError) as error:
         raise type(error)(f"{path}: {_in_branches(graph) or error}") from error
-    return OnnxModel(
+    # A row of no templates: the sites were found in the graph.
+    family = Family(architecture, (), (), "drift")
+    described = Architecture(family, in_order(one.site for one in found))
+    checkpoint = Checkpoint(
         name=root.resolve().name if config else path.stem,
         directory=root,
         config=config,
         files=tensor_files(graph),
+        describe=lambda _: described,
+        parameters_total=sum(
+            s.info.size for s in graph.tensors.values() if s.info.dtype in _WEIGHTS
+        ),
         sites_pattern=sites_pattern,
         alone=True,
-        model=path.relative_to(root).as_posix(),
-        graph=graph,
-        graph_sites=found,
-        architecture=architecture,
-        inferred=inferred,
     )
+    return OnnxModel(checkpoint, graph, found, inferred)
 
 
 def _root(path: Path) -> Path:

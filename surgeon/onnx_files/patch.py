@@ -56,13 +56,13 @@ def write_onnx_artifact(
         for split in planned.splits
     )
     undo = inverse(splices, graph.path)
-    onnx_patch = OnnxPatch(model.model, model.inferred, splits, undo)
+    onnx_patch = OnnxPatch(model.file, model.inferred, splits, undo)
     return write_artifact(
-        replace(planned.plan, splices={model.model: splices}, onnx_patch=onnx_patch),
+        replace(planned.plan, splices={model.file: splices}, onnx_patch=onnx_patch),
         output,
         onnx=False,
         sources=_side_files(model),
-        check=lambda folder: _check_written(planned, folder / model.model),
+        check=lambda folder: _check_written(planned, folder / model.file),
         force=force,
         progress=progress,
     )
@@ -70,15 +70,16 @@ def write_onnx_artifact(
 
 def _side_files(model: OnnxModel) -> SourceFiles:
     """Return the files to take over beside the ONNX file and its data."""
-    root, own = model.directory, model.graph.path.parent
-    weights = {file.path.relative_to(root).as_posix() for file in model.files}
+    checkpoint = model.checkpoint
+    root, own = checkpoint.directory, model.graph.path.parent
+    weights = {file.path.relative_to(root).as_posix() for file in checkpoint.files}
     copied, left_out = dict[str, str](), set[str]()
     for folder in dict.fromkeys((root, own)):
         for path in itertools.chain.from_iterable(folder.glob(pattern) for pattern in _COPIED):
             name = path.relative_to(root).as_posix()
             if name not in weights and may_follow(root, path):
                 copied[place(name)] = name
-        if model.config:  # else the folder may be anybody's, and its files no business
+        if checkpoint.config:  # else the folder may be anybody's, and its files no business
             names = (p.relative_to(root).as_posix() for p in folder.iterdir() if p.is_file())
             left_out.update(n for n in names if is_twin(Path(n).name) and n not in weights)
     return SourceFiles(dict(sorted(copied.items())), dict.fromkeys(sorted(left_out), "weights"))

@@ -66,7 +66,7 @@ def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
             criterion.
         CheckpointError: a tensor cannot be edited exactly.
     """
-    plan = make_plan(model, recipe)
+    plan = make_plan(model.checkpoint, recipe)
     by_tensor: dict[str, list[Edit]] = {}
     for edit in plan.edits:
         by_tensor.setdefault(edit.tensor, []).append(edit)
@@ -79,7 +79,7 @@ def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
             split = Split(tensor, _free_name(tensor, taken), tuple(sorted(planned)))
             taken.add(split.copy)
             splits.append(split)
-            edit = dataclasses.replace(edit, tensor=split.copy, file=model.model)
+            edit = dataclasses.replace(edit, tensor=split.copy, file=model.file)
         edits.append(edit)
     return OnnxPlan(model, dataclasses.replace(plan, edits=tuple(edits)), tuple(splits))
 
@@ -166,7 +166,7 @@ def _renamed(graph: FileGraph, number: int, names: dict[int, str]) -> Splice:
 def _initializer(planned: OnnxPlan, split: Split) -> bytes:
     (edit,) = (edit for edit in planned.plan.edits if edit.tensor == split.copy)
     graph, info = planned.model.graph, planned.model.graph.tensors[split.tensor].info
-    values: Any = planned.model.read(split.tensor)
+    values: Any = planned.model.checkpoint.read(split.tensor)
     patched = with_slices(values, edit.axis, edit.dims, edit.new)
     data_type, name = _NUMBERS[info.dtype], split.copy.encode()
     dims = b"".join(encode_integer(1, length) for length in info.shape)

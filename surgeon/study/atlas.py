@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from surgeon.errors import CheckpointError, HubUnavailableError, SelectionError
 from surgeon.model import Checkpoint
-from surgeon.model.directory import open_frugally
 from surgeon.model.hub_errors import endpoint
-from surgeon.model.ranges import Meter
+from surgeon.model.ranges import FRUGAL, Meter
+from surgeon.model.remote import open_remote
 from surgeon.progress import Progress, duration, silent
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, layers_needed, rank_zscores
 from surgeon.ranking.ranking import SIGMA
@@ -225,7 +225,7 @@ class Scan:
 
 def _scan(target: Target, scan: Scan, meter: Meter) -> Row:
     """Return a model's columns; those of the dimensions are lists in the order of these."""
-    checkpoint = open_frugally(target.model, target.revision, meter=meter)
+    checkpoint = open_remote(target.model, target.revision, reading=FRUGAL, meter=meter)
     layers_needed(scan.min_layers, checkpoint.layers)  # refused before the norms are read
     _check_size(checkpoint, scan.max_bytes)
     zscores = read_zscores(checkpoint)

@@ -17,10 +17,12 @@ from surgeon.errors import (
     SelectionError,
 )
 from surgeon.model import open_for_scan
-from surgeon.model.directory import hub_id, open_frugally
+from surgeon.model.directory import hub_id
 from surgeon.model.download import find_cached
 from surgeon.model.hub import Listing, list_weights
 from surgeon.model.hub_errors import PATIENT, explained
+from surgeon.model.ranges import FRUGAL
+from surgeon.model.remote import open_remote
 from surgeon.progress import Progress, silent
 from surgeon.ranking.layernorm import (
     MIN_LAYERS,
@@ -218,13 +220,17 @@ def _open_and_read(
                 stop.model, revision=stop.revision, sites_pattern=sites_pattern
             )
         else:
-            checkpoint = open_frugally(
-                listing.model_id, stop.revision, sites_pattern=sites_pattern, listing=listing
+            checkpoint = open_remote(
+                listing.model_id,
+                stop.revision,
+                sites_pattern=sites_pattern,
+                reading=FRUGAL,
+                listing=listing,
             )
         zscores = read_zscores(checkpoint)
     if path is not None:
         keep(path, zscores, checkpoint.family.name)
-    received = checkpoint.remote.bytes_read if checkpoint.remote else None
+    received = checkpoint.meter.received if checkpoint.meter else None
     return zscores, _facts(zscores, checkpoint.family.name), received
 
 

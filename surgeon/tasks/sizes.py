@@ -14,7 +14,7 @@ from surgeon.errors import CheckpointError
 from surgeon.families import Family
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
-from surgeon.model.safetensors_file import FLOATS
+from surgeon.model.tensors import FLOATS
 from surgeon.tasks.tokenizer import (
     count_or_none,
     length_or_none,

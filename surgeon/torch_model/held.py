@@ -14,7 +14,7 @@ import numpy.typing as npt
 from surgeon.errors import ExportError
 from surgeon.families import canonical_name
 from surgeon.model import Checkpoint
-from surgeon.model.safetensors_file import BITS, FLOATS
+from surgeon.model.tensors import BITS, FLOATS
 
 if TYPE_CHECKING:
     import torch

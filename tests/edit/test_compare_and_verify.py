@@ -17,7 +17,7 @@ from surgeon import (
     write_artifact,
 )
 from surgeon.cli import run
-from surgeon.model.safetensors_file import BITS
+from surgeon.model.tensors import BITS
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_diff_finds_exactly_the_planned_scalars(tiny, artifact):
 
 
 def test_a_checkpoint_is_identical_to_itself_in_any_layout(tiny, tmp_path, monkeypatch):
-    import surgeon.model.safetensors_file as reader
+    import surgeon.model.tensors as reader
 
     monkeypatch.setattr(reader, "PIECE", 64)  # so that tensors come in many pieces
     model = transformers.AutoModelForMaskedLM.from_pretrained(tiny("bert"))

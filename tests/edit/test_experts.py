@@ -216,9 +216,10 @@ def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
     source, out, _, _ = evaluated
     export(open_checkpoint(source), tmp_path / "exported")
     model = open_onnx(tmp_path / "exported/onnx/model.onnx")
-    assert model.layers == rank_by_layernorm(model).layers == 2
+    checkpoint = model.checkpoint
+    assert checkpoint.layers == rank_by_layernorm(checkpoint).layers == 2
     write_onnx_artifact(make_onnx_plan(model, Recipe(dims=(3, 8))), tmp_path / "graph")
-    names = open_checkpoint(source).tensors.keys() & model.tensors.keys()
+    names = open_checkpoint(source).tensors.keys() & checkpoint.tensors.keys()
     assert len([name for name in names if ".experts." in name]) == len(_TWO_BY_EIGHT)
     both = [tmp_path / "graph/onnx/model.onnx", out / "onnx/model.onnx"]
     one, other = (read_initializers(path, names) for path in both)
@@ -228,7 +229,7 @@ def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
 
 @pytest.mark.parametrize("pattern", [r".*\.w2\.weight", r".*\.experts\.\d+\.w2"])
 def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(evaluated, pattern):
-    model = open_onnx(evaluated[1] / "onnx/model.onnx", pattern)
+    model = open_onnx(evaluated[1] / "onnx/model.onnx", pattern).checkpoint
     assert model.layers == rank_by_layernorm(model).layers == 2
     assert [site.layer for site in model.sites if site.role == "output"] == [0] * 8 + [1] * 8
 

@@ -395,9 +395,9 @@ def test_the_patched_file_gives_what_the_evaluation_calls_patched(mlm, tmp_path)
 
 @pytest.mark.parametrize("pattern", [None, r".*layer\.\d+\.output\.LayerNorm.*"])
 def test_the_report_of_a_patched_file_shows_its_source(mlm, tmp_path, pattern):
-    source = open_onnx(mlm / "model.onnx", pattern)
-    out = tmp_path / "out"
-    write_onnx_artifact(make_onnx_plan(source, Recipe(dims=DIMS)), out)
+    model = open_onnx(mlm / "model.onnx", pattern)
+    source, out = model.checkpoint, tmp_path / "out"
+    write_onnx_artifact(make_onnx_plan(model, Recipe(dims=DIMS)), out)
     save_evaluation(evaluate(out, texts=_TEXTS, controls=3), out)
     before = open_source(out)
     assert [site.gain for site in before.sites] == [site.gain for site in source.sites]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surgeon.model.safetensors_file import (
+from surgeon.model.tensors import (
     FLOATS,
     float_dtype,
     round_once,

@@ -160,7 +160,7 @@ def test_two_revisions_of_one_id_are_refused():
 
 
 def test_importing_the_module_does_not_import_huggingface_hub():
-    modules = ("checkpoint.download", "checkpoint.remote", "surgery.push")
+    modules = ("model.download", "model.remote", "edit.push")
     code = f"import sys, {', '.join(f'surgeon.{name}' for name in modules)}\n"
     code += "print('huggingface_hub' in sys.modules, 'httpx2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -420,7 +420,7 @@ def test_a_renamed_repository_is_known_by_its_name_of_today(hub):
     hub.renamed = {"full": "org/full", "old/name": "org/full"}
     snapshot = download("full")
     assert snapshot.model_id == "org/full"
-    assert open_remote("old/name").model_id == "org/full"
+    assert open_remote("old/name").name == "org/full"
     assert find_cached("full") == snapshot
     hub.status = 503
     assert download("full") == snapshot

@@ -1,4 +1,3 @@
-import dataclasses
 import datetime as dt
 import email.utils
 import itertools
@@ -25,21 +24,10 @@ from surgeon import (
     read_zscores,
 )
 from surgeon.errors import CheckpointError
-from surgeon.model import (
-    Checkpoint,
-    remote,
-)
-from surgeon.model import (
-    hub_errors as retry,
-)
-from surgeon.model.ranges import (
-    FRUGAL,
-    QUICK,
-    Meter,
-    runs_of,
-)
+from surgeon.model import hub_errors as retry
+from surgeon.model import remote
+from surgeon.model.ranges import FRUGAL, QUICK, Meter, Span, runs_of
 from surgeon.model.remote import open_remote
-from surgeon.model.safetensors_file import TensorInfo
 from surgeon.ranking import zscores
 
 _BERT_BASE = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
@@ -102,16 +90,11 @@ def _norms(file):
     return [name for name in file.tensors if ".output.LayerNorm." in name and "att" not in name]
 
 
-def _checkpoint(model):
-    return Checkpoint(model.model_id, Path(), model.config, model.files)
-
-
 def test_ranking_bert_base_reads_under_2_mb_concurrently(hub, bert_base):
     hub.delay = 0.02
-    model = open_remote("org/bert-base")
-    checkpoint = _checkpoint(model)
+    checkpoint = open_remote("org/bert-base")
     sites = [site for site in checkpoint.sites if site.role == "output"]
-    model.prefetch(name for site in sites for name in (site.gain, site.bias))
+    checkpoint.prefetch(name for site in sites for name in (site.gain, site.bias))
     asked = len(hub.requests)
     ranking = rank_by_layernorm(checkpoint)
     assert len(hub.requests) == asked
@@ -135,20 +118,20 @@ def test_large_tensors_are_fetched_a_few_layers_at_a_time_and_forgotten(
     monkeypatch.setattr(zscores, "_AT_ONCE", layer * 3 // 2)
     monkeypatch.setattr(remote, "_MOST_KEPT", 0)
     model = open_remote("small")
+    (file,) = model.files
     held = []
-    fetch_run = remote._Repository._fetch_run
+    prefetch = remote.RemoteWeights.prefetch
 
-    def watched(repository, *args):
-        fetch_run(repository, *args)
-        held.append(sum(map(len, repository._fetched.values())))
+    def watched(weights, names):
+        prefetch(weights, names)
+        held.append(sum(map(len, weights._fetched.values())))
 
-    monkeypatch.setattr(remote._Repository, "_fetch_run", watched)
-    checkpoint = dataclasses.replace(_checkpoint(model), remote=model)
-    found, expected = read_zscores(checkpoint), read_zscores(local)
+    monkeypatch.setattr(remote.RemoteWeights, "prefetch", watched)
+    found, expected = read_zscores(model), read_zscores(local)
     np.testing.assert_array_equal(found.gain, expected.gain)
     np.testing.assert_array_equal(found.bias, expected.bias)
     assert max(held) == layer
-    assert model._repository._fetched == {}
+    assert file._fetched == {}
 
 
 def test_arrays_are_those_of_the_file_and_every_byte_is_counted(hub, bert_base):
@@ -157,12 +140,11 @@ def test_arrays_are_those_of_the_file_and_every_byte_is_counted(hub, bert_base):
     local = open_checkpoint(bert_base).files[0]
     assert file.tensors == local.tensors
     assert list(file.tensors) == list(local.tensors)
-    assert file.metadata == local.metadata
     assert model.config == _BERT_BASE
     file.prefetch(_norms(file))
     for name in _norms(file):
         np.testing.assert_array_equal(file.read(name), local.read(name), strict=True)
-    assert model.bytes_read == hub.sent_of_files
+    assert model.meter.received == hub.sent_of_files
 
 
 def test_near_tensors_come_in_one_request_and_far_ones_do_not(hub):
@@ -197,7 +179,7 @@ def test_a_tensor_is_read_without_a_prefetch(hub, small):
     model = open_remote("small")
     local = open_checkpoint(small)
     name = "bert.embeddings.word_embeddings.weight"
-    np.testing.assert_array_equal(model.homes[name].read(name), local.read(name), strict=True)
+    np.testing.assert_array_equal(model.read(name), local.read(name), strict=True)
 
 
 @pytest.mark.parametrize(("tensors", "requests"), [(10, 1), (3000, 2)])
@@ -237,12 +219,12 @@ def test_shards_are_read_as_one_model(hub, sharded):
     hub.delay = 0.02
     model = open_remote("small")
     local = open_checkpoint(sharded)
-    assert len(model.files) > 2
-    assert _checkpoint(model).tensors == local.tensors
+    assert len(local.files) > 2
+    assert model.tensors == local.tensors
     model.prefetch(local.tensors)
     asked = len(hub.requests)
     for name in local.tensors:
-        np.testing.assert_array_equal(model.homes[name].read(name), local.read(name), strict=True)
+        np.testing.assert_array_equal(model.read(name), local.read(name), strict=True)
     assert len(hub.requests) == asked
     assert hub.most_in_flight > 1
 
@@ -325,8 +307,8 @@ def test_a_pickle_is_read_by_ranges_as_safetensors_are(hub, small, pickled, lega
     wide = {"bert.embeddings.word_embeddings.weight": torch.zeros(2**18, 16)}
     _, path = pickled(legacy=legacy, change=lambda state: state | wide)
     model = open_remote("small", reading=reading)
-    assert rank_by_layernorm(_checkpoint(model)).dimensions == expected.dimensions
-    assert model.bytes_read < 600_000 < path.stat().st_size / 20
+    assert rank_by_layernorm(model).dimensions == expected.dimensions
+    assert model.meter.received < 600_000 < path.stat().st_size / 20
     assert {r.range is None for r in hub.requests if r.file == path.name} == {False}
 
 
@@ -334,7 +316,7 @@ def test_a_storage_that_is_elsewhere_is_noticed_when_it_is_read(hub, pickled):
     kept, path = pickled(legacy=True)
     (file,) = open_remote("small").files
     name = next(name for name in file.tensors if name.endswith("output.LayerNorm.weight"))
-    head, content = file.head(name), bytearray(path.read_bytes())
+    head, content = file.heads[name], bytearray(path.read_bytes())
     content[head.start] ^= 1
     path.write_bytes(content)
     assert kept.is_file()
@@ -474,15 +456,14 @@ def test_a_wait_that_is_too_long_and_a_try_too_many_are_told(hub, monkeypatch):
 def test_a_frugal_reading_takes_the_header_and_the_norms_and_asks_the_hub_once(hub, bert_base):
     meter = Meter()
     model = open_remote("org/bert-base", reading=FRUGAL, meter=meter)
-    checkpoint = _checkpoint(model)
     (file,) = model.files
     model.prefetch(_norms(file))
-    ranking = rank_by_layernorm(checkpoint)
+    ranking = rank_by_layernorm(model)
     assert ranking.dimensions == rank_by_layernorm(open_checkpoint(bert_base)).dimensions
     header = min(info.start for info in file.tensors.values())
     norms = sum(info.end - info.start for n, info in file.tensors.items() if n in _norms(file))
     configuration = (bert_base / "config.json").stat().st_size
-    assert meter.received == model.bytes_read == header + norms + configuration
+    assert meter.received == model.meter.received == header + norms + configuration
     asked = [r.path for r in hub.requests if "/resolve/" in r.path]
     assert sorted(path.rpartition("/")[2] for path in asked) == ["config.json", "model.safetensors"]
 
@@ -495,14 +476,10 @@ def test_an_address_that_is_good_for_one_request_is_asked_for_again(hub):
 
 
 def test_gaps_are_read_as_long_as_they_are_a_small_share():
-    def tensor(name, start, length):
-        return TensorInfo(name, "U8", (length,), start, start + length)
-
-    placed = [tensor("a", 0, 100), tensor("b", 104, 100), tensor("c", 209, 100)]
-    far = tensor("d", 400, 10)
-    joined = [[info.name for info in run] for run in runs_of([*placed, far], FRUGAL)]
-    assert joined == [["a", "b", "c"], ["d"]]
-    equal = [tensor(str(n), 110 * n, 100) for n in range(4)]
+    near = [Span(0, 100), Span(104, 204), Span(209, 309)]
+    far = Span(400, 410)
+    assert list(runs_of([far, *near], FRUGAL)) == [near, [far]]
+    equal = [Span(110 * n, 110 * n + 100) for n in range(4)]
     assert len(list(runs_of(equal, FRUGAL))) == 4
 
 

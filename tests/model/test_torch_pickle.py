@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from surgeon.errors import CheckpointError
 from surgeon.model import torch_pickle, unpickle
-from surgeon.model.safetensors_file import editable_dtype
+from surgeon.model.tensors import editable_dtype
 from surgeon.model.torch_pickle import read_directory
 from surgeon.model.unpickle import Call
 

@@ -181,10 +181,10 @@ def test_names_and_structure_find_the_same_norms(exported, tmp_path):
         (tmp_path / how / "config.json").unlink()
         inferred = open_onnx(path)
         assert named.inferred != inferred.inferred
-        assert [(s.role, s.layer, s.gain, s.bias) for s in named.sites] == [
-            (s.role, s.layer, s.gain, s.bias) for s in inferred.sites
+        assert [(s.role, s.layer, s.gain, s.bias) for s in named.checkpoint.sites] == [
+            (s.role, s.layer, s.gain, s.bias) for s in inferred.checkpoint.sites
         ]
-        assert Counter(site.role for site in named.sites) == {
+        assert Counter(site.role for site in named.checkpoint.sites) == {
             "output": 2, "attention": 2, "embeddings": 1
         }  # fmt: skip
 
@@ -197,7 +197,7 @@ def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_
     assert "--sites-pattern" in error
     assert not (tmp_path / "out").exists()
     pattern = r"model\.transformer\.h\.\d+\.mlp\.c_proj\.weight"
-    assert {site.gain for site in open_onnx(path, pattern).sites} == {
+    assert {site.gain for site in open_onnx(path, pattern).checkpoint.sites} == {
         f"model.transformer.h.{layer}.mlp.c_proj.weight" for layer in (0, 1)
     }
 
