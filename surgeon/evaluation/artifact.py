@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.edit.artifact import old_values, read_edited
 from surgeon.edit.changes import with_slices
 from surgeon.edit.recipe import new_values
-from surgeon.edit.record import (
-    Record,
-    inside,
-    read_excised,
-    read_record,
-)
+from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.edit.selection import draw_dims
 from surgeon.edit.source_files import EXCISED
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import EvaluationError, suggesting
-from surgeon.evaluation.probe_graph import try_out
+from surgeon.evaluation.foreign_graph import infer_facts, probe_graph, read_config
 from surgeon.model.checkpoint import CONFIG
-from surgeon.onnx.facts import (
-    Dtype,
-    OnnxFacts,
-    onnx_facts,
-)
+from surgeon.onnx.facts import Dtype, OnnxFacts, onnx_facts
 from surgeon.onnx.read_graph import read_file_graph
-from surgeon.onnx.weights import read_initializers
-from surgeon.onnx_files.foreign import read_foreign_facts
+from surgeon.onnx.tensor_files import tensor_files
+from surgeon.tasks.compare import Variant
 from surgeon.tasks.sizes import check_tokenizer
 from surgeon.tasks.tokenizer import read_tokenizer
 from surgeon.torch_model.directory import GENERATION_CONFIG
@@ -42,9 +32,10 @@ from surgeon.torch_model.directory import GENERATION_CONFIG
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
-# What tells how a graph from elsewhere is to be fed and scored.
-_TELLING = (
+# By these, what a graph from elsewhere takes and gives is inferred.
+_DECIDING = (
     CONFIG,
     GENERATION_CONFIG,
     "tokenizer.json",
@@ -64,13 +55,18 @@ class Artifact:
     directory: Path
     record: Record
     facts: OnnxFacts
-    patched: dict[str, npt.NDArray[Any]]
-    baseline: dict[str, npt.NDArray[Any]]
+    patched: Tensors
+    baseline: Tensors
 
     @property
     def model_path(self) -> Path:
         """The ONNX file."""
         return self.directory / self.facts.model
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration: what is about text in it."""
+        return read_config(self.directory)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -90,6 +86,21 @@ class Artifact:
             raise EvaluationError(f"{self.directory / known.file}: missing; patch again")
         return text_encoder(loaded)
 
+    def tensors(self, variant: Variant) -> dict[str, npt.NDArray[Any]]:
+        """Return the edited tensors as they are in a variant, in the graph's dtype.
+
+        A control repeats the recipe's operation at its own dims, in the same tensors, in the
+        checkpoint's own dtype.
+        """
+        tensors = dict(self.patched if variant.dims == self.record.dims else self.baseline)
+        if variant.dims not in ((), self.record.dims):
+            mode, factor = self.record.recipe["mode"], self.record.recipe["factor"]
+            for edit in self.record.edits:
+                tensor = tensors[edit.tensor]
+                values = new_values(tensor, edit.axis, variant.dims, mode, factor, edit.offset)
+                tensors[edit.tensor] = with_slices(tensor, edit.axis, variant.dims, values)
+        return {name: value.astype(self.facts.dtype) for name, value in tensors.items()}
+
 
 def open_artifact(directory: Path) -> Artifact:
     """Open an artifact and rebuild its baseline from the excised values.
@@ -100,44 +111,52 @@ def open_artifact(directory: Path) -> Artifact:
             after the patch.
     """
     record = read_record(directory)
+    recorded = _recorded_facts(directory, record)
+    model = recorded.model if recorded else str(record.edited_graph)
+    deciding = (name for name in record.files if PurePosixPath(name).name in _DECIDING)
+    for name in (model, EXCISED) if recorded else (model, EXCISED, *record.weights, *deciding):
+        _check_unchanged(directory, record, inside(name))
+    graph = read_file_graph(directory / model, directory)
+    homes = {name: file for file in tensor_files(graph) for name in file.tensors}
+    names = [edit.tensor for edit in record.edits]
+    stored = {name: homes[name].read(name) for name in names if name in homes}
+    patched, baseline = _with_old_values(directory, record, stored)
+    facts = recorded or infer_facts(directory, model, _dtype(directory, stored))
+    rows = graph.rows_picked_by("input_ids")
+    if rows is not None and facts.tokenizer is not None:
+        check_tokenizer((directory / facts.tokenizer.file).parent, rows, "and patch again")
+    return Artifact(directory, record, recorded or probe_graph(directory, facts), patched, baseline)
+
+
+def _recorded_facts(directory: Path, record: Record) -> OnnxFacts | None:
+    """Return what the export recorded of its graph; None of a graph from elsewhere."""
     if record.edited_graph is not None:
-        return _open_foreign(directory, record, record.edited_graph)
+        return None
     if record.onnx is None:
         raise EvaluationError(
             f"{directory}: was made with --no-onnx and eval runs the ONNX half; patch without it"
         )
-    facts = _facts(directory, record)
-    for name in (facts.model, EXCISED):
-        _check_unchanged(directory, record, name)
-    _check_tokenizer(directory, facts)
-    edited = [edit.tensor for edit in record.edits]
-    return _opened(directory, record, facts, read_initializers(directory / facts.model, edited))
+    try:
+        return onnx_facts(record.onnx)
+    except ValueError as error:
+        raise EvaluationError(f"{directory}: the record's ONNX part is damaged") from error
 
 
-def _open_foreign(directory: Path, record: Record, model: str) -> Artifact:
-    """Open what was made of an ONNX file, whose graph tells what it can be scored on."""
-    beside = (name for name in record.files if PurePosixPath(name).name in _TELLING)
-    for name in dict.fromkeys((model, *record.weights, EXCISED, *beside)):
-        _check_unchanged(directory, record, inside(name))
-    for name in record.weights:
-        old_values(record, directory, name)  # refuses a record that does not fit the weights
-    stored = read_edited(record, directory)
-    dtypes = sorted({values.dtype.name for values in stored.values()})
-    if dtypes not in (["float32"], ["float16"]):
+def _check_unchanged(directory: Path, record: Record, name: str) -> None:
+    path, recorded = directory / name, record.files.get(name)
+    if recorded is None or not path.is_file():
+        raise EvaluationError(f"{path}: missing; the artifact is incomplete, patch again")
+    if hash_file(path) != recorded.after:
         raise EvaluationError(
-            f"{directory}: its edited tensors are of {' and '.join(dtypes)}, and evaluation takes "
-            "a graph of float32 or of float16"
+            f"{path}: is not the file that the record describes; patch again, so that the verdict "
+            "is about the recorded edit"
         )
-    dtype: Dtype = "float32" if dtypes == ["float32"] else "float16"
-    facts = read_foreign_facts(directory, model, dtype)
-    _check_tokenizer(directory, facts)
-    facts = try_out(directory, facts)
-    return _opened(directory, record, facts, stored)
 
 
-def _opened(
-    directory: Path, record: Record, facts: OnnxFacts, stored: Mapping[str, npt.NDArray[Any]]
-) -> Artifact:
+def _with_old_values(
+    directory: Path, record: Record, stored: Tensors
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    """Return the edited tensors in the checkpoint's dtype, as they are and as they were."""
     excised = read_excised(directory)
     patched, baseline = {}, {}
     for edit in record.edits:
@@ -155,42 +174,18 @@ def _opened(
         # A float32 graph holds every value of a narrower dtype exactly, one in float16 the rounded.
         patched[edit.tensor] = tensor.astype(old.dtype)
         baseline[edit.tensor] = with_slices(patched[edit.tensor], edit.axis, edit.dims, old)
-    return Artifact(directory, record, facts, patched, baseline)
+    return patched, baseline
 
 
-def _facts(directory: Path, record: Record) -> OnnxFacts:
-    try:
-        return onnx_facts(record.onnx or {})
-    except ValueError as error:
-        raise EvaluationError(f"{directory}: the record's ONNX part is damaged") from error
-
-
-def _check_tokenizer(directory: Path, facts: OnnxFacts) -> None:
-    rows = read_file_graph(directory / facts.model).rows_picked_by("input_ids")
-    if rows is not None and facts.tokenizer is not None:
-        check_tokenizer((directory / facts.tokenizer.file).parent, rows, "and patch again")
-
-
-def _check_unchanged(directory: Path, record: Record, name: str) -> None:
-    path, recorded = directory / name, record.files.get(name)
-    if recorded is None or not path.is_file():
-        raise EvaluationError(f"{path}: missing; the artifact is incomplete, patch again")
-    if hash_file(path) != recorded.after:
-        raise EvaluationError(
-            f"{path}: is not the file that the record describes; patch again, so that the verdict "
-            "is about the recorded edit"
-        )
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One model of the comparison; ``dims`` are those edited in it."""
-
-    name: str
-    dims: tuple[int, ...]
-
-
-BASELINE = Variant("baseline", ())
+def _dtype(directory: Path, stored: Tensors) -> Dtype:
+    match sorted({values.dtype.name for values in stored.values()}):
+        case ["float32" | "float16" as dtype]:
+            return dtype
+        case dtypes:
+            raise EvaluationError(
+                f"{directory}: its edited tensors are of {' and '.join(dtypes)}, and evaluation "
+                "takes a graph of float32 or of float16"
+            )
 
 
 def draw_controls(artifact: Artifact, count: int, seed: int) -> tuple[Variant, ...]:
@@ -217,27 +212,3 @@ def draw_doses(artifact: Artifact) -> tuple[Variant, ...]:
     """Return the removal of the first of the patched dims, of the first two, and so on to all."""
     dims = artifact.record.dims
     return tuple(Variant(f"dose {n}", dims[:n]) for n in range(1, len(dims) + 1))
-
-
-def tensors_of(artifact: Artifact, variant: Variant) -> dict[str, npt.NDArray[np.floating[Any]]]:
-    """Return the edited tensors as they are in a variant, in the graph's dtype.
-
-    A control repeats the recipe's operation at its own dims, in the same tensors, in the
-    checkpoint's own dtype.
-    """
-    dtype = np.dtype(artifact.facts.dtype)
-    return {name: value.astype(dtype) for name, value in _edited(artifact, variant)}
-
-
-def _edited(artifact: Artifact, variant: Variant) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    record = artifact.record
-    if variant.dims == record.dims:
-        yield from artifact.patched.items()
-        return
-    mode, factor = record.recipe["mode"], record.recipe["factor"]
-    for edit in record.edits:
-        tensor = artifact.baseline[edit.tensor]
-        if variant.dims:
-            values = new_values(tensor, edit.axis, variant.dims, mode, factor, edit.offset)
-            tensor = with_slices(tensor, edit.axis, variant.dims, values)
-        yield edit.tensor, tensor

@@ -6,70 +6,29 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 
 from surgeon._version import __version__
-from surgeon.edit.expectation import (
-    EvaluationSettings,
-    TaskOptions,
-    expected_verdict,
-)
+from surgeon.edit.expectation import EvaluationSettings, TaskOptions, expected_verdict
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import (
-    BASELINE,
-    Variant,
-    draw_controls,
-    draw_doses,
-    open_artifact,
-)
+from surgeon.evaluation.artifact import Artifact, draw_controls, draw_doses, open_artifact
+from surgeon.evaluation.blocks import Compared, compare_in_blocks, partial_of
 from surgeon.evaluation.fill_ins import BLANKS, fill_in
-from surgeon.evaluation.notes import (
-    MEAN_POOLED,
-    NO_BLANKS,
-    NOTHING_TO_RESUME,
-    collapse_of,
-    describe_data,
-    notes_of,
-    warnings_of,
-)
-from surgeon.evaluation.observe import Scorer, observe_in_blocks, partial_of
-from surgeon.evaluation.request import (
-    check_margin,
-    choose_metric,
-    choose_task,
-    find_data,
-    longest_of,
-    make_examples,
-    make_settings,
-    settings_for,
-)
-from surgeon.evaluation.result import (
-    Change,
-    Dataset,
-    Dose,
-    Evaluation,
-    LabelReport,
-    Score,
-)
-from surgeon.evaluation.session import ProviderName, open_session
-from surgeon.evaluation.verdict import find, number_texts
+from surgeon.evaluation.notes import NO_BLANKS, NOTHING_TO_RESUME, notes_of
+from surgeon.evaluation.result import Change, Dose, Evaluation, FillIn, LabelReport, Score
+from surgeon.evaluation.runner import OnnxRunner, open_runner
+from surgeon.evaluation.session import ProviderName
+from surgeon.evaluation.verdict import Finding, find, heaviest_text
+from surgeon.evaluation.workload import Workload, number_texts, prepare, settings_for
 from surgeon.model.artifact import RECORD
 from surgeon.progress import Progress, silent
-from surgeon.tasks.examples import Example
-from surgeon.tasks.registry import (
-    Scores,
-    Settings,
-    Task,
-)
-from surgeon.tasks.statistics import (
-    Groups,
-    chance_of_rank,
-    paired_interval,
-)
+from surgeon.tasks.compare import BASELINE, Variant
+from surgeon.tasks.registry import Scores, Task
+from surgeon.tasks.statistics import Groups, Interval, chance_of_rank, paired_interval
 from surgeon.tasks.task import Data, Floats
 
 _CONTROLS = 10
@@ -118,127 +77,159 @@ def evaluate(
         until_certain: whether to stop as soon as an interval that is valid at any number of
             examples settles the verdict. The examples then come in random order.
         resume: whether to go on where an evaluation with the same settings was interrupted.
-        progress: told of each batch.
+        progress: called before each block of examples in each variant.
 
     Raises:
         EvaluationError: the artifact, the data, a number or the provider does not allow it.
         KeyboardInterrupt: it was interrupted; its message says whether ``resume`` goes on.
     """
-    _check_batch_size(batch_size)
-    check_margin(margin)
+    if margin is not None and not (math.isfinite(margin) and margin >= 0):
+        raise EvaluationError(f"--margin {margin:g}: give a number of 0 or more")
+    given = EvaluationSettings(
+        **vars(options or TaskOptions()),
+        task=task,
+        controls=controls,
+        seed=seed,
+        dose=dose,
+        until_certain=until_certain,
+    )
     opened = open_artifact(artifact)
-    asked = settings_for(
-        opened,
-        EvaluationSettings(
-            **vars(options or TaskOptions()),
-            task=task,
-            controls=controls,
-            seed=seed,
-            dose=dose,
-            until_certain=until_certain,
-        ),
-    )
-    texts = asked.data if texts is None else texts
-    controls = _CONTROLS if asked.controls is None else asked.controls
-    seed, until_certain = asked.seed or 0, bool(asked.until_certain)
-    chosen = choose_metric(choose_task(opened, asked.task), metric)
-    if until_certain and chosen.metric in chosen.whole:
-        raise EvaluationError(
-            f"--until-certain: the {chosen.metric} is a score of the whole set, for which no "
-            "interval is known that is valid at any number of examples; leave it out"
-        )
-    settings = make_settings(opened, chosen, asked, seed)
-    doses = draw_doses(opened) if asked.dose else ()
+    asked = settings_for(opened, given)
+    work = prepare(opened, asked, texts, metric)
+    count = _CONTROLS if asked.controls is None else asked.controls
     patched = Variant("patched", opened.record.dims)
-    variants = (BASELINE, patched, *draw_controls(opened, controls, seed), *doses)
-    data = find_data(chosen, texts, settings)
-    prepared = make_examples(opened, chosen, settings, data)
-    examples = list(prepared.examples)
-    if until_certain:
-        examples = _shuffled(examples, seed)
-    session = open_session(
-        opened.model_path,
-        opened.facts.output,
-        tuple(opened.baseline),
-        provider,
-        further=opened.facts.outputs[1:],
-        per_token=chosen.reduce is not None,
-        width=settings.vocabulary,
-    )
-    scorer = Scorer(opened, chosen, session, batch_size)
-    dataset = describe_data(data, prepared, examples)
-    partial = partial_of(
-        artifact, _identity(artifact, chosen, variants, settings, dataset, until_certain)
-    )
-    longest = longest_of(opened, settings.pooling)
-    last = 2 + controls
+    models = (BASELINE, patched, *draw_controls(opened, count, work.settings.seed))
+    variants = (*models, *(draw_doses(opened) if asked.dose else ()))
+    runner = open_runner(opened, work.task, provider, batch_size)
+    heaviest = heaviest_text(work.examples) if asked.until_certain else None
     unchanged = opened.record.parameters_changed == 0
-    found = functools.partial(find, chosen, settings=settings, margin=margin, unchanged=unchanged)
+    judge = functools.partial(find, work, margin=margin, unchanged=unchanged)
 
-    def look(examples: Sequence[Example], kept: Floats, heaviest: float) -> bool:
-        return found(examples, kept[:last], heaviest=heaviest).verdict != "inconclusive"
+    def is_settled(kept: Floats) -> bool:
+        return judge(kept[: len(models)], heaviest=heaviest).verdict != "inconclusive"
 
-    observed = observe_in_blocks(
-        scorer, variants, examples, partial, progress, look if until_certain else None, resume
+    partial = partial_of(artifact, _identity(artifact, work, variants, asked))
+    compared = compare_in_blocks(
+        runner,
+        work.examples,
+        variants,
+        partial,
+        is_settled=is_settled if asked.until_certain else None,
+        resume=resume,
+        progress=progress,
     )
-    kept, settled, heaviest = observed.kept, observed.settled, observed.heaviest
-    seen = examples[: kept.shape[1]]
-    metrics = [chosen.scores(one, settings) for one in kept]
-    scores = [
-        _score(chosen, variant, metric) for variant, metric in zip(variants, metrics, strict=True)
-    ]
     progress("computing the intervals", 0, 0)
-    finding = found(seen, kept[:last], heaviest=heaviest if until_certain else None)
+    finding = judge(compared.kept[: len(models)], heaviest=heaviest)
     if not math.isfinite(finding.patched.interval[0]):
-        finding = found(seen, kept[:last])  # to show, not to judge by
-    patched_effect, numbers = finding.patched, number_texts(seen)
+        finding = judge(compared.kept[: len(models)])  # to show, not to judge by
     progress("filling in blanks", 0, 0)
-    fill_ins = fill_in(scorer, patched, examples)
-    result = Evaluation(
+    fill_ins = fill_in(runner, patched, work.examples)
+    result = _result(opened, asked, work, variants, compared, finding, fill_ins, runner)
+    if resume and not compared.resumed:
+        result = replace(result, warnings=(*result.warnings, NOTHING_TO_RESUME))
+    partial.remove()
+    return result
+
+
+def _identity(
+    artifact: Path, work: Workload, variants: Sequence[Variant], asked: EvaluationSettings
+) -> dict[str, object]:
+    """Return all that the observations depend on, as plain JSON values."""
+    return {
+        "task": work.task.name,
+        "record": hashlib.sha256((artifact / RECORD).read_bytes()).hexdigest(),
+        "variants": [list(variant.dims) for variant in variants],
+        "settings": repr(work.settings),
+        "dataset": vars(work.dataset()),
+        "shuffled": bool(asked.until_certain),
+        "kept": _KEPT,
+        "surgeon": __version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _result(
+    opened: Artifact,
+    asked: EvaluationSettings,
+    work: Workload,
+    variants: Sequence[Variant],
+    compared: Compared,
+    finding: Finding,
+    fill_ins: tuple[FillIn, ...],
+    runner: OnnxRunner,
+) -> Evaluation:
+    task, settings, kept = work.task, work.settings, compared.kept
+    seen, last = kept.shape[1], 2 + len(finding.damages)
+    texts = number_texts(work.examples[:seen])
+    metrics = [task.scores(one, settings) for one in kept]
+    scores = [_score(task, *pair) for pair in zip(variants, metrics, strict=True)]
+    until_certain, settled = bool(asked.until_certain), compared.settled
+    warnings = notes_of(opened, work, kept, scores[2:last], finding)
+    if settings.block and task.name in BLANKS and not fill_ins:
+        warnings = (*warnings, NO_BLANKS)
+    return Evaluation(
         model=opened.record.model,
-        task=chosen.name,
-        title=chosen.title,
-        metric=chosen.metric,
-        unit=chosen.unit,
+        task=task.name,
+        title=task.title,
+        metric=task.metric,
+        unit=task.unit,
         baseline=scores[0],
         patched=scores[1],
         controls=tuple(scores[2:last]),
-        delta=patched_effect.damage,
-        ci95=patched_effect.interval,
+        delta=finding.patched.damage,
+        ci95=finding.patched.interval,
         control_range=finding.control_range,
-        p_value=chance_of_rank(patched_effect.damage, finding.damages),
-        verdict="inconclusive" if until_certain and not settled else finding.verdict,
-        seed=seed,
-        mask_rate=settings.mask_rate or None,
-        options=_options(chosen, settings),
-        providers=session.providers,
-        dataset=describe_data(data, prepared, seen),
-        versions=_versions(),
-        warnings=(
-            *warnings_of(opened, data, dataset, scores[2:last], finding, longest),
-            *collapse_of(chosen, kept[0], kept[1], settings),
-            *notes_of(opened.facts, dataset),
-            *((MEAN_POOLED,) if chosen.name == "sts" and settings.pooling is None else ()),
-            *prepared.notes,
-            *((NO_BLANKS,) if settings.block and chosen.name in BLANKS and not fill_ins else ()),
-            *((NOTHING_TO_RESUME,) if resume and not observed.resumed else ()),
-        ),
-        until_certain=until_certain,
-        stopped_after=len(seen) if settled else None,
         usual_range=finding.usual_range,
         margin=finding.margin,
         needed=finding.needed,
-        intervals=_changes(metrics[0], metrics[1], numbers),
+        p_value=chance_of_rank(finding.patched.damage, finding.damages),
+        verdict="inconclusive" if until_certain and not settled else finding.verdict,
+        expected=expected_verdict(opened.record.recipe, task.name),
+        seed=settings.seed,
+        mask_rate=settings.mask_rate or None,
+        # The columns aside, which belong to the data.
+        options={name: getattr(settings, name) for name in task.options if hasattr(settings, name)},
+        providers=runner.session.providers,
+        dataset=work.dataset(seen),
+        versions=_versions(),
+        warnings=warnings,
+        until_certain=until_certain,
+        stopped_after=seen if settled else None,
+        intervals={
+            name: Change(*_change(metrics[0][name], after, texts))
+            for name, after in metrics[1].items()
+            if name in metrics[0]
+        },
         dose=tuple(
-            _dose(score, metrics[0][chosen.metric], metric[chosen.metric], numbers)
+            Dose(
+                score.dims,
+                score.value,
+                *_change(metrics[0][task.metric], metric[task.metric], texts),
+            )
             for score, metric in zip(scores[last:], metrics[last:], strict=True)
         ),
         fill_ins=fill_ins,
-        labels=_by_label(chosen, settings, kept[0], kept[1]),
-        expected=expected_verdict(opened.record.recipe, chosen.name),
+        labels=_by_label(work, kept[0], kept[1]),
     )
-    partial.remove()
-    return result
+
+
+def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score:
+    values = {name: scores.value for name, scores in metrics.items()}
+    return Score(variant.dims, values[task.metric], values)
+
+
+def _change(baseline: Scores, scored: Scores, texts: Groups) -> tuple[float, Interval]:
+    return scored.value - baseline.value, paired_interval(scored, baseline, texts)
+
+
+def _by_label(work: Workload, baseline: Floats, patched: Floats) -> tuple[LabelReport, ...]:
+    before, after = (work.task.by_label(kept, work.settings) for kept in (baseline, patched))
+    reports = []
+    for label, numbers in before.items():
+        support = int(numbers["support"])
+        rows = ({k: v for k, v in row.items() if k != "support"} for row in (numbers, after[label]))
+        reports.append(LabelReport(label, support, *rows))
+    return tuple(reports)
 
 
 def _versions() -> dict[str, str]:
@@ -248,82 +239,3 @@ def _versions() -> dict[str, str]:
         **{name: metadata.version(name) for name in ("numpy", "scipy", "tokenizers")},
         "onnxruntime": onnxruntime.__version__,
     }
-
-
-def _check_batch_size(batch_size: int | None) -> None:
-    if batch_size is not None and batch_size < 1:
-        raise EvaluationError(f"--batch-size {batch_size}: give a number of 1 or more")
-
-
-def _identity(
-    artifact: Path,
-    task: Task,
-    variants: Sequence[Variant],
-    settings: Settings,
-    dataset: Dataset,
-    until_certain: bool,  # noqa: FBT001  (it is one of the values, not a switch)
-) -> dict[str, object]:
-    """Return all that the observations depend on, as plain JSON values."""
-    return {
-        "task": task.name,
-        "record": hashlib.sha256((artifact / RECORD).read_bytes()).hexdigest(),
-        "variants": [list(variant.dims) for variant in variants],
-        "settings": repr(settings),
-        "dataset": vars(dataset),
-        "shuffled": until_certain,
-        "kept": _KEPT,
-        "surgeon": __version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
-
-
-def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    """Return the texts in random order, each with all the examples that it is."""
-    texts = number_texts(examples)
-    places = np.random.default_rng([seed, len(examples)]).permutation(int(texts.max()) + 1)
-    ranks = np.argsort(places)[texts]
-    return [examples[number] for number in np.argsort(ranks, kind="stable")]
-
-
-def _dose(score: Score, baseline: Scores, scored: Scores, texts: Groups) -> Dose:
-    interval = paired_interval(scored, baseline, texts)
-    return Dose(score.dims, score.value, score.value - baseline.value, interval)
-
-
-def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score:
-    values = {name: scores.value for name, scores in metrics.items()}
-    return Score(variant.dims, values[task.metric], values)
-
-
-def _changes(
-    baseline: Mapping[str, Scores], patched: Mapping[str, Scores], texts: Groups
-) -> dict[str, Change]:
-    """Return the change of every score that both have, with its interval."""
-    return {
-        name: Change(
-            patched[name].value - scores.value, paired_interval(patched[name], scores, texts)
-        )
-        for name, scores in baseline.items()
-        if name in patched
-    }
-
-
-def _by_label(
-    task: Task, settings: Settings, baseline: Floats, patched: Floats
-) -> tuple[LabelReport, ...]:
-    before, after = (task.by_label(observed, settings) for observed in (baseline, patched))
-    return tuple(
-        LabelReport(
-            label, int(row["support"]), _without_support(row), _without_support(after[label])
-        )
-        for label, row in before.items()
-    )
-
-
-def _without_support(row: Mapping[str, float]) -> Mapping[str, float]:
-    return {name: value for name, value in row.items() if name != "support"}
-
-
-def _options(task: Task, settings: Settings) -> dict[str, object]:
-    """Return what the task's options were, the columns aside, which belong to the data."""
-    return {name: getattr(settings, name) for name in task.options if hasattr(settings, name)}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from surgeon.evaluation.artifact import BASELINE, Variant
-from surgeon.evaluation.observe import Scorer
 from surgeon.evaluation.result import FillIn
+from surgeon.evaluation.runner import OnnxRunner
+from surgeon.tasks.compare import BASELINE, Variant
 from surgeon.tasks.examples import Example
 from surgeon.tasks.tokenizer import TokenizerFacts
 
@@ -23,36 +24,34 @@ _BLANK = "____"
 _NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # what a part of a character's bytes is decoded to
 
 
-def fill_in(scorer: Scorer, patched: Variant, examples: Sequence[Example]) -> tuple[FillIn, ...]:
+def fill_in(
+    runner: OnnxRunner, patched: Variant, examples: Sequence[Example]
+) -> tuple[FillIn, ...]:
     """Let the baseline and the patched model guess one token in each of a few examples.
 
     For a masked model the blank is one of the masked tokens, with the others as they are; for a
     causal one it is a token near the end, after all before it; for an encoder-decoder it is a
     token that the encoder does not see. A token that is a word is preferred. Other tasks have none.
     """
-    facts = scorer.artifact.facts
-    blanks, known = BLANKS.get(scorer.task.name), facts.tokenizer
+    blanks, known = BLANKS.get(runner.task.name), runner.artifact.facts.tokenizer
     if blanks is None or known is None:
         return ()
-    tokenizer = scorer.artifact.tokenizer
-    causal = scorer.task.name == "clm"
+    tokenizer = runner.artifact.tokenizer
+    causal = runner.task.name == "clm"
     short = [e for e in examples if _SHORT <= len(e.ids) <= _LONG]
 
-    def choose(fits: Callable[[Example], bool]) -> list[Example]:
-        found: list[Example] = []
-        for example in short:
-            found.extend([e for e in blanks(example, known) if fits(e)][:1])
-            if len(found) == _SHOWN:
-                break
-        return found
+    def is_word(blank: Example) -> bool:
+        place = int(blank.positions[0]) + causal
+        return _is_word(
+            tokenizer, [*blank.ids[place - 1 : place], *blank.labels, *blank.ids[place + 1 :][:1]]
+        )
 
-    def is_word(example: Example) -> bool:
-        place = int(example.positions[0]) + causal
-        around = [*example.ids[place - 1 : place], *example.labels, *example.ids[place + 1 :][:1]]
-        return _is_word(tokenizer, around)
+    def first(fits: Callable[[Example], bool]) -> list[Example]:
+        found = (next(filter(fits, blanks(example, known)), None) for example in short)
+        return list(itertools.islice(filter(None, found), _SHOWN))
 
     # A vocabulary without words, such as one of bytes, has blanks all the same.
-    chosen = choose(is_word) or choose(lambda _: True)
+    chosen = first(is_word) or first(lambda _: True)
     if not chosen:
         return ()
 
@@ -61,16 +60,16 @@ def fill_in(scorer: Scorer, patched: Variant, examples: Sequence[Example]) -> tu
         text = "" if _NO_CHARACTER in text else text.removeprefix("##").strip()
         return text or tokenizer.id_to_token(token) or "?"
 
-    def text(example: Example) -> str:
-        place = int(example.positions[0]) + causal
-        before, after = example.ids[:place], () if causal else example.ids[place + 1 :]
+    def text(blank: Example) -> str:
+        place = int(blank.positions[0]) + causal
+        before, after = blank.ids[:place], () if causal else blank.ids[place + 1 :]
         parts = (tokenizer.decode(before), _BLANK, tokenizer.decode(after))
         return " ".join(filter(None, map(str.strip, parts)))
 
-    guesses = [scorer.guesses(variant, chosen) for variant in (BASELINE, patched)]
+    guesses = [runner.guesses(variant, chosen) for variant in (BASELINE, patched)]
     return tuple(
-        FillIn(text(example), word(int(example.labels[0])), word(int(a[0])), word(int(b[0])))
-        for example, a, b in zip(chosen, *guesses, strict=True)
+        FillIn(text(blank), word(int(blank.labels[0])), word(int(a[0])), word(int(b[0])))
+        for blank, a, b in zip(chosen, *guesses, strict=True)
     )
 
 

@@ -1,82 +1,102 @@
-"""What a result says of its data, and what a reader should doubt it for."""
+"""What a reader of a result should doubt it for, and what its verdict rests on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from surgeon.evaluation.artifact import Artifact
-from surgeon.evaluation.result import Dataset, Evaluation, Score
-from surgeon.evaluation.verdict import (
-    FEW,
-    LEAST,
-    Evidence,
-    Finding,
-)
-from surgeon.onnx.facts import OnnxFacts
+from surgeon.evaluation.result import Evaluation, Score
+from surgeon.evaluation.verdict import FEW, LEAST, Finding
+from surgeon.evaluation.workload import Workload
 from surgeon.tasks.classification import guesses
-from surgeon.tasks.examples import Example, Prepared
 from surgeon.tasks.registry import Settings, Task
 from surgeon.tasks.statistics import LEAST_CONTROLS, usual_range
-from surgeon.tasks.task import Data, Floats
+from surgeon.tasks.task import Floats
 from surgeon.text import fingerprint
 
 _MOST_REPEATED = 0.9  # share of distinct examples; large data sets have a few repeats
 
+NOTHING_TO_RESUME = (
+    "--resume: nothing was kept of an evaluation with these settings, so that it began anew"
+)
+NO_BLANKS = "no block has a length to be read with a blank filled in (8 to 32 tokens)"
+_MEAN_POOLED = (
+    "no modules.json of sentence-transformers is in the artifact, so a sentence is embedded by the "
+    "mean of its tokens"
+)
 
-def describe_data(data: Data, prepared: Prepared, examples: Sequence[Example]) -> Dataset:
-    """Return what the result says of the data."""
-    return Dataset(
-        name=data.name,
-        sha256=data.sha256,
-        examples=len(examples),
-        tokens=sum(example.tokens for example in examples),
-        scored_tokens=sum(example.scored for example in examples),
-        skipped=prepared.given - len(prepared.examples),
-        truncated=prepared.truncated,
-        unknown=prepared.unknown,
-        unit=prepared.unit,
+
+def notes_of(
+    artifact: Artifact, work: Workload, kept: Floats, controls: Sequence[Score], finding: Finding
+) -> tuple[str, ...]:
+    """Return what to keep in mind about a result, a sentence each."""
+    return (
+        *doubts_about(finding, controls),
+        *_about_texts(artifact, work),
+        *collapse_of(work.task, kept[0], kept[1], work.settings),
+        *_about_graph(artifact, work),
+        *work.prepared.notes,
     )
 
 
-def warnings_of(
-    artifact: Artifact,
-    data: Data,
-    dataset: Dataset,
-    controls: Sequence[Score],
-    finding: Finding,
-    longest: int,
-) -> tuple[str, ...]:
-    """Return what to keep in mind about a result, a sentence each.
-
-    ``longest`` is how many tokens a text may have.
-    """
-    found = [*_doubts(finding.evidence), *_odd(controls, finding)]
+def doubts_about(finding: Finding, controls: Sequence[Score]) -> Iterator[str]:
+    """Say what the examples, the baseline and the controls do not allow to conclude."""
+    evidence = finding.evidence
+    examples, distinct = evidence.examples, evidence.distinct
+    if evidence.unskilled is not None:
+        yield (
+            f"{evidence.unskilled}: there is no skill to lose, and so no verdict; take other or "
+            "more --data"
+        )
+    if not evidence.firm:
+        yield (
+            "too few texts changed for an interval of this metric: there is no verdict; give more "
+            "--data"
+        )
+    if distinct < _MOST_REPEATED * examples:
+        yield (
+            f"{distinct} of {examples} texts are distinct: equal ones count as one in the interval"
+        )
+    if distinct < FEW:
+        enough = f"{LEAST} are the least for a verdict" if distinct < LEAST else "more are firmer"
+        yield f"there are {distinct} distinct texts, and {enough}: give more --data"
+    usual = max(usual_range(finding.damages)[1], finding.margin)
+    pairs = zip(controls, finding.damages, strict=True)
+    worst, damage = max(pairs, key=lambda pair: pair[1])
+    if usual < finding.patched.interval[0] <= damage:  # that control alone keeps the verdict open
+        dims = ", ".join(map(str, worst.dims))
+        yield (
+            f"the control at {dims} does {damage:.4g}, where random removals usually reach "
+            f"{usual:.4g} at most: it may have hit an outlier, which scan --method ablation would "
+            "tell"
+        )
     if len(controls) < LEAST_CONTROLS:
-        found.append(
+        yield (
             f"with {len(controls)} controls, 1 random removal in {len(controls) + 1} is worse than "
             f"all of them, so that no verdict is degraded; give --controls {LEAST_CONTROLS} or more"
         )
-    if artifact.record.parameters_changed == 0:
-        found.append("the operation changed no value: the patched model is the baseline")
-    ranked_on = artifact.record.ranked_on
+    if evidence.unchanged:
+        yield "the operation changed no value: the patched model is the baseline"
+
+
+def _about_texts(artifact: Artifact, work: Workload) -> Iterator[str]:
+    lines, ranked_on = work.data.lines, artifact.record.ranked_on
     seen = set(ranked_on.lines) if ranked_on else set()
-    if shared := sum(fingerprint(line) in seen for line in data.lines):
-        found.append(
-            f"{shared} of {len(data.lines)} texts also chose the dimensions: judged on what "
+    if shared := sum(fingerprint(line) in seen for line in lines):
+        yield (
+            f"{shared} of {len(lines)} texts also chose the dimensions: judged on what "
             "chose it, a removal looks worse than it is; take other --data"
         )
-    if dataset.truncated:
-        texts = "text was" if dataset.truncated == 1 else "texts were"
-        found.append(f"{dataset.truncated} {texts} cut to {longest} tokens")
-    return tuple(found)
+    if cut := work.prepared.truncated:
+        yield f"{cut} {'text was' if cut == 1 else 'texts were'} cut to {work.longest} tokens"
 
 
 def collapse_of(
     task: Task, baseline: Floats, patched: Floats, settings: Settings
 ) -> tuple[str, ...]:
-    """Tell of a patched model that gives all examples one answer, which the baseline does not."""
+    """Name the one answer that a patched model gives to all examples, and its baseline does not."""
     if task.head != "classification":
         return ()
     if task.numeric:
@@ -88,79 +108,33 @@ def collapse_of(
     return (f"the patched model gives all examples the label {settings.labels[after[0]]}",)
 
 
-def _odd(controls: Sequence[Score], finding: Finding) -> list[str]:
-    """Tell of a control far worse than the others, where that alone keeps a verdict open."""
-    usual = max(usual_range(finding.damages)[1], finding.margin)
-    pairs = zip(controls, finding.damages, strict=True)
-    worst, damage = max(pairs, key=lambda pair: pair[1])
-    if not usual < finding.patched.interval[0] <= damage:
-        return []
-    dims = ", ".join(map(str, worst.dims))
-    told = (
-        f"the control at {dims} does {damage:.4g}, where random removals usually reach {usual:.4g} "
-        "at most: it may have hit an outlier, which scan --method ablation would tell"
-    )
-    return [told]
-
-
-def _doubts(evidence: Evidence) -> list[str]:
-    """Say what the examples and the baseline do not allow to conclude."""
-    found = []
-    examples, distinct = evidence.examples, evidence.distinct
-    if evidence.unskilled is not None:
-        found.append(
-            f"{evidence.unskilled}: there is no skill to lose, and so no verdict; take other or "
-            "more --data"
-        )
-    if not evidence.firm:
-        found.append(
-            "too few texts changed for an interval of this metric: there is no verdict; give more "
-            "--data"
-        )
-    if distinct < _MOST_REPEATED * examples:
-        found.append(
-            f"{distinct} of {examples} texts are distinct: equal ones count as one in the interval"
-        )
-    if distinct < FEW:
-        enough = f"{LEAST} are the least for a verdict" if distinct < LEAST else "more are firmer"
-        found.append(f"there are {distinct} distinct texts, and {enough}: give more --data")
-    return found
-
-
-NOTHING_TO_RESUME = (
-    "--resume: nothing was kept of an evaluation with these settings, so that it began anew"
-)
-MEAN_POOLED = (
-    "no modules.json of sentence-transformers is in the artifact, so a sentence is embedded by the "
-    "mean of its tokens"
-)
-NO_BLANKS = "no block has a length to be read with a blank filled in (8 to 32 tokens)"
-
-
-def notes_of(facts: OnnxFacts, dataset: Dataset) -> tuple[str, ...]:
-    """Return what a reader would otherwise not see was left out."""
-    found = list(facts.not_applied)
+def _about_graph(artifact: Artifact, work: Workload) -> Iterator[str]:
+    """Say what had no part in the scores, which a reader would otherwise not see."""
+    facts = artifact.facts
+    yield from facts.not_applied
     if facts.head_left_out:
-        found.append(
+        yield (
             f"config.json declares {facts.head_left_out}, whose head no task scores: what is "
             "measured is the model below it"
         )
     if facts.head_missing:
-        found.append(
+        yield (
             f"config.json declares {facts.head_missing}, and the model has no such head: what is "
             "measured is the model below it"
         )
     if facts.one_at_a_time:
-        found.append(
+        yield (
             "the graph takes one text alone, or gives it another output in a batch (by quantizing "
             "a batch as a whole, or taking padding for text), so that each was run alone"
         )
-    if dataset.skipped:
-        found.append(
-            f"{dataset.skipped} of {dataset.skipped + dataset.examples} texts or rows were left "
+    given, found = work.prepared.given, len(work.prepared.examples)
+    if given > found:
+        yield (
+            f"{given - found} of {given} texts or rows were left "
             "out: they have no label (-1 is none), or no token to score"
         )
-    return tuple(found)
+    if work.task.name == "sts" and work.settings.pooling is None:
+        yield _MEAN_POOLED
 
 
 def explain(evaluation: Evaluation) -> str:
@@ -171,8 +145,8 @@ def explain(evaluation: Evaluation) -> str:
         f"(95% interval {low:+.4g} to {high:+.4g})"
     )
     if evaluation.verdict == "degraded":
-        least = "" if evaluation.control_range[1] >= evaluation.margin else _and_margin(evaluation)
-        span = _span(evaluation.control_range)
+        span, margin = _span(evaluation.control_range), evaluation.margin
+        least = f" and the margin of {margin:.4g}" if margin > evaluation.control_range[1] else ""
         return f"{change}, all of it beyond the {span} of random removals{least}."
     if evaluation.verdict == "intact":
         usual = evaluation.usual_range
@@ -181,10 +155,6 @@ def explain(evaluation: Evaluation) -> str:
         return f"{change}, all of it within the {_span(usual)} that most random removals do."
     span = _span(evaluation.control_range)
     return f"{change} and random removals do {span}; {_why_open(evaluation)}."
-
-
-def _and_margin(evaluation: Evaluation) -> str:
-    return f" and the margin of {evaluation.margin:.4g}"
 
 
 def _span(ends: tuple[float, float]) -> str:

@@ -13,7 +13,9 @@ from surgeon.edit.source_files import EVALUATION
 from surgeon.edit.staging import replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
+from surgeon.evaluation.workload import Dataset
 from surgeon.model.files import parse_json
+from surgeon.tasks.statistics import Interval
 
 
 @dataclass(frozen=True)
@@ -26,33 +28,13 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """What was measured on. ``tokens`` and ``examples`` are those that were scored on.
-
-    ``scored_tokens`` is 0 where the score is not per token. ``skipped`` texts had nothing to
-    score, ``truncated`` ones were cut to the model's length, ``unknown`` tokens are not in the
-    vocabulary. ``unit`` is what each example is one of: texts, windows, blocks or pairs.
-    """
-
-    name: str
-    sha256: str
-    examples: int
-    tokens: int
-    scored_tokens: int
-    skipped: int
-    truncated: int
-    unknown: int
-    unit: str = "texts"
-
-
-@dataclass(frozen=True)
 class Dose:
     """The score with the first of the dims alone, its change and the interval of that."""
 
     dims: tuple[int, ...]
     value: float
     delta: float
-    ci95: tuple[float, float]
+    ci95: Interval
 
 
 @dataclass(frozen=True)
@@ -60,7 +42,7 @@ class Change:
     """How a score differs between the baseline and the patched model, with the 95% interval."""
 
     delta: float
-    ci95: tuple[float, float]
+    ci95: Interval
 
 
 @dataclass(frozen=True)
@@ -86,7 +68,7 @@ class LabelReport:
     patched: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Baseline, patched model and controls, and what follows from them.
 
@@ -94,11 +76,12 @@ class Evaluation:
     is where the delta of a random removal lies, ``usual_range`` what most do for certain, and
     ``p_value`` the chance that one ranks as high among the controls. ``margin`` is the smallest
     damage that matters, and ``needed`` the number of texts that would settle an open verdict.
-    ``until_certain`` says whether it was to stop as soon as the verdict was
-    settled, and ``stopped_after`` is the number of examples that settled it, None if all did not;
-    ``ci95`` is then valid at any number of examples. ``intervals`` has the change of every score.
-    ``options`` are those that the task used. ``expected`` is the verdict that the artifact's
-    recipe expects.
+    ``expected`` is the verdict that the artifact's recipe expects. ``options`` are those that the
+    task used. ``until_certain`` says whether it was to stop as soon as the verdict was settled,
+    and ``stopped_after`` is the number of examples that settled it, None if all did not; ``ci95``
+    is then valid at any number of examples. ``intervals`` has the change of every score.
+
+    The fields stand in the order of ``eval.json``; those with a default are missing in older ones.
     """
 
     model: str
@@ -110,27 +93,27 @@ class Evaluation:
     patched: Score
     controls: tuple[Score, ...]
     delta: float
-    ci95: tuple[float, float]
-    control_range: tuple[float, float]
+    ci95: Interval
+    control_range: Interval
+    usual_range: Interval = (0.0, 0.0)
+    margin: float = 0.0
+    needed: int | None = None
     p_value: float
     verdict: Verdict
+    expected: ExpectedVerdict | None = None
     seed: int
     mask_rate: float | None
+    options: Mapping[str, object] = field(default_factory=dict)
     providers: tuple[str, ...]
     dataset: Dataset
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     until_certain: bool = False
     stopped_after: int | None = None
-    options: Mapping[str, object] = field(default_factory=dict)
-    usual_range: tuple[float, float] = (0.0, 0.0)
-    margin: float = 0.0
-    needed: int | None = None
     intervals: Mapping[str, Change] = field(default_factory=dict)
     dose: tuple[Dose, ...] = ()
     fill_ins: tuple[FillIn, ...] = ()
     labels: tuple[LabelReport, ...] = ()
-    expected: ExpectedVerdict | None = None
 
     @property
     def damages(self) -> tuple[float, ...]:
@@ -139,38 +122,10 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""
-        return {
-            "model": self.model,
-            "task": self.task,
-            "title": self.title,
-            "metric": self.metric,
-            "unit": self.unit,
-            "baseline": _score(self.baseline),
-            "patched": _score(self.patched),
-            "controls": [_score(control) for control in self.controls],
-            "delta": self.delta,
-            "ci95": list(self.ci95),
-            "control_range": list(self.control_range),
-            "usual_range": list(self.usual_range),
-            "margin": self.margin,
-            "needed": self.needed,
-            "p_value": self.p_value,
-            "verdict": self.verdict,
-            "expected": self.expected,
-            "seed": self.seed,
-            "mask_rate": self.mask_rate,
-            "options": dict(self.options),
-            "providers": list(self.providers),
-            "dataset": vars(self.dataset),
-            "versions": dict(self.versions),
-            "warnings": list(self.warnings),
-            "until_certain": self.until_certain,
-            "stopped_after": self.stopped_after,
-            "intervals": {name: asdict(change) for name, change in self.intervals.items()},
-            "dose": [asdict(dose) for dose in self.dose],
-            "fill_ins": [asdict(fill_in) for fill_in in self.fill_ins],
-            "labels": [asdict(report) for report in self.labels],
-        }
+        document = json.loads(json.dumps(asdict(self)))
+        for score in (document["baseline"], document["patched"], *document["controls"]):
+            score.update(score.pop("others"))
+        return document  # type: ignore[no-any-return]
 
 
 def save_evaluation(evaluation: Evaluation, artifact: Path) -> Path:
@@ -194,18 +149,9 @@ def read_evaluation(artifact: Path) -> Evaluation | None:
 
     try:
         document = parse_json(path.read_bytes())
-        for name in ("baseline", "patched"):
-            document[name] = _score_fields(document[name])
-        document["controls"] = [_score_fields(control) for control in document["controls"]]
+        for score in (document["baseline"], document["patched"], *document["controls"]):
+            names = [name for name in score if name not in ("dims", "value")]
+            score["others"] = {name: score.pop(name) for name in names}
         return pydantic.TypeAdapter(Evaluation).validate_python(document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise EvaluationError(f"{path}: damaged or of another version; run surgeon eval") from error
-
-
-def _score_fields(document: Any) -> dict[str, Any]:
-    others = {name: value for name, value in document.items() if name not in ("dims", "value")}
-    return {"dims": document["dims"], "value": document["value"], "others": others}
-
-
-def _score(score: Score) -> dict[str, Any]:
-    return {"dims": list(score.dims), "value": score.value, **score.others}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -15,18 +15,15 @@ import onnx
 import onnxruntime
 
 from surgeon.errors import EvaluationError
-from surgeon.onnx.token_scores import (
-    GUESSES,
-    LOSSES,
-    with_token_scores,
-)
+from surgeon.onnx.token_scores import GUESSES, LOSSES, with_token_scores
 from surgeon.onnx.weights import load_graph, make_replaceable
 
 ProviderName: TypeAlias = Literal["auto", "cpu", "cuda"]
+Outputs: TypeAlias = tuple[npt.NDArray[Any], ...]
 
 _CPU = "CPUExecutionProvider"
 _PROVIDERS = {"cpu": _CPU, "cuda": "CUDAExecutionProvider"}
-_FATAL_ONLY = 4  # what fails is raised, and told once
+_FATAL_ONLY = 4  # what fails is raised, and need not be printed too
 _TYPES: Mapping[str, npt.DTypeLike] = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
@@ -35,6 +32,8 @@ _TYPES: Mapping[str, npt.DTypeLike] = {
     "tensor(bool)": np.bool_,
 }
 _SLOW_ON_CPU = ["SkipLayerNormFusion"]  # 2.5 times as slow as what it replaces (onnxruntime 1.32)
+_PROBE = """<ir_version: 8, opset_import: ["": 17]>
+probe (float[1] x) => (float[1] y) { y = Identity(x) }"""
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,12 @@ class Session:
     """A graph whose edited tensors every run may replace.
 
     One session serves all variants: each run feeds its own tensors, so that nothing else can
-    differ between them. ``per_token`` says whether it gives losses and guesses at positions that
-    are fed to it, or the model's own output. ``types`` are those of its inputs, which graphs from
-    elsewhere may have otherwise (int32).
+    differ between them. ``width`` is the size of the first output's last axis. ``types`` are
+    those of its inputs, which graphs from elsewhere may have otherwise (int32).
     """
 
     runtime: Any
     outputs: tuple[str, ...]
-    per_token: bool
     width: int
     threads: int = 1
     types: Mapping[str, npt.DTypeLike] = field(default_factory=dict)
@@ -60,85 +57,85 @@ class Session:
         return tuple(self.runtime.get_providers())
 
     def run(
-        self,
-        batch: Mapping[str, npt.NDArray[Any]],
-        tensors: Mapping[str, npt.NDArray[np.floating[Any]]],
-    ) -> tuple[npt.NDArray[Any], ...]:
-        """Run a batch and return the outputs, in the order of ``outputs``."""
-        batch = {
+        self, batch: Mapping[str, npt.NDArray[Any]], tensors: Mapping[str, npt.NDArray[Any]]
+    ) -> Outputs:
+        """Run a batch with these edited tensors; the outputs come in the order of ``outputs``.
+
+        Raises:
+            EvaluationError: onnxruntime cannot run the graph on it.
+        """
+        fed = {
             name: array.astype(self.types.get(name, array.dtype), copy=False)
             for name, array in batch.items()
-        }
+        } | dict(tensors)
         try:
             if self.providers[0] == _PROVIDERS["cuda"]:
-                return run_bound(self, batch, tensors, "cuda")
-            return tuple(self.runtime.run(list(self.outputs), {**batch, **tensors}))
+                return self.run_bound(fed, "cuda")
+            return tuple(self.runtime.run(list(self.outputs), fed))
         except Exception as error:  # onnxruntime raises types of its own
             shape = " × ".join(map(str, batch["input_ids"].shape))
             raise EvaluationError(
-                f"onnxruntime cannot run the graph on {shape} tokens ({_told(error)})"
+                f"onnxruntime cannot run the graph on {shape} tokens ({_one_line(error)})"
             ) from error
 
+    def run_bound(self, fed: Mapping[str, npt.NDArray[Any]], device: str) -> Outputs:
+        """Run with inputs and outputs bound to a device ("cuda", or "cpu" for tests).
 
-def run_bound(
-    session: Session,
-    batch: Mapping[str, npt.NDArray[Any]],
-    tensors: Mapping[str, npt.NDArray[np.floating[Any]]],
-    device: str,
-) -> tuple[npt.NDArray[Any], ...]:
-    """Run a batch with its inputs and outputs bound to a device ("cuda", or "cpu" for tests).
-
-    The outputs are made on the device, and only they are copied back.
-    """
-    binding = session.runtime.io_binding()
-    for name, array in {**batch, **tensors}.items():
-        contiguous = np.ascontiguousarray(array)
-        binding.bind_ortvalue_input(
-            name, onnxruntime.OrtValue.ortvalue_from_numpy(contiguous, device, 0)
-        )
-    for name in session.outputs:
-        binding.bind_output(name, device)
-    session.runtime.run_with_iobinding(binding)
-    return tuple(binding.copy_outputs_to_cpu())
+        The outputs are made on the device, and only they are copied back.
+        """
+        binding = self.runtime.io_binding()
+        for name, array in fed.items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+            binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            binding.bind_output(name, device)
+        self.runtime.run_with_iobinding(binding)
+        return tuple(binding.copy_outputs_to_cpu())
 
 
 def open_session(
     path: Path,
-    output: str,
-    replaceable: tuple[str, ...],
+    outputs: Sequence[str],
+    replaceable: Sequence[str],
     provider: ProviderName,
     *,
-    further: tuple[str, ...] = (),
     per_token: bool = False,
     width: int = 1,
 ) -> Session:
     """Open an ONNX file with the named initializers open to replacement.
 
-    It gives ``output`` and the ``further`` outputs; with ``per_token``, the graph is extended to
-    score itself instead (``onnx_model.token_scores``). ``width`` is taken for that of the output
-    where the graph does not say.
-
     ``auto`` takes CUDA where this onnxruntime has it and a device answers, else the CPU. Any
     other name is a promise: onnxruntime falls back to the CPU without failing, so what runs is
     looked up after the session exists.
 
+    Args:
+        path: the file.
+        outputs: which of the graph's outputs it gives.
+        replaceable: the initializers.
+        provider: where to run.
+        per_token: extend the graph to give losses and guesses at positions that are fed to it,
+            made of the first output, instead (``onnx.token_scores``).
+        width: the size of the first output's last axis, where the graph does not say.
+
     Raises:
-        EvaluationError: the provider is not there, or does not start; onnxruntime does not take
-            the graph.
+        EvaluationError: the provider is missing or does not start; onnxruntime does not take the
+            graph.
     """
-    wanted = _wanted(provider)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY
+    wanted = _provider(provider)
+    options = _options()
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent)
     )
-    # A core a run: several small runs at once are faster than one whose threads wait for another.
+    # One core per run: several small runs at once are faster than one whose threads wait.
     options.intra_op_num_threads = 1
     model = load_graph(path)
-    width = _width(model, output) or width
+    (first,) = (value for value in model.graph.output if value.name == outputs[0])
+    axes = first.type.tensor_type.shape.dim
+    width = (axes[-1].dim_value if axes else 0) or width
     make_replaceable(model, replaceable, str(path))
     if per_token:
-        with_token_scores(model, output)
+        with_token_scores(model, outputs[0])
+        outputs = (LOSSES, GUESSES)
     try:
         runtime = onnxruntime.InferenceSession(
             model.SerializeToString(),
@@ -147,62 +144,48 @@ def open_session(
             disabled_optimizers=_SLOW_ON_CPU if wanted == _CPU else None,
         )
     except Exception as error:
-        raise EvaluationError(f"{path}: onnxruntime does not take it ({_told(error)})") from error
+        raise EvaluationError(
+            f"{path}: onnxruntime does not take it ({_one_line(error)})"
+        ) from error
     _check_started(runtime, provider, wanted)
-    return Session(
-        runtime,
-        (LOSSES, GUESSES) if per_token else (output, *further),
-        per_token,
-        width,
-        _cores() if runtime.get_providers()[0] == _CPU else 1,
-        _types(runtime),
-    )
-
-
-def _told(error: Exception) -> str:
-    """Make one line of what onnxruntime raised."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _types(runtime: Any) -> dict[str, npt.DTypeLike]:
-    """Return the types of the inputs that are made of texts, which a graph may have otherwise."""
-    return {i.name: _TYPES[i.type] for i in runtime.get_inputs() if i.type in _TYPES}
+    threads = _cores() if runtime.get_providers()[0] == _CPU else 1
+    types = {i.name: _TYPES[i.type] for i in runtime.get_inputs() if i.type in _TYPES}
+    return Session(runtime, tuple(outputs), width, threads, types)
 
 
 def check_provider(provider: ProviderName) -> None:
-    """Refuse a provider that is not there, before anything is opened or exported for it.
+    """Refuse a provider that is missing, before anything is opened or exported for it.
 
     Raises:
-        EvaluationError: the provider is not there, or does not start.
+        EvaluationError: the provider is missing, or does not start.
     """
-    wanted = _wanted(provider)
-    if wanted == _CPU:
-        return
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    again = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    graph = onnx.helper.make_graph([node], "probe", [value], [again])
-    opset = onnx.helper.make_opsetid("", 17)
-    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    wanted = _provider(provider)
+    if wanted != _CPU:
+        probe = onnx.parser.parse_model(_PROBE).SerializeToString()
+        runtime = onnxruntime.InferenceSession(probe, _options(), providers=[wanted, _CPU])
+        _check_started(runtime, provider, wanted)
+
+
+def _options() -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
-    runtime = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=[wanted, _CPU]
-    )
-    _check_started(runtime, provider, wanted)
+    return options
 
 
-def _wanted(provider: ProviderName) -> str:
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _provider(name: ProviderName) -> str:
     available = onnxruntime.get_available_providers()
-    if provider == "auto":
+    if name == "auto":
         return next(p for p in (_PROVIDERS["cuda"], _CPU) if p in available)
-    wanted = _PROVIDERS[provider]
-    if wanted not in available:
+    if _PROVIDERS[name] not in available:
         raise EvaluationError(
-            f"--provider {provider}: this onnxruntime has {', '.join(available)}; "
+            f"--provider {name}: this onnxruntime has {', '.join(available)}; "
             f"{_remedy()}, or use --provider cpu"
         )
-    return wanted
+    return _PROVIDERS[name]
 
 
 def _check_started(runtime: Any, provider: ProviderName, wanted: str) -> None:
@@ -223,24 +206,9 @@ def _cores() -> int:
 
 def _remedy() -> str:
     """Say what gives this machine the CUDA provider, by which wheels are installed."""
-    wheels = {wheel for wheel in ("onnxruntime", "onnxruntime-gpu") if _is_installed(wheel)}
-    if len(wheels) == 2:
+    if {"onnxruntime", "onnxruntime-gpu"} <= {d.name for d in metadata.distributions()}:
         return (
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
             "uninstall both, then install onnxruntime-gpu"
         )
     return "install onnxruntime-gpu in place of onnxruntime"
-
-
-def _is_installed(wheel: str) -> bool:
-    try:
-        metadata.distribution(wheel)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _width(model: onnx.ModelProto, output: str) -> int:
-    (value,) = (value for value in model.graph.output if value.name == output)
-    dims = value.type.tensor_type.shape.dim
-    return int(dims[-1].dim_value) if dims else 0

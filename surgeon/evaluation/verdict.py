@@ -10,15 +10,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from surgeon.evaluation.workload import Workload, number_texts
 from surgeon.tasks.examples import Example
-from surgeon.tasks.registry import (
-    Scores,
-    Settings,
-    Task,
-)
+from surgeon.tasks.registry import Scores, Settings, Task
 from surgeon.tasks.statistics import (
     LEAST_CONTROLS,
-    Groups,
     Interval,
     certain_part,
     confidence_sequence,
@@ -32,6 +28,18 @@ from surgeon.tasks.task import MARGIN, Floats
 Verdict: TypeAlias = Literal["degraded", "intact", "inconclusive"]
 
 _OUT_OF_REACH = 1e7  # texts
+Measure: TypeAlias = Callable[[Scores, Scores], Interval]
+
+LEAST = 6
+"""Distinct texts below which there is no verdict.
+
+Five differences all have the same sign by chance in 2 of 2⁵ cases, more than 5 in 100, so that
+they give no interval of 95%.
+"""
+FEW = 10
+"""Distinct texts below which a reader is warned."""
+
+_ANOTHER_SCALE = 0.5  # Pearson's correlation from which errors are a matter of the scale
 
 
 @dataclass(frozen=True)
@@ -62,10 +70,8 @@ class Finding:
 
 
 def find(
-    task: Task,
-    examples: Sequence[Example],
+    work: Workload,
     kept: Floats,
-    settings: Settings,
     *,
     margin: float | None = None,
     unchanged: bool = False,
@@ -74,15 +80,15 @@ def find(
     """Compare the baseline with the patched model and the controls, and judge.
 
     Args:
-        task: what is scored; its ``metric`` decides.
-        examples: the examples.
-        kept: the observations of baseline, patched model and controls, (variants, examples, kept).
-        settings: those of the task.
+        work: the task, whose ``metric`` decides, and the examples.
+        kept: what is kept of the first examples in the baseline, the patched model and the
+            controls, (variants, examples, kept).
         margin: the smallest damage that matters (None: the task's).
         unchanged: whether the operation changed no value.
         heaviest: the weight of the heaviest text, where this is one look of several at a growing
             number of texts; None where the number was fixed.
     """
+    task, settings, examples = work.task, work.settings, work.examples[: kept.shape[1]]
     texts = number_texts(examples)
     measure: Measure = functools.partial(paired_interval, texts=texts)
     if heaviest is not None:
@@ -96,7 +102,8 @@ def find(
         firm=heaviest is not None or is_firm(scores[1], scores[0], texts),
         unchanged=unchanged,
     )
-    margin = margin_of(task, examples, kept[0], settings) if margin is None else margin
+    if margin is None:
+        margin = MARGIN * _scale(task, examples, kept[0], settings)
     return weigh(patched, controls, margin, evidence)
 
 
@@ -105,14 +112,12 @@ def effect_of(scored: Scores, baseline: Scores, measure: Measure = paired_interv
     return Effect(scored.value - baseline.value, measure(scored, baseline))
 
 
-def margin_of(
-    task: Task, examples: Sequence[Example], baseline: Floats, settings: Settings
-) -> float:
-    """Return the smallest damage that matters where nothing else was asked for."""
+def _scale(task: Task, examples: Sequence[Example], baseline: Floats, settings: Settings) -> float:
+    """Return what the smallest damage that matters is a share of."""
     if not task.relative or task.metric != "squared error":
-        return MARGIN
+        return 1.0
     constant = next(iter(task.naive(examples, baseline, settings).values()))
-    return MARGIN * task.scores(constant, settings)[task.metric].value
+    return task.scores(constant, settings)[task.metric].value
 
 
 def weigh(
@@ -188,20 +193,6 @@ def _needed(
     return int(step * math.ceil(wanted / step))
 
 
-Measure: TypeAlias = Callable[[Scores, Scores], Interval]
-
-LEAST = 6
-"""Distinct texts below which there is no verdict.
-
-Five differences all have the same sign by chance in 2 of 2⁵ cases, more than 5 in 100, so that
-they give no interval of 95%.
-"""
-FEW = 10
-"""Distinct texts below which a reader is warned."""
-
-_ANOTHER_SCALE = 0.5  # Pearson's correlation from which errors are a matter of the scale
-
-
 @dataclass(frozen=True)
 class Evidence:
     """What a verdict can rest on.
@@ -218,22 +209,10 @@ class Evidence:
     unchanged: bool = False
 
 
-def number_texts(examples: Sequence[Example]) -> Groups:
-    """Return the number of the text that each example is, in the order of their appearance."""
-    numbers: dict[tuple[tuple[int, ...], ...], int] = {}
-    return np.array(
-        [
-            numbers.setdefault(tuple(part.ids for part in example.sequences), len(numbers))
-            for example in examples
-        ],
-        dtype=np.int64,
-    )
-
-
-def heaviest_text(examples: Sequence[Example], texts: Groups) -> float:
+def heaviest_text(examples: Sequence[Example]) -> float:
     """Return the most that is scored of one text, by which bounded scores are weighed."""
     scored = [max(1, example.labels.size) for example in examples]
-    return float(np.bincount(texts, weights=scored).max())
+    return float(np.bincount(number_texts(examples), weights=scored).max())
 
 
 def why_unskilled(

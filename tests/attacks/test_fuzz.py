@@ -44,7 +44,7 @@ from surgeon.edit.card import write_card
 from surgeon.edit.recipe_file import load_recipe
 from surgeon.edit.small_patch import plan_from_small_patch, write_small_patch
 from surgeon.errors import SurgeonError
-from surgeon.evaluation.observe import Partial
+from surgeon.evaluation.blocks import Partial
 from surgeon.evaluation.result import read_evaluation
 from surgeon.study.grid import load_grid
 from surgeon.tasks.columns import Columns

@@ -30,7 +30,7 @@ from surgeon.errors import (
     SelectionError,
     SurgeonError,
 )
-from surgeon.evaluation.observe import Partial
+from surgeon.evaluation.blocks import Partial
 from surgeon.model.pickle_file import open_pickle
 from surgeon.model.safetensors_file import open_safetensors
 from surgeon.tasks.data import read_table

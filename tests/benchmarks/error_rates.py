@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from surgeon.evaluation.observe import _GROWTH, _LOOK
+from surgeon.evaluation.blocks import _GROWTH, _LOOK
 from surgeon.evaluation.verdict import Evidence, effect_of, weigh
 from surgeon.tasks.statistics import (
     confidence_sequence,

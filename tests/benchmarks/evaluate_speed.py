@@ -30,9 +30,9 @@ import transformers
 from measure import SURGEON, run
 
 from surgeon import built_in_sample
-from surgeon.evaluation.artifact import BASELINE, open_artifact
-from surgeon.evaluation.observe import Scorer
-from surgeon.evaluation.session import open_session
+from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.runner import OnnxRunner, open_runner
+from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.examples import Example
 from surgeon.tasks.registry import TASKS
 
@@ -40,18 +40,10 @@ _BLOCK, _BLOCKS, _MASKED = 128, 32, 19
 _BATCH = 32
 
 
-def scorer_of(artifact: Path) -> Scorer:
+def runner_of(artifact: Path) -> OnnxRunner:
     """Open an artifact to score its baseline."""
     opened = open_artifact(artifact)
-    task = TASKS[opened.facts.task]
-    session = open_session(
-        opened.model_path,
-        opened.facts.output,
-        tuple(opened.baseline),
-        "cpu",
-        per_token=task.reduce is not None,
-    )
-    return Scorer(opened, task, session)
+    return open_runner(opened, TASKS[opened.facts.task], "cpu")
 
 
 def in_turn(rounds: int, *steps: Callable[[], object]) -> list[float]:
@@ -79,7 +71,7 @@ def sentences(folder: Path, rounds: int) -> None:
     assert spec is not None
     assert spec.origin is not None
     source = Path(spec.origin).parent / "model"
-    scorer = scorer_of(patch(source, folder / "minilm"))
+    runner = runner_of(patch(source, folder / "minilm"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     model = transformers.AutoModel.from_pretrained(source).eval()
     lines = list(built_in_sample().lines) * 2
@@ -94,7 +86,7 @@ def sentences(folder: Path, rounds: int) -> None:
                 mask = batch["attention_mask"][..., None]
                 (states * mask).sum(1) / mask.sum(1)
 
-    own, peer = in_turn(rounds, lambda: scorer.observe(BASELINE, examples), torch_loop)
+    own, peer = in_turn(rounds, lambda: observe(runner, BASELINE, examples), torch_loop)
     print(f"sentences: {len(lines) / own:.0f} a second, PyTorch {len(lines) / peer:.0f}")
     print(f"sentences: times as many as PyTorch:       {peer / own:.2f}")
 
@@ -108,7 +100,7 @@ def blocks(folder: Path, rounds: int) -> None:
     model.save_pretrained(source)
     write_tokenizer(source, config.vocab_size)
     artifact = patch(source, folder / "base-out")
-    scorer = scorer_of(artifact)
+    runner = runner_of(artifact)
     rng = np.random.default_rng(0)
     examples = [masked(rng, config.vocab_size) for _ in range(_BLOCKS)]
     ids = torch.tensor(np.array([example.ids for example in examples]))
@@ -124,7 +116,7 @@ def blocks(folder: Path, rounds: int) -> None:
 
     side = torch.randn(2048, 2048)
     own, peer, product = in_turn(
-        rounds, lambda: scorer.observe(BASELINE, examples), torch_loop, lambda: side @ side
+        rounds, lambda: observe(runner, BASELINE, examples), torch_loop, lambda: side @ side
     )
     peak = 2 * 2048**3 / product
     print(f"blocks of 128: {_BLOCKS / own:.1f} a second, PyTorch {_BLOCKS / peer:.1f}")

@@ -20,10 +20,10 @@ from surgeon import built_in_sample
 from surgeon.edit.expectation import EvaluationSettings
 from surgeon.edit.plan import make_plan
 from surgeon.edit.recipe import Recipe
-from surgeon.evaluation.artifact import Variant
 from surgeon.study.grid import Grid, Model
-from surgeon.study.measure import _edited, open_bench
+from surgeon.study.measure import edited, open_model
 from surgeon.study.run import run_sweep
+from surgeon.tasks.compare import Variant, compare
 
 _DIMS = 384
 
@@ -38,9 +38,9 @@ def main() -> None:
         folder = Path(name)
         data = folder / "texts.txt"
         data.write_text("\n".join(built_in_sample().lines[:texts]) + "\n")
-        bench = open_bench(model, ("output",), folder / "models", "cpu")
+        opened = open_model(model, ("output",), folder / "models", "cpu")
         start = time.perf_counter()
-        damages = _loop(bench, EvaluationSettings(data=str(data), seed=0))
+        damages = _loop(opened, EvaluationSettings(data=str(data), seed=0))
         alone = time.perf_counter() - start
         grid = Grid(
             (model,), ({"each": f"0-{_DIMS - 1}"},), tasks=(EvaluationSettings(data=str(data)),)
@@ -56,14 +56,15 @@ def main() -> None:
     print(f"strongest {ranking[:5]}, the two rankings of {_DIMS} are the same: {same}")
 
 
-def _loop(bench, settings) -> dict[int, float]:
-    prepared, _ = bench.baseline(settings)
+def _loop(opened, settings) -> dict[int, float]:
+    work, baseline = opened.baseline(settings)
     damages = {}
     for dim in range(_DIMS):
-        edited = _edited(bench.artifact, make_plan(bench.checkpoint, Recipe(dims=(dim,))))
-        scorer = bench.scorer(prepared, edited)
-        observed = scorer.observe(Variant(f"dim {dim}", (dim,)), prepared.examples)
-        damages[dim] = prepared.task.scores(observed, prepared.settings)[prepared.task.metric].value
+        plan = make_plan(opened.checkpoint, Recipe(dims=(dim,)))
+        runner = opened.runner(work.task, edited(opened.artifact, plan))
+        variant = Variant(f"dim {dim}", (dim,))
+        (kept,) = compare(runner, work.examples, [variant], baseline)
+        damages[dim] = work.task.scores(kept, work.settings)[work.task.metric].value
     return damages
 
 

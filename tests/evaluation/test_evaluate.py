@@ -23,18 +23,13 @@ from surgeon import (
 )
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import (
-    BASELINE,
-    Variant,
-    draw_controls,
-    open_artifact,
-    tensors_of,
-)
-from surgeon.evaluation.notes import collapse_of, explain, warnings_of
-from surgeon.evaluation.request import choose_metric, encode_for
+from surgeon.evaluation.artifact import draw_controls, open_artifact
+from surgeon.evaluation.notes import collapse_of, doubts_about, explain
 from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.verdict import Effect, Evidence, weigh, why_unskilled
+from surgeon.evaluation.workload import choose_metric, encoder_of
+from surgeon.tasks.compare import BASELINE, Variant
 from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS, Settings
 from surgeon.tasks.statistics import paired_interval
@@ -83,7 +78,7 @@ def test_the_baseline_s_masked_loss_is_pytorch_s(antiberty, antiberty_patched, a
     opened = open_artifact(antiberty_patched)
     tokenizer = opened.facts.tokenizer
     settings = Settings(0, 0.15, tokenizer.mask_id, tokenizer.special_ids)
-    encoded = encode_for(opened, texts)
+    encoded = encoder_of(opened).encode(texts.lines)
     model = transformers.AutoModelForMaskedLM.from_pretrained(antiberty).eval()
     loss = count = 0
     for ids in encoded.sequences:
@@ -138,8 +133,8 @@ def test_controls_repeat_the_recipe_s_mode_params_and_layers(tiny, tmp_path, mod
     write_artifact(make_plan(open_checkpoint(tiny("bert")), recipe), tmp_path / "out")
     opened = open_artifact(tmp_path / "out")
     original = open_checkpoint(tiny("bert"))
-    baseline = tensors_of(opened, BASELINE)
-    control = tensors_of(opened, Variant("control", (7,)))
+    baseline = opened.tensors(BASELINE)
+    control = opened.tensors(Variant("control", (7,)))
     (name,) = baseline
     assert name == "bert.encoder.layer.1.output.LayerNorm.weight"
     gain = original.read(name)
@@ -163,12 +158,12 @@ def test_one_session_gives_each_variant_the_output_of_a_session_of_its_own(minil
     """Bit for bit: replacing initializers per run is not an approximation."""
     opened = open_artifact(minilm_patched)
     names = tuple(opened.baseline)
-    shared = open_session(opened.model_path, "last_hidden_state", names, "cpu")
+    shared = open_session(opened.model_path, ["last_hidden_state"], names, "cpu")
     batch = make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
     unfused = ["SkipLayerNormFusion"]  # as the shared one, or the last bits would differ
     alone = onnxruntime.InferenceSession(opened.model_path, disabled_optimizers=unfused)
-    (baseline,) = shared.run(batch, tensors_of(opened, BASELINE))
-    (patched,) = shared.run(batch, tensors_of(opened, Variant("patched", (99, 157))))
+    (baseline,) = shared.run(batch, opened.tensors(BASELINE))
+    (patched,) = shared.run(batch, opened.tensors(Variant("patched", (99, 157))))
     np.testing.assert_array_equal(patched, alone.run(None, dict(batch))[0])
     assert not np.array_equal(baseline, patched)
 
@@ -358,15 +353,14 @@ def _controls(result, *damages):
 
 
 def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(minilm_patched):
-    opened, data = open_artifact(minilm_patched), built_in_sample()
-    result = evaluate(minilm_patched, texts=_texts(data.lines[:7]), controls=5)
+    result = evaluate(minilm_patched, texts=_texts(built_in_sample().lines[:7]), controls=5)
     damages = (*[0.004, 0.005] * 4, 0.34)
     controls = _controls(result, *damages)
 
     def warned(low, *controls):
         effects = [Effect(damage, (damage, damage)) for damage in damages[: len(controls)]]
         finding = weigh(Effect(low, (low, 1.0)), effects, 0.0, Evidence(60, 60))
-        return warnings_of(opened, data, result.dataset, controls, finding, 512)
+        return list(doubts_about(finding, controls))
 
     (warning,) = warned(0.07, *controls)
     assert warning.startswith("the control at 8 does 0.34, where random removals usually reach 0.0")

@@ -16,7 +16,6 @@ from task_models import MODELS, patched, save_model, word_tokenizer
 
 from surgeon import (
     Recipe,
-    TaskOptions,
     evaluate,
     make_onnx_plan,
     open_onnx,
@@ -27,15 +26,12 @@ from surgeon import (
 )
 from surgeon.cli import run
 from surgeon.edit.artifact import open_source
+from surgeon.edit.expectation import EvaluationSettings
 from surgeon.errors import CheckpointError, EvaluationError
-from surgeon.evaluation.artifact import Variant, open_artifact
-from surgeon.evaluation.observe import Scorer
-from surgeon.evaluation.request import (
-    choose_task,
-    make_examples,
-    make_settings,
-)
-from surgeon.evaluation.session import open_session
+from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.runner import open_runner
+from surgeon.evaluation.workload import prepare
+from surgeon.tasks.compare import Variant, observe
 from surgeon.text import Texts, built_in_sample
 
 DIMS = (3, 8)
@@ -342,7 +338,7 @@ def test_a_graph_that_cannot_be_fed_or_told_is_refused(mlm, tmp_path, change, co
     [
         ({"architectures": None}, "config.json does not tell"),
         ({"architectures": ["BertForNextSentencePrediction"]}, "does not tell"),
-        ({"architectures": "BertForMaskedLM"}, "architectures is no list"),
+        ({"architectures": "BertForMaskedLM"}, "architectures is not a list"),
         ({"architectures": ["BertForSequenceClassification"], "id2label": {"a": "b"}}, "id2label"),
     ],
 )
@@ -372,23 +368,19 @@ def test_a_file_changed_after_the_patch_is_not_evaluated(mlm, tmp_path):
 def test_the_patched_file_gives_what_the_evaluation_calls_patched(mlm, tmp_path):
     """The variant of the session is the file as onnxruntime runs it elsewhere."""
     opened = open_artifact(_patch_file(mlm / "model.onnx", tmp_path / "out"))
-    task = choose_task(opened, None)
-    settings = make_settings(opened, task, TaskOptions(), 0)
-    (example, *_) = make_examples(opened, task, settings, _TEXTS).examples
+    work = prepare(opened, EvaluationSettings(), _TEXTS)
+    task, example = work.task, work.examples[0]
     ids = np.array([example.ids])
     alone = onnxruntime.InferenceSession(opened.model_path)
     (logits,) = alone.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
     scored, labels = torch.tensor(logits[0][example.positions]), torch.tensor(example.labels)
     loss = torch.nn.functional.cross_entropy(scored, labels, reduction="sum")
-    names = tuple(opened.baseline)
-    session = open_session(opened.model_path, opened.facts.output, names, "cpu", per_token=True)
-    scorer = Scorer(opened, task, session)
+    runner = open_runner(opened, task)
     losses = {
-        dims: task.scores(scorer.observe(Variant("it", dims), [example]), settings)[
-            task.metric
-        ].value
+        dims: task.scores(observe(runner, Variant("it", dims), [example]), work.settings)
         for dims in (opened.record.dims, ())
     }
+    losses = {dims: scores[task.metric].value for dims, scores in losses.items()}
     assert losses[opened.record.dims] == pytest.approx(loss.item() / len(labels), abs=1e-4)
     assert abs(losses[()] - losses[opened.record.dims]) > 1e-3
 

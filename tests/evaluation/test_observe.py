@@ -1,6 +1,7 @@
 """Blocks, batches, doses, early stopping and going on after an interruption."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,13 +17,13 @@ from surgeon import (
 from surgeon.console import show_evaluation
 from surgeon.edit.source_files import PARTIAL_EVALUATION
 from surgeon.errors import EvaluationError
-from surgeon.evaluation import observe
-from surgeon.evaluation import observe as in_blocks_module
-from surgeon.evaluation import session as session_module
-from surgeon.evaluation.artifact import BASELINE, open_artifact
-from surgeon.evaluation.observe import Scorer
-from surgeon.evaluation.request import encode_for
+from surgeon.evaluation import blocks
+from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.runner import open_runner
 from surgeon.evaluation.session import open_session
+from surgeon.evaluation.workload import encoder_of
+from surgeon.tasks import compare
+from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS, Settings
 from surgeon.text import Texts, built_in_sample
@@ -32,19 +33,16 @@ def _texts(lines):
     return Texts("test", tuple(lines), "\n".join(lines).encode())
 
 
-def _scorer(artifact, batch_size, *, per_token):
+def _runner(artifact, batch_size=None):
     opened = open_artifact(artifact)
-    facts, task = opened.facts, TASKS[opened.facts.task]
-    names = tuple(opened.baseline)
-    session = open_session(opened.model_path, facts.output, names, "cpu", per_token=per_token)
-    return Scorer(opened, task, session, batch_size)
+    return open_runner(opened, TASKS[opened.facts.task], "cpu", batch_size)
 
 
 def _examples(artifact, texts):
     opened = open_artifact(artifact)
     tokenizer = opened.facts.tokenizer
     settings = Settings(0, 0.15, tokenizer.mask_id, tokenizer.special_ids)
-    sequences = encode_for(opened, texts).sequences
+    sequences = encoder_of(opened).encode(texts.lines).sequences
     return [TASKS[opened.facts.task].prepare(ids, settings) for ids in sequences]
 
 
@@ -54,14 +52,12 @@ def test_batch_size_and_order_leave_every_example_s_score_as_it_is(request, name
     english = _texts(built_in_sample().lines[::6])
     texts = english if name == "minilm_patched" else _texts(antibodies(20))
     examples = _examples(artifact, texts)
-    per_token = name != "minilm_patched"
-    expected = _scorer(artifact, None, per_token=per_token).observe(BASELINE, examples)
+    expected = observe(_runner(artifact), BASELINE, examples)
     for batch_size in (1, 8, 64):
-        scorer = _scorer(artifact, batch_size, per_token=per_token)
-        np.testing.assert_allclose(
-            scorer.observe(BASELINE, examples), expected, atol=1e-5, rtol=1e-5
-        )
-        backward = scorer.observe(BASELINE, examples[::-1])[::-1]
+        runner = _runner(artifact, batch_size)
+        found = observe(runner, BASELINE, examples)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+        backward = observe(runner, BASELINE, examples[::-1])[::-1]
         np.testing.assert_allclose(backward, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -69,13 +65,13 @@ def test_batch_size_and_order_leave_every_example_s_score_as_it_is(request, name
 def test_the_loss_inside_the_graph_is_the_loss_of_its_logits(request, name):
     artifact = request.getfixturevalue(name)
     examples = _examples(artifact, _texts(antibodies(8)))
-    inside = _scorer(artifact, None, per_token=True).observe(BASELINE, examples)
+    inside = observe(_runner(artifact), BASELINE, examples)
     opened = open_artifact(artifact)
     names = tuple(opened.baseline)
-    session = open_session(opened.model_path, opened.facts.output, names, "cpu")
+    session = open_session(opened.model_path, opened.facts.outputs, names, "cpu")
     for row, example in zip(inside, examples, strict=True):
         batch = make_batch([example.ids], opened.facts.inputs, 0)
-        tensors = observe.tensors_of(opened, BASELINE)
+        tensors = opened.tensors(BASELINE)
         (logits,) = session.run(batch, tensors)
         outside = TASKS[opened.facts.task].observe(logits[0], example)
         np.testing.assert_allclose(row, outside, rtol=1e-5, atol=1e-5)
@@ -145,7 +141,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_result(
 ):
     out = shutil.copytree(minilm_patched, tmp_path / "out")
     texts = _texts(built_in_sample().lines[::4])
-    monkeypatch.setattr(in_blocks_module, "_BLOCK", 16)
+    monkeypatch.setattr(blocks, "_BLOCK", 16)
     expected = evaluate(out, texts=texts, controls=3)
     # The baseline and the patched model have seen the third block, and no control has.
     stop = _stop_at("scoring control 1", 3)
@@ -154,9 +150,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_result(
     assert (out / PARTIAL_EVALUATION).is_file()
     kept = (out / PARTIAL_EVALUATION).read_bytes()
     seen = []
-    monkeypatch.setattr(
-        Scorer, "observe", lambda *a, real=Scorer.observe: seen.append(len(a[2])) or real(*a)
-    )
+    monkeypatch.setattr(compare, "observe", lambda *a: seen.append(len(a[2])) or observe(*a))
     other = evaluate(out, texts=texts, controls=3, seed=1, resume=True)
     assert sum(seen) == 60 * 5  # another seed: nothing to go on from
     assert "nothing was kept" in other.warnings[-1]
@@ -193,7 +187,7 @@ def test_what_was_kept_of_another_shape_is_not_gone_on_from(minilm_patched, tmp_
 def test_what_was_observed_is_kept_after_a_while_too(minilm_patched, tmp_path, monkeypatch):
     """For what no interruption announces, such as a lack of power."""
     out = shutil.copytree(minilm_patched, tmp_path / "out")
-    monkeypatch.setattr(in_blocks_module, "_PAUSE", 0.0)
+    monkeypatch.setattr(blocks, "_PAUSE", 0.0)
 
     def fail(step, done, total):
         if step == "scoring control 1":
@@ -210,8 +204,7 @@ def test_what_was_observed_is_kept_after_a_while_too(minilm_patched, tmp_path, m
 def test_blocks_are_of_so_many_texts_and_tokens():
     sizes = [300] * 60 + [20_000] + [10] * 600
     examples = [Example((1,) * size) for size in sizes]
-    blocks = list(in_blocks_module._blocks(examples, until_certain=False))
-    assert [(b.start, b.stop) for b in blocks] == [
+    assert [(b.start, b.stop) for b in blocks._blocks(examples, blocks._BLOCK)] == [
         (0, 54),
         (54, 60),
         (60, 61),
@@ -233,26 +226,21 @@ def test_blanks_are_filled_before_and_after(antiberty_patched, iglm_s_patched, m
     assert evaluate(minilm_patched, texts=few, controls=1).fill_ins == ()
 
 
-def test_labels_are_split_by_example():
-    examples = [Example((1, 2, 3), np.arange(n), np.arange(n)) for n in (2, 0, 1)]
-    parts = observe._by_example(examples, (0, 1, 2), np.array([7, 8, 9]))
-    assert [part.tolist() for part in parts] == [[7, 8], [], [9]]
-
-
 def test_a_run_with_bound_inputs_gives_what_a_plain_run_gives(minilm_patched):
     """What the CUDA path does, on the device that is here."""
     opened = open_artifact(minilm_patched)
     names = tuple(opened.baseline)
-    session = open_session(opened.model_path, opened.facts.output, names, "cpu")
+    session = open_session(opened.model_path, opened.facts.outputs, names, "cpu")
     batch = make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
-    tensors = observe.tensors_of(opened, BASELINE)
+    tensors = opened.tensors(BASELINE)
     (plain,) = session.run(batch, tensors)
-    (bound,) = session_module.run_bound(session, batch, tensors, "cpu")
+    (bound,) = session.run_bound({**batch, **tensors}, "cpu")
     np.testing.assert_array_equal(plain, bound)
 
 
 def test_two_wheels_of_onnxruntime_are_told_apart(minilm_patched, monkeypatch):
-    monkeypatch.setattr(session_module, "_is_installed", lambda _wheel: True)
+    both = [SimpleNamespace(name=wheel) for wheel in ("onnxruntime", "onnxruntime-gpu")]
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: both)
     with pytest.raises(EvaluationError, match="overwrite each other's files: uninstall both"):
         evaluate(minilm_patched, provider="cuda")
 

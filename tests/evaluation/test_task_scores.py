@@ -18,16 +18,13 @@ from sklearn import metrics
 from task_models import MODELS, patched, save_model, word_tokenizer
 
 from surgeon import TaskOptions, evaluate
+from surgeon.edit.expectation import EvaluationSettings
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import fill_ins as fill_ins_module
-from surgeon.evaluation.artifact import BASELINE, open_artifact
-from surgeon.evaluation.observe import Scorer
-from surgeon.evaluation.request import (
-    choose_task,
-    make_examples,
-    make_settings,
-)
-from surgeon.evaluation.session import open_session
+from surgeon.evaluation.artifact import open_artifact
+from surgeon.evaluation.runner import open_runner
+from surgeon.evaluation.workload import prepare
+from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.data import read_table
 from surgeon.text import Texts, built_in_sample
 
@@ -67,10 +64,7 @@ def _rows(folder, rows):
 
 
 def _examples(artifact, texts, **options):
-    opened = open_artifact(artifact)
-    task = choose_task(opened, None)
-    settings = make_settings(opened, task, TaskOptions(**options), 0)
-    return make_examples(opened, task, settings, texts).examples
+    return prepare(open_artifact(artifact), EvaluationSettings(**options), texts).examples
 
 
 def _cross_entropy(logits, example):
@@ -204,14 +198,10 @@ def test_minimal_pairs(request, tmp_path, name, loader, score):
     assert result.baseline.value == pytest.approx(np.mean([margin <= 0 for margin in margins]))
     assert result.baseline.others["log-odds"] == pytest.approx(np.mean(margins), abs=1e-3)
     opened = open_artifact(artifact)
-    task = choose_task(opened, "pairs")
-    settings = make_settings(opened, task, TaskOptions(), 0)
-    examples = make_examples(opened, task, settings, read_table(tmp_path / "data.jsonl")).examples
-    session = open_session(
-        opened.model_path, opened.facts.output, tuple(opened.baseline), "cpu", per_token=True
-    )
+    work = prepare(opened, EvaluationSettings(task="pairs"), read_table(tmp_path / "data.jsonl"))
     for batch_size in (1, 3):  # fewer sequences than a pair has, in the masked model
-        kept = Scorer(opened, task, session, batch_size).observe(BASELINE, examples)
+        runner = open_runner(opened, work.task, "cpu", batch_size)
+        kept = observe(runner, BASELINE, work.examples)
         np.testing.assert_allclose(kept[:, 0] - kept[:, 1], margins, atol=1e-3)
 
 
@@ -502,16 +492,11 @@ def _overlap(answer, expected):
 def test_batch_size_and_order_leave_every_example_s_score_as_it_is(made, tmp_path, name):
     _, artifact = made(name)
     opened = open_artifact(artifact)
-    task = choose_task(opened, None)
-    settings = make_settings(opened, task, TaskOptions(), 0)
     rows = [{"text": line, "label": NAMES[n % 3]} for n, line in enumerate(LINES)]
-    data = _texts(LINES) if task.needs == "texts" else read_table(_rows(tmp_path, rows))
-    examples = make_examples(opened, task, settings, data).examples
-    facts, per_token = opened.facts, task.reduce is not None
-    names = tuple(opened.baseline)
-    session = open_session(opened.model_path, facts.output, names, "cpu", per_token=per_token)
-    expected = Scorer(opened, task, session, 1).observe(BASELINE, examples)
+    data = read_table(_rows(tmp_path, rows)) if name == "classification" else _texts(LINES)
+    work = prepare(opened, EvaluationSettings(), data)
+    expected = observe(open_runner(opened, work.task, "cpu", 1), BASELINE, work.examples)
     for batch_size in (8, 64, None):
-        scorer = Scorer(opened, task, session, batch_size)
-        backward = scorer.observe(BASELINE, examples[::-1])[::-1]
+        runner = open_runner(opened, work.task, "cpu", batch_size)
+        backward = observe(runner, BASELINE, work.examples[::-1])[::-1]
         np.testing.assert_allclose(backward, expected, atol=1e-5, rtol=1e-5)

@@ -3,46 +3,114 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from surgeon.edit.expectation import (
-    EvaluationSettings,
-    TaskOptions,
-    recorded_settings,
-)
+import numpy as np
+
+from surgeon.edit.expectation import EvaluationSettings, TaskOptions, recorded_settings
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact
-from surgeon.evaluation.notes import describe_data
-from surgeon.evaluation.result import Dataset
-from surgeon.onnx_files.foreign import read_config
 from surgeon.tasks.columns import Columns
 from surgeon.tasks.data import read_data
-from surgeon.tasks.examples import (
-    MOST_UNKNOWN,
-    Encoded,
-    Encoder,
-    Example,
-    Prepared,
-)
+from surgeon.tasks.examples import MOST_UNKNOWN, Encoder, Example, Prepared
 from surgeon.tasks.pooling import Pooling, read_pooling
-from surgeon.tasks.registry import (
-    TASKS,
-    Settings,
-    Task,
-)
+from surgeon.tasks.registry import TASKS, Settings, Task
+from surgeon.tasks.statistics import Groups
 from surgeon.tasks.task import INVERTED, Data
-from surgeon.tasks.tokenizer import (
-    begin_with,
-    beginning_id,
-    read_tokenizer,
-)
-from surgeon.text import Texts, built_in_sample
+from surgeon.tasks.tokenizer import begin_with, beginning_id, read_tokenizer
+from surgeon.text import built_in_sample
 
 _MULTI_LABEL = "multi_label_classification"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What was measured on. ``tokens`` and ``examples`` are those that were scored on.
+
+    ``scored_tokens`` is 0 where the score is not per token. ``skipped`` texts had nothing to
+    score, ``truncated`` ones were cut to the model's length, ``unknown`` tokens are not in the
+    vocabulary. ``unit`` is what each example is one of: texts, windows, blocks or pairs.
+    """
+
+    name: str
+    sha256: str
+    examples: int
+    tokens: int
+    scored_tokens: int
+    skipped: int
+    truncated: int
+    unknown: int
+    unit: str = "texts"
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """Examples ready to run, of which every variant sees the same.
+
+    ``longest`` is how many tokens a text is cut to, and ``prepared`` how the examples came about.
+    """
+
+    task: Task
+    settings: Settings
+    data: Data
+    prepared: Prepared
+    examples: Sequence[Example]
+    longest: int
+
+    def dataset(self, seen: int | None = None) -> Dataset:
+        """Return what a result says of the data, if this many examples were seen (None: all)."""
+        examples, prepared = self.examples[:seen], self.prepared
+        return Dataset(
+            name=self.data.name,
+            sha256=self.data.sha256,
+            examples=len(examples),
+            tokens=sum(example.tokens for example in examples),
+            scored_tokens=sum(example.scored for example in examples),
+            skipped=prepared.given - len(prepared.examples),
+            truncated=prepared.truncated,
+            unknown=prepared.unknown,
+            unit=prepared.unit,
+        )
+
+
+def prepare(
+    artifact: Artifact,
+    asked: EvaluationSettings,
+    data: Data | str | Path | None = None,
+    metric: str | None = None,
+) -> Workload:
+    """Choose the task, read the data and make the examples that an evaluation runs.
+
+    With ``until_certain`` the texts come in random order.
+
+    Args:
+        artifact: what is evaluated.
+        asked: the settings, those of the recipe among them.
+        data: texts or rows, or what names some (None: what ``asked`` names, or the task's own).
+        metric: what the verdict is about (None: the task's own).
+
+    Raises:
+        EvaluationError: the data cannot be read or give no examples, the graph has no head for
+            the task, or a setting is not for it.
+    """
+    task = choose_metric(choose_task(artifact, asked.task), metric)
+    if asked.until_certain and task.metric in task.whole:
+        raise EvaluationError(
+            f"--until-certain: the {task.metric} is a score of the whole set, for which no "
+            "interval is known that is valid at any number of examples; leave it out"
+        )
+    seed = asked.seed or 0
+    settings = make_settings(artifact, task, asked, seed)
+    read = find_data(task, asked.data if data is None else data, settings)
+    prepared = make_examples(artifact, task, settings, read)
+    examples = prepared.examples
+    if asked.until_certain:
+        examples = _shuffled(examples, seed)
+    longest = longest_of(artifact, settings.pooling)
+    return Workload(task, settings, read, prepared, examples, longest)
 
 
 def settings_for(artifact: Artifact, asked: EvaluationSettings) -> EvaluationSettings:
@@ -65,28 +133,33 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
         EvaluationError: there is no such task, or the model's head is for another.
     """
     facts = artifact.facts
-    if read_config(artifact.directory).get("problem_type") == _MULTI_LABEL:
+    if artifact.config.get("problem_type") == _MULTI_LABEL:
         raise EvaluationError(
             f"{artifact.directory}: config.json declares the problem_type {_MULTI_LABEL}, in which "
             "a text has any number of labels at once; no task scores that, and restore, verify and "
             "diff work as ever"
         )
-    single = facts.task == "classification" and len(facts.labels) == 1
     if name is not None and name not in TASKS:
         raise EvaluationError(f"--task {name}: no such task; there are {', '.join(TASKS)}")
     wanted = TASKS[name or facts.task]
-    if single and wanted.name == "classification":
+    if wanted.name == "classification" == facts.task and len(facts.labels) == 1:
         wanted = TASKS["regression"]
     fitting = [task for task in TASKS.values() if _fits(task, artifact)]
     if wanted not in fitting:
-        there = f" with {len(facts.labels)} labels" if facts.labels else ""
+        labels = f" with {len(facts.labels)} labels" if facts.labels else ""
         takes = "a model exported without a head" if wanted.head == "drift" else "another head"
         raise EvaluationError(
             f"--task {wanted.name}: takes {takes}, and the graph of {artifact.record.model} gives "
-            f"what its head for {facts.task}{there} does; leave it out, or choose of "
+            f"what its head for {facts.task}{labels} does; leave it out, or choose of "
             f"{', '.join(task.name for task in fitting)}"
         )
     return wanted
+
+
+def _fits(task: Task, artifact: Artifact) -> bool:
+    if task.head == "classification" == artifact.facts.task:
+        return (len(artifact.facts.labels) == 1) == task.numeric
+    return task.takes(artifact.facts.task)
 
 
 def choose_metric(task: Task, name: str | None) -> Task:
@@ -100,9 +173,9 @@ def choose_metric(task: Task, name: str | None) -> Task:
     metrics = {_folded(metric): metric for metric in (*task.further, task.metric)}
     metric = metrics.get(_folded(name))
     if metric is None:
-        there = ", ".join(other.removeprefix(INVERTED) for other in (task.metric, *task.further))
+        known = ", ".join(other.removeprefix(INVERTED) for other in (task.metric, *task.further))
         raise EvaluationError(
-            f"--metric {name}: the task {task.name} has no such metric; give one of {there}"
+            f"--metric {name}: the task {task.name} has no such metric; give one of {known}"
         )
     if metric == task.metric:
         return task
@@ -113,24 +186,7 @@ def choose_metric(task: Task, name: str | None) -> Task:
 
 def _folded(metric: str) -> str:
     """Return what a metric's name has in common with how people write it."""
-    plain = metric.removeprefix(INVERTED).casefold()
-    return "".join(filter(str.isalnum, plain))
-
-
-def check_margin(margin: float | None) -> None:
-    """Refuse a smallest damage that is none.
-
-    Raises:
-        EvaluationError: it is negative or not a finite number.
-    """
-    if margin is not None and not (math.isfinite(margin) and margin >= 0):
-        raise EvaluationError(f"--margin {margin:g}: give a number of 0 or more")
-
-
-def _fits(task: Task, artifact: Artifact) -> bool:
-    if task.head == "classification" == artifact.facts.task:
-        return (len(artifact.facts.labels) == 1) == task.numeric
-    return task.takes(artifact.facts.task)
+    return "".join(filter(str.isalnum, metric.removeprefix(INVERTED).casefold()))
 
 
 def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: int) -> Settings:
@@ -171,20 +227,8 @@ def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: in
     )
 
 
-def _bos(artifact: Artifact, wanted: bool | None) -> int | None:  # noqa: FBT001
-    """Return the token to put before each text; ``wanted`` is None for one if there is one."""
-    if wanted is False or (wanted is None and artifact.facts.task != "clm"):
-        return None
-    found = beginning_id(artifact.directory, artifact.facts.tokenizer)
-    if wanted and (found is None or artifact.facts.task != "clm"):
-        raise EvaluationError(
-            "--bos: takes a causal model whose tokenizer names a BOS or EOS token in "
-            "tokenizer_config.json; leave it out"
-        )
-    return found
-
-
 def _used(task: Task, options: TaskOptions) -> Mapping[str, Any]:
+    """Return the task's options, those that were given in place of its defaults."""
     given = {f.name: getattr(options, f.name) for f in fields(TaskOptions)}
     for name, value in given.items():
         if value is not None and value is not False and name not in task.options:
@@ -197,6 +241,20 @@ def _used(task: Task, options: TaskOptions) -> Mapping[str, Any]:
         name: default if given[name] is None else given[name]
         for name, default in task.options.items()
     }
+
+
+def _bos(artifact: Artifact, wanted: bool | None) -> int | None:  # noqa: FBT001
+    """Return the token to put before each text; ``wanted`` is None for one if there is one."""
+    causal = artifact.facts.task == "clm"
+    if wanted is False or (wanted is None and not causal):
+        return None
+    found = beginning_id(artifact.directory, artifact.facts.tokenizer)
+    if wanted and (found is None or not causal):
+        raise EvaluationError(
+            "--bos: takes a causal model whose tokenizer names a BOS or EOS token in "
+            "tokenizer_config.json; leave it out"
+        )
+    return found
 
 
 def find_data(task: Task, data: Data | str | Path | None, settings: Settings) -> Data:
@@ -232,18 +290,18 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
     tokens = sum(example.tokens for example in prepared.examples)  # of texts left out, none
     if data.lines and prepared.unknown > MOST_UNKNOWN * tokens:
         encoder.check_known(encoder.encode(data.lines), data.lines, data.name)
-    given, there = prepared.given, len(prepared.examples)
-    if there == 1:
-        found = "only one example" if given == 1 else f"only one of {given} gives an example"
+    given, found = prepared.given, len(prepared.examples)
+    if found == 1:
+        one = "only one example" if given == 1 else f"only one of {given} gives an example"
         advice = "cut it with --block N" if settings.document else "give two or more"
-        raise EvaluationError(f"--data {data.name}: {found}, and an interval takes 2; {advice}")
-    if not there and task.needs == "table":
+        raise EvaluationError(f"--data {data.name}: {one}, and an interval takes 2; {advice}")
+    if not found and task.needs == "table":
         raise EvaluationError(
             f"--data {data.name}: none of {given} rows has a label to compare with and a text that "
             "this model's tokenizer knows; give labelled rows, or name the columns with "
             "--label-column and --text-column"
         )
-    if not there:
+    if not found:
         raise EvaluationError(
             f"--data {data.name}: none of {given} texts has tokens that this model's tokenizer "
             "knows; give text of the kind the model was trained on"
@@ -261,16 +319,12 @@ def encoder_of(
     Raises:
         EvaluationError: the artifact has no tokenizer, or it cannot be read.
     """
-    facts = artifact.facts
-    tokenizer = artifact.tokenizer
+    facts, tokenizer = artifact.facts, artifact.tokenizer
     if bos is not None:
         tokenizer = read_tokenizer(artifact.directory, facts.tokenizer)  # another, to be changed
         begin_with(tokenizer, bos)
-    return Encoder(
-        tokenizer,
-        longest_of(artifact, pooling),
-        facts.tokenizer.unknown_id if facts.tokenizer else None,
-    )
+    unknown = facts.tokenizer.unknown_id if facts.tokenizer else None
+    return Encoder(tokenizer, longest_of(artifact, pooling), unknown)
 
 
 def longest_of(artifact: Artifact, pooling: Pooling | None) -> int:
@@ -279,30 +333,21 @@ def longest_of(artifact: Artifact, pooling: Pooling | None) -> int:
     return min(limit for limit in limits if limit is not None)
 
 
-def encode_for(artifact: Artifact, texts: Texts) -> Encoded:
-    """Tokenize texts with the artifact's own tokenizer, cut to the model's length."""
-    return encoder_of(artifact).encode(texts.lines)
+def number_texts(examples: Sequence[Example]) -> Groups:
+    """Return the number of the text that each example is, in the order of their appearance."""
+    numbers: dict[tuple[tuple[int, ...], ...], int] = {}
+    return np.array(
+        [
+            numbers.setdefault(tuple(part.ids for part in example.sequences), len(numbers))
+            for example in examples
+        ],
+        dtype=np.int64,
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class Workload:
-    """Examples ready to run, of which every variant sees the same."""
-
-    task: Task
-    settings: Settings
-    examples: Sequence[Example]
-    dataset: Dataset
-
-
-def prepare(artifact: Artifact, settings: EvaluationSettings) -> Workload:
-    """Read the data and make the examples that an evaluation with these settings runs.
-
-    Raises:
-        EvaluationError: the data cannot be read or give no examples, or the graph has no head for
-            the task.
-    """
-    task = choose_task(artifact, settings.task)
-    chosen = make_settings(artifact, task, settings, settings.seed or 0)
-    data = find_data(task, settings.data, chosen)
-    made = make_examples(artifact, task, chosen, data)
-    return Workload(task, chosen, made.examples, describe_data(data, made, made.examples))
+def _shuffled(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
+    """Return the texts in random order, each with all the examples that it is."""
+    texts = number_texts(examples)
+    places = np.random.default_rng([seed, len(examples)]).permutation(int(texts.max()) + 1)
+    ranks = np.argsort(places)[texts]
+    return tuple(examples[number] for number in np.argsort(ranks, kind="stable"))
