@@ -179,7 +179,11 @@ def _fetch(revision: ResolvedRevision, listing: Listing, progress: Progress) -> 
 @contextlib.contextmanager
 def _xet_gives_up_soon() -> Iterator[None]:
     """Have hf_xet, which reads the environment when it starts, fail in seconds and not minutes."""
-    limits = {"HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2", "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s"}
+    limits = {
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "5",  # a busy machine or server drops some requests
+        "HF_XET_CLIENT_RETRY_BASE_DELAY": "200ms",
+        "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s",
+    }
     ours = {name: value for name, value in limits.items() if name not in os.environ}
     os.environ.update(ours)
     try:
