@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import torch
 import transformers
 from antibodies import antibodies
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 _PROTEIN_TOKENIZER = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
@@ -145,45 +146,44 @@ def rename_tensors(source: Path, target: Path, rename) -> None:
 
 
 @pytest.fixture(scope="session")
-def minilm_patched(minilm, tmp_path_factory) -> Path:
+def patched_once(tmp_path_factory):
+    """Return a function that patches a model with its ONNX half, once for all workers of a run.
+
+    Each worker gets a copy of its own, since an evaluation writes into the artifact.
+    """
+    from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def patch(model: Path, *dims: int) -> Path:
+        name = "-".join([model.name, *map(str, dims)])
+        made = root / "artifacts" / name
+        made.parent.mkdir(exist_ok=True)
+        with FileLock(made.with_name(f"{name}.lock")):
+            if not made.exists():
+                write_artifact(make_plan(open_checkpoint(model), Recipe(dims=dims)), made)
+        copy = tmp_path_factory.mktemp("artifacts") / name
+        shutil.copytree(made, copy)
+        return copy
+
+    return patch
+
+
+@pytest.fixture(scope="session")
+def minilm_patched(minilm, patched_once) -> Path:
     """MiniLM with the two dims that matter removed, ONNX half included."""
-    from surgeon import (
-        Recipe,
-        make_plan,
-        open_checkpoint,
-        write_artifact,
-    )
-
-    output = tmp_path_factory.mktemp("artifacts") / "minilm"
-    write_artifact(make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157))), output)
-    return output
+    return patched_once(minilm, 99, 157)
 
 
 @pytest.fixture(scope="session")
-def antiberty_patched(antiberty, tmp_path_factory) -> Path:
+def antiberty_patched(antiberty, patched_once) -> Path:
     """AntiBERTy with two dims removed, ONNX half included."""
-    from surgeon import (
-        Recipe,
-        make_plan,
-        open_checkpoint,
-        write_artifact,
-    )
-
-    output = tmp_path_factory.mktemp("artifacts") / "antiberty"
-    write_artifact(make_plan(open_checkpoint(antiberty), Recipe(dims=(93, 101))), output)
-    return output
+    return patched_once(antiberty, 93, 101)
 
 
 @pytest.fixture(scope="session")
-def iglm_s_patched(iglm_s, tmp_path_factory) -> Path:
+def iglm_s_patched(iglm_s, patched_once) -> Path:
     """IgLM-S with two columns of every output dense layer removed, ONNX half included."""
-    from surgeon import (
-        Recipe,
-        make_plan,
-        open_checkpoint,
-        write_artifact,
-    )
-
-    output = tmp_path_factory.mktemp("artifacts") / "iglm-s"
-    write_artifact(make_plan(open_checkpoint(iglm_s), Recipe(dims=(3, 8))), output)
-    return output
+    return patched_once(iglm_s, 3, 8)

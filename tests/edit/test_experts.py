@@ -9,7 +9,7 @@ import torch
 from families import save_family, save_family_in_shards
 from mixtures import MIXTURES
 from safetensors.torch import load_file, save_file
-from task_models import causal_loss, patched, save_model
+from task_models import causal_loss, save_model
 
 from surgeon import (
     Recipe,
@@ -180,13 +180,13 @@ def test_a_layer_of_the_weights_beyond_the_configuration_s_is_left_out(change):
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
+def evaluated(tmp_path_factory, patched_once):
     """A mixture whose tokens choose two of eight experts, its artifact and the evaluation of it."""
     folder = tmp_path_factory.mktemp("evaluated")
-    source = save_model("clm, of experts", folder / "model")
+    source = save_model("clm, of experts", folder / "clm, of experts")
     lines = built_in_sample().lines[:12]
     texts = Texts("test", lines, "\n".join(lines).encode())
-    out = patched(source, folder / "out")
+    out = patched_once(source, 3, 8)
     return source, out, lines, evaluate(out, texts=texts, controls=2)
 
 

@@ -140,8 +140,10 @@ def _document(result):
 
 
 @pytest.mark.parametrize("name", [*_LANGUAGE_MODELS, *MODELS])
-def test_a_patched_onnx_file_is_evaluated_as_the_patched_weights_are(source, tmp_path, name):
-    own = patched(source(name), tmp_path / "own")
+def test_a_patched_onnx_file_is_evaluated_as_the_patched_weights_are(
+    source, patched_once, tmp_path, name
+):
+    own = patched_once(source(name), *DIMS)
     file = _patch_file(_unpatched(own, tmp_path / "exported"), tmp_path / "out")
     ours, theirs = open_artifact(own).facts, open_artifact(file).facts
     for what in ("task", "inputs", "output", "outputs", "labels", "decoder_start_id", "dtype"):
@@ -158,12 +160,12 @@ def test_a_patched_onnx_file_is_evaluated_as_the_patched_weights_are(source, tmp
 @pytest.mark.parametrize(
     ("name", "how"), [("mlm", "legacy-12"), ("mlm", "legacy-17"), ("clm", "legacy-14")]
 )
-def test_the_exports_of_others_score_as_pytorch_does(source, tmp_path, name, how):
+def test_the_exports_of_others_score_as_pytorch_does(source, patched_once, tmp_path, name, how):
     """Of old opsets, with one output of any name."""
     folder = tmp_path / "exported"
     _export(source(name), folder, name, how)
     result = evaluate(_patch_file(folder / "model.onnx", tmp_path / "out"), texts=_TEXTS)
-    expected = evaluate(patched(source(name), tmp_path / "own"), texts=_TEXTS)
+    expected = evaluate(patched_once(source(name), *DIMS), texts=_TEXTS)
     assert result.task == name
     assert result.baseline.value == pytest.approx(expected.baseline.value, abs=1e-5)
     assert result.patched.value == pytest.approx(expected.patched.value, abs=1e-5)
@@ -267,14 +269,14 @@ def test_vectors_that_a_constant_node_holds_are_replaced(mlm, tmp_path):
     assert [c.value for c in result.controls] == pytest.approx([c.value for c in plain.controls])
 
 
-def test_a_graph_in_float16_is_evaluated(source, tmp_path):
+def test_a_graph_in_float16_is_evaluated(source, patched_once, tmp_path):
     folder = tmp_path / "exported"
     model = str(source("mlm"))
     assert run(["export", model, "-o", str(folder), "--dtype", "float16"]) == 0
     out = _patch_file(folder / "onnx/model.onnx", tmp_path / "out")
     assert open_artifact(out).facts.dtype == "float16"
     narrow = evaluate(out, texts=_TEXTS, controls=3)
-    wide = evaluate(patched(source("mlm"), tmp_path / "own"), texts=_TEXTS, controls=3)
+    wide = evaluate(patched_once(source("mlm"), *DIMS), texts=_TEXTS, controls=3)
     assert narrow.delta == pytest.approx(wide.delta, abs=0.02)
 
 

@@ -15,7 +15,7 @@ import transformers
 from antibodies import antibodies
 from scipy import stats
 from sklearn import metrics
-from task_models import MODELS, patched, save_model, word_tokenizer
+from task_models import MODELS, save_model, word_tokenizer
 
 from surgeon import TaskOptions, evaluate
 from surgeon.edit.expectation import EvaluationSettings
@@ -34,14 +34,14 @@ LOSS, METRIC = {"abs": 1e-4}, {"abs": 1e-6}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, patched_once):
     """Give (PyTorch's model, artifact) of a name in MODELS, each made once."""
     folder, done = tmp_path_factory.mktemp("tasks"), {}
 
     def make(name):
         if name not in done:
             source = save_model(name, folder / name)
-            artifact = patched(source, folder / f"{name}-out")
+            artifact = patched_once(source, 3, 8)
             done[name] = MODELS[name][0].from_pretrained(source).eval(), artifact
         return done[name]
 

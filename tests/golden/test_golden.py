@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from task_models import patched, save_model
+from task_models import save_model
 
 from surgeon.cli import _COMMANDS, run
 from surgeon.text import built_in_sample
@@ -139,8 +139,8 @@ def test_the_record_of_a_tiny_artifact(family, tiny, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("task", [*_LABELLED, "rtd", "plm", "denoising", "clm, of experts"])
-def test_the_scores_of_a_task(task, tmp_path, capsys):
-    artifact = patched(save_model(task, tmp_path / "model"), tmp_path / "out")
+def test_the_scores_of_a_task(task, patched_once, tmp_path, capsys):
+    artifact = patched_once(save_model(task, tmp_path / task), 3, 8)
     data = tmp_path / "data.jsonl"
     rows = _LABELLED.get(task) or [{"text": line} for line in built_in_sample().lines[:12]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))

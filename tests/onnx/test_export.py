@@ -57,7 +57,7 @@ def _initializers(path):
     return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_equal_initializers_stay_apart_so_that_only_the_planned_vectors_differ(tmp_path, family):
     """A fresh model has all gains 1 and all biases 0: the exporter would merge them."""
     model_class, config = TINY_FAMILIES[family]
@@ -326,7 +326,7 @@ def test_eval_and_verify_read_weights_beside_the_graph(external, antiberty_patch
     assert one.patched.value != one.baseline.value
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_a_float16_graph_holds_the_rounded_vectors_and_takes_and_gives_the_same(
     tiny, tmp_path, family
 ):
