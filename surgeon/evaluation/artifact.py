@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from surgeon.edit.selection import draw_dims
 from surgeon.edit.source_files import EXCISED
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import EvaluationError, suggesting
-from surgeon.evaluation.foreign_graph import infer_facts, probe_graph, read_config
 from surgeon.model.checkpoint import CONFIG
-from surgeon.onnx.facts import Dtype, OnnxFacts, onnx_facts
+from surgeon.model.files import read_object
+from surgeon.onnx.facts import OnnxFacts, onnx_facts
+from surgeon.onnx.file_graph import FileGraph
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.tensor_files import tensor_files
 from surgeon.tasks.compare import Variant
-from surgeon.tasks.sizes import check_tokenizer
+from surgeon.tasks.sizes import check_tokenizer, text_config
 from surgeon.tasks.tokenizer import read_tokenizer
 from surgeon.torch_model.directory import GENERATION_CONFIG
 
@@ -62,11 +64,6 @@ class Artifact:
     def model_path(self) -> Path:
         """The ONNX file."""
         return self.directory / self.facts.model
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """The configuration: what is about text in it."""
-        return read_config(self.directory)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -121,11 +118,18 @@ def open_artifact(directory: Path) -> Artifact:
     names = [edit.tensor for edit in record.edits]
     stored = {name: homes[name].read(name) for name in names if name in homes}
     patched, baseline = _with_old_values(directory, record, stored)
-    facts = recorded or infer_facts(directory, model, _dtype(directory, stored))
-    rows = graph.rows_picked_by("input_ids")
-    if rows is not None and facts.tokenizer is not None:
-        check_tokenizer((directory / facts.tokenizer.file).parent, rows, "and patch again")
-    return Artifact(directory, record, recorded or probe_graph(directory, facts), patched, baseline)
+    facts = recorded or _inferred_facts(directory, model, stored)
+    check_rows(directory, facts, graph)
+    return Artifact(directory, record, facts, patched, baseline)
+
+
+def read_config(directory: Path) -> Mapping[str, Any]:
+    """Read the configuration of an artifact: what is about text in it; empty without one.
+
+    Raises:
+        CheckpointError: it is not a JSON object.
+    """
+    return text_config(read_object(directory / CONFIG) or {})
 
 
 def _recorded_facts(directory: Path, record: Record) -> OnnxFacts | None:
@@ -140,6 +144,30 @@ def _recorded_facts(directory: Path, record: Record) -> OnnxFacts | None:
         return onnx_facts(record.onnx)
     except ValueError as error:
         raise EvaluationError(f"{directory}: the record's ONNX part is damaged") from error
+
+
+def _inferred_facts(directory: Path, model: str, stored: Tensors) -> OnnxFacts:
+    dtypes = sorted({values.dtype.name for values in stored.values()})
+    if dtypes not in (["float32"], ["float16"]):
+        raise EvaluationError(
+            f"{directory}: its edited tensors are of {' and '.join(dtypes)}, and evaluation takes "
+            "a graph of float32 or of float16"
+        )
+    # Loaded by name, as a plug-in is: what knows graphs from elsewhere is not part of the core.
+    annex = importlib.import_module("surgeon.onnx_files.foreign_graph")
+    facts: OnnxFacts = annex.infer_facts(directory, model, dtypes[0])
+    return facts
+
+
+def check_rows(directory: Path, facts: OnnxFacts, graph: FileGraph) -> None:
+    """Refuse a tokenizer with more tokens than the graph has rows for.
+
+    Raises:
+        CheckpointError: it has.
+    """
+    rows = graph.rows_picked_by("input_ids")
+    if rows is not None and facts.tokenizer is not None:
+        check_tokenizer((directory / facts.tokenizer.file).parent, rows, "and patch again")
 
 
 def _check_unchanged(directory: Path, record: Record, name: str) -> None:
@@ -175,17 +203,6 @@ def _with_old_values(
         patched[edit.tensor] = tensor.astype(old.dtype)
         baseline[edit.tensor] = with_slices(patched[edit.tensor], edit.axis, edit.dims, old)
     return patched, baseline
-
-
-def _dtype(directory: Path, stored: Tensors) -> Dtype:
-    match sorted({values.dtype.name for values in stored.values()}):
-        case ["float32" | "float16" as dtype]:
-            return dtype
-        case dtypes:
-            raise EvaluationError(
-                f"{directory}: its edited tensors are of {' and '.join(dtypes)}, and evaluation "
-                "takes a graph of float32 or of float16"
-            )
 
 
 def draw_controls(artifact: Artifact, count: int, seed: int) -> tuple[Variant, ...]:

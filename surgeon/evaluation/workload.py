@@ -12,7 +12,7 @@ import numpy as np
 
 from surgeon.edit.expectation import EvaluationSettings, TaskOptions, recorded_settings
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import Artifact
+from surgeon.evaluation.artifact import Artifact, read_config
 from surgeon.tasks.columns import Columns
 from surgeon.tasks.data import read_data
 from surgeon.tasks.examples import MOST_UNKNOWN, Encoder, Example, Prepared
@@ -133,7 +133,7 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
         EvaluationError: there is no such task, or the model's head is for another.
     """
     facts = artifact.facts
-    if artifact.config.get("problem_type") == _MULTI_LABEL:
+    if read_config(artifact.directory).get("problem_type") == _MULTI_LABEL:
         raise EvaluationError(
             f"{artifact.directory}: config.json declares the problem_type {_MULTI_LABEL}, in which "
             "a text has any number of labels at once; no task scores that, and restore, verify and "

@@ -5,6 +5,7 @@ The statistics are accumulated batch by batch, so that memory does not grow with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress
 from surgeon.ranking.criteria import CRITERIA, LayerStates
-from surgeon.ranking.ranking import ByLayer, Detector, Dimension, Options, Ranking
+from surgeon.ranking.ranking import ByLayer, Detector, Options, Ranking, rank
 from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
 from surgeon.tasks.compare import BASELINE
 from surgeon.tasks.examples import make_batch
@@ -54,30 +55,19 @@ def rank_by_size(runner: TorchRunner, progress: Progress) -> Ranking:
     largest, met = _run(runner, progress)
     written, stream = (_over_median(largest[moment]) for moment in ("written", "stream"))
     large = written >= MIN_RATIO
-    score, strength = written.mean(axis=0), stream.mean(axis=0)
-    counts, layers = large.sum(axis=0), len(runner.layers)
-    needed = int(np.ceil(MIN_LAYERS * layers))
-    order = np.lexsort((np.arange(score.size), -strength, -score))
-    return Ranking(
-        model=runner.checkpoint.name,
-        architecture=runner.checkpoint.family.name,
-        layers=layers,
-        hidden_size=runner.checkpoint.hidden_size,
+    needed = math.ceil(MIN_LAYERS * len(large))
+    return rank(
+        runner.checkpoint,
+        flags=large,
+        counts=large.sum(axis=0),
+        needed=needed,
+        score=written.mean(axis=0),
+        strength=stream.mean(axis=0),
+        met=met,
         method=ACTIVATIONS.name,
         evidence="largest magnitude that a layer's last operation writes, over that of its median "
         "dimension",
-        criterion=f"{MIN_RATIO:g} or more in at least {needed} of {layers} layers",
-        dimensions=tuple(
-            Dimension(
-                dim=int(dim),
-                score=float(score[dim]),
-                strength=float(strength[dim]),
-                layers=tuple(map(int, np.flatnonzero(large[:, dim]))),
-                flags=tuple(name for name, dims in met.items() if dims[dim]),
-            )
-            for dim in order
-        ),
-        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
+        criterion=f"{MIN_RATIO:g} or more in at least {needed} of {len(large)} layers",
         columns=("written, × median", "stream, × median"),
         text=runner.texts.used(),
         warnings=runner.warnings,

@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
-from surgeon.ranking.ranking import SIGMA, ByLayer, Detector, Dimension, Ranking
+from surgeon.ranking.ranking import SIGMA, ByLayer, Detector, Ranking, rank
 from surgeon.ranking.zscores import ZScores, read_zscores
 
 MIN_LAYERS = 0.5
+
+_COLUMNS = ("", "mean σ")
 
 
 def rank_by_layernorm(
@@ -52,14 +54,18 @@ def rank_zscores(
 ) -> Ranking:
     """Rank dimensions by z-scores that were read: the rest of ``rank_by_layernorm``."""
     needed = layers_needed(min_layers, checkpoint.layers)
-    return _ranking(
+    standing = stand(zscores, sigma)
+    return rank(
         checkpoint,
-        zscores,
-        method=LAYERNORM.name,
         flags=zscores.smaller > sigma,
-        standing=stand(zscores, sigma),
+        counts=standing.counts,
         needed=needed,
+        score=standing.counts / len(zscores.rows),
+        strength=standing.strength,
+        method=LAYERNORM.name,
+        evidence=zscores.evidence,
         criterion=criterion(zscores, sigma, needed),
+        columns=_COLUMNS,
         by_layer=distances(zscores, sigma),
     )
 
@@ -94,14 +100,17 @@ def rank_by_count(
     # A bias that is not there is NaN, which lies beyond nothing.
     biases = np.abs(zscores.bias) > sigma if zscores.bias is not None else np.zeros_like(gains)
     counts = np.maximum(gains.sum(axis=0), biases.sum(axis=0))
-    return _ranking(
+    return rank(
         checkpoint,
-        zscores,
-        method=LAYERNORM_COUNT.name,
         flags=gains | biases,
-        standing=Standing(counts, zscores.larger.mean(axis=0)),
+        counts=counts,
         needed=needed,
+        score=counts / layers,
+        strength=zscores.larger.mean(axis=0),
+        method=LAYERNORM_COUNT.name,
+        evidence=zscores.evidence,
         criterion=f"either beyond {sigma:g}σ, in at least {needed} of {layers} layers",
+        columns=_COLUMNS,
         by_layer=distances(zscores, sigma, either=True),
     )
 
@@ -127,41 +136,6 @@ def stand(zscores: ZScores, sigma: float) -> Standing:
     """Count for every dimension the layers whose gain and bias both lie beyond ``sigma``."""
     distance = zscores.smaller
     return Standing((distance > sigma).sum(axis=0), distance.mean(axis=0))
-
-
-def _ranking(
-    checkpoint: Checkpoint,
-    zscores: ZScores,
-    *,
-    method: str,
-    flags: npt.NDArray[np.bool_],
-    standing: Standing,
-    needed: int,
-    criterion: str,
-    by_layer: ByLayer,
-) -> Ranking:
-    layers, counts, order = len(zscores.rows), standing.counts, standing.order
-    return Ranking(
-        model=checkpoint.name,
-        architecture=checkpoint.family.name,
-        layers=layers,
-        hidden_size=checkpoint.hidden_size,
-        method=method,
-        evidence=zscores.evidence,
-        criterion=criterion,
-        dimensions=tuple(
-            Dimension(
-                dim=int(dim),
-                score=float(counts[dim] / layers),
-                strength=float(standing.strength[dim]),
-                layers=tuple(map(int, np.flatnonzero(flags[:, dim]))),
-            )
-            for dim in order
-        ),
-        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
-        columns=("", "mean σ"),
-        by_layer=by_layer,
-    )
 
 
 def distances(zscores: ZScores, sigma: float, *, either: bool = False) -> ByLayer:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -83,10 +83,10 @@ class Ranking:
     """All dimensions, strongest first, and which of them meet the detector's criterion.
 
     ``evidence`` says in words which vectors were looked at, ``criterion`` what makes an outlier.
-    ``columns`` name the score and the strength for people ("": not worth a column). ``text`` is
-    what a forward pass read, ``measured`` how damages were measured, ``weak`` why the evidence is
-    weak where it is, and ``warnings`` what else a person should know. ``by_layer`` is what the
-    layers that flag a dimension judged by.
+    ``measured`` is how damages were measured, ``weak`` why the evidence is weak where it is, and
+    ``warnings`` what else a person should know. ``columns`` name the score and the strength for
+    people ("": not worth a column). ``text`` is what a forward pass read, and ``by_layer`` what
+    the layers that flag a dimension judged by.
     """
 
     model: str
@@ -96,31 +96,65 @@ class Ranking:
     method: str
     evidence: str
     criterion: str
-    dimensions: tuple[Dimension, ...]
     outliers: tuple[int, ...]
-    columns: tuple[str, str] = ("", "strength")
-    text: TextsUsed | None = None
     measured: Measured | None = None
     weak: str | None = None
     warnings: tuple[str, ...] = ()
+    dimensions: tuple[Dimension, ...] = ()
+    columns: tuple[str, str] = ("", "strength")
+    text: TextsUsed | None = None
     by_layer: ByLayer | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``scan --json`` prints."""
-        return {
-            "model": self.model,
-            "architecture": self.architecture,
-            "layers": self.layers,
-            "hidden_size": self.hidden_size,
-            "method": self.method,
-            "evidence": self.evidence,
-            "criterion": self.criterion,
-            "outliers": list(self.outliers),
-            "measured": asdict(self.measured) if self.measured else None,
-            "weak": self.weak,
-            "warnings": list(self.warnings),
-            "dimensions": [asdict(dimension) for dimension in self.dimensions],
-        }
+        document = asdict(replace(self, by_layer=None))
+        for name in ("columns", "text", "by_layer"):
+            del document[name]
+        return document
+
+
+def rank(
+    checkpoint: Checkpoint,
+    *,
+    flags: npt.NDArray[np.bool_],
+    counts: npt.NDArray[np.int64],
+    needed: int,
+    score: npt.NDArray[np.float64],
+    strength: npt.NDArray[np.float64],
+    met: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    **described: Any,
+) -> Ranking:
+    """Rank dimensions by arrays of shape (hidden,), the largest score first, then strength.
+
+    Args:
+        checkpoint: the model.
+        flags: which layers flag which dimensions, (layers, hidden).
+        counts: how many layers count for a dimension.
+        needed: how many make it an outlier.
+        score: of ``Dimension``.
+        strength: of ``Dimension``.
+        met: which dimensions meet each criterion of the literature.
+        described: the other fields of ``Ranking``.
+    """
+    order = np.lexsort((np.arange(score.size), -strength, -score))
+    return Ranking(
+        model=checkpoint.name,
+        architecture=checkpoint.family.name,
+        layers=len(flags),
+        hidden_size=checkpoint.hidden_size,
+        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
+        dimensions=tuple(
+            Dimension(
+                dim=int(dim),
+                score=float(score[dim]),
+                strength=float(strength[dim]),
+                layers=tuple(map(int, np.flatnonzero(flags[:, dim]))),
+                flags=tuple(name for name, dims in (met or {}).items() if dims[dim]),
+            )
+            for dim in order
+        ),
+        **described,
+    )
 
 
 @dataclass(frozen=True)

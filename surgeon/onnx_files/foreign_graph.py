@@ -12,14 +12,16 @@ import numpy.typing as npt
 import onnx
 
 from surgeon.errors import EvaluationError, UnknownArchitectureError
+from surgeon.evaluation.artifact import check_rows, read_config
 from surgeon.evaluation.session import Session, open_session
 from surgeon.families import Family, family_of
 from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import read_object
 from surgeon.onnx.facts import Dtype, OnnxFacts
+from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.weights import load_graph
 from surgeon.tasks.examples import Encoder, Example, Side, batch_examples
-from surgeon.tasks.sizes import longest_text, text_config
+from surgeon.tasks.sizes import longest_text
 from surgeon.tasks.task import TaskName
 from surgeon.tasks.tokenizer import count_or_none, find_tokenizer, read_tokenizer
 from surgeon.text import built_in_sample
@@ -49,17 +51,12 @@ _TARGETS = 3  # tokens to predict of a permuted sequence
 _CLOSE = {"float32": 1e-4, "float16": 2e-2}
 
 
-def read_config(directory: Path) -> Mapping[str, Any]:
-    """Read the configuration beside a graph: what is about text in it; empty without one.
-
-    Raises:
-        CheckpointError: it is not a JSON object.
-    """
-    return text_config(read_object(directory / CONFIG) or {})
-
-
 def infer_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
     """Infer what a graph that surgeon did not export takes and gives.
+
+    Two texts are run alone and in one batch. Where a text has another output in a batch, because
+    the graph takes padding for text, the other side is tried; if that is no better, the facts say
+    that texts go one at a time.
 
     Args:
         directory: the artifact, with ``config.json`` and the tokenizer's files beside the graph or
@@ -68,10 +65,17 @@ def infer_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
         dtype: of the edited tensors.
 
     Raises:
-        EvaluationError: the graph takes what evaluation cannot feed, or nothing says what it
-            gives.
+        EvaluationError: the graph takes what evaluation cannot feed, nothing says what it gives,
+            onnxruntime does not run it, its output is not of the head that the configuration
+            declares, or the labels are not as many.
         CheckpointError: a file is damaged.
     """
+    facts = _declared_facts(directory, model, dtype)
+    check_rows(directory, facts, read_file_graph(directory / model, directory))
+    return _probe(directory, facts)
+
+
+def _declared_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
     path = directory / model
     graph = load_graph(path)
     opset = max((e.version for e in graph.opset_import if e.domain in ("", "ai.onnx")), default=0)
@@ -118,20 +122,7 @@ def infer_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
     )
 
 
-def probe_graph(directory: Path, facts: OnnxFacts) -> OnnxFacts:
-    """Run two texts alone and in one batch, and complete the facts by what came out.
-
-    Where a text has another output in a batch, because the graph takes padding for text, the other
-    side is tried; if that is no better, the facts say that texts go one at a time.
-
-    Args:
-        directory: the artifact.
-        facts: what was inferred from the files.
-
-    Raises:
-        EvaluationError: onnxruntime does not run the graph, its output is not of the head that the
-            configuration declares, or the labels are not as many.
-    """
+def _probe(directory: Path, facts: OnnxFacts) -> OnnxFacts:
     path = directory / facts.model
     tokenizer = read_tokenizer(directory, facts.tokenizer)
     session = open_session(path, facts.outputs, (), "cpu")
