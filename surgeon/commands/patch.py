@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,9 +114,12 @@ def patch(
     """
     from surgeon import (
         console,
+        make_onnx_plan,
         make_plan,
         open_checkpoint,
+        open_onnx,
         write_artifact,
+        write_onnx_artifact,
         write_small_patch,
     )
 
@@ -155,67 +159,33 @@ def patch(
             text_column=text_column,
             method=asked.method if find_detector(asked.method).needs_model else None,
         )
-        where = None if dry_run else output
-        _patch_onnx(Path(model), asked, sites_pattern, where, force=force, json=json)
-        return
-    with console.shown_progress() as progress:
-        checkpoint = open_checkpoint(
-            model, revision=revision, sites_pattern=sites_pattern, progress=progress
-        )
-        if doubt := other_model(asked, f"{checkpoint.directory} {checkpoint.name}"):
-            console.print_note(f"Note: {doubt}.")
-        texts = ranking_texts(data, text_column)
-        plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
-    settle = settling(
-        "patch", model, revision, sites_pattern, f"--remove-outliers {len(plan.dims)}"
-    )
+        planned = make_onnx_plan(open_onnx(Path(model), sites_pattern), asked)
+        console.show_inferred(planned)
+        plan, settle = planned.plan, None
+        write = partial(write_onnx_artifact, planned)
+    else:
+        with console.shown_progress() as progress:
+            checkpoint = open_checkpoint(
+                model, revision=revision, sites_pattern=sites_pattern, progress=progress
+            )
+            texts = ranking_texts(data, text_column)
+            plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
+        count = f"--remove-outliers {len(plan.dims)}"
+        settle = settling("patch", model, revision, sites_pattern, count)
+        write = partial(write_artifact, plan, onnx=not no_onnx, dtype=dtype)
+    if doubt := other_model(asked, f"{model} {plan.checkpoint.directory} {plan.checkpoint.name}"):
+        console.print_note(f"Note: {doubt}.")
     if output is None or dry_run:
         console.show_plan(plan, json=json)
-        console.show_weakness(plan, json=json, settle=settle)
-        return
-    if record_only:
+    elif record_only:
         with console.shown_progress() as progress:
             size = write_small_patch(plan, output, force=force, progress=progress)
         console.show_small_patch(plan, output, size, json=json)
-        console.show_weakness(plan, json=json, settle=settle)
-        return
-    with console.shown_progress() as progress:
-        record = write_artifact(
-            plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
-        )
-    console.show_record(record, output, json=json)
+    else:
+        with console.shown_progress() as progress:
+            record = write(output, force=force, progress=progress)
+        console.show_record(record, output, json=json)
     console.show_weakness(plan, json=json, settle=settle)
-
-
-def _patch_onnx(
-    path: Path,
-    recipe: Recipe,
-    sites_pattern: str | None,
-    output: Path | None,
-    *,
-    force: bool,
-    json: bool,
-) -> None:
-    """Edit an existing ONNX file; without an output, show what would be edited."""
-    from surgeon import (
-        console,
-        make_onnx_plan,
-        open_onnx,
-        write_onnx_artifact,
-    )
-
-    planned = make_onnx_plan(open_onnx(path, sites_pattern), recipe)
-    if doubt := other_model(recipe, str(path)):
-        console.print_note(f"Note: {doubt}.")
-    console.show_inferred(planned)
-    if output is None:
-        console.show_plan(planned.plan, json=json)
-        console.show_weakness(planned.plan, json=json)
-        return
-    with console.shown_progress() as progress:
-        record = write_onnx_artifact(planned, output, force=force, progress=progress)
-    console.show_record(record, output, json=json)
-    console.show_weakness(planned.plan, json=json)
 
 
 def _refuse_idle(recipe: Recipe) -> None:

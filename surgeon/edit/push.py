@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from surgeon.edit.card import read_front_matter
 from surgeon.edit.record import Record, read_record
 from surgeon.edit.source_files import CARD, EVALUATION
 from surgeon.edit.staging import is_unfinished
-from surgeon.edit.transfer import hash_file
+from surgeon.edit.transfer import FileState, hash_file
 from surgeon.errors import OutputError
 from surgeon.model.artifact import FOLDER, RECORD
 from surgeon.model.files import parse_json
-from surgeon.model.hub import (
-    hub_api,
-    looks_like_hub_id,
-    parse_hub_id,
-)
-from surgeon.model.hub_errors import (
-    answers_like_the_hub,
-    endpoint,
-    explained,
-)
+from surgeon.model.hub import hub_api, looks_like_hub_id, parse_hub_id
+from surgeon.model.hub_errors import answers_like_the_hub, endpoint, explained
 from surgeon.progress import Progress, silent
 
 
@@ -70,26 +59,24 @@ def push(
         )
     _check_files(artifact, record, names, progress)
     changed = _name_base_model(artifact, record, base_model)
-    card = changed.get(CARD) or (artifact / CARD).read_bytes()
     with explained(repo_id, to_write=True), answers_like_the_hub(repo_id):
+        from huggingface_hub import CommitOperationAdd
+
         api = hub_api()
         progress(f"uploading to {repo_id}", 0, 0)
-        _check_card(artifact, card)  # before there is a repository
+        # Before there is a repository.
+        _check_card(artifact, changed.get(CARD) or (artifact / CARD).read_bytes())
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise OutputError(f"{repo_id}: exists and is public; make it private, or name another")
         commit = api.create_commit(
             repo_id=repo_id,
-            operations=_uploads(artifact, names, changed),
+            operations=[
+                CommitOperationAdd(name, changed.get(name, artifact / name)) for name in names
+            ],
             commit_message=f"surgeon: dimensions {', '.join(map(str, record.dims))}"[:100],
         )
     return str(commit.commit_url)
-
-
-def _uploads(artifact: Path, names: list[str], changed: Mapping[str, bytes]) -> list[Any]:
-    from huggingface_hub import CommitOperationAdd
-
-    return [CommitOperationAdd(name, changed.get(name, artifact / name)) for name in names]
 
 
 def _name_base_model(artifact: Path, record: Record, base_model: str | None) -> dict[str, bytes]:
@@ -98,6 +85,7 @@ def _name_base_model(artifact: Path, record: Record, base_model: str | None) -> 
     Raises:
         OutputError: the name in the card, or ``base_model``, is no Hub id.
     """
+    from blake3 import blake3
     from huggingface_hub import RepoCard
 
     if base_model is None:
@@ -115,11 +103,8 @@ def _name_base_model(artifact: Path, record: Record, base_model: str | None) -> 
     card = RepoCard((artifact / CARD).read_text("utf-8"))
     card.data["base_model"] = found.model
     content = str(card).encode()
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        state = dataclasses.replace(record.files[CARD], after=hash_file(Path(file.name)))
-    files = {**record.files, CARD: state}
+    after = FileState(len(content), blake3(content).hexdigest())
+    files = {**record.files, CARD: dataclasses.replace(record.files[CARD], after=after)}
     return {CARD: content, RECORD: dataclasses.replace(record, files=files).to_bytes()}
 
 
@@ -147,18 +132,17 @@ def _check_card(artifact: Path, card: bytes) -> None:
 
 
 def _files(artifact: Path) -> Iterator[str]:
-    for folder, subfolders, files in os.walk(artifact):
-        for name in (*subfolders, *files):
-            path = Path(folder, name)
-            if path.is_symlink():
-                raise OutputError(
-                    f"{path}: a link, so what it leads to would be uploaded; remove it or put the "
-                    "file in its place"
-                )
-            if not (path.is_file() or path.is_dir()):
-                raise OutputError(f"{path}: a pipe or a device; remove it")
-        paths = (Path(folder, name).relative_to(artifact).as_posix() for name in files)
-        yield from (path for path in paths if not is_unfinished(path))
+    for path in artifact.rglob("*"):
+        if path.is_symlink():
+            raise OutputError(
+                f"{path}: a link, so what it leads to would be uploaded; remove it or put the "
+                "file in its place"
+            )
+        if not (path.is_file() or path.is_dir()):
+            raise OutputError(f"{path}: a pipe or a device; remove it")
+        name = path.relative_to(artifact).as_posix()
+        if path.is_file() and not is_unfinished(name):
+            yield name
 
 
 def _check_evaluation(artifact: Path, record: Record) -> None:

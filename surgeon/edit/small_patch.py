@@ -10,23 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.edit.changes import Edit
 from surgeon.edit.plan import Plan, edits_meant
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.edit.staging import check_output, replace_file
 from surgeon.edit.transfer import FileState, hash_file
-from surgeon.errors import (
-    CheckpointError,
-    OutputError,
-    SelectionError,
-)
+from surgeon.errors import CheckpointError, OutputError, SelectionError
 from surgeon.model import Checkpoint
 from surgeon.model.safetensors_file import SafetensorsFile, open_safetensors
 from surgeon.progress import Progress, silent
@@ -113,8 +107,19 @@ def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress
         edits = edits_meant(checkpoint, recipe, contents.dims)
     except SelectionError as error:
         raise CheckpointError(f"{path}: its recipe does not fit the base ({error})") from error
-    _check_meant(path, file, contents, edits)
+    meant = [tuple(getattr(edit, name) for name in _CHECKED) for edit in edits]
+    written = [tuple(edit.get(name) for name in _CHECKED) for edit in contents.edits]
+    values = {name: _bits(file.read(name)) for name in file.tensors}
+    if written != meant or values != {edit.tensor: _bits(edit.new) for edit in edits}:
+        raise CheckpointError(
+            f"{path}: its edits are not what its recipe means on this base; make the file anew "
+            "with surgeon patch --record-only"
+        )
     return Plan(checkpoint, recipe, contents.dims, edits, ranked_on=contents.ranked_on)
+
+
+def _bits(values: npt.NDArray[Any]) -> tuple[object, ...]:
+    return values.dtype, values.shape, values.tobytes()
 
 
 def _check_output(checkpoint: Checkpoint, path: Path, *, force: bool) -> None:
@@ -174,28 +179,3 @@ def _read_contents(path: Path, file: SafetensorsFile) -> _Contents:
     if file.metadata.get(_HASH) != _hash(file.metadata[_KEY], values):
         raise CheckpointError(f"{path}: damaged: its values are not those it was made with")
     return contents
-
-
-def _check_meant(
-    path: Path, file: SafetensorsFile, contents: _Contents, edits: tuple[Edit, ...]
-) -> None:
-    """Refuse a file that would do anything but what its recipe means on this base."""
-    wrong = [
-        edit.tensor if edit else written.get("tensor")
-        for edit, written in zip_longest(edits, contents.edits)
-        if not (edit and written and _is_same(file, written, edit))
-    ]
-    wrong += sorted(file.tensors.keys() - {edit.tensor for edit in edits})
-    if wrong:
-        raise CheckpointError(
-            f"{path}: its edit of {wrong[0]} is not what its recipe means on this base; make the "
-            "file anew with surgeon patch --record-only"
-        )
-
-
-def _is_same(file: SafetensorsFile, written: Mapping[str, Any], edit: Edit) -> bool:
-    if any(written.get(name) != getattr(edit, name) for name in _CHECKED):
-        return False
-    new = file.read(edit.tensor) if edit.tensor in file.tensors else np.empty(0)
-    same_kind = (new.dtype, new.shape) == (edit.new.dtype, edit.new.shape)
-    return same_kind and new.tobytes() == edit.new.tobytes()

@@ -68,23 +68,21 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
     weights = {file.path.name for file in checkpoint.files} | {checkpoint.index}
     copied: dict[str, str] = {}
     left_out: dict[str, Reason] = {}
-    for folder, names, files in os.walk(directory):
+    for folder, subfolders, names in os.walk(directory):
         relative = Path(folder).relative_to(directory)
-        for name in sorted(names):
+        for name in [*subfolders]:
             path = (relative / name).as_posix()
             if reason := _why_no_folder(directory, path):
                 left_out[f"{path}/"] = reason
-                names.remove(name)
-        names.sort()
-        for name in sorted(files):
-            path = (relative / name).as_posix()
+                subfolders.remove(name)
+        for path in ((relative / name).as_posix() for name in names):
             if path in weights:
                 continue
             if reason := _why_no_file(checkpoint, path):
                 left_out[path] = reason
             else:
                 copied[place(path)] = path
-    for path, reason in left_out.items():
+    for path, reason in sorted(left_out.items()):
         for_loader = is_for_loader(path) or in_module_folder(f"{path.rstrip('/')}/config.json")
         if reason == "links" and for_loader:
             raise OutputError(
@@ -97,28 +95,21 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
 def _why_no_folder(directory: Path, path: str) -> Reason | None:
     if PurePosixPath(path).name in _BOOKKEEPING:
         return "bookkeeping"
-    if is_twin_folder(path):
+    if "/" not in path and _matches(path.lower(), _FOLDERS):
         return "weights"
     return "links" if (directory / path).is_symlink() else None
 
 
 def _why_no_file(checkpoint: Checkpoint, path: str) -> Reason | None:
     directory, file = checkpoint.directory, checkpoint.directory / path
-    if is_twin(path):
+    if is_duplicate_weights(path):
         return "weights"
     if not file.is_file():
         return "links" if file.is_symlink() else "no files"
-    if may_follow(directory, file) or file.resolve().parent == _model_folder(checkpoint):
-        return None
-    return "links"
-
-
-def _model_folder(checkpoint: Checkpoint) -> Path | None:
-    """Return the folder of the configuration that was read, if it is one of a model."""
-    # Else a hostile link could name any JSON file as the configuration, and carry off its folder.
-    if not isinstance(checkpoint.config.get("model_type"), str):
-        return None
-    return (checkpoint.directory / CONFIG).resolve().parent
+    # Were it no model's, a hostile link could name any JSON file as config.json, for its folder.
+    of_model = isinstance(checkpoint.config.get("model_type"), str)
+    beside = file.resolve().parent == (directory / CONFIG).resolve().parent
+    return None if may_follow(directory, file) or (of_model and beside) else "links"
 
 
 def path_in_artifact(checkpoint: Checkpoint, path: Path) -> str:
@@ -150,17 +141,12 @@ _FOLDERS = (
 )  # fmt: skip
 
 
-def is_twin(path: str) -> bool:
-    """Tell whether a path, relative to the model directory, is a file of the model's weights."""
-    parts = PurePosixPath(path.lower()).parts
-    if _matches(parts[-1], _MODULES) or parts[0] == FOLDER:
+def is_duplicate_weights(path: str) -> bool:
+    """Whether a file, relative to the model directory, holds the model's weights once more."""
+    *folders, name = PurePosixPath(path.lower()).parts
+    if _matches(name, _MODULES) or FOLDER in folders[:1]:
         return False
-    return _matches(parts[-1], _ANYWHERE) or (len(parts) == 1 and _matches(parts[0], _AT_THE_TOP))
-
-
-def is_twin_folder(path: str) -> bool:
-    """Tell whether a folder, relative to the model directory, is there for such files."""
-    return "/" not in path and _matches(path.lower(), _FOLDERS)
+    return _matches(name, _ANYWHERE) or (not folders and _matches(name, _AT_THE_TOP))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

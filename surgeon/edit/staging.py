@@ -28,7 +28,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a file system takes no more."""
 
 _NAME_BYTES = 255  # of a name, on every file system in use
+_STAGING = ".surgeon-staging"  # how the name of what is not finished ends
+_TOKEN = 16  # hexadecimal digits before that, which tell one such name from another
+# What eval leaves that is killed; the second form is that of earlier versions.
+_TEMPORARY = re.compile(
+    rf"{FOLDER}/\.eval\.(json|partial\.npz)\."
+    rf"([0-9a-f]{{{_TOKEN}}}{re.escape(_STAGING)}|[a-z0-9_]{{8}})"
+)
 _log = logging.getLogger(__name__)
+
+# Device, inode, size and time of the last change: what tells a file from one written since.
+_Identity: TypeAlias = tuple[int, int, int, int]
 
 
 def check_output(output: Path, source: Path, *, force: bool) -> None:
@@ -44,20 +54,15 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
         raise OutputError(f"-o {output}: is the source or inside it; name a place elsewhere")
     if any(target in origin.parents for origin in origins):
         raise OutputError(f"-o {output}: holds the source; name a place elsewhere")
-    if _is_there(output) and not force:
-        raise OutputError(f"-o {output}: already exists; name another, or replace it with --force")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        output.lstat()  # a name that is too long is an error already here
+        if not force:
+            raise OutputError(
+                f"-o {output}: already exists; name another, or replace it with --force"
+            )
     existing = next(parent for parent in target.parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"-o {output}: {existing} is no directory that can be written to")
-
-
-def _is_there(output: Path) -> bool:
-    """Whether something is at a path; a name that is too long is an error already here."""
-    try:
-        output.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -71,8 +76,8 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
     What is at ``output`` by then is replaced with ``force`` alone. An artifact or export of which
     surgeon made every file is removed; anything else is moved to ``OUTPUT.replaced``, whole, and
     the log says so. Only then, because something may be lost, the new files are flushed to the disk
-    before. A new output is left to the system's write-back, as ``cp`` leaves it: the source is
-    there, and ``surgeon verify`` tells whether the artifact outlived a loss of power.
+    before. A new output is left to the system's write-back, as ``cp`` leaves it: the source still
+    exists, and ``surgeon verify`` shows whether the artifact outlived a loss of power.
 
     Raises:
         OutputError: something has appeared at ``output`` meanwhile, and ``force`` is off.
@@ -84,9 +89,10 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
         with _hidden(output, target, is_folder=True) as staging:
             yield staging
             if not _published_new(staging, target, output, force=force):
-                _flush(staging)
+                for path in (*sorted(staging.rglob("*")), staging):
+                    disk.sync(path)
                 with _locked(target):  # so that nobody takes what is removed for abandoned
-                    _replace(staging, target, output, own_files(target))
+                    _replace(staging, target, output, _own_files(target))
     except BaseException:
         for parent in made:
             with contextlib.suppress(OSError):  # somebody else put a file there meanwhile
@@ -103,8 +109,8 @@ def replace_file(
     path: Path, content: bytes, ours: Callable[[Path], bool] | None = anything
 ) -> None:
     """Write a file so that it is seen whole, old or new, at every moment; see ``staged_file``."""
-    with staged_file(path, ours) as staging, staging.open("wb") as file:
-        file.write(content)
+    with staged_file(path, ours) as staging:
+        staging.write_bytes(content)
 
 
 @contextlib.contextmanager
@@ -115,8 +121,8 @@ def staged_file(path: Path, ours: Callable[[Path], bool] | None = anything) -> I
 
     Args:
         path: the file to make.
-        ours: tells of a file whether it may be replaced; one that may not is moved to
-            ``PATH.replaced``, and the log says so. None: nothing may be replaced or moved.
+        ours: whether a file may be replaced; one that may not is moved to ``PATH.replaced``, and
+            the log says so. None: nothing may be replaced or moved.
 
     Raises:
         OutputError: something is at ``path``, and ``ours`` is None.
@@ -174,7 +180,7 @@ def _make_hidden(output: Path, target: Path, *, is_folder: bool) -> tuple[Path, 
     """Make a hidden file or folder, locked until its descriptor is closed or the process ends."""
     while True:
         token = _host() + secrets.token_hex(8)[4:]
-        path = target.with_name(f"{_hidden_stem(target)}{token}{STAGING}")
+        path = target.with_name(f"{_hidden_stem(target)}{token}{_STAGING}")
         try:
             # With the modes, groups and rights that the parent and the umask give to any other.
             if is_folder:
@@ -193,27 +199,6 @@ def _make_hidden(output: Path, target: Path, *, is_folder: bool) -> tuple[Path, 
         # Another process found it before it was locked, and took it to be abandoned.
 
 
-@cache
-def _host() -> str:
-    """Return four digits that stand for this machine: locks may be unknown to another one."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:4]
-
-
-def _hidden_stem(target: Path) -> str:
-    return f".{_cut(target.name, 2 + TOKEN + len(STAGING))}."
-
-
-def _replaced_stem(target: Path) -> str:
-    return f"{_cut(target.name, 16)}.replaced"
-
-
-def _cut(name: str, room: int) -> str:
-    """Shorten a name so that what goes around it, of ``room`` bytes, makes no name too long."""
-    while len(os.fsencode(name)) > _NAME_BYTES - room:
-        name = name[:-1]
-    return name
-
-
 def _name(error: BaseException, staging: Path, output: Path) -> None:
     """Have an error name what a person asked for, in place of what stands for it meanwhile."""
     if isinstance(error, OSError):
@@ -225,49 +210,41 @@ def _name(error: BaseException, staging: Path, output: Path) -> None:
         error.args = tuple(str(part).replace(str(staging), str(output)) for part in error.args)
 
 
-def _replace(staging: Path, target: Path, output: Path, own: Mapping[str, Identity] | None) -> None:
+def _replace(
+    staging: Path, target: Path, output: Path, own: Mapping[str, _Identity] | None
+) -> None:
     """Put ``staging`` in the place of what is at ``target``, and that aside if not ``own``."""
-    aside = _free_name(target)
-    if own is not None and disk.exchange(staging, target):
-        retired = staging
-    else:
+    retired, aside = staging, _free_name(target)
+    if own is None:  # what is somebody's own no kill may leave hidden
+        disk.rename_new(staging, aside)
         retired = aside
-        if own is not None or not _exchanged_in_view(staging, target, aside):
-            disk.rename_new(target, aside)
-            try:
-                disk.rename_new(staging, target)
-            except BaseException:
-                if not os.path.lexists(target):
-                    disk.rename_new(aside, target)
-                raise
+    if not disk.exchange(retired, target):
+        if own is None:
+            disk.rename_new(aside, staging)
+        retired = aside
+        disk.rename_new(target, aside)
+        try:
+            disk.rename_new(staging, target)
+        except BaseException:
+            if not os.path.lexists(target):
+                disk.rename_new(aside, target)
+            raise
     disk.sync(target.parent)
     if own is None or not _discarded(retired, own):
         _keep(retired, target, output)
 
 
-def _exchanged_in_view(staging: Path, target: Path, aside: Path) -> bool:
-    """Exchange ``staging`` with what is somebody's own, which no kill may leave hidden."""
-    disk.rename_new(staging, aside)
-    if disk.exchange(aside, target):
-        return True
-    disk.rename_new(aside, staging)
-    return False
-
-
-def _discarded(folder: Path, own: Mapping[str, Identity]) -> bool:
+def _discarded(folder: Path, own: Mapping[str, _Identity]) -> bool:
     """Remove an output of surgeon's; False if there is more in it, or else, than was looked at.
 
     Its record goes last, so that what a kill leaves of it is known again.
     """
     *others, mark = own
     for name in others:
-        if os.path.lexists(folder / name) and identity(folder / name) == own[name]:
+        if os.path.lexists(folder / name) and _identity(folder / name) == own[name]:
             disk.remove(folder / name)
-    if any(
-        path.is_symlink() or not path.is_dir()
-        for path in folder.rglob("*")
-        if path != folder / mark
-    ):
+    left = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    if any(path != folder / mark for path in left):
         return False
     disk.remove(folder)
     return True
@@ -282,34 +259,22 @@ def _keep(retired: Path, target: Path, output: Path) -> None:
     _log.warning("%s: not all there was made by surgeon, so it was moved to %s", output, retired)
 
 
-def _is_open_as(descriptor: int, path: Path) -> bool:
-    """Whether a path leads to what is open."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except OSError:
-        return False
-
-
 def _remove_abandoned(target: Path) -> None:
     """Remove what processes left beside ``target`` before it was finished, and hold no more.
 
     That is for this output, or for others by processes of this machine.
     """
-    patterns = f"{glob.escape(_hidden_stem(target))}*{STAGING}", f".*.{_host()}*{STAGING}"
+    patterns = f"{glob.escape(_hidden_stem(target))}*{_STAGING}", f".*.{_host()}*{_STAGING}"
     for path in {path for pattern in patterns for path in target.parent.glob(pattern)}:
         with _locked(path) as locked:
-            if locked:
-                _remove_hidden(path)
-
-
-def _remove_hidden(path: Path) -> None:
-    """Remove an output that was never finished, or that another had taken the place of."""
-    own = own_files(path)
-    if own is None and not has_record(path):
-        disk.remove(path)
-    elif own is None or not _discarded(path, own):  # somebody put a file there
-        target = path.with_name(path.name.removeprefix(".").rsplit(".", 2)[0])
-        _keep(path, target, target)
+            if not locked:
+                continue
+            own = _own_files(path)
+            if own is None and _recorded(path) is None:
+                disk.remove(path)
+            elif own is None or not _discarded(path, own):  # somebody put a file there
+                replaced = path.with_name(path.name.removeprefix(".").rsplit(".", 2)[0])
+                _keep(path, replaced, replaced)
 
 
 @contextlib.contextmanager
@@ -337,31 +302,38 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
     return True
 
 
+def _is_open_as(descriptor: int, path: Path) -> bool:
+    """Whether a path leads to what is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
+        return False
+
+
+@cache
+def _host() -> str:
+    """Return four digits that stand for this machine: locks may be unknown to another one."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:4]
+
+
+def _hidden_stem(target: Path) -> str:
+    return f".{_cut(target.name, 2 + _TOKEN + len(_STAGING))}."
+
+
+def _replaced_stem(target: Path) -> str:
+    return f"{_cut(target.name, 16)}.replaced"
+
+
 def _free_name(target: Path) -> Path:
     names = (f"{_replaced_stem(target)}{number or ''}" for number in range(1_000_000))
     return next(target.with_name(n) for n in names if not os.path.lexists(target.with_name(n)))
 
 
-def _flush(folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        disk.sync(path)
-    disk.sync(folder)
-
-
-STAGING = ".surgeon-staging"
-"""How the name of what is not finished ends."""
-
-TOKEN = 16
-"""How many hexadecimal digits tell one such name from another, before that."""
-
-Identity: TypeAlias = tuple[int, int, int, int]
-"""Device, inode, size and time of the last change: what tells a file from one written since."""
-
-# The second form is that of earlier versions.
-_TEMPORARY = re.compile(
-    rf"{FOLDER}/\.eval\.(json|partial\.npz)\."
-    rf"([0-9a-f]{{{TOKEN}}}{re.escape(STAGING)}|[a-z0-9_]{{8}})"
-)
+def _cut(name: str, room: int) -> str:
+    """Shorten a name so that what goes around it, of ``room`` bytes, makes no name too long."""
+    while len(os.fsencode(name)) > _NAME_BYTES - room:
+        name = name[:-1]
+    return name
 
 
 def is_result(name: str) -> bool:
@@ -374,7 +346,7 @@ def is_unfinished(name: str) -> bool:
     return name == PARTIAL_EVALUATION or _TEMPORARY.fullmatch(name) is not None
 
 
-def own_files(folder: Path) -> dict[str, Identity] | None:
+def _own_files(folder: Path) -> dict[str, _Identity] | None:
     """Return the files of a folder, its record last, if surgeon made each of them; else None.
 
     Those are what the record lists, with the recorded hashes, the record, and results of ``eval``.
@@ -383,7 +355,7 @@ def own_files(folder: Path) -> dict[str, Identity] | None:
     if found is None:
         return None
     mark, recorded = found
-    own: dict[str, Identity] = {}
+    own: dict[str, _Identity] = {}
     try:
         for path in sorted(folder.rglob("*")):
             name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
@@ -391,7 +363,7 @@ def own_files(folder: Path) -> dict[str, Identity] | None:
                 continue
             if not stat.S_ISREG(mode) or not (name in recorded or name == mark or is_result(name)):
                 return None
-            own[name] = identity(path)
+            own[name] = _identity(path)
         for name in own.keys() & recorded.keys():
             # The size first: by it alone, most of what was changed is known without a pass over it.
             if own[name][2] != recorded[name].size or hash_file(folder / name) != recorded[name]:
@@ -402,13 +374,7 @@ def own_files(folder: Path) -> dict[str, Identity] | None:
     return own
 
 
-def has_record(folder: Path) -> bool:
-    """Whether a folder has a record that can be read."""
-    return _recorded(folder) is not None
-
-
-def identity(path: Path) -> Identity:
-    """Return what a file is known by."""
+def _identity(path: Path) -> _Identity:
     there = path.lstat()
     return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
 

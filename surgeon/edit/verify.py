@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from surgeon.edit.artifact import open_patched, open_source
 from surgeon.edit.changes import Edit, to_json
@@ -110,7 +109,7 @@ def _check_edits(artifact: Path, record: Record) -> Check:
         wrong = [
             edit.tensor
             for edit in record.edits
-            if not _is_meant(edit, meant.get(edit.tensor), patched)
+            if edit.tensor not in meant or not _is_meant(edit, meant[edit.tensor], patched)
         ]
     except (SurgeonError, OSError) as error:
         return Check(name, passed=False, found=str(error))
@@ -119,14 +118,12 @@ def _check_edits(artifact: Path, record: Record) -> Check:
     return Check(name, passed=not wrong, found=found)
 
 
-def _is_meant(recorded: Edit, edit: Edit | None, patched: Checkpoint) -> bool:
-    if edit is None:
-        return False
+def _is_meant(recorded: Edit, edit: Edit, patched: Checkpoint) -> bool:
     # What older records call a site may differ; where it is and what was written may not.
     named = {key: getattr(recorded, key) for key in ("file", "role", "kind", "layer", "stack")}
     now = np.take(patched.read(edit.tensor), edit.dims, axis=edit.axis)
-    made = dataclasses.replace(edit, **named)
-    return to_json(made) == to_json(recorded) and now.tobytes() == edit.new.tobytes()
+    same = to_json(dataclasses.replace(edit, **named)) == to_json(recorded)
+    return same and now.tobytes() == edit.new.tobytes()
 
 
 def _check_onnx(artifact: Path, record: Record) -> Check:
@@ -135,11 +132,9 @@ def _check_onnx(artifact: Path, record: Record) -> Check:
 
     name = "the ONNX half holds the same vectors"
     try:
-        facts = onnx_facts(record.onnx or {})
-        checkpoint = open_checkpoint(artifact)
-        for vector, values in read_initializers(
-            artifact / inside(facts.model), facts.vectors
-        ).items():
+        facts, checkpoint = onnx_facts(record.onnx or {}), open_checkpoint(artifact)
+        vectors = read_initializers(artifact / inside(facts.model), facts.vectors)
+        for vector, values in vectors.items():
             if values.tobytes() != checkpoint.read(vector).astype(facts.dtype).tobytes():
                 return Check(name, passed=False, found=f"{vector} differs")
     except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; it is the finding)
@@ -163,8 +158,8 @@ class TensorDifference:
     name: str
     reason: str
     changed: int
-    axis: int | None
-    dims: tuple[int, ...] | None
+    axis: int | None = None
+    dims: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,41 +197,39 @@ def compare(a: Checkpoint, b: Checkpoint, progress: Progress = silent) -> Compar
     Raises:
         CheckpointError: a file is shorter than its header says.
     """
-    names = list(dict.fromkeys((*a.tensors, *b.tensors)))
+    names = dict.fromkeys((*a.tensors, *b.tensors))
     found = []
     for number, name in enumerate(names):
         progress(f"comparing {name}", number, len(names))
-        difference = _compare_tensor(a, b, name)
-        if difference is not None:
-            found.append(difference)
-    return Comparison(tuple(found), len(names))
+        found.append(_compare_tensor(a, b, name))
+    return Comparison(tuple(filter(None, found)), len(names))
 
 
 def _compare_tensor(a: Checkpoint, b: Checkpoint, name: str) -> TensorDifference | None:
     one, other = a.tensors.get(name), b.tensors.get(name)
     if one is None or other is None:
-        there = one or other
-        assert there is not None
-        reason = "only in A" if other is None else "only in B"
-        return TensorDifference(name, reason, there.size, None, None)
+        sizes = (info.size for info in (one, other) if info is not None)
+        return TensorDifference(name, "only in B" if one is None else "only in A", max(sizes))
     if one.dtype != other.dtype or one.shape != other.shape:
         reason = "dtype" if one.dtype != other.dtype else "shape"
-        return TensorDifference(name, reason, max(one.size, other.size), None, None)
-    return _compare_values(one, a.homes[name].pieces(name), b.homes[name].pieces(name))
+        return TensorDifference(name, reason, max(one.size, other.size))
+    pairs = zip(a.homes[name].pieces(name), b.homes[name].pieces(name), strict=True)
+    if BITS[one.dtype] < 8:
+        same = all(left == right for left, right in pairs)
+        return None if same else TensorDifference(name, "packed values", one.size)
+    return _compare_values(one, pairs)
 
 
 def _compare_values(
-    info: TensorInfo, one: Iterable[bytes], other: Iterable[bytes]
+    info: TensorInfo, pairs: Iterable[tuple[bytes, bytes]]
 ) -> TensorDifference | None:
-    if BITS[info.dtype] < 8:
-        same = all(left == right for left, right in zip(one, other, strict=True))
-        return None if same else TensorDifference(info.name, "packed values", info.size, None, None)
     element = BITS[info.dtype] // 8
     changed, position = 0, 0
     touched = [np.zeros(length, dtype=np.bool_) for length in info.shape]
-    for left, right in zip(one, other, strict=True):
+    for left, right in pairs:
         if left != right:
-            where = position + _differing(left, right, element)
+            one, other = (np.frombuffer(p, np.uint8).reshape(-1, element) for p in (left, right))
+            where = position + np.flatnonzero((one != other).any(axis=1))
             changed += where.size
             if touched:  # a scalar has no axis
                 for flags, index in zip(touched, np.unravel_index(where, info.shape), strict=True):
@@ -244,14 +237,9 @@ def _compare_values(
         position += len(left) // element
     if not changed:
         return None
-    axis = min(range(len(touched)), key=lambda i: int(touched[i].sum()), default=None)
-    dims = np.flatnonzero(touched[axis]) if axis is not None else np.empty(0, dtype=np.int64)
-    few = axis is not None and dims.size <= _MOST_DIMS
-    listed = tuple(int(dim) for dim in dims) if few else None
-    return TensorDifference(info.name, "values", changed, axis if few else None, listed)
-
-
-def _differing(left: bytes, right: bytes, element: int) -> npt.NDArray[np.int64]:
-    """Return the numbers of the elements that differ, of ``element`` bytes each."""
-    pair = (np.frombuffer(piece, dtype=np.uint8).reshape(-1, element) for piece in (left, right))
-    return np.flatnonzero((next(pair) != next(pair)).any(axis=1))
+    counts = [int(flags.sum()) for flags in touched]
+    if not counts or min(counts) > _MOST_DIMS:
+        return TensorDifference(info.name, "values", changed)
+    axis = counts.index(min(counts))
+    dims = tuple(np.flatnonzero(touched[axis]).tolist())
+    return TensorDifference(info.name, "values", changed, axis, dims)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from surgeon.edit.changes import inverse, with_slices
 from surgeon.edit.record import OnnxPatch, Record, SplitRecord
-from surgeon.edit.source_files import SourceFiles, is_twin, place
+from surgeon.edit.source_files import SourceFiles, is_duplicate_weights, place
 from surgeon.edit.write import write_artifact
 from surgeon.errors import CheckpointError
 from surgeon.model.files import may_follow
@@ -81,7 +81,9 @@ def _side_files(model: OnnxModel) -> SourceFiles:
                 copied[place(name)] = name
         if checkpoint.config:  # else the folder may be anybody's, and its files no business
             names = (p.relative_to(root).as_posix() for p in folder.iterdir() if p.is_file())
-            left_out.update(n for n in names if is_twin(Path(n).name) and n not in weights)
+            left_out.update(
+                n for n in names if is_duplicate_weights(Path(n).name) and n not in weights
+            )
     return SourceFiles(dict(sorted(copied.items())), dict.fromkeys(sorted(left_out), "weights"))
 
 
