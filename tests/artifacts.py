@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from surgeon.model.artifact import (
-    OWN_HASH,
-    RECORD,
-    own_hash,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
+from surgeon.edit.record import Record
+from surgeon.model.artifact import OWN_HASH, RECORD, own_hash
 
 _SCORE = {"dims": [3, 9], "value": 0.5, "accuracy": 0.5}
 EVALUATION = {
@@ -41,6 +39,14 @@ EVALUATION = {
     "dose": [{"dims": [3], "value": 0.5, "delta": 0.0, "ci95": [0.0, 0.1]}],
     "fill_ins": [{"text": "a ____", "expected": "b", "baseline": "b", "patched": "c"}],
 }
+
+
+def patch(
+    model: Path, output: Path, *, onnx: bool = False, force: bool = False, **fields
+) -> Record:
+    """Patch a model as a recipe's fields say; without any, dimensions 3 and 9."""
+    plan = make_plan(open_checkpoint(model), Recipe(**(fields or {"dims": (3, 9)})))
+    return write_artifact(plan, output, onnx=onnx, force=force)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import torch
 import transformers
 from antibodies import antibodies
+from artifacts import patch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
@@ -146,29 +147,35 @@ def rename_tensors(source: Path, target: Path, rename) -> None:
 
 
 @pytest.fixture(scope="session")
+def tiny_patched(tiny, tmp_path_factory) -> Path:
+    """The tiny BERT without dimensions 3 and 9 and without an ONNX half; to be copied."""
+    output = tmp_path_factory.mktemp("artifacts") / "tiny"
+    patch(tiny("bert"), output)
+    return output
+
+
+@pytest.fixture(scope="session")
 def patched_once(tmp_path_factory):
     """Return a function that patches a model with its ONNX half, once for all workers of a run.
 
     Each worker gets a copy of its own, since an evaluation writes into the artifact.
     """
-    from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
-
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
 
-    def patch(model: Path, *dims: int) -> Path:
+    def patch_once(model: Path, *dims: int) -> Path:
         name = "-".join([model.name, *map(str, dims)])
         made = root / "artifacts" / name
         made.parent.mkdir(exist_ok=True)
         with FileLock(made.with_name(f"{name}.lock")):
             if not made.exists():
-                write_artifact(make_plan(open_checkpoint(model), Recipe(dims=dims)), made)
+                patch(model, made, onnx=True, dims=dims)
         copy = tmp_path_factory.mktemp("artifacts") / name
         shutil.copytree(made, copy)
         return copy
 
-    return patch
+    return patch_once
 
 
 @pytest.fixture(scope="session")

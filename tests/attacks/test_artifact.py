@@ -10,23 +10,14 @@ import shutil
 import pytest
 from artifacts import EVALUATION, write_record
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    write_artifact,
-)
 from surgeon.cli import run
 
 HOSTILE = "[/x][red]</script><img src=x onerror=alert(1)>\x1b[31m"
 
 
 @pytest.fixture(scope="module")
-def artifact(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("artifact") / "out"
-    write_artifact(
-        make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False
-    )
+def artifact(tiny_patched, tmp_path_factory):
+    folder = shutil.copytree(tiny_patched, tmp_path_factory.mktemp("artifact") / "out")
     (folder / "surgeon" / "eval.json").write_text(json.dumps(EVALUATION))
     assert run(["report", str(folder), "-o", str(folder.parent / "page.html")]) == 0
     return folder

@@ -9,15 +9,9 @@ import subprocess
 import sys
 
 import pytest
-from artifacts import files_of
+from artifacts import files_of, patch
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    verify,
-    write_artifact,
-)
+from surgeon import verify
 from surgeon.cli import run
 from surgeon.edit.record import read_record
 
@@ -113,15 +107,6 @@ def test_a_small_patch_that_cannot_be_written_names_what_was_asked_for(minilm, t
         assert "/.edit" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def artifact(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("disk") / "out"
-    write_artifact(
-        make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False
-    )
-    return folder
-
-
 def _add(name):
     def change(folder):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -156,10 +141,10 @@ def _damage_the_record(folder):
     ],
 )
 def test_what_surgeon_did_not_make_is_moved_aside_whole_and_told(
-    artifact, tiny, tmp_path, capsys, change
+    tiny_patched, tiny, tmp_path, capsys, change
 ):
     output = tmp_path / "out"
-    shutil.copytree(artifact, output)
+    shutil.copytree(tiny_patched, output)
     change(output)
     before = files_of(output)
     arguments = ["patch", str(tiny("bert")), "--dims", "5", "--no-onnx", "-o", str(output)]
@@ -170,9 +155,11 @@ def test_what_surgeon_did_not_make_is_moved_aside_whole_and_told(
     assert read_record(output).dims == (5,)
 
 
-def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(artifact, tiny, tmp_path):
+def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(
+    tiny_patched, tiny, tmp_path
+):
     output = tmp_path / "out"
-    shutil.copytree(artifact, output)
+    shutil.copytree(tiny_patched, output)
     for name in ("eval.json", "eval.partial.npz", ".eval.json.x1y2z3_4"):
         (output / "surgeon" / name).touch()
     arguments = ["patch", str(tiny("bert")), "--dims", "5", "--no-onnx", "-o", str(output)]
@@ -180,8 +167,8 @@ def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(artifact
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_result_that_was_never_written_to_its_end_does_not_fail_verify(artifact, tmp_path):
-    shutil.copytree(artifact, tmp_path / "out")
+def test_a_result_that_was_never_written_to_its_end_does_not_fail_verify(tiny_patched, tmp_path):
+    shutil.copytree(tiny_patched, tmp_path / "out")
     for name in (".eval.json.x1y2z3_4", ".eval.json.0123456789abcdef.surgeon-staging"):
         (tmp_path / "out" / "surgeon" / name).touch()
     assert verify(tmp_path / "out").passed
@@ -231,8 +218,7 @@ def test_an_output_has_the_group_and_the_rights_of_its_folder(tiny, tmp_path):
     (tmp_path / "shared").chmod(0o2775)
     mask = os.umask(0o027)
     try:
-        plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9)))
-        write_artifact(plan, tmp_path / "shared" / "out", onnx=False)
+        patch(tiny("bert"), tmp_path / "shared" / "out")
     finally:
         os.umask(mask)
     for folder in ("out", "out/surgeon"):
@@ -272,10 +258,10 @@ def soon():
     "name", ["model.safetensors", "config.json", "README.md", "surgeon/excised.safetensors"]
 )
 def test_what_has_no_end_is_neither_read_nor_waited_for(
-    artifact, tmp_path, capsys, soon, put, name
+    tiny_patched, tmp_path, capsys, soon, put, name
 ):
     output = tmp_path / "out"
-    shutil.copytree(artifact, output)
+    shutil.copytree(tiny_patched, output)
     put(output / name)
     assert run(["verify", str(output), "--json"]) in (1, 2)
     if document := capsys.readouterr().out:

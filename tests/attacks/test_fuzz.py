@@ -25,7 +25,7 @@ import pytest
 import tokenizers
 import torch
 import yaml
-from artifacts import EVALUATION
+from artifacts import EVALUATION, patch
 from blake3 import blake3
 from onnx_exports import norm_chain
 from safetensors.torch import load_file, save_file
@@ -38,7 +38,6 @@ from surgeon import (
     open_onnx,
     rank_by_layernorm,
     verify,
-    write_artifact,
 )
 from surgeon.edit.card import write_card
 from surgeon.edit.recipe_file import load_recipe
@@ -188,9 +187,7 @@ def _older_pickle(tiny, folder):
 
 
 def _artifact(tiny, folder):
-    write_artifact(
-        make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), folder, onnx=False
-    )
+    patch(tiny("bert"), folder)
     return folder / "surgeon"
 
 

@@ -14,13 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import tokenizers
 import torch
+from artifacts import patch
 from safetensors.torch import load_file
 
 from surgeon import (
-    Recipe,
-    make_plan,
     open_checkpoint,
-    write_artifact,
 )
 from surgeon.cli import run
 from surgeon.edit.card import read_front_matter
@@ -203,9 +201,7 @@ _CARDS = {
 def test_a_broken_card_never_blocks_a_patch(tiny, tmp_path, header):
     model = shutil.copytree(tiny("bert"), tmp_path / "m")
     (model / "README.md").write_text(f"---\n{header}\n---\n# A model\n")
-    write_artifact(
-        make_plan(open_checkpoint(model), Recipe(dims=(1,))), tmp_path / "out", onnx=False
-    )
+    patch(model, tmp_path / "out", dims=(1,))
     assert "norm-surgeon" in read_front_matter(tmp_path / "out" / "README.md")["tags"]
 
 

@@ -13,16 +13,12 @@ import sys
 
 import pytest
 import torch
-from artifacts import files_of
+from artifacts import files_of, patch
 from safetensors.torch import load_file
 
 from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
     restore,
     verify,
-    write_artifact,
 )
 from surgeon.errors import SurgeonError
 
@@ -39,9 +35,7 @@ def artifact(tiny, tmp_path_factory):
     (source / "vocab.txt").write_text("a")
     torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
     (source / "model.safetensors").unlink()
-    write_artifact(
-        make_plan(open_checkpoint(source), Recipe(dims=(3, 9))), folder / "out", onnx=False
-    )
+    patch(source, folder / "out")
     return folder / "out"
 
 

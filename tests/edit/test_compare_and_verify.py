@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from artifacts import write_record
-from safetensors.torch import load_file, save_file
+from artifacts import patch, write_record
+from safetensors.torch import load_file, save, save_file
 
 from surgeon import (
     Recipe,
@@ -14,7 +14,6 @@ from surgeon import (
     make_plan,
     open_checkpoint,
     verify,
-    write_artifact,
 )
 from surgeon.cli import run
 from surgeon.model.tensors import BITS
@@ -24,7 +23,7 @@ from surgeon.model.tensors import BITS
 def artifact(tiny, tmp_path_factory):
     """A patched tiny BERT, ONNX half included."""
     output = tmp_path_factory.mktemp("artifact") / "out"
-    write_artifact(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3, 9))), output)
+    patch(tiny("bert"), output, onnx=True)
     return output
 
 
@@ -48,62 +47,52 @@ def test_a_checkpoint_is_identical_to_itself_in_any_layout(tiny, tmp_path, monke
     assert compare(one, other).identical
 
 
+def _compare(folder, *contents):
+    """Compare two checkpoints of these tensors, or of these bytes."""
+    for name, content in zip("ab", contents, strict=True):
+        raw = content if isinstance(content, bytes) else save(content)
+        (folder / f"{name}.safetensors").write_bytes(raw)
+    return compare(*(open_checkpoint(folder / f"{name}.safetensors") for name in "ab"))
+
+
 def test_diff_tells_columns_of_a_weight_from_rows(tmp_path):
     first = {"w": torch.zeros(6, 4), "v": torch.zeros(5, dtype=torch.int64)}
     second = {name: value.clone() for name, value in first.items()}
     second["w"][:, 2] = 1
     second["v"][4] = -1
-    for name, tensors in (("a", first), ("b", second)):
-        (tmp_path / name).mkdir()
-        save_file(tensors, tmp_path / name / "model.safetensors")
-        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
-    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
-    by_name = {tensor.name: tensor for tensor in found.tensors}
+    by_name = {tensor.name: tensor for tensor in _compare(tmp_path, first, second).tensors}
     assert (by_name["w"].changed, by_name["w"].axis, by_name["w"].dims) == (6, 1, (2,))
     assert (by_name["v"].changed, by_name["v"].axis, by_name["v"].dims) == (1, 0, (4,))
 
 
 def test_diff_counts_a_scalar_without_axes(tmp_path):
-    for name, value in (("a", 1.0), ("b", 2.0)):
-        (tmp_path / name).mkdir()
-        save_file({"scale": torch.tensor(value)}, tmp_path / name / "model.safetensors")
-        (tmp_path / name / "config.json").write_text('{"model_type": "clip"}')
-    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
+    found = _compare(tmp_path, *({"scale": torch.tensor(value)} for value in (1.0, 2.0)))
     assert (found.scalars_changed, found.tensors[0].dims) == (1, None)
 
 
 @pytest.mark.parametrize("dtype", ["F4", "F6_E2M3"])
 def test_diff_claims_no_dims_of_a_tensor_whose_scalars_share_bytes(tmp_path, dtype):
-    for name, first in (("a", 0), ("b", 1)):
-        header = {"w": {"dtype": dtype, "shape": [4, 2], "data_offsets": [0, BITS[dtype]]}}
-        raw = json.dumps(header).encode()
-        content = len(raw).to_bytes(8, "little") + raw + bytes([first, *range(BITS[dtype] - 1)])
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").write_bytes(content)
-        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
-    a, b = (open_checkpoint(tmp_path / name) for name in ("a", "b"))
-    assert compare(a, a).identical
-    (found,) = compare(a, b).tensors
+    header = {"w": {"dtype": dtype, "shape": [4, 2], "data_offsets": [0, BITS[dtype]]}}
+    raw = json.dumps(header).encode()
+    a, b = (
+        len(raw).to_bytes(8, "little") + raw + bytes([first, *range(BITS[dtype] - 1)])
+        for first in (0, 1)
+    )
+    assert _compare(tmp_path, a, a).identical
+    (found,) = _compare(tmp_path, a, b).tensors
     assert (found.reason, found.changed, found.axis, found.dims) == ("packed values", 8, None, None)
 
 
 def test_diff_sees_the_sign_of_zero_and_the_bits_of_nan(tmp_path):
-    for name, values in (("a", [0.0, float("nan")]), ("b", [-0.0, float("nan")])):
-        (tmp_path / name).mkdir()
-        save_file({"v": torch.tensor(values)}, tmp_path / name / "model.safetensors")
-        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
-    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
+    zeros = ({"v": torch.tensor([zero, float("nan")])} for zero in (0.0, -0.0))
+    found = _compare(tmp_path, *zeros)
     assert found.tensors[0].dims == (0,)
 
 
 def test_diff_names_tensors_of_one_side_and_of_another_shape_or_dtype(tmp_path):
     first = {"a": torch.zeros(2), "shape": torch.zeros(4), "dtype": torch.zeros(3)}
     second = {"b": torch.zeros(2), "shape": torch.zeros(2, 2), "dtype": torch.zeros(3).half()}
-    for name, tensors in (("a", first), ("b", second)):
-        (tmp_path / name).mkdir()
-        save_file(tensors, tmp_path / name / "model.safetensors")
-        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
-    found = compare(open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b"))
+    found = _compare(tmp_path, first, second)
     assert {tensor.name: tensor.reason for tensor in found.tensors} == {
         "a": "only in A",
         "b": "only in B",
@@ -141,6 +130,7 @@ def _flip_bit(path, position):
     ("damage", "failed"),
     [
         (lambda a: _flip_bit(a / "model.safetensors", -1), "model.safetensors"),
+        (lambda a: _flip_bit(a / "model.safetensors", -1), "model.safetensors restores to"),
         (lambda a: _flip_bit(a / "config.json", 5), "config.json"),
         (lambda a: _flip_bit(a / "onnx" / "model.onnx", -200), "onnx/model.onnx"),
         (lambda a: _flip_bit(a / "surgeon" / "excised.safetensors", -1), "excised"),
@@ -199,9 +189,7 @@ def test_the_weights_of_tied_and_unknown_tensors_are_left_as_they_are(tiny, tmp_
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
     tensors["nobody.knows.me"] = torch.arange(7)
     save_file(tensors, source / "model.safetensors")  # and no {"format": "pt"}
-    write_artifact(
-        make_plan(open_checkpoint(source), Recipe(dims=(3,))), tmp_path / "out", onnx=False
-    )
+    patch(source, tmp_path / "out", dims=(3,))
     found = compare(open_checkpoint(source), open_checkpoint(tmp_path / "out"))
     assert {tensor.name.split(".")[-2] for tensor in found.tensors} == {"c_proj"}
     assert all("mlp" in tensor.name for tensor in found.tensors)

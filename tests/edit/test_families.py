@@ -13,6 +13,7 @@ from surgeon import (
     rank_by_layernorm,
     write_artifact,
 )
+from surgeon.edit.changes import kinds_of
 
 DIMS = [3, 9]
 OTHER = [4]
@@ -329,7 +330,7 @@ def test_albert_counts_its_shared_layer_once(saved):
 def test_layers_are_chosen_within_each_stack(saved):
     plan = make_plan(open_checkpoint(saved("bart")), Recipe(dims=(3,), layers=(1,)))
     assert {(edit.stack, edit.layer) for edit in plan.edits} == {("encoder", 1), ("decoder", 1)}
-    assert plan.kinds == ("decoder output layernorm", "encoder output layernorm")
+    assert kinds_of(plan.edits) == "decoder output layernorm, encoder output layernorm"
 
 
 def _with_tensors(source, folder, tensors):

@@ -6,15 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from artifacts import patch
 from hub_server import connect, serve
 
 from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
     read_record,
     save_evaluation,
-    write_artifact,
 )
 from surgeon.edit.push import push
 from surgeon.edit.transfer import hash_file
@@ -33,7 +30,7 @@ def made(tiny, tmp_path_factory):
     shutil.copytree(tiny("bert"), source)
     (source / "notes [draft].txt").write_text("patterns are not names")
     output = tmp_path_factory.mktemp("artifact") / "out"
-    write_artifact(make_plan(open_checkpoint(source), Recipe(dims=(3, 9))), output, onnx=False)
+    patch(source, output)
     save_evaluation(_evaluation("tiny", (3, 9)), output)
     return output
 
@@ -192,7 +189,7 @@ def of_a_folder(tiny, tmp_path):
     """An artifact of a directory whose name is no Hub id."""
     source = shutil.copytree(tiny("bert"), tmp_path / "my model")
     output = tmp_path / "of a folder"
-    write_artifact(make_plan(open_checkpoint(source), Recipe(dims=(3,))), output, onnx=False)
+    patch(source, output, dims=(3,))
     return output
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from artifacts import differing_offsets, files_of, planned_offsets, write_record
+from artifacts import differing_offsets, files_of, patch, planned_offsets, write_record
 
 from surgeon import (
     Recipe,
@@ -39,16 +39,12 @@ def alone(request, tiny, tmp_path):
     return shutil.copy(tiny("bert") / "model.safetensors", downloads / request.param)
 
 
-def _patch(model, output, *, onnx=False, **fields):
-    plan = make_plan(open_checkpoint(model), Recipe(**({"dims": (3, 9)} | fields)))
-    return plan, write_artifact(plan, output, onnx=onnx)
-
-
 def test_the_file_alone_is_patched_and_nothing_beside_it_is_taken(alone, tmp_path):
     before = files_of(alone.parent)
-    plan, record = _patch(alone, tmp_path / "out")
+    record = patch(alone, tmp_path / "out")
     artifact = files_of(tmp_path / "out")
     assert artifact.keys() == {alone.name} | _OWN
+    plan = make_plan(open_checkpoint(alone), Recipe(dims=(3, 9)))
     planned = planned_offsets(plan)[alone.name]
     assert len(planned) == 12 * 4
     assert differing_offsets(alone.read_bytes(), artifact[alone.name]) <= planned
@@ -57,7 +53,7 @@ def test_the_file_alone_is_patched_and_nothing_beside_it_is_taken(alone, tmp_pat
 
 
 def test_the_model_has_the_file_s_name_and_no_other_model_s_facts(alone, tmp_path):
-    _, record = _patch(alone, tmp_path / "out")
+    record = patch(alone, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert (record.model, record.architecture) == (alone.stem, "BERT-like (by tensor names)")
     assert f"base_model: {alone.stem}\n" in card
@@ -67,53 +63,30 @@ def test_the_model_has_the_file_s_name_and_no_other_model_s_facts(alone, tmp_pat
 
 def test_its_artifact_is_verified_compared_and_restored(alone, tmp_path):
     out, back = tmp_path / "out", tmp_path / "back"
-    plan, _ = _patch(alone, out)
+    record = patch(alone, out)
     assert verify(out).passed
     found = compare(open_checkpoint(alone), open_checkpoint(out))
     assert {tensor.name: tensor.dims for tensor in found.tensors} == {
-        edit.tensor: (3, 9) for edit in plan.edits
+        edit.tensor: (3, 9) for edit in record.edits
     }
     restore(out, back)
     assert files_of(back) == {alone.name: alone.read_bytes()}
-
-
-def test_a_changed_artifact_of_it_fails_its_checks(alone, tmp_path):
-    _patch(alone, tmp_path / "out")
-    with (tmp_path / "out" / alone.name).open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x77")
-    failed = [check.name for check in verify(tmp_path / "out").checks if not check.passed]
-    assert alone.name in failed
-    assert f"{alone.name} restores to the source" in failed
-
-
-def test_its_artifact_is_patched_in_turn_and_undone_to_the_first(alone, tmp_path):
-    _patch(alone, tmp_path / "one")
-    _patch(tmp_path / "one", tmp_path / "two", dims=(4,))
-    assert verify(tmp_path / "two").passed
-    restore(tmp_path / "two", tmp_path / "back")
-    assert files_of(tmp_path / "back") == files_of(tmp_path / "one")
 
 
 def test_the_artifact_may_lie_beside_the_file_and_not_in_its_place(alone):
     before = files_of(alone.parent)
     for output in (alone, alone.parent):
         with pytest.raises(OutputError, match="name a place elsewhere"):
-            write_artifact(
-                make_plan(open_checkpoint(alone), Recipe(dims=(3,))),
-                output,
-                onnx=False,
-                force=True,
-            )
+            patch(alone, output, force=True)
     assert files_of(alone.parent) == before
-    _patch(alone, alone.parent / "out")
+    patch(alone, alone.parent / "out")
     assert (alone.parent / "out" / alone.name).is_file()
 
 
 def test_the_onnx_half_of_it_is_refused_before_anything_is_written(alone, tmp_path):
     before = files_of(tmp_path)
     with pytest.raises(ExportError, match=r"no config\.json beside it.*or use --no-onnx"):
-        _patch(alone, tmp_path / "new" / "out", onnx=True)
+        patch(alone, tmp_path / "new" / "out", onnx=True)
     assert files_of(tmp_path) == before
     assert not (tmp_path / "new").exists()
 
@@ -122,7 +95,7 @@ def test_a_pattern_tells_the_sites_in_place_of_the_names(alone, tmp_path):
     checkpoint = open_checkpoint(alone, sites_pattern=_BERT_S_NORMS)
     assert checkpoint.family.name == "unknown by --sites-pattern"
     write_artifact(make_plan(checkpoint, Recipe(dims=(3, 9))), tmp_path / "pattern", onnx=False)
-    _patch(alone, tmp_path / "names")
+    patch(alone, tmp_path / "names")
     patched = [(tmp_path / name / alone.name).read_bytes() for name in ("pattern", "names")]
     assert patched[0] == patched[1] != alone.read_bytes()
     with pytest.raises(SelectionError, match=r"matches no module; .* likely 'bert"):
@@ -131,7 +104,7 @@ def test_a_pattern_tells_the_sites_in_place_of_the_names(alone, tmp_path):
 
 def test_with_a_configuration_beside_it_all_of_the_directory_is_the_model(tiny, alone, tmp_path):
     shutil.copy(tiny("bert") / "config.json", alone.parent)
-    _, record = _patch(alone, tmp_path / "out")
+    record = patch(alone, tmp_path / "out")
     assert (record.model, record.architecture) == ("downloads", "BERT")
     assert files_of(tmp_path / "out").keys() == {
         alone.name, "config.json", "taxes.pdf", "holiday/beach.jpg", "surgeon/source/README.md",
@@ -148,7 +121,7 @@ def test_a_name_that_transformers_would_not_look_for_has_no_onnx_half(tiny, tmp_
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
     (source / "model.safetensors").rename(source / "mine.safetensors")
     with pytest.raises(ExportError, match=r"of a model\.safetensors; rename it, or use --no-onnx"):
-        _patch(source / "mine.safetensors", tmp_path / "out", onnx=True)
+        patch(source / "mine.safetensors", tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -165,7 +138,7 @@ def test_a_name_that_transformers_would_not_look_for_has_no_onnx_half(tiny, tmp_
 )
 def test_a_record_that_names_other_weights_is_refused(tiny, tmp_path, weights, complaint):
     shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "mine.safetensors")
-    _patch(tmp_path / "mine.safetensors", tmp_path / "out")
+    patch(tmp_path / "mine.safetensors", tmp_path / "out")
     path = tmp_path / "out" / "surgeon" / "record.json"
     write_record(tmp_path / "out", {**json.loads(path.read_text()), "weights": weights})
     with pytest.raises(CheckpointError, match=complaint):

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from artifacts import differing_offsets, files_of, planned_offsets, write_record
+from artifacts import differing_offsets, files_of, patch, planned_offsets, write_record
 from blake3 import blake3
-from conftest import TINY_FAMILIES
 from safetensors.numpy import load_file
 
 import surgeon.edit.write as write_module
@@ -20,17 +19,13 @@ from surgeon import (
     open_checkpoint,
     read_record,
     restore,
+    verify,
     write_artifact,
 )
 from surgeon.cli import run
 from surgeon.edit.record import read_excised
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError
-
-
-def _patch(model, output, *, onnx=False, force=False, **fields):
-    plan = make_plan(open_checkpoint(model), Recipe(**fields))
-    return write_artifact(plan, output, onnx=onnx, force=force)
 
 
 def _names(folder):
@@ -86,53 +81,10 @@ def test_transformers_and_sentence_transformers_load_what_an_edit_in_memory_give
     np.testing.assert_array_equal(patched.encode(sentences), wrapped.encode(sentences))
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
-def test_in_every_family_transformers_sees_exactly_the_planned_entries_changed(
-    tiny, tmp_path, family
-):
-    record = _patch(tiny(family), tmp_path / "out", dims=(3, 9))
-    model_class, _ = TINY_FAMILIES[family]
-    before = model_class.from_pretrained(tiny(family)).state_dict()
-    after = model_class.from_pretrained(tmp_path / "out").state_dict()
-    planned = {edit.tensor: edit for edit in record.edits}
-    for name, old in before.items():
-        expected = old.clone()
-        if name in planned:
-            expected.index_fill_(planned[name].axis, torch.tensor([3, 9]), 0)
-        assert torch.equal(after[name], expected), name
-    assert planned.keys() <= before.keys()
-
-
-@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "distilbert", "electra"])
-def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(tiny, tmp_path, family):
-    _patch(tiny(family), tmp_path / "out", dims=(3, 9))
-    model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
-    with torch.no_grad():
-        states = model(torch.tensor([[5, 6, 7, 8]]), output_hidden_states=True).hidden_states
-    assert len(states) == 4
-    for state in states[1:]:
-        assert (state[..., [3, 9]] == 0).all()
-        assert (state[..., [4]] != 0).any()
-
-
-def test_each_gpt2_mlp_adds_zero_at_the_dims(tiny, tmp_path):
-    _patch(tiny("gpt2"), tmp_path / "out", dims=(3, 9))
-    model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
-    written = []
-    for block in model.h:
-        block.mlp.register_forward_hook(lambda _m, _i, output: written.append(output))
-    with torch.no_grad():
-        model(torch.tensor([[5, 6, 7, 8]]))
-    assert len(written) == 3
-    for output in written:
-        assert (output[..., [3, 9]] == 0).all()
-        assert (output[..., [4]] != 0).any()
-
-
 def test_the_same_patch_twice_gives_the_same_bytes(tiny, tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     for output in (first, second):
-        _patch(tiny("bert"), output, dims=(3,), onnx=True)
+        patch(tiny("bert"), output, dims=(3,), onnx=True)
     one, two = files_of(first), files_of(second)
     records = [json.loads(files.pop("surgeon/record.json")) for files in (one, two)]
     assert one == two
@@ -189,7 +141,7 @@ def test_restore_gives_back_the_source(request, tmp_path, name):
 
 
 def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path):
-    _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    patch(tiny("bert"), tmp_path / "out", dims=(3,))
     with (tmp_path / "out" / "model.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x77")
@@ -200,7 +152,7 @@ def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path):
 
 @pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ""])
 def test_restore_refuses_a_record_whose_paths_leave_the_folder(tiny, tmp_path, path):
-    _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+    patch(tiny("bert"), tmp_path / "out", dims=(3,))
     record_path = tmp_path / "out" / "surgeon" / "record.json"
     record = json.loads(record_path.read_text())
     record["files"]["config.json"]["source"] = path
@@ -225,7 +177,7 @@ def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
     for name in [*twins, *folders, *modules, ".git/HEAD"]:
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(name.encode())
-    record = _patch(source, tmp_path / "out", dims=(3,))
+    record = patch(source, tmp_path / "out", dims=(3,))
     left_out = {*twins, *(f"{folder.split('/')[0]}/" for folder in folders)}
     assert record.left_out_because == {**dict.fromkeys(left_out, "weights"), ".git/": "bookkeeping"}
     assert set(record.left_out) == record.left_out_because.keys()
@@ -242,15 +194,21 @@ def test_links_become_files_of_their_own_and_the_linked_file_is_untouched(tiny, 
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(path)
     before = files_of(blobs)
-    _patch(snapshot, tmp_path / "out", dims=(3,))
+    patch(snapshot, tmp_path / "out", dims=(3,))
     assert files_of(blobs) == before
     assert (tmp_path / "out" / "config.json").read_bytes() == before["config.json"]
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_symlink()]
 
 
-def test_patching_an_artifact_keeps_the_first_record_and_undoes_to_it(tiny, tmp_path):
-    _patch(tiny("bert"), tmp_path / "one", dims=(3,))
-    _patch(tmp_path / "one", tmp_path / "two", dims=(4,))
+@pytest.mark.parametrize("alone", [False, True])
+def test_patching_an_artifact_keeps_the_first_record_and_undoes_to_it(tiny, tmp_path, alone):
+    """Of a directory, and of a weight file that is all of its model."""
+    source = tiny("bert")
+    if alone:
+        source = shutil.copy(source / "model.safetensors", tmp_path / "mine.safetensors")
+    patch(source, tmp_path / "one", dims=(3,))
+    patch(tmp_path / "one", tmp_path / "two", dims=(4,))
+    assert verify(tmp_path / "two").passed
     restore(tmp_path / "two", tmp_path / "back")
     assert files_of(tmp_path / "back") == files_of(tmp_path / "one")
 
@@ -260,7 +218,7 @@ def test_an_existing_output_is_refused_and_untouched(tiny, tmp_path):
     output.mkdir()
     (output / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="already exists"):
-        _patch(tiny("bert"), output, dims=(3,))
+        patch(tiny("bert"), output, dims=(3,))
     assert files_of(tmp_path) == {"out/mine.txt": b"mine"}
 
 
@@ -268,10 +226,10 @@ def test_force_replaces_an_artifact_and_keeps_anything_else_aside(tiny, tmp_path
     output = tmp_path / "out"
     output.mkdir()
     (output / "mine.txt").write_text("mine")
-    _patch(tiny("bert"), output, dims=(3,), force=True)
+    patch(tiny("bert"), output, dims=(3,), force=True)
     assert read_record(output).dims == (3,)
     assert (tmp_path / "out.replaced" / "mine.txt").read_text() == "mine"
-    _patch(tiny("bert"), output, dims=(4,), force=True)
+    patch(tiny("bert"), output, dims=(4,), force=True)
     assert read_record(output).dims == (4,)
     assert _names(tmp_path) == ["out", "out.replaced"]
 
@@ -282,7 +240,7 @@ def test_the_source_a_folder_in_it_and_one_around_it_are_no_output(tiny, tmp_pat
     shutil.copytree(tiny("bert"), source)
     before = files_of(tmp_path)
     with pytest.raises(OutputError, match="name a place elsewhere"):
-        _patch(source, source / where, dims=(3,), force=True)
+        patch(source, source / where, dims=(3,), force=True)
     assert files_of(tmp_path) == before
 
 
@@ -292,7 +250,7 @@ def test_a_failure_at_the_last_step_leaves_nothing_behind(tiny, tmp_path, monkey
 
     monkeypatch.setattr(write_module, "write_card", fail)
     with pytest.raises(OSError, match="No space left"):
-        _patch(tiny("bert"), tmp_path / "new" / "parents" / "out", dims=(3,))
+        patch(tiny("bert"), tmp_path / "new" / "parents" / "out", dims=(3,))
     assert _names(tmp_path) == []
 
 
@@ -303,7 +261,7 @@ def test_a_link_to_a_file_elsewhere_is_left_out(tiny, tmp_path):
     (source / "notes.txt").symlink_to(tmp_path / "secret")
     (source / "folder").symlink_to(tmp_path)
     (source / "inside.txt").symlink_to(source / "config.json")
-    record = _patch(source, tmp_path / "out", dims=(3,))
+    record = patch(source, tmp_path / "out", dims=(3,))
     assert record.left_out_because == {"notes.txt": "links", "folder/": "links"}
     assert (tmp_path / "out" / "inside.txt").read_bytes() == (source / "config.json").read_bytes()
     assert b"secret" not in b"".join(files_of(tmp_path / "out").values())
@@ -317,7 +275,7 @@ def test_a_link_to_elsewhere_where_a_loader_reads_is_refused(tiny, tmp_path, nam
     (source / name).parent.mkdir(exist_ok=True)
     (source / name).symlink_to(tmp_path / target)
     with pytest.raises(OutputError, match=f"{name}.*put a copy in its place"):
-        _patch(source, tmp_path / "out", dims=(3,))
+        patch(source, tmp_path / "out", dims=(3,))
     assert _names(tmp_path) == ["elsewhere", "source"]
 
 
@@ -337,7 +295,7 @@ def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, 
     (source / "gone.txt").symlink_to("nowhere")
     (source / "null.txt").symlink_to("/dev/null")
     os.mkfifo(source / "pipe")
-    record = _patch(source, tmp_path / "out", dims=(3,))
+    record = patch(source, tmp_path / "out", dims=(3,))
     for name in ("config.json", "vocab.txt"):
         assert not (tmp_path / "out" / name).is_symlink()
         assert (tmp_path / "out" / name).read_bytes() == (models / "bert" / name).read_bytes()
@@ -372,7 +330,7 @@ def test_an_error_names_the_output_and_never_the_hidden_folder(tiny, tmp_path, m
     monkeypatch.setattr(write_module, "write_card", fail)
     out = tmp_path / "out"
     with pytest.raises(CheckpointError, match=f"^{re.escape(str(out))}/README.md: no such file$"):
-        _patch(tiny("bert"), out, dims=(3,))
+        patch(tiny("bert"), out, dims=(3,))
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -382,7 +340,7 @@ def test_a_full_disk_is_said_of_the_output(tiny, tmp_path, monkeypatch, named):
 
     monkeypatch.setattr(write_module, "write_card", fail)
     with pytest.raises(OSError, match="No space") as caught:
-        _patch(tiny("bert"), tmp_path / "out", dims=(3,))
+        patch(tiny("bert"), tmp_path / "out", dims=(3,))
     assert caught.value.filename == str(tmp_path / "out" / ("README.md" if named else ""))
 
 
