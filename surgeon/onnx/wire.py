@@ -100,11 +100,6 @@ def encode_field(number: int, payload: bytes) -> bytes:
     return encode_tag(number, LENGTH) + encode_varint(len(payload)) + payload
 
 
-def encode_integer(number: int, value: int) -> bytes:
-    """Return a varint field; ``value`` is not negative."""
-    return encode_tag(number, VARINT) + encode_varint(value)
-
-
 def encode_tag(number: int, wire: int) -> bytes:
     """Return the tag of a field."""
     return encode_varint(number << 3 | wire)

@@ -20,7 +20,7 @@ from surgeon.onnx.file_graph import FileGraph, Node
 from surgeon.onnx.read_graph import mapped, read_file_graph
 from surgeon.onnx.tensor_files import tensor_files
 from surgeon.onnx_files.open_onnx import OnnxModel
-from surgeon.onnx_files.plan import OnnxPlan, renamed_inputs, split_splices
+from surgeon.onnx_files.plan import OnnxPlan, split_splices
 from surgeon.progress import Progress, silent
 
 # What belongs to a model beside its weights. A folder with an ONNX file may hold anything else.
@@ -49,13 +49,13 @@ def write_onnx_artifact(
         OutputError: the output cannot be made there.
         CheckpointError: the source changed while it was read.
     """
-    model, graph = planned.model, planned.model.graph
+    model, nodes = planned.model, planned.model.graph.nodes
     splices = split_splices(planned)
     splits = tuple(
-        SplitRecord(split.tensor, split.copy, tuple(graph.nodes[n].name for n, _ in split.uses))
+        SplitRecord(split.tensor, split.copy, tuple(nodes[number].name for number, _ in split.uses))
         for split in planned.splits
     )
-    undo = inverse(splices, graph.path)
+    undo = inverse(splices, model.graph.path)
     onnx_patch = OnnxPatch(model.file, model.inferred, splits, undo)
     return write_artifact(
         replace(planned.plan, splices={model.file: splices}, onnx_patch=onnx_patch),
@@ -80,10 +80,9 @@ def _side_files(model: OnnxModel) -> SourceFiles:
             if name not in weights and may_follow(root, path):
                 copied[place(name)] = name
         if checkpoint.config:  # else the folder may be anybody's, and its files no business
-            names = (p.relative_to(root).as_posix() for p in folder.iterdir() if p.is_file())
-            left_out.update(
-                n for n in names if is_duplicate_weights(Path(n).name) and n not in weights
-            )
+            files = (path for path in folder.iterdir() if path.is_file())
+            names = {p.relative_to(root).as_posix() for p in files if is_duplicate_weights(p.name)}
+            left_out |= names - weights
     return SourceFiles(dict(sorted(copied.items())), dict.fromkeys(sorted(left_out), "weights"))
 
 
@@ -97,7 +96,7 @@ def _check_written(planned: OnnxPlan, path: Path) -> None:
         for number, (was, now) in enumerate(zip(before.nodes, after.nodes, strict=True)):
             if old[was.begin : was.end] == new[now.begin : now.end]:
                 continue
-            inputs = renamed_inputs(planned, number, was.inputs)
+            inputs = planned.inputs_of(number)
             meant = inputs != was.inputs or not edited.isdisjoint(was.outputs)  # a Constant's value
             if not meant or _but_for_tensors(was, inputs) != _but_for_tensors(now, now.inputs):
                 raise CheckpointError(f"{path.name}: node {was.name} differs; report this")

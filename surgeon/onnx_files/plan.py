@@ -8,9 +8,7 @@ that the edit reaches nothing else.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from surgeon.edit.changes import Edit, Splice, with_slices
 from surgeon.edit.plan import Plan, make_plan
@@ -18,17 +16,11 @@ from surgeon.edit.recipe import Recipe
 from surgeon.errors import OutputError
 from surgeon.onnx.file_graph import FileGraph, Use
 from surgeon.onnx.read_graph import DTYPES, mapped
-from surgeon.onnx.wire import (
-    encode_field,
-    encode_integer,
-    encode_tag,
-    encode_varint,
-)
+from surgeon.onnx.wire import LENGTH, encode_field, encode_tag, encode_varint
 from surgeon.onnx_files.open_onnx import OnnxModel
 
 _MAX_FILE = 2**31 - 1  # bytes, of a protobuf message
 _NUMBERS = {name: number for number, name in DTYPES.items()}
-_LENGTH = 2  # wire type
 _INPUTS_LISTED = 4  # from this IR version on, an initializer need not be an input of the graph
 
 
@@ -53,6 +45,12 @@ class OnnxPlan:
     def origins(self) -> dict[str, str]:
         """The tensor that each copy is of."""
         return {split.copy: split.tensor for split in self.splits}
+
+    def inputs_of(self, number: int) -> tuple[str, ...]:
+        """Return a node's inputs as the splits make them."""
+        renamed = {use: split.copy for split in self.splits for use in split.uses}
+        names = self.model.graph.nodes[number].inputs
+        return tuple(renamed.get((number, slot), name) for slot, name in enumerate(names))
 
 
 def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
@@ -93,11 +91,8 @@ def split_splices(planned: OnnxPlan) -> tuple[Splice, ...]:
     if not planned.splits:
         return ()
     graph = planned.model.graph
-    renamed = {use: split.copy for split in planned.splits for use in split.uses}
-    splices = [
-        _renamed(graph, number, {slot: name for (n, slot), name in renamed.items() if n == number})
-        for number in sorted({number for number, _ in renamed})
-    ]
+    numbers = sorted({number for split in planned.splits for number, _ in split.uses})
+    splices = [_renamed(planned, number) for number in numbers]
     added = b"".join(_initializer(planned, split) for split in planned.splits)
     splices.append(Splice(graph.span.end, 0, added))
     growth = sum(len(splice.content) - splice.length for splice in splices)
@@ -107,21 +102,20 @@ def split_splices(planned: OnnxPlan) -> tuple[Splice, ...]:
             f"{graph.path}: with {len(added):,} bytes of copies it would be beyond protobuf's "
             "2 GiB; save it with external data first"
         )
-    header = encode_tag(7, _LENGTH) + encode_varint(length)
+    header = encode_tag(7, LENGTH) + encode_varint(length)
     splices.append(Splice(graph.span.start, graph.span.begin - graph.span.start, header))
     return tuple(splices)
 
 
 def _uses(model: OnnxModel, edit: Edit) -> set[Use]:
     """Return where an edit's tensor is read as the parameter that is edited."""
-    found = set[Use]()
+    uses = set[Use | None]()
     for graph_site in model.graph_sites:
         site = graph_site.site
-        if (site.role, site.stack, site.layer) == (edit.role, edit.stack, edit.layer):
-            tensor = site.gain if edit.param == "gain" else site.bias
-            uses = (o.gain if edit.param == "gain" else o.bias for o in graph_site.operations)
-            found.update(use for use in uses if use is not None and tensor == edit.tensor)
-    return found
+        found = (site.role, site.stack, site.layer, getattr(site, edit.param))
+        if found == (edit.role, edit.stack, edit.layer, edit.tensor):
+            uses |= {getattr(operation, edit.param) for operation in graph_site.operations}
+    return {use for use in uses if use is not None}
 
 
 def _all_uses(graph: FileGraph, tensor: str) -> set[Use]:
@@ -150,36 +144,31 @@ def _free_name(tensor: str, taken: set[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _renamed(graph: FileGraph, number: int, names: dict[int, str]) -> Splice:
-    """Return the splice that gives a node other inputs."""
-    node = graph.nodes[number]
+def _renamed(planned: OnnxPlan, number: int) -> Splice:
+    """Return the splice that gives a node its new inputs."""
+    node, inputs = planned.model.graph.nodes[number], planned.inputs_of(number)
     content, position = b"", node.begin
-    with mapped(graph.path) as data:
-        for slot, field in enumerate(node.input_fields):
-            if slot in names:
-                content += data[position : field.start] + encode_field(1, names[slot].encode())
+    with mapped(planned.model.graph.path) as data:
+        for field, was, now in zip(node.input_fields, node.inputs, inputs, strict=True):
+            if now != was:
+                content += data[position : field.start] + encode_field(1, now.encode())
                 position = field.end
         content += data[position : node.end]
     return Splice(node.start, node.end - node.start, encode_field(1, content))
 
 
 def _initializer(planned: OnnxPlan, split: Split) -> bytes:
+    import onnx
+
     (edit,) = (edit for edit in planned.plan.edits if edit.tensor == split.copy)
-    graph, info = planned.model.graph, planned.model.graph.tensors[split.tensor].info
-    values: Any = planned.model.checkpoint.read(split.tensor)
-    patched = with_slices(values, edit.axis, edit.dims, edit.new)
-    data_type, name = _NUMBERS[info.dtype], split.copy.encode()
-    dims = b"".join(encode_integer(1, length) for length in info.shape)
-    tensor = dims + encode_integer(2, data_type) + encode_field(8, name)
-    added = encode_field(5, tensor + encode_field(9, patched.tobytes()))
+    graph = planned.model.graph
+    info = graph.tensors[split.tensor].info
+    values = planned.plan.checkpoint.read(split.tensor)
+    raw = with_slices(values, edit.axis, edit.dims, edit.new).tobytes()
+    kind, shape = _NUMBERS[info.dtype], info.shape
+    tensor = onnx.TensorProto(dims=shape, data_type=kind, name=split.copy, raw_data=raw)
+    added = encode_field(5, tensor.SerializeToString())
     if graph.ir_version < _INPUTS_LISTED and split.tensor in graph.inputs:
-        shape = b"".join(encode_field(1, encode_integer(1, length)) for length in info.shape)
-        kind = encode_field(1, encode_integer(1, data_type) + encode_field(2, shape))
-        added += encode_field(11, encode_field(1, name) + encode_field(2, kind))
+        value = onnx.helper.make_tensor_value_info(split.copy, kind, shape)
+        added += encode_field(11, value.SerializeToString())
     return added
-
-
-def renamed_inputs(planned: OnnxPlan, number: int, inputs: Sequence[str]) -> tuple[str, ...]:
-    """Return a node's inputs as the splits make them."""
-    names = {use: split.copy for split in planned.splits for use in split.uses}
-    return tuple(names.get((number, slot), name) for slot, name in enumerate(inputs))
