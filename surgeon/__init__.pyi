@@ -41,8 +41,8 @@ from .ranking import compare_detectors as compare_detectors
 from .ranking import rank_by_layernorm as rank_by_layernorm
 from .ranking import rank_dimensions as rank_dimensions
 from .ranking import read_zscores as read_zscores
+from .study.atlas import Atlas as Atlas
 from .study.atlas import build_atlas as build_atlas
-from .study.atlas_table import Atlas as Atlas
 from .study.trace import trace_training as trace_training
 from .study.trace_result import Trace as Trace
 from .text import Texts as Texts

@@ -34,7 +34,7 @@ _MODULES = (
     "surgeon.figures.report",
     "surgeon.figures.sweep_report",
     "surgeon.evaluation.evaluate",
-    "surgeon.study.run",
+    "surgeon.study.sweep",
     "surgeon.study.measure",
     "surgeon.edit.write",
     "surgeon.edit.restore",
@@ -144,7 +144,7 @@ def sweep(grid, folder):
     from pathlib import Path
 
     from surgeon.study.grid import load_grid
-    from surgeon.study.run import run_sweep
+    from surgeon.study.sweep import run_sweep
 
     run_sweep(load_grid(Path(grid)), Path(folder), engine=in_process)
     return 0

@@ -58,7 +58,7 @@ def atlas(
     cpus: Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")] = 1,
     retry: Annotated[bool, typer.Option("--retry", help="Try models that failed again.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show how much there is to do; ask for nothing.")
+        bool, typer.Option("--dry-run", help="Show how much there is to do; send no requests.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -70,16 +70,16 @@ def atlas(
     asks for are kept to; where it cannot be reached, the run stops, and those models have no row.
     """
     from surgeon import console
-    from surgeon.study.atlas import build_atlas, look_ahead
-    from surgeon.study.atlas_rows import read_list
+    from surgeon.study.atlas import build_atlas, preview_atlas
     from surgeon.study.engines import choose_engine
+    from surgeon.study.targets import read_list
 
     targets = read_list(models)
     if dry_run:
-        ahead = look_ahead(
+        ahead = preview_atlas(
             targets, output, sigma=sigma, min_layers=min_layers, rate=rate, retry=retry
         )
-        console.show_outlook(ahead, json=json)
+        console.show_outlook(ahead, len(targets), json=json)
         return
     if output is None:
         raise OutputError("-o FILE: name the table, or look first with --dry-run")
@@ -99,6 +99,6 @@ def atlas(
     console.show_atlas(built, json=json)
     if not built.done:
         raise CheckFailed(
-            f"every one of {built.models} models failed; their rows say why, and "
+            f"every one of {built.total} models failed; their rows say why, and "
             "--retry tries them again"
         )

@@ -33,7 +33,7 @@ def report(
         write_sweep_report,
     )
     from surgeon.model.artifact import RECORD
-    from surgeon.study.results import ROWS, is_sweep
+    from surgeon.study.sweep_folder import ROWS, is_sweep
 
     if not is_sweep(folder) and not (folder / RECORD).is_file():
         raise OutputError(

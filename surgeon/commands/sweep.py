@@ -61,10 +61,10 @@ def sweep(
     from surgeon import console
     from surgeon.evaluation.session import check_provider
     from surgeon.progress import duration
-    from surgeon.study.cells import cost_of, make_cells
+    from surgeon.study.cells import cost_of, make_cells, size_of
     from surgeon.study.engines import choose_engine
     from surgeon.study.grid import check_grid, doubts_about
-    from surgeon.study.run import look_ahead, run_sweep, size_of
+    from surgeon.study.sweep import preview_sweep, run_sweep
 
     checked = check_grid(file)
     grid = checked.grid
@@ -75,7 +75,7 @@ def sweep(
         console.print_note(f"{size:,} cells: to lay them out takes about {duration(size * _EACH)}.")
     if dry_run:
         cells = make_cells(grid)
-        ahead = look_ahead(cells, output, retry=retry, workers=workers)
+        ahead = preview_sweep(cells, output, retry=retry, workers=workers)
         console.show_grid(cells, cost_of(cells), ahead, json=json)
         for doubt in doubts_about(grid):
             console.print_note(f"Note: {doubt}.")
@@ -106,6 +106,6 @@ def sweep(
     console.show_sweep(done, json=json)
     if done.failed:
         raise CheckFailed(
-            f"{done.failed} of {done.cells} cells failed; their rows in {output} say why, and "
+            f"{done.failed} of {done.total} cells failed; their rows in {output} say why, and "
             "--retry runs them again"
         )

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from surgeon.edit.recipe import Recipe
     from surgeon.edit.recipe_file import Checked
     from surgeon.edit.yaml_file import Problem
-    from surgeon.study.atlas_table import Atlas, Outlook
+    from surgeon.study.atlas import Atlas
     from surgeon.study.cells import Cell, Cost
-    from surgeon.study.run import Sweep, SweepOutlook
+    from surgeon.study.run import Outlook
+    from surgeon.study.sweep import Sweep
     from surgeon.study.trace_result import Course, Trace
 
 
@@ -66,11 +67,11 @@ def show_problems(path: Path, problems: Sequence[Problem]) -> None:
         print_error(problem.at(path))
 
 
-def show_grid(cells: Sequence[Cell], cost: Cost, ahead: SweepOutlook, *, json: bool) -> None:
+def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) -> None:
     """Show the cells of a sweep, what they take, and how many are left to do."""
     if json:
         made = [cell.to_json() for cell in cells]
-        print_json({"cost": cost.to_json(), "outlook": ahead.to_json(), "cells": made})
+        print_json({"cost": cost.to_json(), "outlook": vars(ahead), "cells": made})
         return
     table = Table(title=f"{cost.cells:,} cells of {cost.models} models")
     for column in ("model", "operation", "task", "data", "seed"):
@@ -109,7 +110,7 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
     failed = f"; {sweep.failed} failed" if sweep.failed else ""
     table = "and rows.parquet " if sweep.table else ""
     print_text(
-        f"{sweep.done} of {sweep.cells} cells done{earlier}{failed}. "
+        f"{sweep.done} of {sweep.total} cells done{earlier}{failed}. "
         f"rows.jsonl {table}in {sweep.folder}"
     )
     for reason, cells in sweep.reasons[:_REASONS_SHOWN]:
@@ -128,15 +129,15 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
 _MOST_REASONS = 10
 
 
-def show_outlook(ahead: Outlook, *, json: bool) -> None:
+def show_outlook(ahead: Outlook, models: int, *, json: bool) -> None:
     """Show what there is to do for an atlas."""
     if json:
-        print_json(ahead.to_json())
+        print_json({"models": models, **vars(ahead)})
         return
     failed = f", {ahead.failed:,} failed" if ahead.failed else ""
     print_text(
-        f"{ahead.models:,} models, {ahead.done:,} done already{failed}: {ahead.left:,} to scan, in "
-        f"{duration(ahead.seconds)} at least by --rate. Nothing was asked for."
+        f"{models:,} models, {ahead.done:,} done already{failed}: {ahead.left:,} to scan, in "
+        f"{duration(ahead.seconds or 0)} at least by --rate. No requests were sent."
     )
 
 
@@ -146,9 +147,9 @@ def show_atlas(atlas: Atlas, *, json: bool) -> None:
         print_json(atlas.to_json())
         return
     earlier = f", {atlas.kept:,} of them by an earlier run" if atlas.kept else ""
-    scanned = atlas.models - atlas.kept
+    scanned = atlas.total - atlas.kept
     table = Table(
-        title=f"{atlas.models:,} models{earlier}",
+        title=f"{atlas.total:,} models{earlier}",
         caption=f"{atlas.bytes_read:,} bytes in {atlas.seconds:,.1f} s"
         + (f": {atlas.bytes_read / scanned:,.0f} bytes a model" if scanned else ""),
     )

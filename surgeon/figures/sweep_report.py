@@ -45,13 +45,8 @@ from surgeon.study.grid import (
     path_name,
     short_names,
 )
-from surgeon.study.results import (
-    ROWS,
-    Failure,
-    Measurement,
-    Rows,
-    read_rows,
-)
+from surgeon.study.measurements import Failure, Measurement, Rows, read_rows
+from surgeon.study.sweep_folder import ROWS
 from surgeon.tasks.registry import TASKS
 
 _STRONGEST = 40  # rows of a table; the folder has them all

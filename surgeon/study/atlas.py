@@ -1,44 +1,39 @@
-"""The scan of many models on the Hub: what is left to do, each model's row kept as it comes."""
+"""The outlier dimensions of many models on the Hub, as one table."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.errors import CheckpointError, HubUnavailableError, SelectionError
+from surgeon.errors import (
+    CheckpointError,
+    HubUnavailableError,
+    OutputError,
+    SelectionError,
+)
 from surgeon.model import Checkpoint
 from surgeon.model.hub_errors import endpoint
 from surgeon.model.ranges import FRUGAL, Meter
 from surgeon.model.remote import open_remote
-from surgeon.progress import Progress, duration, silent
-from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, layers_needed, rank_zscores
+from surgeon.progress import Progress, silent
+from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, layers_needed, stand
 from surgeon.ranking.ranking import SIGMA
 from surgeon.ranking.zscores import read_zscores
-from surgeon.study import atlas_rows, journal
-from surgeon.study.atlas_rows import (
-    Criterion,
-    Note,
-    Target,
-    note_of,
-    targets_of,
-)
-from surgeon.study.atlas_table import (
-    Atlas,
-    Outlook,
-    check_suffix,
-    check_table,
-    count,
-    sum_up,
-    write_table,
-)
+from surgeon.study.atlas_table import check_suffix, write_atlas
 from surgeon.study.engines import Engine, choose_engine
-from surgeon.study.jobs import DONE, FAILED, JobQueue, Row, describe
+from surgeon.study.jobs import FAILED, JobQueue, Row, Work, describe
+from surgeon.study.journal import Entry, Journal, Layout, lock
+from surgeon.study.run import Outcome, Outlook, look_ahead, run_jobs
+from surgeon.study.table import check_pyarrow
+from surgeon.study.targets import Target, targets_of
 
 WORKERS = 4
 RATE = 1.5
@@ -46,6 +41,34 @@ RATE = 1.5
 MAX_BYTES = 500_000_000
 OUTAGES = 5
 """So many models in a row that the network, the Hub or the token failed: then the run stops."""
+
+_START = b'{"atlas":1'
+_DIGITS = 5  # after the point; z-scores are at most the root of the hidden size
+
+
+@dataclass(frozen=True)
+class Atlas(Outcome):
+    """An atlas that has been built: its table, and how many of its models did what.
+
+    ``with_outliers`` of the models have a dimension that meets the criterion. ``bytes_read`` are
+    those of the models' files, and ``seconds`` the time, of this run.
+    """
+
+    output: Path
+    with_outliers: int
+    bytes_read: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``atlas --json`` prints."""
+        return {
+            "output": str(self.output),
+            "rows": str(rows_path(self.output)),
+            **self.counts("models"),
+            "with_outliers": self.with_outliers,
+            "bytes_read": self.bytes_read,
+            "seconds": self.seconds,
+        }
 
 
 def build_atlas(
@@ -62,10 +85,10 @@ def build_atlas(
 ) -> Atlas:
     """Rank the dimensions of many models on the Hub by ``rank_by_layernorm``, into one table.
 
-    Nothing but headers, configurations and the vectors that are ranked by is read. Each model's
-    row is in ``output``.rows.jsonl from the moment it is done, and the table is made of these at
-    the end. A run that was killed goes on where it stopped; models that are listed no more stay
-    in the table, after the others. A model that fails has one row, with its error.
+    Only headers, configurations and the vectors that are ranked by are read. Each model's row is
+    in ``output``.rows.jsonl as soon as it is done, and the table is made of these at the end. A run
+    that was killed goes on where it stopped; models that are no longer listed stay in the table,
+    after the others. A model that fails has one row, with its error.
 
     Args:
         models: Hub ids, with ``@revision`` or without.
@@ -76,53 +99,51 @@ def build_atlas(
         max_bytes: what the vectors of a model may have; more is a failure.
         rate: how many models are started per second at most.
         retry: whether models that failed earlier are tried again.
-        progress: told of each row.
+        progress: called after each row.
 
     Raises:
-        SelectionError: a model is no Hub id, or a number makes no sense.
-        OutputError: pyarrow is not installed, ``output`` is no ``.parquet`` file, something else or
-            of another criterion, or another run is writing there.
+        SelectionError: a model is not a Hub id, or a number makes no sense.
+        OutputError: pyarrow is not installed, ``output`` is not a ``.parquet`` file, is something
+            else or of another criterion, or another run is writing there.
         HubUnavailableError: HF_HUB_OFFLINE is set, or the network, the Hub or the token failed
             ``OUTAGES`` models in a row, and the run stopped, or some models, and the others are in
             the table. The models that could not be read have no row.
     """
     targets, start = targets_of(models), time.monotonic()
     _check(sigma, min_layers, max_bytes, rate)
-    check_table(output)
+    check_suffix(output)
+    check_pyarrow(output)
     _check_online()
-    run = engine or choose_engine("local", WORKERS)
-    scan = Scan(sigma, min_layers, max_bytes)
-    bytes_read = 0
-    with atlas_rows.opened(output, Criterion(sigma, min_layers)) as (notes, file):
-        left = _left(targets, notes, retry=retry)
-        ended, failed = len(targets) - len(left), count(targets, notes, FAILED, besides=left)
-        kept = ended
-        progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
-        missed: list[Row] = []  # their fault is the network's, the Hub's or the token's
-        in_a_row = 0
-        for row in run(JobQueue(left, rate), scan) if left else ():
-            bytes_read += row.get("bytes_read", 0)
-            if row.pop("outage", False):
-                missed.append(row)
-                in_a_row += 1
-                if in_a_row >= OUTAGES:
-                    raise _outage(missed, output)
-                continue
-            in_a_row = 0
-            notes[_key(row)] = note = note_of(row, journal.append(file, row))
-            ended, failed = ended + 1, failed + (note.status == FAILED)
-            progress(_told(ended, failed, len(targets), kept, start), ended, len(targets))
-        if missed and ended == kept:
-            raise _outage(missed, output)
-        progress("writing the table", ended, len(targets))
-        write_table(output, file, _in_order(targets, notes))
-        if missed:
-            raise _outage(missed, output)
-    seconds = round(time.monotonic() - start, 3)
-    return sum_up(output, targets, notes, kept, bytes_read, seconds)
+    reading = _Reading(output, engine or choose_engine("local", WORKERS))
+    with open_rows(output, sigma, min_layers) as journal:
+        outcome = run_jobs(
+            targets,
+            Scan(sigma, min_layers, max_bytes),
+            journal,
+            reading,
+            unit="models",
+            progress=progress,
+            retry=retry,
+            rate=rate,
+        )
+        if reading.rows or not reading.missed:
+            progress("writing the table", outcome.done + outcome.failed, outcome.total)
+            listed = [target.key for target in targets if target.key in journal.entries]
+            keys = list(dict.fromkeys([*listed, *journal.entries]))
+            write_atlas(output, journal.rows(keys))
+        if reading.missed:
+            raise reading.outage()
+        with_outliers = sum(journal.entries[key].note > 0 for key in listed)
+    return Atlas(
+        **vars(outcome),
+        output=output,
+        with_outliers=with_outliers,
+        bytes_read=reading.bytes_read,
+        seconds=round(time.monotonic() - start, 3),
+    )
 
 
-def look_ahead(
+def preview_atlas(
     models: Iterable[str | Target],
     output: Path | None = None,
     *,
@@ -131,7 +152,7 @@ def look_ahead(
     rate: float = RATE,
     retry: bool = False,
 ) -> Outlook:
-    """Tell what ``build_atlas`` would do, and do nothing.
+    """Return what ``build_atlas`` would do, and do nothing.
 
     Raises:
         SelectionError: as ``build_atlas``.
@@ -139,12 +160,21 @@ def look_ahead(
     """
     targets = targets_of(models)
     _check(sigma, min_layers, MAX_BYTES, rate)
+    entries: dict[str, Entry] = {}
     if output is not None:
         check_suffix(output)
-    notes = atlas_rows.read_notes(output, Criterion(sigma, min_layers)) if output else {}
-    left = len(_left(targets, notes, retry=retry))
-    done, failed = (count(targets, notes, status) for status in (DONE, FAILED))
-    return Outlook(len(targets), done, failed, left, round(left / rate, 1))
+        path = rows_path(output)
+        _check_ours(output, path)
+        if path.is_file():
+            with path.open("rb") as file:
+                entries = _read_journal(output, file, sigma, min_layers).entries
+    ahead = look_ahead(targets, entries, retry=retry)
+    return replace(ahead, seconds=round(ahead.left / rate, 1))
+
+
+def rows_path(output: Path) -> Path:
+    """Return where the rows of a table are."""
+    return output.with_name(f"{output.name}.rows.jsonl")
 
 
 def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None:
@@ -159,15 +189,6 @@ def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None
         raise SelectionError(f"--max-mb {max_bytes / 1e6:g}: give a positive number of megabytes")
 
 
-def _outage(missed: Sequence[Row], output: Path) -> HubUnavailableError:
-    last = missed[-1]
-    reason = last["error"].removeprefix(f"{last['model']}: ")
-    return HubUnavailableError(
-        f"{endpoint()}: {len(missed)} models could not be read, {last['model']} the last "
-        f"({reason}); they have no row in {atlas_rows.rows_path(output)}: run it again to go on"
-    )
-
-
 def _check_online() -> None:
     from huggingface_hub import constants
 
@@ -175,33 +196,89 @@ def _check_online() -> None:
         raise HubUnavailableError("HF_HUB_OFFLINE is set; unset it to reach the Hub")
 
 
-def _left(
-    targets: Sequence[Target], notes: Mapping[str, Note], *, retry: bool
-) -> tuple[Target, ...]:
-    ended = {DONE} if retry else {DONE, FAILED}
-    return tuple(t for t in targets if t.key not in notes or notes[t.key].status not in ended)
+@contextlib.contextmanager
+def open_rows(output: Path, sigma: float, min_layers: float) -> Iterator[Journal]:
+    """Open the rows of an atlas for one process.
+
+    Raises:
+        OutputError: something else is at ``output`` or where its rows go, the rows are of another
+            criterion or damaged, or another process has them open.
+    """
+    path = rows_path(output)
+    _check_ours(output, path)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        lock(file, output)
+        yield _read_journal(output, file, sigma, min_layers)
 
 
-def _in_order(targets: Sequence[Target], notes: Mapping[str, Note]) -> list[int]:
-    """Return where the models' rows start: those of the list first, then those of earlier ones."""
-    keys = dict.fromkeys([*(target.key for target in targets if target.key in notes), *notes])
-    return [notes[key].start for key in keys]
+def _check_ours(output: Path, path: Path) -> None:
+    if not path.is_file():
+        if output.exists() or path.exists():
+            raise OutputError(
+                f"-o {output}: exists but is not an atlas with its rows; choose another path"
+            )
+        return
+    with path.open("rb") as file:
+        start = file.read(len(_START))
+    if not _START.startswith(start):
+        raise OutputError(
+            f"-o {output}: {path} exists but has no rows of an atlas; choose another path"
+        )
 
 
-def _key(row: Row) -> str:
-    return Target(row["model"], row["asked"]).key
+def _read_journal(output: Path, file: BinaryIO, sigma: float, min_layers: float) -> Journal:
+    layout = Layout(
+        "an atlas",
+        start=b'{"',
+        key=lambda row: Target(row["model"], row["asked"]).key,
+        note=lambda row: len(row.get("outliers", ())),
+        header={"atlas": 1, "sigma": sigma, "min_layers": min_layers},
+    )
+    journal = Journal(rows_path(output), file, layout)
+    header = journal.header or {}
+    if header != layout.header:
+        made = [f"--{n.replace('_', '-')} {header.get(n)}" for n in ("sigma", "min_layers")]
+        raise OutputError(
+            f"-o {output}: was begun with {' '.join(made)}; give the same, or choose another path"
+        )
+    return journal
 
 
-def _told(ended: int, failed: int, models: int, kept: int, start: float) -> str:
-    """Say how far the atlas is, how fast, and how long the rest takes at this rate."""
-    told = f"{ended} of {models} models" + (f", {failed} failed" if failed else "")
-    if not kept < ended < models:
-        return told
-    rate = (ended - kept) / max(time.monotonic() - start, 1e-9)
-    return f"{told}, {rate:.2g} a second, about {duration((models - ended) / rate)} left"
+@dataclass
+class _Reading:
+    """An engine that counts what is read, and gives no row of what the Hub failed.
 
+    ``missed`` are the rows of models that the network, the Hub or the token failed.
+    """
 
-_DIGITS = 5  # after the point; z-scores are at most the root of the hidden size
+    output: Path
+    engine: Engine
+    rows: int = 0
+    bytes_read: int = 0
+    missed: list[Row] = field(default_factory=list)
+
+    def __call__(self, queue: JobQueue, work: Work) -> Iterator[Row]:
+        in_a_row = 0
+        for row in self.engine(queue, work):
+            self.bytes_read += row.get("bytes_read", 0)
+            if not row.pop("outage", False):
+                in_a_row = 0
+                self.rows += 1
+                yield row
+                continue
+            self.missed.append(row)
+            in_a_row += 1
+            if in_a_row == OUTAGES:
+                raise self.outage()
+
+    def outage(self) -> HubUnavailableError:
+        last = self.missed[-1]
+        reason = last["error"].removeprefix(f"{last['model']}: ")
+        return HubUnavailableError(
+            f"{endpoint()}: {len(self.missed)} models could not be read, {last['model']} the last "
+            f"({reason}); they have no row in {rows_path(self.output)}: run it again to go on"
+        )
 
 
 @dataclass(frozen=True)
@@ -226,19 +303,18 @@ class Scan:
 def _scan(target: Target, scan: Scan, meter: Meter) -> Row:
     """Return a model's columns; those of the dimensions are lists in the order of these."""
     checkpoint = open_remote(target.model, target.revision, reading=FRUGAL, meter=meter)
-    layers_needed(scan.min_layers, checkpoint.layers)  # refused before the norms are read
+    needed = layers_needed(scan.min_layers, checkpoint.layers)  # before the norms are read
     _check_size(checkpoint, scan.max_bytes)
     zscores = read_zscores(checkpoint)
-    ranking = rank_zscores(checkpoint, zscores, scan.sigma, scan.min_layers)
-    by_dim = sorted(ranking.dimensions, key=lambda dimension: dimension.dim)
+    standing = stand(zscores, scan.sigma)
     return {
         "revision": checkpoint.revision,
-        "architecture": ranking.architecture,
-        "layers": ranking.layers,
-        "hidden_size": ranking.hidden_size,
-        "outliers": list(ranking.outliers),
-        "flagged": [len(dimension.layers) for dimension in by_dim],
-        "strength": _rounded(np.array([dimension.strength for dimension in by_dim])),
+        "architecture": checkpoint.family.name,
+        "layers": len(zscores.rows),
+        "hidden_size": checkpoint.hidden_size,
+        "outliers": [int(dim) for dim in standing.order if standing.counts[dim] >= needed],
+        "flagged": standing.counts.tolist(),
+        "strength": _rounded(standing.strength),
         "gain_z": _rounded(zscores.gain.mean(axis=0)),
         "bias_z": None if zscores.bias is None else _rounded(np.nanmean(zscores.bias, axis=0)),
         "max_gain_z": _rounded(np.abs(zscores.gain).max(axis=0)),

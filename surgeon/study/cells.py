@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -99,6 +100,14 @@ def make_cells(grid: Grid) -> tuple[Cell, ...]:
         key = _key(entry, recipe, hash_of)
         found.setdefault(key, Cell(key, entry, recipe))
     return tuple(found.values())
+
+
+def size_of(grid: Grid) -> int:
+    """Return how many cells a grid has at most, without making them."""
+    selections = sum(1 for entry in grid.selections for _ in expand_selection(entry))
+    operations = sum(1 for entry in grid.operations for _ in expand_operation(entry))
+    others = (grid.models, grid.layers, grid.tasks, grid.seeds)
+    return selections * operations * math.prod(map(len, others))
 
 
 def _recipe(parts: list[Fields], task: EvaluationSettings, seed: int) -> Recipe:

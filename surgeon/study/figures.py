@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from surgeon.study.cells import Dims, chains
 from surgeon.study.grid import Model, short_names
-from surgeon.study.results import Measurement
+from surgeon.study.measurements import Measurement
 
 MIN_DIMS = 8
 """Fewer single dimensions are no sweep of them."""

@@ -1,210 +1,144 @@
-"""Grid → rows: what is left to do, done by an engine, each row kept as it comes."""
+"""Jobs → rows: what is left to do, done by an engine, each row kept as it comes."""
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from surgeon.errors import OutputError
-from surgeon.evaluation.session import ProviderName
-from surgeon.model import open_checkpoint
-from surgeon.progress import Progress, duration, silent
-from surgeon.study import journal, results
-from surgeon.study.atlas_table import reason_of
-from surgeon.study.cells import Cell, make_cells
-from surgeon.study.engines import Engine, choose_engine
-from surgeon.study.grid import Grid, Model, expand_operation, expand_selection
-from surgeon.study.jobs import DONE, FAILED, JobQueue, Row
-from surgeon.study.measure import Measurer, hashes_of
+from surgeon.progress import Progress, duration
+from surgeon.study.engines import Engine
+from surgeon.study.jobs import DONE, FAILED, Job, JobQueue, Work
+from surgeon.study.journal import Entry, Journal
+
+J = TypeVar("J", bound=Job)
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A sweep that has run: its folder, and how many of its cells did what.
+class Outlook:
+    """How many jobs are done or have failed already, and how many are left to do.
 
-    ``kept`` were done by an earlier run. ``others`` are rows of other grids that the folder keeps.
-    ``reasons`` are those of the failures with their number, the most frequent first. ``table``
-    tells whether there is a Parquet file.
-    """
-
-    folder: Path
-    cells: int
-    done: int
-    failed: int
-    kept: int
-    others: int
-    reasons: tuple[tuple[str, int], ...]
-    seconds: float
-    table: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document that ``sweep --json`` prints."""
-        reasons = [{"reason": reason, "cells": cells} for reason, cells in self.reasons]
-        paths = {"folder": str(self.folder), "rows": str(self.folder / results.ROWS)}
-        return {**vars(self), **paths, "reasons": reasons}
-
-
-def run_sweep(
-    grid: Grid,
-    folder: Path,
-    *,
-    engine: Engine | None = None,
-    provider: ProviderName = "auto",
-    retry: bool = False,
-    models: Path | None = None,
-    progress: Progress = silent,
-) -> Sweep:
-    """Measure every cell of a grid that has no row in ``folder`` yet.
-
-    The rows are in ``folder``/rows.jsonl, each from the moment its cell is done, in the order of
-    the cells at the end, and with pyarrow also in rows.parquet. A run that was killed goes on
-    where it stopped. A cell that fails has its error in its row.
-
-    Args:
-        grid: what to measure.
-        folder: of the results. It is made, or is that of an earlier run.
-        engine: what runs the cells (None: one process on this machine).
-        provider: where onnxruntime runs.
-        retry: whether cells that failed earlier are run again.
-        models: where models are exported (None: in ``folder``).
-        progress: told of each row.
-
-    Raises:
-        SelectionError: the grid has a cell that is no valid recipe.
-        OutputError: the folder is not a sweep's, or another sweep is writing there, or its rows
-            are of a model whose files have changed since.
-        CheckpointError: a model with rows there can be opened no more.
-    """
-    run = engine or choose_engine("local", 1)
-    cells, start = make_cells(grid), time.monotonic()
-    with results.opened(folder) as (rows, file):
-        ended = {DONE} if retry else {DONE, FAILED}
-        left = [cell for cell in cells if rows.get(cell.key, {}).get("status") not in ended]
-        hashes = _checked_hashes(folder, cells, rows)
-        measurer = Measurer(models or folder / results.MODELS, provider, _sites(cells), hashes)
-        results.keep_grid(folder, [cell.key for cell in cells])
-        kept = len(cells) - len(left)
-        failed = kept - _done(rows, cells)
-        progress(_told(kept, failed, len(cells)), kept, len(cells))
-        first = 0.0
-        for count, row in enumerate(run(JobQueue(left), measurer) if left else (), start=kept + 1):
-            journal.append(file, row)
-            rows[row["cell"]] = row
-            failed += row["status"] == FAILED
-            now, others = time.monotonic(), count - kept - 1
-            first = first or now  # before which models were exported
-            pace = (now - first) / others if others else None
-            progress(_told(count, failed, len(cells), pace), count, len(cells))
-        table, others = results.finish(folder, [cell.key for cell in cells], rows)
-    seconds = round(time.monotonic() - start, 3)
-    return Sweep(
-        folder=folder,
-        cells=len(cells),
-        done=len(cells) - failed,
-        failed=failed,
-        kept=kept,
-        others=others,
-        reasons=_reasons([rows[cell.key] for cell in cells]),
-        seconds=seconds,
-        table=table,
-    )
-
-
-def _reasons(rows: Sequence[Row]) -> tuple[tuple[str, int], ...]:
-    failed = [row for row in rows if row["status"] == FAILED]
-    return tuple(Counter(reason_of(row["error"], row["model"]) for row in failed).most_common())
-
-
-def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:
-    found: dict[Model, set[str]] = {}
-    for cell in cells:
-        found.setdefault(cell.model, set()).update(cell.recipe.sites)
-    return {model: tuple(sorted(sites)) for model, sites in found.items()}
-
-
-def _checked_hashes(
-    folder: Path, cells: Sequence[Cell], rows: Mapping[str, Row]
-) -> dict[Model, dict[str, str]]:
-    """Return the hashes of the files that each model's rows are of; refuse one that changed.
-
-    That is for models on this machine. Of one on the Hub it is known once it has been opened.
-    """
-    measured: dict[Model, list[dict[str, str]]] = {}
-    for cell in cells:
-        row = rows.get(cell.key, {})
-        if row.get("status") == DONE:
-            measured.setdefault(cell.model, []).append(row["record"]["files"])
-    for model, found in measured.items():
-        if not Path(model.model).exists():
-            continue
-        now = hashes_of(open_checkpoint(model.model, sites_pattern=model.sites_pattern))
-        if others := [hashes for hashes in found if hashes != now]:
-            raise OutputError(
-                f"-o {folder}: {len(others)} of its rows were measured with other files of "
-                f"{model.model}, which have changed since; name another folder"
-            )
-    return {model: found[-1] for model, found in measured.items()}
-
-
-def _done(rows: dict[str, Row], cells: Sequence[Cell]) -> int:
-    return sum(rows.get(cell.key, {}).get("status") == DONE for cell in cells)
-
-
-def _told(ended: int, failed: int, cells: int, pace: float | None = None) -> str:
-    """Say how far the sweep is, and how long the rest takes at ``pace`` seconds a cell."""
-    told = f"{ended} of {cells} cells" + (f", {failed} failed" if failed else "")
-    if pace is None or ended == cells:
-        return told
-    return f"{told}, about {duration(pace * (cells - ended))} left"
-
-
-@dataclass(frozen=True)
-class SweepOutlook:
-    """How many cells have a row, how many are to run, and for how many seconds, about.
-
-    ``seconds`` is None where no cell is done yet, whose time would tell.
+    ``seconds`` is about how long that takes; None where there is nothing to tell it by.
     """
 
     done: int
     failed: int
     left: int
-    seconds: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+    seconds: float | None = None
 
 
-def look_ahead(
-    cells: Sequence[Cell], folder: Path | None, *, retry: bool = False, workers: int = 1
-) -> SweepOutlook:
-    """Tell what a sweep of these cells into a folder would do, and do nothing.
+@dataclass(frozen=True)
+class Outcome:
+    """How many jobs of a study did what.
 
-    Raises:
-        OutputError: a row in the folder is damaged.
+    ``kept`` of the ``total`` have ended in an earlier run. ``reasons`` are those of the failures
+    with their number, the most frequent first.
     """
-    path = folder / results.ROWS if folder else None
-    rows: dict[str, tuple[str, float]] = {}
-    if path is not None and path.is_file():
-        with path.open("rb") as file:
-            for cell, row in results.read(path, file):
-                rows[cell] = row.get("status", ""), row.get("seconds", 0.0)
-    ended = [rows[cell.key] for cell in cells if cell.key in rows]
-    failed = sum(status == FAILED for status, _ in ended)
-    took = [seconds for status, seconds in ended if status == DONE]
-    left = len(cells) - len(took) - (0 if retry else failed)
-    seconds = round(sum(took) / len(took) * left / workers, 1) if took else None
-    return SweepOutlook(len(took), failed, left, seconds)
+
+    total: int
+    done: int
+    failed: int
+    kept: int
+    reasons: tuple[tuple[str, int], ...]
+
+    def counts(self, unit: str) -> dict[str, Any]:
+        """Return its part of a JSON document, in which ``unit`` stands for the jobs."""
+        reasons = [{"reason": reason, unit: number} for reason, number in self.reasons]
+        return {
+            unit: self.total,
+            "done": self.done,
+            "failed": self.failed,
+            "kept": self.kept,
+            "reasons": reasons,
+        }
 
 
-def size_of(grid: Grid) -> int:
-    """Return how many cells a grid has at most, without making them."""
-    selections = sum(1 for entry in grid.selections for _ in expand_selection(entry))
-    operations = sum(1 for entry in grid.operations for _ in expand_operation(entry))
-    others = (grid.models, grid.layers, grid.tasks, grid.seeds)
-    return selections * operations * math.prod(map(len, others))
+def look_ahead(jobs: Sequence[Job], entries: Mapping[str, Entry], *, retry: bool) -> Outlook:
+    """Return what ``run_jobs`` would do."""
+    counts = _count(jobs, entries)
+    return Outlook(counts[DONE], counts[FAILED], len(_unfinished(jobs, entries, retry=retry)))
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    work: Work,
+    journal: Journal,
+    engine: Engine,
+    *,
+    unit: str,
+    progress: Progress,
+    retry: bool,
+    rate: float = math.inf,
+) -> Outcome:
+    """Do the jobs that have no row yet, each of whose rows is in the journal once it is done.
+
+    Args:
+        jobs: of the whole study.
+        work: how a job is done.
+        journal: has the rows of earlier runs.
+        engine: what does the jobs.
+        unit: what progress calls them.
+        progress: gets the number of those that have ended.
+        retry: whether jobs that failed in an earlier run are done again.
+        rate: how many start per second at most.
+    """
+    entries = journal.entries
+    left = _unfinished(jobs, entries, retry=retry)
+    kept = len(jobs) - len(left)
+    failed = 0 if retry else _count(jobs, entries)[FAILED]
+    progress(_describe(kept, failed, len(jobs), unit), kept, len(jobs))
+    first = 0.0
+    for ended, row in enumerate(engine(JobQueue(left, rate), work) if left else (), start=kept + 1):
+        journal.append(row)
+        failed += row["status"] == FAILED
+        now = time.monotonic()
+        first = first or now  # before, workers started and models were exported
+        pace = (ended - kept - 1) / (now - first) if now > first else 0.0
+        progress(_describe(ended, failed, len(jobs), unit, pace), ended, len(jobs))
+    reasons = Counter(
+        reason_of(entries[job.key].error or "", job.to_json()["model"])
+        for job in jobs
+        if job.key in entries and entries[job.key].status == FAILED
+    )
+    counts = _count(jobs, entries)
+    return Outcome(len(jobs), counts[DONE], counts[FAILED], kept, tuple(reasons.most_common()))
+
+
+def _unfinished(jobs: Sequence[J], entries: Mapping[str, Entry], *, retry: bool) -> list[J]:
+    ended = {DONE} if retry else {DONE, FAILED}
+    return [job for job in jobs if job.key not in entries or entries[job.key].status not in ended]
+
+
+def _count(jobs: Iterable[Job], entries: Mapping[str, Entry]) -> Counter[str]:
+    return Counter(entries[job.key].status for job in jobs if job.key in entries)
+
+
+def _describe(ended: int, failed: int, total: int, unit: str, pace: float = 0.0) -> str:
+    """Say how far a study is, and at ``pace`` jobs a second how long the rest takes."""
+    text = f"{ended} of {total} {unit}" + (f", {failed} failed" if failed else "")
+    if not pace or ended == total:
+        return text
+    return f"{text}, {pace:.2g} a second, about {duration((total - ended) / pace)} left"
+
+
+_SPECIFIC = (  # what differs between errors of a kind → what stands for it
+    (r"^[\w.-]+\.(json|safetensors): ", ""),
+    (r"^no such file or directory here, and ", ""),
+    (r";.*", ""),
+    (r" \([^)]*\)", ""),
+    (r"https?://[^\s,]+", "the Hub"),
+    (r"'[^']*'", "'…'"),
+    (r"(?<![\w./:-])\d+", "N"),
+)
+
+
+def reason_of(error: str, model: str) -> str:
+    """Return an error without what is specific to the model, so that equal ones can be counted."""
+    text = re.sub(rf"^{re.escape(model)}[^\s:]*: ", "", error).replace(model, "MODEL")
+    for pattern, plain in _SPECIFIC:
+        text = re.sub(pattern, plain, text)
+    return text

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from surgeon.edit import disk
-from surgeon.edit.staging import replace_file, staged_file
+from surgeon.edit.staging import replace_file
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.model.files import read_object
 from surgeon.model.hub import Listing
 from surgeon.ranking.zscores import ZScores
-from surgeon.study.atlas_table import has_columns
+from surgeon.study.table import check_pyarrow, has_columns, open_table
 from surgeon.study.trace_result import Trace
 
 AddRows: TypeAlias = Callable[[int, ZScores], None]
@@ -48,11 +48,8 @@ def check_output(path: Path, *, force: bool) -> None:
         raise OutputError(
             f"-o {path}: has {found}; give {_TABLE} for every z-score, or {_SUMMARY} for the result"
         )
-    if suffix == _TABLE and importlib.util.find_spec("pyarrow") is None:
-        raise OutputError(
-            f"-o {path}: takes pyarrow, which is not here; pip install 'norm-surgeon[study]', or "
-            f"give {_SUMMARY}"
-        )
+    if suffix == _TABLE:
+        check_pyarrow(path)
     if path.is_dir():
         raise OutputError(f"-o {path}: is a directory; name a file in it")
     if os.path.lexists(path) and not force:
@@ -80,7 +77,6 @@ def table_rows(path: Path | None, *, force: bool) -> Iterator[AddRows]:
         yield lambda step, zscores: None  # noqa: ARG005  (the names of the type)
         return
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     whole, real = pa.int32(), pa.float32()
     names = dict(zip(_COLUMNS, (pa.int64(), whole, whole, real, real), strict=True))
@@ -99,15 +95,9 @@ def table_rows(path: Path | None, *, force: bool) -> Iterator[AddRows]:
         arrays = [pa.array(c).cast(t) for c, t in zip(columns, names.values(), strict=True)]
         writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
-    with (
-        staged_file(path, _is_table if force else None) as staging,
-        pq.ParquetWriter(staging, schema, compression="zstd") as writer,
-    ):
+    ours = partial(has_columns, names=_COLUMNS) if force else None
+    with open_table(path, schema, ours) as writer:
         yield add
-
-
-def _is_table(path: Path) -> bool:
-    return has_columns(path, _COLUMNS)
 
 
 def write_result(trace: Trace, path: Path | None, *, force: bool) -> None:

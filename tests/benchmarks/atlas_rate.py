@@ -26,13 +26,8 @@ import numpy as np
 from hub_server import HubServer, serve
 
 from surgeon import build_atlas
-from surgeon.study.atlas import RATE
-from surgeon.study.atlas_rows import (
-    Criterion,
-    opened,
-    rows_path,
-)
-from surgeon.study.atlas_table import write_table
+from surgeon.study.atlas import RATE, open_rows, rows_path
+from surgeon.study.atlas_table import write_atlas
 from surgeon.study.engines import choose_engine
 
 _HIDDEN, _LAYERS = 768, 12
@@ -86,7 +81,7 @@ def _measure(hub: HubServer, out: Path, workers: int) -> Measured:
     parts = len(hub.requests) - len(listings) - len(placed)
     # From the second on, so that the start of the workers does not count.
     span = max(request.at for request in hub.requests) - listings[workers].at
-    models = built.models
+    models = built.total
     rate = (models - workers) / span
     print(
         f"latency {hub.delay * 1000:.0f} ms, {workers} workers: "
@@ -116,9 +111,9 @@ def _write_large_table(small: Path, out: Path) -> None:
     import pyarrow.parquet  # noqa: F401  (its own memory is not the table's)
 
     before, start = _peak(), time.perf_counter()
-    with opened(out, Criterion(3.0, 0.5)) as (notes, rows):
+    with open_rows(out, 3.0, 0.5) as journal:
         read = time.perf_counter() - start
-        write_table(out, rows, [note.start for note in notes.values()])
+        write_atlas(out, journal.rows(journal.entries))
     seconds = time.perf_counter() - start - read
     sizes = (path.stat().st_size / 1e6 for path in (rows_path(out), out))
     print(

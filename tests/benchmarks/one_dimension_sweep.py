@@ -22,7 +22,7 @@ from surgeon.edit.plan import make_plan
 from surgeon.edit.recipe import Recipe
 from surgeon.study.grid import Grid, Model
 from surgeon.study.measure import edited, open_model
-from surgeon.study.run import run_sweep
+from surgeon.study.sweep import run_sweep
 from surgeon.tasks.compare import Variant, compare
 
 _DIMS = 384

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 import transformers
 
+from surgeon.study.engines import choose_engine
 from surgeon.study.grid import load_grid
-from surgeon.study.run import choose_engine, run_sweep
+from surgeon.study.sweep import run_sweep
 
 _DIMS, _SEEDS = 64, 16
 
@@ -57,11 +58,11 @@ def main(rounds: int) -> None:
                 shutil.rmtree(folder / "out", ignore_errors=True)
                 engine = choose_engine("local", workers)
                 done = run_sweep(grid, folder / "out", engine=engine, models=folder / "exported")
-                assert done.done == done.cells
+                assert done.done == done.total
                 if number:  # the first round exports the model
                     kept.append(done.seconds)
-    one, two = (done.cells / statistics.median(kept) for kept in times.values())
-    print(f"{done.cells} cells: {one:.1f} a second with one worker, {two:.1f} with two")
+    one, two = (done.total / statistics.median(kept) for kept in times.values())
+    print(f"{done.total} cells: {one:.1f} a second with one worker, {two:.1f} with two")
     print(f"two workers / one: {two / one:.2f}")
 
 

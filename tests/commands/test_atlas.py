@@ -98,7 +98,7 @@ def test_an_atlas_imports_no_framework(hub, listed, tmp_path):
     ("text", "options", "complaint"),
     [
         ("org/a\n", [], "-o FILE"),
-        ("org/a\nno id\n", ["-o", "a.parquet"], "models.txt:2: 'no id' is no Hub id"),
+        ("org/a\nno id\n", ["-o", "a.parquet"], "models.txt:2: 'no id' is not a Hub id"),
         ("# none\n", ["-o", "a.parquet"], "names no model"),
         ("org/a\n", ["-o", "a.parquet", "--sigma", "0"], "--sigma 0"),
     ],

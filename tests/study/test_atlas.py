@@ -28,11 +28,11 @@ from surgeon.errors import (
     OutputError,
     SelectionError,
 )
-from surgeon.study.atlas import look_ahead
-from surgeon.study.atlas_rows import Target, read_list
-from surgeon.study.atlas_table import reason_of
+from surgeon.study.atlas import preview_atlas
 from surgeon.study.engines import choose_engine
 from surgeon.study.jobs import JobQueue
+from surgeon.study.run import reason_of
+from surgeon.study.targets import Target, read_list
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -153,7 +153,7 @@ def test_500_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoint
     models = [*names[:200], *_BROKEN, *names[200:], names[0]]
     out = tmp_path / "atlas.parquet"
     built = build_atlas(models, out, engine=choose_engine("local", 2), rate=_FAST)
-    assert (built.models, built.done, built.failed, built.kept) == (500, 489, 11, 0), built.reasons
+    assert (built.total, built.done, built.failed, built.kept) == (500, 489, 11, 0), built.reasons
 
     found = _by_model(out)
     assert list(found) == [model.partition("@")[0] for model in models[:-1]]
@@ -257,8 +257,8 @@ def test_failed_models_are_tried_again_when_asked_and_a_changed_list_keeps_what_
     hub.requests.clear()
     assert build_atlas(["bad/gated"], out, engine=in_process, rate=_FAST).failed == 1
     assert hub.requests == []
-    ahead = look_ahead(["bad/gated", "org/m1"], out, retry=True, rate=2)
-    assert (ahead.models, ahead.done, ahead.failed, ahead.left) == (2, 0, 1, 2)
+    ahead = preview_atlas(["bad/gated", "org/m1"], out, retry=True, rate=2)
+    assert (ahead.done, ahead.failed, ahead.left) == (0, 1, 2)
     assert ahead.seconds == 1
     retried = build_atlas(["bad/gated", "org/m1"], out, engine=in_process, retry=True, rate=_FAST)
     assert (retried.done, retried.failed, retried.kept) == (2, 0, 0)
@@ -271,7 +271,7 @@ def test_a_model_is_mapped_at_each_revision_that_is_listed(hub, tmp_path):
     out = tmp_path / "a.parquet"
     models = ["org/m0@v1", "org/m0", f"org/m0@{commit_of('org/m0')}", "org/m0@v1"]
     built = build_atlas(models, out, engine=in_process, rate=_FAST)
-    assert (built.models, built.done) == (3, 3)
+    assert (built.total, built.done) == (3, 3)
     rows = _table(out)
     assert len(rows) == 3 * rows[0]["hidden_size"]
     assert {row["revision"] for row in rows} == {commit_of("org/m0")}
@@ -319,12 +319,12 @@ def test_no_more_models_start_in_a_second_than_the_rate(hub, tmp_path):
 def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, monkeypatch):
     out, rows = tmp_path / "a.parquet", tmp_path / "a.parquet.rows.jsonl"
     out.write_text("mine")
-    with pytest.raises(OutputError, match="no atlas"):
+    with pytest.raises(OutputError, match="not an atlas"):
         build_atlas(["org/m0"], out)
     assert out.read_text() == "mine"
     out.unlink()
     rows.write_text("mine too")
-    with pytest.raises(OutputError, match="no rows of an atlas"):
+    with pytest.raises(OutputError, match="has no rows of an atlas"):
         build_atlas(["org/m0"], out)
     assert rows.read_text() == "mine too"
     rows.unlink()
@@ -333,7 +333,7 @@ def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, 
         build_atlas(["org/m0"], out, sigma=2.0)
     content = rows.read_bytes()
     rows.write_bytes(content + b"{}\n")
-    with pytest.raises(OutputError, match=r"rows\.jsonl:3: is no row of an atlas"):
+    with pytest.raises(OutputError, match=r"rows\.jsonl:3: is not a row of an atlas"):
         build_atlas(["org/m0"], out)
     rows.write_bytes(content)
     with rows.open("ab") as other:
@@ -383,7 +383,7 @@ def test_a_list_has_comments_revisions_and_each_model_once(tmp_path):
 def test_a_line_that_is_no_hub_id_is_told_by_its_number(tmp_path, line):
     path = tmp_path / "models.txt"
     path.write_text(f"org/a\n\n{line}\n")
-    with pytest.raises(SelectionError, match=r"models\.txt:3: .* is no Hub id"):
+    with pytest.raises(SelectionError, match=r"models\.txt:3: .* is not a Hub id"):
         read_list(path)
 
 
@@ -440,7 +440,7 @@ def test_a_list_may_start_with_a_byte_order_mark_and_is_no_directory(tmp_path):
 
 @pytest.mark.parametrize(("name", "told"), [("a.csv", "the suffix .csv"), ("a", "no suffix")])
 def test_a_table_of_another_kind_is_refused(tmp_path, name, told):
-    for act in (build_atlas, look_ahead):
+    for act in (build_atlas, preview_atlas):
         with pytest.raises(OutputError, match=f"has {told}; an atlas is Parquet"):
             act(["org/m0"], tmp_path / name)
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from surgeon import build_atlas
 from surgeon.errors import SelectionError
 from surgeon.study.engines import choose_engine
 from surgeon.study.grid import load_grid
-from surgeon.study.run import run_sweep
+from surgeon.study.sweep import run_sweep
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from surgeon.study.figures import (
     subjects,
 )
 from surgeon.study.grid import Model, load_grid, model_name, short_names
-from surgeon.study.results import Measurement, read_rows
-from surgeon.study.run import run_sweep
+from surgeon.study.measurements import Measurement, read_rows
+from surgeon.study.sweep import run_sweep
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -276,7 +276,7 @@ def test_damaged_rows_and_none_are_told_in_a_line(swept, tmp_path):
     (damaged / "grid.json").unlink()  # a folder of before there was one has all its rows
     rows = damaged / "rows.jsonl"
     rows.write_text('{"cell": "x", "status": "done"}\n' + rows.read_text())
-    with pytest.raises(OutputError, match=r"rows\.jsonl:1: is no row of a sweep"):
+    with pytest.raises(OutputError, match=r"rows\.jsonl:1: is not a row of a sweep"):
         write_sweep_report(damaged, tmp_path / "page.html")
     rows.write_text("")
     with pytest.raises(OutputError, match="holds no row yet"):

@@ -26,8 +26,9 @@ from surgeon.study.engines import choose_engine
 from surgeon.study.grid import load_grid
 from surgeon.study.jobs import do_job, failed_row
 from surgeon.study.measure import Measurer
-from surgeon.study.results import read_rows
-from surgeon.study.run import run_sweep
+from surgeon.study.measurements import read_rows
+from surgeon.study.sweep import run_sweep
+from surgeon.study.sweep_folder import open_folder
 
 _SMALL = "selections: [{each: 0-2}, {dims: [3, 9]}, {random: 2}]\nseeds: [0, 1]\n"
 
@@ -81,7 +82,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
     drawn = ", ".join(f"{{random: {count}}}" for count in (2, 3, 4, 5))
     path = grid_file(f"selections: [{{each: 0-15}}, {drawn}]\nseeds: {list(range(10))}\n")
     whole = run_sweep(load_grid(path), tmp_path / "whole", models=exported)
-    assert (whole.cells, whole.done, whole.failed) == (200, 200, 0)
+    assert (whole.total, whole.done, whole.failed) == (200, 200, 0)
     out, chance, seen = tmp_path / "killed", random.Random(0), 0
     command = [sys.executable, "-m", "surgeon", "sweep", str(path), "-o", str(out)]
     for _ in range(5):
@@ -104,9 +105,9 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
 def test_a_worker_ends_when_the_process_that_asked_is_killed():
     code = """
 import forked
-from surgeon.study.atlas_rows import Target
 from surgeon.study.engines import run_local
 from surgeon.study.jobs import JobQueue
+from surgeon.study.targets import Target
 list(run_local(JobQueue([Target("any")]), forked.sleep, 1))
 """
     path = os.pathsep.join(sys.path)
@@ -135,7 +136,7 @@ def test_rows_that_are_not_a_sweep_s_are_left_as_they_are(tmp_path):
     for somebody in (b'{"id": 1, "text": "no end of line"}', b"word"):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "rows.jsonl").write_bytes(somebody)
-        with pytest.raises(OutputError, match=r"rows\.jsonl:1: is no row of a sweep"):
+        with pytest.raises(OutputError, match=r"rows\.jsonl:1: is not a row of a sweep"):
             run_sweep(load_grid(grid), tmp_path / "out")
         assert (tmp_path / "out" / "rows.jsonl").read_bytes() == somebody
 
@@ -171,7 +172,7 @@ def test_a_cell_that_fails_costs_its_row_and_is_run_again_when_asked(
     grid = load_grid(grid_file(text, models=[small_model, tmp_path / "nowhere"]))
     out = tmp_path / "out"
     done = run_sweep(grid, out, models=exported)
-    assert (done.cells, done.done, done.failed) == (6, 2, 4)
+    assert (done.total, done.done, done.failed) == (6, 2, 4)
     rows = _rows(out)
     assert [row["status"] for row in rows] == ["done", "failed", "done", *["failed"] * 3]
     assert "no dimension 99" in rows[1]["error"]
@@ -222,7 +223,7 @@ def test_a_grid_that_grew_keeps_the_rows_it_had(grid_file, exported, tmp_path):
     out = tmp_path / "out"
     run_sweep(load_grid(grid_file("selections: [{each: 0-1}]\n")), out, models=exported)
     done = run_sweep(load_grid(grid_file("selections: [{each: 0-2}]\n")), out, models=exported)
-    assert (done.cells, done.kept) == (3, 2)
+    assert (done.total, done.kept) == (3, 2)
     assert [row["dims"] for row in _rows(out)] == [[0], [1], [2]]
 
 
@@ -233,7 +234,7 @@ def test_rows_of_another_grid_are_kept_and_are_not_in_the_table(grid_file, expor
     run_sweep(load_grid(grid_file(text)), out, models=exported)
     other = load_grid(grid_file("selections: [{each: 1-2}]\n"))
     done = run_sweep(other, out, models=exported)
-    assert (done.cells, done.kept, done.failed, done.others) == (2, 1, 0, 1)
+    assert (done.total, done.kept, done.failed, done.others) == (2, 1, 0, 1)
     assert [row["dims"] for row in _rows(out)] == [[1], [2], [0]]  # what had failed is gone
     table = parquet.read_table(out / "rows.parquet").to_pylist()
     read = read_rows(out)
@@ -312,15 +313,13 @@ def test_a_folder_of_something_else_and_one_in_use_are_refused(grid_file, tmp_pa
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="no sweep's folder"):
+    with pytest.raises(OutputError, match="not a sweep directory"):
         run_sweep(grid, other)
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
-    from surgeon.study import results
-
     with (
-        results.opened(tmp_path / "out"),
-        pytest.raises(OutputError, match="another sweep"),
-        results.opened(tmp_path / "out"),
+        open_folder(tmp_path / "out"),
+        pytest.raises(OutputError, match="another run is writing there"),
+        open_folder(tmp_path / "out"),
     ):
         pass
 
