@@ -61,7 +61,7 @@ def _renameat2(source: Path, target: Path, flag: int) -> bool:
     """Rename by the call of Linux that has flags (man 2 renameat2).
 
     False where that is not possible: on another system, with an older C library, on a file system
-    without it, or for a reason that a plain rename tells better.
+    without it, or for a reason that the error of a plain rename states better.
     """
     try:
         call = ctypes.CDLL(None, use_errno=True).renameat2

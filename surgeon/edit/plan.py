@@ -103,7 +103,7 @@ def make_plan(
         recipe: what was asked for.
         texts: what ranks, for a method that runs the model (None: the built-in sample that ranks,
             which is not the one that evaluates).
-        progress: told of each step of such a method.
+        progress: called at each step of such a method.
 
     Raises:
         SelectionError: a dimension, layer or site is not there, or too few dimensions meet the

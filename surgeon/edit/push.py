@@ -37,7 +37,7 @@ def push(
         unverified: whether an artifact goes that was never evaluated.
         base_model: the Hub id of what was edited, for the card that is uploaded (None: as the card
             says).
-        progress: told of each step.
+        progress: called at each step.
 
     Raises:
         CheckpointError: the directory is no artifact, or the Hub does not take it.

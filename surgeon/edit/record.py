@@ -69,7 +69,7 @@ class Record:
     """All that ``restore``, ``eval`` and an auditor need to know of an operation.
 
     ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
-    ``sites_pattern`` is what a person said about the norms, if the tensor names did not tell.
+    ``sites_pattern`` is what a person said about the norms, if the tensor names were not enough.
     ``left_out_because`` says why each path in ``left_out`` is not here; older records leave it out.
     ``notes`` say what was asked for that the model does not have.
     """

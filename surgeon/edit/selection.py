@@ -33,7 +33,7 @@ def select_dims(
         checkpoint: the model.
         recipe: what was asked for.
         texts: what a method that runs the model reads (None: the built-in sample that ranks).
-        progress: told of each step of such a method.
+        progress: called at each step of such a method.
 
     Raises:
         SelectionError: a dimension is beyond the hidden size, there are fewer dimensions than

@@ -2,7 +2,7 @@
 
 The file is safetensors: the new values under their tensors' names, and in its metadata, as JSON,
 what they are for: the recipe, the dims, and the hash of every weight file of the base. A hash of
-that and of the values tells a damaged file.
+that and of the values shows damage.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _NAME_BYTES = 255  # of a name, on every file system in use
 _STAGING = ".surgeon-staging"  # how the name of what is not finished ends
-_TOKEN = 16  # hexadecimal digits before that, which tell one such name from another
+_TOKEN = 16  # hexadecimal digits before that, which make such a name unique
 # What eval leaves that is killed; the second form is that of earlier versions.
 _TEMPORARY = re.compile(
     rf"{FOLDER}/\.eval\.(json|partial\.npz)\."
@@ -37,7 +37,7 @@ _TEMPORARY = re.compile(
 )
 _log = logging.getLogger(__name__)
 
-# Device, inode, size and time of the last change: what tells a file from one written since.
+# Device, inode, size and time of the last change: what distinguishes a file from one written since.
 _Identity: TypeAlias = tuple[int, int, int, int]
 
 

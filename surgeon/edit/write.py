@@ -65,7 +65,7 @@ def write_artifact(
         sources: the files to take over beside the weights (None: those of the model's directory).
         check: looks at the weights as they were written, in the folder that will be the output.
         force: whether an output that exists is replaced.
-        progress: told of each step.
+        progress: called at each step.
 
     Raises:
         OutputError: the output cannot be made there.
@@ -277,7 +277,7 @@ def export(
         output: the directory to make. It appears whole, or not at all.
         dtype: of the weights in the graph.
         force: whether an output that exists is replaced.
-        progress: told of each step.
+        progress: called at each step.
 
     Raises:
         OutputError: the output cannot be made there.

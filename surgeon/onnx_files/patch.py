@@ -43,7 +43,7 @@ def write_onnx_artifact(
         planned: what to do.
         output: the directory to make. It appears whole, or not at all.
         force: whether an output that exists is replaced.
-        progress: told of each step.
+        progress: called at each step.
 
     Raises:
         OutputError: the output cannot be made there.
