@@ -135,3 +135,22 @@ def settling(
     return " ".join(
         ["surgeon", command, shlex.quote(model), *options, *more, f"--method {MEASURED}"]
     )
+
+
+def is_onnx(model: str) -> bool:
+    """Tell whether MODEL names an ONNX file."""
+    return Path(model).suffix == ".onnx"
+
+
+def refuse_options(model: str, **given: object) -> None:
+    """Refuse the first option that was given; a value that is false or None was not.
+
+    Raises:
+        SelectionError: there is one.
+    """
+    for name, value in given.items():
+        if value:
+            option = name.replace("_", "-")
+            raise SelectionError(
+                f"--{option}: {model} is an ONNX file, whose weights alone are read; leave it out"
+            )

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from surgeon.commands.onnx_file import is_onnx, refuse_options
 from surgeon.commands.options import (
     Force,
     Json,
@@ -24,8 +23,10 @@ from surgeon.commands.options import (
     Sigma,
     SitesPattern,
     TextColumn,
+    is_onnx,
     ranking_texts,
     refuse_dtype,
+    refuse_options,
     settling,
 )
 from surgeon.edit.recipe import (

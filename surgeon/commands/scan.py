@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.commands.onnx_file import is_onnx, refuse_options
 from surgeon.commands.options import (
     Json,
     Method,
@@ -20,7 +19,9 @@ from surgeon.commands.options import (
     Sigma,
     SitesPattern,
     TextColumn,
+    is_onnx,
     ranking_texts,
+    refuse_options,
     settling,
 )
 from surgeon.errors import SelectionError

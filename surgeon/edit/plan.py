@@ -11,13 +11,12 @@ import numpy as np
 from surgeon.edit.changes import Edit, Splice, count_changed, finite_or_none
 from surgeon.edit.recipe import Recipe, new_values
 from surgeon.edit.record import OnnxPatch
-from surgeon.edit.selection import select_dims
 from surgeon.edit.source_files import path_in_artifact
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.families import Site
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
-from surgeon.ranking import Ranking
+from surgeon.ranking import MEASURED, Dimension, Options, Ranking, find_detector, rank_dimensions
 from surgeon.text import Texts, TextsUsed
 
 _NO_BIAS = {
@@ -26,6 +25,7 @@ _NO_BIAS = {
     "dense": "the dense layers have no bias here",
 }
 _SCALES = ("_scale_inv", "_scale")  # after the name of a weight: those of DeepSeek and of vLLM
+_CANDIDATES_SHOWN = 5
 _PRINTED = ("tensor", "stack", "role", "kind", "layer", "param", "axis", "offset")
 
 
@@ -106,11 +106,11 @@ def make_plan(
         progress: called at each step of such a method.
 
     Raises:
-        SelectionError: a dimension, layer or site is not there, or too few dimensions meet the
-            criterion.
+        SelectionError: a dimension, layer or site is not there, too few dimensions meet the
+            criterion and ``relax`` is off, or nothing asks for the texts.
         CheckpointError: a tensor cannot be edited exactly.
     """
-    dims, ranking = select_dims(checkpoint, recipe, texts, progress)
+    dims, ranking = _select_dims(checkpoint, recipe, texts, progress)
     edits = edits_meant(checkpoint, recipe, dims)
     return Plan(checkpoint, recipe, dims, edits, ranking, ranking.text if ranking else None)
 
@@ -127,11 +127,13 @@ def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -
     count = recipe.remove_outliers or recipe.random or len(dims)
     if len(dims) != count or dims != (recipe.dims or dims) or len(set(dims)) != count:
         raise SelectionError(f"dimensions {list(dims)}: the recipe means others")
-    if not all(0 <= dim < checkpoint.hidden_size for dim in dims):
+    hidden = checkpoint.hidden_size
+    if missing := [dim for dim in dims if not 0 <= dim < hidden]:
         raise SelectionError(
-            f"dimensions {list(dims)}: {checkpoint.name} has {checkpoint.hidden_size}"
+            f"--dims: {checkpoint.name} has no dimension {missing[0]}; "
+            f"its hidden size is {hidden}, so they run from 0 to {hidden - 1}"
         )
-    sites = select_sites(checkpoint, recipe)
+    sites = _select_sites(checkpoint, recipe)
     edits = tuple(
         _edit(checkpoint, recipe, site, param, name, dims)
         for site in sites
@@ -147,12 +149,80 @@ def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -
     return edits
 
 
-def select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
-    """Return the sites that a recipe's ``sites`` and ``layers`` name.
+def draw_dims(
+    hidden: int, count: int, rng: np.random.Generator, without: tuple[int, ...] = ()
+) -> tuple[int, ...]:
+    """Draw ``count`` different dimensions of ``hidden``, none of them in ``without``, sorted.
 
     Raises:
-        SelectionError: the model has no such site or layer.
+        SelectionError: there are not that many.
     """
+    rest = np.setdiff1d(np.arange(hidden), without)
+    if count > rest.size:
+        raise SelectionError(f"{count} random dimensions asked for, but only {rest.size} are left")
+    return tuple(sorted(int(dim) for dim in rng.choice(rest, size=count, replace=False)))
+
+
+def _select_dims(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    texts: Texts | None,
+    progress: Progress,
+) -> tuple[tuple[int, ...], Ranking | None]:
+    """Return the dimensions that a recipe means, and the ranking if one chose them."""
+    hidden = checkpoint.hidden_size
+    if texts is not None and recipe.remove_outliers is None:
+        raise SelectionError(
+            "--data: text ranks dimensions for --remove-outliers N --method "
+            f"{MEASURED}, and nothing else asks for a ranking"
+        )
+    if recipe.dims is not None:
+        return recipe.dims, None
+    if recipe.random is not None:
+        return draw_dims(hidden, recipe.random, np.random.default_rng(recipe.seed)), None
+    count = recipe.remove_outliers or 0
+    if count > hidden:
+        raise SelectionError(f"--remove-outliers {count}: there are {hidden} in all")
+    options = Options(
+        sigma=recipe.sigma,
+        min_layers=recipe.min_layers,
+        texts=texts,
+        min_damage=recipe.min_damage,
+        progress=progress,
+    )
+    ranking = rank_dimensions(checkpoint, recipe.method, options)
+    if len(ranking.outliers) < count and not recipe.relax:
+        raise SelectionError(_too_few(ranking, count))
+    return tuple(d.dim for d in ranking.dimensions[:count]), ranking
+
+
+def _too_few(ranking: Ranking, count: int) -> str:
+    shown = ranking.dimensions[: max(count, _CANDIDATES_SHOWN)]
+    candidates = ", ".join(f"{d.dim} ({_evidence_of(d, ranking)})" for d in shown)
+    chosen = ",".join(str(d.dim) for d in ranking.dimensions[:count])
+    settle = ""
+    if not find_detector(ranking.method).needs_model:
+        settle = (
+            f", or measure what they do with --remove-outliers {count} --method {MEASURED}; "
+            "weights alone are weak evidence"
+        )
+    return (
+        f"--remove-outliers {count}: {len(ranking.outliers)} of {ranking.model}'s dimensions meet "
+        f"the criterion ({ranking.evidence}: {ranking.criterion}). Strongest candidates: "
+        f"{candidates}. Choose with --dims {chosen}, take the {count} strongest all the same "
+        f"with --relax{settle}"
+    )
+
+
+def _evidence_of(dimension: Dimension, ranking: Ranking) -> str:
+    if dimension.damage is None or dimension.interval is None:
+        return f"{len(dimension.layers)} of {ranking.layers} layers"
+    low, high = dimension.interval
+    return f"damage {dimension.damage:.3g}, {low:.3g} to {high:.3g}"
+
+
+def _select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
+    """Return the sites that a recipe's ``sites`` and ``layers`` name."""
     last = max(site.layer or 0 for site in checkpoint.sites)  # they count within a stack
     for layer in recipe.layers or ():
         if layer > last:

@@ -18,9 +18,8 @@ from blake3 import blake3
 from surgeon._version import __version__
 from surgeon.edit.changes import with_slices
 from surgeon.edit.expectation import EvaluationSettings, expected_verdict
-from surgeon.edit.plan import Plan, make_plan
+from surgeon.edit.plan import Plan, draw_dims, make_plan
 from surgeon.edit.recipe import Recipe
-from surgeon.edit.selection import draw_dims
 from surgeon.edit.transfer import hash_file
 from surgeon.edit.write import write_artifact
 from surgeon.errors import EvaluationError, SurgeonError
