@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError, SelectionError
-from surgeon.ranking import Ranking, ZScores
 
 if TYPE_CHECKING:
+    from surgeon.figures.picture import Picture
+    from surgeon.ranking import Ranking, ZScores
     from surgeon.study.trace_result import Trace
 
 
-# Suffix → how the modules of surgeon.figures that draw it are called, after what they draw.
-_FORMS = {".png": "plot", ".svg": "plot", ".pdf": "plot", ".html": "page"}
+_RENDERERS = {".png": "paper", ".svg": "paper", ".pdf": "paper", ".html": "page"}
 
 
 def check_picture(path: Path) -> None:
@@ -26,8 +26,8 @@ def check_picture(path: Path) -> None:
         SelectionError: the suffix is none of those that can be drawn.
         OutputError: there is no such folder, or it or the existing file cannot be written to.
     """
-    if path.suffix.lower() not in _FORMS:
-        *most, last = _FORMS
+    if path.suffix.lower() not in _RENDERERS:
+        *most, last = _RENDERERS
         found = f"the suffix {path.suffix}" if path.suffix else "no suffix"
         raise SelectionError(f"--plot {path}: has {found}; give {', '.join(most)} or {last}")
     if path.is_dir():
@@ -57,7 +57,9 @@ def plot_ranking(ranking: Ranking, zscores: ZScores, path: Path) -> None:
         SelectionError: the suffix is none of these.
         OutputError: the file cannot be written there.
     """
-    _draw(path, "scan", ranking, zscores)
+    from surgeon.figures.scan import draw_ranking
+
+    _write(draw_ranking(ranking, zscores), path)
 
 
 def plot_trace(trace: Trace, path: Path) -> None:
@@ -65,7 +67,7 @@ def plot_trace(trace: Trace, path: Path) -> None:
 
     Over the steps, one panel below the other: gain and bias of each final outlier, signed, and the
     distance that the criterion judges by, each against a band of all other dimensions, with a mark
-    where it left the bulk. Where there are no outliers, the strongest dimensions are drawn quietly.
+    where it became an outlier. Where there are none, the strongest dimensions are drawn quietly.
     The file appears whole or not at all.
 
     Args:
@@ -77,15 +79,17 @@ def plot_trace(trace: Trace, path: Path) -> None:
         SelectionError: the suffix is none of these.
         OutputError: the file cannot be written there.
     """
-    _draw(path, "trace", trace)
+    from surgeon.figures.trace import draw_trace
+
+    _write(draw_trace(trace), path)
 
 
-def _draw(path: Path, subject: str, *values: object) -> None:
+def _write(picture: Picture, path: Path) -> None:
     check_picture(path)
     suffix = path.suffix.lower()
     # Imported only when it is used: matplotlib and plotly are slow to come.
-    module = importlib.import_module(f"surgeon.figures.{subject}_{_FORMS[suffix]}")
-    content: bytes = module.render(*values, suffix.removeprefix("."))
+    renderer = importlib.import_module(f"surgeon.figures.{_RENDERERS[suffix]}")
+    content: bytes = renderer.render(picture, suffix.removeprefix("."))
     try:
         replace_file(path, content)
     except OSError as error:

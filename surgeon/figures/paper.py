@@ -1,4 +1,4 @@
-"""A figure laid out in inches from its top left corner, in one style."""
+"""Pictures on paper: PNG, SVG and PDF, by matplotlib."""
 
 from __future__ import annotations
 
@@ -6,31 +6,42 @@ import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import singledispatch
+from textwrap import wrap
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.transforms import Transform
 
-from surgeon.figures import content
-from surgeon.figures.content import INK, QUIET, spread
-from surgeon.harmless import plain
-from surgeon.ranking import (
-    ByLayer,
-    Dimension,
-    Measured,
-    Ranking,
-    ZScores,
+from surgeon.figures.picture import (
+    FEW,
+    GROUND,
+    INK,
+    QUIET,
+    Bars,
+    Dots,
+    Line,
+    Lines,
+    Map,
+    Mark,
+    Panel,
+    Picture,
+    spread,
 )
+from surgeon.harmless import plain
 
 DPI = 200
+_DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 2}
+_GREY, _ABSENT = "#d7dee2", "#eceff1"
+_APART = 13.0  # pixels between two marks
+_ASIDE = 2.0  # and between the names of two lines
+_MANY = 16  # layers whose dots are small
 
 _STYLE = {
     "axes.edgecolor": QUIET,
@@ -56,6 +67,10 @@ _UNDATED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None},
 }
 
+_LEFT, _RIGHT, _BETWEEN = 0.8, 0.3, 0.35  # inches, as all that follows
+_TOP, _HEADLINE, _LINE, _GAP = 0.22, 0.36, 0.2, 0.16
+_NAMED, _POINTED = 0.36, 0.12  # above a panel: where marks are named, and where they only point
+
 
 def own_style() -> AbstractContextManager[None]:
     """Draw by this module's style, whatever the user's matplotlibrc says."""
@@ -63,299 +78,337 @@ def own_style() -> AbstractContextManager[None]:
     return styled
 
 
-def saved(figure: Figure, form: str) -> bytes:
-    """Return a figure as the bytes of a file of the ``form`` "png", "svg" or "pdf"."""
+def render(picture: Picture, form: str) -> bytes:
+    """Return a picture as the bytes of a file of the ``form`` "png", "svg" or "pdf"."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=DPI, metadata=_UNDATED[form])
+    with own_style():
+        draw(picture).savefig(buffer, format=form, dpi=DPI, metadata=_UNDATED[form])
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class Paper:
+def draw(picture: Picture) -> Figure:
+    """Lay a picture out from its top: the words, and the rows of panels."""
+    words = [part for line in picture.words for part in wrap(line, int(12.3 * picture.width))]
+    top = _TOP + _HEADLINE + _LINE * len(words) + _GAP
+    rooms = [[_room(panel, first=row is picture.rows[0]) for panel in row] for row in picture.rows]
+    paper = _Paper(
+        picture.width, top + sum(room.above + room.size + room.below for room, *_ in rooms)
+    )
+    headline = paper.text(0.25, _TOP, picture.headline, fontsize=14, fontweight="bold")
+    free = (picture.width - 0.5) * DPI
+    headline.set_fontsize(14 * min(1.0, free / headline.get_window_extent().width))
+    for number, line in enumerate(words):
+        paper.text(0.25, _TOP + _HEADLINE + number * _LINE, line, fontsize=9.5, color=QUIET)
+    for row, places in zip(picture.rows, rooms, strict=True):
+        taken = sum(room.right for room in places) + _BETWEEN * (len(row) - 1)
+        unit = (picture.width - _LEFT - _RIGHT - taken) / sum(panel.share for panel in row)
+        left = _LEFT
+        for panel, room in zip(row, places, strict=True):
+            _draw(panel, _Place(paper, left, top, unit * panel.share, room))
+            left += unit * panel.share + room.right + _BETWEEN
+        top += places[0].above + places[0].size + places[0].below
+    return paper.figure
+
+
+class _Paper:
     """A figure of ``width`` × ``height`` inches; positions count from its top left corner."""
 
-    figure: Figure
-    width: float
-    height: float
-
-    @classmethod
-    def blank(cls, width: float, height: float) -> Paper:
-        """Make an empty one that can measure texts."""
-        figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(figure)
-        return cls(figure, width, height)
+    def __init__(self, width: float, height: float) -> None:
+        self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+        FigureCanvasAgg(self.figure)  # can measure texts
+        self._width, self._height = width, height
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Add axes of this size."""
-        bottom = (self.height - top - height) / self.height
-        return self.figure.add_axes(
-            (left / self.width, bottom, width / self.width, height / self.height)
-        )
+        x, y = self.at(left, top + height)
+        return self.figure.add_axes((x, y, width / self._width, height / self._height))
 
     def text(self, left: float, top: float, words: str, **font: Any) -> Text:
         """Write a line that hangs from ``top``."""
-        x, y = left / self.width, 1 - top / self.height
-        return self.figure.text(x, y, plain(words), va="top", **font)
+        return self.figure.text(*self.at(left, top), plain(words), va="top", **font)
+
+    def at(self, left: float, top: float) -> tuple[float, float]:
+        return left / self._width, 1 - top / self._height
 
 
-_ROW = 0.235  # inches of height
-_NAME, _AXIS = 0.42, 0.75
-_BETWEEN = 0.35
-_DOTS, _SHARE, _DAMAGE = 4.2, 2.2, 5.0  # widths relative to each other
-_LABELS = 0.75  # of the values to the right of the damage
-_FEW = 16  # layers whose dots can be large
+@dataclass(frozen=True)
+class _Room:
+    """What a panel takes above its axes for title and names, of itself, below, and to its right."""
+
+    above: float
+    size: float
+    below: float
+    names: float = 0.0
+    right: float = 0.0
 
 
-def height(ranking: Ranking) -> float:
-    """Return how many inches the panels take."""
-    return _NAME + _ROW * len(content.strongest(ranking)) + _AXIS
+def _room(panel: Panel, *, first: bool) -> _Room:
+    match panel:
+        case Map(rows=rows):
+            names = _NAMED if first else _POINTED
+            size = min(2.7, max(1.1, 0.17 * len(rows)))
+            return _Room(0.22 + names, size, 0.62 if panel.x_title else 0.16, names, right=0.65)
+        case Dots(rows=rows):
+            texts = any(row.text for row in rows)
+            return _Room(0.42, 0.235 * len(rows), 0.75, right=0.75 if texts else 0.0)
+        case Bars(rows=rows):
+            return _Room(0.42, 0.235 * len(rows), 0.75)
+        case Lines(marks=marks):
+            names = _NAMED if first and marks else 0.0
+            return _Room(0.26 + names, 1.75, 0.55 if panel.x_title else 0.28, names, right=0.45)
+    raise TypeError(type(panel))
 
 
-def draw_evidence(
-    paper: Paper, ranking: Ranking, zscores: ZScores, left: float, top: float, width: float
-) -> None:
-    """Draw the panels side by side, the strongest dimension on top of each."""
-    shown = content.strongest(ranking)
-    parts = [_DOTS, _SHARE] + ([_DAMAGE] if ranking.measured else [])
-    free = width - _BETWEEN * (len(parts) - 1) - (_LABELS if ranking.measured else 0)
-    panels = []
-    for part in parts:
-        size = free * part / sum(parts)
-        panels.append(paper.axes(left, top + _NAME, size, _ROW * len(shown)))
-        left += size + _BETWEEN
-    for panel in panels:
-        _rows(panel, len(shown))
-    outliers = set(ranking.outliers)
-    _name_rows(panels[0], shown, outliers)
-    _draw_dots(panels[0], shown, content.dots(ranking, zscores), outliers)
-    _draw_shares(panels[1], shown, ranking.layers, outliers)
-    if ranking.measured:
-        _draw_damage(panels[2], shown, ranking.measured, outliers)
+@dataclass(frozen=True)
+class _Place:
+    """Where a panel is drawn: the top left corner of its title, and its width."""
+
+    paper: _Paper
+    left: float
+    top: float
+    width: float
+    room: _Room
+
+    def axes(self, panel: Panel) -> Axes:
+        """Write the title and return the axes below it."""
+        self.paper.text(self.left, self.top, panel.title, fontsize=10, fontweight="bold")
+        axes = self.paper.axes(self.left, self.top + self.room.above, self.width, self.room.size)
+        axes.set(xlabel=panel.x_title, ylabel=panel.y_title)
+        axes.tick_params(labelbottom=bool(panel.x_title))
+        return axes
+
+    def strip(self) -> Axes:
+        """Return axes between the title and the panel, for names."""
+        top = self.top + self.room.above - self.room.names
+        strip = self.paper.axes(self.left, top, self.width, self.room.names)
+        strip.axis("off")
+        return strip
 
 
-def _rows(axes: Axes, count: int) -> None:
-    axes.set_ylim(count - 0.5, -0.5)
-    axes.set_yticks([])
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    for row in range(0, count, 2):
-        axes.axhspan(row - 0.5, row + 0.5, color="#f5f7f8", linewidth=0, zorder=0)
+@singledispatch
+def _draw(panel: Panel, place: _Place) -> None:
+    raise TypeError(type(panel), place)
 
 
-def _title(axes: Axes, words: str) -> None:
-    axes.set_title(words, loc="left", fontsize=10, fontweight="bold", pad=17)
-
-
-def _name_rows(axes: Axes, shown: Sequence[Dimension], outliers: set[int]) -> None:
-    axes.set_yticks(range(len(shown)), [str(dimension.dim) for dimension in shown])
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylabel("dimension, strongest first")
-    for label, dimension in zip(axes.get_yticklabels(), shown, strict=True):
-        if dimension.dim in outliers:
-            label.set(color=content.OUTLIER, fontweight="bold")
-
-
-def _draw_dots(
-    axes: Axes, shown: Sequence[Dimension], judged_by: ByLayer, outliers: set[int]
-) -> None:
-    _title(axes, judged_by.title)
-    threshold = judged_by.threshold
-    for row, dimension in enumerate(shown):
-        values = judged_by.values[:, dimension.dim]
-        flagged = np.isin(np.arange(len(values)), dimension.layers)
-        colour = content.OUTLIER if dimension.dim in outliers else content.QUIET
-        for chosen, face in ((~flagged, "white"), (flagged, colour)):
-            axes.scatter(
-                values[chosen],
-                np.full(chosen.sum(), row),
-                s=20 if len(values) <= _FEW else 12,
-                facecolor=face,
-                edgecolor=colour,
-                linewidth=0.8,
-                zorder=3,
-            )
-    axes.axvline(threshold, color=content.INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=2)
-    if judged_by.ratios:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        most = max(threshold * 1.35, axes.get_xlim()[1])
-        axes.set_xlim(-0.015 * most, most)  # a dot at 0 is whole
-    axes.annotate(
-        f"{threshold:g}{judged_by.unit}",
-        (threshold, 1),
-        xycoords=axes.get_xaxis_transform(),
-        xytext=(0, 1.5),
-        textcoords="offset points",
-        ha="center",
-        fontsize=8,
-    )
-    axes.set_xlabel(content.dots_axis(judged_by))
-
-
-def _draw_shares(axes: Axes, shown: Sequence[Dimension], layers: int, outliers: set[int]) -> None:
-    _title(axes, "Layers that flag it")
-    for row, dimension in enumerate(shown):
-        count = len(dimension.layers)
-        colour = content.OUTLIER if dimension.dim in outliers else content.QUIET
-        axes.barh(row, count / layers, height=0.56, color=colour, zorder=2)
-        axes.text(
-            count / layers + 0.02,
-            row,
-            f"{count} of {layers}",
-            va="center",
-            fontsize=8.5,
-            color=content.INK if count else content.QUIET,
-        )
-    axes.set_xlim(0, 1.45)
-    axes.set_xticks([0, 0.5, 1])
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_xlabel("share of layers")
-
-
-def _draw_damage(
-    axes: Axes, shown: Sequence[Dimension], measured: Measured, outliers: set[int]
-) -> None:
-    _title(axes, "Damage when it is removed")
-    axes.axvspan(
-        *measured.control_range, color="#cfd8dc", linewidth=0, zorder=1, label="random removals"
-    )
-    axes.axvline(
-        measured.min_damage,
-        color=content.INK,
-        linewidth=0.8,
-        linestyle=(0, (4, 3)),
-        zorder=2,
-        label="least damage that counts",
-    )
-    for row, dimension in enumerate(shown):
-        if dimension.damage is None:
-            _beside(axes, row, "not measured", content.QUIET)
-            continue
-        found = dimension.dim in outliers
-        colour = content.OUTLIER if found else content.QUIET
-        if dimension.interval is not None:
-            axes.plot(dimension.interval, [row, row], color=colour, linewidth=2.2, zorder=3)
-        axes.scatter(dimension.damage, row, s=26, color=colour, zorder=4)
-        _beside(axes, row, content.signed(dimension.damage), colour if found else content.INK)
-    axes.axvline(0, color=content.QUIET, linewidth=0.6, zorder=1)
-    axes.margins(x=0.06)
-    scale = ""
-    if threshold := content.log_threshold(shown, measured):
-        axes.set_xscale("symlog", linthresh=threshold)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        scale = f"; logarithmic above {threshold:g}"
-    axes.set_xlabel(f"rise of the {measured.metric}, with its 95% interval\n{measured.unit}{scale}")
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-        borderpad=0.1,
-        borderaxespad=0.2,
-        columnspacing=1.4,
-    )
-
-
-def _beside(axes: Axes, row: int, words: str, colour: str) -> None:
-    axes.annotate(
-        words,
-        (1, row),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8.5,
-        color=colour,
-        annotation_clip=False,
-    )
-
-
-_APART = 12.0  # pixels between two names
-
-
-def draw_map(axes: Axes, zscores: npt.NDArray[np.float64], rows: Sequence[str]) -> AxesImage:
-    """Draw z-scores of shape (layers, hidden), the first layer on top."""
-    raster = content.pooled(zscores)
-    layers, columns = raster.values.shape
+@_draw.register
+def _draw_map(panel: Map, place: _Place) -> None:
+    raster, layers = panel.raster, len(panel.rows)
+    _draw_marks(panel.marks, place, (-0.5, raster.hidden - 0.5))
+    axes = place.axes(panel)
+    limit = panel.scale.limit
+    colours = LinearSegmentedColormap.from_list("scale", panel.scale.colours, N=1024)
     image = axes.imshow(
         raster.values,
         aspect="auto",
         interpolation="nearest",
-        cmap=_colours(),
-        norm=Normalize(-content.CLIP, content.CLIP),
-        extent=(-0.5, columns * raster.width - 0.5, layers - 0.5, -0.5),
+        cmap=colours.with_extremes(bad=_ABSENT),
+        norm=Normalize(-limit, limit),
+        extent=(-0.5, raster.values.shape[1] * raster.width - 0.5, layers - 0.5, -0.5),
     )
-    axes.set_xlim(-0.5, zscores.shape[1] - 0.5)
-    step = content.layer_step(layers)
-    axes.set_yticks(range(0, layers, step), rows[::step])
-    axes.set_ylabel("layer")
-    stacks = [row.rpartition(" ")[0] for row in rows]
+    axes.set_xlim(-0.5, raster.hidden - 0.5)
+    axes.set_yticks(range(0, layers, panel.row_step), panel.rows[:: panel.row_step])
+    stacks = [row.rpartition(" ")[0] for row in panel.rows]
     for layer in range(1, layers):
         if stacks[layer] != stacks[layer - 1]:
-            axes.axhline(layer - 0.5, color=content.INK, linewidth=0.8)
-    return image
+            axes.axhline(layer - 0.5, color=INK, linewidth=0.8)
+    if place.room.names == _NAMED:
+        side = place.left + place.width + 0.2
+        size = min(place.room.size, 2.0)
+        scale = place.paper.axes(side, place.top + place.room.above, 0.13, size)
+        bar = place.paper.figure.colorbar(image, cax=scale, extend="both", extendfrac=0.04)
+        values, labels = zip(*panel.scale.ticks, strict=True)
+        bar.set_ticks(values, labels=labels)
+        scale.tick_params(length=2.5, width=0.6, labelsize=8)
 
 
-def draw_scale(axes: Axes, image: AxesImage) -> None:
-    """Draw which colour is which z-score."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    scale = figure.colorbar(image, cax=axes, extend="both", extendfrac=0.04)
-    ticks = (-content.CLIP, -content.STEP, 0, content.STEP, content.CLIP)
-    scale.set_ticks(list(ticks), labels=["−6σ", "−3σ", "0", "+3σ", "+6σ"])
-    axes.tick_params(length=2.5, width=0.6, labelsize=8)
-
-
-def name_dimensions(strip: Axes, ranking: Ranking) -> list[Text]:
-    """Write the named dimensions into the strip above a map, each pointing at its column.
-
-    Args:
-        strip: empty axes as wide as the map.
-        ranking: its outliers are written in bold; candidates, where there are none, quietly.
-    """
-    dims = sorted(content.named(ranking))
-    found = bool(ranking.outliers)
-    colour = content.OUTLIER if found else content.QUIET
-    strip.set(xlim=(-0.5, ranking.hidden_size - 0.5), ylim=(0, 1))
-    strip.axis("off")
+def _draw_marks(marks: Sequence[Mark], place: _Place, x_range: tuple[float, float]) -> None:
+    """Name the marks above a panel, moved apart, or only point at them from above a further one."""
+    if not marks or not place.room.names:
+        return
+    strip = place.strip()
+    strip.set(xlim=x_range, ylim=(0, 1))
+    if place.room.names == _POINTED:
+        for mark in marks:
+            strip.plot([mark.x, mark.x], [1, 0], color=mark.colour, linewidth=0.7)
+        return
     texts = [
         strip.text(
-            dim,
+            mark.x,
             0.5,
-            str(dim),
+            mark.text,
             ha="center",
-            color=colour,
+            color=mark.colour,
             fontsize=9,
-            fontweight="bold" if found else "normal",
+            fontweight="bold" if mark.bold else "normal",
         )
-        for dim in dims
+        for mark in marks
     ]
-    pixel = ranking.hidden_size / strip.get_window_extent().width
+    pixel = (x_range[1] - x_range[0]) / strip.get_window_extent().width
     widths = [text.get_window_extent().width * pixel for text in texts]
-    low, high = strip.get_xlim()
-    for dim, text, x in zip(
-        dims, texts, spread(dims, widths, low, high, _APART * pixel), strict=True
-    ):
+    places = spread([mark.x for mark in marks], widths, *x_range, _APART * pixel)
+    for mark, text, x in zip(marks, texts, places, strict=True):
         text.set_x(x)
-        strip.plot([x, dim, dim], [0.44, 0.16, 0], color=colour, linewidth=0.7, clip_on=False)
-    return texts
+        xs = [x, mark.x, mark.x]
+        strip.plot(xs, [0.44, 0.16, 0], color=mark.colour, linewidth=0.7, clip_on=False)
 
 
-def point_at_dimensions(strip: Axes, ranking: Ranking) -> None:
-    """Point from the strip above a further map at the columns that the first one names."""
-    colour = content.OUTLIER if ranking.outliers else content.QUIET
-    strip.set(xlim=(-0.5, ranking.hidden_size - 0.5), ylim=(0, 1))
-    strip.axis("off")
-    for dim in content.named(ranking):
-        strip.plot([dim, dim], [1, 0], color=colour, linewidth=0.7)
+def _label_rows(axes: Axes, panel: Dots | Bars) -> None:
+    count = len(panel.rows)
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_yticks(range(count), [row.label for row in panel.rows] if panel.y_title else [])
+    axes.tick_params(axis="y", length=0)
+    for label, row in zip(axes.get_yticklabels(), panel.rows, strict=False):
+        if row.bold:
+            label.set(color=row.colour, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    for number in range(0, count, 2):
+        axes.axhspan(number - 0.5, number + 0.5, color=GROUND, linewidth=0, zorder=0)
 
 
-def _colours() -> Colormap:
-    span = 2 * content.CLIP
-    places = [((score + content.CLIP) / span, colour) for score, colour in content.COLOURS]
-    colours = LinearSegmentedColormap.from_list("zscores", places, N=1024)
-    return colours.with_extremes(bad=content.ABSENT)
+@_draw.register
+def _draw_dots(panel: Dots, place: _Place) -> None:
+    axes = place.axes(panel)
+    _label_rows(axes, panel)
+    for number, row in enumerate(panel.rows):
+        if row.interval is not None:
+            axes.plot(row.interval, [number, number], color=row.colour, linewidth=2.2, zorder=3)
+        axes.scatter(
+            row.values,
+            [number] * len(row.values),
+            s=26 if len(row.values) == 1 else 20 if len(row.values) <= _MANY else 12,
+            facecolor=[row.colour if filled else "white" for filled in row.filled],
+            edgecolor=row.colour,
+            linewidth=0.8,
+            zorder=4,
+        )
+        colour = row.colour if row.bold else INK if row.values else QUIET
+        _annotate(
+            axes, row.text, (1, number), axes.get_yaxis_transform(), (5, 0),
+            va="center", fontsize=8.5, color=colour,
+        )  # fmt: skip
+    if panel.span is not None:
+        span = panel.span
+        axes.axvspan(span.low, span.high, color=_GREY, linewidth=0, zorder=1, label=span.meaning)
+    if panel.threshold is not None:
+        axes.axvline(panel.threshold.value, label=panel.threshold.label, **_DASHED)
+    if panel.log_above != 0:
+        axes.axvline(0, color=QUIET, linewidth=0.6, zorder=1)
+    axes.margins(x=0.06)
+    if panel.log_above == 0:
+        axes.set_xscale("log")
+    elif panel.log_above is not None:
+        axes.set_xscale("symlog", linthresh=panel.log_above)
+        axes.set_xlabel(f"{panel.x_title}; logarithmic above {panel.log_above:g}")
+    if panel.log_above is not None:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    if panel.span is not None:
+        _legend(axes, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+    elif panel.threshold is not None:
+        where = (panel.threshold.value, 1)
+        _annotate(
+            axes, panel.threshold.label, where, axes.get_xaxis_transform(), (0, 1.5), ha="center"
+        )
+
+
+@_draw.register
+def _draw_bars(panel: Bars, place: _Place) -> None:
+    axes = place.axes(panel)
+    _label_rows(axes, panel)
+    for number, row in enumerate(panel.rows):
+        (share,) = row.values
+        axes.barh(number, share, height=0.56, color=row.colour, zorder=2)
+        colour = INK if share else QUIET
+        axes.text(share + 0.02, number, row.text, va="center", fontsize=8.5, color=colour)
+    axes.set_xlim(0, 1.45)
+    axes.set_xticks([0, 0.5, 1])
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+@_draw.register
+def _draw_lines(panel: Lines, place: _Place) -> None:
+    _draw_marks(panel.marks, place, panel.x_range)
+    axes = place.axes(panel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlim(panel.x_range)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    if panel.band is not None:
+        band = panel.band
+        axes.fill_between(
+            band.xs, band.low, band.high, color=_GREY, linewidth=0, zorder=1, label=band.meaning
+        )
+        corner = place.paper.at(place.left + place.width, place.top)
+        _legend(
+            axes, loc="upper right", bbox_to_anchor=corner, fontsize=8.5,
+            bbox_transform=place.paper.figure.transFigure, labelcolor=QUIET,
+        )  # fmt: skip
+    if panel.threshold is not None:
+        value, label = panel.threshold.value, panel.threshold.label
+        axes.axhline(value, **_DASHED)
+        _annotate(axes, label, (0, value), axes.get_yaxis_transform(), (4, 3))
+    for line in panel.lines:
+        marker = "." if len(line.xs) <= FEW and not line.thin else None
+        width, zorder = (0.9, 2) if line.thin else (1.4, 3)
+        axes.plot(
+            line.xs, line.ys, color=line.colour, linewidth=width, marker=marker, markersize=4,
+            zorder=zorder,
+        )  # fmt: skip
+        if line.mark is not None:
+            y = line.ys[line.xs.index(line.mark)]
+            axes.axvline(line.mark, color=line.colour, linewidth=0.7, alpha=0.6, zorder=1)
+            axes.scatter(
+                line.mark, y, s=34, color=line.colour, edgecolor="white", linewidth=0.8,
+                zorder=5, clip_on=False,
+            )  # fmt: skip
+    axes.margins(y=0.08)
+    _name_ends(axes, [line for line in panel.lines if line.end])
+
+
+def _name_ends(axes: Axes, lines: Sequence[Line]) -> None:
+    """Write the name of each line at its end, moved apart from its neighbours."""
+    ordered = sorted(lines, key=lambda line: line.ys[-1])
+    low, high = axes.get_ylim()
+    pixel = (high - low) / axes.get_window_extent().height
+    texts = [
+        axes.text(
+            1.012, line.ys[-1], line.end, transform=axes.get_yaxis_transform(), va="center",
+            fontsize=8.5, color=line.colour, fontweight="bold" if line.bold else "normal",
+        )
+        for line in ordered
+    ]  # fmt: skip
+    heights = [text.get_window_extent().height * pixel for text in texts]
+    places = spread([line.ys[-1] for line in ordered], heights, low, high, _ASIDE * pixel)
+    for text, y in zip(texts, places, strict=True):
+        text.set_y(y)
+
+
+def _legend(axes: Axes, **where: Any) -> None:
+    axes.legend(
+        frameon=False,
+        borderpad=0.1,
+        borderaxespad=0.2,
+        columnspacing=1.4,
+        handlelength=2.2,
+        **where,
+    )
+
+
+def _annotate(
+    axes: Axes,
+    words: str,
+    place: tuple[float, float],
+    unit: Transform,
+    shift: tuple[float, float],
+    **font: Any,
+) -> None:
+    """Write words at a place on the axes, moved by ``shift`` points."""
+    axes.annotate(
+        words,
+        place,
+        xycoords=unit,
+        xytext=shift,
+        textcoords="offset points",
+        annotation_clip=False,
+        **{"fontsize": 8, **font},
+    )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import isfinite
 from pathlib import Path
 
-import plotly.graph_objects as go
-
 from surgeon.edit.artifact import open_source
 from surgeon.edit.changes import Edit
 from surgeon.edit.record import Record, read_record
@@ -18,19 +16,11 @@ from surgeon.evaluation.result import (
     Score,
     read_evaluation,
 )
-from surgeon.figures import content
-from surgeon.figures.page import (
-    BAND,
-    chart,
-    check_page,
-    framed,
-    is_page,
-    page,
-    paragraphs,
-    table,
-)
-from surgeon.figures.scan_page import draw
-from surgeon.harmless import html, in_chart
+from surgeon.figures.chart import chart
+from surgeon.figures.page import check_page, is_page, page, paragraphs, table
+from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, Line, Lines, Picture, Row, Span
+from surgeon.figures.scan import draw_ranking, standing
+from surgeon.harmless import html
 from surgeon.ranking import rank_by_layernorm, read_zscores
 
 _EDITS = 24  # rows of the table; the record has them all
@@ -50,6 +40,7 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
         raise EvaluationError(f"{artifact}: was not evaluated yet; run surgeon eval first")
     source = open_source(artifact)
     ranking, zscores = rank_by_layernorm(source), read_zscores(source)
+    scan = draw_ranking(ranking, zscores, record.dims)
     dims = ", ".join(map(str, record.dims))
     sections = [
         paragraphs(_summary(record)),
@@ -62,8 +53,8 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
         "<h2>What was edited</h2>",
         _edits(record),
         "<h2>The source by its weights</h2>",
-        paragraphs([*content.subtitle(ranking, zscores), content.standing(ranking, record.dims)]),
-        chart(draw(ranking, zscores, record.dims), "scan", first=False),
+        paragraphs([*scan.words, standing(ranking, record.dims)]),
+        chart(scan, "scan", first=False),
         "<h2>How it was measured</h2>",
         paragraphs(_conditions(evaluation)),
     ]
@@ -117,10 +108,9 @@ def _edits(record: Record) -> str:
             ", ".join(f"{v:.4g}" if isfinite(v) else "—" for v in vs) for vs in (edit.old, edit.new)
         ]
 
-    rows = [[edit.tensor, *values(edit)] for edit in record.edits[:_EDITS]]
-    left = len(record.edits) - _EDITS
-    note = f"<p>and {left} more tensors, in surgeon/record.json</p>" if left > 0 else ""
-    return table(["tensor", "before", "after"], rows) + note
+    rows = [[edit.tensor, *values(edit)] for edit in record.edits]
+    more = "tensors, in surgeon/record.json"
+    return table(["tensor", "before", "after"], rows, most=_EDITS, more=more)
 
 
 def _conditions(evaluation: Evaluation) -> list[str]:
@@ -135,78 +125,61 @@ def _conditions(evaluation: Evaluation) -> list[str]:
     return lines + [f"Note: {warning}." for warning in evaluation.warnings]
 
 
-_HEIGHT, _ROW = 150, 48
+def draw_scores(evaluation: Evaluation) -> Picture:
+    """Describe the change of the score: the patched model's, and each random removal's."""
+    base, controls = evaluation.baseline.value, evaluation.controls
+    changes = [control.value - base for control in controls]
+    patched = Row(
+        "patched",
+        OUTLIER,
+        bold=False,
+        values=[evaluation.delta],
+        filled=[True],
+        hover=[f"patched: {evaluation.delta:+.4g}"],
+        interval=evaluation.ci95,
+    )
+    random = Row(
+        "random removals",
+        QUIET,
+        bold=False,
+        values=changes,
+        filled=[False] * len(changes),
+        hover=[
+            f"without {', '.join(map(str, control.dims))}: {change:+.4g}"
+            for control, change in zip(controls, changes, strict=True)
+        ],
+    )
+    panel = Dots(
+        x_title=f"change of the {evaluation.metric} ({evaluation.unit})",
+        y_title="variant",
+        rows=(patched, random),
+        span=Span(*evaluation.control_range, "range of random removals"),
+    )
+    return Picture("", (), ((panel,),))
 
 
-def draw_scores(evaluation: Evaluation) -> go.Figure:
-    """Draw the change of the score: each control, their range, the patched model's interval."""
-    figure = go.Figure()
-    base = evaluation.baseline.value
-    figure.add_vrect(
-        x0=evaluation.control_range[0],
-        x1=evaluation.control_range[1],
-        fillcolor=BAND,
-        line_width=0,
-        annotation_text="range of random removals",
-        annotation_position="top left",
-        annotation_font_color=content.QUIET,
+def draw_dose(evaluation: Evaluation) -> Picture:
+    """Describe the change of the score as the dims are removed one by one, with its interval."""
+    doses = evaluation.dose
+    labels = ["none", *(f"+ {dose.dims[-1]}" for dose in doses)]
+    changes = [0.0, *(dose.delta for dose in doses)]
+    places, ends = list(range(len(labels))), (-0.3, len(doses) + 0.3)
+    low, high = evaluation.control_range
+    line = Line(
+        name="these dimensions",
+        colour=OUTLIER,
+        xs=places,
+        ys=changes,
+        hover=[f"{label}: {change:+.4g}" for label, change in zip(labels, changes, strict=True)],
+        low=[0.0, *(dose.ci95[0] for dose in doses)],
+        high=[0.0, *(dose.ci95[1] for dose in doses)],
     )
-    figure.add_trace(
-        go.Scatter(
-            x=[control.value - base for control in evaluation.controls],
-            y=["random removals"] * len(evaluation.controls),
-            mode="markers",
-            marker={"size": 10, "color": "white", "line": {"color": content.QUIET, "width": 1.4}},
-            customdata=[", ".join(map(str, control.dims)) for control in evaluation.controls],
-            hovertemplate="without %{customdata}: %{x:+.4g}<extra></extra>",
-        )
+    panel = Lines(
+        x_title="removed",
+        y_title=f"change of the {evaluation.metric}",
+        lines=(line,),
+        x_range=ends,
+        band=Band(ends, (low, low), (high, high), "range of random removals"),
+        ticks=tuple(enumerate(labels)),
     )
-    low, high = evaluation.ci95
-    figure.add_trace(
-        go.Scatter(
-            x=[evaluation.delta],
-            y=["patched"],
-            mode="markers",
-            marker={"size": 12, "color": content.OUTLIER},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [high - evaluation.delta],
-                "arrayminus": [evaluation.delta - low],
-                "color": content.OUTLIER,
-            },
-            hovertemplate="patched: %{x:+.4g}<extra></extra>",
-        )
-    )
-    figure.add_vline(x=0, line={"width": 1, "color": content.INK})
-    figure.update_yaxes(range=[-0.6, 1.7])
-    figure.update_layout(showlegend=False)
-    title = f"change of the {in_chart(evaluation.metric)} ({in_chart(evaluation.unit)})"
-    return framed(figure, title, _HEIGHT + 2 * _ROW)
-
-
-def draw_dose(evaluation: Evaluation) -> go.Figure:
-    """Draw the change of the score as the dims are removed one by one, with its interval."""
-    labels = ["none", *(f"+ {dose.dims[-1]}" for dose in evaluation.dose)]
-    changes = [0.0, *(dose.delta for dose in evaluation.dose)]
-    above = [0.0, *(dose.ci95[1] - dose.delta for dose in evaluation.dose)]
-    below = [0.0, *(dose.delta - dose.ci95[0] for dose in evaluation.dose)]
-    figure = go.Figure(
-        go.Scatter(
-            x=labels,
-            y=changes,
-            mode="lines+markers",
-            line={"color": content.OUTLIER},
-            marker={"size": 9},
-            error_y={"type": "data", "symmetric": False, "array": above, "arrayminus": below},
-            hovertemplate="%{x}: %{y:+.4g}<extra></extra>",
-        )
-    )
-    figure.add_hrect(
-        y0=evaluation.control_range[0],
-        y1=evaluation.control_range[1],
-        fillcolor=BAND,
-        line_width=0,
-    )
-    figure.update_yaxes(title=f"change of the {in_chart(evaluation.metric)}")
-    return framed(figure, "removed", _HEIGHT + 6 * _ROW)
+    return Picture("", (), ((panel,),))

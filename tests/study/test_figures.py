@@ -11,14 +11,9 @@ import pytest
 from surgeon import write_sweep_report
 from surgeon.cli import run
 from surgeon.errors import OutputError
-from surgeon.figures.sweep_report import draw_figure
-from surgeon.study.figures import (
-    DoseFigure,
-    MapFigure,
-    StripFigure,
-    figures,
-    subjects,
-)
+from surgeon.figures import chart
+from surgeon.figures.picture import Lines, Map, Strip
+from surgeon.figures.sweep import draw_sweep, subjects
 from surgeon.study.grid import Model, load_grid, model_name, short_names
 from surgeon.study.measurements import Measurement, read_rows
 from surgeon.study.sweep import run_sweep
@@ -50,34 +45,48 @@ def _row(dims, delta, *, factor=None, layers=None, selection="dims", seed=0, ban
     )
 
 
+def _pictures(rows):
+    return draw_sweep(rows, "loss\n(nats)")
+
+
+def _panels(rows):
+    """Every panel of every picture."""
+    return [panel for drawn in _pictures(rows) for row in drawn.rows for panel in row]
+
+
+def _points(dose):
+    (line,) = dose.lines
+    return list(zip(line.xs, line.ys, line.hollow, strict=True))
+
+
 def test_single_dimensions_make_a_strip_over_their_dims_with_the_strongest_named():
     rows = [_row((dim,), 1.0 if dim == 7 else 0.01 * dim) for dim in reversed(range(12))]
-    (strip,) = figures(rows)
-    assert isinstance(strip, StripFigure)
+    (strip,) = _panels(rows)
+    assert isinstance(strip, Strip)
     assert strip.dims.tolist() == list(range(12))
-    np.testing.assert_allclose(strip.deltas[[0, 7, 11]], [0, 1.0, 0.11])
-    assert strip.band == (-0.1, 0.1)
+    np.testing.assert_allclose(strip.values[[0, 7, 11]], [0, 1.0, 0.11])
+    assert (strip.span.low, strip.span.high) == (-0.1, 0.1)
     assert strip.named == (7,)
-    (with_drawn,) = figures([*rows, _row((500,), 0.0, selection="random")])
+    (with_drawn,) = _panels([*rows, _row((500,), 0.0, selection="random")])
     assert with_drawn.dims.tolist() == list(range(12))
 
 
 def test_of_many_single_dimensions_the_others_are_the_controls():
     """A control that happens to be an outlier would hide all others."""
     rows = [_row((d,), 1.0 if d in (7, 9) else 0.001 * d, band=(0, 1.0)) for d in range(100)]
-    (strip,) = figures(rows)
-    assert strip.band[1] < 0.2
+    (strip,) = _panels(rows)
+    assert strip.span.high < 0.2
     assert set(strip.named) == {7, 9}
 
 
 def test_single_dimensions_in_single_layers_make_a_map():
     rows = [_row((dim,), dim + layer / 10, layers=(layer,)) for dim in range(9) for layer in (3, 1)]
-    found = figures([*rows, _row((4,), 9.0, layers=(1, 3))])
-    (drawn,) = [figure for figure in found if isinstance(figure, MapFigure)]
-    assert drawn.layers == (1, 3)
-    np.testing.assert_allclose(drawn.deltas[1], np.arange(9) + 0.3)
-    strips = [figure for figure in found if isinstance(figure, StripFigure)]
-    assert [s.title.rpartition(", ")[2] for s in strips] == ["layer 3", "layer 1"]
+    found = _pictures([*rows, _row((4,), 9.0, layers=(1, 3))])
+    (drawn,) = [one.rows[0][0] for one in found if isinstance(one.rows[0][0], Map)]
+    assert drawn.rows == ("1", "3")
+    np.testing.assert_allclose(drawn.raster.values[1], np.arange(9) + 0.3)
+    strips = [one.headline for one in found if isinstance(one.rows[0][0], Strip)]
+    assert [title.rpartition(", ")[2] for title in strips] == ["layer 3", "layer 1"]
 
 
 def test_more_dims_make_a_dose_only_where_each_set_holds_the_smaller_one():
@@ -86,14 +95,14 @@ def test_more_dims_make_a_dose_only_where_each_set_holds_the_smaller_one():
         _row(dims, 0.02 * len(dims), selection="random", seed=seed)
         for seed, dims in enumerate([(8,), (9,), (8, 3), (4, 9)])
     ]
-    (dose,) = figures([*nested, *random])
-    assert isinstance(dose, DoseFigure)
-    assert [(curve.name, [p.x for p in curve.points]) for curve in dose.curves] == [
+    doses = _panels([*nested, *random])
+    assert all(isinstance(dose, Lines) for dose in doses)
+    assert [(dose.title, dose.lines[0].xs) for dose in doses] == [
         ("dims 5, 1, 2", [1, 2, 3]),
         ("random dims", [1, 2]),
     ]
-    assert [point.delta for point in dose.curves[0].points] == [0.2, 0.5, 0.9]
-    assert figures([_row((1,), 0.2), _row((2, 5), 0.5)]) == []
+    assert doses[0].lines[0].ys == [0.2, 0.5, 0.9]
+    assert _panels([_row((1,), 0.2), _row((2, 5), 0.5)]) == []
 
 
 def test_factors_make_a_dose_whose_points_span_the_seeds():
@@ -102,22 +111,16 @@ def test_factors_make_a_dose_whose_points_span_the_seeds():
         for factor in (4, 0.5)
         for seed in (1, 3)
     ]
-    (dose,) = figures(rows)
-    (curve,) = dose.curves
-    assert (dose.axis, curve.name, [p.x for p in curve.points]) == (
-        "factor",
-        "dims 1, 2",
-        [0.5, 1, 4],
-    )
-    last = curve.points[2]
-    assert (last.delta, last.low, last.high) == (8.0, 3.95, 12.05)
+    (dose,) = _panels(rows)
+    (line,) = dose.lines
+    assert (dose.x_title, dose.title, line.xs) == ("factor", "dims 1, 2", [0.5, 1, 4])
+    assert (line.ys[2], line.low[2], line.high[2]) == (8.0, 3.95, 12.05)
 
 
 def test_zero_and_what_changes_nothing_are_doses_of_a_factor():
     rows = [_row((1, 2), 0.9), _row((1, 2), 0.4, factor=0.5), _row((1, 2), 0.3, factor=2)]
-    (dose,) = [figure for figure in figures(rows) if figure.axis == "factor"]
-    (curve,) = dose.curves
-    assert [(p.x, p.delta, p.known) for p in curve.points] == [
+    (dose,) = [panel for panel in _panels(rows) if panel.x_title == "factor"]
+    assert _points(dose) == [
         (0, 0.9, False),
         (0.5, 0.4, False),
         (1, 0, True),
@@ -131,8 +134,7 @@ def test_sets_whose_first_dims_are_the_same_are_curves_of_their_own():
         for layer in (0, 1)
         for dims, delta in (((0, 1, 2, 3, 4), 0.1), ((0, 1, 2, 3, 9), 0.7))
     ]
-    (dose,) = figures(rows)
-    assert [(curve.name, curve.points[0].delta) for curve in dose.curves] == [
+    assert [(dose.title, dose.lines[0].ys[0]) for dose in _panels(rows)] == [
         ("dims 0, 1, 2, 3, 4", 0.1),
         ("dims 0, 1, 2, 3, 9", 0.7),
     ]
@@ -140,9 +142,8 @@ def test_sets_whose_first_dims_are_the_same_are_curves_of_their_own():
 
 def test_a_nested_dose_is_found_among_single_dimensions():
     singles = [_row((dim,), dim / 10) for dim in range(8)]
-    _, dose = figures([*singles, _row((3, 7), 0.9), _row((3, 7, 1), 1.5)])
-    (curve,) = dose.curves
-    assert [(point.x, point.delta) for point in curve.points] == [(1, 0.3), (2, 0.9), (3, 1.5)]
+    _, dose = _panels([*singles, _row((3, 7), 0.9), _row((3, 7, 1), 1.5)])
+    assert _points(dose) == [(1, 0.3, False), (2, 0.9, False), (3, 1.5, False)]
 
 
 def test_each_curve_is_drawn_on_what_random_removals_of_as_many_dims_did():
@@ -151,8 +152,8 @@ def test_each_curve_is_drawn_on_what_random_removals_of_as_many_dims_did():
         for factor in (0.5, 2)
         for dims, band in (((1, 2), (-0.1, 0.1)), ((3, 4, 5), (0.2, 0.9)))
     ]
-    (dose,) = figures(rows)
-    drawn = draw_figure(dose, "loss (nats)")
+    (dose,) = _pictures(rows)
+    drawn = chart.draw(dose)
     bands = {trace.xaxis: trace for trace in drawn.data if trace.fill}
     assert {name: (min(band.y), max(band.y)) for name, band in bands.items()} == {
         "x": (-0.1, 0.1),
@@ -164,14 +165,14 @@ def test_each_curve_is_drawn_on_what_random_removals_of_as_many_dims_did():
 
 def test_a_strip_says_what_its_colours_are_and_has_whole_dimensions():
     rows = [_row((dim,), 1.0 if dim == 7 else 0.01) for dim in range(9)]
-    (strip,) = figures(rows)
-    drawn = draw_figure(strip, "loss (nats)")
+    (strip,) = _pictures(rows)
+    drawn = chart.draw(strip)
     band, *_ = [shape for shape in drawn.layout.shapes if shape.showlegend]
     named = {trace.name: list(trace.x) for trace in drawn.data}
     assert [*named.values()] == [[0, 1, 2, 3, 4, 5, 6, 8], [7]]
     assert (band.name, band.y0, band.y1) == ("one at random", -0.1, 0.1)
-    assert drawn.layout.showlegend
-    assert drawn.layout.xaxis.dtick == 1
+    assert all(trace.showlegend for trace in drawn.data)
+    assert drawn.layout.xaxis.tickvals == tuple(range(9))
     assert (drawn.layout.xaxis.title.text, drawn.layout.yaxis.title.text) == (
         "dimension edited",
         "change of the loss<br>(nats)",
@@ -180,9 +181,9 @@ def test_a_strip_says_what_its_colours_are_and_has_whole_dimensions():
 
 def test_layers_that_were_not_measured_part_the_line_and_the_band():
     rows = [_row((1, 2), 0.1 * layer, layers=(layer,)) for layer in (0, 1, 4)]
-    (dose,) = figures(rows)
-    band, line = draw_figure(dose, "loss (nats)").data
-    assert list(line.x) == [0, 1, None, 4]
+    (dose,) = _pictures(rows)
+    band, line = chart.draw(dose).data
+    np.testing.assert_array_equal(line.x, [0, 1, np.nan, 4])
     assert [x for x in band.x if x is None or x > 1] == [None, 3.8, 4.2, 4.2, 3.8]
 
 
@@ -214,9 +215,10 @@ def test_a_name_shows_as_much_of_a_path_as_tells_it_from_others(paths, names):
 
 def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_together():
     rows = [_row((1, 2), 0.1 * layer, layers=(layer,)) for layer in (2, 0)]
-    (dose,) = figures(rows)
-    assert dose.title.startswith("One layer at a time")
-    assert [point.x for point in dose.curves[0].points] == [0, 2]
+    (dose,) = _pictures(rows)
+    assert dose.headline.startswith("One layer at a time")
+    (line,) = dose.rows[0][0].lines
+    np.testing.assert_array_equal(line.xs, [0, np.nan, 2])
     assert len(subjects([*rows, Measurement(**{**vars(rows[0]), "model": Model("n")})])) == 2
 
 

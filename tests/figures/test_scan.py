@@ -21,10 +21,9 @@ from surgeon import (
     read_zscores,
 )
 from surgeon.errors import OutputError, SelectionError
-from surgeon.figures import content, plot_ranking
-from surgeon.figures.paper import own_style
-from surgeon.figures.scan_page import draw as draw_page
-from surgeon.figures.scan_plot import draw
+from surgeon.figures import chart, paper, plot_ranking
+from surgeon.figures.picture import REMOVED
+from surgeon.figures.scan import dots, draw_ranking, standing, strongest
 from surgeon.ranking import ByLayer
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -42,8 +41,8 @@ _SITUATIONS = {
 
 
 def _drawn(ranking, zscores):
-    with own_style():
-        figure = draw(ranking, zscores)
+    with paper.own_style():
+        figure = paper.draw(draw_ranking(ranking, zscores))
         figure.canvas.draw()
     return figure
 
@@ -244,14 +243,12 @@ def test_the_dots_are_what_the_method_judges_by_and_so_is_the_line(largest):
     figure = _drawn(ranking, zscores)
     assert_legible(figure, least=41)
     (panel,) = (axes for axes in figure.axes if "one dot per layer" in axes.get_xlabel())
-    row = panel.collections[-2 * len(content.strongest(ranking)) :][
-        1
-    ]  # the first row's filled ones
+    row = panel.collections[-len(strongest(ranking))]
     assert (row.get_offsets()[:, 0] == largest).all()
     assert panel.lines[0].get_xdata()[0] == 3.0
     assert "3 ×" in [text.get_text() for text in panel.texts]
-    page = draw_page(ranking, zscores)
-    assert "Size of what is written, by layer" in [a.text for a in page.layout.annotations]
+    page = chart.draw(draw_ranking(ranking, zscores))
+    assert "<b>Size of what is written, by layer</b>" in [a.text for a in page.layout.annotations]
     first = next(trace for trace in page.data if trace.type == "scatter")
     assert (np.array(first.x) == largest).all()
     assert {shape.x0 for shape in page.layout.shapes} == {3.0}
@@ -261,10 +258,10 @@ def test_a_sigma_of_two_is_a_line_at_two(tiny):
     checkpoint = open_checkpoint(tiny("bert"))
     zscores = read_zscores(checkpoint)
     ranking = rank_by_layernorm(checkpoint, sigma=2.0)
-    assert content.dots(ranking, zscores).threshold == 2.0
+    assert dots(ranking, zscores).threshold == 2.0
     for method in ("layernorm", "layernorm-count"):
         ranking = rank_dimensions(checkpoint, method)
-        values = content.dots(ranking, zscores).values
+        values = dots(ranking, zscores).values
         for dimension in ranking.dimensions:
             filled = tuple(np.flatnonzero(values[:, dimension.dim] > 3.0))
             assert dimension.layers == filled
@@ -273,11 +270,11 @@ def test_a_sigma_of_two_is_a_line_at_two(tiny):
 def test_what_was_removed_is_named_among_all_whatever_its_rank():
     ranking, zscores = random_ranking(hidden=384, outliers=(7,))
     last = ranking.dimensions[-1].dim
-    assert content.standing(ranking, (7, last)).endswith(f"7 is number 1, {last} is number 384")
-    figure = draw_page(ranking, zscores, (last, 7))
+    assert standing(ranking, (7, last)).endswith(f"7 is number 1, {last} is number 384")
+    figure = chart.draw(draw_ranking(ranking, zscores, (last, 7)))
     names = [a.text for a in figure.layout.annotations if a.text]
     assert {f"<b>{last}</b>", "<b>7</b>"} <= set(names)
     rows = str([axis.ticktext for axis in figure.select_yaxes()])
     assert f"{last} removed</b>" in rows
     assert "7 removed</b>" in rows
-    assert rows.count(content.REMOVED) == 2
+    assert rows.count(REMOVED) == 2

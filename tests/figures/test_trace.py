@@ -6,10 +6,8 @@ from pretraining import write_run
 from training_runs import HIDDEN
 
 from surgeon import plot_trace, trace_training
-from surgeon.figures import trace_content
-from surgeon.figures.paper import own_style
-from surgeon.figures.trace_page import draw as draw_page
-from surgeon.figures.trace_plot import draw
+from surgeon.figures import chart, paper
+from surgeon.figures.trace import draw_trace
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +16,8 @@ def pretraining(tmp_path_factory):
 
 
 def _drawn(trace):
-    with own_style():
-        figure = draw(trace)
+    with paper.own_style():
+        figure = paper.draw(draw_trace(trace))
         figure.canvas.draw()
     return figure
 
@@ -50,27 +48,30 @@ def test_many_steps_and_neighbouring_departures_stay_legible(tmp_path):
 def test_a_line_crosses_sigma_where_its_dimension_left(pretraining):
     trace = trace_training([pretraining])
     assert trace.outliers == (36,)
-    *_, distance = trace_content.panels(trace)
-    (reach,) = distance.series
+    *_, (distance,) = draw_trace(trace).rows
+    reach = distance.lines[-1].ys
     left = trace.steps.index(trace.courses[0].left_at)
-    assert distance.threshold == 3
+    assert distance.threshold.value == 3
     assert reach[left - 1] <= 3 < reach[left]
     assert min(reach[left:]) > 3
 
 
 def test_the_page_has_the_same_series_as_the_paper(pretraining):
     trace = trace_training([pretraining])
-    lines = [one for one in draw_page(trace).data if (one.name or "").startswith("36")]
-    for line, panel in zip(lines, trace_content.panels(trace), strict=True):
-        np.testing.assert_array_equal(line.y, panel.series[0])
+    drawn = _drawn(trace).axes[1:]  # below the strip of names
+    lines = [one for one in chart.draw(draw_trace(trace)).data if one.name.startswith("dim 36")]
+    for line, axes in zip(lines, drawn, strict=True):
+        np.testing.assert_array_equal(line.y, axes.lines[-2].get_ydata())
 
 
 def test_candidates_are_drawn_quietly_and_the_words_say_that_they_are_none(pretraining):
     trace = trace_training([pretraining], sigma=9)
-    assert "no outlier dimension at step 4,000" in trace_content.headline(trace)
-    assert "none of them an outlier" in trace_content.subtitle(trace)[-1]
-    assert len(set(trace_content.colours(trace))) == 1
-    assert not trace_content.left_at(trace)
+    drawn = draw_trace(trace)
+    assert "no outlier dimension at step 4,000" in drawn.headline
+    assert "none of them an outlier" in drawn.words[-1]
+    for (panel,) in drawn.rows:
+        assert len({line.colour for line in panel.lines}) == 1
+        assert not panel.marks
 
 
 def test_where_every_dimension_is_an_outlier_there_is_no_band(tmp_path, pretraining):

@@ -1,0 +1,252 @@
+"""The picture of a ranking: z-scores as maps, the strongest dimensions below them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from surgeon.figures.picture import (
+    OUTLIER,
+    QUIET,
+    REMOVED,
+    Bars,
+    Dots,
+    Map,
+    Mark,
+    Panel,
+    Picture,
+    Row,
+    Scale,
+    Span,
+    Threshold,
+    pooled,
+)
+from surgeon.harmless import shortened
+from surgeon.ranking import ByLayer, Dimension, Measured, Ranking, ZScores, distances
+
+_CLIP, _STEP = 6.0, 3.0
+_COLOURS = (  # z-score → colour; blue and red stay apart in every common colour blindness
+    (-_CLIP, "#08306b"),
+    (-_STEP, "#4a90c8"),  # the colours jump here, since the field calls |z| > 3 an outlier
+    (-_STEP, "#dbe7f1"),
+    (0.0, "#ffffff"),
+    (_STEP, "#f7e3d8"),
+    (_STEP, "#e0663f"),
+    (_CLIP, "#7a0016"),
+)
+_Z_SCORES = Scale(
+    limit=_CLIP,
+    colours=tuple(((z + _CLIP) / (2 * _CLIP), colour) for z, colour in _COLOURS),
+    ticks=((-6, "≤ −6σ"), (-3, "−3σ"), (0, "0"), (3, "+3σ"), (6, "≥ +6σ")),
+)
+
+_CANDIDATES = 5
+_NAMED = 15
+_RANKED = 12
+_LISTED = 8
+_WIDE = 12  # times the threshold: one linear scale does not show both
+_SMALLEST = 0.1  # of a logarithmic axis: a gain of 0 has none
+_MODEL = 64  # characters of a name
+
+
+def draw_ranking(ranking: Ranking, zscores: ZScores, removed: Sequence[int] = ()) -> Picture:
+    """Describe the picture of a ranking and of the z-scores of the same checkpoint.
+
+    What was ``removed`` from the model is named, strong or not.
+    """
+    marks = tuple(
+        Mark(dim, str(dim), colour, bold=colour != QUIET)
+        for dim in sorted(named(ranking, removed))
+        for colour in [_colour(dim, ranking, removed)]
+    )
+    vectors = {zscores.gain_name: zscores.gain, "bias": zscores.bias}
+    maps = [
+        Map(
+            title=f"{name.capitalize()}: z-scores",
+            y_title="layer",
+            rows=zscores.rows,
+            raster=pooled(vector),
+            scale=_Z_SCORES,
+            value=name,
+            form="+.2f",
+            unit="σ",
+            marks=marks,
+        )
+        for name, vector in vectors.items()
+        if vector is not None
+    ]
+    maps[-1] = replace(maps[-1], x_title="dimension")
+    rows = []
+    for dimension in strongest(ranking, removed):
+        dim, colour = dimension.dim, _colour(dimension.dim, ranking, removed)
+        label = f"{dim} removed" if dim in removed else str(dim)
+        rows.append((dimension, Row(label, colour, bold=colour != QUIET)))
+    evidence = [_dots(ranking, zscores, rows), _shares(ranking.layers, zscores.rows, rows)]
+    if ranking.measured:
+        evidence.append(_damages(ranking.measured, rows))
+    return Picture(
+        headline(ranking), words(ranking, zscores), (*((one,) for one in maps), tuple(evidence))
+    )
+
+
+_Rows: TypeAlias = Sequence[tuple[Dimension, Row]]
+
+
+def _dots(ranking: Ranking, zscores: ZScores, rows: _Rows) -> Panel:
+    judged_by = dots(ranking, zscores)
+    return Dots(
+        title=judged_by.title,
+        x_title=f"{judged_by.meaning}\none dot per layer; filled: it flags the dimension",
+        y_title="dimension, strongest first",
+        share=4.2,
+        rows=tuple(
+            replace(
+                row,
+                values=(values := judged_by.values[:, dimension.dim].tolist()),
+                filled=[layer in dimension.layers for layer in range(len(values))],
+                hover=[
+                    f"dim {dimension.dim}, layer {layer}: {value:.2f}{judged_by.unit}"
+                    for layer, value in zip(zscores.rows, values, strict=True)
+                ],
+            )
+            for dimension, row in rows
+        ),
+        threshold=Threshold(judged_by.threshold, f"{judged_by.threshold:g}{judged_by.unit}"),
+        log_above=0 if judged_by.ratios else None,
+    )
+
+
+def _shares(layers: int, labels: Sequence[str], rows: _Rows) -> Panel:
+    def flagged(dimension: Dimension) -> str:
+        names = ", ".join(labels[layer] for layer in dimension.layers)
+        return f"dim {dimension.dim}, flagged by: {names or 'none'}"
+
+    return Bars(
+        title="Layers that flag it",
+        x_title="share of layers",
+        share=2.2,
+        rows=tuple(
+            replace(
+                row,
+                values=(len(dimension.layers) / layers,),
+                hover=(flagged(dimension),),
+                text=f"{len(dimension.layers)} of {layers}",
+            )
+            for dimension, row in rows
+        ),
+    )
+
+
+def _damages(measured: Measured, rows: _Rows) -> Panel:
+    bound = max(measured.min_damage, *measured.control_range)
+    largest = max((dimension.damage or 0.0 for dimension, _ in rows), default=0.0)
+    # The largest damage can be a hundred times the least that counts; both must be seen.
+    above = bound if 0 < _WIDE * bound < largest else None
+    return Dots(
+        title="Damage when it is removed",
+        x_title=f"rise of the {measured.metric}, with its 95% interval\n{measured.unit}",
+        share=5.0,
+        rows=tuple(_damage(dimension, row) for dimension, row in rows),
+        span=Span(*measured.control_range, "random removals"),
+        threshold=Threshold(measured.min_damage, "least damage that counts"),
+        log_above=above,
+    )
+
+
+def _damage(dimension: Dimension, row: Row) -> Row:
+    if dimension.damage is None:
+        return replace(row, text="not measured")
+    text = signed(dimension.damage)
+    between = " to ".join(map(signed, dimension.interval or ()))
+    return replace(
+        row,
+        values=(dimension.damage,),
+        filled=(True,),
+        hover=(f"dim {dimension.dim}: {text}{between and f' ({between})'}",),
+        interval=dimension.interval,
+        text=text,
+    )
+
+
+def signed(change: float) -> str:
+    """Write a change with its sign, to three digits."""
+    return f"{change:+.3g}".replace("-", "−")
+
+
+def named(ranking: Ranking, removed: Sequence[int] = ()) -> list[int]:
+    """Return the dimensions to name on the maps: those that were removed, and the outliers.
+
+    Where there are no outliers, the strongest candidates take their place.
+    """
+    strong = ranking.outliers or [d.dim for d in ranking.dimensions[:_CANDIDATES]]
+    return list(dict.fromkeys((*removed[:_NAMED], *strong)))[:_NAMED]
+
+
+def strongest(ranking: Ranking, removed: Sequence[int] = ()) -> tuple[Dimension, ...]:
+    """Return the dimensions that are shown in detail, strongest first, then others removed."""
+    first, rest = ranking.dimensions[:_RANKED], ranking.dimensions[_RANKED:]
+    return (*first, *[d for d in rest if d.dim in removed[:_NAMED]])
+
+
+def _colour(dim: int, ranking: Ranking, removed: Sequence[int]) -> str:
+    if dim in removed:
+        return REMOVED
+    return OUTLIER if dim in ranking.outliers else QUIET
+
+
+def dots(ranking: Ranking, zscores: ZScores) -> ByLayer:
+    """Return what a dot of the evidence is: what the ranking judged by, or else the distances.
+
+    ``ratios`` is left on where one linear scale does not show them all.
+    """
+    judged_by = ranking.by_layer or distances(zscores, _STEP)
+    shown = [dimension.dim for dimension in strongest(ranking)]
+    wide = _WIDE * judged_by.threshold < judged_by.values[:, shown].max()
+    if not (judged_by.ratios and wide):
+        return replace(judged_by, ratios=False)
+    return replace(
+        judged_by,
+        values=np.maximum(judged_by.values, _SMALLEST),
+        meaning=f"{judged_by.meaning} ({_SMALLEST:g} stands for less)",
+    )
+
+
+def standing(ranking: Ranking, removed: Sequence[int]) -> str:
+    """Say where the dimensions that were removed lie among all."""
+    places = {d.dim: place for place, d in enumerate(ranking.dimensions, start=1)}
+    each = ", ".join(f"{dim} is number {places[dim]}" for dim in removed[:_NAMED])
+    more = ", …" if len(removed) > _NAMED else ""
+    return f"Removed, of {len(places):,} by this ranking: {each}{more}"
+
+
+def headline(ranking: Ranking) -> str:
+    """Say in a line what was found in which model."""
+    model = shortened(ranking.model, _MODEL)
+    if not ranking.outliers:
+        return f"{model}: no dimension meets the criterion"
+    return f"{model}: {outliers_in_words(ranking.outliers, '')}"
+
+
+def outliers_in_words(outliers: Sequence[int], when: str) -> str:
+    """Say how many outliers there are ``when``, and which come first."""
+    dims = ", ".join(map(str, outliers[:_LISTED])) + (", …" if len(outliers) > _LISTED else "")
+    many = "s" if len(outliers) > 1 else ""
+    return f"{len(outliers)} outlier dimension{many}{when} ({dims})"
+
+
+def words(ranking: Ranking, zscores: ZScores) -> tuple[str, ...]:
+    """Say in lines of their own what was looked at, what an outlier is, and how sure that is."""
+    size = f"{ranking.layers} layers × {ranking.hidden_size:,} dimensions"
+    maps = "" if zscores.evidence == ranking.evidence else f"; maps: {zscores.evidence}"
+    measured = ranking.measured
+    return (
+        f"{shortened(ranking.architecture)}, {size}; {ranking.evidence}{maps}",
+        f"Criterion ({ranking.method}): {ranking.criterion}",
+        "What removing a dimension does was not measured: the ranking alone is weak evidence"
+        if measured is None
+        else f"Damage measured on {measured.examples:,} texts of {shortened(measured.texts)}: "
+        f"{measured.metric}, {measured.unit}",
+    )
