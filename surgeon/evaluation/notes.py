@@ -47,8 +47,8 @@ def doubts_about(finding: Finding, controls: Sequence[Score]) -> Iterator[str]:
     examples, distinct = evidence.examples, evidence.distinct
     if evidence.unskilled is not None:
         yield (
-            f"{evidence.unskilled}: there is no skill to lose, and so no verdict; take other or "
-            "more --data"
+            f"{evidence.unskilled}, so no damage can be measured and there is no verdict; give "
+            "other or more --data"
         )
     if not evidence.firm:
         yield (
@@ -69,8 +69,7 @@ def doubts_about(finding: Finding, controls: Sequence[Score]) -> Iterator[str]:
         dims = ", ".join(map(str, worst.dims))
         yield (
             f"the control at {dims} does {damage:.4g}, where random removals usually reach "
-            f"{usual:.4g} at most: it may have hit an outlier, which scan --method ablation would "
-            "tell"
+            f"{usual:.4g} at most: it may have hit an outlier; scan --method ablation measures that"
         )
     if len(controls) < LEAST_CONTROLS:
         yield (
@@ -162,7 +161,7 @@ def _span(ends: tuple[float, float]) -> str:
 
 
 def _why_open(evaluation: Evaluation) -> str:
-    """Say what a verdict that is none lacks."""
+    """Say what an open verdict lacks."""
     if evaluation.ci95[1] < min(evaluation.control_range[0], -evaluation.margin):
         return "the score got better, beyond random removals, which is neither damage nor none"
     if evaluation.until_certain and evaluation.needed is None:

@@ -136,8 +136,8 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
     if read_config(artifact.directory).get("problem_type") == _MULTI_LABEL:
         raise EvaluationError(
             f"{artifact.directory}: config.json declares the problem_type {_MULTI_LABEL}, in which "
-            "a text has any number of labels at once; no task scores that, and restore, verify and "
-            "diff work as ever"
+            "a text has any number of labels at once, and no task scores that; restore, verify and "
+            "diff work"
         )
     if name is not None and name not in TASKS:
         raise EvaluationError(f"--task {name}: no such task; there are {', '.join(TASKS)}")

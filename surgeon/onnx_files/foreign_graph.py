@@ -163,7 +163,7 @@ def _head(
     if head is not None and _scored(head, outputs):
         return head
     raise EvaluationError(
-        f"{path}: gives {', '.join(outputs)}, and {CONFIG} does not tell what that is to be "
+        f"{path}: gives {', '.join(outputs)}, and {CONFIG} does not say what that is to be "
         "scored on; put the model's own beside it (model_type and architectures), or export with "
         f"an output named {_STATES[0]}"
     )
@@ -221,7 +221,7 @@ def _labels(path: Path, config: Mapping[str, Any], task: TaskName) -> tuple[str,
         raise EvaluationError(
             f"{path}: its id2label does not name the labels 0 to {len(names) - 1}; write them there"
             if wanted
-            else f"{path}: its id2label is no object of labels by number; write it so"
+            else f"{path}: its id2label is not an object of labels by number; write it so"
         )
     return tuple(str(names[number]) for number in wanted)
 
@@ -311,7 +311,7 @@ def _check_vocabulary(path: Path, width: int, config: Mapping[str, Any], known: 
     if width != declared if isinstance(declared, int) else width < known:
         wanted = f"{declared} by config.json" if isinstance(declared, int) else f"at least {known}"
         raise EvaluationError(
-            f"{path}: gives {width} values a token, and a vocabulary has {wanted}: it is no "
+            f"{path}: gives {width} values a token, and a vocabulary has {wanted}: it is not a "
             "language model's output; put the model's own config.json beside it"
         )
 

@@ -1,4 +1,4 @@
-"""Which dimensions a model leans on: one module per detector, one ``Ranking``."""
+"""Which dimensions a model depends on: a module per method, one ``Ranking``."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def rank_by_activations(checkpoint: Checkpoint, options: Options) -> Ranking:
     that is large in the first layers alone is none. Both figures are ours, not the literature's.
     ``flags`` are the literature's criteria that it meets on the same pass (``criteria.CRITERIA``).
 
-    Sizes are no damages: a large dimension may be one that nothing reads.
+    A size is not a damage: a large dimension may be one that nothing reads.
 
     Raises:
         ExportError: the model does not load or run in PyTorch.
@@ -68,7 +68,7 @@ def rank_by_size(runner: TorchRunner, progress: Progress) -> Ranking:
         evidence="largest magnitude that a layer's last operation writes, over that of its median "
         "dimension",
         criterion=f"{MIN_RATIO:g} or more in at least {needed} of {len(large)} layers",
-        columns=("written, × median", "stream, × median"),
+        columns=("max |activation| / median", "max |stream| / median"),
         text=runner.texts.used(),
         warnings=runner.warnings,
         by_layer=ByLayer(
@@ -116,7 +116,7 @@ def _run(
 
 
 def _of_one_length(sequences: tuple[tuple[int, ...], ...]) -> Iterator[list[tuple[int, ...]]]:
-    """Yield batches of sequences of one length, so that no padding has to be told from text."""
+    """Yield batches of sequences of one length, so that none of them is padded."""
     batch: list[tuple[int, ...]] = []
     for sequence in sorted(filter(None, sequences), key=len):
         full = (len(batch) + 1) * len(sequence) > _MOST_TOKENS

@@ -15,7 +15,7 @@ from surgeon.ranking.zscores import ZScores, read_zscores
 
 MIN_LAYERS = 0.5
 
-_COLUMNS = ("", "mean σ")
+_COLUMNS = ("", "mean |z|")
 
 
 def rank_by_layernorm(

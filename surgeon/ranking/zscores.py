@@ -1,4 +1,4 @@
-"""Gain and bias of each layer's output site as z-scores: all that the weights alone tell."""
+"""Gain and bias of each layer's output site as z-scores: what the weights alone show."""
 
 from __future__ import annotations
 
