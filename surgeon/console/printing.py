@@ -6,11 +6,12 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from json import dumps
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from surgeon.harmless import plain, shortened
@@ -58,6 +59,34 @@ def numbers(values: Sequence[int], limit: int | None = SHOWN) -> str:
     return f"{shown}, … ({len(values)})" if limit and len(values) > limit else shown
 
 
+def print_table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    title: str | None = None,
+    caption: str | None = None,
+    lines: bool = False,
+) -> None:
+    """Print a table to standard output.
+
+    Args:
+        heads: of the columns; ">" before one sets it to the right, as numbers are, and "=" keeps
+            each of its cells on a line.
+        rows: a cell for each column.
+        title: above the table.
+        caption: below it.
+        lines: between the rows.
+    """
+    table = Table(title=title, caption=caption, show_lines=lines)
+    for head in heads:
+        name = head.lstrip(">=")
+        justify: Literal["left", "right"] = "right" if head.startswith(">") else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=head.startswith("="))
+    for row in rows:
+        table.add_row(*row)
+    out().print(table)
+
+
 def print_error(message: str) -> None:
     """Print one line to standard error; a message never spans more."""
     sys.stderr.write(f"surgeon: {shortened(message, _LONGEST)}\n")
@@ -82,13 +111,18 @@ def show_log() -> None:
 
 def print_heading(message: str) -> None:
     """Print a line that opens a part of a longer output."""
-    out().print()
-    out().print(message, style="bold", soft_wrap=True)
+    print_text("")
+    print_text(message, style="bold")
 
 
-def print_text(message: str, style: str = "") -> None:
+def print_text(message: str | Text, style: str = "") -> None:
     """Print a line of plain text to standard output."""
     out().print(message, style=style, soft_wrap=True)
+
+
+def print_caution(words: str) -> None:
+    """Print what a person should know beside a result, as a sentence."""
+    print_text(f"{words[:1].upper()}{words[1:]}.", style="yellow")
 
 
 _EVERY = 30  # seconds: what takes less says nothing to a log
@@ -131,14 +165,14 @@ def _bars(console: Console) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def _lines(stream: TextIO, clock: Callable[[], float]) -> Iterator[Progress]:
-    told_at, printed, latest = clock(), "", ""
+    printed_at, printed, latest = clock(), "", ""
 
     def report(step: str, done: int, total: int) -> None:
-        nonlocal told_at, printed, latest
+        nonlocal printed_at, printed, latest
         # Steps of a study say themselves how many of how many.
         latest = f"{step}: {done:,} of {total:,}" if total and " of " not in step else step
-        if clock() - told_at >= _EVERY:
-            told_at, printed = clock(), latest
+        if clock() - printed_at >= _EVERY:
+            printed_at, printed = clock(), latest
             _print(latest, stream)
 
     yield report

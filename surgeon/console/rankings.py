@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
-from surgeon.console.printing import (
-    numbers,
-    out,
-    print_json,
-    print_text,
-)
+from surgeon.console.printing import numbers, print_caution, print_json, print_table, print_text
 
 if TYPE_CHECKING:
     from surgeon.edit.plan import Plan
-    from surgeon.ranking import (
-        Agreement,
-        Dimension,
-        Ranking,
-    )
+    from surgeon.ranking import Agreement, Dimension, Ranking
 
 
 _OUTLIERS_SHOWN = 6
@@ -35,17 +24,18 @@ def show_ranking(ranking: Ranking, top: int, *, json: bool, settle: str | None =
     if json:
         print_json(ranking.to_json())
         return
-    console = out()
-    shown = max(top, len(ranking.outliers))
-    console.print(_table(ranking, shown))
-    _explain_flags(ranking.dimensions[:shown])
+    from surgeon.ranking.criteria import CRITERIA
+
+    dimensions = ranking.dimensions[: max(top, len(ranking.outliers))]
+    _show_dimensions(ranking, dimensions)
+    for name, criterion in CRITERIA.items():
+        if any(name in dimension.flags for dimension in dimensions):
+            print_text(f"{name}: {criterion.rule} ({criterion.source})")
     if ranking.outliers:
-        console.print(f"Outliers: {numbers(ranking.outliers, limit=None)}", soft_wrap=True)
+        print_text(f"Outliers: {numbers(ranking.outliers, limit=None)}")
     elif not ranking.weak:
-        console.print("No dimension meets the criterion.", soft_wrap=True)
-    if ranking.weak:
-        _show_weak(ranking.weak, settle and f"{settle} measures what removing each does")
-    show_warnings(ranking.warnings)
+        print_text("No dimension meets the criterion.")
+    _show_doubts(ranking, settle and f"{settle} measures what removing each does")
 
 
 def show_weakness(plan: Plan, *, json: bool, settle: str | None = None) -> None:
@@ -53,11 +43,15 @@ def show_weakness(plan: Plan, *, json: bool, settle: str | None = None) -> None:
 
     ``settle`` is the command that measures them (None: there is none).
     """
-    if json or plan.ranking is None:
-        return
-    if plan.ranking.weak:
-        _show_weak(plan.ranking.weak, settle and f"{settle} measures them first")
-    show_warnings(plan.ranking.warnings)
+    if not json and plan.ranking is not None:
+        _show_doubts(plan.ranking, settle and f"{settle} measures them first")
+
+
+def _show_doubts(ranking: Ranking, remedy: str | None) -> None:
+    if ranking.weak:
+        print_caution(f"{ranking.weak}: {remedy}" if remedy else ranking.weak)
+    for warning in ranking.warnings:
+        print_caution(f"Note: {warning}")
 
 
 def show_agreement(agreement: Agreement, *, json: bool) -> None:
@@ -67,124 +61,88 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
         return
     from surgeon.ranking import find_detector
 
-    count, measured = agreement.count, agreement.measured
-    table = Table(
-        title=(
-            f"{agreement.model}: {agreement.architecture}, {agreement.layers} layers, "
-            f"{agreement.hidden_size} dimensions"
-        ),
-        caption=(
-            f"damage: {measured.metric} ({measured.unit}) with the first {count} removed "
-            f"together, on {agreement.examples} texts of {agreement.held_out}; ranked on "
-            f"{measured.texts}"
-        ),
+    count, measured, standings = agreement.count, agreement.measured, agreement.standings
+    print_table(
+        ["method", "first", "outliers", ">damage", ">captured"],
+        [
+            (
+                standing.method,
+                numbers(standing.first),
+                numbers(standing.outliers, _OUTLIERS_SHOWN) or "none",
+                f"{standing.damage:+.4g}",
+                "" if standing.captured is None else f"{standing.captured:.0%}",
+            )
+            for standing in standings
+        ],
+        title=_title(agreement),
+        caption=f"damage: {measured.metric} ({measured.unit}) with the first {count} removed "
+        f"together, on {agreement.examples} texts of {agreement.held_out}; ranked on "
+        f"{measured.texts}",
     )
-    table.add_column("method")
-    table.add_column("first")
-    table.add_column("outliers")
-    table.add_column("damage", justify="right")
-    table.add_column("captured", justify="right")
-    for standing in agreement.standings:
-        table.add_row(
-            standing.method,
-            numbers(standing.first),
-            numbers(standing.outliers, _OUTLIERS_SHOWN) or "none",
-            f"{standing.damage:+.4g}",
-            "" if standing.captured is None else f"{standing.captured:.0%}",
-        )
-    shared = Table(title=f"dimensions shared among the first {count}")
-    shared.add_column("")
-    for method in agreement.overlap:
-        shared.add_column(method, justify="right")
-    for method, others in agreement.overlap.items():
-        shared.add_row(method, *("" if name == method else str(k) for name, k in others.items()))
-    console = out()
-    console.print(table)
-    for standing in agreement.standings:
+    for standing in standings:
         detector = find_detector(standing.method)
-        console.print(f"{detector.name}: {detector.summary} ({detector.source})", soft_wrap=True)
-    console.print(shared)
-    if any(standing.captured is None for standing in agreement.standings):
-        console.print(
-            f"No method's first {count} do damage beyond that of random removals: there is nothing "
-            "to capture.",
-            soft_wrap=True,
-        )
-    show_warnings(agreement.warnings)
-
-
-def show_warnings(warnings: tuple[str, ...]) -> None:
-    """Show what a person should know beside a result."""
-    for warning in warnings:
-        print_text(f"Note: {warning}.", style="yellow")
-
-
-def _explain_flags(dimensions: Sequence[Dimension]) -> None:
-    """Say what the flags in a table are, each once."""
-    from surgeon.ranking.criteria import CRITERIA
-
-    met = {flag for dimension in dimensions for flag in dimension.flags}
-    for name, criterion in CRITERIA.items():
-        if name in met:
-            print_text(f"{name}: {criterion.rule} ({criterion.source})")
-
-
-def _table(ranking: Ranking, shown: int) -> Table:
-    dimensions = ranking.dimensions[:shown]
-    joint = any(dimension.added is not None for dimension in dimensions)
-    table = Table(
-        title=(
-            f"{ranking.model}: {ranking.architecture}, {ranking.layers} layers, "
-            f"{ranking.hidden_size} dimensions"
-        ),
-        caption=(
-            f"{ranking.evidence}: {ranking.criterion}"
-            + ("; added: the damage beside the outliers above it" if joint else "")
-        ),
+        print_text(f"{detector.name}: {detector.summary} ({detector.source})")
+    print_table(
+        ["", *(f">{method}" for method in agreement.overlap)],
+        [
+            (method, *("" if name == method else str(shared) for name, shared in others.items()))
+            for method, others in agreement.overlap.items()
+        ],
+        title=f"dimensions shared among the first {count}",
     )
+    if any(standing.captured is None for standing in standings):
+        print_text(
+            f"No method's first {count} do damage beyond that of random removals: there is nothing "
+            "to capture."
+        )
+    for warning in agreement.warnings:
+        print_caution(f"Note: {warning}")
+
+
+def _title(found: Ranking | Agreement) -> str:
+    size = f"{found.layers} layers, {found.hidden_size} dimensions"
+    return f"{found.model}: {found.architecture}, {size}"
+
+
+def _show_dimensions(ranking: Ranking, dimensions: tuple[Dimension, ...]) -> None:
     score, strength = ranking.columns
     flagged = any(dimension.flags for dimension in dimensions)
-    table.add_column("dim", justify="right")
-    table.add_column("outlier")
+    evidence: tuple[str, ...] = (">layers that flag it", "which")
     if ranking.measured:
-        table.add_column("damage", justify="right")
-        table.add_column("95% interval", no_wrap=True)
-        table.add_column("added", justify="right")
-    else:
-        table.add_column("layers that flag it", justify="right")
-        table.add_column("which")
-    for name in filter(None, (score, strength)):
-        table.add_column(name, justify="right")
-    if flagged:
-        table.add_column("flags")
-    for dimension in dimensions:
-        table.add_row(
-            str(dimension.dim),
-            Text("yes", "bold red") if dimension.dim in ranking.outliers else "no",
-            *(_damage(dimension) if ranking.measured else _layers(dimension, ranking)),
-            *([f"{dimension.score:.2f}"] if score else []),
-            *([f"{dimension.strength:.2f}"] if strength else []),
-            *([", ".join(dimension.flags)] if flagged else []),
-        )
-    return table
+        evidence = (">damage", "=95% interval", ">added")
+    joint = any(dimension.added is not None for dimension in dimensions)
+    added = "; added: the damage beside the outliers above it" if joint else ""
+    print_table(
+        [
+            ">dim",
+            "outlier",
+            *evidence,
+            *(f">{name}" for name in ranking.columns if name),
+            *(["flags"] if flagged else []),
+        ],
+        [
+            (
+                str(dimension.dim),
+                Text("yes", "bold red") if dimension.dim in ranking.outliers else "no",
+                *(_damage(dimension) if ranking.measured else _layers(dimension, ranking.layers)),
+                *([f"{dimension.score:.2f}"] if score else []),
+                *([f"{dimension.strength:.2f}"] if strength else []),
+                *([", ".join(dimension.flags)] if flagged else []),
+            )
+            for dimension in dimensions
+        ],
+        title=_title(ranking),
+        caption=f"{ranking.evidence}: {ranking.criterion}{added}",
+    )
 
 
-def _layers(dimension: Dimension, ranking: Ranking) -> tuple[str, str]:
-    return f"{len(dimension.layers)} of {ranking.layers}", numbers(dimension.layers)
+def _layers(dimension: Dimension, layers: int) -> tuple[str, ...]:
+    return f"{len(dimension.layers)} of {layers}", numbers(dimension.layers)
 
 
-def _damage(dimension: Dimension) -> tuple[str, str, str]:
+def _damage(dimension: Dimension) -> tuple[str, ...]:
     if dimension.damage is None or dimension.interval is None:
         return "not measured", "", ""
     low, high = dimension.interval
     added = "" if dimension.added is None else f"{dimension.added:+.3g}"
     return f"{dimension.damage:+.3g}", f"{low:+.3g} to {high:+.3g}", added
-
-
-def _show_weak(weak: str, remedy: str | None) -> None:
-    told = f"{_sentence(weak)}: {remedy}" if remedy else _sentence(weak)
-    print_text(f"{told}.", style="yellow")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 
 from surgeon.console.printing import (
     SHOWN,
     numbers,
-    out,
+    print_caution,
     print_json,
     print_note,
+    print_table,
     print_text,
 )
 from surgeon.edit.changes import kinds_of
@@ -41,19 +41,17 @@ def show_plan(plan: Plan, *, json: bool) -> None:
     if json:
         print_json(plan.to_json())
         return
-    table = Table(title=f"{plan.checkpoint.name}: {kinds_of(plan.edits)}")
-    for column in ("tensor", "dims", "old", "new"):
-        table.add_column(column, overflow="fold")
-    for edit in plan.edits:
-        table.add_row(edit.tensor, numbers(edit.dims), _values(edit.old), _values(edit.new))
-    console = out()
-    console.print(table)
-    console.print(
-        f"{plan.parameters_changed} of {plan.checkpoint.parameters_total:,} parameters would "
-        "change. Nothing was written.",
-        soft_wrap=True,
+    print_table(
+        ["tensor", "dims", "old", "new"],
+        [(e.tensor, numbers(e.dims), _values(e.old), _values(e.new)) for e in plan.edits],
+        title=f"{plan.checkpoint.name}: {kinds_of(plan.edits)}",
     )
-    _show_notes(plan.notes)
+    print_text(
+        f"{plan.parameters_changed} of {plan.checkpoint.parameters_total:,} parameters would "
+        "change. Nothing was written."
+    )
+    for note in plan.notes:
+        print_caution(note)
 
 
 def show_inferred(planned: OnnxPlan) -> None:
@@ -62,7 +60,7 @@ def show_inferred(planned: OnnxPlan) -> None:
     layers = model.checkpoint.layers
     outputs = [found for found in model.graph_sites if found.site.role == "output"]
     ends = f"{outputs[0].site.gain} to {outputs[-1].site.gain}"
-    print_note(f"{model.file}: {layers} layers, told {model.inferred}; they end in {ends}.")
+    print_note(f"{model.file}: {layers} layers, found {model.inferred}; they end in {ends}.")
     packed = [split for split in splits if model.graph.tensors[split.tensor].packed]
     shared = [split for split in splits if split not in packed]
     for found, why in ((shared, "are read elsewhere too"), (packed, "are stored in int32_data")):
@@ -94,45 +92,32 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     if json:
         print_json(record.summary(output))
         return
-    console = out()
     splits = len(record.splits)
     others = f"{splits} initializers copied, all" if splits else "all"
-    console.print(
+    print_text(
         f"{record.model} ({record.architecture}): {record.parameters_changed} of "
         f"{record.parameters_total:,} parameters changed at dimensions "
-        f"{numbers(record.dims)} ({kinds_of(record.edits)}), {others} other bytes as they were.",
-        soft_wrap=True,
+        f"{numbers(record.dims)} ({kinds_of(record.edits)}), {others} other bytes as they were."
     )
-    _show_notes(record.notes)
+    for note in record.notes:
+        print_caution(note)
     if record.parameters_changed == 0:
-        print_text("The operation changed no value.", style="yellow")
+        print_caution("The operation changed no value")
     if record.onnx is not None:
         parity = record.onnx["parity"]["largest"]
-        console.print(
-            f"ONNX: {record.onnx['model']}, within {parity:.1e} of PyTorch.", soft_wrap=True
-        )
-    if record.converted_from:
-        console.print(
-            f"{', '.join(record.converted_from)} was a pickle: the artifact has its "
-            f"tensors as {', '.join(record.weights)}.",
-            soft_wrap=True,
-        )
-    for line in _left_out(record):
-        console.print(line, soft_wrap=True)
-    console.print(f"Artifact: {output}", soft_wrap=True)
-
-
-def _show_notes(notes: tuple[str, ...]) -> None:
-    for note in notes:
-        print_text(f"{note[:1].upper() + note[1:]}.", style="yellow")
-
-
-def _left_out(record: Record) -> Iterator[str]:
-    """Say what the artifact does not have of its source, reason by reason."""
-    for reason, told in _LEFT_OUT.items():
+        print_text(f"ONNX: {record.onnx['model']}, within {parity:.1e} of PyTorch.")
+    _show_conversion(record, "the artifact has its tensors")
+    for reason, why in _LEFT_OUT.items():
         names = [name for name in record.left_out if record.left_out_because.get(name) == reason]
         if names:
-            yield f"Left out, since {told}: {', '.join(names)}"
+            print_text(f"Left out, since {why}: {', '.join(names)}")
+    print_text(f"Artifact: {output}")
+
+
+def _show_conversion(record: Record, now: str) -> None:
+    if record.converted_from:
+        pickles, weights = ", ".join(record.converted_from), ", ".join(record.weights)
+        print_text(f"{pickles} was a pickle: {now} as {weights}.")
 
 
 def show_exported(done: Export, output: Path, *, json: bool) -> None:
@@ -143,10 +128,9 @@ def show_exported(done: Export, output: Path, *, json: bool) -> None:
         return
     facts, parity = done.onnx, done.onnx.parity
     assert parity is not None  # an export compares
-    out().print(
+    print_text(
         f"{done.model}: {output / facts.model} ({facts.task}, {facts.dtype}), within "
-        f"{parity.largest:.1e} of PyTorch over {parity.sequences} sequences.",
-        soft_wrap=True,
+        f"{parity.largest:.1e} of PyTorch over {parity.sequences} sequences."
     )
 
 
@@ -155,19 +139,10 @@ def show_restored(record: Record, output: Path, *, json: bool) -> None:
     if json:
         print_json(record.summary(output))
         return
-    console = out()
-    console.print(f"{record.model} restored to {output}", soft_wrap=True)
-    if record.converted_from:
-        console.print(
-            f"{', '.join(record.converted_from)} was a pickle: its tensors are back as "
-            f"{', '.join(record.weights)}.",
-            soft_wrap=True,
-        )
+    print_text(f"{record.model} restored to {output}")
+    _show_conversion(record, "its tensors are back")
     if record.left_out:
-        console.print(
-            f"Not in the artifact, so not restored: {', '.join(record.left_out)}",
-            soft_wrap=True,
-        )
+        print_text(f"Not in the artifact, so not restored: {', '.join(record.left_out)}")
 
 
 def show_small_patch(plan: Plan, path: Path, size: int, *, json: bool) -> None:
@@ -175,13 +150,13 @@ def show_small_patch(plan: Plan, path: Path, size: int, *, json: bool) -> None:
     if json:
         print_json({"output": str(path), "bytes": size, **plan.to_json()})
         return
-    out().print(
+    print_text(
         f"{path}: {size:,} bytes, {plan.parameters_changed} scalars of "
         f"{plan.checkpoint.name} at dimensions {numbers(plan.dims)}; surgeon apply "
-        "performs it.",
-        soft_wrap=True,
+        "performs it."
     )
-    _show_notes(plan.notes)
+    for note in plan.notes:
+        print_caution(note)
 
 
 def show_comparison(comparison: Comparison, *, json: bool) -> None:
@@ -189,17 +164,17 @@ def show_comparison(comparison: Comparison, *, json: bool) -> None:
     if json:
         print_json(comparison.to_json())
         return
-    console = out()
     if comparison.identical:
-        console.print(f"Identical: all {comparison.compared} tensors, bit for bit.", soft_wrap=True)
+        print_text(f"Identical: all {comparison.compared} tensors, bit for bit.")
         return
-    table = Table(caption=f"{comparison.scalars_changed:,} scalars differ")
-    for column in ("tensor", "what", "scalars", "dims"):
-        table.add_column(column, overflow="fold")
-    for tensor in comparison.tensors:
-        dims = "spread" if tensor.dims is None else numbers(tensor.dims)
-        table.add_row(tensor.name, tensor.reason, f"{tensor.changed:,}", dims)
-    console.print(table)
+    print_table(
+        ["tensor", "what", "scalars", "dims"],
+        [
+            (t.name, t.reason, f"{t.changed:,}", "spread" if t.dims is None else numbers(t.dims))
+            for t in comparison.tensors
+        ],
+        caption=f"{comparison.scalars_changed:,} scalars differ",
+    )
 
 
 def show_verification(verification: Verification, *, json: bool) -> None:
@@ -207,13 +182,12 @@ def show_verification(verification: Verification, *, json: bool) -> None:
     if json:
         print_json(verification.to_json())
         return
-    table = Table(title=verification.model)
-    for column in ("check", "", "found"):
-        table.add_column(column, overflow="fold")
-    for check in verification.checks:
-        mark = Text("ok", "green") if check.passed else Text("failed", "bold red")
-        table.add_row(check.name, mark, check.found)
-    out().print(table)
+    marks = {True: Text("ok", "green"), False: Text("failed", "bold red")}
+    print_table(
+        ["check", "", "found"],
+        [(check.name, marks[check.passed], check.found) for check in verification.checks],
+        title=verification.model,
+    )
 
 
 def show_pushed(artifact: Path, url: str, *, json: bool) -> None:
