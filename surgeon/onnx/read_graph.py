@@ -105,7 +105,7 @@ class _Reader:
             sparse = self.parts(part)
             self.others += [self.tensor(inner) for inner in (*sparse[1], *sparse[2])]
         for function in model[25]:
-            self.capture(function, set(), 0, node_number=7)
+            self.subgraph(function, 0, node_number=7)
         return FileGraph(
             path=self.path,
             span=graphs[0],
@@ -142,7 +142,9 @@ class _Reader:
         found = map(self.parts, messages)
         return {self.text(pair[1]): self.text(pair[2]) for pair in found}
 
-    def node(self, number: int, span: Field, tensors: dict[str, StoredTensor]) -> Node:
+    def node(
+        self, number: int, span: Field, tensors: dict[str, StoredTensor] | None, depth: int = 0
+    ) -> Node:
         """Return a node; the tensor in a Constant is added to ``tensors``."""
         parts = self.parts(span)
         operation, outputs = self.text(parts[4]), self.texts(parts[2])
@@ -151,8 +153,9 @@ class _Reader:
             name = self.text(attribute[1])
             integers[name] = attribute[3][-1].value if attribute[3] else 0
             for graph in (*attribute[6], *attribute[11]):
-                self.capture(graph, captured, 0)
-            if operation == "Constant" and outputs and name == "value" and attribute[5]:
+                captured |= self.subgraph(graph, depth + 1)
+            constant = operation == "Constant" and outputs and name == "value" and attribute[5]
+            if constant and tensors is not None:
                 tensors[outputs[0]] = self.tensor(attribute[5][-1], outputs[0])
             else:
                 self.others += map(self.tensor, attribute[5])
@@ -173,23 +176,20 @@ class _Reader:
             end=span.end,
         )
 
-    def capture(self, graph: Field, captured: set[str], depth: int, node_number: int = 1) -> None:
-        """Add the names that a subgraph's nodes read, its own among them, and note its tensors.
+    def subgraph(self, graph: Field, depth: int, node_number: int = 1) -> set[str]:
+        """Return the names that a subgraph reads, its own among them, and note its tensors.
 
-        The nodes of a function have another ``node_number``, and it has no tensors of its own.
+        A function has its nodes under another number, and no tensors of its own.
         """
         if depth > _MAX_DEPTH:
             raise CheckpointError("its subgraphs are nested too deeply")
         parts = self.parts(graph)
-        for node in map(self.parts, parts[node_number]):
-            captured.update(self.texts(node[1]))
-            for attribute in map(self.parts, node[5]):
-                self.others += map(self.tensor, attribute[5])
-                for inner in (*attribute[6], *attribute[11]):
-                    self.capture(inner, captured, depth + 1)
+        nodes = [self.node(0, part, None, depth) for part in parts[node_number]]
+        names = {name for node in nodes for name in (*node.inputs, *node.captured)}
         if node_number == 1:
             self.others += map(self.tensor, parts[5])
-            captured.update(self.text(self.parts(output)[1]) for output in parts[12])
+            names |= {self.text(self.parts(output)[1]) for output in parts[12]}
+        return names
 
     def tensor(self, span: Field, name: str = "") -> StoredTensor:
         parts = self.parts(span)

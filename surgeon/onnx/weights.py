@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ from surgeon.onnx.read_graph import mapped, read_file_graph
 from surgeon.onnx.tensor_files import tensor_files
 from surgeon.onnx.wire import (
     Buffer,
-    Field,
     encode_field,
     read_fields,
 )
 
-# Field numbers of onnx.proto
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+# Field numbers of onnx.proto: from a model to the tensors of its graph, and in a tensor
+_TO_TENSORS, _RAW_DATA = (7, 5), 9
 _UNLISTED = 4  # IR version from which on an initializer need not be an input
 _LARGE = 2**16  # bytes; smaller weights are read at once
 
@@ -29,7 +28,7 @@ def read_initializers(path: Path, names: Collection[str]) -> dict[str, npt.NDArr
     """Return the named initializers of an ONNX file, external data included, and read no other.
 
     Raises:
-        CheckpointError: it is no ONNX file, or a tensor does not lie where it claims.
+        CheckpointError: it is not an ONNX file, or a tensor is not where it claims to be.
         ExportError: one is not there under its name.
     """
     files = tensor_files(read_file_graph(path))
@@ -47,45 +46,38 @@ def load_graph(path: Path) -> onnx.ModelProto:
     the file's folder. A model so loaded is as small as its graph.
 
     Raises:
-        CheckpointError: it is no ONNX file.
+        CheckpointError: it is not an ONNX file.
     """
     model = onnx.ModelProto()
     try:
         with mapped(path) as data:
-            model.ParseFromString(b"".join(_with_graph(data, path.name)))
+            model.ParseFromString(_without_weights(data, 0, len(data), path.name, _TO_TENSORS))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return model
 
 
-def _with_graph(data: Buffer, location: str) -> Iterator[bytes]:
-    for part in read_fields(data, 0, len(data)):
-        if part.number == _GRAPH:
-            yield encode_field(_GRAPH, b"".join(_graph(data, part, location)))
-        else:
-            yield data[part.start : part.end]
-
-
-def _graph(data: Buffer, graph: Field, location: str) -> Iterator[bytes]:
-    for part in read_fields(data, graph.begin, graph.end):
-        if part.number == _INITIALIZER and part.end - part.begin > _LARGE:
-            yield encode_field(_INITIALIZER, _outside(data, part, location))
-        else:
-            yield data[part.start : part.end]
-
-
-def _outside(data: Buffer, initializer: Field, location: str) -> bytes:
-    """Return a tensor with its raw data, if it has that, declared to lie outside."""
-    parts = list(read_fields(data, initializer.begin, initializer.end))
+def _without_weights(
+    data: Buffer, begin: int, end: int, location: str, inside: tuple[int, ...]
+) -> bytes:
+    """Return a message with the raw data of its large tensors, ``inside`` it, declared outside."""
+    parts = list(read_fields(data, begin, end))
+    if inside:
+        number, *deeper = inside
+        return b"".join(
+            encode_field(number, _without_weights(data, p.begin, p.end, location, tuple(deeper)))
+            if p.number == number and p.end - p.begin > _LARGE
+            else data[p.start : p.end]
+            for p in parts
+        )
     raw = [part for part in parts if part.number == _RAW_DATA]
     if len(raw) != 1:  # its numbers are in another field, or in a file already
-        return data[initializer.begin : initializer.end]
-    (place,) = raw
+        return data[begin:end]
     tensor = onnx.TensorProto()
-    tensor.ParseFromString(b"".join(data[p.start : p.end] for p in parts if p is not place))
+    tensor.ParseFromString(b"".join(data[p.start : p.end] for p in parts if p is not raw[0]))
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    length = place.end - place.begin
-    for key, value in {"location": location, "offset": place.begin, "length": length}.items():
+    length = raw[0].end - raw[0].begin
+    for key, value in {"location": location, "offset": raw[0].begin, "length": length}.items():
         tensor.external_data.add(key=key, value=str(value))
     serialized: bytes = tensor.SerializeToString()
     return serialized
@@ -102,7 +94,12 @@ def make_replaceable(model: onnx.ModelProto, names: Collection[str], label: str)
         ExportError: one is not there under its name.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    _list_no_initializer(model)
+    if model.ir_version < _UNLISTED:
+        # Files of before list all initializers among the inputs, where no run could replace one.
+        fed = [value for value in model.graph.input if value.name not in tensors]
+        del model.graph.input[:]
+        model.graph.input.extend(fed)
+        model.ir_version = _UNLISTED
     for node in list(model.graph.node):
         if node.op_type == "Constant" and node.output[0] in names:
             tensors[node.output[0]] = next(a.t for a in node.attribute if a.name == "value")
@@ -115,16 +112,3 @@ def make_replaceable(model: onnx.ModelProto, names: Collection[str], label: str)
             tensor = tensors[name]
             value = onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
             model.graph.input.append(value)
-
-
-def _list_no_initializer(model: onnx.ModelProto) -> None:
-    """Take initializers out of the inputs, where files of before IR version 4 list them all.
-
-    No run could replace one there.
-    """
-    if model.ir_version < _UNLISTED:
-        names = {tensor.name for tensor in model.graph.initializer}
-        kept = [value for value in model.graph.input if value.name not in names]
-        del model.graph.input[:]
-        model.graph.input.extend(kept)
-        model.ir_version = _UNLISTED

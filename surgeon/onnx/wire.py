@@ -65,15 +65,12 @@ def read_fields(data: Buffer, begin: int, end: int) -> Iterator[Field]:
         yield Field(number, wire, start, payload, position, value)
 
 
-def read_packed(data: Buffer, field: Field) -> Iterator[int]:
-    """Yield the integers of a repeated field, of one value or packed."""
+def read_packed(data: Buffer, field: Field) -> list[int]:
+    """Return the integers of a repeated field, of one value or packed; none is negative."""
     if field.wire == VARINT:
-        yield field.value
-        return
-    position = field.begin
-    while position < field.end:
-        value, position = _read_varint(data, position, field.end)
-        yield value
+        return [field.value]
+    found: list[int] = unpack(data[field.begin : field.end]).tolist()
+    return found
 
 
 def unpack(data: bytes) -> npt.NDArray[np.uint64]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,8 +19,8 @@ from surgeon.errors import CheckpointError, SelectionError
 from surgeon.families import Family, Role, Site, Stack
 from surgeon.families.infer import whole_match
 from surgeon.families.sites import is_expert
-from surgeon.onnx.file_graph import FileGraph, Use
-from surgeon.onnx_files.operations import Operation, skip_casts
+from surgeon.onnx.file_graph import FileGraph, Node, Use
+from surgeon.onnx_files.operations import Operation
 
 _SHOWN = 4
 _CALL = re.compile(r"_\d+$")
@@ -223,35 +223,38 @@ def _chains(graph: FileGraph, norms: Iterable[Operation]) -> list[_Chain]:
 
 def _summands(graph: FileGraph, values: Iterable[str], norms: Mapping[str, Operation]) -> set[str]:
     """Return what the sum of some values is the sum of, but for stored biases."""
-    found, seen = set[str](), set[str]()
-    waiting = [skip_casts(graph, value) for value in values]
-    while waiting:
-        part = waiting.pop()
-        if part in seen:
-            continue
-        seen.add(part)
-        producer = graph.producers.get(part)
+
+    def is_sum(value: str, node: Node) -> bool:
         # A decomposed norm ends in a sum, too.
-        if producer is not None and producer.operation == "Add" and part not in norms:
-            waiting.extend(skip_casts(graph, name) for name in producer.inputs)
-        elif graph.tensor_of(part) is None:
-            found.add(part)
-    return found
+        return node.operation in ("Add", "Cast", "Identity") and value not in norms
+
+    return {
+        value
+        for value, node in _upstream(graph, values, is_sum)
+        if not (node and is_sum(value, node)) and graph.tensor_of(value) is None
+    }
 
 
 def _attends(graph: FileGraph, values: Iterable[str], norms: Mapping[str, Operation]) -> bool:
     """Tell whether attention is among what made the values since the last norms."""
+    made = _upstream(graph, values, lambda value, _: value not in norms)
+    return any(n is not None and v not in norms and n.operation in _ATTENTION for v, n in made)
+
+
+def _upstream(
+    graph: FileGraph, values: Iterable[str], passes: Callable[[str, Node], bool]
+) -> Iterator[tuple[str, Node | None]]:
+    """Yield values and what they are made of, each with its node; seen through what passes."""
     seen, waiting = set[str](), list(values)
     while waiting:
         value = waiting.pop()
-        producer = graph.producers.get(value)
-        if producer is None or value in seen or value in norms:
+        if value in seen:
             continue
         seen.add(value)
-        if producer.operation in _ATTENTION:
-            return True
-        waiting.extend(producer.inputs)
-    return False
+        node = graph.producers.get(value)
+        yield value, node
+        if node is not None and passes(value, node):
+            waiting.extend(node.inputs)
 
 
 def _numbered(graph: FileGraph, chain: _Chain, stack: Stack) -> Iterator[GraphSite]:

@@ -20,8 +20,10 @@ from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import read_object
 from surgeon.model.pickle_file import PickleFile
 from surgeon.model.weight_files import INDEX_SUFFIX, SAFETENSORS
+from surgeon.tasks.tokenizer import count_or_none
 
 GENERATION_CONFIG = "generation_config.json"
+_MOST_TOKENS = 2**31 - 1
 
 _ADAPTER = "adapter_config.json"
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
@@ -83,6 +85,19 @@ def tokenizer_folder(source: Path) -> Iterator[Path]:
             if entry.is_file() and not any(fnmatch(entry.name, p) for p in _NO_TOKENIZER):
                 (folder / entry.name).symlink_to(entry.absolute())
         yield folder
+
+
+def decoder_start(directory: Path, declared: object) -> int | None:
+    """Return the token that a decoder's input begins with, if a configuration says it.
+
+    ``declared`` is that of ``config.json``; ``generation_config.json`` may have it too.
+    """
+    generation = read_object(directory / GENERATION_CONFIG) or {}
+    for value in (declared, generation.get("decoder_start_token_id")):
+        start = count_or_none(value, least=0, most=_MOST_TOKENS)
+        if start is not None:
+            return start
+    return None
 
 
 def not_applied(directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:

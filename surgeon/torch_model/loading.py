@@ -20,11 +20,10 @@ import transformers
 from surgeon.errors import ExportError
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
-from surgeon.model.files import read_object
 from surgeon.tasks.task import TaskName
 from surgeon.torch_model.directory import (
-    GENERATION_CONFIG,
     code_named,
+    decoder_start,
     model_folder,
     quantization_of,
 )
@@ -134,11 +133,8 @@ def decoder_start_of(loaded: TorchModel) -> int | None:
     """Return the token that a decoder's input begins with; None without an input or a token."""
     if "decoder_input_ids" not in loaded.head.inputs:
         return None
-    start = getattr(loaded.model.config, "decoder_start_token_id", None)
-    if start is None:
-        path = loaded.checkpoint.directory / GENERATION_CONFIG
-        start = (read_object(path) or {}).get("decoder_start_token_id")
-    return start if type(start) is int else None
+    declared = getattr(loaded.model.config, "decoder_start_token_id", None)
+    return decoder_start(loaded.checkpoint.directory, declared)
 
 
 def labels_of(config: Any, head: Head) -> tuple[str, ...]:
