@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-import torch
 import transformers as t
 from kin import KIN
 from mixtures import MIXTURES
@@ -27,6 +26,7 @@ from tiny import (
     TOKENS,
     TWO,
     WAVE,
+    make_unequal,
     post,
     pre,
 )
@@ -391,11 +391,4 @@ def save_family_in_shards(name: str, folder: Path) -> None:
 
 @functools.cache
 def _made(name: str) -> t.PreTrainedModel:
-    """Make a tiny model of which no two parameters are equal, as a trained one's are not."""
-    family = EVERY[name]
-    torch.manual_seed(0)
-    model = family.model(family.config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
+    return make_unequal(EVERY[name].model, EVERY[name].config)

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
 import transformers as t
+from tiny import BART, TEXT, make_unequal
 
-_TEXT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "vocab_size": 40,
-    "max_position_embeddings": 64,
-}
 # Not in the order of the alphabet, as textattack's checkpoints of MNLI have them.
 _THREE = {"id2label": {0: "neutral", 1: "entailment", 2: "contradiction"}}
-_BERT = t.BertConfig(**_TEXT, **_THREE)
-_ROBERTA = t.RobertaConfig(**_TEXT, **_THREE, type_vocab_size=1)
-_ELECTRA = t.ElectraConfig(**_TEXT, id2label={0: "similarity"}, embedding_size=12)
+_BERT = t.BertConfig(**TEXT, **_THREE)
+_ROBERTA = t.RobertaConfig(**TEXT, **_THREE, type_vocab_size=1)
+_ELECTRA = t.ElectraConfig(**TEXT, id2label={0: "similarity"}, embedding_size=12)
 _XLNET = t.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=40, **_THREE)
 _DISTILBERT = t.DistilBertConfig(
     dim=16, n_layers=2, n_heads=2, hidden_dim=24, vocab_size=40, **_THREE
 )
 _DEBERTA = t.DebertaV2Config(
-    **_TEXT, **_THREE, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8
-)
-_BART = t.BartConfig(
-    d_model=16,
-    encoder_layers=2,
-    decoder_layers=2,
-    encoder_attention_heads=2,
-    decoder_attention_heads=2,
-    encoder_ffn_dim=24,
-    decoder_ffn_dim=24,
-    vocab_size=40,
-    max_position_embeddings=64,
-    **_THREE,
+    **TEXT, **_THREE, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8
 )
 _GPT2 = t.GPT2Config(
     n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=40, pad_token_id=0, **_THREE
 )
-_MODERN = t.ModernBertConfig(**_TEXT, pad_token_id=0, local_attention=8)
+_MODERN = t.ModernBertConfig(**TEXT, pad_token_id=0, local_attention=8)
 
 
-@dataclass(frozen=True)
-class TinyHead:
+class TinyHead(NamedTuple):
     """A tiny model and the task that its head is for."""
 
     model: type
@@ -59,14 +38,14 @@ HEADS = {
     "bert, classification": TinyHead(t.BertForSequenceClassification, _BERT, "classification"),
     "bert, tokens": TinyHead(t.BertForTokenClassification, _BERT, "token-classification"),
     "bert, questions": TinyHead(
-        t.BertForQuestionAnswering, t.BertConfig(**_TEXT), "question-answering"
+        t.BertForQuestionAnswering, t.BertConfig(**TEXT), "question-answering"
     ),
     "roberta, classification": TinyHead(
         t.RobertaForSequenceClassification, _ROBERTA, "classification"
     ),
     "roberta, tokens": TinyHead(t.RobertaForTokenClassification, _ROBERTA, "token-classification"),
     "roberta, questions": TinyHead(
-        t.RobertaForQuestionAnswering, t.RobertaConfig(**_TEXT), "question-answering"
+        t.RobertaForQuestionAnswering, t.RobertaConfig(**TEXT), "question-answering"
     ),
     "electra, discriminator": TinyHead(t.ElectraForPreTraining, _ELECTRA, "rtd"),
     "electra, regression": TinyHead(t.ElectraForSequenceClassification, _ELECTRA, "classification"),
@@ -80,17 +59,14 @@ HEADS = {
     "modernbert, questions": TinyHead(
         t.ModernBertForQuestionAnswering, _MODERN, "question-answering"
     ),
-    "bart, classification": TinyHead(t.BartForSequenceClassification, _BART, "classification"),
+    "bart, classification": TinyHead(
+        t.BartForSequenceClassification, t.BartConfig(**BART, **_THREE), "classification"
+    ),
     "gpt2, classification": TinyHead(t.GPT2ForSequenceClassification, _GPT2, "classification"),
 }
 
 
 def save_head(name: str, folder: Path) -> None:
-    """Save a tiny model of which no two parameters are equal, as a trained one's are not."""
+    """Save a tiny model of which no two parameters are equal."""
     head = HEADS[name]
-    torch.manual_seed(0)
-    model = head.model(head.config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
+    make_unequal(head.model, head.config).save_pretrained(folder)

@@ -8,29 +8,15 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 import transformers
+from tiny import ALBERT, BART, LLAMA, TEXT
 
-_TEXT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "vocab_size": 40,
-    "max_position_embeddings": 32,
-    "attn_implementation": "eager",
-}
-_SEQ2SEQ = {
-    "d_model": 16,
-    "vocab_size": 40,
-    "max_position_embeddings": 32,
-    "attn_implementation": "eager",
-    **{f"{stack}_layers": 2 for stack in ("encoder", "decoder")},
-    **{f"{stack}_attention_heads": 2 for stack in ("encoder", "decoder")},
-    **{f"{stack}_ffn_dim": 24 for stack in ("encoder", "decoder")},
-}
-_LLAMA = {**_TEXT, "num_key_value_heads": 1}
+_EAGER = {"attn_implementation": "eager"}
+_LLAMA = {**LLAMA, **_EAGER}
+_GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "vocab_size": 40}
 
 
 @dataclass(frozen=True)
@@ -44,25 +30,18 @@ class Model:
 
 MODELS = {
     "bert": Model(
-        transformers.BertForMaskedLM, transformers.BertConfig(**_TEXT), ".output.LayerNorm"
+        transformers.BertForMaskedLM, transformers.BertConfig(**TEXT, **_EAGER), ".output.LayerNorm"
     ),
     "albert": Model(
         transformers.AlbertForMaskedLM,
-        transformers.AlbertConfig(**_TEXT, embedding_size=12),
+        transformers.AlbertConfig(**ALBERT, **_EAGER),
         "full_layer_layer_norm",
     ),
-    "bart": Model(transformers.BartModel, transformers.BartConfig(**_SEQ2SEQ), "final_layer_norm"),
+    "bart": Model(
+        transformers.BartModel, transformers.BartConfig(**BART, **_EAGER), "final_layer_norm"
+    ),
     "gpt2": Model(
-        transformers.GPT2LMHeadModel,
-        transformers.GPT2Config(
-            n_embd=16,
-            n_layer=2,
-            n_head=2,
-            n_positions=32,
-            vocab_size=40,
-            attn_implementation="eager",
-        ),
-        "mlp.c_proj",
+        transformers.GPT2LMHeadModel, transformers.GPT2Config(**_GPT2, **_EAGER), "mlp.c_proj"
     ),
     "llama": Model(
         transformers.LlamaForCausalLM, transformers.LlamaConfig(**_LLAMA), "mlp.down_proj"
@@ -134,8 +113,6 @@ def fuse(path: Path, target: Path) -> Path:
 
 def norm_chain(dtype: int = onnx.TensorProto.FLOAT, width: int = 8) -> onnx.ModelProto:
     """Two LayerNormalizations in a row, ``norm.0`` and ``norm.1``, each of its own tensors."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
     tensors = [

@@ -85,6 +85,16 @@ class Tiny:
 TWO = {"encoder": 2, "decoder": 2}
 
 
+def make_unequal(model, config):
+    """Make a tiny model of which no two parameters are equal, as a trained one's are not."""
+    torch.manual_seed(0)
+    made = model(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
 def post(model, config, block, output, *, inputs=None, **more):
     return Tiny(model, config, inputs or TOKENS, block, "post", output, **more)
 

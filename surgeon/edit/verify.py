@@ -128,15 +128,15 @@ def _is_meant(recorded: Edit, edit: Edit, patched: Checkpoint) -> bool:
 
 def _check_onnx(artifact: Path, record: Record) -> Check:
     from surgeon.onnx.facts import onnx_facts
-    from surgeon.onnx.weights import read_initializers
+    from surgeon.onnx.weights import find_differing
 
     name = "the ONNX half holds the same vectors"
     try:
-        facts, checkpoint = onnx_facts(record.onnx or {}), open_checkpoint(artifact)
-        vectors = read_initializers(artifact / inside(facts.model), facts.vectors)
-        for vector, values in vectors.items():
-            if values.tobytes() != checkpoint.read(vector).astype(facts.dtype).tobytes():
-                return Check(name, passed=False, found=f"{vector} differs")
+        facts = onnx_facts(record.onnx or {})
+        checkpoint = open_checkpoint(artifact)
+        path = artifact / inside(facts.model)
+        if found := find_differing(path, checkpoint, facts.vectors, facts.dtype):
+            return Check(name, passed=False, found=f"{found} differs")
     except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; it is the finding)
         return Check(name, passed=False, found=f"cannot be read ({error})")
     return Check(name, passed=True)

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
@@ -21,10 +19,10 @@ from surgeon.errors import ExportError, ParityError, suggesting
 from surgeon.model import Checkpoint
 from surgeon.onnx.experts import expand_experts, fold_experts
 from surgeon.onnx.facts import Dtype, OnnxFacts
-from surgeon.onnx.parity import Feed, check_parity, make_probes
-from surgeon.onnx.weights import read_initializers
+from surgeon.onnx.parity import check_parity, make_probes
+from surgeon.onnx.weights import find_differing
 from surgeon.progress import Progress
-from surgeon.tasks.examples import Side
+from surgeon.tasks.examples import Batch, Side
 from surgeon.tasks.sizes import longest_text
 from surgeon.torch_model.directory import not_applied
 from surgeon.torch_model.heads import AXES, LEFT_PADDED, unscored_head
@@ -98,7 +96,8 @@ def export_model(
         # The name that transformers.js and Optimum look for.
         ir.save(model, path, external_data=f"{MODEL}_data" if size > _INLINE_LIMIT else None)
         progress("checking the export", 0, 0)
-        _check_vectors(loaded, path, dtype)
+        if found := find_differing(path, checkpoint, loaded.parameters, dtype):
+            raise ParityError(f"{path.name}: initializer {found} is not the patched tensor")
         parity = check_parity(path, probes, dtype)
     left_out, missing = unscored_head(checkpoint.config, checkpoint.family, loaded.task)
     return OnnxFacts(
@@ -124,18 +123,6 @@ def export_model(
     )
 
 
-def _check_vectors(loaded: TorchModel, path: Path, dtype: Dtype) -> None:
-    """Check, bit for bit, that the two halves hold the same vectors."""
-    for name, values in read_initializers(path, loaded.parameters).items():
-        stored = _vector(loaded, name, dtype)
-        if values.shape != stored.shape or values.tobytes() != stored.tobytes():
-            raise ParityError(f"{path.name}: initializer {name} is not the patched tensor")
-
-
-def _vector(loaded: TorchModel, name: str, dtype: Dtype) -> npt.NDArray[Any]:
-    return loaded.checkpoint.read(name).astype(np.dtype(dtype))
-
-
 class _Traced(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
     def __init__(self, loaded: TorchModel) -> None:
         super().__init__()
@@ -154,7 +141,7 @@ class _Traced(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to myp
         return tuple(outputs[name].to(torch.float32) for name in self.outputs)
 
 
-def _trace(loaded: TorchModel, example: Feed, dtype: Dtype) -> ir.Model:
+def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
     """Return the model as a graph with its weights in ``dtype``, the vectors under their names.
 
     While torch exports it the vectors are inputs, because no exporter pass can merge, fold or
@@ -201,7 +188,8 @@ def _name_values(graph: ir.Graph, loaded: TorchModel, dtype: Dtype) -> None:
         value.name = name
         if name in loaded.parameters:
             graph.inputs.remove(value)
-            value.const_value = ir.tensor(_vector(loaded, name, dtype), name=name)
+            vector = loaded.checkpoint.read(name).astype(dtype)
+            value.const_value = ir.tensor(vector, name=name)
             graph.register_initializer(value)
     for value, name in zip(graph.outputs, loaded.head.outputs, strict=True):
         value.name = name

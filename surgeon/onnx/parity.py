@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,10 @@ import torch
 from surgeon.errors import ExportError, ParityError
 from surgeon.model.checkpoint import find_not_finite
 from surgeon.onnx.facts import Dtype, Parity
-from surgeon.tasks.examples import Side, make_batch
+from surgeon.tasks.examples import Batch, Example, Side, batch_examples
 from surgeon.tasks.tokenizer import panics_as_errors
 from surgeon.text import built_in_sample
 from surgeon.torch_model.loading import TorchModel, decoder_start_of, export_error, quiet
-
-Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]]
 
 TOLERANCES: dict[Dtype, float] = {"float32": 1e-4, "float16": 2e-2}
 """The largest difference from PyTorch in float32, relative to the largest value above 1.
@@ -32,7 +30,7 @@ the layers add theirs up.
 _ERRORS_ONLY = 3
 _LENGTHS = (5, 9, 14, 24, 48)  # tokens of the sequences that are drawn
 _SENTENCES = 10
-_TARGETS = 3  # tokens to predict of a permuted sequence
+_TARGETS = 3  # tokens to predict, in any order (Yang et al. 2019, section 2.2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +41,7 @@ class Probe:
     the rows that are compared.
     """
 
-    feed: Feed
+    feed: Batch
     expected: tuple[npt.NDArray[np.float32], ...]
     real: npt.NDArray[np.bool_]
 
@@ -63,9 +61,14 @@ def make_probes(
     Raises:
         ExportError: the model does not run on tokens, or its output is not finite.
     """
-    sequences = [_cut(ids, max_length) for ids in _sequences(loaded, tokenizer, pad)]
-    groups = [sequences[:1], sequences[-1:] * 2, sequences[1:3], sequences]
-    return [_probe(loaded, _feed(group, loaded, pad, side)) for group in groups]
+    start, rng = decoder_start_of(loaded), np.random.default_rng(1)
+    examples = [
+        _example(_cut(ids, max_length), pad if start is None else start, rng)
+        for ids in _sequences(loaded, tokenizer, pad)
+    ]
+    groups = [examples[:1], examples[-1:] * 2, examples[1:3], examples]
+    feeds = (batch_examples(group, loaded.graph_inputs, pad, side) for group in groups)
+    return [_probe(loaded, feed) for feed in feeds]
 
 
 def check_parity(path: Path, probes: Sequence[Probe], dtype: Dtype) -> Parity:
@@ -115,7 +118,7 @@ def _largest_difference(
     return largest
 
 
-def _probe(loaded: TorchModel, feed: Feed) -> Probe:
+def _probe(loaded: TorchModel, feed: Batch) -> Probe:
     """Run a batch as a user of transformers would, before anything is done for the export."""
     config = loaded.model.config.get_text_config()
     try:
@@ -140,7 +143,7 @@ def _probe(loaded: TorchModel, feed: Feed) -> Probe:
     return Probe(feed, expected, real)
 
 
-def _real_rows(loaded: TorchModel, feed: Feed) -> npt.NDArray[np.bool_]:
+def _real_rows(loaded: TorchModel, feed: Batch) -> npt.NDArray[np.bool_]:
     """Return which rows of an output are of real tokens: a mask over its leading axes."""
     match loaded.head.rows:
         case "token":
@@ -176,31 +179,10 @@ def _cut(ids: Sequence[int], length: int) -> list[int]:
     return list(ids) if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 
-def _feed(group: Sequence[Sequence[int]], loaded: TorchModel, pad: int, side: Side) -> Feed:
-    feed: Feed = make_batch(group, loaded.inputs, pad, side)
-    if "decoder_input_ids" in loaded.head.inputs:
-        start = decoder_start_of(loaded)
-        first = pad if start is None else start
-        targets = [(first, *ids[: len(ids) // 2 + 1]) for ids in group]
-        feed = {**feed, "decoder_input_ids": make_batch(targets, ["input_ids"], pad)["input_ids"]}
-    if "perm_mask" in loaded.head.inputs:
-        feed = {**feed, **_permuted(group, feed["input_ids"].shape[1])}
-    return feed
-
-
-def _permuted(group: Sequence[Sequence[int]], width: int) -> Feed:
-    """Predict the last tokens of a random order from those before (Yang et al. 2019, section 2.2).
-
-    ``perm_mask`` has 1 where a token may not see another, and ``target_mapping`` names the tokens
-    asked for.
-    """
-    rng = np.random.default_rng(1)
-    perm_mask = np.zeros((len(group), width, width), dtype=np.float32)
-    targets = np.zeros((len(group), _TARGETS, width), dtype=np.float32)
-    for row, ids in enumerate(group):
-        order = rng.permutation(len(ids))
-        rank = np.argsort(order)
-        perm_mask[row, : len(ids), : len(ids)] = rank[None, :] >= rank[:, None]
-        last = order[-_TARGETS:]
-        targets[row, np.arange(last.size), last] = 1
-    return {"perm_mask": perm_mask, "target_mapping": targets}
+def _example(ids: Sequence[int], start: int, rng: np.random.Generator) -> Example:
+    """Make an example with all that a model may take: half of it to decode, some to predict."""
+    places = np.zeros(len(ids), dtype=int)
+    targets = rng.permutation(len(ids))[:_TARGETS]
+    places[targets] = 1 + np.arange(targets.size)
+    decoder_ids = (start, *ids[: len(ids) // 2 + 1])
+    return Example(tuple(ids), decoder_ids=decoder_ids, places=tuple(places.tolist()))

@@ -23,13 +23,7 @@ from surgeon.model import TensorInfo
 from surgeon.model.files import may_follow, regular_size
 from surgeon.model.tensors import BITS
 from surgeon.onnx.file_graph import FileGraph, Node, StoredTensor
-from surgeon.onnx.wire import (
-    LENGTH,
-    Buffer,
-    Field,
-    read_fields,
-    read_packed,
-)
+from surgeon.onnx.wire import LENGTH, Buffer, Field, read_fields, read_packed
 
 # TensorProto.DataType; dtypes that are missing here cannot be edited and are of no interest.
 DTYPES = {

@@ -10,13 +10,10 @@ import numpy.typing as npt
 import onnx
 
 from surgeon.errors import CheckpointError, ExportError
+from surgeon.model import Checkpoint
 from surgeon.onnx.read_graph import mapped, read_file_graph
 from surgeon.onnx.tensor_files import tensor_files
-from surgeon.onnx.wire import (
-    Buffer,
-    encode_field,
-    read_fields,
-)
+from surgeon.onnx.wire import Buffer, encode_field, read_fields
 
 # Field numbers of onnx.proto: from a model to the tensors of its graph, and in a tensor
 _TO_TENSORS, _RAW_DATA = (7, 5), 9
@@ -36,6 +33,22 @@ def read_initializers(path: Path, names: Collection[str]) -> dict[str, npt.NDArr
     if missing := sorted(set(names) - found.keys()):
         raise ExportError(f"{path}: no initializer is named {missing[0]}; export the model again")
     return found
+
+
+def find_differing(
+    path: Path, checkpoint: Checkpoint, names: Collection[str], dtype: str
+) -> str | None:
+    """Return the first named initializer that is not, bit for bit, the tensor in a dtype.
+
+    Raises:
+        CheckpointError: as ``read_initializers``.
+        ExportError: as ``read_initializers``.
+    """
+    for name, values in read_initializers(path, names).items():
+        tensor = checkpoint.read(name).astype(dtype)
+        if values.shape != tensor.shape or values.tobytes() != tensor.tobytes():
+            return name
+    return None
 
 
 def load_graph(path: Path) -> onnx.ModelProto:

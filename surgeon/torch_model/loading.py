@@ -21,12 +21,7 @@ from surgeon.errors import ExportError
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
 from surgeon.tasks.task import TaskName
-from surgeon.torch_model.directory import (
-    code_named,
-    decoder_start,
-    model_folder,
-    quantization_of,
-)
+from surgeon.torch_model.directory import code_named, decoder_start, model_folder, quantization_of
 from surgeon.torch_model.heads import HEADS, Head, detect_task
 from surgeon.torch_model.held import Parameter, check_tensors, find_parameters
 

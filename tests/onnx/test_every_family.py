@@ -8,80 +8,33 @@ import torch
 from families import EVERY, save_family
 from heads import HEADS, save_head
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    write_artifact,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.errors import ExportError
 from surgeon.onnx.weights import read_initializers
 
 _PRE_TRAINED = {
-    "bert": "mlm",
-    "roberta": "mlm",
-    "xlm-roberta": "mlm",
-    "camembert": "mlm",
-    "electra": "mlm",
-    "mpnet": "mlm",
-    "distilbert": "mlm",
-    "albert": "mlm",
-    "deberta": "mlm",
-    "deberta-v2, as v3": "mlm",
-    "modernbert": "mlm",
-    "gpt2": "clm",
-    "gpt_neo": "clm",
-    "gpt_neox": "clm",
-    "opt": "clm",
-    "opt, post-norm": "clm",
-    "bloom": "clm",
-    "llama": "clm",
-    "mistral": "clm",
-    "qwen2": "clm",
-    "qwen3": "clm",
-    "gemma": "clm",
-    "gemma2": "clm",
-    "gemma3_text": "clm",
-    "gemma3": "clm",
-    "phi": "clm",
-    "phi3": "clm",
-    "xlnet": "plm",
-    "bart": "denoising",
-    "mbart": "denoising",
-    "t5": "denoising",
-    "clip_text_model": "drift",
-    # Of the kin those that are least like the above.
-    "esm": "mlm",
-    "openai-gpt": "clm",
-    "nemotron": "clm",
-    "m2m_100": "denoising",
-    "lfm2": "clm",
-    "qwen3_5_text": "clm",
-    # Of the mixtures of experts.
-    "mixtral": "clm",
-    "minimax_m2": "clm",
-    "qwen2_moe": "clm",
-    "deepseek_v2": "clm",
-    "deepseek_v3": "clm",
-    "ernie4_5_moe": "clm",
-    "hunyuan_v1_moe": "clm",
-}
-TASKS = {**_PRE_TRAINED, **{name: head.task for name, head in HEADS.items()}}
+    "mlm": [
+        "bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "distilbert", "albert",
+        "deberta", "deberta-v2, as v3", "modernbert", "esm",
+    ],
+    "clm": [
+        "gpt2", "gpt_neo", "gpt_neox", "opt", "opt, post-norm", "bloom", "llama", "mistral",
+        "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "phi", "phi3",
+        # Of the kin those that are least like the above, then mixtures of experts.
+        "openai-gpt", "nemotron", "lfm2", "qwen3_5_text", "mixtral", "minimax_m2", "qwen2_moe",
+        "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "hunyuan_v1_moe",
+    ],
+    "plm": ["xlnet"],
+    "denoising": ["bart", "mbart", "t5", "m2m_100"],
+    "drift": ["clip_text_model"],
+}  # fmt: skip
+TASKS = {name: task for task, names in _PRE_TRAINED.items() for name in names}
+TASKS |= {name: head.task for name, head in HEADS.items()}
 # One of each kind of graph; the others take minutes more, and run under ``pytest -m slow``.
 _QUICK = {
-    "bert",
-    "deberta-v2, as v3",
-    "gpt2",
-    "qwen3",
-    "xlnet",
-    "bart",
-    "t5",
-    "clip_text_model",
-    "mixtral",
-    "roberta, classification",
-    "bert, questions",
-    "electra, regression",
-}
+    "bert", "deberta-v2, as v3", "gpt2", "qwen3", "xlnet", "bart", "t5", "clip_text_model",
+    "mixtral", "roberta, classification", "bert, questions", "electra, regression",
+}  # fmt: skip
 _EACH = [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in TASKS]
 DIMS = (3, 9)
 _END = 2  # BART's end of a sequence, which its classifier looks for

@@ -10,14 +10,7 @@ import pytest
 import torch
 from onnx_exports import MODELS, TOKENS, export, fuse, make_model, norm_chain
 
-from surgeon import (
-    Recipe,
-    make_onnx_plan,
-    open_onnx,
-    restore,
-    verify,
-    write_onnx_artifact,
-)
+from surgeon import Recipe, make_onnx_plan, open_onnx, restore, verify, write_onnx_artifact
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx.weights import read_initializers

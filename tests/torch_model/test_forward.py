@@ -9,12 +9,7 @@ from mixtures import MIXTURES
 from surgeon import open_checkpoint
 from surgeon.families import by_layer
 from surgeon.tasks.examples import make_batch
-from surgeon.torch_model.forward import (
-    removed,
-    run,
-    run_at,
-    watch,
-)
+from surgeon.torch_model.forward import removed, run, run_at, watch
 from surgeon.torch_model.loading import load_model
 
 DIMS = (3, 9)

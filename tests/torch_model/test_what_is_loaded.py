@@ -15,14 +15,7 @@ from families import save_family
 from safetensors.torch import load_file, save_file
 from task_models import save_model
 
-from surgeon import (
-    Recipe,
-    evaluate,
-    export,
-    make_plan,
-    open_checkpoint,
-    write_artifact,
-)
+from surgeon import Recipe, evaluate, export, make_plan, open_checkpoint, write_artifact
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.ranking.ablation import rank_by_ablation
 from surgeon.ranking.ranking import Options
