@@ -16,8 +16,8 @@ import onnx_ir as ir
 import torch
 
 from surgeon.errors import ExportError
-from surgeon.torch_model.held import Parameter
 from surgeon.torch_model.loading import TorchModel
+from surgeon.torch_model.parameters import Parameter
 
 _DOMAIN, _OPERATOR = "surgeon", "Experts"  # which no finished graph has
 _MATRICES = ("gate_up_proj", "down_proj")

@@ -67,7 +67,7 @@ def export_model(
         checkpoint: the opened model directory, with safetensors weights.
         folder: the directory to make for the graph.
         progress: called at each step.
-        otherwise: what an error tells the user to do instead.
+        otherwise: what the user can do instead, for errors.
         dtype: of the weights. The editable vectors are those of the checkpoint rounded to it.
 
     Raises:

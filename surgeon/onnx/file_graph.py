@@ -1,4 +1,4 @@
-"""An ONNX file as it lies on disk: its nodes, and where every tensor's bytes are."""
+"""An ONNX file as it is on disk: its nodes, and where every tensor's bytes are."""
 
 from __future__ import annotations
 
@@ -125,16 +125,15 @@ class FileGraph:
 
         The value is an input of token ids, say; a quantized table counts too.
         """
-        for number, slot in self.readers.get(value, ()):
+        names = [value]
+        for number, slot in (use for name in names for use in self.readers.get(name, ())):
             node = self.nodes[number]
             if node.operation == "Cast":
-                rows = self.rows_picked_by(node.result)
-                if rows is not None:
-                    return rows
-            place = _TABLE_INPUT.get((node.operation, slot))
-            if place is None:
+                names.append(node.result)  # which the loop goes on with
+            table_slot = _TABLE_INPUT.get((node.operation, slot), len(node.inputs))
+            if table_slot >= len(node.inputs):
                 continue
-            name = node.inputs[place]
+            name = node.inputs[table_slot]
             producer = self.producers.get(name)
             if producer is not None and producer.operation == "DequantizeLinear":
                 name = producer.first

@@ -131,7 +131,7 @@ def _probe(loaded: TorchModel, feed: Batch) -> Probe:
                 f"{type(loaded.model).__name__} finds the last token of a sequence",
                 "write the one that the model was trained with into it",
             ) from error
-        raise export_error("the model does not run on tokens alone", error) from error
+        raise export_error("the model does not run on token ids", error) from error
     expected = tuple(outputs[name].numpy() for name in loaded.head.outputs)
     real = _real_rows(loaded, feed)
     if not all(np.isfinite(output[real]).all() for output in expected):

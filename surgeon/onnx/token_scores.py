@@ -21,7 +21,7 @@ _AXIS = "surgeon.axis"
 _GATHERED = "surgeon.gathered"
 _AXES_ARE_INPUTS = {"ReduceLogSumExp": 18, "Squeeze": 13, "Unsqueeze": 13}  # from this opset on
 
-# Operators that act on each position alone, whose first input carries the positions.
+# Operators that act on each position by itself, whose first input carries the positions.
 _POINTWISE = {"Add", "Sub", "Mul", "Div", "Tanh", "Cast", "Identity"}
 _REARRANGING = ("Transpose", "Identity", "Cast")
 

@@ -39,7 +39,7 @@ class Field(NamedTuple):
 
 
 def read_fields(data: Buffer, begin: int, end: int) -> Iterator[Field]:
-    """Yield the fields of the message that lies in ``data[begin:end]``.
+    """Yield the fields of the message in ``data[begin:end]``.
 
     Raises:
         CheckpointError: the bytes are not a message; the caller names the file.

@@ -46,7 +46,7 @@ _ACTING = frozenset({
 
 @contextlib.contextmanager
 def model_folder(checkpoint: Checkpoint) -> Iterator[Path]:
-    """Yield a folder with the configuration and the weights alone, as safetensors.
+    """Yield a folder with only the configuration and the weights, as safetensors.
 
     The weights are links to the checkpoint's files; of a pickle, its tensors are written.
     """
@@ -101,7 +101,7 @@ def decoder_start(directory: Path, declared: object) -> int | None:
 
 
 def not_applied(directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return, a sentence each, what lies beside the weights and has no part in what runs."""
+    """Return, a sentence each, what is beside the weights and is not applied to the model."""
     settings = read_object(directory / _TOKENIZER_SETTINGS[0]) or {}
     sentences = [
         f"{name} names code of the checkpoint (auto_map: {code}), which was not run: the "

@@ -20,7 +20,7 @@ Moment: TypeAlias = Literal["written", "stream"]
 Consume: TypeAlias = Callable[[int, Moment, States], None]
 """Called with a layer's number, the moment, and the states there, (tokens, hidden)."""
 
-INSTEAD = "use --method layernorm, which reads the weights alone"
+INSTEAD = "use --method layernorm, which reads only the weights"
 """What an error about a model that does not run leaves to do."""
 
 
@@ -35,8 +35,8 @@ def run_at(
 ) -> list[States]:
     """Run a batch and return each sequence's logits at its positions, (positions, vocabulary).
 
-    The projection to the vocabulary, a third of the work of a small model, is computed at those
-    positions alone where the model has it as a module of its own.
+    The projection to the vocabulary, a third of the work of a small model, is computed only there
+    where the model has it as a module of its own.
     """
     counts = [at.size for at in positions]
     rows = torch.from_numpy(np.repeat(np.arange(len(positions)), counts))
@@ -143,7 +143,7 @@ def _call(loaded: TorchModel, batch: Batch) -> torch.Tensor:
     try:
         with torch.inference_mode(), quiet():
             outputs = loaded.model(**tensors)
-    except Exception as error:  # whatever a model's code raises, it does not run on text alone
+    except Exception as error:  # whatever a model's code raises, it does not run on text
         raise export_error("the model does not run in PyTorch", error, INSTEAD) from error
     result: torch.Tensor = outputs[loaded.output]
     return result

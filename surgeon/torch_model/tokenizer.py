@@ -57,7 +57,7 @@ def load_tokenizer(source: Path) -> Any | None:
             raise export_error(what, error, _remedy(vocabulary), (folder, source)) from error
     # A file may say "512" or -1, which the library compares with numbers of tokens.
     tokenizer.model_max_length = length_or_none(tokenizer.model_max_length) or UNBOUNDED
-    # Without any file of a vocabulary, transformers makes a tokenizer of special tokens alone.
+    # Without any file of a vocabulary, transformers makes a tokenizer of only special tokens.
     return None if len(tokenizer) <= len(tokenizer.all_special_ids) else tokenizer
 
 
@@ -72,8 +72,8 @@ def _remedy(vocabulary: str) -> str:
 def save_tokenizer(source: Path, folder: Path, tokenizer: Any, pad: int) -> TokenizerFacts:
     """Write the tokenizer to ``folder`` unless the source has it in a form that is read already.
 
-    Afterwards the ``tokenizers`` library alone can encode text for the graph, unless transformers
-    has the tokenizer in Python alone.
+    Afterwards the ``tokenizers`` library can encode text for the graph, unless transformers has
+    the tokenizer in Python only.
     """
     file = _TOKENIZER
     if not tokenizer.is_fast:
@@ -95,7 +95,7 @@ def save_tokenizer(source: Path, folder: Path, tokenizer: Any, pad: int) -> Toke
 def text_encoder(tokenizer: Any) -> Tokenizer:
     """Return what encodes text, without padding and truncation.
 
-    Of a tokenizer in Python alone it has what scoring uses of ``tokenizers.Tokenizer``.
+    Of a tokenizer in Python only it has what scoring uses of ``tokenizers.Tokenizer``.
     """
     if not tokenizer.is_fast:
         return _PythonTokenizer(tokenizer)  # type: ignore[return-value]  # as much as is used
@@ -114,8 +114,8 @@ class _PythonEncoding:
     @property
     def offsets(self) -> NoReturn:
         raise EvaluationError(
-            "the model's tokenizer is in Python alone and does not tell where a token is in its "
-            "text, which this task needs; save the tokenizer as tokenizer.json and patch again"
+            "the model's tokenizer is in Python only and does not say where in its text a token "
+            "is, which this task needs; save the tokenizer as tokenizer.json and patch again"
         )
 
     sequence_ids = word_ids = offsets

@@ -21,8 +21,8 @@ from surgeon.ranking.ablation import rank_by_ablation
 from surgeon.ranking.ranking import Options
 from surgeon.text import read_texts
 from surgeon.torch_model.directory import model_folder, tokenizer_folder
-from surgeon.torch_model.held import check_tensors
 from surgeon.torch_model.loading import decoder_start_of, load_model
+from surgeon.torch_model.parameters import check_tensors
 from surgeon.torch_model.tokenizer import load_tokenizer, text_encoder
 
 _PATTERN = r"electra\.encoder\.layer\.\d+\.output\.LayerNorm"
@@ -316,8 +316,8 @@ def _change(model, change):
     ("name", "change", "complaint"),
     [
         ("bert", _of_another_size, r"is \[24(, 16)?\] in the weights, and by config.json \[20"),
-        ("bert", _with_a_gate, rf"model.safetensors: {_GATE} has no place in transformers' Bert"),
-        ("mixtral", _with_scales, r"weight_scale_inv has no place in transformers' Mixtral"),
+        ("bert", _with_a_gate, rf"model.safetensors: {_GATE} is not in transformers' Bert"),
+        ("mixtral", _with_scales, r"weight_scale_inv is not in transformers' Mixtral"),
         ("bert", _packed, r"qweight is I32, quantized as config.json says \(gptq\)"),
         ("mixtral", _uneven, r"experts.1.w2.weight"),
     ],
@@ -460,7 +460,7 @@ def test_a_tokenizer_in_python_alone_encodes_as_transformers_does(tmp_path, name
             assert encoded.ids == own(*pair, truncation=bool(most), max_length=most)["input_ids"]
             assert len(encoded.ids) == len(encoded.type_ids) == len(encoded.special_tokens_mask)
     encoder.no_truncation()
-    with pytest.raises(SurgeonError, match="in Python alone"):
+    with pytest.raises(SurgeonError, match="in Python only"):
         _ = encoder.encode("MKTV").offsets
 
 

@@ -1,4 +1,4 @@
-"""What a model in PyTorch holds, compared with the checkpoint: every tensor, bit for bit."""
+"""The parameters of a model in PyTorch, each compared with the checkpoint's bit for bit."""
 
 from __future__ import annotations
 
@@ -169,9 +169,8 @@ def _check_all_held(
         rows, width = _prints(_stored(checkpoint, name))
         if not np.isin(rows, joined.get((_layer(name), width), _NOTHING)).all():
             raise ExportError(
-                f"{checkpoint.where(name)}: {name} has no place in transformers' "
-                f"{type(model).__name__}, so that the weights are of another model than "
-                "config.json says"
+                f"{checkpoint.where(name)}: {name} is not in transformers' "
+                f"{type(model).__name__}: the weights are of another model than config.json says"
             )
 
 
@@ -252,7 +251,7 @@ def _layer(name: str) -> str:
 
 
 def _prints(values: Array) -> _Prints:
-    """Return each row's sum of its values' bits, each times a number of its place."""
+    """Return each row's sum of its values' bits, each times a random number of its column."""
     width = values.shape[-1] if values.ndim else 1
     rows = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, width).view(np.uint32)
     weights = np.random.default_rng(width).integers(1, 2**63, size=width, dtype=np.uint64)
