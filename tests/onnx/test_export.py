@@ -11,6 +11,7 @@ import torch
 import transformers
 from conftest import TINY_FAMILIES
 from heads import HEADS, save_head
+from onnx_exports import initializers
 from task_models import save_model
 
 from surgeon import (
@@ -49,11 +50,6 @@ def _patch(model, output, **fields):
     return write_artifact(make_plan(open_checkpoint(model), Recipe(**fields)), output)
 
 
-def _initializers(path):
-    model = onnx.load(path)
-    return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-
-
 @pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_equal_initializers_stay_apart_so_that_only_the_planned_vectors_differ(tmp_path, family):
     """A fresh model has all gains 1 and all biases 0: the exporter would merge them."""
@@ -67,7 +63,9 @@ def test_equal_initializers_stay_apart_so_that_only_the_planned_vectors_differ(t
     untouched = _patch(tmp_path / "fresh", tmp_path / "a", dims=(3,), mode="scale", factor=1.0)
     patched = _patch(tmp_path / "fresh", tmp_path / "b", dims=(3,), params=("gain",), layers=(1,))
     assert untouched.parameters_changed == 0
-    before, after = (_initializers(tmp_path / out / "onnx" / "model.onnx") for out in "ab")
+    before, after = (
+        initializers(onnx.load(tmp_path / out / "onnx" / "model.onnx")) for out in "ab"
+    )
     vectors = set(patched.onnx["vectors"])
     assert vectors <= before.keys()
     assert {n: v.shape for n, v in before.items()} == {n: v.shape for n, v in after.items()}
@@ -312,7 +310,11 @@ def test_a_float16_graph_holds_the_rounded_vectors_and_takes_and_gives_the_same(
     for name, values in read_initializers(path, facts["vectors"]).items():
         assert values.dtype == np.float16
         np.testing.assert_array_equal(values, checkpoint.read(name).astype(np.float16))
-    floats = {v.dtype for v in _initializers(path).values() if v.dtype.kind == "f" and v.size > 1}
+    floats = {
+        v.dtype
+        for v in initializers(onnx.load(path)).values()
+        if v.dtype.kind == "f" and v.size > 1
+    }
     assert floats == {np.dtype(np.float16)}
     session = onnxruntime.InferenceSession(path)
     assert {i.type for i in session.get_inputs()} == {"tensor(int64)"}

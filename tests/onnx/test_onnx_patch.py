@@ -1,4 +1,3 @@
-import filecmp
 import json
 import shutil
 from collections import Counter
@@ -8,7 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx_exports import MODELS, TOKENS, export, fuse, make_model, norm_chain
+from artifacts import files_of
+from onnx_exports import MODELS, TOKENS, export, fuse, initializers, make_model, norm_chain
 
 from surgeon import Recipe, make_onnx_plan, open_onnx, restore, verify, write_onnx_artifact
 from surgeon.cli import run
@@ -97,14 +97,6 @@ def _patch(path, output, sites_pattern=None, **fields):
     )
 
 
-def _same_tree(one, other):
-    compared = filecmp.dircmp(one, other)
-    alike = not (compared.left_only or compared.right_only or compared.funny_files)
-    _, differing, errors = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
-    deeper = (_same_tree(one / name, other / name) for name in compared.common_dirs)
-    return alike and not differing and not errors and all(deeper)
-
-
 @pytest.mark.parametrize(("name", "how", "fresh", "config"), _CASES)
 def test_the_patched_file_computes_what_pytorch_does_and_restores_to_the_source(
     exported, tmp_path, name, how, fresh, config
@@ -119,7 +111,7 @@ def test_the_patched_file_computes_what_pytorch_does_and_restores_to_the_source(
     assert bool(record.onnx_patch.splits) == fresh
     assert verify(tmp_path / "out").passed
     restore(tmp_path / "out", tmp_path / "back")
-    assert _same_tree(path.parent, tmp_path / "back")
+    assert files_of(path.parent) == files_of(tmp_path / "back")
 
 
 @pytest.mark.parametrize(("how", "fresh"), [("legacy-14", False), ("dynamo-external", False),
@@ -129,11 +121,8 @@ def test_no_other_initializer_or_node_changes(exported, tmp_path, how, fresh):
     path, _ = exported("bert", how, tmp_path / "source", fresh=fresh)
     record = _patch(path, tmp_path / "out")
     before, after = (onnx.load(p) for p in (path, tmp_path / "out" / "model.onnx"))
+    old, new = initializers(before), initializers(after)
     copies = {split.copy: split.tensor for split in record.onnx_patch.splits}
-    old, new = (
-        {t.name: onnx.numpy_helper.to_array(t) for t in m.graph.initializer}
-        for m in (before, after)
-    )
     assert new.keys() == old.keys() | copies.keys()
     changed = {
         name: np.flatnonzero(old[copies.get(name, name)] != values).tolist()
@@ -207,12 +196,9 @@ def test_a_model_of_fewer_layers_than_its_config_says_is_refused(exported, tmp_p
 def test_every_float_type_is_rounded_once(tmp_path, kind):
     onnx.save(norm_chain(getattr(onnx.TensorProto, kind)), tmp_path / "m.onnx")
     _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), mode="scale", factor=0.3)
-    tensors = [
-        {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(p).graph.initializer}
-        for p in (tmp_path / "m.onnx", tmp_path / "out" / "m.onnx")
-    ]
-    for name, old in tensors[0].items():
-        new = tensors[1][name]
+    before, after = (onnx.load(tmp_path / p) for p in ("m.onnx", "out/m.onnx"))
+    for name, old in initializers(before).items():
+        new = initializers(after)[name]
         exact = torch.tensor(float(old[2]) * 0.3, dtype=torch.float64)
         expected = exact.to(getattr(torch, kind.lower()))
         assert float(new[2]) == float(expected)
@@ -275,8 +261,7 @@ def test_two_names_for_the_same_bytes_of_a_data_file_are_split(tmp_path):
     onnx.save(model, tmp_path / "m.onnx")
     record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), layers=(1,))
     assert [split.tensor for split in record.onnx_patch.splits] == ["norm.1.weight"]
-    after = onnx.load(tmp_path / "out" / "m.onnx")
-    values = {t.name: onnx.numpy_helper.to_array(t) for t in after.graph.initializer}
+    values = initializers(onnx.load(tmp_path / "out" / "m.onnx"))
     assert values["norm.0.weight"][2] == values["norm.1.weight"][2] != 0
     assert values["norm.1.weight.split"][2] == 0
     restore(tmp_path / "out", tmp_path / "back")
@@ -355,7 +340,7 @@ def _in_int32_data(tensor):
 @pytest.mark.parametrize("fields", [{}, {"mode": "scale", "factor": 30.0}, {"mode": "mean"}])
 def test_16_bit_floats_in_int32_data_are_edited_as_those_in_raw_data(tmp_path, kind, fields):
     model = norm_chain(getattr(onnx.TensorProto, kind))
-    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    tensors = initializers(model)
     found = []
     for folder, change in (("raw", None), ("integers", _in_int32_data)):
         for tensor in model.graph.initializer if change else ():
@@ -366,9 +351,9 @@ def test_16_bit_floats_in_int32_data_are_edited_as_those_in_raw_data(tmp_path, k
         for name, values in read_initializers(path, tensors).items():
             assert values.tobytes() == tensors[name].tobytes()
         record = _patch(path, tmp_path / f"{folder}-out", _PATTERN, dims=(2, 5), **fields)
-        graph = onnx.load(tmp_path / f"{folder}-out" / "m.onnx").graph
-        after = {t.name: onnx.numpy_helper.to_array(t).tobytes() for t in graph.initializer}
-        found.append([after[name] for node in graph.node for name in node.input[1:]])
+        after = onnx.load(tmp_path / f"{folder}-out" / "m.onnx")
+        values = initializers(after)
+        found.append([values[n].tobytes() for node in after.graph.node for n in node.input[1:]])
         assert record.parameters_changed == 8
         assert verify(tmp_path / f"{folder}-out").passed
         restore(tmp_path / f"{folder}-out", tmp_path / f"{folder}-back")
