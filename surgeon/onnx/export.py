@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from surgeon.errors import ExportError, ParityError, suggesting
 from surgeon.model import Checkpoint
@@ -197,26 +199,12 @@ def _name_values(graph: ir.Graph, loaded: TorchModel, dtype: Dtype) -> None:
 
 def _strip_traces(model: ir.Model) -> None:
     """Remove the exporter's stack traces: paths of this machine, and a fifth of a small file."""
+    ClearMetadataAndDocStringPass()(model)
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for graph in graphs:
-        graph.metadata_props.clear()
-        for node in graph.all_nodes():
-            node.metadata_props.clear()
-            node.doc_string = None
-            for value in node.outputs:
-                value.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+    values = [value for graph in graphs for node in graph.all_nodes() for value in node.outputs]
+    for value in (*values, *model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
     model.metadata_props.clear()
-
-
-class _AllFinite:
-    def all(self) -> bool:
-        return True
-
-
-def _take_as_finite(_values: torch.Tensor) -> _AllFinite:
-    return _AllFinite()
 
 
 def _turn(
@@ -236,7 +224,7 @@ def _turn(
 _STAND_INS = {
     # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
     # not finite, the graph's output is not either, and the comparison with PyTorch fails.
-    "bart": ("torch.isfinite", _take_as_finite),
+    "bart": ("torch.isfinite", lambda _values: SimpleNamespace(all=lambda: True)),
     # It turns queries and keys as complex numbers.
     "deepseek_v2": (
         "transformers.models.deepseek_v2.modeling_deepseek_v2.apply_rotary_emb",
