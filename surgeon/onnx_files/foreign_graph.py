@@ -16,16 +16,15 @@ from surgeon.evaluation.artifact import check_rows, read_config
 from surgeon.evaluation.session import Session, open_session
 from surgeon.families import Family, family_of
 from surgeon.model.checkpoint import CONFIG
-from surgeon.model.files import read_object
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.weights import load_graph
 from surgeon.tasks.examples import Encoder, Example, Side, batch_examples
 from surgeon.tasks.sizes import longest_text
 from surgeon.tasks.task import TaskName
-from surgeon.tasks.tokenizer import count_or_none, find_tokenizer, read_tokenizer
+from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 from surgeon.text import built_in_sample
-from surgeon.torch_model.directory import GENERATION_CONFIG
+from surgeon.torch_model.directory import decoder_start
 from surgeon.torch_model.heads import (
     HEADS,
     LEFT_PADDED,
@@ -42,7 +41,6 @@ _POSITIONS = "position_ids"
 # Sentence-transformers' name for what transformers calls last_hidden_state.
 _STATES = ("last_hidden_state", "token_embeddings")
 _LEAST_OPSET = 11  # GatherND, and axes counted from the end
-_MOST = 2**31 - 1
 _OVER_VOCABULARY = ("mlm", "clm", "plm", "denoising")
 _TEXTS = 12  # of the built-in sample, from which a short and a long one are taken
 _TARGETS = 3  # tokens to predict of a permuted sequence
@@ -229,14 +227,13 @@ def _labels(path: Path, config: Mapping[str, Any], task: TaskName) -> tuple[str,
 def _decoder_start(directory: Path, config: Mapping[str, Any], head: Head) -> int | None:
     if "decoder_input_ids" not in head.inputs:
         return None
-    for declared in (config, read_object(directory / GENERATION_CONFIG) or {}):
-        start = count_or_none(declared.get("decoder_start_token_id"), least=0, most=_MOST)
-        if start is not None:
-            return start
-    raise EvaluationError(
-        f"{directory / CONFIG}: has no decoder_start_token_id, with which the decoder's input "
-        "begins; write it there"
-    )
+    start = decoder_start(directory, config.get("decoder_start_token_id"))
+    if start is None:
+        raise EvaluationError(
+            f"{directory / CONFIG}: has no decoder_start_token_id, with which the decoder's input "
+            "begins; write it there"
+        )
+    return start
 
 
 def _examples(facts: OnnxFacts, encoder: Encoder) -> list[Example]:
