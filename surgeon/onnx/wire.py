@@ -94,16 +94,15 @@ def unpack(data: bytes) -> npt.NDArray[np.uint64]:
 
 def encode_field(number: int, payload: bytes) -> bytes:
     """Return a length-delimited field: a string, bytes or a message."""
-    return encode_tag(number, LENGTH) + encode_varint(len(payload)) + payload
+    return encode_header(number, len(payload)) + payload
 
 
-def encode_tag(number: int, wire: int) -> bytes:
-    """Return the tag of a field."""
-    return encode_varint(number << 3 | wire)
+def encode_header(number: int, length: int) -> bytes:
+    """Return what stands before the payload of a length-delimited field."""
+    return _encode_varint(number << 3 | LENGTH) + _encode_varint(length)
 
 
-def encode_varint(value: int) -> bytes:
-    """Return a varint in as few bytes as it takes; ``value`` is not negative."""
+def _encode_varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

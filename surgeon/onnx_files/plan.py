@@ -16,7 +16,7 @@ from surgeon.edit.recipe import Recipe
 from surgeon.errors import OutputError
 from surgeon.onnx.file_graph import FileGraph, Use
 from surgeon.onnx.read_graph import DTYPES, mapped
-from surgeon.onnx.wire import LENGTH, encode_field, encode_tag, encode_varint
+from surgeon.onnx.wire import encode_field, encode_header
 from surgeon.onnx_files.open_onnx import OnnxModel
 
 _MAX_FILE = 2**31 - 1  # bytes, of a protobuf message
@@ -102,7 +102,7 @@ def split_splices(planned: OnnxPlan) -> tuple[Splice, ...]:
             f"{graph.path}: with {len(added):,} bytes of copies it would be beyond protobuf's "
             "2 GiB; save it with external data first"
         )
-    header = encode_tag(7, LENGTH) + encode_varint(length)
+    header = encode_header(7, length)
     splices.append(Splice(graph.span.start, graph.span.begin - graph.span.start, header))
     return tuple(splices)
 
