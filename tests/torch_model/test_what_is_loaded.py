@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import re
 import shutil
 import sys
 
@@ -93,6 +94,20 @@ def asked(monkeypatch):
     assert sys.stdin is answers
 
 
+def _refusals(model, output, **how):
+    """What a patch, an export and a ranking by ablation say of a model that none of them takes."""
+    checkpoint = open_checkpoint(model, **how)
+    plan = make_plan(checkpoint, Recipe(dims=(3,)))
+    for attempt in (
+        lambda: write_artifact(plan, output),
+        lambda: export(checkpoint, output),
+        lambda: rank_by_ablation(checkpoint, Options()),
+    ):
+        with pytest.raises(SurgeonError) as caught:
+            attempt()
+        yield str(caught.value)
+
+
 def _run(graph, ids):
     given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     given["token_type_ids"] = np.zeros_like(ids)
@@ -168,18 +183,10 @@ def test_the_folder_that_transformers_gets_holds_what_it_needs_and_no_more(tmp_p
 def test_a_model_that_only_its_own_code_computes_is_refused_unasked(tmp_path, asked, config):
     model = save_model("rtd", tmp_path / "model")
     _bring_code(model, **config)
-    checkpoint = open_checkpoint(model, sites_pattern=_PATTERN)
-    plan = make_plan(checkpoint, Recipe(dims=(3,)))
-    for attempt in (
-        lambda: write_artifact(plan, tmp_path / "out"),
-        lambda: export(checkpoint, tmp_path / "out"),
-        lambda: rank_by_ablation(checkpoint, Options()),
-    ):
-        with pytest.raises(ExportError) as caught:
-            attempt()
-        assert f"{model / 'config.json'}: transformers has no model_type" in str(caught.value)
-        assert "own.Model" in str(caught.value)
-        assert "is not run; " in str(caught.value)
+    for refusal in _refusals(model, tmp_path / "out", sites_pattern=_PATTERN):
+        assert f"{model / 'config.json'}: transformers has no model_type" in refusal
+        assert "own.Model" in refusal
+        assert "is not run; " in refusal
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     assert not list(tmp_path.rglob("ran"))
 
@@ -394,16 +401,9 @@ def _pieces(model):
 def test_a_tokenizer_that_is_there_and_cannot_be_read_is_told_by_the_patch(tmp_path, spoil):
     model = save_model("rtd", tmp_path / "model")
     complaint = spoil(model)
-    checkpoint = open_checkpoint(model)
-    plan = make_plan(checkpoint, Recipe(dims=(3,)))
-    for attempt in (
-        lambda: write_artifact(plan, tmp_path / "out"),
-        lambda: export(checkpoint, tmp_path / "out"),
-        lambda: rank_by_ablation(checkpoint, Options()),
-    ):
-        with pytest.raises(SurgeonError, match=f"{model}/{complaint}") as caught:
-            attempt()
-        assert "\n" not in str(caught.value)
+    for refusal in _refusals(model, tmp_path / "out"):
+        assert re.search(f"{model}/{complaint}", refusal)
+        assert "\n" not in refusal
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
