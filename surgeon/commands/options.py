@@ -120,8 +120,8 @@ def ranking_texts(data: str | None, text_column: str | None) -> Texts | None:
         if text_column is not None:
             raise SelectionError(f"--text-column {text_column}: is a column of --data; give both")
         return None
-    from surgeon.tasks.columns import Columns
     from surgeon.tasks.data import read_texts_of
+    from surgeon.tasks.table import Columns
 
     return read_texts_of(data, Columns(text_column))
 

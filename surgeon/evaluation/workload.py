@@ -13,12 +13,13 @@ import numpy as np
 from surgeon.edit.expectation import EvaluationSettings, TaskOptions, recorded_settings
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact, read_config
-from surgeon.tasks.columns import Columns
 from surgeon.tasks.data import read_data
-from surgeon.tasks.examples import MOST_UNKNOWN, Encoder, Example, Prepared
+from surgeon.tasks.encoder import MOST_UNKNOWN, Encoder, Prepared
+from surgeon.tasks.examples import Example
 from surgeon.tasks.pooling import Pooling, read_pooling
 from surgeon.tasks.registry import TASKS, Settings, Task
 from surgeon.tasks.statistics import Groups
+from surgeon.tasks.table import Columns
 from surgeon.tasks.task import INVERTED, Data
 from surgeon.tasks.tokenizer import begin_with, beginning_id, read_tokenizer
 from surgeon.text import built_in_sample

@@ -19,7 +19,8 @@ from surgeon.model.checkpoint import CONFIG
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.weights import load_graph
-from surgeon.tasks.examples import Encoder, Example, Side, batch_examples
+from surgeon.tasks.encoder import Encoder
+from surgeon.tasks.examples import Example, Side, batch_examples
 from surgeon.tasks.sizes import longest_text
 from surgeon.tasks.task import TaskName
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer

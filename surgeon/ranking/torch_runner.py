@@ -14,7 +14,8 @@ from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import find_not_finite
 from surgeon.progress import Progress
 from surgeon.tasks.compare import BatchScores, Variant
-from surgeon.tasks.examples import Encoded, Encoder, Example, batch_examples, batches_by_length
+from surgeon.tasks.encoder import Encoded, Encoder
+from surgeon.tasks.examples import Example, batch_examples, batches_by_length
 from surgeon.tasks.registry import TASKS, Settings, Task
 from surgeon.tasks.sizes import check_sizes, longest_text
 from surgeon.tasks.task import Floats

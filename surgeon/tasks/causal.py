@@ -7,42 +7,30 @@ least (length − stride) tokens before it. Each window is an example.
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.examples import Encoder, Example, Prepared
-from surgeon.tasks.masked import (
-    naive_tokens,
-    perplexity,
-    token_losses,
-)
-from surgeon.tasks.task import (
-    INVERTED,
-    SHARE,
-    Data,
-    Floats,
-    Scores,
-    Settings,
-    Task,
-)
-from surgeon.tasks.token_labels import (
-    TEXT_OPTIONS,
-    frame_of,
-    lines_of,
-    room_in,
-)
-from surgeon.text import Texts
+from surgeon.tasks.encoder import Encoder, Prepared
+from surgeon.tasks.examples import Example
+from surgeon.tasks.masked import MASKED
+from surgeon.tasks.sequences import TEXT_OPTIONS, texts_in
+from surgeon.tasks.task import Data, Settings
 
 FIRST_NOT_SCORED = (
     "the first token is not scored, because nothing comes before it; --bos puts the tokenizer's "
     "BOS token there, as lm-eval does"
 )
+Stream: TypeAlias = tuple[tuple[int, ...], npt.NDArray[np.int64]]
+"""Tokens in a row, and the bytes of UTF-8 and the words that each ends, (tokens, 2).
+
+Words are counted as lm-eval does: one more than there are gaps of white space in a text.
+"""
 
 
 def predict_next(ids: tuple[int, ...], settings: Settings) -> Example | None:  # noqa: ARG001
@@ -61,39 +49,26 @@ def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, i
         scored = end
 
 
-@dataclass(frozen=True, eq=False)
-class _Stream:
-    """Tokens in a row; ``read`` has the bytes of UTF-8 and the words that each ends, (tokens, 2).
-
-    Words are counted as lm-eval does: one more than there are gaps of white space in a text.
-    """
-
-    ids: tuple[int, ...]
-    read: npt.NDArray[np.int64]
-
-
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
-    texts, length = lines_of(data), encoder.max_length
+    texts, length = texts_in(data), encoder.max_length
     stride = settings.stride or max(1, length // 2)
     if stride >= length:
         raise EvaluationError(
             f"--stride {stride}: give a number below {length}, the tokens that the model reads at "
             "once, so that each has some before it"
         )
-    if settings.block is None:
-        streams, unit = _streams(texts, encoder, special=True), "texts"
-    elif settings.stride is None:
-        streams, unit = _blocks(texts, encoder, settings.block), "blocks"
-    else:
+    if settings.block is not None and settings.stride is not None:
         raise EvaluationError(
             f"--stride {stride}: is for texts longer than the model reads, and --block leaves "
             "none; give one of them"
         )
-    examples, unknown, empty = [], 0, 0
-    for stream in streams:
-        ids, ends = stream.ids, np.cumsum(stream.read, axis=0)
-        unknown += ids.count(encoder.unknown_id) if encoder.unknown_id is not None else 0
-        empty += len(ids) < 2
+    if settings.block is None:
+        streams, unit = _streams(texts, encoder, special=True), "texts"
+    else:
+        streams, unit = _blocks(texts, encoder, settings.block), "blocks"
+    examples = []
+    for ids, read in streams:
+        ends = np.cumsum(read, axis=0)
         for start, first, end in windows(len(ids), length, stride):
             examples.append(
                 Example(
@@ -103,87 +78,65 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
                     reference=ends[end - 1] - ends[first - 1],
                 )
             )
+    empty = sum(len(ids) < 2 for ids, _ in streams)
     if unit == "texts" and len(examples) > len(streams) - empty:
         unit = "windows"
-    notes = () if frame_of(texts.lines, encoder).before else (FIRST_NOT_SCORED,)
-    return Prepared(tuple(examples), len(examples) + empty, 0, unknown, unit, notes)
+    return Prepared(
+        tuple(examples),
+        given=len(examples) + empty,
+        truncated=0,
+        unknown=encoder.count_unknown(ids for ids, _ in streams),
+        unit=unit,
+        notes=() if encoder.frame_of(texts).before else (FIRST_NOT_SCORED,),
+    )
 
 
-def _streams(texts: Texts, encoder: Encoder, *, special: bool) -> list[_Stream]:
+def _streams(texts: Sequence[str], encoder: Encoder, *, special: bool) -> list[Stream]:
     """Return the tokens of each text; none of a text that has none of its own."""
-    encodings = encoder.tokenizer.encode_batch(list(texts.lines), add_special_tokens=special)
+    encodings = encoder.tokenizer.encode_batch(list(texts), add_special_tokens=special)
     return [
-        _Stream(tuple(encoding.ids), _read_by(line, encoding.offsets))
+        (tuple(encoding.ids), _read_by(text, encoding.offsets))
         if 0 in encoding.special_tokens_mask
-        else _Stream((), np.empty((0, 2), dtype=np.int64))
-        for line, encoding in zip(texts.lines, encodings, strict=True)
+        else ((), np.empty((0, 2), dtype=np.int64))
+        for text, encoding in zip(texts, encodings, strict=True)
     ]
 
 
-def _blocks(texts: Texts, encoder: Encoder, block: int) -> list[_Stream]:
+def _blocks(texts: Sequence[str], encoder: Encoder, block: int) -> list[Stream]:
     """Join the tokens of all texts and cut them to blocks, each with the special tokens of one."""
-    frame, streams = frame_of(texts.lines, encoder), _streams(texts, encoder, special=False)
+    frame, streams = encoder.frame_of(texts), _streams(texts, encoder, special=False)
     # Without a token before it, the first of a block is not scored: it takes two.
-    size = room_in(block, max(1, frame.special), encoder) + (frame.special == 0)
-    ids = [token for stream in streams for token in stream.ids]
-    read = np.concatenate([stream.read for stream in streams])
+    size = encoder.room_in(block, max(1, frame.special)) + (frame.special == 0)
+    joined = [token for ids, _ in streams for token in ids]
+    read = np.concatenate([read for _, read in streams])
     around = ((len(frame.before), len(frame.after)), (0, 0))
     return [
-        _Stream(
-            (*frame.before, *ids[start : start + size], *frame.after),
+        (
+            (*frame.before, *joined[start : start + size], *frame.after),
             np.pad(read[start : start + size], around),
         )
-        for start in range(0, len(ids), size)
+        for start in range(0, len(joined), size)
     ]
 
 
-def _read_by(line: str, offsets: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
+def _read_by(text: str, offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
     """Return the bytes and words that each token ends; the last ends the text."""
     ends = np.maximum.accumulate([0, *(end for _, end in offsets)])
-    ends[-1] = len(line)
-    places = np.cumsum([0, *(len(character.encode()) for character in line)], dtype=np.int64)
-    gaps = [gap.start() for gap in re.finditer(r"\s+", line)]
+    ends[-1] = len(text)
+    places = np.cumsum([0, *(len(character.encode()) for character in text)], dtype=np.int64)
+    gaps = [gap.start() for gap in re.finditer(r"\s+", text)]
     words = np.searchsorted(gaps, ends)
     words[-1] += 1
     return np.stack([np.diff(places[ends]), np.diff(words)], axis=1)
 
 
-def _reduce(losses: Floats, hits: Floats, example: Example) -> Floats:
-    """Return (summed loss in nats, correct guesses, scored tokens, their bytes, their words)."""
-    read = (0, 0) if example.reference is None else example.reference
-    return np.array([losses.sum(), hits.sum(), len(losses), *read], dtype=np.float64)
-
-
-def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
-    return _reduce(*token_losses(logits, example), example)
-
-
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    """Return the loss, the hits and the perplexity, and what does not depend on the tokenizer."""
-    loss, correct, tokens, read, words = observed.T
-    scores = {"loss": Scores(loss, tokens), "top1": Scores(correct, tokens, bounds=SHARE)}
-    if read.any():
-        scores["bits per byte"] = Scores(loss / math.log(2), read)
-    per_word = perplexity(loss, words) if words.any() else {}
-    return {
-        **scores,
-        **perplexity(loss, tokens),
-        **{f"word {name}": scores for name, scores in per_word.items()},
-    }
-
-
-CAUSAL = Task(
+CAUSAL = dataclasses.replace(
+    MASKED,
     name="clm",
     title="causal language modelling",
-    metric="loss",
     unit="nats per token",
     head="clm",
     read=_read,
     prepare=predict_next,
-    observe=_observe,
-    measure=_measure,
-    further=(f"{INVERTED}top1",),
-    naive=naive_tokens,
-    reduce=_reduce,
     options={"block": None, "stride": None, "bos": False, **TEXT_OPTIONS},
 )

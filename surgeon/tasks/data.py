@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.columns import Columns, Table, locate
+from surgeon.tasks.table import Columns, Table, locate
 from surgeon.text import (
     Texts,
     decoded,

@@ -9,101 +9,69 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from surgeon.tasks.classification import (
-    CLASSES,
     CLASSIFICATION,
-    classified,
+    REGRESSION,
     guesses,
-    match_labels,
-    matthews,
-    measure_accuracy,
-    score_labels,
+    measure_labels,
+    read_labels,
 )
-from surgeon.tasks.columns import Names
-from surgeon.tasks.regression import REGRESSION
-from surgeon.tasks.task import (
-    INVERTED,
-    Floats,
-    Scores,
-    Settings,
-    Task,
-)
-
-_HOME = "hf:nyu-mll/glue"
-_ONE = Names(("sentence",), label=("label",))
-_PAIR = Names(("sentence1",), ("sentence2",), ("label",))
+from surgeon.tasks.labels import CLASSES, match_labels
+from surgeon.tasks.metrics import detection
+from surgeon.tasks.table import Names
+from surgeon.tasks.task import INVERTED, Floats, Scores, Settings, Task
 
 
-def _accuracy(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    return {**score_labels(observed), **measure_accuracy(observed)}
-
-
-def _matthews(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    guessed = guesses(observed).astype(np.float64)
-    return {
-        **score_labels(observed),
-        "Matthews": Scores(guessed, observed[:, 0], matthews),
-        **measure_accuracy(observed),
-    }
-
-
-def _f1(task: str, observed: Floats, settings: Settings) -> Mapping[str, Scores]:
-    """Return F1 of the second class: the sentences mean the same."""
-    classes = CLASSES[task]
-    (positive,) = match_labels(classes[1:], classes, settings.labels, "GLUE")
-    expected, guessed = observed[:, 0] == positive, guesses(observed) == positive
-    score = Scores(guessed.astype(np.float64), expected.astype(np.float64), _f1_of_ones)
-    return {**score_labels(observed), "F1": score, **measure_accuracy(observed)}
-
-
-def _f1_of_ones(guessed: Floats, expected: Floats) -> Floats:
-    return np.asarray(2 * (guessed @ expected) / max(1.0, guessed.sum() + expected.sum()))
+def _measure(
+    task: str, official: str | None, observed: Floats, settings: Settings
+) -> Mapping[str, Scores]:
+    """Return the scores that GLUE reports; F1 is that of the second class: they mean the same."""
+    scores = dict(measure_labels(observed, settings))
+    if official == "F1":
+        classes = CLASSES[task]
+        (positive,) = match_labels(classes[1:], classes, settings.labels, "GLUE")
+        found, there = guesses(observed) == positive, observed[:, 0] == positive
+        counts = (found & there, found, there)
+        scores["F1"] = detection(*(count.astype(np.float64) for count in counts))["F1"]
+    names = ("error rate", "log-loss", official, "accuracy")
+    return {name: scores[name] for name in names if name is not None}
 
 
 def _task(
-    name: str,
-    columns: Names,
-    measure: Callable[[Floats, Settings], Mapping[str, Scores]] = _accuracy,
-    split: str = "validation",
-    *,
-    official: str | None = None,
+    name: str, columns: Names, official: str | None = None, split: str = "validation"
 ) -> Task:
-    whole = (f"{INVERTED}{official}",) if official else ()
+    task, whole = f"glue/{name}", (f"{INVERTED}{official}",) if official else ()
     return dataclasses.replace(
         CLASSIFICATION,
-        name=f"glue/{name}",
+        name=task,
         title=f"GLUE {name}",
-        read=functools.partial(classified, CLASSES[f"glue/{name}"]),
-        measure=measure,
+        read=functools.partial(read_labels, CLASSES[task]),
+        measure=functools.partial(_measure, task, official),
         further=("log-loss", f"{INVERTED}accuracy", *whole),
         whole=whole,
         columns=columns,
-        sample=f"{_HOME}:{name}:{split}",
+        sample=f"hf:nyu-mll/glue:{name}:{split}",
     )
 
 
+_PAIR = Names(("sentence1",), ("sentence2",), ("label",))
 GLUE: tuple[Task, ...] = (
     # Its own files have no header: the source, the label, the authors' mark, the sentence.
-    _task("cola", Names(("sentence", "4"), label=("label", "2")), _matthews, official="Matthews"),
-    _task("sst2", _ONE),
-    _task("mrpc", _PAIR, functools.partial(_f1, "glue/mrpc"), official="F1"),
+    _task("cola", Names(("sentence", "4"), label=("label", "2")), "Matthews"),
+    _task("sst2", Names(("sentence",), label=("label",))),
+    _task("mrpc", _PAIR, "F1"),
     dataclasses.replace(
         REGRESSION,
         name="glue/stsb",
         title="GLUE stsb",
         columns=_PAIR,
-        sample=f"{_HOME}:stsb:validation",
+        sample="hf:nyu-mll/glue:stsb:validation",
     ),
-    _task(
-        "qqp",
-        Names(("question1",), ("question2",), ("label",)),
-        functools.partial(_f1, "glue/qqp"),
-        official="F1",
-    ),
+    _task("qqp", Names(("question1",), ("question2",), ("label",)), "F1"),
     _task("mnli", Names(("premise",), ("hypothesis",), ("label",)), split="validation_matched"),
     _task("qnli", Names(("question",), ("sentence",), ("label",))),
     _task("rte", _PAIR),

@@ -13,38 +13,29 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.errors import EvaluationError
 from surgeon.tasks.causal import FIRST_NOT_SCORED, predict_next
-from surgeon.tasks.classification import texts_of
-from surgeon.tasks.columns import Names, Table, locate
-from surgeon.tasks.examples import Encoder, Example, Prepared
-from surgeon.tasks.masked import mask_id_of, ordinary_places, token_losses
-from surgeon.tasks.task import (
-    INVERTED,
-    Data,
-    Floats,
-    Scores,
-    Settings,
-    Task,
-    share_of_examples,
-)
-from surgeon.tasks.token_labels import frame_of
+from surgeon.tasks.encoder import Encoder, Prepared
+from surgeon.tasks.examples import Example
+from surgeon.tasks.masked import mask_id_of
+from surgeon.tasks.sequences import ordinary_places
+from surgeon.tasks.table import Names, locate
+from surgeon.tasks.task import INVERTED, Data, Floats, Scores, Settings, Task, share_of_examples
+from surgeon.tasks.token_losses import token_losses
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
-    if not isinstance(data, Table):
-        raise EvaluationError(f"--data {data.name}: pairs are needed, and these are texts")
     located = locate(data, settings.columns, pair=True, label=False)
-    encoded = encoder.encode([sentence for pair in texts_of(located) for sentence in pair])
+    encoded = encoder.encode([sentence for pair in located.pairs for sentence in pair])
+    ask = _each_after_those_before
     if settings.head == "mlm":
+        ask = _hidden_one_by_one
         ordinary = tuple(set(settings.special_ids) - {encoder.unknown_id})
         settings = dataclasses.replace(settings, special_ids=ordinary)
-    asked = _hidden_one_by_one if settings.head == "mlm" else _each_after_those_before
     goods, bads = encoded.sequences[::2], encoded.sequences[1::2]
     examples, same = [], 0
     for first, second in zip(goods, bads, strict=True):
         same += bool(first) and first == second
-        good, bad = asked(first, settings), asked(second, settings)
+        good, bad = ask(first, settings), ask(second, settings)
         if good and bad and first != second:
             scored = sum(sequence.labels.size for sequence in good)
             further = (*good[1:], *bad)
@@ -52,7 +43,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     notes = []
     if same:
         notes.append(f"left out, because the tokenizer reads both sentences as the same: {same}")
-    if settings.head == "clm" and not frame_of(located.table.texts(located.text), encoder).before:
+    if settings.head == "clm" and not encoder.frame_of(located.table.texts(located.text)).before:
         notes.append(FIRST_NOT_SCORED)
     return Prepared(
         tuple(examples), len(goods), encoded.truncated, encoded.unknown, "pairs", tuple(notes)
@@ -75,10 +66,7 @@ def _hidden_one_by_one(ids: tuple[int, ...], settings: Settings) -> tuple[Exampl
 
 
 def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
-    """Do what ``_reduce`` does, from the logits of an example's sequences, one after another."""
-    pairs = [token_losses(*one) for one in zip(logits, example.sequences, strict=True)]
-    losses, hits = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    return _reduce(losses, hits, example)
+    return _reduce(*token_losses(logits, example), example)
 
 
 def _reduce(losses: Floats, hits: Floats, example: Example) -> Floats:  # noqa: ARG001
@@ -98,9 +86,7 @@ def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # n
 
 
 def _naive(
-    examples: Sequence[Example],
-    observed: Floats,
-    settings: Settings,
+    examples: Sequence[Example], observed: Floats, settings: Settings
 ) -> Mapping[str, Floats]:
     """Return what a coin would be observed to choose."""
     coin = np.random.default_rng(settings.seed).permutation(len(examples)) % 2

@@ -17,22 +17,14 @@ from surgeon.tasks.tokenizer import length_or_none
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-MODULES = "modules.json"
-
-
-def _weighted_mean(states: Floats) -> Floats:
-    """Weigh each token by its place, as for causal models (Muennighoff 2022)."""
-    average: Floats = np.average(states, axis=0, weights=np.arange(1, len(states) + 1))
-    return average
-
-
 # Each maps the vectors of a sentence's tokens, (tokens, width), to one of them, (width,).
 _MODES: Mapping[str, Callable[[Floats], Floats]] = {
     "cls": lambda states: states[0],
     "max": lambda states: states.max(axis=0),
     "mean": lambda states: states.mean(axis=0),
     "mean_sqrt_len_tokens": lambda states: states.sum(axis=0) / np.sqrt(len(states)),
-    "weightedmean": _weighted_mean,
+    # Each token by its place, as for causal models (Muennighoff 2022).
+    "weightedmean": lambda states: np.average(states, axis=0, weights=_places(states)),
     "lasttoken": lambda states: states[-1],
 }
 # The way older files say the same.
@@ -48,6 +40,10 @@ _SWITCHES = {
 _KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 # Others change the vector after the pooling, with weights that the graph does not have.
 _HARMLESS = ("Transformer", "Pooling", "Normalize")
+
+
+def _places(states: Floats) -> Floats:
+    return np.arange(1.0, len(states) + 1)
 
 
 @dataclass(frozen=True)
@@ -76,31 +72,27 @@ def read_pooling(directory: Path) -> Pooling | None:
         CheckpointError: a file is damaged.
         EvaluationError: the files name a step that the ONNX half does not have.
     """
-    if not (directory / MODULES).is_file():
+    listing, settings = directory / "modules.json", "config_sentence_transformers.json"
+    if not listing.is_file():
         return None
-    modules = _modules(directory / MODULES)
-    other = [kind for kind in modules if kind not in _HARMLESS]
-    if other or "Pooling" not in modules:
+    modules = _modules(listing)
+    if "Pooling" not in modules or not set(modules) <= set(_HARMLESS):
         raise EvaluationError(
-            f"{directory / MODULES}: names the modules {', '.join(modules)}, and sts embeds with "
+            f"{listing}: names the modules {', '.join(modules)}, and sts embeds with "
             f"{', '.join(_HARMLESS)} alone"
         )
     inside = directory / modules.get("Transformer", "")
     found = (read_object(inside / f"sentence_{kind}_config.json") for kind in _KINDS)
     limits = next((one for one in found if one is not None), {})
-    modes, with_prompt = _modes(directory / modules["Pooling"] / CONFIG)
-    further = read_object(directory / "config_sentence_transformers.json") or {}
+    pooling = directory / modules["Pooling"] / CONFIG
+    modes, with_prompt = _modes(pooling)
+    further = read_object(directory / settings) or {}
     prompts, chosen = further.get("prompts"), further.get("default_prompt_name")
     prompt = prompts.get(chosen, "") if isinstance(prompts, dict) else ""
     if not isinstance(prompt, str):
-        raise EvaluationError(
-            f"{directory / 'config_sentence_transformers.json'}: its prompt {chosen} is no text"
-        )
+        raise EvaluationError(f"{directory / settings}: its prompt {chosen} is no text")
     if prompt and not with_prompt:
-        raise EvaluationError(
-            f"{directory / modules['Pooling'] / CONFIG}: pools without the prompt, which sts does "
-            "not"
-        )
+        raise EvaluationError(f"{pooling}: pools without the prompt, which sts does not")
     longest = length_or_none(limits.get("max_seq_length"))
     return Pooling(modes, prompt, longest, bool(limits.get("do_lower_case", False)))
 
@@ -128,7 +120,7 @@ def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
     """Return how the tokens are pooled, and whether those of a prompt are too."""
     config = read_object(path)
     if config is None:
-        raise EvaluationError(f"{path}: no such file, and {MODULES} names it; put it there")
+        raise EvaluationError(f"{path}: no such file, and modules.json names it; put it there")
     named = config.get("pooling_mode") or [m for s, m in _SWITCHES.items() if config.get(s)]
     modes = tuple(named or ["mean"]) if isinstance(named, list) else (named,)
     if unknown := [mode for mode in modes if not isinstance(mode, str) or mode not in _MODES]:

@@ -6,6 +6,7 @@ the model is read in windows that overlap, and the best answer of all of them co
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import string
 from collections import Counter
@@ -17,30 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.classification import is_missing
-from surgeon.tasks.columns import (
-    Names,
-    Table,
-    locate,
-    spelled_out,
-)
-from surgeon.tasks.examples import Encoder, Example, Prepared
-from surgeon.tasks.task import (
-    INVERTED,
-    Data,
-    Floats,
-    Scores,
-    Settings,
-    Task,
-    share_of_examples,
-)
+from surgeon.tasks.encoder import Encoder, Prepared
+from surgeon.tasks.examples import Example
+from surgeon.tasks.labels import is_missing
+from surgeon.tasks.table import COLUMN_OPTIONS, Names, locate, spelled_out
+from surgeon.tasks.task import INVERTED, Data, Floats, Scores, Settings, Task, share_of_examples
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-
 _LONGEST = 30  # tokens of an answer, as BERT's own evaluation has it
 _STRIDE = 128  # tokens of context that windows share
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True)
@@ -59,45 +49,34 @@ class _Question:
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
-    if not isinstance(data, Table):
-        raise EvaluationError(f"--data {data.name}: questions are needed, and these are texts")
     located = locate(data, settings.columns, pair=True)
     table = located.table
-    questions = [text.strip() for text in table.texts(located.text)]
-    contexts = table.texts(str(located.pair))
+    pairs = [(question.strip(), context) for question, context in located.pairs]
     answers = [
         _answers(value, context, table.place(row))
-        for row, (value, context) in enumerate(
-            zip(table.values(str(located.label)), contexts, strict=True)
-        )
+        for row, (value, (_, context)) in enumerate(zip(located.labels, pairs, strict=True))
     ]
     tokenizer, stride = encoder.tokenizer, min(_STRIDE, encoder.max_length // 4)
     tokenizer.enable_truncation(encoder.max_length, stride=stride, strategy="only_second")
     try:
-        encoded = tokenizer.encode_batch(list(zip(questions, contexts, strict=True)))
+        encoded = tokenizer.encode_batch(pairs)
     except Exception as error:  # the library raises plain Exception, for a question too long
         raise EvaluationError(f"--data {data.name}: a question is too long ({error})") from error
     finally:
         tokenizer.no_truncation()
-    unknown = encoder.unknown_id
     examples, optional = [], () in answers
-    for first, context, expected in zip(encoded, contexts, answers, strict=True):
+    for first, (_, context), expected in zip(encoded, pairs, answers, strict=True):
         windows = [first, *first.overflowing]
-        offsets = tuple(_context_offsets(window) for window in windows)
+        offsets = tuple(map(_context_offsets, windows))
         if expected is None or not any(span for window in offsets for span in window):
             continue
+        question = _Question(context, expected, offsets, optional)
         inputs = [Example(tuple(w.ids), types=tuple(w.type_ids)) for w in windows]
         examples.append(
-            Example(
-                inputs[0].ids,
-                types=inputs[0].types,
-                further=tuple(inputs[1:]),
-                reference=_Question(context, expected, offsets, optional),
-            )
+            dataclasses.replace(inputs[0], further=tuple(inputs[1:]), reference=question)
         )
-    sequences = [sequence for example in examples for sequence in example.sequences]
-    counted = sum(s.ids.count(unknown) for s in sequences if unknown is not None)
-    return Prepared(tuple(examples), len(table.rows), 0, counted)
+    unknown = encoder.count_unknown(part.ids for e in examples for part in e.sequences)
+    return Prepared(tuple(examples), len(table.rows), 0, unknown)
 
 
 def _context_offsets(window: Encoding) -> tuple[tuple[int, int] | None, ...]:
@@ -133,12 +112,10 @@ def _answers(value: Any, context: str, place: str) -> tuple[str, ...] | None:
 def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     """Return (F1, exact match) of the best answer; ``logits`` are (windows, 2, tokens)."""
     question: _Question = example.reference
-    answer = best_answer(logits.astype(np.float64), question)
-    (found,) = _compared([answer], [question.answers])
-    return np.asarray(found)
+    return np.array(compare(_best_answer(logits.astype(np.float64), question), question.answers))
 
 
-def best_answer(logits: Floats, question: _Question) -> str:
+def _best_answer(logits: Floats, question: _Question) -> str:
     """Return the span of at most 30 tokens whose start and end score highest together.
 
     Where questions may have no answer, there is none if the first token, which stands for that,
@@ -147,19 +124,40 @@ def best_answer(logits: Floats, question: _Question) -> str:
     best, answer, nothing = -np.inf, "", np.inf
     for (starts, ends), offsets in zip(logits, question.offsets, strict=True):
         nothing = min(nothing, float(starts[0] + ends[0]))
-        inside = np.array([place for place, span in enumerate(offsets) if span is not None])
-        if not inside.size:
+        spans = {place: span for place, span in enumerate(offsets) if span is not None}
+        if not spans:
             continue
+        inside = np.array(list(spans))
         sums = starts[inside][:, None] + ends[inside][None, :]
         apart = inside[None, :] - inside[:, None]
         sums = np.where((apart >= 0) & (apart < _LONGEST), sums, -np.inf)
         first, last = np.unravel_index(sums.argmax(), sums.shape)
         if sums[first, last] > best:
-            begin, end = offsets[inside[first]], offsets[inside[last]]
-            assert begin is not None
-            assert end is not None
-            best, answer = float(sums[first, last]), question.context[begin[0] : end[1]]
+            begin, end = spans[inside[first]][0], spans[inside[last]][1]
+            best, answer = float(sums[first, last]), question.context[begin:end]
     return "" if question.optional and nothing > best else answer
+
+
+def compare(answer: str, expected: Sequence[str]) -> tuple[float, float]:
+    """Return the best overlap in words (F1) with an expected answer, and whether it is one of them.
+
+    Words are compared in lower case, without punctuation and articles. Where no answer is
+    expected, an empty one is right.
+    """
+    words = _words_of(answer)
+    others = [_words_of(other) for other in expected or ("",)]
+    return max(_f1(words, other) for other in others), float(words in others)
+
+
+def _words_of(answer: str) -> list[str]:
+    return _ARTICLES.sub(" ", answer.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def _f1(first: Sequence[str], second: Sequence[str]) -> float:
+    if not first or not second:
+        return float(first == second)
+    common = (Counter(first) & Counter(second)).total()
+    return 2 * common / (len(first) + len(second))
 
 
 def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
@@ -180,15 +178,9 @@ def _naive(
     expected = [example.reference.answers for example in examples]
     others = [answers[0] if answers else "" for answers in (*expected[1:], expected[0])]
     return {
-        "no answer to all": _compared([""] * len(expected), expected),
-        "the right answers shuffled": _compared(others, expected),
+        "no answer to all": np.array([compare("", right) for right in expected]),
+        "the right answers shuffled": np.array(list(map(compare, others, expected))),
     }
-
-
-def _compared(answers: Sequence[str], expected: Sequence[Sequence[str]]) -> Floats:
-    pairs = zip(answers, expected, strict=True)
-    rows = [(best_f1(one, right), exact_match(one, right)) for one, right in pairs]
-    return np.array(rows, dtype=np.float64)
 
 
 QUESTIONS = Task(
@@ -202,34 +194,7 @@ QUESTIONS = Task(
     measure=_measure,
     further=(f"{INVERTED}exact match",),
     naive=_naive,
-    options={"text_column": None, "pair_column": None, "label_column": None},
+    options=COLUMN_OPTIONS,
     needs="table",
     columns=Names(("question",), ("context",), ("answers", "answer")),
 )
-
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def words_of(answer: str) -> list[str]:
-    """Return an answer's words in lower case, without punctuation and articles."""
-    plain = answer.lower().translate(_NO_PUNCTUATION)
-    return _ARTICLES.sub(" ", plain).split()
-
-
-def exact_match(answer: str, expected: Sequence[str]) -> float:
-    """Return 1 if the answer is one of those expected; with none, an empty one is right."""
-    return float(any(words_of(answer) == words_of(other) for other in expected or ("",)))
-
-
-def best_f1(answer: str, expected: Sequence[str]) -> float:
-    """Return the best overlap in words with one of the expected answers, from 0 to 1."""
-    return max(_f1(words_of(answer), words_of(other)) for other in expected or ("",))
-
-
-def _f1(first: Sequence[str], second: Sequence[str]) -> float:
-    if not first or not second:
-        return float(first == second)
-    common = sum((Counter(first) & Counter(second)).values())
-    return 2 * common / (len(first) + len(second))

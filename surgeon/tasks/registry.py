@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from surgeon.tasks.causal import CAUSAL
-from surgeon.tasks.classification import CLASSIFICATION
-from surgeon.tasks.denoising import DENOISING, PERMUTED
+from surgeon.tasks.classification import CLASSIFICATION, REGRESSION
 from surgeon.tasks.glue import GLUE
-from surgeon.tasks.masked import MASKED
+from surgeon.tasks.masked import DENOISING, MASKED, PERMUTED
 from surgeon.tasks.pairs import PAIRS
 from surgeon.tasks.questions import QUESTIONS
-from surgeon.tasks.regression import REGRESSION
 from surgeon.tasks.replaced import REPLACED
 from surgeon.tasks.similarity import DRIFT, SIMILARITY
-from surgeon.tasks.task import (
-    Scores,
-    Settings,
-    Task,
-)
+from surgeon.tasks.task import Scores, Settings, Task
 from surgeon.tasks.token_labels import TOKEN_LABELS
 
 _ALL = (

@@ -14,35 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.tasks.examples import Example
-from surgeon.tasks.masked import (
-    generator_for,
-    ordinary_places,
-    other_tokens,
-    share_of,
-)
-from surgeon.tasks.task import (
-    INVERTED,
-    SHARE,
-    Floats,
-    Scores,
-    Settings,
-    Task,
-)
-from surgeon.tasks.token_labels import TEXT_OPTIONS, read_sequences
+from surgeon.tasks.metrics import detection
+from surgeon.tasks.sequences import TEXT_OPTIONS, begin_draw, other_tokens, read_sequences
+from surgeon.tasks.task import INVERTED, SHARE, Floats, Scores, Settings, Task
 
 
 def replace(ids: tuple[int, ...], settings: Settings) -> Example | None:
     """Replace ``mask_rate`` of a sequence's ordinary tokens; the labels are 1 where it did."""
-    tokens = np.array(ids, dtype=np.int64)
-    ordinary = ordinary_places(tokens, settings)
-    if not ordinary.size:
+    draw = begin_draw(ids, settings)
+    if draw is None:
         return None
-    rng = generator_for(tokens, settings.seed)
-    count = share_of(ordinary, settings.mask_rate)
-    places = np.sort(rng.choice(ordinary, size=count, replace=False))
-    labels = np.zeros_like(tokens)
+    tokens, labels = draw.tokens, np.zeros_like(draw.tokens)
+    places = np.sort(draw.rng.choice(draw.ordinary, size=draw.count, replace=False))
     labels[places] = 1
-    tokens[places] = other_tokens(tokens[places], rng, settings)
+    tokens[places] = other_tokens(tokens[places], draw.rng, settings)
     return Example(tuple(tokens.tolist()), np.arange(len(tokens)), labels)
 
 
@@ -51,28 +36,17 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     scores = logits[example.positions].astype(np.float64)
     replaced, guessed = example.labels == 1, scores > 0
     losses = np.logaddexp(0, np.where(replaced, -scores, scores))
-    counts = (
-        (guessed & replaced).sum(),
-        (guessed & ~replaced).sum(),
-        (~guessed & replaced).sum(),
-        (~guessed & ~replaced).sum(),
-    )
-    return np.array([losses.sum(), len(losses), *counts], dtype=np.float64)
+    outcomes = (guessed & replaced, guessed & ~replaced, ~guessed & replaced, ~guessed & ~replaced)
+    return np.array([losses.sum(), len(losses), *(outcome.sum() for outcome in outcomes)])
 
 
 def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    """Return the loss, the share that is right, and F1 of finding what was replaced."""
     loss, tokens, found, false, missed, left = observed.T
     return {
         "loss": Scores(loss, tokens),
         "accuracy": Scores(found + left, tokens, bounds=SHARE),
-        "F1": Scores(np.stack([found, false], axis=1), found + missed, _f1),
+        "F1": detection(found, found + false, found + missed)["F1"],
     }
-
-
-def _f1(counts: Floats, replaced: Floats) -> Floats:
-    found, false = counts.sum(axis=0)
-    return np.asarray(2 * found / (found + false + replaced.sum()))
 
 
 def _naive(

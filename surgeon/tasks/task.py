@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.tasks.columns import (
+from surgeon.tasks.encoder import Encoder, Prepared
+from surgeon.tasks.examples import Example
+from surgeon.tasks.pooling import Pooling
+from surgeon.tasks.table import (
     Columns,
     Names,
     Table,
 )
-from surgeon.tasks.examples import Encoder, Example, Prepared
-from surgeon.tasks.pooling import Pooling
 from surgeon.text import Texts
 
 Floats: TypeAlias = npt.NDArray[np.float64]

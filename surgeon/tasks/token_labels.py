@@ -7,8 +7,7 @@ recall and F1, as CoNLL counts them (Tjong Kim Sang and De Meulder 2003).
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,31 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.classification import is_missing, match_labels
-from surgeon.tasks.columns import (
-    Located,
-    Names,
-    Table,
-    locate,
-    spelled_out,
-)
-from surgeon.tasks.examples import (
-    Encoded,
-    Encoder,
-    Example,
-    Prepared,
-    prepare_all,
-)
-from surgeon.tasks.task import (
-    INVERTED,
-    SHARE,
-    Data,
-    Floats,
-    Scores,
-    Settings,
-    Task,
-)
-from surgeon.text import Texts
+from surgeon.tasks.encoder import Encoder, Prepared
+from surgeon.tasks.examples import Example
+from surgeon.tasks.labels import is_missing, match_labels
+from surgeon.tasks.metrics import detection, rates_by_label
+from surgeon.tasks.table import Located, Names, Table, locate, spelled_out
+from surgeon.tasks.task import INVERTED, SHARE, Data, Floats, Scores, Settings, Task
 
 Span: TypeAlias = tuple[str, int, int]
 
@@ -49,7 +29,7 @@ _NAMES = Names(("tokens", "words"), label=("ner_tags", "ner", "tags"))
 
 
 @dataclass(frozen=True)
-class _Tags:
+class Tags:
     """What the outputs stand for.
 
     ``rewritten`` is whether the data's labels were of another scheme than the model's, so that its
@@ -62,49 +42,40 @@ class _Tags:
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     located = _located(data, settings)
-    source = located.table
-    words = [_list(value, source.place(n)) for n, value in enumerate(source.values(located.text))]
-    given = [
-        [None] * len(words[n])
-        if is_missing(value, settings.labels)
-        else _list(value, source.place(n))
-        for n, value in enumerate(source.values(str(located.label)))
-    ]
-    for row, (texts, labels) in enumerate(zip(words, given, strict=True)):
-        if len(texts) != len(labels):
-            raise EvaluationError(
-                f"--data {source.place(row)}: {len(texts)} words and {len(labels)} labels; give "
-                "each word one"
-            )
-    tags = [[None if is_missing(tag, settings.labels) else tag for tag in row] for row in given]
+    words, tags = _rows(located, settings.labels)
     rewritten = _of_another_scheme(tags, settings.labels)
     if rewritten:
-        tags = [_kept(row, in_scheme(row, settings.labels)) for row in tags]
+        tags = [
+            [None if old is None else new for old, new in zip(row, written, strict=True)]
+            for row, written in ((row, in_scheme(row, settings.labels)) for row in tags)
+        ]
+    source = located.table
     classes = source.classes.get(str(located.label), ())
-    flat = [tag for row in tags for tag in row if tag is not None]
+    flat = [tag for row in tags for tag in row]
     numbers = iter(match_labels(flat, classes, settings.labels, source.name))
-    reference = _Tags(settings.labels, rewritten)
     examples, truncated, unknown = [], 0, 0
-    for texts, labels in zip(words, tags, strict=True):
-        expected = [None if tag is None else next(numbers) for tag in labels]
-        encoding = encoder.tokenizer.encode([str(t) for t in texts], is_pretokenized=True)
-        whole = len(encoding.ids)
-        encoding.truncate(encoder.max_length)
-        truncated += whole > encoder.max_length
-        unknown += encoding.ids.count(encoder.unknown_id) if encoder.unknown_id is not None else 0
-        first = {
-            place: label
-            for word, place in _first_tokens(encoding.word_ids).items()
-            if (label := expected[word]) is not None
-        }
-        if first:
+    for texts in words:
+        expected = [next(numbers) for _ in texts]
+        encoding = encoder.tokenizer.encode(texts, is_pretokenized=True)
+        ids = tuple(encoding.ids[: encoder.max_length])
+        truncated += len(ids) < len(encoding.ids)
+        unknown += ids.count(encoder.unknown_id)
+        # The first token of a word bears its label (Devlin et al. 2019, 5.3).
+        first: dict[int, int] = {}
+        for place, word in enumerate(encoding.word_ids[: len(ids)]):
+            if word is not None:
+                first.setdefault(word, place)
+        asked = [(place, expected[word]) for word, place in first.items()]
+        scored = [(place, label) for place, label in asked if label is not None]
+        if scored:
+            positions, labels = np.array(scored, dtype=np.int64).T
             examples.append(
                 Example(
-                    ids=tuple(encoding.ids),
-                    positions=np.array(list(first), dtype=np.int64),
-                    labels=np.array(list(first.values()), dtype=np.int64),
-                    types=tuple(encoding.type_ids),
-                    reference=reference,
+                    ids=ids,
+                    positions=positions,
+                    labels=labels,
+                    types=tuple(encoding.type_ids[: len(ids)]),
+                    reference=Tags(settings.labels, rewritten),
                 )
             )
     return Prepared(tuple(examples), len(source.rows), truncated, unknown)
@@ -112,14 +83,43 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
 
 def _located(data: Data, settings: Settings) -> Located:
     """Find words and labels: columns of lists, or the lines of each sentence."""
-    if not isinstance(data, Table):
-        raise EvaluationError(f"--data {data.name}: labelled rows are needed, and these are texts")
-    columns, sentences = settings.columns, data.sentences
-    if sentences is None or set(_NAMES.text) & {name.casefold() for name in data.columns}:
-        return locate(data, columns, pair=False)
-    if columns.given:
-        return locate(sentences, columns, pair=False)
+    if (
+        not isinstance(data, Table)
+        or data.sentences is None
+        or set(_NAMES.text) & {name.casefold() for name in data.columns}
+    ):
+        return locate(data, settings.columns, pair=False)
+    sentences = data.sentences
+    if settings.columns.given:
+        return locate(sentences, settings.columns, pair=False)
     return Located(sentences, sentences.columns[0], None, sentences.columns[-1])
+
+
+def _rows(located: Located, labels: Sequence[str]) -> tuple[list[list[str]], list[list[Any]]]:
+    """Return the words of each row and their tags, None for a word without one."""
+    words, tags = [], []
+    rows = zip(located.table.values(located.text), located.labels, strict=True)
+    for number, (texts, given) in enumerate(rows):
+        place = located.table.place(number)
+        words.append([str(text) for text in _list(texts, place)])
+        whole = [None] * len(words[-1]) if is_missing(given, labels) else _list(given, place)
+        if len(words[-1]) != len(whole):
+            raise EvaluationError(
+                f"--data {place}: {len(words[-1])} words and {len(whole)} labels; give each word "
+                "one"
+            )
+        tags.append([None if is_missing(tag, labels) else tag for tag in whole])
+    return words, tags
+
+
+def _list(value: Any, place: str) -> list[Any]:
+    """Return a list that JSON or Parquet holds, or that a CSV cell spells out."""
+    value = spelled_out(value, place)
+    if isinstance(value, str):
+        value = value.split()
+    if not isinstance(value, list | tuple):
+        raise EvaluationError(f"--data {place}: expected a list with an entry for each word")
+    return list(value)
 
 
 def _of_another_scheme(rows: Sequence[Sequence[Any]], labels: Sequence[str]) -> bool:
@@ -128,13 +128,12 @@ def _of_another_scheme(rows: Sequence[Sequence[Any]], labels: Sequence[str]) -> 
     They do where the model lacks some of them but has all in its own scheme, and where they are
     IOB1, in which an entity begins with B- only behind another of its kind.
     """
-    if not all(isinstance(tag, str) for row in rows for tag in row if tag is not None):
+    tags = [tag for row in rows for tag in row if tag is not None]
+    if not all(isinstance(tag, str) for tag in tags):
         return False
-    known = set(labels)
-    tags = {tag for row in rows for tag in row if tag is not None}
-    if tags <= known:
+    if set(tags) <= set(labels):
         return _begin_with("I-", rows) and not _begin_with("B-", rows)
-    return {tag for row in rows for tag in in_scheme(row, labels)} <= known
+    return {tag for row in rows for tag in in_scheme(row, labels)} <= set(labels)
 
 
 def _begin_with(mark: str, rows: Sequence[Sequence[str | None]]) -> bool:
@@ -152,72 +151,12 @@ def in_scheme(row: Sequence[str | None], labels: Sequence[str]) -> list[str]:
     written = ["O"] * len(row)
     for kind, start, end in spans_of([tag or "O" for tag in row]):
         for place in range(start, end):
-            wanted = {
-                "SU": end - start == 1,
-                "B": place == start,
-                "EL": place == end - 1,
-                "I": True,
-            }
-            mark = next((m for ms, fits in wanted.items() if fits for m in ms if m in marks), "")
+            fitting = "SU" if end - start == 1 else ""
+            fitting += "B" if place == start else ""
+            fitting += "EL" if place == end - 1 else ""
+            mark = next((mark for mark in f"{fitting}I" if mark in marks), "")
             written[place] = f"{mark}-{kind}" if mark else kind
     return written
-
-
-def _kept(row: Sequence[str | None], written: Sequence[str]) -> list[str | None]:
-    return [None if old is None else new for old, new in zip(row, written, strict=True)]
-
-
-def _first_tokens(words: Sequence[int | None]) -> dict[int, int]:
-    """Return where each word begins: its first token bears the label (Devlin et al. 2019, 5.3)."""
-    first: dict[int, int] = {}
-    for place, word in enumerate(words):
-        if word is not None:
-            first.setdefault(word, place)
-    return first
-
-
-def _list(value: Any, place: str) -> list[Any]:
-    """Return a list that JSON or Parquet holds, or that a CSV cell spells out."""
-    value = spelled_out(value, place)
-    if isinstance(value, str):
-        value = value.split()
-    if not isinstance(value, list | tuple):
-        raise EvaluationError(f"--data {place}: expected a list with an entry for each word")
-    return list(value)
-
-
-@functools.cache
-def kinds_of(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the kinds of entities that labels name, each once, in their order."""
-    spans = (spans_of([label]) for label in labels)
-    return tuple(dict.fromkeys(kind for found in spans for kind, _, _ in found))
-
-
-def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
-    """Return what was wrong and what was found, in one row.
-
-    Wrong words, words, and for each kind of entity those found and right, those found, and those
-    there: (2 + 3 × kinds,).
-    """
-    return _counted(_guessed(logits, example), example)
-
-
-def _counted(guessed: npt.NDArray[np.int64], example: Example) -> Floats:
-    tags: _Tags = example.reference
-    rows = [[tags.labels[n] for n in row] for row in (guessed, example.labels)]
-    if tags.rewritten:
-        rows = [in_scheme(row, tags.labels) for row in rows]
-    wrong = sum(guess != label for guess, label in zip(*rows, strict=True))
-    found, there = (set(spans_of(row)) for row in rows)
-    counts = [
-        [sum(kind == span[0] for span in spans) for kind in kinds_of(tags.labels)]
-        for spans in (found & there, found, there)
-    ]
-    return np.array([wrong, len(rows[0]), *itertools.chain(*counts)], dtype=np.float64)
-
-
-def _guessed(logits: npt.NDArray[np.float32], example: Example) -> npt.NDArray[np.int64]:
-    return np.asarray(logits[example.positions].argmax(axis=1))
 
 
 def spans_of(labels: Sequence[str]) -> list[Span]:
@@ -240,30 +179,48 @@ def spans_of(labels: Sequence[str]) -> list[Span]:
     return spans
 
 
+@functools.cache
+def _kinds_of(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the kinds of entities that labels name, each once, in their order."""
+    return tuple(dict.fromkeys(kind for label in labels for kind, _, _ in spans_of([label])))
+
+
+def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
+    return _count(logits[example.positions].argmax(axis=1), example)
+
+
+def _count(guessed: npt.NDArray[np.int64], example: Example) -> Floats:
+    """Return wrong words, words, and for each kind of entity those right, found and there.
+
+    That is (2 + 3 × kinds,): first those that were found and are right of each kind.
+    """
+    tags: Tags = example.reference
+    rows = [[tags.labels[n] for n in row] for row in (guessed, example.labels)]
+    if tags.rewritten:
+        rows = [in_scheme(row, tags.labels) for row in rows]
+    wrong = sum(guess != label for guess, label in zip(*rows, strict=True))
+    found, there = (set(spans_of(row)) for row in rows)
+    counts = [
+        sum(kind == span[0] for span in spans)
+        for spans in (found & there, found, there)
+        for kind in _kinds_of(tags.labels)
+    ]
+    return np.array([wrong, len(rows[0]), *counts], dtype=np.float64)
+
+
+def _entities(observed: Floats) -> Floats:
+    """Return the entities right, found and there, (3, examples, kinds)."""
+    return observed[:, 2:].reshape(len(observed), 3, -1).swapaxes(0, 1)
+
+
 def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
-    """Return the error rate, and precision, recall and F1 of the entities of the whole set."""
     wrong, words = observed.T[:2]
-    right, found, there = observed[:, 2:].reshape(len(observed), 3, -1).sum(axis=2).T
-    entities = np.stack([right, found], axis=1)
-    statistics = {"precision": _precision, "recall": _recall, "F1": _f1}
-    return {
-        "error rate": Scores(wrong, words, bounds=SHARE),
-        **{name: Scores(entities, there, statistic) for name, statistic in statistics.items()},
-    }
+    error = Scores(wrong, words, bounds=SHARE)
+    return {"error rate": error, **detection(*_entities(observed).sum(axis=2))}
 
 
-def _precision(entities: Floats, there: Floats) -> Floats:  # noqa: ARG001
-    right, found = entities.sum(axis=0)
-    return np.asarray(right / max(found, 1.0))
-
-
-def _recall(entities: Floats, there: Floats) -> Floats:
-    return np.asarray(entities[:, 0].sum() / max(there.sum(), 1.0))
-
-
-def _f1(entities: Floats, there: Floats) -> Floats:
-    right, found = entities.sum(axis=0)
-    return np.asarray(2 * right / max(found + there.sum(), 1.0))
+def _by_label(observed: Floats, settings: Settings) -> Mapping[str, Mapping[str, float]]:
+    return rates_by_label(_kinds_of(settings.labels), *_entities(observed).sum(axis=1))
 
 
 def _naive(
@@ -273,25 +230,8 @@ def _naive(
 ) -> Mapping[str, Floats]:
     """Return what the most frequent label, for every word, would be observed as."""
     label = np.bincount(np.concatenate([example.labels for example in examples])).argmax()
-    rows = [_counted(np.full_like(example.labels, label), example) for example in examples]
+    rows = [_count(np.full_like(example.labels, label), example) for example in examples]
     return {"the most frequent label for all": np.stack(rows)}
-
-
-def _shares(right: float, found: float, there: float) -> dict[str, float]:
-    return {
-        "precision": float(right / found) if found else 0.0,
-        "recall": float(right / there) if there else 0.0,
-        "F1": float(2 * right / (found + there)) if found + there else 0.0,
-    }
-
-
-def _by_label(observed: Floats, settings: Settings) -> Mapping[str, Mapping[str, float]]:
-    """Return the same of each kind of entity, and how many there are (support)."""
-    counts = observed[:, 2:].sum(axis=0).reshape(3, -1).T
-    return {
-        kind: {**_shares(*row), "support": float(row[2])}
-        for kind, row in zip(kinds_of(settings.labels), counts, strict=True)
-    }
 
 
 TOKEN_LABELS = Task(
@@ -311,97 +251,3 @@ TOKEN_LABELS = Task(
     needs="table",
     columns=_NAMES,
 )
-
-
-TEXT_OPTIONS: Mapping[str, Any] = {"text_column": None, "document": False}
-
-
-def lines_of(data: Data) -> Texts:
-    """Return data that must be texts.
-
-    Raises:
-        EvaluationError: they are a table.
-    """
-    if isinstance(data, Table):
-        raise EvaluationError(f"--data {data.name}: texts are needed, and these are labelled rows")
-    return data
-
-
-def read_sequences(
-    prepare: Callable[[tuple[int, ...], Settings], Example | None],
-    data: Data,
-    encoder: Encoder,
-    settings: Settings,
-) -> Prepared:
-    """Make an example of each text, cut to the model's length, or of each block."""
-    texts = lines_of(data)
-    if settings.block is None:
-        encoded = encoder.encode(texts.lines)
-    else:
-        encoded = cut_in_blocks(texts, encoder, settings.block)
-    unit, given = "texts", len(texts.lines)
-    if settings.block is not None:
-        unit, given = "blocks", len(encoded.sequences)
-    return prepare_all(encoded, lambda ids: prepare(ids, settings), given, unit)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The special tokens that a tokenizer puts before and behind a text, and their types."""
-
-    before: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-    types: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
-
-    @property
-    def special(self) -> int:
-        """How many they are."""
-        return len(self.before) + len(self.after)
-
-
-def frame_of(texts: Iterable[str], encoder: Encoder) -> Frame:
-    """Return what the tokenizer puts around the first text that has tokens of its own."""
-    for encoding in map(encoder.tokenizer.encode, texts):
-        own = [n for n, special in enumerate(encoding.special_tokens_mask) if not special]
-        if own:
-            first, end = own[0], own[-1] + 1
-            ids, types = tuple(encoding.ids), tuple(encoding.type_ids)
-            return Frame(ids[:first], ids[end:], (types[:first], types[end:]))
-    return Frame()
-
-
-def room_in(block: int, special: int, encoder: Encoder) -> int:
-    """Return how many tokens of text a block holds beside so many special ones.
-
-    Raises:
-        EvaluationError: none, or the block is longer than the model reads.
-    """
-    if not special < block <= encoder.max_length:
-        raise EvaluationError(
-            f"--block {block}: give a number from {special + 1} to {encoder.max_length}, the "
-            "tokens that the model reads at once"
-        )
-    return block - special
-
-
-def cut_in_blocks(texts: Texts, encoder: Encoder, block: int) -> Encoded:
-    """Join the tokens of all texts and cut them to blocks; the last may be shorter.
-
-    Each block has ``block`` tokens, with the special tokens that the tokenizer puts at both ends
-    of a text.
-
-    Raises:
-        EvaluationError: no block of that size fits the special tokens or the model.
-    """
-    frame = frame_of(texts.lines, encoder)
-    size = room_in(block, frame.special, encoder)
-    encodings = encoder.tokenizer.encode_batch(list(texts.lines), add_special_tokens=False)
-    stream = [token for encoding in encodings for token in encoding.ids]
-    bodies = [stream[start : start + size] for start in range(0, len(stream), size)]
-
-    return Encoded(
-        sequences=tuple((*frame.before, *body, *frame.after) for body in bodies),
-        truncated=0,
-        unknown=stream.count(encoder.unknown_id) if encoder.unknown_id is not None else 0,
-        types=tuple((*frame.types[0], *(0 for _ in body), *frame.types[1]) for body in bodies),
-    )

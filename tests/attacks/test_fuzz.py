@@ -46,8 +46,8 @@ from surgeon.errors import SurgeonError
 from surgeon.evaluation.blocks import Partial
 from surgeon.evaluation.result import read_evaluation
 from surgeon.study.grid import load_grid
-from surgeon.tasks.columns import Columns
 from surgeon.tasks.data import read_data, read_texts_of
+from surgeon.tasks.table import Columns
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 
 _MUTATIONS = int(os.environ.get("SURGEON_FUZZ", "60"))

@@ -32,7 +32,7 @@ from surgeon.evaluation.blocks import Partial
 from surgeon.model.pickle_file import open_pickle
 from surgeon.model.safetensors_file import open_safetensors
 from surgeon.tasks.data import read_table
-from surgeon.tasks.examples import Encoder
+from surgeon.tasks.encoder import Encoder
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 
 _LIMITED = """

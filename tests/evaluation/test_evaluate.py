@@ -33,7 +33,7 @@ from surgeon.tasks.compare import BASELINE, Variant
 from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS, Settings
 from surgeon.tasks.statistics import paired_interval
-from surgeon.tasks.token_labels import _Tags
+from surgeon.tasks.token_labels import Tags
 from surgeon.text import Texts, built_in_sample
 
 
@@ -270,7 +270,7 @@ def test_a_baseline_is_held_against_a_constant_and_a_shuffled_predictor():
 
 
 def test_a_tagger_that_finds_nothing_has_no_skill():
-    names = _Tags(("O", "B-PER"), rewritten=False)
+    names = Tags(("O", "B-PER"), rewritten=False)
     rng = np.random.default_rng(0)
     tags = [(rng.random(12) < 0.15).astype(np.int64) for _ in range(60)]
     examples = [

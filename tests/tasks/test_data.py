@@ -8,15 +8,10 @@ import sys
 import pytest
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.classification import is_missing, match_labels
-from surgeon.tasks.columns import (
-    Columns,
-    Names,
-    locate,
-    spelled_out,
-)
 from surgeon.tasks.data import _parts, read_data, read_table
+from surgeon.tasks.labels import is_missing, match_labels
 from surgeon.tasks.registry import TASKS
+from surgeon.tasks.table import Columns, Names, locate, spelled_out
 
 ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
 CONTENTS = {
@@ -210,7 +205,7 @@ def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
         ),
         ([0, 1], (), ("negative", "positive"), "label 0 .*model negative, positive"),
         ([2], (), ("LABEL_0", "LABEL_1"), "label 2 "),
-        ([-1], MNLI, MNLI, "label -1 "),
+        ([-2], MNLI, MNLI, "label -2 "),
         (["a"], (), ("yes", "no"), "use the names in id2label of config.json$"),
         ([f"l{n}" for n in range(99)], (), ("a",), "l15, l16, l17 and 89 more and the model a;"),
         (["long " * 99], (), ("a",), "the data have (long ){8}… and the model"),

@@ -10,7 +10,7 @@ from surgeon import open_checkpoint
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.families import family_of
-from surgeon.tasks.examples import Encoder
+from surgeon.tasks.encoder import Encoder
 from surgeon.tasks.sizes import check_sizes, longest_text
 
 _SMALL = {

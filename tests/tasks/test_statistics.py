@@ -10,8 +10,8 @@ from surgeon.evaluation.verdict import (
     judge,
     weigh,
 )
+from surgeon.tasks.classification import correlations
 from surgeon.tasks.registry import Scores
-from surgeon.tasks.regression import correlations
 from surgeon.tasks.statistics import (
     certain_part,
     chance_of_rank,

@@ -13,13 +13,14 @@ from task_models import word_tokenizer
 from tokenizers import processors
 
 from surgeon.errors import EvaluationError, SurgeonError
-from surgeon.tasks.columns import Columns
 from surgeon.tasks.data import read_table
-from surgeon.tasks.examples import Encoder, Example, batches_by_length
+from surgeon.tasks.encoder import Encoder
+from surgeon.tasks.examples import Example, batches_by_length
 from surgeon.tasks.masked import mask
 from surgeon.tasks.pooling import Pooling, read_pooling
-from surgeon.tasks.questions import best_f1, exact_match
+from surgeon.tasks.questions import compare
 from surgeon.tasks.registry import TASKS, Settings
+from surgeon.tasks.table import Columns
 from surgeon.tasks.token_labels import in_scheme, spans_of
 from surgeon.tasks.tokenizer import begin_with
 from surgeon.text import Texts
@@ -135,8 +136,7 @@ def test_entities_are_read_as_conll_does(labels, spans):
     ],
 )
 def test_answers_are_compared_as_squad_does(answer, expected, f1, exact):
-    assert best_f1(answer, expected) == pytest.approx(f1)
-    assert exact_match(answer, expected) == exact
+    assert compare(answer, expected) == (pytest.approx(f1), exact)
 
 
 def test_f1_of_glue_is_that_of_the_class_that_means_the_same_whatever_its_output():

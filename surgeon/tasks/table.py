@@ -1,4 +1,4 @@
-"""Which columns of a table hold the texts and the label."""
+"""Rows of data, and which of their columns hold the texts and the label."""
 
 from __future__ import annotations
 
@@ -12,133 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from surgeon.errors import EvaluationError
-
-
-@dataclass(frozen=True)
-class Names:
-    """What data sets call the columns of a task, most telling first; () for a column it lacks."""
-
-    text: tuple[str, ...] = ()
-    pair: tuple[str, ...] = ()
-    label: tuple[str, ...] = ()
-
-
-_USUAL = Names(
-    ("text", "sentence1", "sentence", "premise", "question1", "question", "#1 String"),
-    ("text_pair", "text2", "sentence2", "hypothesis", "question2", "#2 String"),
-    (
-        *("label", "labels", "score", "gold_label", "similarity_score", "similarity"),
-        *("Quality", "is_duplicate"),
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The names of the columns that a user gave; None: to be found among the usual names.
-
-    Columns of a file without a header are named by number: "1", "2" and so on. ``usual`` is what
-    the data sets of the task call them.
-    """
-
-    text: str | None = None
-    pair: str | None = None
-    label: str | None = None
-    usual: Names = field(default_factory=Names)
-
-    @property
-    def given(self) -> tuple[str, ...]:
-        """The names that a user gave."""
-        return tuple(name for name in (self.text, self.pair, self.label) if name is not None)
-
-
-@dataclass(frozen=True)
-class Located:
-    """A table, and the columns that it has. ``pair`` and ``label`` are None where there is none."""
-
-    table: Table
-    text: str
-    pair: str | None
-    label: str | None
-
-
-def locate(table: Table, columns: Columns, *, pair: bool | None, label: bool = True) -> Located:
-    """Find the columns, by the names that were given or the usual ones.
-
-    A CSV or TSV file has no header where columns are given by number, or where its first line has
-    none of the names and as many cells as there are columns to find, or those that the task's data
-    have by number.
-
-    Args:
-        table: the data.
-        columns: the names that were given.
-        pair: whether there must be a second text (None: as the task's data have it, or there may
-            be).
-        label: whether there must be a label.
-
-    Raises:
-        EvaluationError: a column is not there or there twice, or there are no rows.
-    """
-    usual, headless = columns.usual, table.headless
-    if pair is None and usual.text:
-        pair = bool(usual.pair or columns.pair)
-    header = list(headless.rows[0].values()) if headless is not None else []
-    if headless is not None and columns.given:
-        table = headless if set(columns.given) <= set(headless.columns) else table
-    elif headless is not None and not _known(usual) & {name.casefold() for name in header}:
-        wanted = {False: (2,), True: (3,), None: (2, 3)}[pair]
-        names, cells = headless.columns, len(headless.columns) + (not label)
-        if cells in wanted:
-            second = names[1] if cells == 3 else None
-            return Located(headless, names[0], second, names[-1] if label else None)
-        needed = [names for names in (usual.text, usual.pair, usual.label) if names]
-        if needed and all(set(names) & set(headless.columns) for names in needed):
-            table = headless
-    if not table.rows:
-        what = "a header and no rows" if headless is not None else "no rows"
-        raise EvaluationError(f"--data {table.name}: has {what}; give some")
-    text = _find(table, columns.text, (*usual.text, *_USUAL.text), "text") or ""
-    others = tuple(name for name in (*usual.pair, *_USUAL.pair) if name != text)
-    located = Located(
-        table,
-        text,
-        _find(table, columns.pair, others, "pair", needed=pair is True)
-        if pair is not False
-        else None,
-        _find(table, columns.label, (*usual.label, *_USUAL.label), "label", needed=label)
-        if label
-        else None,
-    )
-    for name in (located.text, located.pair, located.label):
-        if table is not headless and header.count(name) > 1:
-            raise EvaluationError(
-                f"--data {table.name}: {header.count(name)} columns are called {name}; give each a "
-                "name of its own"
-            )
-    return located
-
-
-def _known(usual: Names) -> set[str]:
-    names = (n for names in (usual, _USUAL) for n in (*names.text, *names.pair, *names.label))
-    return {name.casefold() for name in names if not name.isdigit()}
-
-
-def _find(
-    table: Table, given: str | None, usual: tuple[str, ...], role: str, *, needed: bool = True
-) -> str | None:
-    there = {name.casefold(): name for name in reversed(table.columns)}
-    found = next((there[n.casefold()] for n in usual if n.casefold() in there), None)
-    if given is not None:
-        found = given if given in table.columns else None
-    if found is None and (needed or given is not None):
-        by_number = ", by its number if the first line is not a header" if table.headless else ""
-        what = f"no column {given}" if given else f"no column for the {role}, such as {usual[0]}"
-        raise EvaluationError(
-            f"--data {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
-            f"with --{role}-column{by_number}"
-        )
-    return found
-
+from surgeon.text import Texts
 
 _SHOWN = 60  # characters of a cell that an error shows
 _SIDE_BY_SIDE = re.compile(r"""['"]\s+['"]""")  # ['a' 'b'], as numpy prints it, is 'ab' to Python
@@ -146,7 +20,7 @@ _SIDE_BY_SIDE = re.compile(r"""['"]\s+['"]""")  # ['a' 'b'], as numpy prints it,
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a data set and where they came from.
+    """Rows with named values.
 
     Attributes:
         name: what a report calls it.
@@ -204,6 +78,159 @@ class Table:
     def place(self, row: int) -> str:
         """Return how an error names a row, counted from 0."""
         return f"{self.name}, row {row + self.first_line}"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What data sets call the columns of a task, most telling first; () for a column it lacks."""
+
+    text: tuple[str, ...] = ()
+    pair: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+
+
+_USUAL = Names(
+    ("text", "sentence1", "sentence", "premise", "question1", "question", "#1 String"),
+    ("text_pair", "text2", "sentence2", "hypothesis", "question2", "#2 String"),
+    (
+        *("label", "labels", "score", "gold_label", "similarity_score", "similarity"),
+        *("Quality", "is_duplicate"),
+    ),
+)
+
+
+COLUMN_OPTIONS: Mapping[str, Any] = {"text_column": None, "pair_column": None, "label_column": None}
+"""The options of a task on labelled rows, and their defaults."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns that a user gave; None: to be found among the usual names.
+
+    Columns of a file without a header are named by number: "1", "2" and so on. ``usual`` is what
+    the data sets of the task call them.
+    """
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+    usual: Names = field(default_factory=Names)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names that a user gave."""
+        return tuple(name for name in (self.text, self.pair, self.label) if name is not None)
+
+
+@dataclass(frozen=True)
+class Located:
+    """A table, and the columns that it has. ``pair`` and ``label`` are None where there is none."""
+
+    table: Table
+    text: str
+    pair: str | None
+    label: str | None
+
+    @property
+    def labels(self) -> list[Any]:
+        """What each row has in the column of labels."""
+        return self.table.values(str(self.label))
+
+    @property
+    def texts(self) -> list[str | tuple[str, str]]:
+        """The text, or the two texts, of each row.
+
+        Raises:
+            EvaluationError: a row has none.
+        """
+        return [*self.table.texts(self.text)] if self.pair is None else [*self.pairs]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The two texts of each row.
+
+        Raises:
+            EvaluationError: a row lacks one.
+        """
+        texts = (self.table.texts(column) for column in (self.text, str(self.pair)))
+        return list(zip(*texts, strict=True))
+
+
+def locate(
+    data: Texts | Table, columns: Columns, *, pair: bool | None = None, label: bool = True
+) -> Located:
+    """Find the columns of labelled data, by the names that were given or the usual ones.
+
+    A CSV or TSV file has no header where columns are given by number, or where its first line has
+    none of the names and as many cells as there are columns to find, or those that the task's data
+    have by number.
+
+    Args:
+        data: the data.
+        columns: the names that were given.
+        pair: whether there must be a second text (None: as the task's data have it, or there may
+            be).
+        label: whether there must be a label.
+
+    Raises:
+        EvaluationError: the data are no table, a column is not there or there twice, or there are
+            no rows.
+    """
+    if not isinstance(data, Table):
+        raise EvaluationError(f"--data {data.name}: labelled rows are needed, and these are texts")
+    table, headless, usual = data, data.headless, columns.usual
+    if pair is None and usual.text:
+        pair = bool(usual.pair or columns.pair)
+    header = list(headless.rows[0].values()) if headless is not None else []
+    if headless is not None and columns.given:
+        table = headless if set(columns.given) <= set(headless.columns) else table
+    elif headless is not None and not _known(usual) & {name.casefold() for name in header}:
+        names, cells = headless.columns, len(headless.columns) + (not label)
+        if cells in {False: (2,), True: (3,), None: (2, 3)}[pair]:
+            second = names[1] if cells == 3 else None
+            return Located(headless, names[0], second, names[-1] if label else None)
+        needed = [names for names in (usual.text, usual.pair, usual.label) if names]
+        if needed and all(set(names) & set(headless.columns) for names in needed):
+            table = headless
+    if not table.rows:
+        what = "a header and no rows" if headless is not None else "no rows"
+        raise EvaluationError(f"--data {table.name}: has {what}; give some")
+    text = _find(table, columns.text, (*usual.text, *_USUAL.text), "text", needed=True) or ""
+    second = third = None
+    if pair is not False:
+        others = tuple(name for name in (*usual.pair, *_USUAL.pair) if name != text)
+        second = _find(table, columns.pair, others, "pair", needed=pair is True)
+    if label:
+        third = _find(table, columns.label, (*usual.label, *_USUAL.label), "label", needed=True)
+    for name in (text, second, third):
+        if table is not headless and header.count(name) > 1:
+            raise EvaluationError(
+                f"--data {table.name}: {header.count(name)} columns are called {name}; give each a "
+                "name of its own"
+            )
+    return Located(table, text, second, third)
+
+
+def _known(usual: Names) -> set[str]:
+    names = (n for names in (usual, _USUAL) for n in (*names.text, *names.pair, *names.label))
+    return {name.casefold() for name in names if not name.isdigit()}
+
+
+def _find(
+    table: Table, given: str | None, usual: tuple[str, ...], role: str, *, needed: bool
+) -> str | None:
+    there = {name.casefold(): name for name in reversed(table.columns)}
+    found = next((there[n.casefold()] for n in usual if n.casefold() in there), None)
+    if given is not None:
+        found = given if given in table.columns else None
+    if found is None and (needed or given is not None):
+        by_number = ", by its number if the first line is not a header" if table.headless else ""
+        what = f"no column {given}" if given else f"no column for the {role}, such as {usual[0]}"
+        raise EvaluationError(
+            f"--data {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
+            f"with --{role}-column{by_number}"
+        )
+    return found
 
 
 def spelled_out(cell: Any, place: str) -> Any:

@@ -1,0 +1,162 @@
+"""The labels of data → the outputs of a model, or numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from surgeon.errors import EvaluationError
+from surgeon.tasks.table import Located
+
+_PLAIN = re.compile(r"LABEL_(\d+)", re.IGNORECASE)
+_LISTED = 10  # labels that an error lists,
+_LONG = 40  # and their characters: a column of texts may be taken for one of labels
+_MISSING = -1  # what GLUE's test splits have in place of a label,
+_IGNORED = -100  # and what PyTorch's losses pass over
+
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "glue/cola": ("unacceptable", "acceptable"),
+    "glue/sst2": ("negative", "positive"),
+    "glue/mrpc": ("not_equivalent", "equivalent"),
+    "glue/qqp": ("not_duplicate", "duplicate"),
+    "glue/mnli": ("entailment", "neutral", "contradiction"),
+    "glue/qnli": ("entailment", "not_entailment"),
+    "glue/rte": ("entailment", "not_entailment"),
+    "glue/wnli": ("not_entailment", "entailment"),
+}
+"""What the integers in a task's data stand for, in order."""
+
+
+def is_missing(value: Any, labels: Sequence[str] = ()) -> bool:
+    """Whether data have this where there is no label: nothing, "-", -1 or -100.
+
+    A number may be written as text. What the model has among its ``labels`` is a label.
+    """
+    number = _integer(value)
+    if value == "-" or number in (_MISSING, _IGNORED):
+        return str(value if number is None else number) not in labels
+    return _is_empty(value)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def numbers_of(located: Located) -> list[float | None]:
+    """Return the label of each row as a number; None where it has none.
+
+    -1 is a missing label, unless there are other numbers below 0: then it is one of a scale.
+
+    Raises:
+        EvaluationError: a label is no finite number.
+    """
+    numbers = [
+        None if _is_empty(value) or value == "-" else _number(value, located.table.place(row))
+        for row, value in enumerate(located.labels)
+    ]
+    scale = any(number is not None and number < 0 and number != -1 for number in numbers)
+    return [None if number == -1 and not scale else number for number in numbers]
+
+
+def _number(value: Any, place: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise EvaluationError(
+            f"--data {place}: the label {value} is no number, and this model has one output, which "
+            "predicts numbers"
+        )
+    return number
+
+
+def match_labels(
+    values: Sequence[Any], classes: Sequence[str], labels: Sequence[str], source: str
+) -> list[int | None]:
+    """Return the number of the model's output that each label stands for; None for a missing one.
+
+    Names are compared without case, blanks, hyphens and underscores. Where the model's labels are
+    the plain LABEL_0, LABEL_1, …, integers are the outputs' own numbers, and names are counted in
+    the order of ``classes``.
+
+    Args:
+        values: the labels, as the data have them: names or integers.
+        classes: what integers stand for in the data, in order; empty where nothing is known.
+        labels: the model's, in the order of its outputs.
+        source: how an error names the data.
+
+    Raises:
+        EvaluationError: the model has no such label, or one is no name or number.
+    """
+    there = [None if is_missing(value, labels) else value for value in values]
+    given = [value for value in there if value is not None]
+    for value in given:
+        if isinstance(value, list | dict):
+            raise EvaluationError(
+                f"--data {source}: the label {value} is no name or number; name the column that "
+                "has one label for each row with --label-column"
+            )
+    outputs = {_folded(label): number for number, label in enumerate(labels)}
+    found: dict[Any, int | None] = {}
+    for value in dict.fromkeys(given):
+        names = map(_folded, _names_of(value, classes, labels))
+        found[value] = next((outputs[name] for name in names if name in outputs), None)
+    unknown = [value for value, number in found.items() if number is None]
+    if unknown:
+        shown = sorted(_shown(value, classes) for value in found)
+        raise EvaluationError(
+            f"--data {source}: the label {_shown(unknown[0], classes)} is none of the model's; "
+            f"the data have {_some(shown)} and the model {_some(labels)}; "
+            f"{_remedy(unknown[0], labels)}"
+        )
+    return [found.get(value) for value in there]
+
+
+def _names_of(value: Any, classes: Sequence[str], labels: Sequence[str]) -> list[Any]:
+    """Return what a model with these labels may call one of the data."""
+    number = _integer(value)
+    if all(_PLAIN.fullmatch(label) for label in labels):
+        counted = {_folded(name): place for place, name in enumerate(classes)}
+        number = counted.get(_folded(value)) if number is None else number
+        return [value if number is None else f"label{number}"]
+    if number is None:
+        return [value]
+    return [classes[number]] if 0 <= number < len(classes) else [value, number]  # 5.0 is the 5
+
+
+def _remedy(unknown: Any, labels: Sequence[str]) -> str:
+    names = {_folded(label) for label in labels}
+    tasks = [task for task, classes in CLASSES.items() if set(map(_folded, classes)) == names]
+    if _integer(unknown) is None:
+        return "use the names in id2label of config.json"
+    if tasks:
+        return f"if they are GLUE's numbers, name the task: --task {' or '.join(tasks)}"
+    return "use the names in id2label of config.json in place of the numbers"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = [name if len(name) <= _LONG else f"{name[:_LONG]}…" for name in names[:_LISTED]]
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(shown) + more
+
+
+def _folded(label: Any) -> str:
+    return re.sub(r"[\s_]+|(?<!^)-+", "", str(label)).casefold()  # -1 is not 1
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return int(value)
+    try:
+        return int(float(value)) if float(value).is_integer() else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _shown(value: Any, classes: Sequence[str]) -> str:
+    number = _integer(value)
+    known = number is not None and 0 <= number < len(classes)
+    return f"{value} ({classes[number]})" if known and number is not None else str(value)
