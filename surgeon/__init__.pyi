@@ -44,7 +44,7 @@ from .ranking import read_zscores as read_zscores
 from .study.atlas import Atlas as Atlas
 from .study.atlas import build_atlas as build_atlas
 from .study.trace import trace_training as trace_training
-from .study.trace_result import Trace as Trace
+from .study.trajectories import Trace as Trace
 from .text import Texts as Texts
 from .text import built_in_sample as built_in_sample
 from .text import ranking_sample as ranking_sample

@@ -65,14 +65,14 @@ def trace(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Tell which dimensions left the bulk in a training run, and when.
+    """Show which dimensions became outliers in a training run, and when.
 
     Reads the gains and biases of each checkpoint and judges them by the paper's criterion, as scan
     does. The step is the number after step, checkpoint, iter or epoch in a checkpoint's name, such
-    as 900k, or the only number in it. A dimension left the bulk at the first checkpoint from which
-    on every one flags it. Of a model on the Hub, headers and the last operation of each layer alone
-    are read, and revisions with the same weights are left out and listed. A trace that
-    was stopped goes on.
+    as 900k, or the only number in it. A dimension became an outlier at the first checkpoint from
+    which on every one flags it. Of a model on the Hub, only headers and the last operation of each
+    layer are read, and revisions with the same weights are left out and listed. A trace that was
+    stopped goes on.
     """
     from surgeon import (
         console,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from surgeon.study.cells import Cell, Cost
     from surgeon.study.run import Outlook
     from surgeon.study.sweep import Sweep
-    from surgeon.study.trace_result import Course, Trace
+    from surgeon.study.trajectories import Trace, Trajectory
 
 
 _CELLS_SHOWN = 20
@@ -183,21 +183,21 @@ def show_trace(trace: Trace, top: int, *, json: bool) -> None:
         console.print(f"Outliers: {numbers(trace.outliers, limit=None)}", soft_wrap=True)
     else:
         console.print(
-            f"No dimension meets the criterion at step {last}, the last: none left the bulk for "
-            "good.",
+            f"No dimension meets the criterion at step {last}, the last: none became an outlier "
+            "for good.",
             soft_wrap=True,
         )
-    if trace.passing:
+    if trace.transient:
         told = [
             f"{one.dim} (step {one.first})"
             if one.first == one.last
             else f"{one.dim} (steps {one.first} to {one.last})"
-            for one in trace.passing[:_PASSING_SHOWN]
+            for one in trace.transient[:_PASSING_SHOWN]
         ]
-        further = len(trace.passing) - len(told)
+        further = len(trace.transient) - len(told)
         more = f" and {further} more" if further else ""
         console.print(
-            f"Outliers for a time, and none at the end: {', '.join(told)}{more}", soft_wrap=True
+            f"Outliers for a time, but not at the end: {', '.join(told)}{more}", soft_wrap=True
         )
     if trace.bulk is not None:
         strength = trace.bulk.strength
@@ -218,28 +218,28 @@ def _table(trace: Trace, shown: int) -> Table:
         caption=f"{trace.evidence}: {trace.criterion}; means over layers, first → last",
     )
     table.add_column("dim", justify="right")
-    table.add_column("left the bulk")
+    table.add_column("became outlier")
     table.add_column("layers that flag it", justify="right")
     table.add_column(f"{trace.gain_name} z", justify="right")
-    if trace.courses[0].bias_z is not None:
+    if trace.trajectories[0].bias_z is not None:
         table.add_column("bias z", justify="right")
-    for course in trace.courses[:shown]:
-        counts = [score * trace.layers for score in course.score]
+    for trajectory in trace.trajectories[:shown]:
+        counts = [score * trace.layers for score in trajectory.score]
         table.add_row(
-            str(course.dim),
-            _left(course),
+            str(trajectory.dim),
+            _became(trajectory),
             f"{_way(counts, '.0f')} of {trace.layers}",
-            _way(course.gain_z, "+.2f"),
-            *([] if course.bias_z is None else [_way(course.bias_z, "+.2f")]),
+            _way(trajectory.gain_z, "+.2f"),
+            *([] if trajectory.bias_z is None else [_way(trajectory.bias_z, "+.2f")]),
         )
     return table
 
 
-def _left(course: Course) -> str | Text:
-    if course.left_at is None:
+def _became(trajectory: Trajectory) -> str | Text:
+    if trajectory.left_at is None:
         return "no"
-    when = "by" if course.last_in_bulk is None else "at"
-    return Text(f"{when} step {course.left_at}", "bold red")
+    when = "by" if trajectory.last_in_bulk is None else "at"
+    return Text(f"{when} step {trajectory.left_at}", "bold red")
 
 
 def _way(values: tuple[float, ...] | list[float], form: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from surgeon.figures.picture import INK, QUIET, Band, Line, Lines, Mark, Picture, Threshold
 from surgeon.figures.scan import outliers_in_words
 from surgeon.harmless import shortened
-from surgeon.study.trace_result import Course, Trace
+from surgeon.study.trajectories import Trace, Trajectory
 
 _COLOURS = ("#b2182b", "#08306b", "#e08214", "#35978f", "#762a83", "#8c510a", "#4a90c8", "#1b7837")
 _CANDIDATES = 3
@@ -20,7 +20,7 @@ def draw_trace(trace: Trace) -> Picture:
     Each line is an outlier of the last checkpoint or, where there is none, one of the strongest
     dimensions, drawn quietly.
     """
-    biased = trace.courses[0].bias_z is not None
+    biased = trace.trajectories[0].bias_z is not None
     vectors = f"both {trace.gain_name} and bias" if biased else trace.gain_name
     reached = f"|z-score| that {trace.needed} of {trace.layers} layers reach in {vectors}"
     titles = {
@@ -60,7 +60,7 @@ def _panel(trace: Trace, series: str, title: str) -> Lines:
     )
 
 
-def _line(trace: Trace, course: Course, values: Sequence[float], colour: str) -> Line:
+def _line(trace: Trace, course: Trajectory, values: Sequence[float], colour: str) -> Line:
     since = "" if course.left_at is None else f", outlier from {course.left_at:,}"
     return Line(
         name=f"dim {course.dim}{since}",
@@ -89,11 +89,11 @@ def _marks(trace: Trace) -> tuple[Mark, ...]:
     )
 
 
-def shown(trace: Trace) -> dict[Course, str]:
+def shown(trace: Trace) -> dict[Trajectory, str]:
     """Return the courses to draw, each with its colour: of the outliers, or else candidates."""
     if not trace.outliers:
-        return dict.fromkeys(trace.courses[:_CANDIDATES], QUIET)
-    outliers = (course for course in trace.courses if course.outlier)
+        return dict.fromkeys(trace.trajectories[:_CANDIDATES], QUIET)
+    outliers = (course for course in trace.trajectories if course.outlier)
     return dict(zip(outliers, _COLOURS, strict=False))
 
 

@@ -27,7 +27,7 @@ from surgeon.model.files import read_object
 from surgeon.model.hub import Listing
 from surgeon.ranking.zscores import ZScores
 from surgeon.study.table import check_pyarrow, has_columns, open_table
-from surgeon.study.trace_result import Trace
+from surgeon.study.trajectories import Trace
 
 AddRows: TypeAlias = Callable[[int, ZScores], None]
 
@@ -65,7 +65,7 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def table_rows(path: Path | None, *, force: bool) -> Iterator[AddRows]:
+def open_rows(path: Path | None, *, force: bool) -> Iterator[AddRows]:
     """Yield what adds a checkpoint's z-scores to the table at ``path``, which appears at the end.
 
     A row is a step, a layer (counted through, an encoder's before its decoder's) and a dimension,

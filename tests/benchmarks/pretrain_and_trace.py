@@ -2,7 +2,7 @@
 
 A BERT of 4 layers × 128 dimensions learns to fill masked tokens in the sources of Python's
 standard library, which every machine has, with a tokenizer trained on them. Every 100 steps its
-weights are kept; ``surgeon trace`` then tells which dimensions left the bulk, and when, and the
+weights are kept; ``surgeon trace`` then tells which dimensions became outliers, and when, and the
 last checkpoint is scored without each dimension. Kovaleva et al. 2021 saw one of 512 leave after
 50,000 steps of BERT-medium.
 

@@ -64,7 +64,7 @@ def test_without_outliers_people_are_told_so(checkpoints, capsys):
     assert run(["trace", *(str(checkpoints / f"step{step}") for step in (0, 1000, 2000))]) == 0
     out = capsys.readouterr().out
     assert "No dimension meets the criterion at step 2000, the last" in out
-    assert "Outliers for a time, and none at the end: 5 (step 1000)" in out
+    assert "Outliers for a time, but not at the end: 5 (step 1000)" in out
 
 
 def test_json_is_one_document_and_nothing_else(checkpoints, tmp_path, capsys):

@@ -50,7 +50,7 @@ def test_a_line_crosses_sigma_where_its_dimension_left(pretraining):
     assert trace.outliers == (36,)
     *_, (distance,) = draw_trace(trace).rows
     reach = distance.lines[-1].ys
-    left = trace.steps.index(trace.courses[0].left_at)
+    left = trace.steps.index(trace.trajectories[0].left_at)
     assert distance.threshold.value == 3
     assert reach[left - 1] <= 3 < reach[left]
     assert min(reach[left:]) > 3

@@ -23,8 +23,8 @@ from surgeon.errors import (
     SelectionError,
 )
 from surgeon.model import Checkpoint
-from surgeon.study.series import find_series
-from surgeon.study.trace_result import Passing
+from surgeon.study.training_run import find_checkpoints
+from surgeon.study.trajectories import TransientOutlier
 
 # Dim 5 leaves, comes back and leaves again; 9 leaves at the end; 3 was out and is no more.
 _OUTS = {0: [], 10: [5, 3], 20: [3], 30: [5], 40: [5], 100: [5, 9]}
@@ -45,17 +45,17 @@ def test_a_dimension_left_at_the_first_step_from_which_on_it_never_came_back(run
     assert trace.name == "run"
     assert trace.steps == (0, 10, 20, 30, 40, 100)
     assert set(trace.outliers) == {5, 9}
-    courses = {course.dim: course for course in trace.courses}
+    courses = {course.dim: course for course in trace.trajectories}
     five, nine = courses[5], courses[9]
     assert (five.left_at, five.last_in_bulk, five.flagged_at) == (30, 20, (10, 30, 40, 100))
     assert (nine.left_at, nine.last_in_bulk, nine.flagged_at) == (100, 40, (100,))
     assert five.score == (0, 1, 0, 1, 1, 1)
-    assert trace.passing == (Passing(dim=3, first=10, last=20),)
+    assert trace.transient == (TransientOutlier(dim=3, first=10, last=20),)
 
 
 def test_one_that_is_out_at_the_first_checkpoint_left_by_then(template, tmp_path):
     write_run(template, tmp_path / "run", {7: [2], 9: [2]})
-    (course, *others) = trace_training([tmp_path / "run"]).courses
+    (course, *others) = trace_training([tmp_path / "run"]).trajectories
     assert (course.dim, course.left_at, course.last_in_bulk) == (2, 7, None)
     assert {(other.left_at, other.outlier) for other in others} == {(None, False)}
 
@@ -66,18 +66,18 @@ def test_without_final_outliers_the_strongest_others_are_told_and_the_bulk_is_al
     write_run(template, tmp_path / "run", {0: [], 1: [4], 2: []})
     trace = trace_training([tmp_path / "run"], top=3)
     assert trace.outliers == ()
-    assert [course.outlier for course in trace.courses] == [False] * 3
+    assert [course.outlier for course in trace.trajectories] == [False] * 3
     assert trace.bulk.dims == HIDDEN
-    assert trace.passing == (Passing(4, 1, 1),)
+    assert trace.transient == (TransientOutlier(4, 1, 1),)
     ranking = rank_by_layernorm(open_checkpoint(tmp_path / "run" / "step-2"))
-    assert [c.dim for c in trace.courses] == [d.dim for d in ranking.dimensions[:3]]
+    assert [c.dim for c in trace.trajectories] == [d.dim for d in ranking.dimensions[:3]]
 
 
 @pytest.mark.parametrize(("sigma", "min_layers"), [(3.0, 0.5), (2.0, 1), (0.8, 3), (1.5, 4)])
 def test_every_checkpoint_is_judged_as_scan_judges_it(run, sigma, min_layers):
     trace = trace_training([run], sigma=sigma, min_layers=min_layers, top=HIDDEN)
     flagged = {step: set() for step in trace.steps}
-    for course in trace.courses:
+    for course in trace.trajectories:
         for step, reach in zip(trace.steps, course.reach, strict=True):
             assert (step in course.flagged_at) == (reach > sigma)
             if step in course.flagged_at:
@@ -96,7 +96,7 @@ def test_the_series_are_means_over_layers_and_the_bulk_is_all_but_the_final_outl
     assert trace.bulk.dims == len(rest)
     for number, step in enumerate(trace.steps):
         zscores = read_zscores(open_checkpoint(run / f"step-{step}"))
-        for course in trace.courses:
+        for course in trace.trajectories:
             assert course.gain_z[number] == pytest.approx(zscores.gain[:, course.dim].mean())
             assert course.bias_z[number] == pytest.approx(zscores.bias[:, course.dim].mean())
         strength = np.minimum(abs(zscores.gain), abs(zscores.bias)).mean(axis=0)[rest]
@@ -122,8 +122,8 @@ def test_the_series_are_means_over_layers_and_the_bulk_is_all_but_the_final_outl
 )
 def test_the_step_is_told_by_its_mark_or_the_only_number(name, step):
     other = "other-step-7777777"
-    series = find_series([f"runs/{name}", f"runs/{other}"])
-    assert series.stops[0].step == step
+    _, checkpoints = find_checkpoints([f"runs/{name}", f"runs/{other}"])
+    assert checkpoints[0].step == step
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_the_step_is_told_by_its_mark_or_the_only_number(name, step):
     [
         ("v2-100", "v2-100: may be step 2 or 100 by its name; leave it out with --skip v2-100"),
         ("step1-step2", "may be step 1 or 2 by its name"),
-        ("epoch-1.5", "1.5 is no whole number of steps"),
+        ("epoch-1.5", "1.5 is not a whole number of steps"),
         ("checkpoint-best", "has no step in its name; leave it out with --skip checkpoint-best"),
-        ("step-9223372036854775808", "is no whole number of steps"),
+        ("step-9223372036854775808", "is not a whole number of steps"),
     ],
 )
 def test_a_name_that_tells_no_one_step_is_refused(name, told):
     with pytest.raises(SelectionError, match=told):
-        find_series(["runs/step-1", f"runs/{name}"])
+        find_checkpoints(["runs/step-1", f"runs/{name}"])
 
 
 def test_checkpoints_that_cannot_be_read_or_placed_are_skipped_by_name(template, tmp_path):
@@ -187,8 +187,8 @@ def test_norms_without_a_bias_are_traced_by_their_gain(tmp_path):
     output = tmp_path / "trace.parquet"
     trace = trace_training([tmp_path / "run"], output=output)
     assert trace.outliers == (6,)
-    assert trace.courses[0].left_at == 2
-    assert trace.courses[0].bias_z is None
+    assert trace.trajectories[0].left_at == 2
+    assert trace.trajectories[0].bias_z is None
     assert trace.bulk.bias_z is None
     assert pq.read_table(output)["bias_z"].null_count == 2 * 3 * HIDDEN
     json.dumps(trace.to_json(), allow_nan=False)
@@ -220,7 +220,7 @@ def test_one_checkpoint_or_a_path_with_revisions_is_refused(run):
         trace_training([run / "step-10" / "model.safetensors"])
     with pytest.raises(SelectionError, match="no checkpoints"):
         trace_training([])
-    with pytest.raises(SelectionError, match="is no Hub id; leave it out"):
+    with pytest.raises(SelectionError, match="is not a Hub id; leave it out"):
         trace_training([run], revisions="step*")
     with pytest.raises(SelectionError, match="for one model on the Hub; 2 are given"):
         trace_training([run, run], revisions="step*")
