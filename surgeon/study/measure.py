@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from blake3 import blake3
+from filelock import FileLock
 
 from surgeon._version import __version__
 from surgeon.edit.changes import with_slices
@@ -208,7 +207,7 @@ def open_model(
     key = blake3(facts.encode()).hexdigest(_KEY_BYTES)
     exported = folder / key
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f"{key}.lock"):
+    with FileLock(folder / f"{key}.lock"):  # of processes that need the same model
         if not (exported / RECORD).is_file():
             nothing = Recipe(dims=(0,), mode="scale", factor=1.0, sites=roles)
             write_artifact(make_plan(checkpoint, nothing), exported, progress=silent)
@@ -220,20 +219,6 @@ def hashes_of(checkpoint: Checkpoint) -> dict[str, str]:
     paths = [file.path for file in checkpoint.files]
     beside = [checkpoint.directory / name for name in _DECIDING if not checkpoint.alone]
     return {path.name: hash_file(path).blake3 for path in (*paths, *beside) if path.is_file()}
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time through; on a system without such locks, all."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -278,6 +263,6 @@ def _check_same(model: Model, now: Mapping[str, str], before: Mapping[str, str] 
     # Of a model on this machine the sweep has made sure; a branch on the Hub may have moved.
     if before is not None and now != before:
         raise EvaluationError(
-            f"{model.model}: has other files than its rows that are there were measured with; "
-            "name another output, or the revision of those rows"
+            f"{model.model}: its files are other files than its rows were measured with; choose "
+            "another output, or the revision of those rows"
         )
