@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Json, Sigma
+from surgeon.commands.options import Address, Cpus, EngineName, Json, Sigma
 from surgeon.errors import CheckFailed, OutputError
 from surgeon.ranking.ranking import SIGMA
 
@@ -48,14 +48,9 @@ def atlas(
         typer.Option(metavar="N", help="Models started per second at most, over all workers."),
     ] = 1.5,
     workers: Annotated[int, typer.Option(metavar="N", help="Models scanned at once.")] = 4,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Processes on this machine, or Ray.")
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of a Ray cluster that runs; without it, one on this machine."),
-    ] = None,
-    cpus: Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")] = 1,
+    engine: EngineName = "local",
+    address: Address = None,
+    cpus: Cpus = 1,
     retry: Annotated[bool, typer.Option("--retry", help="Try models that failed again.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show how much there is to do; send no requests.")

@@ -62,6 +62,14 @@ OnnxDtype = Annotated[
         "--dtype", help="What the ONNX weights are stored in; float16 halves them, and rounds."
     ),
 ]
+EngineName = Annotated[
+    Literal["local", "ray"], typer.Option("--engine", help="Processes on this machine, or Ray.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a Ray cluster that runs; without it, one on this machine."),
+]
+Cpus = Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Sigma = Annotated[
     float, typer.Option(help="Standard deviations beyond which a gain or bias is flagged.")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from surgeon.commands.options import Json
+from surgeon.commands.options import Address, Cpus, EngineName, Json
 from surgeon.errors import (
     CheckFailed,
     Interrupted,
@@ -33,15 +33,10 @@ def sweep(
             help="Where the rows go; if rows are there already, the sweep goes on.",
         ),
     ] = None,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Processes on this machine, or Ray.")
-    ] = "local",
+    engine: EngineName = "local",
     workers: Annotated[int, typer.Option(metavar="N", help="Cells that run at once.")] = 1,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of a Ray cluster that runs; without it, one on this machine."),
-    ] = None,
-    cpus: Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")] = 1,
+    address: Address = None,
+    cpus: Cpus = 1,
     gpus: Annotated[float, typer.Option(help="GPUs that a worker declares to Ray.")] = 0,
     provider: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where onnxruntime runs.")

@@ -27,12 +27,12 @@ from surgeon.progress import Progress, silent
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, layers_needed, stand
 from surgeon.ranking.ranking import SIGMA
 from surgeon.ranking.zscores import read_zscores
-from surgeon.study.atlas_table import check_suffix, write_atlas
+from surgeon.study.atlas_table import write_atlas
 from surgeon.study.engines import Engine, choose_engine
 from surgeon.study.jobs import FAILED, JobQueue, Row, Work, describe
 from surgeon.study.journal import Entry, Journal, Layout, lock
 from surgeon.study.run import Outcome, Outlook, look_ahead, run_jobs
-from surgeon.study.table import check_pyarrow
+from surgeon.study.table import PARQUET, check_pyarrow, check_suffix
 from surgeon.study.targets import Target, targets_of
 
 WORKERS = 4
@@ -111,7 +111,7 @@ def build_atlas(
     """
     targets, start = targets_of(models), time.monotonic()
     _check(sigma, min_layers, max_bytes, rate)
-    check_suffix(output)
+    _check_suffix(output)
     check_pyarrow(output)
     _check_online()
     reading = _Reading(output, engine or choose_engine("local", WORKERS))
@@ -162,7 +162,7 @@ def preview_atlas(
     _check(sigma, min_layers, MAX_BYTES, rate)
     entries: dict[str, Entry] = {}
     if output is not None:
-        check_suffix(output)
+        _check_suffix(output)
         path = rows_path(output)
         _check_ours(output, path)
         if path.is_file():
@@ -187,6 +187,10 @@ def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None
         raise SelectionError(f"--rate {rate:g}: give a positive number of models per second")
     if max_bytes <= 0:
         raise SelectionError(f"--max-mb {max_bytes / 1e6:g}: give a positive number of megabytes")
+
+
+def _check_suffix(output: Path) -> None:
+    check_suffix(output, (PARQUET,), f"an atlas is Parquet: give FILE{PARQUET}")
 
 
 def _check_online() -> None:

@@ -8,23 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from surgeon.errors import OutputError
 from surgeon.study.jobs import DONE, Row
 from surgeon.study.table import has_columns, open_table
 
-_SUFFIX = ".parquet"
 _GROUP = 2**18  # rows that are in memory at once
-
-
-def check_suffix(output: Path) -> None:
-    """Refuse a table that would not be what its name says.
-
-    Raises:
-        OutputError: the suffix is not that of Parquet.
-    """
-    if output.suffix.lower() != _SUFFIX:
-        found = f"the suffix {output.suffix}" if output.suffix else "no suffix"
-        raise OutputError(f"-o {output}: has {found}; an atlas is Parquet: give FILE{_SUFFIX}")
 
 
 def write_atlas(output: Path, rows: Iterable[Row]) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing import connection
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from surgeon.errors import SelectionError
 from surgeon.study.jobs import Job, JobQueue, Row, Work, do_job, failed_row
@@ -96,33 +96,13 @@ class _WorkerLostError(Exception):
     """A worker's process, or the node that it was on, has died."""
 
 
-class _Worker(Protocol):
-    """Does one job at a time, elsewhere."""
-
-    def send(self, job: Job, delay: float) -> Any:
-        """Give it a job; returns the handle to wait on for its row."""
-        ...
-
-    def receive(self, handle: Any) -> Row:
-        """Return the row of its job."""
-        ...
-
-    def dismiss(self, *, busy: bool) -> None:
-        """Have it end: at once if it has a job, for which nobody waits any more."""
-        ...
-
-    def join(self) -> None:
-        """Wait until it has ended."""
-        ...
-
-
 def _rows(
     queue: JobQueue,
     count: int,
-    start: Callable[[int], _Worker],
+    start: Callable[[int], _Process | _ActorHandle],
     wait: Callable[[list[Any]], Sequence[Any]],
 ) -> Iterator[Row]:
-    workers: dict[int, _Worker] = {}
+    workers: dict[int, _Process | _ActorHandle] = {}
     busy: dict[Any, tuple[int, Job]] = {}
 
     def give(number: int, after: Job | None) -> None:
@@ -169,6 +149,7 @@ class _Process:
         theirs.close()
 
     def send(self, job: Job, delay: float) -> connection.Connection:
+        """Give it a job; returns what to wait on for the row."""
         # A process that has died meanwhile is found by what it does not answer.
         with contextlib.suppress(OSError):
             self._pipe.send((job, delay))
@@ -187,6 +168,7 @@ class _Process:
         return row
 
     def dismiss(self, *, busy: bool) -> None:
+        """Have it end: at once if it has a job, for which nobody waits any more."""
         self._pipe.close()
         if busy:
             self._process.terminate()

@@ -11,10 +11,18 @@ from typing import Any
 from surgeon.edit.staging import staged_file
 from surgeon.errors import OutputError
 
+PARQUET = ".parquet"
 
-def has_pyarrow() -> bool:
-    """Tell whether Parquet can be written."""
-    return importlib.util.find_spec("pyarrow") is not None
+
+def check_suffix(output: Path, known: Sequence[str], advice: str) -> None:
+    """Refuse a file that would not be what its name says.
+
+    Raises:
+        OutputError: the suffix is not one of the known ones.
+    """
+    if output.suffix.lower() not in known:
+        found = f"the suffix {output.suffix}" if output.suffix else "no suffix"
+        raise OutputError(f"-o {output}: has {found}; {advice}")
 
 
 def check_pyarrow(output: Path) -> None:
@@ -27,6 +35,11 @@ def check_pyarrow(output: Path) -> None:
         raise OutputError(
             f"-o {output}: Parquet needs pyarrow; run: pip install 'norm-surgeon[study]'"
         )
+
+
+def has_pyarrow() -> bool:
+    """Tell whether Parquet can be written."""
+    return importlib.util.find_spec("pyarrow") is not None
 
 
 @contextlib.contextmanager

@@ -26,12 +26,12 @@ from surgeon.errors import CheckpointError, OutputError
 from surgeon.model.files import read_object
 from surgeon.model.hub import Listing
 from surgeon.ranking.zscores import ZScores
-from surgeon.study.table import check_pyarrow, has_columns, open_table
+from surgeon.study.table import PARQUET, check_pyarrow, check_suffix, has_columns, open_table
 from surgeon.study.trajectories import Trace
 
 AddRows: TypeAlias = Callable[[int, ZScores], None]
 
-_TABLE, _SUMMARY = ".parquet", ".json"
+_SUMMARY = ".json"
 _COLUMNS = ("step", "layer", "dim", "gain_z", "bias_z")
 
 
@@ -42,13 +42,9 @@ def check_output(path: Path, *, force: bool) -> None:
         OutputError: its suffix is neither, pyarrow is not there for a table, the file exists and
             ``force`` is off, or its folder takes no new files.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (_TABLE, _SUMMARY):
-        found = f"the suffix {path.suffix}" if path.suffix else "no suffix"
-        raise OutputError(
-            f"-o {path}: has {found}; give {_TABLE} for every z-score, or {_SUMMARY} for the result"
-        )
-    if suffix == _TABLE:
+    advice = f"give {PARQUET} for every z-score, or {_SUMMARY} for the result"
+    check_suffix(path, (PARQUET, _SUMMARY), advice)
+    if path.suffix.lower() == PARQUET:
         check_pyarrow(path)
     if path.is_dir():
         raise OutputError(f"-o {path}: is a directory; name a file in it")
@@ -73,7 +69,7 @@ def open_rows(path: Path | None, *, force: bool) -> Iterator[AddRows]:
     is a row group, written before the next is read. For another ``path`` than a ``.parquet`` file,
     rows go nowhere.
     """
-    if path is None or path.suffix.lower() != _TABLE:
+    if path is None or path.suffix.lower() != PARQUET:
         yield lambda step, zscores: None  # noqa: ARG005  (the names of the type)
         return
     import pyarrow as pa
