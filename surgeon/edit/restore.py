@@ -1,17 +1,25 @@
-"""Artifact → source: the undo, byte for byte."""
+"""Artifact → source: the undo, byte for byte, in a folder of its own or in memory."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from surgeon.edit.artifact import old_values
-from surgeon.edit.record import Record, inside, read_record
+import numpy.typing as npt
+
+from surgeon.edit.changes import BytePatch, Edit, byte_patch, with_slices
+from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.edit.source_files import place
 from surgeon.edit.staging import check_output, staged
 from surgeon.edit.transfer import FileState, transfer
 from surgeon.errors import CheckpointError
+from surgeon.model import Checkpoint, TensorFile, TensorInfo, open_checkpoint
 from surgeon.model.artifact import RECORD
 from surgeon.model.files import regular_size
+from surgeon.model.safetensors_file import open_safetensors
 from surgeon.model.weight_files import converted_name
 from surgeon.progress import Progress, silent
 
@@ -45,6 +53,38 @@ def restore(
     return record
 
 
+def open_source(artifact: Path) -> Checkpoint:
+    """Open an artifact as its source was, to read tensors from; nothing is written.
+
+    Raises:
+        CheckpointError: the artifact is damaged.
+    """
+    record = read_record(artifact)
+    patched = open_patched(record, artifact)
+    for name in record.weights:
+        _old_values(record, artifact, name)  # refuses a record that does not fit the weights
+    excised = read_excised(artifact)
+    files = (
+        _Undone(file.path, file.tensors, file, record.edits, excised) for file in patched.files
+    )
+    return replace(patched, name=record.model, files=tuple(files))
+
+
+def open_patched(record: Record, artifact: Path) -> Checkpoint:
+    """Open an artifact as it is, whatever it was made from.
+
+    Raises:
+        CheckpointError: the artifact is damaged.
+    """
+    if record.edited_graph is None:
+        return open_checkpoint(artifact)
+    # Loaded by name, as a plug-in is: what edits ONNX files is not part of the core.
+    annex = importlib.import_module("surgeon.onnx_files.open_onnx")
+    opened = annex.open_onnx(artifact / record.edited_graph, record.sites_pattern)
+    checkpoint: Checkpoint = opened.checkpoint
+    return checkpoint
+
+
 def source_states(
     record: Record, artifact: Path, name: str, target: Path | None = None
 ) -> tuple[FileState, FileState]:
@@ -68,7 +108,7 @@ def source_states(
             "restore needs the artifact as surgeon made it"
         )
     undo = record.undo_splices(name)
-    return transfer(path, target, new=old_values(record, artifact, name), splices=undo)
+    return transfer(path, target, new=_old_values(record, artifact, name), splices=undo)
 
 
 def source_path(record: Record, name: str, source: str) -> str:
@@ -87,3 +127,50 @@ def source_path(record: Record, name: str, source: str) -> str:
         if name == (source if name in origins else place(source)):
             return source
     raise CheckpointError(f"{RECORD}: {name} cannot have been {source}; the record is damaged")
+
+
+@dataclass(frozen=True)
+class _Undone(TensorFile):
+    """A weight file of an artifact, read as if the excised values were back in place."""
+
+    patched: TensorFile
+    edits: tuple[Edit, ...]
+    excised: Mapping[str, npt.NDArray[Any]]
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        if name not in self.excised:
+            yield from self.patched.pieces(name)
+            return
+        tensor = self.patched.read(name)
+        for edit in self.edits:
+            if edit.tensor == name:
+                tensor = with_slices(tensor, edit.axis, edit.dims, self.excised[name])
+        yield tensor.tobytes()
+
+
+def _old_values(record: Record, artifact: Path, name: str) -> BytePatch | None:
+    """Locate the excised values in a weight file that was edited; None for any other file."""
+    edits = [edit for edit in record.edits if edit.file == name]
+    if not edits:
+        return None
+    excised, tensors = read_excised(artifact), _tensors_in(record, artifact, name)
+    for edit in edits:
+        shape = tensors[edit.tensor].shape if edit.tensor in tensors else ()
+        if edit.tensor not in excised or not edit.fits(shape, excised[edit.tensor].shape):
+            raise CheckpointError(
+                f"{artifact}: the record's edit of {edit.tensor} does not fit the weights; "
+                "the artifact is damaged"
+            )
+    return byte_patch(edits, [excised[edit.tensor] for edit in edits], tensors)
+
+
+def _tensors_in(record: Record, artifact: Path, name: str) -> Mapping[str, TensorInfo]:
+    """Return where the tensors of a recorded weight file are."""
+    path, graph = artifact / inside(name), record.edited_graph
+    if graph is None:
+        return open_safetensors(path).tensors
+    from surgeon.onnx.read_graph import read_file_graph
+    from surgeon.onnx.tensor_files import tensor_files
+
+    files = {file.path: file for file in tensor_files(read_file_graph(artifact / graph, artifact))}
+    return files[path].tensors if path in files else {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import isfinite
 from pathlib import Path
 
-from surgeon.edit.artifact import open_source
 from surgeon.edit.changes import Edit
 from surgeon.edit.record import Record, read_record
+from surgeon.edit.restore import open_source
 from surgeon.edit.staging import replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.notes import explain

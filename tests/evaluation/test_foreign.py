@@ -25,8 +25,8 @@ from surgeon import (
     write_report,
 )
 from surgeon.cli import run
-from surgeon.edit.artifact import open_source
 from surgeon.edit.expectation import EvaluationSettings
+from surgeon.edit.restore import open_source
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner

@@ -16,7 +16,7 @@ from surgeon import (
     write_report,
 )
 from surgeon.cli import run
-from surgeon.edit.artifact import open_source
+from surgeon.edit.restore import open_source
 from surgeon.errors import (
     CheckpointError,
     EvaluationError,
