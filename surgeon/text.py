@@ -17,9 +17,6 @@ from surgeon.errors import EvaluationError
 
 BUILT_IN = "built-in English sentences"
 BUILT_IN_RANKING = "built-in ranking sentences"
-_SAMPLE = Path(__file__).with_name("sentences.txt")
-_RANKING_SAMPLE = Path(__file__).with_name("ranking_sentences.txt")
-
 _FINGERPRINT = 8  # bytes; two of 100,000 lines share one in 3 of a billion cases
 
 
@@ -65,12 +62,17 @@ def fingerprint(line: str) -> str:
 
 def built_in_sample() -> Texts:
     """Return the sample that evaluates, written for the package: varied English sentences."""
-    return _parse(BUILT_IN, _SAMPLE.read_bytes())
+    return _sample(BUILT_IN, "sentences.txt")
 
 
 def ranking_sample() -> Texts:
     """Return the sample that ranks: sentences of the same kind, none of them in the other one."""
-    return _parse(BUILT_IN_RANKING, _RANKING_SAMPLE.read_bytes())
+    return _sample(BUILT_IN_RANKING, "ranking_sentences.txt")
+
+
+def _sample(name: str, file: str) -> Texts:
+    raw = Path(__file__).with_name(file).read_bytes()
+    return Texts(name, nonblank(lines_of(decoded(name, raw))), raw)
 
 
 def read_texts(path: Path, *, document: bool = False) -> Texts:
@@ -119,7 +121,3 @@ def decoded(name: str, raw: bytes) -> str:
             f"--data {name}: not UTF-8 (byte {error.start}), {what}; convert it: "
             f"iconv -f {likely} -t utf-8 {name} > utf8-{name}"
         ) from error
-
-
-def _parse(name: str, raw: bytes) -> Texts:
-    return Texts(name, nonblank(lines_of(decoded(name, raw))), raw)

@@ -27,9 +27,8 @@ from surgeon.evaluation.workload import Workload, number_texts, prepare, setting
 from surgeon.model.artifact import RECORD
 from surgeon.progress import Progress, silent
 from surgeon.tasks.compare import BASELINE, Variant
-from surgeon.tasks.registry import Scores, Task
 from surgeon.tasks.statistics import Groups, Interval, chance_of_rank, paired_interval
-from surgeon.tasks.task import Data, Floats
+from surgeon.tasks.task import Data, Floats, Scores, Task
 
 _CONTROLS = 10
 _KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks keep of an example

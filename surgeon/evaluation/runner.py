@@ -17,8 +17,7 @@ from surgeon.evaluation.session import Outputs, ProviderName, Session, open_sess
 from surgeon.onnx.token_scores import LABELS, POSITIONS
 from surgeon.tasks.compare import BatchScores, Variant
 from surgeon.tasks.examples import MOST_TOKENS, Example, batch_examples, batches_by_length
-from surgeon.tasks.registry import Task
-from surgeon.tasks.task import Floats
+from surgeon.tasks.task import Floats, Task
 
 _TOKENS_PER_CORE = 512  # of a batch: its activations stay in the core's cache, little is padded
 

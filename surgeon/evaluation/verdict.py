@@ -12,7 +12,6 @@ import numpy as np
 
 from surgeon.evaluation.workload import Workload, number_texts
 from surgeon.tasks.examples import Example
-from surgeon.tasks.registry import Scores, Settings, Task
 from surgeon.tasks.statistics import (
     LEAST_CONTROLS,
     Interval,
@@ -23,7 +22,7 @@ from surgeon.tasks.statistics import (
     paired_interval,
     usual_range,
 )
-from surgeon.tasks.task import MARGIN, Floats
+from surgeon.tasks.task import MARGIN, Floats, Scores, Settings, Task
 
 Verdict: TypeAlias = Literal["degraded", "intact", "inconclusive"]
 

@@ -13,14 +13,14 @@ import numpy as np
 from surgeon.edit.expectation import EvaluationSettings, TaskOptions, recorded_settings
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact, read_config
-from surgeon.tasks.data import read_data
+from surgeon.tasks.data import read_table, read_texts_of
 from surgeon.tasks.encoder import MOST_UNKNOWN, Encoder, Prepared
 from surgeon.tasks.examples import Example
 from surgeon.tasks.pooling import Pooling, read_pooling
-from surgeon.tasks.registry import TASKS, Settings, Task
+from surgeon.tasks.registry import TASKS
 from surgeon.tasks.statistics import Groups
 from surgeon.tasks.table import Columns
-from surgeon.tasks.task import INVERTED, Data
+from surgeon.tasks.task import INVERTED, Data, Settings, Task
 from surgeon.tasks.tokenizer import begin_with, beginning_id, read_tokenizer
 from surgeon.text import built_in_sample
 
@@ -276,7 +276,9 @@ def find_data(task: Task, data: Data | str | Path | None, settings: Settings) ->
     source = task.sample if data is None else str(data)
     if source is None:
         return built_in_sample()
-    return read_data(source, task.needs, settings.columns, document=settings.document)
+    if task.needs == "table":
+        return read_table(source)
+    return read_texts_of(source, settings.columns, document=settings.document)
 
 
 def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data) -> Prepared:

@@ -17,9 +17,8 @@ from surgeon.ranking.ranking import Detector, Dimension, Measured, Options, Rank
 from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
 from surgeon.tasks.compare import BASELINE, Variant, compare, observe
 from surgeon.tasks.examples import Example
-from surgeon.tasks.registry import Scores, Settings
 from surgeon.tasks.statistics import Interval, control_range, paired_interval
-from surgeon.tasks.task import Floats
+from surgeon.tasks.task import Floats, Scores, Settings
 from surgeon.text import ranking_sample
 
 MIN_DAMAGE: Mapping[str, float] = {

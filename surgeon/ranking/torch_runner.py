@@ -16,9 +16,9 @@ from surgeon.progress import Progress
 from surgeon.tasks.compare import BatchScores, Variant
 from surgeon.tasks.encoder import Encoded, Encoder
 from surgeon.tasks.examples import Example, batch_examples, batches_by_length
-from surgeon.tasks.registry import TASKS, Settings, Task
+from surgeon.tasks.registry import TASKS
 from surgeon.tasks.sizes import check_sizes, longest_text
-from surgeon.tasks.task import Floats
+from surgeon.tasks.task import Floats, Settings, Task
 from surgeon.text import Texts
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What ``--data`` names → texts or a table."""
+"""What ``--data`` names → texts or a table: a file of any of several formats, or one of the Hub."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from surgeon.errors import EvaluationError
 from surgeon.tasks.table import Columns, Table, locate
-from surgeon.text import (
-    Texts,
-    decoded,
-    lines_of,
-    nonblank,
-    read_texts,
-)
+from surgeon.text import Texts, decoded, lines_of, nonblank, read_texts
 
+PREFIX = "hf:"
+"""What the name of a data set on the Hub begins with."""
+
+_SPLITS = ("validation", "dev", "test", "train")  # what is taken where none is named
+_NEEDS_PACKAGE = "take a package; pip install 'norm-surgeon[data]'"
 _DELIMITERS = ",;\t|"  # of a file that is called CSV
 # GLUE's files have lone quotation marks inside their cells.
 _TABS: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-_SPACES: Mapping[str, Any] = {
-    "delimiter": " ",
-    "quoting": csv.QUOTE_NONE,
-    "skipinitialspace": True,
-}
+_SPACES: Mapping[str, Any] = {**_TABS, "delimiter": " ", "skipinitialspace": True}
 _HEAD = 65_536  # characters that tell a delimiter
 _MOST_UNPACKED = 2**27  # bytes of a Parquet file's values,
 _MOST_PACKING = 20  # or so many times those of the file
@@ -35,26 +30,59 @@ _AT_ONCE = 2**29  # bytes of rows that are unpacked together
 _MOST_CELL = 10_000_000  # characters; csv's own limit cuts off long contexts
 
 
-def read_table(path: Path) -> Table:
-    """Read a file of rows.
+def read_texts_of(source: str, columns: Columns, *, document: bool = False) -> Texts:
+    """Read texts: the lines of a file, or the text column of a table.
+
+    Tables are the data sets of the Hub (``hf:org/name``), the files that end as ``_FORMATS`` say,
+    and any file where the column is named. A CSV or TSV file of one column needs no header.
+
+    Args:
+        source: a path, or the name of a data set.
+        columns: where a table has the texts.
+        document: whether a text file is one text.
+
+    Raises:
+        EvaluationError: it is not there, or holds no text, or no column for it.
+    """
+    suffix = Path(source).suffix.lower()
+    if not source.startswith(PREFIX) and columns.text is None and suffix not in _FORMATS:
+        return read_texts(Path(source), document=document)
+    if document:
+        raise EvaluationError(
+            f"--document: --data {source} is a table, each of whose rows is a text; leave it out"
+        )
+    table = read_table(source)
+    located = locate(table, columns, pair=False, label=False)
+    values = located.table.values(located.text)
+    lines = nonblank(str(value) for value in values if value is not None)
+    if not lines:
+        raise EvaluationError(f"--data {table.name}: the column {located.text} holds no text")
+    return Texts(table.name, lines, table.raw)
+
+
+def read_table(source: str | Path) -> Table:
+    """Read a file of rows, or a data set of the Hub (``hf:org/name``).
 
     Raises:
         EvaluationError: there is no such file, its format is none of those known, or it is not in
             that format.
     """
+    if str(source).startswith(PREFIX):
+        return _read_hub(str(source))
+    path = Path(source)
     if path.is_dir():
         raise EvaluationError(f"--data {path}: is a folder; give a file of labelled rows in it")
     if not path.is_file():
         raise EvaluationError(f"--data {path}: no such file; give a file of labelled rows")
     suffix = path.suffix.lower()
-    read = _words if suffix == _PLAIN else FORMATS.get(suffix)
+    # Where a table is needed, a text file has words with their labels.
+    read = _words if suffix == ".txt" else _FORMATS.get(suffix)
     if read is None:
         raise EvaluationError(
-            f"--data {path}: rows are read from {', '.join(FORMATS)} files; save it as one of them"
+            f"--data {path}: rows are read from {', '.join(_FORMATS)} files; save it as one of them"
         )
-    raw = path.read_bytes()
     try:
-        table = read(path.name, raw)
+        table = read(path.name, path.read_bytes())
     except MemoryError as error:
         raise EvaluationError(f"--data {path}: takes more memory than there is") from error
     except (ValueError, RecursionError, csv.Error) as error:
@@ -68,8 +96,9 @@ def read_table(path: Path) -> Table:
 
 def _csv(name: str, raw: bytes) -> Table:
     content = decoded(name, raw)
-    delimiter = next((d for d in _DELIMITERS if _fits(content, {"delimiter": d})), ",")
-    return _delimited(name, raw, content, {"delimiter": delimiter})
+    dialects = [{"delimiter": delimiter} for delimiter in _DELIMITERS]
+    fitting = (dialect for dialect in dialects if _fits(content, dialect))
+    return _delimited(name, raw, content, next(fitting, dialects[0]))
 
 
 def _tsv(name: str, raw: bytes) -> Table:
@@ -119,23 +148,19 @@ def _delimited(name: str, raw: bytes, content: str, dialect: Mapping[str, Any]) 
     lines = [row for group in groups for row in group]
     if not lines:
         return Table(name, (), raw)
-    header, *rest = lines
+    header = lines[0]
     for number, row in enumerate(lines, start=1):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells and the first has {len(header)}")
+
+    def table(names: Sequence[str], rows: Iterable[Sequence[Any]], **more: Any) -> Table:
+        named = (dict(zip(names, row, strict=True)) for row in rows)
+        return Table(name, tuple(named), raw, **more)
+
     numbers = [str(number) for number in range(1, len(header) + 1)]
-
-    def by_number(rows: Iterable[Sequence[Any]]) -> Table:
-        return Table(name, tuple(dict(zip(numbers, row, strict=True)) for row in rows), raw)
-
-    return Table(
-        name,
-        tuple(dict(zip(header, row, strict=True)) for row in rest),
-        raw,
-        first_line=2,
-        headless=by_number(lines),
-        sentences=by_number(_columns(group) for group in groups) if len(groups) > 1 else None,
-    )
+    sentences = table(numbers, map(_columns, groups)) if len(groups) > 1 else None
+    headless = table(numbers, lines)
+    return table(header, lines[1:], first_line=2, headless=headless, sentences=sentences)
 
 
 def _columns(group: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -195,9 +220,7 @@ def _parquet(name: str, raw: bytes) -> Table:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise EvaluationError(
-            f"--data {name}: Parquet files take a package; pip install 'norm-surgeon[data]'"
-        ) from error
+        raise EvaluationError(f"--data {name}: Parquet files {_NEEDS_PACKAGE}") from error
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(raw))
         described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", "{}"))
@@ -208,8 +231,7 @@ def _parquet(name: str, raw: bytes) -> Table:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     for part in ("info", "features"):
         described = described.get(part) if isinstance(described, dict) else None
-    features = described if isinstance(described, dict) else {}
-    return Table(name, rows, raw, classes=class_names(features))
+    return Table(name, rows, raw, classes=_class_names(described))
 
 
 def _unpacked_rows(file: Any, size: int) -> Iterator[dict[str, Any]]:
@@ -220,18 +242,17 @@ def _unpacked_rows(file: Any, size: int) -> Iterator[dict[str, Any]]:
     """
     most = max(_MOST_UNPACKED, _MOST_PACKING * size)
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    columns = [group.column(n) for group in groups for n in range(group.num_columns)]
-    largest = max((group.total_byte_size for group in groups), default=0)
-    if min((column.num_values for column in columns), default=0) < 0 or largest < 0:
+    sizes = [group.total_byte_size for group in groups]
+    counts = [group.column(n).num_values for group in groups for n in range(group.num_columns)]
+    if min((*sizes, *counts), default=0) < 0:
         raise ValueError("its description has numbers below 0")
-    unpacked = sum(group.total_byte_size for group in groups)
-    unpacked = max(unpacked, sum(column.num_values for column in columns) * 8)
+    unpacked = max(sum(sizes), sum(counts) * 8)
     if unpacked <= most:
-        at_once = max(1, min(4096, _AT_ONCE // (largest + 1)))
+        at_once = max(1, min(4096, _AT_ONCE // (max(sizes, default=0) + 1)))
         unpacked = 0
         for batch in file.iter_batches(batch_size=at_once):
             rows = batch.to_pylist()
-            unpacked += sum(_size(row) for row in rows)
+            unpacked += sum(map(_size, rows))
             if unpacked > most:
                 break
             yield from rows
@@ -240,28 +261,25 @@ def _unpacked_rows(file: Any, size: int) -> Iterator[dict[str, Any]]:
 
 
 def _size(value: Any) -> int:
-    if isinstance(value, dict):
-        return 8 + sum(map(_size, value.values()))
-    if isinstance(value, list):
-        return 8 + sum(map(_size, value))
+    if isinstance(value, dict | list):
+        return 8 + sum(map(_size, value.values() if isinstance(value, dict) else value))
     return 8 + (len(value) if isinstance(value, str | bytes) else 0)
 
 
-def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def _class_names(features: Any) -> dict[str, tuple[str, ...]]:
     """Return what integers stand for, by column, as datasets describes features in plain values.
 
     A feature of lists, such as a label for each word, says it of their entries.
     """
     found = {}
-    for column, feature in features.items():
+    for column, feature in features.items() if isinstance(features, dict) else ():
         entry = feature.get("feature", feature) if isinstance(feature, dict) else None
         if isinstance(entry, dict) and entry.get("_type") == "ClassLabel":
             found[column] = tuple(map(str, entry.get("names") or ()))
     return found
 
 
-_PLAIN = ".txt"  # lines of text, or of words with labels where a table is needed
-FORMATS: Mapping[str, Callable[[str, bytes], Table]] = {
+_FORMATS: Mapping[str, Callable[[str, bytes], Table]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".conll": _words,
@@ -274,76 +292,13 @@ FORMATS: Mapping[str, Callable[[str, bytes], Table]] = {
 }
 
 
-# The files that are tables, so that a column must be meant and not a line.
-_TABLES = tuple(FORMATS)
-
-
-def read_data(
-    source: str, needs: Literal["texts", "table"], columns: Columns, *, document: bool = False
-) -> Texts | Table:
-    """Read a file, or a data set of the Hub (``hf:org/name``), as texts or as a table.
-
-    With ``document``, a text file is one text.
-
-    Raises:
-        EvaluationError: it is not there, or not what is needed.
-    """
-    return (
-        _read_table(source)
-        if needs == "table"
-        else read_texts_of(source, columns, document=document)
-    )
-
-
-def read_texts_of(source: str, columns: Columns, *, document: bool = False) -> Texts:
-    """Read texts: the lines of a file, or the text column of a table.
-
-    Tables are the data sets of the Hub, the files that end as ``files.FORMATS`` say, and any file
-    where the column is named. A CSV or TSV file of one column needs no header.
-
-    Raises:
-        EvaluationError: it is not there, or holds no text, or no column for it.
-    """
-    hub, path = source.startswith(PREFIX), Path(source)
-    if not hub and columns.text is None and path.suffix.lower() not in _TABLES:
-        return read_texts(path, document=document)
-    if document:
-        raise EvaluationError(
-            f"--document: --data {source} is a table, each of whose rows is a text; leave it out"
-        )
-    return _texts(_read_table(source), columns)
-
-
-def _read_table(source: str) -> Table:
-    return read_hub(source) if source.startswith(PREFIX) else read_table(Path(source))
-
-
-def _texts(table: Table, columns: Columns) -> Texts:
-    located = locate(table, columns, pair=False, label=False)
-    values = located.table.values(located.text)
-    lines = nonblank(str(value) for value in values if value is not None)
-    if not lines:
-        raise EvaluationError(f"--data {table.name}: the column {located.text} holds no text")
-    return Texts(table.name, lines, table.raw)
-
-
-PREFIX = "hf:"
-_SPLITS = ("validation", "dev", "test", "train")  # what is taken where none is named
-
-
-def read_hub(name: str) -> Table:
-    """Load a data set with the package ``datasets``; integers of its classes keep their names.
-
-    Raises:
-        EvaluationError: the package is not there, or cannot load it.
-    """
+def _read_hub(name: str) -> Table:
+    """Load a data set with the package ``datasets``; integers of its classes keep their names."""
     path, config, split = _parts(name)
     try:
         import datasets
     except ImportError as error:
-        raise EvaluationError(
-            f"--data {name}: data sets on the Hub take a package; pip install 'norm-surgeon[data]'"
-        ) from error
+        raise EvaluationError(f"--data {name}: data sets on the Hub {_NEEDS_PACKAGE}") from error
     datasets.disable_progress_bars()
     try:
         if split is None:
@@ -357,9 +312,8 @@ def read_hub(name: str) -> Table:
             f"--data {name}: {reason[0]}; give hf:org/name, and :config and :split where it has "
             "several"
         ) from error
-    classes = class_names(loaded.features.to_dict())
     raw = json.dumps(rows, sort_keys=True, default=str).encode()
-    return Table(name, rows, raw, classes=classes)
+    return Table(name, rows, raw, classes=_class_names(loaded.features.to_dict()))
 
 
 def _parts(name: str) -> tuple[str, str | None, str | None]:

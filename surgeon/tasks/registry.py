@@ -10,7 +10,7 @@ from surgeon.tasks.pairs import PAIRS
 from surgeon.tasks.questions import QUESTIONS
 from surgeon.tasks.replaced import REPLACED
 from surgeon.tasks.similarity import DRIFT, SIMILARITY
-from surgeon.tasks.task import Scores, Settings, Task
+from surgeon.tasks.task import Task
 from surgeon.tasks.token_labels import TOKEN_LABELS
 
 _ALL = (
@@ -29,5 +29,3 @@ _ALL = (
     SIMILARITY,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
-
-__all__ = ["TASKS", "Scores", "Settings", "Task"]

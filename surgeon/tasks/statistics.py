@@ -103,7 +103,8 @@ def is_firm(patched: Scores, baseline: Scores, texts: Groups | None = None) -> b
     """
     if patched.bounds is not None and patched.statistic is ratio_of_sums:
         return True
-    return not _is_sparse(_summed(_changes(patched, baseline), texts))
+    changes = np.abs(patched.total - baseline.total)
+    return not _is_sparse(_summed(changes if changes.ndim == 1 else changes.sum(axis=1), texts))
 
 
 def control_range(damages: Sequence[float]) -> Interval:
@@ -222,10 +223,9 @@ def _studentized(values: Floats) -> Interval:
             return level
         return float(3 / skew * (np.cbrt(1 + skew * (level - skew / 6)) - 1))
 
-    most, least = (max, min)
     return (
-        mean - error * most(quantile, untransformed(quantile)),
-        mean - error * least(-quantile, untransformed(-quantile)),
+        mean - error * max(quantile, untransformed(quantile)),
+        mean - error * min(-quantile, untransformed(-quantile)),
     )
 
 
@@ -244,15 +244,13 @@ def _pseudo_values(patched: Scores, baseline: Scores, texts: Groups | None) -> F
     whole = patched.value - baseline.value
     if count == 1:
         return np.array([whole])
-    without = [
-        _value(patched, groups != group) - _value(baseline, groups != group)
-        for group in range(count)
-    ]
-    return count * whole - (count - 1) * np.array(without)
 
+    def without(scores: Scores, group: int) -> float:
+        kept = groups != group
+        return float(scores.statistic(scores.total[kept], scores.weight[kept]))
 
-def _value(scores: Scores, chosen: npt.NDArray[np.bool_]) -> float:
-    return float(scores.statistic(scores.total[chosen], scores.weight[chosen]))
+    changes = [without(patched, group) - without(baseline, group) for group in range(count)]
+    return count * whole - (count - 1) * np.array(changes)
 
 
 def _by_text(patched: Scores, baseline: Scores, texts: Groups | None) -> tuple[Floats, Floats]:
@@ -264,11 +262,6 @@ def _summed(values: Floats, texts: Groups | None) -> Floats:
     if texts is None:
         return values
     return np.bincount(texts, weights=values).astype(np.float64)
-
-
-def _changes(patched: Scores, baseline: Scores) -> Floats:
-    changes = np.abs(patched.total - baseline.total)
-    return changes if changes.ndim == 1 else changes.sum(axis=1)
 
 
 def _is_sparse(difference: Floats) -> bool:

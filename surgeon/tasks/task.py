@@ -131,13 +131,11 @@ def one_minus(scores: Scores) -> Scores:
     return Scores(scores.total, scores.weight, lambda total, weight: 1 - statistic(total, weight))
 
 
-def nothing_further(*given: Any) -> Mapping[str, Any]:  # noqa: ARG001
-    """Return nothing."""
+def _nothing(*given: Any) -> Mapping[str, Any]:  # noqa: ARG001
     return {}
 
 
-def as_observed(observed: Floats, baseline: Floats) -> Floats:  # noqa: ARG001
-    """Keep what was observed."""
+def _as_observed(observed: Floats, baseline: Floats) -> Floats:  # noqa: ARG001
     return observed
 
 
@@ -163,11 +161,11 @@ class Task:
             "1 − …" is made of a score that is larger where it is better.
         whole: those of the metrics that are scores of the whole set: no sum over examples gives
             them.
-        naive: what predictors without skill would be observed to do, by what they are: a constant
-            answer, the baseline's own answers to other examples. A verdict takes a baseline that
-            is better. It is given the examples and the baseline's observations.
+        naive: what predictors without skill would be observed to do, by their names, from the
+            examples and the baseline's observations: a constant answer, the baseline's own answers
+            to other examples. A verdict takes a baseline that is better.
         against: makes of the observations of a variant and of the baseline what is kept of them,
-            for a score that is about the two, so that not all that was observed is kept.
+            for a score that is about the two.
         reduce: what ``observe`` does, from the losses in nats and the hits, each (scored,), of an
             example whose tokens were scored inside the graph; None for a task that is not about
             choosing tokens.
@@ -191,11 +189,11 @@ class Task:
     observe: Callable[[npt.NDArray[np.float32], Example], Floats]
     measure: Callable[[Floats, Settings], Mapping[str, Scores]]
     prepare: Callable[[tuple[int, ...], Settings], Example | None] | None = None
-    by_label: Callable[[Floats, Settings], Mapping[str, Mapping[str, float]]] = nothing_further
+    by_label: Callable[[Floats, Settings], Mapping[str, Mapping[str, float]]] = _nothing
     further: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
-    naive: Callable[[Sequence[Example], Floats, Settings], Mapping[str, Floats]] = nothing_further
-    against: Callable[[Floats, Floats], Floats] = as_observed
+    naive: Callable[[Sequence[Example], Floats, Settings], Mapping[str, Floats]] = _nothing
+    against: Callable[[Floats, Floats], Floats] = _as_observed
     reduce: Callable[[Floats, Floats, Example], Floats] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     needs: Literal["texts", "table"] = "texts"

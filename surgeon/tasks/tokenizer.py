@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -28,6 +29,7 @@ _TOKENIZER = "tokenizer.json"
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _DIGITS = 10  # of the number of a token; no vocabulary has as many
 _MASKS = ("[MASK]", "<mask>")
+_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,12 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
         CheckpointError: a file is damaged.
         EvaluationError: the tokenizer cannot be read.
     """
-    places = dict.fromkeys((_TOKENIZER, PurePosixPath(folder, _TOKENIZER).as_posix()))
+    places = (_TOKENIZER, PurePosixPath(folder, _TOKENIZER).as_posix())
     file = next((place for place in places if (directory / place).is_file()), None)
     if file is None:
         return None
     path = directory / file
-    settings = [read_object(path.with_name(name)) or {} for name in _SETTINGS]
-    tokenizer = _read(path)
+    settings, tokenizer = _settings_in(path.parent), _read(path)
     size = tokenizer.get_vocab_size()
     special = {
         number
@@ -78,23 +79,24 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
         if token.special and number < size
     }
 
-    def named(role: str) -> int | None:
-        return _named(role, settings, tokenizer)
-
-    roles = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
-    special.update(number for role in roles if (number := named(role)) is not None)
+    named = {role: _named(f"{role}_token", settings, tokenizer) for role in _ROLES}
+    special.update(n for role, n in named.items() if n is not None and role != "mask")
     usual = (number for name in _MASKS if (number := tokenizer.token_to_id(name)) in special)
-    mask, pad = named("mask_token"), count_or_none(pad_id, least=0, most=size - 1)
+    mask, pad = named["mask"], count_or_none(pad_id, least=0, most=size - 1)
     return FoundTokenizer(
         TokenizerFacts(
             file=file,
             mask_id=next(usual, None) if mask is None else mask,
-            pad_id=(named("pad_token") or 0) if pad is None else pad,
-            unknown_id=named("unk_token"),
+            pad_id=(named["pad"] or 0) if pad is None else pad,
+            unknown_id=named["unk"],
             special_ids=tuple(sorted(special)),
         ),
         length_or_none(settings[0].get("model_max_length")),
     )
+
+
+def _settings_in(*folders: Path) -> list[Mapping[str, Any]]:
+    return [read_object(folder / name) or {} for folder in folders for name in _SETTINGS]
 
 
 def _named(role: str, settings: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> int | None:
@@ -113,8 +115,7 @@ def beginning_id(directory: Path, facts: TokenizerFacts | None) -> int | None:
     if facts is None or facts.kind != "tokenizers":
         return None
     tokenizer = read_tokenizer(directory, facts)
-    folders = dict.fromkeys(((directory / facts.file).parent, directory))  # it may be in onnx/
-    settings = [read_object(folder / name) or {} for folder in folders for name in _SETTINGS]
+    settings = _settings_in((directory / facts.file).parent, directory)  # it may be in onnx/
     found = (_named(role, settings, tokenizer) for role in ("bos_token", "eos_token"))
     return next((number for number in found if number is not None), None)
 
@@ -165,10 +166,8 @@ def most_tokens(directory: Path) -> tuple[int, Path]:
         if (vocabulary := directory / "vocab.txt").is_file():
             text = vocabulary.read_text("utf-8", "replace")
             files[vocabulary] = range(len(text.rstrip().split("\n")))
-    last = {
-        file: max((n for n in ids if type(n) is int), default=-1) for file, ids in files.items()
-    }
-    file = max(last, key=lambda one: last[one])
+    last = {f: max((n for n in ids if type(n) is int), default=-1) for f, ids in files.items()}
+    file = max(last, key=last.__getitem__)
     return last[file] + 1, file
 
 
@@ -224,12 +223,8 @@ class BoundedTokenizer:
                 f"{label}: makes up to {growth:,} characters of one, and at most {_MOST_GROWTH:,} "
                 "are taken; use the model's own tokenizer"
             )
-        for name, value in (
-            ("_tokenizer", tokenizer),
-            ("_label", label),
-            ("_most", _MOST_CHARACTERS // growth),
-        ):
-            object.__setattr__(self, name, value)
+        # Past __setattr__, which is the tokenizer's.
+        vars(self).update(_tokenizer=tokenizer, _label=label, _most=_MOST_CHARACTERS // growth)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
@@ -308,10 +303,7 @@ def _growth(tokenizer: Any) -> int:
     """Return how many characters a tokenizer may make of one, or 1 for a usual few."""
     parts = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.post_processor)
     declared = [json.loads(part.__getstate__()) for part in parts if part is not None]
-    growth = 1
-    for step in _steps(declared):
-        growth *= max(1, _growth_of(step))
-    return growth
+    return math.prod(max(1, _growth_of(step)) for step in _steps(declared))
 
 
 def _steps(declared: Any) -> Iterator[dict[str, Any]]:

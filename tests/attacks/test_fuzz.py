@@ -46,7 +46,7 @@ from surgeon.errors import SurgeonError
 from surgeon.evaluation.blocks import Partial
 from surgeon.evaluation.result import read_evaluation
 from surgeon.study.grid import load_grid
-from surgeon.tasks.data import read_data, read_texts_of
+from surgeon.tasks.data import read_table, read_texts_of
 from surgeon.tasks.table import Columns
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 
@@ -282,7 +282,7 @@ def _tokenize(path, _tiny):
 
 
 def _table_and_texts(path, _tiny):
-    read_data(str(path), "table", Columns())
+    read_table(str(path))
     read_texts_of(str(path), Columns("text"))
 
 

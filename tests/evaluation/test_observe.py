@@ -25,7 +25,8 @@ from surgeon.evaluation.workload import encoder_of
 from surgeon.tasks import compare
 from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.examples import Example, make_batch
-from surgeon.tasks.registry import TASKS, Settings
+from surgeon.tasks.registry import TASKS
+from surgeon.tasks.task import Settings
 from surgeon.text import Texts, built_in_sample
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.data import _parts, read_data, read_table
+from surgeon.tasks.data import _parts, read_table, read_texts_of
 from surgeon.tasks.labels import is_missing, match_labels
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns, Names, locate, spelled_out
@@ -106,7 +106,7 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
 def test_every_format_gives_the_same_texts(tmp_path, name):
     tsv = "text\tlabel\nGood, “really”.\tyes\nBad\\nindeed\tno\n"
     (tmp_path / name).write_text(CONTENTS.get(name, tsv), encoding="utf-8")
-    texts = read_data(str(tmp_path / name), "texts", Columns())
+    texts = read_texts_of(str(tmp_path / name), Columns())
     bad = "Bad\nindeed" if name in CONTENTS else "Bad\\nindeed"  # as it is
     assert texts.lines == ("Good, “really”.", bad)
 
@@ -114,24 +114,24 @@ def test_every_format_gives_the_same_texts(tmp_path, name):
 def test_texts_come_from_lines_or_from_a_column(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("note,text\na,One.\nb,Two.\n")
-    assert read_data(str(path), "texts", Columns("note")).lines == ("a", "b")
+    assert read_texts_of(str(path), Columns("note")).lines == ("a", "b")
     path.rename(tmp_path / "d.txt")
-    lines = read_data(str(tmp_path / "d.txt"), "texts", Columns()).lines
+    lines = read_texts_of(str(tmp_path / "d.txt"), Columns()).lines
     assert lines == ("note,text", "a,One.", "b,Two.")
     (tmp_path / "d.jsonl").write_text('{"text": "One\\ntwo."}\n{"text": null}\n')
-    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == ("One\ntwo.",)
+    assert read_texts_of(str(tmp_path / "d.jsonl"), Columns()).lines == ("One\ntwo.",)
 
 
 def test_a_csv_file_of_one_column_is_its_lines_and_of_more_needs_a_name(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text('One.\n"Two, three."\n')
-    assert read_data(str(path), "texts", Columns()).lines == ("One.", "Two, three.")
+    assert read_texts_of(str(path), Columns()).lines == ("One.", "Two, three.")
     path.write_text("text\nOne.\n")
-    assert read_data(str(path), "texts", Columns()).lines == ("One.",)
+    assert read_texts_of(str(path), Columns()).lines == ("One.",)
     path.write_text("One.,yes\nTwo.,no\n")
     with pytest.raises(EvaluationError, match=r"no column for the text.*--text-column.*number"):
-        read_data(str(path), "texts", Columns())
-    assert read_data(str(path), "texts", Columns("1")).lines == ("One.", "Two.")
+        read_texts_of(str(path), Columns())
+    assert read_texts_of(str(path), Columns("1")).lines == ("One.", "Two.")
 
 
 def test_a_row_without_a_text_is_named_and_one_without_a_label_has_none(tmp_path):
@@ -249,19 +249,19 @@ def test_a_package_that_is_missing_is_told_with_what_to_install(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.parquet").write_bytes(b"PAR1")
     with pytest.raises(EvaluationError, match=r"pip install 'norm-surgeon\[data\]'"):
-        read_data(source, "table", Columns())
+        read_table(source)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="takes the extra data")
 def test_a_data_set_in_a_folder_is_read_as_one_of_the_hub(tmp_path):
     (tmp_path / "validation.csv").write_text("text,label\nOne.,yes\nTwo.,no\n")
-    table = read_data(f"hf:{tmp_path}", "table", Columns())
+    table = read_table(f"hf:{tmp_path}")
     assert [dict(row) for row in table.rows] == [
         {"text": "One.", "label": "yes"},
         {"text": "Two.", "label": "no"},
     ]
     with pytest.raises(EvaluationError, match=r"hf:.*nothing.*:config"):
-        read_data(f"hf:{tmp_path}/nothing", "table", Columns())
+        read_table(f"hf:{tmp_path}/nothing")
 
 
 SEPARATORS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines would split too
@@ -275,24 +275,24 @@ def test_lines_end_at_line_feeds_and_carriage_returns_and_nowhere_else(tmp_path,
     cells = ["text", *texts]
     for name, content in (("d.jsonl", lines), ("d.txt", texts), ("d.csv", cells), ("d.tsv", cells)):
         (tmp_path / name).write_bytes(end.join(content).encode())
-        assert list(read_data(str(tmp_path / name), "texts", Columns()).lines) == texts, name
+        assert list(read_texts_of(str(tmp_path / name), Columns()).lines) == texts, name
 
 
 def test_a_text_is_as_it_is_and_a_file_one_document_if_asked(tmp_path):
     path = tmp_path / "d.txt"
     path.write_text("\tif x:\n\n        return 1\n")
-    assert read_data(str(path), "texts", Columns()).lines == ("\tif x:", "        return 1")
-    whole = read_data(str(path), "texts", Columns(), document=True)
+    assert read_texts_of(str(path), Columns()).lines == ("\tif x:", "        return 1")
+    whole = read_texts_of(str(path), Columns(), document=True)
     assert whole.lines == ("\tif x:\n\n        return 1\n",)
     (tmp_path / "d.jsonl").write_text('{"text": " a\\n\\tb\\r\\n"}\n')
-    assert read_data(str(tmp_path / "d.jsonl"), "texts", Columns()).lines == (" a\n\tb\r\n",)
+    assert read_texts_of(str(tmp_path / "d.jsonl"), Columns()).lines == (" a\n\tb\r\n",)
     with pytest.raises(EvaluationError, match=r"--document: --data .*d\.jsonl is a table"):
-        read_data(str(tmp_path / "d.jsonl"), "texts", Columns(), document=True)
+        read_texts_of(str(tmp_path / "d.jsonl"), Columns(), document=True)
     path.write_bytes("caf\xe9\n".encode("latin1"))
     with pytest.raises(
         EvaluationError, match=r"not UTF-8 \(byte 3\).*iconv -f latin1 -t utf-8 d\.t"
     ):
-        read_data(str(path), "texts", Columns())
+        read_texts_of(str(path), Columns())
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
@@ -300,10 +300,10 @@ def test_a_csv_file_may_have_another_delimiter(tmp_path, delimiter):
     rows = ["text,label", "A film, fine,yes", "Bad; very,no"]
     lines = [delimiter.join(f'"{cell}"' for cell in row.rsplit(",", 1)) for row in rows]
     assert _located(tmp_path, "\n".join(lines)) == ("text", None, "label", 2)
-    texts = read_data(str(tmp_path / "d.csv"), "texts", Columns()).lines
+    texts = read_texts_of(str(tmp_path / "d.csv"), Columns()).lines
     assert texts == ("A film, fine", "Bad; very")
     (tmp_path / "d.csv").write_text("text\nOne; two.\nThree.\n")  # of one column
-    assert read_data(str(tmp_path / "d.csv"), "texts", Columns()).lines == ("One; two.", "Three.")
+    assert read_texts_of(str(tmp_path / "d.csv"), Columns()).lines == ("One; two.", "Three.")
 
 
 def test_json_lines_are_read_under_the_name_of_json(tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from surgeon.tasks.causal import windows
 from surgeon.tasks.examples import batch_examples
 from surgeon.tasks.masked import draw_lengths
-from surgeon.tasks.registry import TASKS, Settings
+from surgeon.tasks.registry import TASKS
+from surgeon.tasks.task import Settings
 
 SETTINGS = Settings(0, 0.15, 4, (0, 1, 2, 3, 4), vocabulary=300, decoder_start_id=3)
 SEQUENCE = (2, *range(5, 205), 3)

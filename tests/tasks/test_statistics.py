@@ -11,7 +11,6 @@ from surgeon.evaluation.verdict import (
     weigh,
 )
 from surgeon.tasks.classification import correlations
-from surgeon.tasks.registry import Scores
 from surgeon.tasks.statistics import (
     certain_part,
     chance_of_rank,
@@ -21,7 +20,7 @@ from surgeon.tasks.statistics import (
     paired_interval,
     usual_range,
 )
-from surgeon.tasks.task import SHARE, one_minus
+from surgeon.tasks.task import SHARE, Scores, one_minus
 
 
 def _scores(total, weight=None):

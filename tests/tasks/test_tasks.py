@@ -19,8 +19,9 @@ from surgeon.tasks.examples import Example, batches_by_length
 from surgeon.tasks.masked import mask
 from surgeon.tasks.pooling import Pooling, read_pooling
 from surgeon.tasks.questions import compare
-from surgeon.tasks.registry import TASKS, Settings
+from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns
+from surgeon.tasks.task import Settings
 from surgeon.tasks.token_labels import in_scheme, spans_of
 from surgeon.tasks.tokenizer import begin_with
 from surgeon.text import Texts
