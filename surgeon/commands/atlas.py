@@ -25,7 +25,7 @@ def atlas(
             "--output",
             "-o",
             metavar="FILE",
-            help="The table, as Parquet; if it is an atlas already, that goes on.",
+            help="The table, as Parquet; an atlas that is there already is resumed.",
         ),
     ] = None,
     sigma: Sigma = SIGMA,
@@ -59,10 +59,10 @@ def atlas(
 ) -> None:
     """Map the outlier dimensions of many models on the Hub.
 
-    Each is ranked as by surgeon scan, by range requests that read its norms alone: a row per model
-    and dimension. An atlas that was killed goes on where it stopped; a model that fails costs one
-    row, with its reason, and the exit code is 0 as long as one was scanned. The waits that the Hub
-    asks for are kept to; where it cannot be reached, the run stops, and those models have no row.
+    Ranks each model as surgeon scan does, and reads only its norms, by range requests: a row per
+    model and dimension. An atlas that was killed resumes where it stopped; a model that fails costs
+    one row, with its reason, and the exit code is 0 as long as one was scanned. Waits that the Hub
+    asks for are observed; if it cannot be reached, the run stops, and those models have no row.
     """
     from surgeon import console
     from surgeon.study.atlas import build_atlas, preview_atlas

@@ -30,7 +30,7 @@ def sweep(
             "--output",
             "-o",
             metavar="DIR",
-            help="Where the rows go; if rows are there already, the sweep goes on.",
+            help="Where the rows go; a sweep that is there already is resumed.",
         ),
     ] = None,
     engine: EngineName = "local",
@@ -50,8 +50,8 @@ def sweep(
     """Measure a grid of operations: a row of results for each cell.
 
     Every model x selection x operation x layers x task x seed is a cell. Its row is in rows.jsonl
-    as soon as it is done, with the recipe that reproduces it. A sweep that was killed goes on
-    where it stopped; a cell that fails costs its own row.
+    as soon as it is done, with the recipe that reproduces it. A sweep that was killed resumes
+    where it stopped; a cell that fails costs only its own row.
     """
     from surgeon import console
     from surgeon.evaluation.session import check_provider

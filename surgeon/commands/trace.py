@@ -72,7 +72,7 @@ def trace(
     as 900k, or the only number in it. A dimension became an outlier at the first checkpoint from
     which on every one flags it. Of a model on the Hub, only headers and the last operation of each
     layer are read, and revisions with the same weights are left out and listed. A trace that was
-    stopped goes on.
+    stopped resumes.
     """
     from surgeon import (
         console,
@@ -103,11 +103,11 @@ def trace(
     if output is not None:
         console.print_note(f"Written: {output}")
     if traced.repeats:
-        told = ", ".join(f"{repeat.step} as {repeat.same_as}" for repeat in traced.repeats[:12])
+        listed = ", ".join(f"{repeat.step} as {repeat.same_as}" for repeat in traced.repeats[:12])
         more = ", …" if len(traced.repeats) > 12 else ""
         console.print_note(
             f"{len(traced.repeats)} steps have the same weights on the Hub as a later one, and are "
-            f"left out: {told}{more}"
+            f"left out: {listed}{more}"
         )
     if traced.bytes_read is not None:
         console.print_note(f"Read {traced.bytes_read:,} bytes of {traced.name}, by range requests.")

@@ -70,7 +70,7 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) 
     """Show the cells of a sweep, what they take, and how many are left to do."""
     if json:
         made = [cell.to_json() for cell in cells]
-        print_json({"cost": cost.to_json(), "outlook": vars(ahead), "cells": made})
+        print_json({"cost": vars(cost), "outlook": vars(ahead), "cells": made})
         return
     rows = [_cell_row(cell) for cell in cells]
     if (more := len(rows) - _MAX_CELLS - 1) > 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -35,8 +34,8 @@ _KEY_BYTES = 12  # of a hash; two of a million cells share one in 10¹⁷ cases
 class Cell:
     """One operation on one model and its evaluation.
 
-    ``key`` stands for all of it, the content of its data included, so that a row can be told to
-    be this cell's in another run.
+    ``key`` stands for all of it, the content of its data included, so that its row is found in
+    another run.
     """
 
     key: str
@@ -85,7 +84,7 @@ def make_cells(grid: Grid) -> tuple[Cell, ...]:
     """Return every cell of a grid, each once, in the order of its axes.
 
     Raises:
-        SelectionError: a combination of them is no valid recipe.
+        SelectionError: a combination of them is not a valid recipe.
     """
     selections = [chosen for entry in grid.selections for chosen in expand_selection(entry)]
     operations = [made for entry in grid.operations for made in expand_operation(entry)]
@@ -126,7 +125,7 @@ def _key(model: Model, recipe: Recipe, hash_of: Callable[[str], str]) -> str:
         content.pop(name)
     if data := content["evaluation"]["data"]:
         content["evaluation"]["data"] = hash_of(data)
-    document = json.dumps([dataclasses.asdict(model), content], sort_keys=True)
+    document = json.dumps([asdict(model), content], sort_keys=True)
     return blake3(document.encode()).hexdigest(_KEY_BYTES)
 
 
@@ -187,10 +186,6 @@ class Cost:
     cells: int
     variants: int
     texts: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def cost_of(cells: tuple[Cell, ...]) -> Cost:

@@ -21,7 +21,7 @@ class Layout:
 
     ``study`` is what errors call it. Every line starts with ``start``. ``key`` returns the key of
     a row's job, and ``note`` what else of the row is kept in memory. ``header`` is the first line
-    where the first is no row.
+    where the first is not a row.
     """
 
     study: str

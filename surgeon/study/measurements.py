@@ -152,12 +152,12 @@ def _selection(recipe: Mapping[str, Any]) -> str:
         return "random"
     own = {"sigma": SIGMA, "relax": False}
     set_to = {name: recipe.get(name) for name in _SETTINGS}
-    told = [
+    settings = [
         f"{name} {value}"
         for name, value in set_to.items()
         if value is not None and value != own.get(name)
     ]
-    return ", ".join([str(recipe["method"]), *told])
+    return ", ".join([str(recipe["method"]), *settings])
 
 
 def _target(row: Mapping[str, Any]) -> str:

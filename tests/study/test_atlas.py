@@ -269,12 +269,18 @@ def test_failed_models_are_tried_again_when_asked_and_a_changed_list_keeps_what_
 
 def test_a_model_is_mapped_at_each_revision_that_is_listed(hub, tmp_path):
     out = tmp_path / "a.parquet"
-    models = ["org/m0@v1", "org/m0", f"org/m0@{commit_of('org/m0')}", "org/m0@v1"]
+    commit = commit_of("org/m0")
+    models = ["org/m0@v1", "org/m0", f"org/m0@{commit}", "org/m0@v9", "org/m0@v1"]
     built = build_atlas(models, out, engine=in_process, rate=_FAST)
-    assert (built.total, built.done) == (3, 3)
+    assert (built.total, built.done, built.failed) == (4, 3, 1)
     rows = _table(out)
-    assert len(rows) == 3 * rows[0]["hidden_size"]
-    assert {row["revision"] for row in rows} == {commit_of("org/m0")}
+    assert len(rows) == 3 * rows[0]["hidden_size"] + 1
+    assert {(row["asked"], row["status"], row["revision"]) for row in rows} == {
+        ("v1", "done", commit),
+        (None, "done", commit),
+        (commit, "done", commit),
+        ("v9", "failed", None),
+    }
 
 
 def test_a_worker_that_is_killed_costs_the_model_that_it_had(hub, tmp_path):
@@ -372,11 +378,13 @@ def test_without_a_network_by_choice_nothing_is_begun(hub, tmp_path, monkeypatch
     assert not (tmp_path / "a.parquet.rows.jsonl").exists()
 
 
-def test_a_list_has_comments_revisions_and_each_model_once(tmp_path):
+def test_a_list_has_comments_revisions_a_byte_order_mark_and_each_model_once(tmp_path):
     path = tmp_path / "models.txt"
-    path.write_text("# mine\norg/a\n\n  org/b@v1.0  # pinned\norg/a\norg/b\ngpt2\n")
+    path.write_bytes(b"\xef\xbb\xbf# mine\norg/a\n\n  org/b@v1.0  # pinned\norg/a\norg/b\ngpt2\n")
     keys = [target.key for target in read_list(path)]
     assert keys == ["org/a", "org/b@v1.0", "org/b", "gpt2"]
+    with pytest.raises(SelectionError, match="is a directory"):
+        read_list(tmp_path)
 
 
 @pytest.mark.parametrize("line", ["a/b/c", "org/a b", "org/a@", "@v1", "org/a@x y", "-x"])
@@ -417,25 +425,6 @@ def test_a_hub_that_is_away_stops_the_run_and_its_models_have_no_row(hub, tmp_pa
     hub.status = None
     built = build_atlas(models, out, engine=in_process, rate=_FAST)
     assert (built.done, built.failed, built.kept) == (20, 0, 9)
-
-
-def test_the_table_keeps_the_revision_that_was_asked_for(hub, tmp_path):
-    out = tmp_path / "a.parquet"
-    build_atlas(["org/m0@v1", "org/m0@v9", "org/m1"], out, engine=in_process, rate=_FAST)
-    asked = {(row["model"], row["asked"], row["status"]) for row in _table(out)}
-    assert asked == {
-        ("org/m0", "v1", "done"),
-        ("org/m0", "v9", "failed"),
-        ("org/m1", None, "done"),
-    }
-
-
-def test_a_list_may_start_with_a_byte_order_mark_and_is_no_directory(tmp_path):
-    path = tmp_path / "models.txt"
-    path.write_bytes(b"\xef\xbb\xbforg/a\n")
-    assert [target.key for target in read_list(path)] == ["org/a"]
-    with pytest.raises(SelectionError, match="is a directory"):
-        read_list(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "told"), [("a.csv", "the suffix .csv"), ("a", "no suffix")])
