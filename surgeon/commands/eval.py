@@ -10,9 +10,12 @@ from surgeon.commands.options import (
     ArtifactDirectory,
     Json,
     TextColumn,
+    setting,
 )
+from surgeon.edit.recipe import EvaluationSettings
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
+from surgeon.tasks.task import Masking
 
 
 def evaluate(
@@ -26,13 +29,7 @@ def evaluate(
             "sentences.",
         ),
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What to score, such as sts or glue/mnli; without it, what the head is for.",
-        ),
-    ] = None,
+    task: Annotated[str | None, setting(EvaluationSettings, "task", metavar="NAME")] = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -48,47 +45,30 @@ def evaluate(
             "that share of the labels' variance).",
         ),
     ] = None,
-    controls: Annotated[
-        int | None, typer.Option(help="How many random removals to compare with; by default 10.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="For masks, controls and their order; by default 0.")
-    ] = None,
+    controls: Annotated[int | None, setting(EvaluationSettings, "controls")] = None,
+    seed: Annotated[int | None, setting(EvaluationSettings, "seed")] = None,
     mask_rate: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE", help="Share of tokens masked, replaced or asked for [task's own]."
-        ),
+        float | None, setting(EvaluationSettings, "mask_rate", metavar="SHARE")
     ] = None,
-    masking: Annotated[
-        Literal["all", "bert"] | None,
-        typer.Option(help="Hide every chosen token (all), or 80 in 100 and change 10 (bert)."),
-    ] = None,
-    block: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Blocks of N tokens of the corpus, not single texts."),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Tokens by which windows over a long text move (clm)."),
-    ] = None,
+    masking: Annotated[Masking | None, setting(EvaluationSettings, "masking")] = None,
+    block: Annotated[int | None, setting(EvaluationSettings, "block", metavar="N")] = None,
+    stride: Annotated[int | None, setting(EvaluationSettings, "stride", metavar="N")] = None,
     bos: Annotated[
         bool | None,
-        typer.Option(
+        setting(
+            EvaluationSettings,
+            "bos",
             "--bos/--no-bos",
-            help="Begin each text with the BOS token, as lm-eval does (clm, pairs).",
             show_default="pairs: --bos where the tokenizer has one",
         ),
     ] = None,
-    document: Annotated[
-        bool, typer.Option("--document", help="Read a text file as one text, not line by line.")
-    ] = False,
+    document: Annotated[bool, setting(EvaluationSettings, "document", "--document")] = False,
     text_column: TextColumn = None,
     pair_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the second text.")
+        str | None, setting(EvaluationSettings, "pair_column", metavar="NAME")
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the label or score.")
+        str | None, setting(EvaluationSettings, "label_column", metavar="NAME")
     ] = None,
     provider: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where onnxruntime runs.")
@@ -97,15 +77,9 @@ def evaluate(
         int | None,
         typer.Option(metavar="N", help="Texts that run at once; changes the speed alone."),
     ] = None,
-    dose: Annotated[
-        bool, typer.Option("--dose", help="Score the first dims alone too: one, two, and so on.")
-    ] = False,
+    dose: Annotated[bool, setting(EvaluationSettings, "dose", "--dose")] = False,
     until_certain: Annotated[
-        bool,
-        typer.Option(
-            "--until-certain",
-            help="Stop once an interval valid at any number of texts settles the verdict.",
-        ),
+        bool, setting(EvaluationSettings, "until_certain", "--until-certain")
     ] = False,
     resume: Annotated[
         bool,

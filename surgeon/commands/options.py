@@ -4,13 +4,47 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from surgeon.console.printing import as_options
+from surgeon.edit.recipe import EvaluationSettings, Recipe, parse_numbers
 from surgeon.errors import SelectionError
 from surgeon.ranking import MEASURED
+from surgeon.settings import SettingsModel
 from surgeon.text import Texts
+
+
+def setting(
+    group: type[SettingsModel], name: str, *declarations: str, such_as: str = "", **more: Any
+) -> Any:
+    """Return the option of a setting: its help is the sentence that documents it.
+
+    Args:
+        group: the settings that declare it.
+        name: its name there.
+        declarations: the option, where it is not ``--name``.
+        such_as: an example, in the form of the command line.
+        more: what else ``typer.Option`` takes.
+    """
+    sentence = " ".join((group.model_fields[name].description or "").split())
+    if such_as:
+        sentence = f"{sentence[:-1]}, such as {such_as}."
+    return typer.Option(*declarations, help=as_options(sentence), **more)
+
+
+def numbers_of(field: str, text: str | None) -> tuple[int, ...] | None:
+    """Parse the option that is a list of numbers, if it was given.
+
+    Raises:
+        SelectionError: it is no such list.
+    """
+    try:
+        return None if text is None else parse_numbers(text)
+    except ValueError as error:
+        raise SelectionError(f"`{field}` {text!r}: {error}") from error
+
 
 Model = Annotated[
     str,
@@ -71,24 +105,9 @@ Address = Annotated[
 ]
 Cpus = Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-Sigma = Annotated[
-    float, typer.Option(help="Standard deviations beyond which a gain or bias is flagged.")
-]
-MinLayers = Annotated[
-    float | None,
-    typer.Option(
-        help="Layers that must flag an outlier: a count, or a share of all layers below 1.",
-        show_default="the method's own",
-    ),
-]
-Method = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="What ranks: layernorm or layernorm-count read the weights alone; activations and "
-        "ablation run the model on text, in PyTorch, and ablation measures what a removal does.",
-    ),
-]
+Sigma = Annotated[float, setting(Recipe, "sigma")]
+MinLayers = Annotated[float | None, setting(Recipe, "min_layers", show_default="the method's own")]
+Method = Annotated[str, setting(Recipe, "method", metavar="NAME")]
 RankingData = Annotated[
     str | None,
     typer.Option(
@@ -98,16 +117,9 @@ RankingData = Annotated[
         "column of a table; without it, English sentences that surgeon eval does not use.",
     ),
 ]
-TextColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Column of the text, by name or number.")
-]
+TextColumn = Annotated[str | None, setting(EvaluationSettings, "text_column", metavar="NAME")]
 MinDamage = Annotated[
-    float | None,
-    typer.Option(
-        help="The least damage that makes an outlier, for ablation: in nats per token, or in drift "
-        "for a model without a head.",
-        show_default="0.1 nats, 0.05 of drift",
-    ),
+    float | None, setting(Recipe, "min_damage", show_default="0.1 nats, 0.05 of drift")
 ]
 
 

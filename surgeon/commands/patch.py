@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,21 +25,19 @@ from surgeon.commands.options import (
     is_onnx,
     ranking_texts,
     refuse_dtype,
+    numbers_of,
     refuse_options,
+    setting,
     settling,
 )
-from surgeon.edit.recipe import (
-    PARAMS,
-    Mode,
-    Recipe,
-    parse_names,
-    parse_numbers,
-)
+from surgeon.edit.modes import Mode
+from surgeon.edit.recipe import PARAMS, Recipe
 from surgeon.edit.recipe_file import load_recipe
 from surgeon.errors import OutputError, SelectionError
 from surgeon.families import ROLES
-from surgeon.ranking import DEFAULT, find_detector
-from surgeon.ranking.ranking import SIGMA
+from surgeon.ranking import find_detector
+
+_DEFAULTS = {name: field.default for name, field in Recipe.model_fields.items()}
 
 
 def patch(
@@ -49,49 +46,30 @@ def patch(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="The artifact to make."),
     ] = None,
-    remove_outliers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Edit the N strongest outliers of the criterion."),
-    ] = None,
-    dims: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Edit these dimensions, such as 308,381.")
-    ] = None,
-    random: Annotated[
-        int | None, typer.Option(metavar="N", help="Edit N dimensions drawn with --seed.")
-    ] = None,
+    remove_outliers: Annotated[int | None, setting(Recipe, "remove_outliers", metavar="N")] = None,
+    dims: Annotated[str | None, setting(Recipe, "dims", metavar="LIST", such_as="308,381")] = None,
+    random: Annotated[int | None, setting(Recipe, "random", metavar="N")] = None,
     recipe: Annotated[
         str | None,
         typer.Option(metavar="FILE|NAME", help="Do what a recipe says; takes no other choice."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For --random.")] = 0,
-    method: Method = DEFAULT,
+    seed: Annotated[int, setting(Recipe, "seed")] = _DEFAULTS["seed"],
+    method: Method = _DEFAULTS["method"],
     data: RankingData = None,
     text_column: TextColumn = None,
-    sigma: Sigma = SIGMA,
+    sigma: Sigma = _DEFAULTS["sigma"],
     min_layers: MinLayers = None,
     min_damage: MinDamage = None,
-    relax: Annotated[
-        bool, typer.Option("--relax", help="Take the N strongest, outliers or not.")
-    ] = False,
+    relax: Annotated[bool, setting(Recipe, "relax", "--relax")] = _DEFAULTS["relax"],
     revision: Revision = None,
     sites_pattern: SitesPattern = None,
-    mode: Annotated[
-        Mode,
-        typer.Option(help="Set to zero, scale by --factor, or set to the mean of the vector."),
-    ] = "zero",
-    factor: Annotated[float | None, typer.Option(metavar="F", help="For --mode scale.")] = None,
-    params: Annotated[
-        str, typer.Option(metavar="LIST", help="Which of gain and bias to edit.")
-    ] = "gain,bias",
+    mode: Annotated[Mode, setting(Recipe, "mode")] = _DEFAULTS["mode"],
+    factor: Annotated[float | None, setting(Recipe, "factor", metavar="F")] = None,
+    params: Annotated[str, setting(Recipe, "params", metavar="LIST")] = ",".join(PARAMS),
     layers: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Only these layers, such as 0-5,11.")
+        str | None, setting(Recipe, "layers", metavar="LIST", such_as="0-5,11")
     ] = None,
-    sites: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST", help="output (the last operation), attention, embeddings, final; all."
-        ),
-    ] = "output",
+    sites: Annotated[str, setting(Recipe, "sites", metavar="LIST")] = ",".join(_DEFAULTS["sites"]),
     no_onnx: NoOnnx = False,
     dtype: OnnxDtype = "float32",
     record_only: Annotated[
@@ -127,7 +105,7 @@ def patch(
     find_detector(method)
     asked = recipe_of(
         recipe,
-        dims=None if dims is None else parse_numbers("--dims", dims),
+        dims=numbers_of("dims", dims),
         remove_outliers=remove_outliers,
         random=random,
         seed=seed,
@@ -138,9 +116,9 @@ def patch(
         relax=relax,
         mode=mode,
         factor=factor,
-        params=parse_names("--params", params, PARAMS),
-        layers=None if layers is None else parse_numbers("--layers", layers),
-        sites=parse_names("--sites", sites, (*ROLES, "all")),
+        params=_names_of(params, PARAMS),
+        layers=numbers_of("layers", layers),
+        sites=_names_of(sites, (*ROLES, "all")),
     )
     if recipe is None:
         _refuse_idle(asked)
@@ -193,22 +171,26 @@ def _refuse_idle(recipe: Recipe) -> None:
     """Refuse options that change nothing about how these dimensions are chosen."""
     ranked = ("method", "sigma", "min_layers", "min_damage", "relax")
     idle = (() if recipe.remove_outliers else ranked) + (() if recipe.random else ("seed",))
-    for field in dataclasses.fields(Recipe):
-        if field.name in idle and getattr(recipe, field.name) != field.default:
-            owner = "--random" if field.name == "seed" else "--remove-outliers"
-            raise SelectionError(f"--{field.name.replace('_', '-')}: goes with {owner} N alone")
+    for name in idle:
+        if getattr(recipe, name) != _DEFAULTS[name]:
+            owner = "random" if name == "seed" else "remove_outliers"
+            raise SelectionError(f"`{name}`: goes with `{owner}` N alone")
 
 
 def recipe_of(name_or_path: str | None, **options: Any) -> Recipe:
     """Make a recipe of the options, or load the named one, which takes no option beside it."""
     if name_or_path is None:
         return Recipe(**options)
-    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     for name, value in options.items():
-        if value != defaults[name]:
-            option = name.replace("_", "-")
-            raise SelectionError(f"--{option}: a recipe says it all; drop --recipe or this option")
+        if value != _DEFAULTS[name]:
+            raise SelectionError(f"`{name}`: cannot be combined with `recipe`; drop one of them")
     return load_recipe(name_or_path)
+
+
+def _names_of(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Parse ``gain,bias`` into names, in the order of those that are known."""
+    names = dict.fromkeys(part.strip() for part in text.split(","))
+    return tuple(sorted(names, key=lambda name: known.index(name) if name in known else -1))
 
 
 def other_model(recipe: Recipe, name: str) -> str | None:

@@ -51,9 +51,10 @@ def check(
 ) -> None:
     """Find all that is wrong with recipes: a line each, with its line and column."""
     from surgeon import console
-    from surgeon.edit.recipe_file import check_recipe, find_recipe
+    from surgeon.edit.recipe import Recipe
+    from surgeon.edit.recipe_file import check_file, find_recipe
 
-    checked = [check_recipe(find_recipe(str(file))) for file in files]
+    checked = [check_file(Recipe, find_recipe(str(file))) for file in files]
     console.show_checked_recipes(checked, json=json)
     if any(file.problems for file in checked):
         raise typer.Exit(_WRONG_INPUT)

@@ -62,7 +62,7 @@ def sweep(
     from surgeon.study.sweep import preview_sweep, run_sweep
 
     checked = check_grid(file)
-    grid = checked.grid
+    grid = checked.content
     if grid is None:
         console.show_problems(checked.path, checked.problems)
         raise typer.Exit(_WRONG_INPUT)

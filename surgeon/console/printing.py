@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -87,9 +88,24 @@ def print_table(
     out().print(table)
 
 
+def as_options(message: str) -> str:
+    """Put options in place of the parameters and settings that the library names in a message.
+
+    There `mask_rate` is in backticks, for the caller of a function; here it is --mask-rate.
+    """
+    return re.sub(
+        r"`(\w+)[\w.]*`",
+        lambda found: _OPTIONS.get(found[1]) or f"--{found[1].replace('_', '-')}",
+        message,
+    )
+
+
+_OPTIONS = {"output": "-o"}  # of other names than the parameter's
+
+
 def print_error(message: str) -> None:
     """Print one line to standard error; a message never spans more."""
-    sys.stderr.write(f"surgeon: {shortened(message, _LONGEST)}\n")
+    sys.stderr.write(f"surgeon: {shortened(as_options(message), _LONGEST)}\n")
 
 
 def print_note(message: str) -> None:

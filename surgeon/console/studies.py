@@ -21,7 +21,7 @@ from surgeon.progress import duration
 if TYPE_CHECKING:
     from surgeon.edit.recipe import Recipe
     from surgeon.edit.recipe_file import Checked
-    from surgeon.edit.yaml_file import Problem
+    from surgeon.edit.yaml_file import PlacedProblem
     from surgeon.study.atlas import Atlas
     from surgeon.study.cells import Cell, Cost
     from surgeon.study.run import Outcome, Outlook
@@ -49,7 +49,7 @@ def show_recipes(recipes: Mapping[str, Recipe], *, json: bool) -> None:
     )
 
 
-def show_checked_recipes(checked: Sequence[Checked], *, json: bool) -> None:
+def show_checked_recipes(checked: Sequence[Checked[Recipe]], *, json: bool) -> None:
     """Show what is wrong with recipes, a line each on standard error, and which are right."""
     if json:
         print_json({"files": [file.to_json() for file in checked]})
@@ -60,7 +60,7 @@ def show_checked_recipes(checked: Sequence[Checked], *, json: bool) -> None:
             print_text(f"{file.path}: a valid recipe")
 
 
-def show_problems(path: Path, problems: Sequence[Problem]) -> None:
+def show_problems(path: Path, problems: Sequence[PlacedProblem]) -> None:
     """Show what is wrong with a file, a line each on standard error."""
     for problem in problems:
         print_error(problem.at(path))

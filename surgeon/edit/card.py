@@ -42,7 +42,7 @@ def read_front_matter(card: Path) -> Mapping[str, str | list[str]]:
     if len(parts) < 3 or parts[0].strip():
         return {}
     try:
-        fields, _ = parse_yaml(parts[1], plain=True)
+        fields = parse_yaml(parts[1], plain=True).content
     except ValueError:
         return {}
     return {

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from surgeon.edit.changes import Edit, Splice, count_changed, finite_or_none
-from surgeon.edit.recipe import Recipe, new_values
+from surgeon.edit.modes import new_values
+from surgeon.edit.recipe import Recipe
 from surgeon.edit.record import OnnxPatch
 from surgeon.edit.source_files import path_in_artifact
 from surgeon.errors import CheckpointError, SelectionError

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.edit.changes import with_slices
+from surgeon.edit.modes import new_values
 from surgeon.edit.plan import draw_dims
-from surgeon.edit.recipe import new_values
 from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.edit.source_files import EXCISED
 from surgeon.edit.transfer import hash_file

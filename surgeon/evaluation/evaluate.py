@@ -13,7 +13,7 @@ from pathlib import Path
 import onnxruntime
 
 from surgeon._version import __version__
-from surgeon.edit.expectation import EvaluationSettings, TaskOptions, expected_verdict
+from surgeon.edit.recipe import CONTROLS, EvaluationSettings, TaskOptions, expected_verdict
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact, draw_controls, draw_doses, open_artifact
 from surgeon.evaluation.blocks import Compared, compare_in_blocks, partial_of
@@ -30,7 +30,6 @@ from surgeon.tasks.compare import BASELINE, Variant
 from surgeon.tasks.statistics import Groups, Interval, chance_of_rank, paired_interval
 from surgeon.tasks.task import Data, Floats, Scores, Task
 
-_CONTROLS = 10
 _KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks keep of an example
 
 
@@ -95,7 +94,7 @@ def evaluate(
     opened = open_artifact(artifact)
     asked = settings_for(opened, given)
     work = prepare(opened, asked, texts, metric)
-    count = _CONTROLS if asked.controls is None else asked.controls
+    count = CONTROLS if asked.controls is None else asked.controls
     patched = Variant("patched", opened.record.dims)
     models = (BASELINE, patched, *draw_controls(opened, count, work.settings.seed))
     variants = (*models, *(draw_doses(opened) if asked.dose else ()))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surgeon.edit.expectation import ExpectedVerdict
+from surgeon.edit.recipe import Verdict as ExpectedVerdict
 from surgeon.edit.source_files import EVALUATION
 from surgeon.edit.staging import replace_file
 from surgeon.errors import EvaluationError

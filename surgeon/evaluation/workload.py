@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from surgeon.edit.expectation import EvaluationSettings, TaskOptions, recorded_settings
+from surgeon.edit.recipe import EvaluationSettings, TaskOptions, recorded_settings
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact, read_config
 from surgeon.tasks.data import read_table, read_texts_of
@@ -124,7 +124,7 @@ def settings_for(artifact: Artifact, asked: EvaluationSettings) -> EvaluationSet
     about_another = task is not None and not TASKS[task].takes(artifact.facts.task)
     if about_another or asked.task not in (None, task):
         return asked
-    return dataclasses.replace(recorded, **asked.given())
+    return recorded.model_copy(update=asked.given())
 
 
 def choose_task(artifact: Artifact, name: str | None) -> Task:
@@ -194,15 +194,9 @@ def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: in
     """Check the options and fill in the task's defaults.
 
     Raises:
-        EvaluationError: a number is out of range, or the task does not use an option.
+        EvaluationError: the task does not use an option.
     """
     values = _used(task, options)
-    if seed < 0:
-        raise EvaluationError(f"--seed {seed}: give a number of 0 or more")
-    for name, wrong in options.contradictions():
-        raise EvaluationError(f"--{name.replace('_', '-')} {wrong}")
-    if values.get("masking") not in (None, "all", "bert"):
-        raise EvaluationError(f"--masking {values['masking']}: give all or bert")
     facts, tokenizer = artifact.facts, artifact.facts.tokenizer
     return Settings(
         seed=seed,
@@ -230,7 +224,7 @@ def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: in
 
 def _used(task: Task, options: TaskOptions) -> Mapping[str, Any]:
     """Return the task's options, those that were given in place of its defaults."""
-    given = {f.name: getattr(options, f.name) for f in fields(TaskOptions)}
+    given = {name: getattr(options, name) for name in TaskOptions.model_fields}
     for name, value in given.items():
         if value is not None and value is not False and name not in task.options:
             users = ", ".join(other.name for other in TASKS.values() if name in other.options)

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -14,8 +14,7 @@ from typing import Any, TypeAlias
 
 from blake3 import blake3
 
-from surgeon.edit.expectation import EvaluationSettings
-from surgeon.edit.recipe import Recipe, recipe_from_json
+from surgeon.edit.recipe import CONTROLS, EvaluationSettings, Recipe, recipe_from_json
 from surgeon.errors import EvaluationError
 from surgeon.study.grid import (
     Fields,
@@ -23,7 +22,6 @@ from surgeon.study.grid import (
     Model,
     expand_operation,
     expand_selection,
-    parse_layers,
 )
 from surgeon.text import built_in_sample, read_texts
 
@@ -88,16 +86,15 @@ def make_cells(grid: Grid) -> tuple[Cell, ...]:
     """
     selections = [chosen for entry in grid.selections for chosen in expand_selection(entry)]
     operations = [made for entry in grid.operations for made in expand_operation(entry)]
-    layers = [parse_layers(entry) for entry in grid.layers]
+    layers = [{} if entry is None else {"layers": entry} for entry in grid.layers]
     found: dict[str, Cell] = {}
     hash_of = cache(_hash_of)
     for model, *parts, task, seed in itertools.product(
         grid.models, selections, operations, layers, grid.tasks, grid.seeds
     ):
-        entry = Model(model) if isinstance(model, str) else model
         recipe = _recipe(parts, task, seed)
-        key = _key(entry, recipe, hash_of)
-        found.setdefault(key, Cell(key, entry, recipe))
+        key = _key(model, recipe, hash_of)
+        found.setdefault(key, Cell(key, model, recipe))
     return tuple(found.values())
 
 
@@ -112,11 +109,10 @@ def size_of(grid: Grid) -> int:
 def _recipe(parts: list[Fields], task: EvaluationSettings, seed: int) -> Recipe:
     fields = {name: value for part in parts for name, value in part.items()}
     own = fields.pop("evaluation", None) or {}
-    recipe = recipe_from_json(fields, "grid")
-    evaluation = EvaluationSettings(**{**own, **task.given(), "seed": seed})
+    fields["evaluation"] = {**own, **task.given(), "seed": seed}
     # The seed of random dimensions; of others it would make one operation look like several.
-    drawn = seed if recipe.random is not None else Recipe.seed
-    return replace(recipe, seed=drawn, evaluation=evaluation)
+    fields["seed"] = 0 if fields.get("random") is None else seed
+    return recipe_from_json(fields, "grid")
 
 
 def _key(model: Model, recipe: Recipe, hash_of: Callable[[str], str]) -> str:
@@ -125,7 +121,7 @@ def _key(model: Model, recipe: Recipe, hash_of: Callable[[str], str]) -> str:
         content.pop(name)
     if data := content["evaluation"]["data"]:
         content["evaluation"]["data"] = hash_of(data)
-    document = json.dumps([asdict(model), content], sort_keys=True)
+    document = json.dumps([model.model_dump(), content], sort_keys=True)
     return blake3(document.encode()).hexdigest(_KEY_BYTES)
 
 
@@ -167,10 +163,6 @@ def _downwards(top: Dims, ordered: Sequence[Dims]) -> tuple[Dims, ...]:
                 break
         chain += inside
     return tuple(reversed(chain))
-
-
-CONTROLS = 10
-"""How many random removals a cell is compared with where no setting says otherwise."""
 
 
 @dataclass(frozen=True)

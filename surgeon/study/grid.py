@@ -2,96 +2,113 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
-from surgeon.edit.expectation import EvaluationSettings
-from surgeon.edit.fields import (
-    MOST,
-    Whole,
-    found,
-    made_of,
-    no_such_field,
-)
-from surgeon.edit.recipe import Recipe, parse_numbers
-from surgeon.edit.recipe_file import (
-    data_beside,
-    find_recipe,
-    load_recipe,
-    validated,
-)
-from surgeon.edit.yaml_file import (
-    PlacedYaml,
-    Problem,
-    in_order,
-    read_yaml,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from surgeon.edit.recipe import WAYS, Dims, EvaluationSettings, Recipe, parse_numbers
+from surgeon.edit.recipe_file import Checked, check_file, find_recipe, load_recipe
 from surgeon.errors import SelectionError
 from surgeon.model.hub import parse_hub_id
+from surgeon.settings import Problem, Seed, SettingsError, SettingsModel, Some, contradiction
 from surgeon.tasks.data import PREFIX
 
+Fields: TypeAlias = Mapping[str, Any]
+"""Some fields of a recipe."""
 
-@dataclass(frozen=True)
-class Model:
+_WAYS = (*WAYS, "each", "recipe")
+_CHOICE = (*_WAYS, "method", "sigma", "min_layers", "min_damage", "relax")
+_ELSEWHERE = {"seed": "seeds", "evaluation": "tasks"}
+
+
+def _here_or_on_the_hub(name: str, info: ValidationInfo) -> str:
+    # A Hub id looks like a relative path; it is one where there is something.
+    local = (info.context or Path()) / name
+    return str(local) if info.context and local.exists() else name
+
+
+def _model_fields(entry: object) -> object:
+    return {"model": entry} if isinstance(entry, str) else entry
+
+
+def _selection(fields: Fields, info: ValidationInfo) -> Fields:
+    way, *others = [name for name in fields if name in _WAYS] or [""]
+    why = f"chooses dimensions, which {way}: does too; keep one"
+    _refuse("selections", fields, dict.fromkeys(others, why))
+    try:
+        if way == "each":
+            return {**fields, way: parse_numbers(str(fields[way]))}
+        if way == "recipe":
+            path = str(find_recipe(str(fields[way]), info.context))
+            load_recipe(path)
+            return {**fields, way: path}
+    except (ValueError, SelectionError) as error:
+        raise contradiction([Problem((way,), str(error))]) from error
+    return fields
+
+
+def _operation(fields: Fields) -> Fields:
+    clashes = dict.fromkeys(_CHOICE, "chooses dimensions, which selections: does")
+    if fields.get("factor") == []:
+        clashes["factor"] = "give one number or more; found []"
+    _refuse("operations", fields, clashes)
+    return fields
+
+
+def _refuse(axis: str, fields: Fields, clashes: Mapping[str, str]) -> None:
+    elsewhere = {
+        name: f"is not for one of the {axis}; {other}: has it" for name, other in _ELSEWHERE.items()
+    }
+    wrong = {name: why for name, why in {**clashes, **elsewhere}.items() if name in fields}
+    if wrong:
+        raise contradiction(Problem((name,), why, in_name=True) for name, why in wrong.items())
+
+
+def _layers(entry: object) -> object:
+    if entry is None or entry == "all":
+        return None
+    return entry if isinstance(entry, tuple) else parse_numbers(str(entry))
+
+
+class Model(SettingsModel):
     """A model of a sweep: a directory, a weight file or a Hub id, as ``open_checkpoint`` takes."""
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (pydantic reads it off the class)
-
-    model: str
+    model: Annotated[str, AfterValidator(_here_or_on_the_hub)]
     revision: str | None = None
     sites_pattern: str | None = None
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(SettingsModel):
     """Every model × selection × operation × layers × task × seed is a cell of the sweep.
 
     ``selections`` and ``operations`` hold fields of recipes. A selection may say ``each`` (such as
     0-383: as many selections of one dimension) or ``recipe`` (the name or file of one, whose
     fields it takes over); an operation may list several numbers as its ``factor``. ``layers`` are
-    lists such as 0-5,11, or all. A seed is that of random dimensions, masks, controls and the
-    interval. Paths of models, recipes and data start from the grid's file. What one axis says, no
-    other may say too.
+    lists such as 0-5,11, or all (None). A seed is that of random dimensions, masks, controls and
+    the interval. Paths of models, recipes and data start from the grid's file. What one axis says,
+    no other may say too.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
-
-    models: tuple[str | Model, ...]
-    selections: tuple[Fields, ...]
-    operations: tuple[Fields, ...] = ({},)
-    layers: tuple[str | Whole, ...] = ("all",)
-    tasks: tuple[EvaluationSettings, ...] = (EvaluationSettings(),)
-    seeds: tuple[Whole, ...] = (0,)
+    models: Some[Annotated[Model, BeforeValidator(_model_fields)]]
+    selections: Some[Annotated[Fields, AfterValidator(_selection)]]
+    operations: Some[Annotated[Fields, AfterValidator(_operation)]] = ({},)
+    layers: Some[Annotated[Dims | None, BeforeValidator(_layers)]] = (None,)
+    tasks: Some[EvaluationSettings] = Field(default_factory=lambda: (EvaluationSettings(),))
+    seeds: Some[Seed] = (0,)
     description: str = ""
 
-
-@dataclass(frozen=True)
-class CheckedGrid:
-    """A grid's file: the grid, or all that is wrong with it, by line and column."""
-
-    path: Path
-    grid: Grid | None
-    problems: tuple[Problem, ...]
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        problems = [*_wrong_tasks(self), *_said_twice(self)]
+        if problems := problems or [*_wrong_recipes(self)]:
+            raise contradiction(problems)
+        return self
 
 
-def load_grid(path: Path) -> Grid:
-    """Read a grid from a YAML file.
-
-    Raises:
-        SelectionError: there is none, or it is not a valid grid.
-    """
-    checked = check_grid(path)
-    if checked.grid is None:
-        first, *others = checked.problems
-        more = f" (and {len(others)} more)" if others else ""
-        raise SelectionError(f"{first.at(path)}{more}")
-    return checked.grid
-
-
-def check_grid(path: Path) -> CheckedGrid:
+def check_grid(path: Path) -> Checked[Grid]:
     """Read a grid's file and find everything that is wrong with it.
 
     Raises:
@@ -100,117 +117,42 @@ def check_grid(path: Path) -> CheckedGrid:
     if not path.is_file():
         found = "is a directory" if path.is_dir() else "no such file"
         raise SelectionError(f"{path}: {found}; name a YAML file with a grid")
-    document = read_yaml(path)
-    grid, problems = validated(Grid, document)
-    if grid is not None:
-        grid, wrong = _placed(grid, path.resolve().parent, document)
-        problems = (*wrong, *problems_of(grid, document))
-    problems = in_order(problems)
-    return CheckedGrid(path, None if problems else grid, problems)
+    return check_file(Grid, path)
 
 
-def _placed(grid: Grid, folder: Path, document: PlacedYaml) -> tuple[Grid, tuple[Problem, ...]]:
-    """Make the paths of a grid start from the folder of its file; tell recipes that are not."""
-    selections: list[Fields] = []
-    problems = []
-    for number, fields in enumerate(grid.selections):
-        selection = dict(fields)
-        try:
-            if "recipe" in fields:
-                selection["recipe"] = str(find_recipe(str(fields["recipe"]), folder))
-        except SelectionError as error:
-            problems.append(document.problem(("selections", number, "recipe"), str(error)))
-        selections.append(selection)
-    placed = replace(
-        grid,
-        models=tuple(_placed_model(model, folder) for model in grid.models),
-        selections=tuple(selections),
-        tasks=tuple(replace(task, data=data_beside(task.data, folder)) for task in grid.tasks),
-    )
-    return placed, tuple(problems)
-
-
-def _placed_model(model: str | Model, folder: Path) -> Model:
-    entry = Model(model) if isinstance(model, str) else model
-    # A Hub id looks like a relative path; it is one where there is something.
-    local = folder / entry.model
-    return replace(entry, model=str(local)) if local.exists() else entry
-
-
-Fields: TypeAlias = Mapping[str, Any]
-"""Some fields of a recipe."""
-
-
-def expand_selection(fields: Fields) -> Iterator[dict[str, Any]]:
-    """Yield the fields of each selection that one entry of ``selections`` stands for.
+def load_grid(path: Path) -> Grid:
+    """Read a grid from a YAML file.
 
     Raises:
-        SelectionError: ``each`` is no list of numbers, or ``recipe`` names no valid one.
+        SelectionError: there is none, or it is not a valid grid.
     """
+    return check_grid(path).valid()
+
+
+def expand_selection(fields: Fields) -> Iterator[Fields]:
+    """Yield the fields of each selection that one entry of ``selections`` stands for."""
     rest = {name: value for name, value in fields.items() if name not in ("each", "recipe")}
     if "recipe" in fields:
-        recipe = load_recipe(str(fields["recipe"])).to_json()
-        rest = {**{name: value for name, value in recipe.items() if value is not None}, **rest}
+        rest = load_recipe(fields["recipe"]).model_dump(exclude_none=True) | rest
     if "each" not in fields:
         yield rest
-        return
-    for dim in parse_numbers("each", str(fields["each"])):
+    for dim in fields.get("each", ()):
         yield {**rest, "dims": (dim,)}
 
 
-def expand_operation(fields: Fields) -> Iterator[dict[str, Any]]:
+def expand_operation(fields: Fields) -> Iterator[Fields]:
     """Yield the fields of each operation that one entry of ``operations`` stands for."""
     factors = fields.get("factor")
-    if not isinstance(factors, Sequence) or isinstance(factors, str):
-        yield dict(fields)
+    if not isinstance(factors, list | tuple):
+        yield fields
         return
     for factor in factors:
         yield {**fields, "factor": factor}
 
 
-def parse_layers(layers: str | int) -> dict[str, Any]:
-    """Return the recipe's field for an entry of ``layers``.
-
-    Raises:
-        SelectionError: it is neither all nor a list of numbers.
-    """
-    return {} if layers == "all" else {"layers": parse_numbers("layers", str(layers))}
-
-
-_ALONE = ("dose", "until_certain")  # what surgeon eval does with one artifact
-_WAYS = ("dims", "remove_outliers", "random", "each", "recipe")
-_CHOICE = (*_WAYS, "seed", "method", "sigma", "min_layers", "min_damage", "relax")
-_ELSEWHERE = {"seed": "seeds", "evaluation": "tasks"}
-_OF_SELECTIONS = ("each", "recipe", *(field.name for field in dataclasses.fields(Recipe)))
-
-
-def problems_of(grid: Grid, document: PlacedYaml) -> Iterator[Problem]:
-    """Yield all that is wrong with a grid whose paths start from its folder."""
-    for axis in ("models", "selections", "operations", "layers", "tasks", "seeds"):
-        if not getattr(grid, axis):
-            yield document.problem((axis,), f"{axis}: needs one entry or more")
-    for number, seed in enumerate(grid.seeds):
-        if not 0 <= seed <= MOST:
-            told = f"{found(seed)}: give a number of 0 or more, to {MOST} at most"
-            yield document.problem(("seeds", number), told)
-    for number, layers in enumerate(grid.layers):
-        try:
-            parse_layers(layers)
-        except SelectionError as error:
-            yield document.problem(("layers", number), str(error))
-    yield from _wrong_tasks(grid, document)
-    for number, operation in enumerate(grid.operations):
-        yield from _misplaced(("operations", number), operation, document)
-    for number, selection in enumerate(grid.selections):
-        wrong = [*_misplaced(("selections", number), selection, document)]
-        wrong += _said_twice(grid, number, selection, document)
-        yield from wrong or _wrong_recipes(grid, number, selection, document)
-
-
 def doubts_about(grid: Grid) -> Iterator[str]:
     """Yield which models are not on this machine, so that they cost rows if the Hub has none."""
-    for model in grid.models:
-        name = model if isinstance(model, str) else model.model
+    for name in (model.model for model in grid.models):
         if Path(name).exists():
             continue
         if parse_hub_id(name) is not None:
@@ -219,83 +161,54 @@ def doubts_about(grid: Grid) -> Iterator[str]:
             yield f"{name}: no such directory or file; its cells would fail"
 
 
-def _wrong_tasks(grid: Grid, document: PlacedYaml) -> Iterator[Problem]:
+def _wrong_tasks(grid: Grid) -> Iterator[Problem]:
     for number, task in enumerate(grid.tasks):
-        place = ("tasks", number)
-        for field, message in task.contradictions():
-            yield document.problem((*place, field), f"{field}: {message}")
-        for field in (*_ALONE, "seed"):
-            if getattr(task, field) is not None:
-                said = " (seeds: has its seeds)" if field == "seed" else ""
-                yield document.problem((*place, field), f"{field}: is not for a sweep{said}")
+        for name in ("dose", "until_certain", "seed"):
+            if getattr(task, name) is not None:
+                elsewhere = "; seeds: has its seeds" if name == "seed" else ""
+                yield Problem(("tasks", number, name), f"is not for a sweep{elsewhere}")
         if _missing(task.data):
-            yield document.problem((*place, "data"), f"data: {task.data}: no such file")
+            yield Problem(("tasks", number, "data"), f"{task.data}: no such file")
 
 
 def _missing(data: str | None) -> bool:
     return data is not None and not data.startswith(PREFIX) and not Path(data).exists()
 
 
-def _misplaced(place: tuple[str, int], fields: Fields, document: PlacedYaml) -> Iterator[Problem]:
-    """Yield the fields of an entry that belong to another axis, or contradict each other."""
-    axis, _ = place
-    known = [name for name in _OF_SELECTIONS if axis == "selections" or name not in _CHOICE]
-    ways = [name for name in fields if name in _WAYS]
-    for name, value in fields.items():
-        inner = (*place, str(name))
-        if name in _ELSEWHERE:
-            told = f"{name}: is not for one of the {axis}; {_ELSEWHERE[name]}: has it"
-        elif axis == "operations" and name in _CHOICE:
-            told = f"{name}: chooses dimensions, which selections: does"
-        elif axis == "selections" and name in ways and name != ways[0]:
-            told = f"{name}: chooses dimensions, which {ways[0]}: does too; keep one"
-        elif axis == "operations" and name == "factor" and value in ([], ()):
-            told = "factor: needs one number or more; found []"
-        elif name not in known:
-            yield document.problem(inner, no_such_field(name, (str(name),), known), key=True)
-            continue
-        else:
-            continue
-        yield document.problem(inner, told, key=True)
-
-
-def _said_twice(
-    grid: Grid, number: int, selection: Fields, document: PlacedYaml
-) -> Iterator[Problem]:
+def _said_twice(grid: Grid) -> Iterator[Problem]:
     """Yield what an entry says that another axis would silently replace."""
-    limited = any(layers != "all" for layers in grid.layers)
-    entries = [(("selections", number), selection)]
-    entries += [(("operations", other), entry) for other, entry in enumerate(grid.operations)]
-    for place, entry in entries:
-        if limited and entry.get("layers") is not None:
-            told = "layers: layers: of the grid has them too; say it in one of the two"
-            yield document.problem((*place, "layers"), told, key=True)
-    for place, entry in entries[1:]:
-        for name in entry.keys() & selection.keys():
-            told = f"{name}: selections.{number} has it too; say it in one of the two"
-            yield document.problem((*place, str(name)), told, key=True)
+    selections = [(("selections", n), entry) for n, entry in enumerate(grid.selections)]
+    operations = [(("operations", n), entry) for n, entry in enumerate(grid.operations)]
+    if any(layers is not None for layers in grid.layers):
+        for path, entry in selections + operations:
+            if entry.get("layers") is not None:
+                why = "layers: of the grid has them too; say it in one of the two"
+                yield Problem((*path, "layers"), why, in_name=True)
+    for path, operation in operations:
+        for name in operation:
+            for (axis, number), selection in selections:
+                if name in selection:
+                    why = f"{axis}.{number} has it too; say it in one of the two"
+                    yield Problem((*path, name), why, in_name=True)
+                    break
 
 
-def _wrong_recipes(
-    grid: Grid, number: int, selection: Fields, document: PlacedYaml
-) -> Iterator[Problem]:
-    try:
+def _wrong_recipes(grid: Grid) -> Iterator[Problem]:
+    for number, selection in enumerate(grid.selections):
         chosen = next(expand_selection(selection))
-    except SelectionError as error:
-        name = "each" if str(error).startswith("each") else "recipe"
-        yield document.problem(("selections", number, name), str(error))
-        return
-    data = (chosen.get("evaluation") or {}).get("data")
-    if any(task.data is None for task in grid.tasks) and _missing(data):
-        told = f"recipe: its evaluation's data, {data}: no such file"
-        yield document.problem(("selections", number, "recipe"), told)
-    for other, entry in enumerate(grid.operations):
-        for operation in expand_operation(entry):
-            for complaint in made_of(Recipe, {**chosen, **operation})[1]:
-                in_operation = complaint.place[:1] in {(name,) for name in entry}
-                axis = ("operations", other) if in_operation else ("selections", number)
-                place = (*axis, *complaint.place)
-                yield document.problem(place, complaint.message, key=complaint.key)
+        data = chosen.get("evaluation", {}).get("data")
+        if _missing(data) and any(task.data is None for task in grid.tasks):
+            why = f"its evaluation's data, {data}: no such file"
+            yield Problem(("selections", number, "recipe"), why)
+        for other, entry in enumerate(grid.operations):
+            for operation in expand_operation(entry):
+                try:
+                    Recipe.read({**chosen, **operation})
+                except SettingsError as error:
+                    for problem in error.problems:
+                        there = problem.path[:1] and problem.path[0] in entry
+                        axis = ("operations", other) if there else ("selections", number)
+                        yield replace(problem, path=(*axis, *problem.path))
 
 
 _Key = TypeVar("_Key", bound=Hashable)

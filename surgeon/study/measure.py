@@ -16,9 +16,8 @@ from filelock import FileLock
 
 from surgeon._version import __version__
 from surgeon.edit.changes import with_slices
-from surgeon.edit.expectation import EvaluationSettings, expected_verdict
 from surgeon.edit.plan import Plan, draw_dims, make_plan
-from surgeon.edit.recipe import Recipe
+from surgeon.edit.recipe import CONTROLS, EvaluationSettings, Recipe, expected_verdict
 from surgeon.edit.transfer import hash_file
 from surgeon.edit.write import write_artifact
 from surgeon.errors import EvaluationError, SurgeonError
@@ -30,7 +29,7 @@ from surgeon.evaluation.workload import Workload, prepare
 from surgeon.model import Checkpoint, open_checkpoint
 from surgeon.model.artifact import RECORD
 from surgeon.progress import silent
-from surgeon.study.cells import CONTROLS, Cell
+from surgeon.study.cells import Cell
 from surgeon.study.grid import Model
 from surgeon.study.jobs import Row, describe
 from surgeon.tasks.compare import BASELINE, Variant, compare, observe
@@ -173,7 +172,7 @@ class OpenModel:
 
     def baseline(self, settings: EvaluationSettings) -> tuple[Workload, Floats]:
         """Return the examples of an evaluation and what is observed of the unpatched model."""
-        settings = dataclasses.replace(settings, controls=None)  # which change neither
+        settings = settings.model_copy(update={"controls": None})  # which change neither
         if settings not in self.baselines:
             work = prepare(self.artifact, settings)
             runner = self.runner(work.task, self.artifact)
@@ -203,7 +202,7 @@ def open_model(
     roles = tuple(sorted(known if "all" in sites else known.intersection(sites))) or ("output",)
     hashes = hashes_of(checkpoint)
     # With the hashes, since the files may change and an export of others must not serve.
-    facts = json.dumps([dataclasses.asdict(model), roles, hashes], sort_keys=True)
+    facts = json.dumps([model.model_dump(), roles, hashes], sort_keys=True)
     key = blake3(facts.encode()).hexdigest(_KEY_BYTES)
     exported = folder / key
     folder.mkdir(parents=True, exist_ok=True)

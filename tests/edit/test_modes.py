@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from surgeon.edit.recipe import new_values
+from surgeon.edit.modes import new_values
 
 GAIN = np.random.default_rng(0).normal(size=64).astype(np.float32)
 

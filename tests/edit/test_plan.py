@@ -12,7 +12,7 @@ from surgeon import (
 )
 from surgeon.cli import run
 from surgeon.edit.changes import kinds_of
-from surgeon.edit.recipe import new_values
+from surgeon.edit.modes import new_values
 from surgeon.errors import CheckpointError, SelectionError
 
 

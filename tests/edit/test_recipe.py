@@ -3,14 +3,11 @@ import json
 import pytest
 
 from surgeon import Recipe, load_recipe
-from surgeon.edit.expectation import (
+from surgeon.cli import run
+from surgeon.edit.recipe import (
     EvaluationSettings,
     Expectation,
     Published,
-)
-from surgeon.edit.recipe import (
-    PARAMS,
-    parse_names,
     parse_numbers,
     recipe_from_json,
 )
@@ -22,20 +19,47 @@ from surgeon.errors import SelectionError
     [
         ({}, "exactly one way"),
         ({"dims": (1,), "random": 2}, "exactly one way"),
-        ({"dims": ()}, "--dims"),
-        ({"dims": (3, 3)}, "each dimension once"),
-        ({"remove_outliers": 0}, "--remove-outliers 0"),
-        ({"random": -1}, "--random -1"),
-        ({"random": 1, "seed": -1}, "--seed"),
-        ({"dims": (1,), "mode": "scale"}, "--factor"),
-        ({"dims": (1,), "factor": 2.0}, "--factor"),
-        ({"dims": (1,), "params": ()}, "--params"),
-        ({"dims": (1,), "layers": ()}, "--layers"),
+        ({"dims": ()}, "^`dims`: give one entry or more"),
+        ({"dims": (3, 3)}, "^`dims`: name each once"),
+        ({"dims": (3,), "colour": 1}, "^`colour`: there is no such field"),
+        ({"remove_outliers": 0}, "^`remove_outliers`: give a number of 1 or more; found 0"),
+        ({"random": -1}, "^`random`"),
+        ({"random": 1, "seed": -1}, "^`seed`"),
+        ({"dims": (1,), "mode": "scale"}, "`mode` scale and `factor` go together"),
+        ({"dims": (1,), "factor": 2.0}, "`mode` scale and `factor` go together"),
+        ({"dims": (1,), "params": ()}, "^`params`"),
+        ({"dims": (1,), "layers": ()}, "^`layers`"),
+        ({"dims": (1,), "evaluation": {"mask_rate": 2}}, r"^`evaluation\.mask_rate`: .* below 1"),
     ],
 )
-def test_fields_that_contradict_each_other_are_refused(fields, complaint):
-    with pytest.raises(SelectionError, match=complaint):
+def test_fields_that_are_wrong_are_refused_by_name(fields, complaint):
+    with pytest.raises(SelectionError, match=complaint) as caught:
         Recipe(**fields)
+    assert "--" not in str(caught.value)  # which is for the command line alone
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, float("nan"), "0.3", True])
+def test_a_rate_that_is_no_share_is_refused(rate):
+    with pytest.raises(SelectionError, match="^`mask_rate`: give a"):
+        EvaluationSettings(mask_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--remove-outliers 0", "--remove-outliers: give a number of 1 or more; found 0"),
+        ("--dims 3 --dry-run --mode scale", "--mode scale and --factor go together"),
+        ("--dims 3,x", "--dims '3,x': give numbers and ranges such as 0-5,11"),
+        ("--dims 3 --params gain,beta", "--params: there is gain, bias; found 'beta'"),
+        ("--dims 3 --random 2", "--remove-outliers N, --dims LIST or --random N"),
+        ("--random 2 --relax", "--relax: goes with --remove-outliers N alone"),
+    ],
+)
+def test_the_command_line_names_the_options_in_their_place(options, complaint, capsys):
+    assert run(["patch", "MODEL", *options.split()]) == 2
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert "`" not in told
 
 
 @pytest.mark.parametrize(
@@ -45,7 +69,12 @@ def test_fields_that_contradict_each_other_are_refused(fields, complaint):
         Recipe(
             random=2,
             evaluation=EvaluationSettings(task="mlm", controls=5),
-            expect=Expectation("intact", (Published("loss", "N", "notes", 2.3, 4.53),)),
+            expect=Expectation(
+                verdict="intact",
+                published=(
+                    Published(what="loss", grade="N", source="notes", before=2.3, after=4.53),
+                ),
+            ),
         ),
     ],
 )
@@ -95,18 +124,12 @@ def test_an_unknown_recipe_is_answered_with_those_of_a_similar_name():
     ("text", "numbers"), [("308,381", (308, 381)), ("0-2, 11", (0, 1, 2, 11)), ("5-5", (5,))]
 )
 def test_lists_of_numbers_and_ranges_are_parsed(text, numbers):
-    assert parse_numbers("--dims", text) == numbers
+    assert parse_numbers(text) == numbers
 
 
 @pytest.mark.parametrize(
     "text", ["", "a", "1,,2", "-1", "5-3", "1-2-3", "1.5", "0-99999999999", "0-999999999", "²"]
 )
 def test_anything_else_is_refused(text):
-    with pytest.raises(SelectionError, match="--dims"):
-        parse_numbers("--dims", text)
-
-
-def test_names_are_taken_in_canonical_order_and_unknown_ones_refused():
-    assert parse_names("--params", "bias, gain", PARAMS) == ("gain", "bias")
-    with pytest.raises(SelectionError, match="--params 'beta'"):
-        parse_names("--params", "gain,beta", PARAMS)
+    with pytest.raises(ValueError, match=r"give numbers|beyond any|below its start|has more than"):
+        parse_numbers(text)

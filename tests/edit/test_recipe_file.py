@@ -4,7 +4,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from surgeon import load_recipe
-from surgeon.edit.recipe_file import check_recipe, recipe_schema, shipped_recipes
+from surgeon.edit.recipe import Recipe
+from surgeon.edit.recipe_file import check_file, recipe_schema, shipped_recipes
 from surgeon.errors import SelectionError
 
 
@@ -12,8 +13,8 @@ def _problems(tmp_path, text):
     """Check a recipe; return what is wrong as (line, column, start of the message)."""
     path = tmp_path / "r.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    checked = check_recipe(path)
-    assert (checked.recipe is None) == bool(checked.problems)
+    checked = check_file(Recipe, path)
+    assert (checked.content is None) == bool(checked.problems)
     return [(p.line, p.column, p.message) for p in checked.problems]
 
 
@@ -28,8 +29,11 @@ def _problems(tmp_path, text):
         ("random: 2\nmethod: guess\n", [(2, 9, "method: there is ablation, ")]),
         ("mode: zero\n", [(1, 1, "say which dimensions in exactly one way")]),
         ("dims: [3]\nexpect:\n  verdict: fine\n", [(3, 12, "expect.verdict: ")]),
-        ("dims: [3]\nevaluation:\n  task: chess\n", [(3, 9, "evaluation.task: 'chess'")]),
-        ("dims: [3]\nevaluation: {mask_rate: 2}\n", [(2, 25, "evaluation.mask_rate: 2")]),
+        ("dims: [3]\nevaluation:\n  task: chess\n", [(3, 9, "evaluation.task: there is mlm, ")]),
+        (
+            "dims: [3]\nevaluation: {mask_rate: 2}\n",
+            [(2, 25, "evaluation.mask_rate: give a number below 1; found 2")],
+        ),
         (
             "dims: [3]\nexpect:\n  published:\n    - what: a loss\n      grade: S\n",
             [(4, 7, "expect.published.0.source: ")],
@@ -40,13 +44,13 @@ def _problems(tmp_path, text):
         ),
         (
             "dims: [3]\nexpect:\n  published:\n    - {what: x, source: y, grade: S, after: .nan}\n",
-            [(4, 45, "expect.published.0.after: nan")],
+            [(4, 45, "expect.published.0.after: give a finite number; found nan")],
         ),
         ("dims: [3\nmode: zero\n", [(2, 5, "not valid YAML")]),
         ("a: !!python/object:os.system {}\n", [(1, 4, "not valid YAML")]),
         (b"dims: [\xff]", [(1, 1, "not UTF-8")]),
-        ("", [(1, 1, "recipe: ")]),
-        ("- 1\n", [(1, 1, "recipe: ")]),
+        ("", [(1, 1, "give fields, such as name: value; found nothing")]),
+        ("- 1\n", [(1, 1, "give fields, such as name: value; found [1]")]),
     ],
 )
 def test_an_error_is_told_with_its_line_and_column(tmp_path, text, expected):
@@ -61,9 +65,15 @@ def test_every_error_is_told_in_the_order_of_the_file(tmp_path):
     assert [p[:2] for p in _problems(tmp_path, text)] == [(1, 7), (2, 8), (2, 14), (3, 1), (4, 19)]
 
 
-def test_fields_that_contradict_each_other_are_all_told(tmp_path):
-    text = "random: 0\ndims: [3, 3]\nseed: -1\nlayers: []\nfactor: 2\n"
-    assert [p[0] for p in _problems(tmp_path, text)] == [1, 1, 2, 3, 4, 5]
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("random: 0\ndims: [3, 3]\nseed: -1\nlayers: []\n", [1, 2, 3, 4]),
+        ("random: 1\ndims: [3]\nfactor: 2\n", [1, 3]),
+    ],
+)
+def test_values_out_of_bounds_and_then_contradictions_are_all_told(tmp_path, text, lines):
+    assert [p[0] for p in _problems(tmp_path, text)] == lines
 
 
 def test_a_recipe_with_errors_is_refused_with_the_first_and_their_number(tmp_path):
@@ -92,7 +102,7 @@ _BOMB = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
 def test_a_document_without_end_or_with_odd_values_is_one_problem(tmp_path, text, reason):
     path = tmp_path / "r.yaml"
     path.write_text(text)
-    (problem,) = check_recipe(path).problems
+    (problem,) = check_file(Recipe, path).problems
     assert reason in problem.message
 
 
@@ -210,28 +220,30 @@ def test_the_schema_refuses_what_the_check_refuses(tmp_path, document):
     [
         (
             f"dims: [0x{'f' * 6000}]\n",
-            "dims: dimensions are counted from 0, to 999,999,999 at most",
+            "dims.0: give a number of 999,999,999 at most; found a number",
         ),
         (f"random: 1\nsigma: 0x{'f' * 6000}\n", "sigma: give a number; found a number of over 18"),
-        ("dims: 308,381\n", "dims: give a list, such as [308, 381]; found '308,381'"),
+        ("dims: 308,381\n", "dims: give a list, such as [a, b]; found '308,381'"),
         ("dims: [true]\n", "dims.0: give a whole number; found true"),
-        ("dims: []\n", "dims: name each dimension once, and one or more; found []"),
-        ("dims: [-1]\n", "dims: dimensions are counted from 0, to 999,999,999 at most; found [-1]"),
-        ("dims: [3]\nlayers: [-1]\n", "layers: layers are counted from 0, to 999,999,999 at most"),
-        ("dims: [3]\nlayers: 0-5\n", "layers: give a list, such as [0, 11]; found '0-5'"),
+        ("dims: []\n", "dims: give one entry or more; found []"),
+        ("dims: [3, 3]\n", "dims: name each once; found [3, 3]"),
+        ("dims: [-1]\n", "dims.0: give a number of 0 or more; found -1"),
+        ("dims: [3]\nlayers: 0-5\n", "layers: give a list, such as [a, b]; found '0-5'"),
         (
             "dims: [3]\nsites: [outputt]\n",
             "sites.0: there is output, attention, embeddings, final, all; found 'outputt'; did you",
         ),
         ("dims: [3]\nfactor: .inf\nmode: scale\n", "factor: give a finite number; found inf"),
-        ("dims: [3]\nsigma: .nan\n", "sigma: give a positive number of standard deviations"),
-        ("dims: [3]\nevaluation: mlm\n", "evaluation: give fields, such as task: mlm; found 'mlm'"),
+        ("dims: [3]\nsigma: .nan\n", "sigma: give a finite number; found nan"),
+        ("dims: [3]\nmin_layers: 1.5\n", "min_layers: give a count, or a share of the layers"),
+        ("dims: [3]\nevaluation: mlm\n", "evaluation: give fields, such as name: value; found 'm"),
         ("dims: [3]\nevaluation: {tsk: mlm}\n", "evaluation.tsk: there is no such field; did you "),
         ("remove_outlier: 2\n", "remove_outlier: there is no such field; did you mean remove_out"),
-        ("dims: [3]\nmode: scale\n", "mode: scale and factor: F go together, and only together"),
-        ("mode: zero\n", "say which dimensions in exactly one way: remove_outliers: N, dims: LIST"),
-        ("", "recipe: the file is empty; give fields, such as dims: [308, 381]"),
-        ("- 1\n", "recipe: give fields, such as dims: [308, 381]; found [1]"),
+        (
+            "dims: [3]\nmode: scale\n",
+            "factor: mode scale and factor go together, and only together",
+        ),
+        ("mode: zero\n", "say which dimensions in exactly one way: remove_outliers N, dims LIST"),
         ("random: 2\nmethod: layrnorm\n", "method: there is ablation, activations, layernorm, "),
     ],
 )

@@ -12,7 +12,8 @@ from surgeon import (
     open_checkpoint,
     write_artifact,
 )
-from surgeon.edit.recipe_file import check_recipe, shipped_recipes
+from surgeon.edit.recipe import Recipe
+from surgeon.edit.recipe_file import check_file, shipped_recipes
 
 _PLANTED = (5, 11, 17)  # outliers of the small models, strongest last
 _SMALL = {"intermediate_size": 8, "vocab_size": 20, "max_position_embeddings": 16}
@@ -125,10 +126,10 @@ def _plant(folder):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_recipe_that_ships_is_valid_and_says_what_it_is(name):
-    checked = check_recipe(shipped_recipes()[name])
+    checked = check_file(Recipe, shipped_recipes()[name])
     assert checked.problems == ()
-    assert checked.recipe.description
-    assert checked.recipe.model in _MAKERS
+    assert checked.content.description
+    assert checked.content.model in _MAKERS
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

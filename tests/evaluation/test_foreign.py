@@ -25,7 +25,7 @@ from surgeon import (
     write_report,
 )
 from surgeon.cli import run
-from surgeon.edit.expectation import EvaluationSettings
+from surgeon.edit.recipe import EvaluationSettings
 from surgeon.edit.restore import open_source
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.evaluation.artifact import open_artifact

@@ -18,7 +18,7 @@ from sklearn import metrics
 from task_models import MODELS, save_model, word_tokenizer
 
 from surgeon import TaskOptions, evaluate
-from surgeon.edit.expectation import EvaluationSettings
+from surgeon.edit.recipe import EvaluationSettings
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import fill_ins as fill_ins_module
 from surgeon.evaluation.artifact import open_artifact

@@ -23,7 +23,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 def _row(dims, delta, *, factor=None, layers=None, selection="dims", seed=0, band=(-0.1, 0.1)):
     return Measurement(
-        model=Model("m"),
+        model=Model(model="m"),
         selection=selection,
         mode="zero" if factor is None else "scale",
         target="gain and bias",
@@ -190,8 +190,8 @@ def test_layers_that_were_not_measured_part_the_line_and_the_band():
 def test_what_was_measured_differently_is_not_averaged():
     row = _row((1, 2), 0.1)
     others = [
-        {"model": Model("/a/m")},
-        {"model": Model("/b/m")},
+        {"model": Model(model="/a/m")},
+        {"model": Model(model="/b/m")},
         {"data": "/a/d.txt"},
         {"data": "/b/d.txt"},
         {"mask_rate": 0.5},
@@ -209,8 +209,8 @@ def test_what_was_measured_differently_is_not_averaged():
     ],
 )
 def test_a_name_shows_as_much_of_a_path_as_tells_it_from_others(paths, names):
-    found = short_names([Model(path) for path in paths], model_name)
-    assert [found[Model(path)] for path in paths] == names
+    found = short_names([Model(model=path) for path in paths], model_name)
+    assert [found[Model(model=path)] for path in paths] == names
 
 
 def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_together():
@@ -219,7 +219,7 @@ def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_togethe
     assert dose.headline.startswith("One layer at a time")
     (line,) = dose.rows[0][0].lines
     np.testing.assert_array_equal(line.xs, [0, np.nan, 2])
-    assert len(subjects([*rows, Measurement(**{**vars(rows[0]), "model": Model("n")})])) == 2
+    assert len(subjects([*rows, Measurement(**{**vars(rows[0]), "model": Model(model="n")})])) == 2
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ def _problems(tmp_path, text):
     path = tmp_path / "grid.yaml"
     path.write_text(text)
     checked = check_grid(path)
-    assert (checked.grid is None) == bool(checked.problems)
+    assert (checked.content is None) == bool(checked.problems)
     return [(p.line, p.column, p.message) for p in checked.problems]
 
 
@@ -116,7 +116,7 @@ def test_data_that_only_a_recipe_names_must_be_there_where_no_task_has_its_own(t
     text = f"{_MODELS}selections: [recipe: r.yaml]\n"
     ((line, column, message),) = _problems(tmp_path, text)
     assert (line, column) == (2, 22)
-    assert message.startswith("recipe: its evaluation's data, ")
+    assert message.startswith("selections.0.recipe: its evaluation's data, ")
     assert _problems(tmp_path, text + "tasks: [data: d.txt]\n") == []
 
 
@@ -130,40 +130,46 @@ def test_data_of_the_hub_have_no_folder(tmp_path):
     [
         (
             "selections: [{each: 0-3, dims: [5]}]\n",
-            (2, 26, "dims: chooses dimensions, which each: does too; keep one"),
+            (2, 26, "selections.0.dims: chooses dimensions, which each: does too; keep one"),
         ),
         (
             "selections: [{recipe: random-pair, dims: [5]}]\n",
-            (2, 36, "dims: chooses dimensions, which recipe: does too; keep one"),
+            (2, 36, "selections.0.dims: chooses dimensions, which recipe: does too; keep one"),
         ),
         (
             "selections: [dims: [5]]\noperations: [{dims: [2]}]\n",
-            (3, 15, "dims: chooses dimensions, which selections: does"),
+            (3, 15, "operations.0.dims: chooses dimensions, which selections: does"),
         ),
         (
             "selections: [dims: [5]]\noperations: [{mode: scale, factor: []}]\n",
-            (3, 28, "factor: needs one number or more"),
+            (3, 28, "operations.0.factor: give one number or more"),
         ),
         (
             "selections: [{dims: [5], params: [gain]}]\noperations: [{params: [bias]}]\n",
-            (3, 15, "params: selections.0 has it too; say it in one of the two"),
+            (3, 15, "operations.0.params: selections.0 has it too; say it in one of the two"),
         ),
         (
             "selections: [{dims: [5], layers: [1]}]\nlayers: [0]\n",
-            (2, 26, "layers: layers: of the grid has them too"),
+            (2, 26, "selections.0.layers: layers: of the grid has them too"),
         ),
         (
             "selections: [{random: 2, seed: 7}]\n",
-            (2, 26, "seed: is not for one of the selections; seeds: has it"),
+            (2, 26, "selections.0.seed: is not for one of the selections; seeds: has it"),
         ),
         (
             "selections: [{dims: [5], evaluation: {task: mlm}}]\n",
-            (2, 26, "evaluation: is not for one of the selections; tasks: has it"),
+            (2, 26, "selections.0.evaluation: is not for one of the selections; tasks: has it"),
         ),
-        ("selections: [{dim: [5]}]\n", (2, 15, "dim: there is no such field; did you mean dims?")),
-        ("selections: [dims: [5]]\ntasks: [data: no.txt]\n", (3, 15, "data: ")),
-        ("selections: [{random: 2, method: guess}]\n", (2, 34, "method: there is ablation, ")),
-        ("selections: [dims: [5]]\ntasks: [mlm]\n", (3, 9, "tasks.0: give fields, such as task: ")),
+        (
+            "selections: [{dim: [5]}]\n",
+            (2, 15, "selections.0.dim: there is no such field; did you mean dims?"),
+        ),
+        ("selections: [dims: [5]]\ntasks: [data: no.txt]\n", (3, 15, "tasks.0.data: ")),
+        (
+            "selections: [{random: 2, method: guess}]\n",
+            (2, 34, "selections.0.method: there is ablation, "),
+        ),
+        ("selections: [dims: [5]]\ntasks: [mlm]\n", (3, 9, "tasks.0: give fields, such as name: ")),
         ("selections: [dims: [5]]\nlayers: [true]\n", (3, 10, "layers.0: give ")),
         ("selections: [dims: [5]]\nlayers: [[0, 1]]\n", (3, 10, "layers.0: give ")),
     ],
@@ -187,7 +193,7 @@ def test_a_model_that_is_not_here_is_doubted_and_no_error(tmp_path):
     ("text", "expected"),
     [
         ("selections: [dims: [3]]\n", [(1, 1, "models: is missing")]),
-        ("models: []\nselections: [dims: [3]]\n", [(1, 9, "models: needs one entry")]),
+        ("models: []\nselections: [dims: [3]]\n", [(1, 9, "models: give one entry or more")]),
         (
             f"{_MODELS}selection: [dims: [3]]\n",
             [
@@ -200,26 +206,47 @@ def test_a_model_that_is_not_here_is_doubted_and_no_error(tmp_path):
             [(1, 21, "models.0.revisoin: there is no such field; did you mean revision?")],
         ),
         (f"{_MODELS}selections: [dims: [3]]\ncolour: red\n", [(3, 1, "colour: ")]),
-        (f"{_MODELS}selections: [dims: [x]]\n", [(2, 21, "dims.0: ")]),
-        (f"{_MODELS}selections: [dim: [3]]\n", [(2, 14, "dim: there is no such field")]),
-        (f"{_MODELS}selections: [each: a-b]\n", [(2, 20, "each 'a-b'")]),
-        (f"{_MODELS}selections: [recipe: nowhere]\n", [(2, 22, "recipe nowhere: ")]),
+        (f"{_MODELS}selections: [dims: [x]]\n", [(2, 21, "selections.0.dims.0: ")]),
+        (
+            f"{_MODELS}selections: [dim: [3]]\n",
+            [(2, 14, "selections.0.dim: there is no such field")],
+        ),
+        (f"{_MODELS}selections: [each: a-b]\n", [(2, 20, "selections.0.each: give numbers")]),
+        (
+            f"{_MODELS}selections: [recipe: nowhere]\n",
+            [(2, 22, "selections.0.recipe: recipe nowhere: no such file")],
+        ),
         (
             f"{_MODELS}selections: [dims: [3], random: 2]\noperations: [mode: cut]\n",
-            [(3, 20, "mode: ")],
+            [(3, 20, "operations.0.mode: there is zero, ")],
         ),
         (
             f"{_MODELS}selections: [dims: [3]]\noperations: [{{}}, {{factor: [1, 2]}}]\n",
-            [(3, 27, "mode: scale and factor")],
+            [(3, 27, "operations.1.factor: mode scale and factor go together")],
         ),
-        (f"{_MODELS}selections: [dims: [3]]\nlayers: [all, x]\n", [(3, 15, "layers 'x'")]),
-        (f"{_MODELS}selections: [dims: [3]]\nseeds: [0, -1]\n", [(3, 12, "-1: ")]),
-        (f"{_MODELS}selections: [dims: [3]]\ntasks: [task: chess]\n", [(3, 15, "task: 'chess'")]),
-        (f"{_MODELS}selections: [dims: [3]]\ntasks: [dose: true]\n", [(3, 15, "dose: ")]),
-        (f"{_MODELS}selections: [{{random: 2, seed: 7}}]\n", [(2, 26, "seed: is not for")]),
+        (
+            f"{_MODELS}selections: [dims: [3]]\nlayers: [all, x]\n",
+            [(3, 15, "layers.1: give numbers and ranges such as 0-5,11; found 'x'")],
+        ),
+        (
+            f"{_MODELS}selections: [dims: [3]]\nseeds: [0, -1]\n",
+            [(3, 12, "seeds.1: give a number of 0 or more; found -1")],
+        ),
+        (
+            f"{_MODELS}selections: [dims: [3]]\ntasks: [task: chess]\n",
+            [(3, 15, "tasks.0.task: there is mlm, ")],
+        ),
+        (
+            f"{_MODELS}selections: [dims: [3]]\ntasks: [dose: true]\n",
+            [(3, 15, "tasks.0.dose: is not for a sweep")],
+        ),
+        (
+            f"{_MODELS}selections: [{{random: 2, seed: 7}}]\n",
+            [(2, 26, "selections.0.seed: is not for")],
+        ),
         (
             f"{_MODELS}selections: [dims: [3]]\noperations: [{{seed: 7}}]\n",
-            [(3, 15, "seed: is not for one of the operations; seeds: has it")],
+            [(3, 15, "operations.0.seed: is not for one of the operations; seeds: has it")],
         ),
     ],
 )

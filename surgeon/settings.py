@@ -1,0 +1,218 @@
+"""Settings, each declared once: name, type, bounds, default, and the sentence that documents it.
+
+A group of settings is a frozen pydantic model, and the string under a field is its sentence. The
+checks, the messages, the JSON Schema of recipes and the help of the command line derive from that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from surgeon.errors import SelectionError
+
+LARGEST = 999_999_999
+"""The largest dimension or layer that a recipe may name: none that there is, nor any overflow."""
+
+MOST = 2**63 - 1
+"""The largest seed."""
+
+FieldPath: TypeAlias = tuple[str | int, ...]
+"""The path to a value: names of fields and numbers of list entries."""
+
+_Entry = TypeVar("_Entry")
+
+
+def _not_empty(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+    if not entries:
+        raise ValueError("give one entry or more")
+    return entries
+
+
+def _each_once(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+    if len(set(entries)) != len(entries):
+        raise ValueError("name each once")
+    return entries
+
+
+# Strict: no '1' for 1, and no 1 for true. A whole number is a number all the same.
+Whole: TypeAlias = Annotated[int, Field(strict=True)]
+Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+Count: TypeAlias = Annotated[Whole, Field(ge=1, le=LARGEST)]
+Index: TypeAlias = Annotated[Whole, Field(ge=0, le=LARGEST)]
+Seed: TypeAlias = Annotated[Whole, Field(ge=0, le=MOST)]
+# A min_length would count the entries without those that are wrong, and be one more error.
+Some: TypeAlias = Annotated[
+    tuple[_Entry, ...], Field(json_schema_extra={"minItems": 1}), AfterValidator(_not_empty)
+]
+Distinct: TypeAlias = Annotated[
+    Some[_Entry], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_each_once)
+]
+
+_ADVICE = {  # for pydantic's types of errors, with what it knows of each
+    "int_type": "give a whole number",
+    "float_type": "give a number",
+    "finite_number": "give a finite number",
+    "bool_type": "give true or false",
+    "string_type": "give text",
+    "string_pattern_mismatch": "give text",
+    "tuple_type": "give a list, such as [a, b]",
+    "model_type": "give fields, such as name: value",
+    "mapping_type": "give fields, such as name: value",
+    "greater_than": "give a number above {gt:g}",
+    "greater_than_equal": "give a number of {ge:g} or more",
+    "less_than": "give a number below {lt:g}",
+    "less_than_equal": "give a number of {le:,} at most",
+}
+_CONTRADICTION = "contradiction"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the setting at a path, or (``in_name``) with its name."""
+
+    path: FieldPath
+    message: str
+    in_name: bool = False
+
+    def __str__(self) -> str:
+        name = ".".join(map(str, self.path))
+        return f"`{name}`: {self.message}" if name else self.message
+
+
+class SettingsError(SelectionError):
+    """Settings that are wrong or contradict each other; ``problems`` has all of them."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(str(problems[0]))
+        self.problems = tuple(problems)
+
+
+class SettingsModel(BaseModel):
+    """A group of settings, frozen.
+
+    Raises:
+        SettingsError: a value is none of its setting's, or settings contradict each other.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True
+    )
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_problems(error, type(self))) from error
+
+    # Else pydantic calls it for a group within a group, whose errors would lose their path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def read(cls, values: object, folder: Path | None = None) -> Self:
+        """Make a group of what a YAML or JSON file says; its paths start from ``folder``.
+
+        Raises:
+            SettingsError: as above.
+        """
+        try:
+            return cls.model_validate(values, context=folder)
+        except ValidationError as error:
+            raise SettingsError(_problems(error, cls)) from error
+
+    def given(self) -> dict[str, Any]:
+        """Return the settings that are not None, by name."""
+        return {name: value for name, value in self if value is not None}
+
+
+def contradiction(problems: Iterable[Problem]) -> ValidationError:
+    """Return what a validator of a group raises that finds several things wrong at once."""
+    return ValidationError.from_exception_data(
+        _CONTRADICTION,
+        [
+            {
+                "type": PydanticCustomError(_CONTRADICTION, "{problem}", {"problem": problem}),
+                "loc": problem.path,
+                "input": None,
+            }
+            for problem in problems
+        ],
+    )
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it, in bounded length."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    plain = isinstance(value, (str, int, float, list, tuple, dict))
+    return _repr.repr(value) if plain else str(value)
+
+
+class _Bounded(reprlib.Repr):
+    """Bounded, because a few lines with YAML aliases unfold to billions of values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxstring = 2, 4, 3, 60
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write one of thousands of digits, which hexadecimal YAML can hold.
+        return super().repr_int(x, level) if abs(x) <= MOST else "a number of over 18 digits"
+
+
+_repr = _Bounded()
+
+
+def _problems(error: ValidationError, group: type[BaseModel]) -> tuple[Problem, ...]:
+    return tuple(_problem(details, group) for details in error.errors(include_url=False))
+
+
+def _problem(error: ErrorDetails, group: type[BaseModel]) -> Problem:
+    path, kind, value, context = error["loc"], error["type"], error["input"], error.get("ctx", {})
+    match kind:
+        case "contradiction":
+            return Problem(path, context["problem"].message, context["problem"].in_name)
+        case "missing":
+            return Problem(path, "is missing")
+        case "extra_forbidden":
+            known = list(_group_at(path[:-1], group).model_fields)
+            return Problem(path, f"there is no such field{_near(path[-1], known)}", in_name=True)
+        case "literal_error":
+            known = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+            advice = f"there is {', '.join(known)}"
+            return Problem(path, f"{advice}; found {shown(value)}{_near(value, known)}")
+        case "value_error":
+            advice = str(context["error"])
+        case _:
+            advice = _ADVICE.get(kind, error["msg"]).format(**context)
+    return Problem(path, f"{advice}; found {shown(value)}")
+
+
+def _near(name: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _group_at(path: FieldPath, group: type[BaseModel]) -> type[BaseModel]:
+    for name in path:
+        if isinstance(name, str):
+            group = next(_groups_in(group.model_fields[name].annotation))
+    return group
+
+
+def _groups_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _groups_in(part)
