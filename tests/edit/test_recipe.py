@@ -40,7 +40,7 @@ def test_fields_that_are_wrong_are_refused_by_name(fields, complaint):
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, float("nan"), "0.3", True])
 def test_a_rate_that_is_no_share_is_refused(rate):
-    with pytest.raises(SelectionError, match="^`mask_rate`: give a"):
+    with pytest.raises(SelectionError, match=r"^`mask_rate`: give a"):
         EvaluationSettings(mask_rate=rate)
 
 
