@@ -1,9 +1,9 @@
 from ._version import __version__ as __version__
-from .edit.expectation import TaskOptions as TaskOptions
 from .edit.plan import Plan as Plan
 from .edit.plan import make_plan as make_plan
 from .edit.push import push as push
 from .edit.recipe import Recipe as Recipe
+from .edit.recipe import TaskOptions as TaskOptions
 from .edit.recipe_file import load_recipe as load_recipe
 from .edit.record import Record as Record
 from .edit.record import read_record as read_record

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgeon.edit.recipe import Mode
+from surgeon.edit.modes import Mode
 from surgeon.errors import OutputError
 from surgeon.ranking.ranking import SIGMA
 from surgeon.study.grid import Model
