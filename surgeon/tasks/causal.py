@@ -19,7 +19,7 @@ from surgeon.errors import EvaluationError
 from surgeon.tasks.encoder import Encoder, Prepared
 from surgeon.tasks.examples import Example
 from surgeon.tasks.masked import MASKED
-from surgeon.tasks.sequences import TEXT_OPTIONS, texts_in
+from surgeon.tasks.sequences import TEXT_OPTIONS, texts_of
 from surgeon.tasks.task import Data, Settings
 
 FIRST_NOT_SCORED = (
@@ -50,7 +50,7 @@ def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, i
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
-    texts, length = texts_in(data), encoder.max_length
+    texts, length = texts_of(data), encoder.max_length
     stride = settings.stride or max(1, length // 2)
     if stride >= length:
         raise EvaluationError(

@@ -84,7 +84,7 @@ def read_table(source: str | Path) -> Table:
     try:
         table = read(path.name, path.read_bytes())
     except MemoryError as error:
-        raise EvaluationError(f"--data {path}: takes more memory than there is") from error
+        raise EvaluationError(f"--data {path}: needs more memory than is available") from error
     except (ValueError, RecursionError, csv.Error) as error:
         raise EvaluationError(
             f"--data {path}: not a {suffix[1:].upper()} file that can be read ({error})"
@@ -212,7 +212,7 @@ def _questions(articles: list[Any]) -> list[Any]:
 def _of_objects(name: str, raw: bytes, rows: list[Any]) -> Table:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise ValueError(f"row {number} is no object with named values")  # noqa: TRY004
+            raise ValueError(f"row {number} is not an object with named values")  # noqa: TRY004
     return Table(name, tuple(rows), raw)
 
 

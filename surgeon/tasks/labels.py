@@ -50,7 +50,7 @@ def numbers_of(located: Located) -> list[float | None]:
     -1 is a missing label, unless there are other numbers below 0: then it is one of a scale.
 
     Raises:
-        EvaluationError: a label is no finite number.
+        EvaluationError: a label is not a finite number.
     """
     numbers = [
         None if _is_empty(value) or value == "-" else _number(value, located.table.place(row))
@@ -67,8 +67,8 @@ def _number(value: Any, place: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise EvaluationError(
-            f"--data {place}: the label {value} is no number, and this model has one output, which "
-            "predicts numbers"
+            f"--data {place}: the label {value} is not a number, and this model has one output, "
+            "which predicts numbers"
         )
     return number
 
@@ -89,27 +89,27 @@ def match_labels(
         source: how an error names the data.
 
     Raises:
-        EvaluationError: the model has no such label, or one is no name or number.
+        EvaluationError: the model has no such label, or one is neither a name nor a number.
     """
     there = [None if is_missing(value, labels) else value for value in values]
     given = [value for value in there if value is not None]
     for value in given:
         if isinstance(value, list | dict):
             raise EvaluationError(
-                f"--data {source}: the label {value} is no name or number; name the column that "
-                "has one label for each row with --label-column"
+                f"--data {source}: the label {value} is not a name or a number; name the column "
+                "that has one label for each row with --label-column"
             )
-    outputs = {_folded(label): number for number, label in enumerate(labels)}
+    outputs = {_normalized(label): number for number, label in enumerate(labels)}
     found: dict[Any, int | None] = {}
     for value in dict.fromkeys(given):
-        names = map(_folded, _names_of(value, classes, labels))
+        names = map(_normalized, _names_of(value, classes, labels))
         found[value] = next((outputs[name] for name in names if name in outputs), None)
     unknown = [value for value, number in found.items() if number is None]
     if unknown:
         shown = sorted(_shown(value, classes) for value in found)
         raise EvaluationError(
-            f"--data {source}: the label {_shown(unknown[0], classes)} is none of the model's; "
-            f"the data have {_some(shown)} and the model {_some(labels)}; "
+            f"--data {source}: the label {_shown(unknown[0], classes)} is not one of the model's; "
+            f"the data have {_listed(shown)} and the model {_listed(labels)}; "
             f"{_remedy(unknown[0], labels)}"
         )
     return [found.get(value) for value in there]
@@ -119,8 +119,8 @@ def _names_of(value: Any, classes: Sequence[str], labels: Sequence[str]) -> list
     """Return what a model with these labels may call one of the data."""
     number = _integer(value)
     if all(_PLAIN.fullmatch(label) for label in labels):
-        counted = {_folded(name): place for place, name in enumerate(classes)}
-        number = counted.get(_folded(value)) if number is None else number
+        counted = {_normalized(name): place for place, name in enumerate(classes)}
+        number = counted.get(_normalized(value)) if number is None else number
         return [value if number is None else f"label{number}"]
     if number is None:
         return [value]
@@ -128,8 +128,8 @@ def _names_of(value: Any, classes: Sequence[str], labels: Sequence[str]) -> list
 
 
 def _remedy(unknown: Any, labels: Sequence[str]) -> str:
-    names = {_folded(label) for label in labels}
-    tasks = [task for task, classes in CLASSES.items() if set(map(_folded, classes)) == names]
+    names = {_normalized(label) for label in labels}
+    tasks = [task for task, classes in CLASSES.items() if set(map(_normalized, classes)) == names]
     if _integer(unknown) is None:
         return "use the names in id2label of config.json"
     if tasks:
@@ -137,13 +137,13 @@ def _remedy(unknown: Any, labels: Sequence[str]) -> str:
     return "use the names in id2label of config.json in place of the numbers"
 
 
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     shown = [name if len(name) <= _LONG else f"{name[:_LONG]}…" for name in names[:_LISTED]]
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(shown) + more
 
 
-def _folded(label: Any) -> str:
+def _normalized(label: Any) -> str:
     return re.sub(r"[\s_]+|(?<!^)-+", "", str(label)).casefold()  # -1 is not 1
 
 

@@ -78,8 +78,8 @@ def read_pooling(directory: Path) -> Pooling | None:
     modules = _modules(listing)
     if "Pooling" not in modules or not set(modules) <= set(_HARMLESS):
         raise EvaluationError(
-            f"{listing}: names the modules {', '.join(modules)}, and sts embeds with "
-            f"{', '.join(_HARMLESS)} alone"
+            f"{listing}: names the modules {', '.join(modules)}, and sts embeds with no others "
+            f"than {', '.join(_HARMLESS)}"
         )
     inside = directory / modules.get("Transformer", "")
     found = (read_object(inside / f"sentence_{kind}_config.json") for kind in _KINDS)
@@ -90,7 +90,7 @@ def read_pooling(directory: Path) -> Pooling | None:
     prompts, chosen = further.get("prompts"), further.get("default_prompt_name")
     prompt = prompts.get(chosen, "") if isinstance(prompts, dict) else ""
     if not isinstance(prompt, str):
-        raise EvaluationError(f"{directory / settings}: its prompt {chosen} is no text")
+        raise EvaluationError(f"{directory / settings}: its prompt {chosen} is not a text")
     if prompt and not with_prompt:
         raise EvaluationError(f"{pooling}: pools without the prompt, which sts does not")
     longest = length_or_none(limits.get("max_seq_length"))
@@ -110,7 +110,7 @@ def _modules(path: Path) -> dict[str, str]:
                 found[kind.rpartition(".")[2]] = folder.lstrip("/")
             case _:
                 raise EvaluationError(
-                    f"{path}: is no list of modules with a type and a path in this folder each; "
+                    f"{path}: is not a list of modules with a type and a path in this folder each; "
                     "take the one that sentence-transformers saved with the model"
                 )
     return found

@@ -21,7 +21,7 @@ from surgeon.errors import EvaluationError
 from surgeon.tasks.encoder import Encoder, Prepared
 from surgeon.tasks.examples import Example
 from surgeon.tasks.labels import is_missing
-from surgeon.tasks.table import COLUMN_OPTIONS, Names, locate, spelled_out
+from surgeon.tasks.table import COLUMN_OPTIONS, Names, locate, parse_cell
 from surgeon.tasks.task import INVERTED, Data, Floats, Scores, Settings, Task, share_of_examples
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _answers(value: Any, context: str, place: str) -> tuple[str, ...] | None:
         return (value,)
     if value != "" and is_missing(value):
         return None
-    value = spelled_out(value, place)
+    value = parse_cell(value, place)
     if isinstance(value, Mapping):
         value = value.get("text")
     if isinstance(value, str):

@@ -22,7 +22,7 @@ TEXT_OPTIONS: Mapping[str, Any] = {"text_column": None, "document": False}
 Ids = npt.NDArray[np.int64]
 
 
-def texts_in(data: Data) -> tuple[str, ...]:
+def texts_of(data: Data) -> tuple[str, ...]:
     """Return the texts of data that must be texts.
 
     Raises:
@@ -43,7 +43,7 @@ def read_sequences(
 
     A sequence in which ``prepare`` finds nothing to score is left out.
     """
-    texts, block = texts_in(data), settings.block
+    texts, block = texts_of(data), settings.block
     encoded = encoder.encode(texts) if block is None else encoder.cut_in_blocks(texts, block)
     examples = []
     for whole in encoded.examples:

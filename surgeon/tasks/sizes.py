@@ -1,7 +1,7 @@
 """Do a model's configuration, its weights and its tokenizer belong together, by their sizes?
 
 Each of them says how many tokens, positions or labels there are. Where two say different numbers,
-a model fails late or, with tokens that it has no embedding for, on some texts alone.
+a model fails late or, with tokens that it has no embedding for, on some texts only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from surgeon.model.tensors import FLOATS
 from surgeon.tasks.tokenizer import (
     count_or_none,
     length_or_none,
-    most_tokens,
+    vocabulary_size,
 )
 
 _USUAL_LENGTH = 512  # tokens, where nothing says how many
@@ -78,10 +78,10 @@ def check_sizes(checkpoint: Checkpoint, otherwise: str) -> None:
     config, where = text_config(checkpoint.config), checkpoint.directory / CONFIG
     tables = list(_tables(checkpoint))
     for name, module, rows in tables:
-        said = {key: config[key] for key in _TABLES[module] if isinstance(config.get(key), int)}
+        declared = {key: config[key] for key in _TABLES[module] if isinstance(config.get(key), int)}
         spare = _RESERVED if module == "position_embeddings" else 0
-        if said and rows not in said.values() and rows - spare not in said.values():
-            key, value = next(iter(said.items()))
+        if declared and not {rows, rows - spare} & set(declared.values()):
+            key, value = next(iter(declared.items()))
             raise CheckpointError(
                 f"{checkpoint.where(name)}: {name} has {rows:,} rows and {where} says {key} "
                 f"{value:,}: give the config.json of these weights, or {otherwise}"
@@ -118,7 +118,7 @@ def check_tokenizer(folder: Path, rows: int, remedy: str) -> None:
     Raises:
         CheckpointError: it does not.
     """
-    count, file = most_tokens(folder)
+    count, file = vocabulary_size(folder)
     if count > rows:
         raise CheckpointError(
             f"{file}: the tokenizer has {count:,} tokens and the model {rows:,}: the two do not "
@@ -140,7 +140,9 @@ def _check_labels(checkpoint: Checkpoint, where: Path, otherwise: str) -> None:
     config = checkpoint.config
     declared = config.get("architectures") or []
     if not isinstance(declared, list):
-        raise CheckpointError(f"{where}: architectures is no list of class names; write it so")
+        raise CheckpointError(
+            f"{where}: architectures is not a list of class names; write one there"
+        )
     if not any(kind in str(name) for name in declared for kind in _CLASSIFYING):
         return
     names, counted = config.get("id2label"), config.get("num_labels")

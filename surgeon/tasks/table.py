@@ -233,7 +233,7 @@ def _find(
     return found
 
 
-def spelled_out(cell: Any, place: str) -> Any:
+def parse_cell(cell: Any, place: str) -> Any:
     """Return the list or mapping that a text spells out, as JSON or Python; others as they are.
 
     Raises:

@@ -19,7 +19,7 @@ from surgeon.tasks.encoder import Encoder, Prepared
 from surgeon.tasks.examples import Example
 from surgeon.tasks.labels import is_missing, match_labels
 from surgeon.tasks.metrics import detection, rates_by_label
-from surgeon.tasks.table import Located, Names, Table, locate, spelled_out
+from surgeon.tasks.table import Located, Names, Table, locate, parse_cell
 from surgeon.tasks.task import INVERTED, SHARE, Data, Floats, Scores, Settings, Task
 
 Span: TypeAlias = tuple[str, int, int]
@@ -114,7 +114,7 @@ def _rows(located: Located, labels: Sequence[str]) -> tuple[list[list[str]], lis
 
 def _list(value: Any, place: str) -> list[Any]:
     """Return a list that JSON or Parquet holds, or that a CSV cell spells out."""
-    value = spelled_out(value, place)
+    value = parse_cell(value, place)
     if isinstance(value, str):
         value = value.split()
     if not isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The tokenizer as plain facts and one file, which the ``tokenizers`` library alone can read."""
+"""A model's tokenizer: where its file is, the ids that scoring must know, and safe calls of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 class TokenizerFacts:
     """Where the tokenizer lies in the artifact, and the ids that scoring must know.
 
-    ``kind`` is the library that reads it: transformers what it has in Python alone.
+    ``kind`` is the library that reads it: transformers for one that is Python code.
     """
 
     file: str
@@ -58,9 +58,9 @@ class FoundTokenizer:
 def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer | None:
     """Find ``tokenizer.json`` in an artifact, or below it in ``folder``; None without one.
 
-    Which tokens mask, pad and stand for unknown words is told by ``tokenizer_config.json`` or
-    ``special_tokens_map.json`` beside it, a mask token by its usual names too. The configuration's
-    ``pad_id`` comes first, if the vocabulary has it.
+    ``tokenizer_config.json`` or ``special_tokens_map.json`` beside it name the tokens that mask,
+    pad and stand for unknown words; a mask token is known by its usual names too. The
+    configuration's ``pad_id`` comes first, if the vocabulary has it.
 
     Raises:
         CheckpointError: a file is damaged.
@@ -110,7 +110,7 @@ def _named(role: str, settings: Sequence[Mapping[str, Any]], tokenizer: Tokenize
 def beginning_id(directory: Path, facts: TokenizerFacts | None) -> int | None:
     """Return the token that text begins with: BOS, or EOS where there is none, as lm-eval has it.
 
-    A tokenizer in Python alone puts no other token there than its own.
+    A tokenizer that is Python code puts no other token there than its own.
     """
     if facts is None or facts.kind != "tokenizers":
         return None
@@ -143,7 +143,7 @@ def length_or_none(value: Any) -> int | None:
     return count_or_none(value, least=2, most=UNBOUNDED - 1)
 
 
-def most_tokens(directory: Path) -> tuple[int, Path]:
+def vocabulary_size(directory: Path) -> tuple[int, Path]:
     """Return how many tokens a tokenizer's files number, and the file that has the last of them.
 
     One that cannot be read has none.
@@ -268,7 +268,7 @@ class BoundedTokenizer:
             for part in parts:
                 if isinstance(part, str) and _HALF.search(part):
                     raise EvaluationError(
-                        f"text {number} holds half of a surrogate pair, which is no character; "
+                        f"text {number} holds half of a surrogate pair, which is not a character; "
                         "save the data as UTF-8 text"
                     )
 
@@ -280,9 +280,9 @@ def panics_as_errors(label: str) -> Iterator[None]:
     Raises:
         EvaluationError: there was one; ``label`` names the file that it is about.
     """
-    with _captured, tempfile.TemporaryFile() as said:
+    with _captured, tempfile.TemporaryFile() as written:
         screen = os.dup(2)
-        os.dup2(said.fileno(), 2)
+        os.dup2(written.fileno(), 2)
         panicked = False
         try:
             yield
@@ -295,8 +295,8 @@ def panics_as_errors(label: str) -> Iterator[None]:
             os.dup2(screen, 2)
             os.close(screen)
             if not panicked:
-                said.seek(0)
-                os.write(2, said.read())
+                written.seek(0)
+                os.write(2, written.read())
 
 
 def _growth(tokenizer: Any) -> int:

@@ -11,7 +11,7 @@ from surgeon.errors import EvaluationError
 from surgeon.tasks.data import _parts, read_table, read_texts_of
 from surgeon.tasks.labels import is_missing, match_labels
 from surgeon.tasks.registry import TASKS
-from surgeon.tasks.table import Columns, Names, locate, spelled_out
+from surgeon.tasks.table import Columns, Names, locate, parse_cell
 
 ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
 CONTENTS = {
@@ -61,7 +61,7 @@ def test_squad_s_tree_is_a_row_per_question(tmp_path):
         ),
         ("d.csv", b'"a', "not a CSV file"),
         ("d.json", b"3", "expected a list of rows"),
-        ("d.jsonl", b"[1]\n", "row 1 is no object"),
+        ("d.jsonl", b"[1]\n", "row 1 is not an object"),
         ("d.jsonl", b"{", "not a JSONL file .*line 1, column 2"),
         ("d.json", b'{"data": [{"paragraphs": 3}]}', "SQuAD"),
     ],
@@ -209,7 +209,12 @@ def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
         (["a"], (), ("yes", "no"), "use the names in id2label of config.json$"),
         ([f"l{n}" for n in range(99)], (), ("a",), "l15, l16, l17 and 89 more and the model a;"),
         (["long " * 99], (), ("a",), "the data have (long ){8}… and the model"),
-        ([["yes"]], (), ("yes", "no"), r"label \['yes'\] is no name or number; .*--label-column"),
+        (
+            [["yes"]],
+            (),
+            ("yes", "no"),
+            r"label \['yes'\] is not a name or a number; .*--label-column",
+        ),
     ],
 )
 def test_a_label_that_the_model_does_not_have_lists_both_sides(values, classes, labels, complaint):
@@ -417,7 +422,7 @@ def test_what_integers_stand_for_is_read_with_parquet_files_of_the_hub(tmp_path)
     ],
 )
 def test_a_list_that_a_cell_spells_out_is_read(cell, value):
-    assert spelled_out(cell, "d, row 1") == value
+    assert parse_cell(cell, "d, row 1") == value
 
 
 @pytest.mark.parametrize(
@@ -427,7 +432,7 @@ def test_what_a_cell_does_not_spell_out_is_refused(cell):
     with pytest.raises(
         EvaluationError, match=r"d, row 1: cannot read the list .*JSON Lines or Parq"
     ):
-        spelled_out(cell, "d, row 1")
+        parse_cell(cell, "d, row 1")
 
 
 @pytest.mark.parametrize("value", [None, "", "-", -1, "-1", -1.0, "-1.0", -100, float("nan")])

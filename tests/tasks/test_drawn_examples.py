@@ -23,11 +23,14 @@ def test_the_draw_is_by_seed_and_sequence_alone(name):
     prepare = TASKS[name].prepare
 
     def drawn(sequence, seed):
-        example = prepare(sequence, dataclasses.replace(SETTINGS, seed=seed))
-        return example.ids, example.places
+        settings = dataclasses.replace(SETTINGS, seed=seed, mask_rate=0.3)
+        example = prepare(sequence, settings)
+        pairs = enumerate(zip(example.ids, sequence, strict=False))
+        return [place for place, (new, old) in pairs if new != old], example.places
 
     assert drawn(SEQUENCE, 0) == drawn(SEQUENCE, 0)
     assert drawn(SEQUENCE, 0) != drawn(SEQUENCE, 1)
+    assert drawn(SEQUENCE, 0) != drawn((*SEQUENCE[:-2], 205, 3), 0)
     assert prepare((2, 3), SETTINGS) is None
 
 

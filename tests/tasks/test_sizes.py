@@ -65,7 +65,7 @@ def _refused(capsys, folder, complaint):
         ("gpt2", {"vocab_size": 50}, "wte.weight has 40 rows and "),
         ("distilbert", {"max_position_embeddings": 128}, "says max_position_embeddings 128"),
         ("mpnet", {"vocab_size": 41}, "says vocab_size 41"),
-        ("bert", {"architectures": 5}, "architectures is no list of class names"),
+        ("bert", {"architectures": 5}, "architectures is not a list of class names"),
         ("roberta", {"pad_token_id": 63}, "with pad_token_id 63 none is left for a token"),
     ],
 )

@@ -40,19 +40,8 @@ def test_a_share_of_the_ordinary_tokens_is_masked_and_no_other():
     np.testing.assert_array_equal(ids[untouched], np.array(_SEQUENCE)[untouched])
 
 
-def test_masks_depend_on_the_seed_and_the_sequence():
-    def positions(sequence, seed):
-        settings = Settings(seed=seed, mask_rate=0.15, mask_id=4, special_ids=(2, 3, 4))
-        return tuple(mask(sequence, settings).positions)
-
-    assert positions(_SEQUENCE, 0) == positions(_SEQUENCE, 0)
-    assert positions(_SEQUENCE, 0) != positions(_SEQUENCE, 1)
-    assert positions(_SEQUENCE, 0) != positions((*_SEQUENCE[:-1], 44, 3), 0)
-
-
-def test_a_short_sequence_has_one_mask_and_an_empty_one_is_left_out():
+def test_a_short_sequence_has_one_mask():
     assert len(mask((2, 9, 3), _SETTINGS).positions) == 1
-    assert mask((2, 3), _SETTINGS) is None
 
 
 def test_causal_labels_are_the_next_tokens():
@@ -196,7 +185,7 @@ def test_pooling_is_that_of_sentence_transformers(tmp_path, config, modes):
 
 def test_a_module_with_weights_of_its_own_is_refused(tmp_path):
     _sentence_transformer(tmp_path, {}, "Transformer", "Pooling", "Dense")
-    with pytest.raises(EvaluationError, match="Dense, and sts embeds with"):
+    with pytest.raises(EvaluationError, match="Dense, and sts embeds with no others"):
         read_pooling(tmp_path)
     assert read_pooling(tmp_path / "nothing") is None
 
@@ -224,10 +213,10 @@ def test_a_sentence_s_length_that_is_none_is_no_limit(tmp_path, length):
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        ("modules.json", [{"idx": 0, "type": "st.Transformer"}], "is no list of modules"),
-        ("modules.json", {"0": "Transformer"}, "is no list of modules"),
-        ("modules.json", [{"type": "st.Pooling", "path": "../other"}], "is no list of modules"),
-        ("modules.json", None, "is no list of modules"),
+        ("modules.json", [{"idx": 0, "type": "st.Transformer"}], "is not a list of modules"),
+        ("modules.json", {"0": "Transformer"}, "is not a list of modules"),
+        ("modules.json", [{"type": "st.Pooling", "path": "../other"}], "is not a list of modules"),
+        ("modules.json", None, "is not a list of modules"),
         ("1_Pooling/config.json", [1], "not a JSON object"),
         ("1_Pooling/config.json", {"pooling_mode": [7]}, "pools by 7; known are"),
         ("1_Pooling/config.json", {"pooling_mode": "attention"}, "pools by attention; known are"),
@@ -235,7 +224,7 @@ def test_a_sentence_s_length_that_is_none_is_no_limit(tmp_path, length):
         (
             "config_sentence_transformers.json",
             {"prompts": {"query": 5}, "default_prompt_name": "query"},
-            "its prompt query is no text",
+            "its prompt query is not a text",
         ),
     ],
 )
