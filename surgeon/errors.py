@@ -9,7 +9,8 @@ from collections.abc import Iterator
 class SurgeonError(Exception):
     """An input or a call that surgeon cannot act on.
 
-    The message is one line: which file or option, what was found, and what to do about it.
+    The message is one line: which file or parameter, what was found, and what to do about it. It
+    names parameters and settings in backticks; the command line shows its options there.
     """
 
     exit_code = 2
@@ -67,7 +68,7 @@ class EvaluationError(SurgeonError):
 
 
 class CheckFailed(SurgeonError):  # noqa: N818  (it is a verdict, not an error of the caller's)
-    """A check that was asked for, such as ``--expect degraded``, was not met."""
+    """A check that was asked for, such as the expected verdict, was not met."""
 
     exit_code = 1
 

@@ -82,14 +82,14 @@ def read_texts(path: Path, *, document: bool = False) -> Texts:
         EvaluationError: the file is missing, is not UTF-8, or holds no text.
     """
     if path.is_dir():
-        raise EvaluationError(f"--data {path}: is a folder; give a text file in it")
+        raise EvaluationError(f"`data` {path}: is a folder; give a text file in it")
     if not path.is_file():
-        raise EvaluationError(f"--data {path}: no such file; give a text file, one text per line")
+        raise EvaluationError(f"`data` {path}: no such file; give a text file, one text per line")
     raw = path.read_bytes()
     content = decoded(path.name, raw)
     texts = Texts(path.name, nonblank((content,) if document else lines_of(content)), raw)
     if not texts.lines:
-        raise EvaluationError(f"--data {path}: the file holds no text; put one text on each line")
+        raise EvaluationError(f"`data` {path}: the file holds no text; put one text on each line")
     return texts
 
 
@@ -107,7 +107,7 @@ def nonblank(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def decoded(name: str, raw: bytes) -> str:
-    """Decode a file of ``--data``, which is UTF-8.
+    """Decode a file of ``data``, which is UTF-8.
 
     Raises:
         EvaluationError: it is not, and the error says how to convert it.
@@ -118,6 +118,6 @@ def decoded(name: str, raw: bytes) -> str:
         utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         likely, what = ("utf-16", "UTF-16") if utf_16 else ("latin1", "perhaps Latin-1")
         raise EvaluationError(
-            f"--data {name}: not UTF-8 (byte {error.start}), {what}; convert it: "
+            f"`data` {name}: not UTF-8 (byte {error.start}), {what}; convert it: "
             f"iconv -f {likely} -t utf-8 {name} > utf8-{name}"
         ) from error

@@ -10,6 +10,7 @@ from pretraining import write_run
 import surgeon
 from surgeon import console
 from surgeon.cli import run
+from surgeon.console.printing import as_options
 
 _HEAVY = (
     "torch",
@@ -269,3 +270,17 @@ def test_no_file_takes_the_place_of_a_closed_stream(tiny, tmp_path):
     done = subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], check=False)
     assert done.returncode == 0
     assert run(["verify", str(tmp_path / "o")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("`mask_rate`: give a number below 1", "--mask-rate: give a number below 1"),
+        ("`params.0`: there is gain", "--params: there is gain"),
+        ("use `onnx=False` or `force=True`", "use --no-onnx or --force"),
+        ("`output` a/b: exists; `texts` and `max_bytes`", "-o a/b: exists; --data and --max-mb"),
+        ("nothing in ``these`` or `{a b}`", "nothing in ``these`` or `{a b}`"),
+    ],
+)
+def test_what_the_library_calls_a_parameter_is_an_option_on_the_command_line(message, shown):
+    assert as_options(message) == shown

@@ -91,16 +91,18 @@ def print_table(
 def as_options(message: str) -> str:
     """Put options in place of the parameters and settings that the library names in a message.
 
-    There `mask_rate` is in backticks, for the caller of a function; here it is --mask-rate.
+    There `mask_rate` and `onnx=False` are in backticks, for who calls a function; here they are
+    --mask-rate and --no-onnx.
     """
-    return re.sub(
-        r"`(\w+)[\w.]*`",
-        lambda found: _OPTIONS.get(found[1]) or f"--{found[1].replace('_', '-')}",
-        message,
-    )
+    return re.sub(r"(?<!`)`(\w+)(?:\.[\w.]+)?(=True|=False)?`(?!`)", _option, message)
 
 
-_OPTIONS = {"output": "-o"}  # of other names than the parameter's
+_OTHER_NAMES = {"output": "-o", "texts": "--data", "max_bytes": "--max-mb"}
+
+
+def _option(named: re.Match[str]) -> str:
+    prefix = "--no-" if named[2] == "=False" else "--"
+    return _OTHER_NAMES.get(named[1]) or prefix + named[1].replace("_", "-")
 
 
 def print_error(message: str) -> None:
@@ -110,7 +112,7 @@ def print_error(message: str) -> None:
 
 def print_note(message: str) -> None:
     """Print something worth knowing to standard error."""
-    err().print(message, style="dim", soft_wrap=True)
+    err().print(as_options(message), style="dim", soft_wrap=True)
 
 
 class _Notes(logging.Handler):

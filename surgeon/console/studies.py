@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from surgeon.console.printing import (
+    as_options,
     numbers,
     print_error,
     print_json,
@@ -166,7 +167,8 @@ def _ended(ahead: Outlook) -> str:
 def _reasons(outcome: Outcome) -> list[tuple[str, int]]:
     """Return why jobs failed and how many for each reason, the rarest together."""
     others = sum(number for _, number in outcome.reasons[_MAX_REASONS:])
-    return [*outcome.reasons[:_MAX_REASONS], *([("other reasons", others)] if others else [])]
+    shown = [(as_options(reason), number) for reason, number in outcome.reasons[:_MAX_REASONS]]
+    return [*shown, *([("other reasons", others)] if others else [])]
 
 
 def show_trace(trace: Trace, top: int, *, json: bool) -> None:

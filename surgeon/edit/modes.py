@@ -82,6 +82,6 @@ def new_values(
     overflow = np.isfinite(old) & ~np.isfinite(new.astype(np.float64))
     if overflow.any():
         raise SelectionError(
-            f"--mode {mode}: the result does not fit {tensor.dtype}; use a smaller --factor"
+            f"`mode` {mode}: the result does not fit {tensor.dtype}; use a smaller `factor`"
         )
     return new

@@ -131,7 +131,7 @@ def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -
     hidden = checkpoint.hidden_size
     if missing := [dim for dim in dims if not 0 <= dim < hidden]:
         raise SelectionError(
-            f"--dims: {checkpoint.name} has no dimension {missing[0]}; "
+            f"`dims`: {checkpoint.name} has no dimension {missing[0]}; "
             f"its hidden size is {hidden}, so they run from 0 to {hidden - 1}"
         )
     sites = _select_sites(checkpoint, recipe)
@@ -145,7 +145,7 @@ def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -
         kinds = {site.kind for site in sites}
         why = " and ".join(reason for kind, reason in _NO_BIAS.items() if kind in kinds)
         raise SelectionError(
-            f"--params {','.join(recipe.params)}: {checkpoint.name}: {why}; use --params gain"
+            f"`params` {','.join(recipe.params)}: {checkpoint.name}: {why}; use `params` gain"
         )
     return edits
 
@@ -174,7 +174,7 @@ def _select_dims(
     hidden = checkpoint.hidden_size
     if texts is not None and recipe.remove_outliers is None:
         raise SelectionError(
-            "--data: text ranks dimensions for --remove-outliers N --method "
+            "`data`: text ranks dimensions for `remove_outliers` N `method` "
             f"{MEASURED}, and nothing else asks for a ranking"
         )
     if recipe.dims is not None:
@@ -183,7 +183,7 @@ def _select_dims(
         return draw_dims(hidden, recipe.random, np.random.default_rng(recipe.seed)), None
     count = recipe.remove_outliers or 0
     if count > hidden:
-        raise SelectionError(f"--remove-outliers {count}: there are {hidden} in all")
+        raise SelectionError(f"`remove_outliers` {count}: there are {hidden} in all")
     options = Options(
         sigma=recipe.sigma,
         min_layers=recipe.min_layers,
@@ -204,14 +204,14 @@ def _too_few(ranking: Ranking, count: int) -> str:
     settle = ""
     if not find_detector(ranking.method).needs_model:
         settle = (
-            f", or measure what they do with --remove-outliers {count} --method {MEASURED}; "
+            f", or measure what they do with `remove_outliers` {count} `method` {MEASURED}; "
             "weights alone are weak evidence"
         )
     return (
-        f"--remove-outliers {count}: {len(ranking.outliers)} of {ranking.model}'s dimensions meet "
+        f"`remove_outliers` {count}: {len(ranking.outliers)} of {ranking.model}'s dimensions meet "
         f"the criterion ({ranking.evidence}: {ranking.criterion}). Strongest candidates: "
-        f"{candidates}. Choose with --dims {chosen}, take the {count} strongest all the same "
-        f"with --relax{settle}"
+        f"{candidates}. Choose with `dims` {chosen}, take the {count} strongest all the same "
+        f"with `relax`{settle}"
     )
 
 
@@ -228,14 +228,14 @@ def _select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
     for layer in recipe.layers or ():
         if layer > last:
             raise SelectionError(
-                f"--layers: {checkpoint.name} has no layer {layer}; its layers are 0 to {last}"
+                f"`layers`: {checkpoint.name} has no layer {layer}; its layers are 0 to {last}"
             )
     there: set[str] = {site.role for site in checkpoint.sites}
     asked = there if "all" in recipe.sites else set(recipe.sites)
     for role in asked:
         if role not in there:
             raise SelectionError(
-                f"--sites {role}: {checkpoint.name} ({checkpoint.family.name}) has no such norm; "
+                f"`sites` {role}: {checkpoint.name} ({checkpoint.family.name}) has no such norm; "
                 f"it has {', '.join(sorted(there))}"
             )
     return tuple(
@@ -287,7 +287,7 @@ def _check_one_scale(checkpoint: Checkpoint, name: str) -> None:
         scales = checkpoint.tensors.get(name + suffix)
         if scales is not None and scales.size > 1:
             raise CheckpointError(
-                f"--mode mean: {checkpoint.where(name)}: tensor {name} is quantized, by the "
+                f"`mode` mean: {checkpoint.where(name)}: tensor {name} is quantized, by the "
                 f"{scales.size} scales of {scales.name}, so that the mean of what is stored is not "
-                "that of the weights; use --mode zero or scale"
+                "that of the weights; use `mode` zero or scale"
             )

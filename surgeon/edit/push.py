@@ -55,7 +55,7 @@ def push(
     elif not unverified:
         raise OutputError(
             f"{artifact}: never evaluated, so nobody knows what the edit does; run surgeon eval "
-            "first, or push it as it is with --unverified"
+            "first, or push it as it is with `unverified=True`"
         )
     _check_files(artifact, record, names, progress)
     changed = _name_base_model(artifact, record, base_model)
@@ -94,12 +94,12 @@ def _name_base_model(artifact: Path, record: Record, base_model: str | None) -> 
             if not isinstance(name, str) or not looks_like_hub_id(name):
                 raise OutputError(
                     f"{artifact / CARD}: names {name!r} as its base model, which the Hub does not "
-                    "take; name it with --base-model ORG/NAME"
+                    "take; name it with `base_model` ORG/NAME"
                 )
         return {}
     found = parse_hub_id(base_model)
     if found is None:
-        raise OutputError(f"--base-model {base_model}: no Hub id; give one like organization/name")
+        raise OutputError(f"`base_model` {base_model}: no Hub id; give one like organization/name")
     card = RepoCard((artifact / CARD).read_text("utf-8"))
     card.data["base_model"] = found.model
     content = str(card).encode()

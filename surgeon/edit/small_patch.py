@@ -124,12 +124,12 @@ def _bits(values: npt.NDArray[Any]) -> tuple[object, ...]:
 
 def _check_output(checkpoint: Checkpoint, path: Path, *, force: bool) -> None:
     if path.is_dir():
-        raise OutputError(f"-o {path}: is a directory; name the file to write the edit to")
+        raise OutputError(f"`output` {path}: is a directory; name the file to write the edit to")
     source = checkpoint.files[0].path if checkpoint.alone else checkpoint.directory
     check_output(path, source, force=force)
     # The source's folder may hold links to weights that lie elsewhere.
     if path.resolve() in {file.path.resolve() for file in checkpoint.files}:
-        raise OutputError(f"-o {path}: holds the source's weights; name another file")
+        raise OutputError(f"`output` {path}: holds the source's weights; name another file")
 
 
 def _is_small_patch(path: Path) -> bool:

@@ -51,18 +51,18 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
     target = output.resolve()
     origins = {source.resolve(), source.parent.resolve() / source.name}  # of a link, both ends
     if not origins.isdisjoint((target, *target.parents)):
-        raise OutputError(f"-o {output}: is the source or inside it; name a place elsewhere")
+        raise OutputError(f"`output` {output}: is the source or inside it; name a place elsewhere")
     if any(target in origin.parents for origin in origins):
-        raise OutputError(f"-o {output}: holds the source; name a place elsewhere")
+        raise OutputError(f"`output` {output}: holds the source; name a place elsewhere")
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         output.lstat()  # a name that is too long is an error already here
         if not force:
             raise OutputError(
-                f"-o {output}: already exists; name another, or replace it with --force"
+                f"`output` {output}: already exists; name another, or replace it with `force=True`"
             )
     existing = next(parent for parent in target.parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"-o {output}: {existing} is no directory that can be written to")
+        raise OutputError(f"`output` {output}: {existing} is no directory that can be written to")
 
 
 @contextlib.contextmanager
@@ -149,8 +149,8 @@ def _published_new(staging: Path, target: Path, output: Path, *, force: bool) ->
         if force:
             return False
         raise OutputError(
-            f"-o {output}: has appeared meanwhile and was left as it is; name another, or replace "
-            "it with --force"
+            f"`output` {output}: has appeared meanwhile and was left as it is; name another, or "
+            "replace it with `force=True`"
         ) from error
     return True
 

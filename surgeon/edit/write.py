@@ -37,7 +37,7 @@ from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.progress import Progress, silent
 from surgeon.tasks.sizes import check_sizes
 
-_NO_ONNX = "use --no-onnx for the safetensors half alone"
+_NO_ONNX = "use `onnx=False` for the safetensors half alone"
 
 
 def write_artifact(
@@ -107,17 +107,17 @@ def _check_exportable(checkpoint: Checkpoint) -> None:
     if not checkpoint.config:
         raise ExportError(
             f"{path}: has no config.json beside it, and the ONNX half needs one; put it there, "
-            "or use --no-onnx"
+            "or use `onnx=False`"
         )
     if checkpoint.index is None and path_in_artifact(checkpoint, path) != SAFETENSORS:
         raise ExportError(
-            f"{path}: the ONNX half is made of a {SAFETENSORS}; rename it, or use --no-onnx"
+            f"{path}: the ONNX half is made of a {SAFETENSORS}; rename it, or use `onnx=False`"
         )
     for site in checkpoint.sites:
         if (dtype := checkpoint.tensors[site.gain].dtype) not in FLOATS:
             raise ExportError(
                 f"{checkpoint.where(site.gain)}: is quantized ({site.gain} is {dtype}), and the "
-                "ONNX half is made of plain weights; use --no-onnx"
+                "ONNX half is made of plain weights; use `onnx=False`"
             )
     check_sizes(checkpoint, _NO_ONNX)
 

@@ -138,7 +138,7 @@ def _recorded_facts(directory: Path, record: Record) -> OnnxFacts | None:
         return None
     if record.onnx is None:
         raise EvaluationError(
-            f"{directory}: was made with --no-onnx and eval runs the ONNX half; patch without it"
+            f"{directory}: was made with `onnx=False` and eval runs the ONNX half; patch without it"
         )
     try:
         return onnx_facts(record.onnx)
@@ -215,7 +215,7 @@ def draw_controls(artifact: Artifact, count: int, seed: int) -> tuple[Variant, .
     possible = math.comb(hidden - len(dims), len(dims))
     if not 1 <= count <= possible:
         raise EvaluationError(
-            f"--controls {count}: give a number from 1 to {possible}; a verdict needs controls, "
+            f"`controls` {count}: give a number from 1 to {possible}; a verdict needs controls, "
             f"and {len(dims)} of {hidden} dimensions are patched"
         )
     rng = np.random.default_rng([seed, len(dims)])

@@ -83,7 +83,7 @@ def compare_in_blocks(
                 if kept is None:
                     kept = np.full((len(variants), len(examples), rows.shape[1]), np.nan)
                 if kept.shape[2] != rows.shape[1]:
-                    raise EvaluationError(f"{partial.path}: damaged; go on without --resume")
+                    raise EvaluationError(f"{partial.path}: damaged; go on without `resume`")
                 kept[number, block] = rows
                 if time.monotonic() - saved >= _PAUSE:
                     partial.save(kept[:, : block.stop])
@@ -99,7 +99,7 @@ def compare_in_blocks(
             raise KeyboardInterrupt("interrupted before anything was scored") from stopped
         partial.save(kept[:, : block.stop])
         raise KeyboardInterrupt(
-            "interrupted; the same call with --resume goes on from here"
+            "interrupted; the same call with `resume` goes on from here"
         ) from stopped
     assert kept is not None
     return Compared(kept[:, : block.stop], settled, resumed)

@@ -82,7 +82,7 @@ def evaluate(
         KeyboardInterrupt: it was interrupted; its message says whether ``resume`` goes on.
     """
     if margin is not None and not (math.isfinite(margin) and margin >= 0):
-        raise EvaluationError(f"--margin {margin:g}: give a number of 0 or more")
+        raise EvaluationError(f"`margin` {margin:g}: give a number of 0 or more")
     given = EvaluationSettings(
         **vars(options or TaskOptions()),
         task=task,

@@ -18,7 +18,7 @@ from surgeon.text import fingerprint
 _MOST_REPEATED = 0.9  # share of distinct examples; large data sets have a few repeats
 
 NOTHING_TO_RESUME = (
-    "--resume: nothing was kept of an evaluation with these settings, so that it began anew"
+    "nothing was kept of an evaluation with these settings to resume, so that it began anew"
 )
 NO_BLANKS = "no block has a length to be read with a blank filled in (8 to 32 tokens)"
 _MEAN_POOLED = (
@@ -47,12 +47,12 @@ def doubts_about(finding: Finding, controls: Sequence[Score]) -> Iterator[str]:
     if evidence.unskilled is not None:
         yield (
             f"{evidence.unskilled}, so no damage can be measured and there is no verdict; give "
-            "other or more --data"
+            "other or more data"
         )
     if not evidence.firm:
         yield (
             "too few texts changed for an interval of this metric: there is no verdict; give more "
-            "--data"
+            "data"
         )
     if distinct < _MOST_REPEATED * examples:
         yield (
@@ -60,7 +60,7 @@ def doubts_about(finding: Finding, controls: Sequence[Score]) -> Iterator[str]:
         )
     if distinct < FEW:
         enough = f"{LEAST} are the least for a verdict" if distinct < LEAST else "more are firmer"
-        yield f"there are {distinct} distinct texts, and {enough}: give more --data"
+        yield f"there are {distinct} distinct texts, and {enough}: give more data"
     usual = max(usual_range(finding.damages)[1], finding.margin)
     pairs = zip(controls, finding.damages, strict=True)
     worst, damage = max(pairs, key=lambda pair: pair[1])
@@ -68,12 +68,12 @@ def doubts_about(finding: Finding, controls: Sequence[Score]) -> Iterator[str]:
         dims = ", ".join(map(str, worst.dims))
         yield (
             f"the control at {dims} does {damage:.4g}, where random removals usually reach "
-            f"{usual:.4g} at most: it may have hit an outlier; scan --method ablation measures that"
+            f"{usual:.4g} at most: it may have hit an outlier; the method ablation measures that"
         )
     if len(controls) < LEAST_CONTROLS:
         yield (
             f"with {len(controls)} controls, 1 random removal in {len(controls) + 1} is worse than "
-            f"all of them, so that no verdict is degraded; give --controls {LEAST_CONTROLS} or more"
+            f"all of them, so that no verdict is degraded; give {LEAST_CONTROLS} or more"
         )
     if evidence.unchanged:
         yield "the operation changed no value: the patched model is the baseline"
@@ -85,7 +85,7 @@ def _about_texts(artifact: Artifact, work: Workload) -> Iterator[str]:
     if shared := sum(fingerprint(line) in seen for line in lines):
         yield (
             f"{shared} of {len(lines)} texts also chose the dimensions: judged on what "
-            "chose it, a removal looks worse than it is; take other --data"
+            "chose it, a removal looks worse than it is; take other data"
         )
     if cut := work.prepared.truncated:
         yield f"{cut} {'text was' if cut == 1 else 'texts were'} cut to {work.longest} tokens"
@@ -172,4 +172,4 @@ def _why_open(evaluation: Evaluation) -> str:
         )
     if evaluation.warnings:
         return "the notes say why that settles nothing"
-    return "the change lies where random removals end: more --controls may settle it"
+    return "the change lies where random removals end: more controls may settle it"

@@ -140,7 +140,7 @@ def open_runner(
         EvaluationError: ``batch_size`` is below 1, or as ``open_session`` does.
     """
     if batch_size is not None and batch_size < 1:
-        raise EvaluationError(f"--batch-size {batch_size}: give a number of 1 or more")
+        raise EvaluationError(f"`batch_size` {batch_size}: give a number of 1 or more")
     session = open_session(
         artifact.model_path,
         artifact.facts.outputs,

@@ -182,8 +182,8 @@ def _provider(name: ProviderName) -> str:
         return next(p for p in (_PROVIDERS["cuda"], _CPU) if p in available)
     if _PROVIDERS[name] not in available:
         raise EvaluationError(
-            f"--provider {name}: this onnxruntime has {', '.join(available)}; "
-            f"{_remedy()}, or use --provider cpu"
+            f"`provider` {name}: this onnxruntime has {', '.join(available)}; "
+            f"{_remedy()}, or use `provider` cpu"
         )
     return _PROVIDERS[name]
 
@@ -191,9 +191,9 @@ def _provider(name: ProviderName) -> str:
 def _check_started(runtime: Any, provider: ProviderName, wanted: str) -> None:
     if provider != "auto" and runtime.get_providers()[0] != wanted:
         raise EvaluationError(
-            f"--provider {provider}: {wanted} did not start and onnxruntime fell back to "
+            f"`provider` {provider}: {wanted} did not start and onnxruntime fell back to "
             f"{', '.join(runtime.get_providers())}; check the driver and the CUDA and cuDNN "
-            "versions that onnxruntime-gpu asks for, or use --provider cpu"
+            "versions that onnxruntime-gpu asks for, or use `provider` cpu"
         )
 
 

@@ -258,5 +258,5 @@ def _another_scale(task: Task, observed: Floats) -> str:
     spans = (f"{values.min():.4g} to {values.max():.4g}" for values in (expected, predicted))
     return (
         " (the labels run from {} and the predictions from {}: bring the labels to the model's "
-        "scale, or let --metric Pearson decide)".format(*spans)
+        "scale, or let the metric Pearson decide)".format(*spans)
     )

@@ -100,7 +100,7 @@ def prepare(
     task = choose_metric(choose_task(artifact, asked.task), metric)
     if asked.until_certain and task.metric in task.whole:
         raise EvaluationError(
-            f"--until-certain: the {task.metric} is a score of the whole set, for which no "
+            f"`until_certain`: the {task.metric} is a score of the whole set, for which no "
             "interval is known that is valid at any number of examples; leave it out"
         )
     seed = asked.seed or 0
@@ -141,7 +141,7 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
             "diff work"
         )
     if name is not None and name not in TASKS:
-        raise EvaluationError(f"--task {name}: no such task; there are {', '.join(TASKS)}")
+        raise EvaluationError(f"`task` {name}: no such task; there are {', '.join(TASKS)}")
     wanted = TASKS[name or facts.task]
     if wanted.name == "classification" == facts.task and len(facts.labels) == 1:
         wanted = TASKS["regression"]
@@ -150,7 +150,7 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
         labels = f" with {len(facts.labels)} labels" if facts.labels else ""
         takes = "a model exported without a head" if wanted.head == "drift" else "another head"
         raise EvaluationError(
-            f"--task {wanted.name}: takes {takes}, and the graph of {artifact.record.model} gives "
+            f"`task` {wanted.name}: takes {takes}, and the graph of {artifact.record.model} gives "
             f"what its head for {facts.task}{labels} does; leave it out, or choose of "
             f"{', '.join(task.name for task in fitting)}"
         )
@@ -176,7 +176,7 @@ def choose_metric(task: Task, name: str | None) -> Task:
     if metric is None:
         known = ", ".join(other.removeprefix(INVERTED) for other in (task.metric, *task.further))
         raise EvaluationError(
-            f"--metric {name}: the task {task.name} has no such metric; give one of {known}"
+            f"`metric` {name}: the task {task.name} has no such metric; give one of {known}"
         )
     if metric == task.metric:
         return task
@@ -229,7 +229,7 @@ def _used(task: Task, options: TaskOptions) -> Mapping[str, Any]:
         if value is not None and value is not False and name not in task.options:
             users = ", ".join(other.name for other in TASKS.values() if name in other.options)
             raise EvaluationError(
-                f"--{name.replace('_', '-')} {value}: the task {task.name} does not use it; leave "
+                f"`{name}` {value}: the task {task.name} does not use it; leave "
                 f"it out (it is for {users})"
             )
     return {
@@ -246,7 +246,7 @@ def _bos(artifact: Artifact, wanted: bool | None) -> int | None:  # noqa: FBT001
     found = beginning_id(artifact.directory, artifact.facts.tokenizer)
     if wanted and (found is None or not causal):
         raise EvaluationError(
-            "--bos: takes a causal model whose tokenizer names a BOS or EOS token in "
+            "`bos`: takes a causal model whose tokenizer names a BOS or EOS token in "
             "tokenizer_config.json; leave it out"
         )
     return found
@@ -259,12 +259,12 @@ def find_data(task: Task, data: Data | str | Path | None, settings: Settings) ->
         EvaluationError: it cannot be read, or the task has no sample of its own.
     """
     if settings.document and (data is None or not isinstance(data, str | Path)):
-        raise EvaluationError("--document: is for a text file that --data names")
+        raise EvaluationError("`document`: is for a text file that `data` names")
     if not isinstance(data, str | Path | None):
         return data
     if data is None and task.sample is None and task.needs == "table":
         raise EvaluationError(
-            f"--data: {task.name} takes labelled rows; give a CSV, TSV, JSON, JSON Lines or "
+            f"`data`: {task.name} takes labelled rows; give a CSV, TSV, JSON, JSON Lines or "
             "Parquet file, or hf:org/name"
         )
     source = task.sample if data is None else str(data)
@@ -290,17 +290,17 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
     given, found = prepared.given, len(prepared.examples)
     if found == 1:
         one = "only one example" if given == 1 else f"only one of {given} gives an example"
-        advice = "cut it with --block N" if settings.document else "give two or more"
-        raise EvaluationError(f"--data {data.name}: {one}, and an interval takes 2; {advice}")
+        advice = "cut it with `block` N" if settings.document else "give two or more"
+        raise EvaluationError(f"`data` {data.name}: {one}, and an interval takes 2; {advice}")
     if not found and task.needs == "table":
         raise EvaluationError(
-            f"--data {data.name}: none of {given} rows has a label to compare with and a text that "
+            f"`data` {data.name}: none of {given} rows has a label to compare with and a text that "
             "this model's tokenizer knows; give labelled rows, or name the columns with "
-            "--label-column and --text-column"
+            "`label_column` and `text_column`"
         )
     if not found:
         raise EvaluationError(
-            f"--data {data.name}: none of {given} texts has tokens that this model's tokenizer "
+            f"`data` {data.name}: none of {given} texts has tokens that this model's tokenizer "
             "knows; give text of the kind the model was trained on"
         )
     return prepared

@@ -148,7 +148,7 @@ def _has_twin(family: Family) -> bool:
 
 def _remedy(shapes: Mapping[str, tuple[int, ...]]) -> str:
     likely = likely_ends(shapes)
-    return f"put config.json beside it, or give --sites-pattern REGEX{likely and f'; {likely}'}"
+    return f"put config.json beside it, or give `sites_pattern` REGEX{likely and f'; {likely}'}"
 
 
 # "1+REGEX": the norms store their gain less 1; "0+REGEX": they store it as it is.
@@ -249,7 +249,7 @@ def _site(
 
 
 def way_on(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Say which ``--sites-pattern`` to try on a model of an unknown architecture.
+    """Say which ``sites_pattern`` to try on a model of an unknown architecture.
 
     If its tensors are named like those of a known family, it is the one for that family's output
     sites.
@@ -262,13 +262,13 @@ def way_on(shapes: Mapping[str, tuple[int, ...]]) -> str:
         sites = one_stream(family.sites(shapes), shapes)
     except (CheckpointError, UnknownArchitectureError):
         likely = likely_ends(shapes)
-        return f"name what ends each layer with --sites-pattern REGEX{likely and f'; {likely}'}"
+        return f"name what ends each layer with `sites_pattern` REGEX{likely and f'; {likely}'}"
     output = [site for site in sites if site.role == "output"]
     patterns = dict.fromkeys(pattern_of(module_of(site.gain)) for site in output)
     sign = "1+" if output[0].gain_offset else ""
     return (
         f"its tensor names are those of {family.name.partition('-like')[0]}: if its layers end as "
-        f"there, say so with --sites-pattern '{sign}{'|'.join(patterns)}'"
+        f"there, say so with `sites_pattern` '{sign}{'|'.join(patterns)}'"
     )
 
 

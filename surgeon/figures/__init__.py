@@ -29,14 +29,14 @@ def check_picture(path: Path) -> None:
     if path.suffix.lower() not in _RENDERERS:
         *most, last = _RENDERERS
         found = f"the suffix {path.suffix}" if path.suffix else "no suffix"
-        raise SelectionError(f"--plot {path}: has {found}; give {', '.join(most)} or {last}")
+        raise SelectionError(f"`plot` {path}: has {found}; give {', '.join(most)} or {last}")
     if path.is_dir():
-        raise OutputError(f"--plot {path}: is a directory; name a file in it")
+        raise OutputError(f"`plot` {path}: is a directory; name a file in it")
     if not path.parent.is_dir():
-        raise OutputError(f"--plot {path}: there is no folder {path.parent}; make it first")
+        raise OutputError(f"`plot` {path}: there is no folder {path.parent}; make it first")
     for target in (path.parent, path):
         if target.exists() and not os.access(target, os.W_OK):
-            raise OutputError(f"--plot {path}: {target} cannot be written to; name another")
+            raise OutputError(f"`plot` {path}: {target} cannot be written to; name another")
 
 
 def plot_ranking(ranking: Ranking, zscores: ZScores, path: Path) -> None:
@@ -93,7 +93,7 @@ def _write(picture: Picture, path: Path) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        raise OutputError(f"--plot {path}: {error.strerror}; name another file") from error
+        raise OutputError(f"`plot` {path}: {error.strerror}; name another file") from error
 
 
 __all__ = ["check_picture", "plot_ranking", "plot_trace"]

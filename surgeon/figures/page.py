@@ -100,8 +100,10 @@ def check_page(path: Path, *, force: bool) -> None:
             is no such folder.
     """
     if path.suffix.lower() not in _SUFFIXES:
-        raise OutputError(f"-o {path}: a report is a page; give it a name that ends in .html")
+        raise OutputError(f"`output` {path}: a report is a page; give it a name that ends in .html")
     if path.exists() and not force:
-        raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
+        raise OutputError(
+            f"`output` {path}: already exists; name another, or replace it with `force=True`"
+        )
     if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"-o {path}: name a file in a directory that exists")
+        raise OutputError(f"`output` {path}: name a file in a directory that exists")

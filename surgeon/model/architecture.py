@@ -77,7 +77,7 @@ def _check_gains(checkpoint: Checkpoint, sites: Iterable[Site]) -> None:
     below, mean = np.mean(stored < 0), np.mean(stored)
     if below > _FEW_BELOW_0 and mean < _NEAR_1:
         raise CheckpointError(
-            f"--sites-pattern: the gains it names have a mean of {mean:.2g} and {below:.0%} of "
+            f"`sites_pattern`: the gains it names have a mean of {mean:.2g} and {below:.0%} of "
             "them lie below 0, where gains lie near 1: the norms may multiply by 1 + what is "
             f"stored, as Gemma's do. If so, say '1+{checkpoint.sites_pattern}', otherwise '0+…'"
         )

@@ -41,7 +41,7 @@ def is_artifact(directory: Path) -> bool:
 
 
 def recorded_pattern(directory: Path) -> str | None:
-    """Return the ``--sites-pattern`` that an artifact was made with, None for none."""
+    """Return the ``sites_pattern`` that an artifact was made with, None for none."""
     pattern = read_fields(directory).get("sites_pattern")
     return pattern if isinstance(pattern, str) else None
 

@@ -55,7 +55,7 @@ def open_checkpoint(
     path = Path(model)
     if os.path.lexists(path):
         if revision is not None:
-            raise CheckpointError(f"--revision {revision}: {path} is a path, which has none")
+            raise CheckpointError(f"`revision` {revision}: {path} is a path, which has none")
         return _open_local(path, name, sites_pattern)
     found = hub_id(model, revision)
     snapshot = download(found.model, found.revision, progress)

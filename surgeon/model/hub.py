@@ -87,7 +87,7 @@ def parse_hub_id(text: str, revision: str | None = None) -> HubId | None:
 
     Args:
         text: what was given as MODEL; spaces around it and a slash at its end are no part of it.
-        revision: what ``--revision`` says.
+        revision: what was asked for beside it.
 
     Returns:
         None if it can be no model on the Hub.
@@ -99,7 +99,7 @@ def parse_hub_id(text: str, revision: str | None = None) -> HubId | None:
     if not looks_like_hub_id(model) or named == "":
         return None
     if revision is not None and named not in (None, revision):
-        raise CheckpointError(f"--revision {revision}: {text.strip()} names {named}; give one")
+        raise CheckpointError(f"`revision` {revision}: {text.strip()} names {named}; give one")
     return HubId(model, revision if revision is not None else named)
 
 

@@ -99,7 +99,7 @@ def editable_dtype(label: str, info: TensorInfo) -> np.dtype[Any]:
         raise CheckpointError(
             f"{label}: tensor {info.name} is stored as {info.dtype} of shape {list(info.shape)}, "
             "quantized or packed, which cannot be edited exactly; name sites that are float "
-            "vectors with --sites (final, embeddings), or give the model before it was quantized"
+            "vectors with `sites` (final, embeddings), or give the model before it was quantized"
         )
     return float_dtype(info.dtype)
 

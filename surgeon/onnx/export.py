@@ -77,7 +77,7 @@ def export_model(
             computes something else, or its vectors are not those of the checkpoint.
     """
     if dtype != "float32":
-        otherwise = f"leave out --dtype {dtype}, or {otherwise}"
+        otherwise = f"leave out `dtype` {dtype}, or {otherwise}"
     with suggesting(otherwise):
         progress("loading the model", 0, 0)
         tokenizer = load_tokenizer(checkpoint.directory)

@@ -114,13 +114,13 @@ def sites_by_structure(graph: FileGraph, operations: Sequence[Operation]) -> tup
         if layer is None:
             raise CheckpointError(
                 f"its norms follow blocks of attention (a) and others (o) as {steps}: that is not "
-                "a regular layer; name the norms that end each one with --sites-pattern REGEX"
+                "a regular layer; name the norms that end each one with `sites_pattern` REGEX"
             )
         stacks.setdefault("decoder" if "aa" in steps else "encoder", []).append(chain)
     if not chains or any(len(found) > 1 for found in stacks.values()):
         raise CheckpointError(
             f"{len(norms)} norms, in {len(chains)} chains of layers, do not say which of them ends "
-            "a layer; name those with --sites-pattern REGEX"
+            "a layer; name those with `sites_pattern` REGEX"
         )
     return tuple(
         found
@@ -135,7 +135,7 @@ def _named_site(graph: FileGraph, site: Site, operations: Sequence[Operation]) -
     if len(found) > 1:
         raise CheckpointError(
             f"{len(operations)} norms are named {site.gain.rpartition('.')[0]} and have different "
-            "weights; name those that end a layer with --sites-pattern REGEX"
+            "weights; name those that end a layer with `sites_pattern` REGEX"
         )
     own = _site(graph, operations[0], site.role, site.layer, site.stack)
     # The offset of a family that multiplies by more than it stores is folded in by the exporter.

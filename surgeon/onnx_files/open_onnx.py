@@ -118,7 +118,7 @@ def _find(
         if any(template.kind == "dense" for template in family.templates):
             raise CheckpointError(
                 f"{error}; the layers of {family.name} end in a dense layer, which names alone "
-                "tell: export again with torch.onnx.export, or use --sites-pattern REGEX"
+                "tell: export again with torch.onnx.export, or use `sites_pattern` REGEX"
             ) from error
         found = sites_by_structure(graph, operations)
         inferred = "by the graph's structure"
@@ -155,5 +155,5 @@ def _check_count(found: tuple[GraphSite, ...], config: Mapping[str, Any]) -> Non
         if expected and count not in expected:
             raise CheckpointError(
                 f"{count} layers found and config.json says {' or '.join(map(str, expected))}; "
-                "name the operations that end each one with --sites-pattern REGEX"
+                "name the operations that end each one with `sites_pattern` REGEX"
             )

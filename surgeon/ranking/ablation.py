@@ -136,7 +136,7 @@ def check_min_damage(min_damage: float | None) -> None:
         SelectionError: it is.
     """
     if min_damage is not None and not (math.isfinite(min_damage) and min_damage >= 0):
-        raise SelectionError(f"--min-damage {min_damage:g}: give a number of 0 or more")
+        raise SelectionError(f"`min_damage` {min_damage:g}: give a number of 0 or more")
 
 
 def shortlist(by_size: Ranking, *from_weights: Ranking) -> tuple[int, ...]:

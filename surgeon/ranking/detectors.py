@@ -14,14 +14,13 @@ from surgeon.ranking.ranking import Detector, Options, Ranking
 DETECTORS: dict[str, Detector] = {
     detector.name: detector for detector in (LAYERNORM, LAYERNORM_COUNT, ACTIVATIONS, ABLATION)
 }
-"""Detectors by the name that ``--method`` takes."""
+"""Detectors by the name that ``method`` takes."""
 
 DEFAULT = LAYERNORM.name
 MEASURED = ABLATION.name
 
 # BERT-medium, with 8, is the smallest model for which the paper names a dimension.
 _FEW_LAYERS = 8
-_OPTION_NAMES = {"texts": "data"}
 _EVERYWHERE = ("seed", "progress")
 
 
@@ -32,7 +31,7 @@ def find_detector(method: str) -> Detector:
         SelectionError: there is none of that name.
     """
     if method not in DETECTORS:
-        raise SelectionError(f"--method {method}: there is {', '.join(DETECTORS)}")
+        raise SelectionError(f"`method` {method}: there is {', '.join(DETECTORS)}")
     return DETECTORS[method]
 
 
@@ -73,9 +72,8 @@ def check_options(detector: Detector, options: Options) -> None:
         taken = field.name in (*_EVERYWHERE, *detector.takes)
         if not taken and getattr(options, field.name) != field.default:
             takers = [d.name for d in DETECTORS.values() if field.name in d.takes]
-            option = _OPTION_NAMES.get(field.name, field.name).replace("_", "-")
             raise SelectionError(
-                f"--{option}: --method {detector.name} has no use for it; it is for "
+                f"`{field.name}`: `method` {detector.name} has no use for it; it is for "
                 f"{' and '.join(takers)}"
             )
 

@@ -164,7 +164,7 @@ def check_sigma(sigma: float) -> None:
         SelectionError: it is not.
     """
     if not (math.isfinite(sigma) and sigma > 0):
-        raise SelectionError(f"--sigma {sigma}: give a positive number of standard deviations")
+        raise SelectionError(f"`sigma` {sigma}: give a positive number of standard deviations")
 
 
 def layers_needed(min_layers: float, layers: int) -> int:
@@ -176,7 +176,7 @@ def layers_needed(min_layers: float, layers: int) -> int:
     needed = math.ceil(min_layers * layers) if min_layers < 1 else min_layers
     if not (math.isfinite(min_layers) and 1 <= needed <= layers and needed == int(needed)):
         raise SelectionError(
-            f"--min-layers {min_layers:g}: give a count from 1 to {layers}, or a share of the "
+            f"`min_layers` {min_layers:g}: give a count from 1 to {layers}, or a share of the "
             "layers below 1, such as 0.5"
         )
     return int(needed)

@@ -91,7 +91,7 @@ class TorchRunner:
         examples = tuple(example for example in prepared if example is not None)
         if len(examples) < 2:
             raise EvaluationError(
-                f"--data {self.texts.name}: {len(examples)} of {len(self.texts.lines)} texts have "
+                f"`data` {self.texts.name}: {len(examples)} of {len(self.texts.lines)} texts have "
                 "tokens that this model's tokenizer knows and an interval takes 2; give text of "
                 "the kind the model was trained on"
             )
@@ -138,7 +138,7 @@ class TorchRunner:
             return CheckpointError(f"{found}, as is all that the model makes of them; repair them")
         return EvaluationError(
             f"{self.checkpoint.name}: its weights are finite, and its states on {self.texts.name} "
-            "are not: they overflow in float32; give other --data"
+            "are not: they overflow in float32; give other data"
         )
 
 

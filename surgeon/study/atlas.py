@@ -181,12 +181,12 @@ def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None
     check_sigma(sigma)
     if not (0 < min_layers < 1 or (min_layers >= 1 and min_layers == int(min_layers))):
         raise SelectionError(
-            f"--min-layers {min_layers:g}: give a count, or a share of the layers below 1"
+            f"`min_layers` {min_layers:g}: give a count, or a share of the layers below 1"
         )
     if not (math.isfinite(rate) and rate > 0):
-        raise SelectionError(f"--rate {rate:g}: give a positive number of models per second")
+        raise SelectionError(f"`rate` {rate:g}: give a positive number of models per second")
     if max_bytes <= 0:
-        raise SelectionError(f"--max-mb {max_bytes / 1e6:g}: give a positive number of megabytes")
+        raise SelectionError(f"`max_bytes` {max_bytes}: give a positive number")
 
 
 def _check_suffix(output: Path) -> None:
@@ -220,14 +220,14 @@ def _check_ours(output: Path, path: Path) -> None:
     if not path.is_file():
         if output.exists() or path.exists():
             raise OutputError(
-                f"-o {output}: exists but is not an atlas with its rows; choose another path"
+                f"`output` {output}: exists but is not an atlas with its rows; choose another path"
             )
         return
     with path.open("rb") as file:
         start = file.read(len(_START))
     if not _START.startswith(start):
         raise OutputError(
-            f"-o {output}: {path} exists but has no rows of an atlas; choose another path"
+            f"`output` {output}: {path} exists but has no rows of an atlas; choose another path"
         )
 
 
@@ -242,9 +242,10 @@ def _read_journal(output: Path, file: BinaryIO, sigma: float, min_layers: float)
     journal = Journal(rows_path(output), file, layout)
     header = journal.header or {}
     if header != layout.header:
-        made = [f"--{n.replace('_', '-')} {header.get(n)}" for n in ("sigma", "min_layers")]
+        made = [f"`{n}` {header.get(n)}" for n in ("sigma", "min_layers")]
         raise OutputError(
-            f"-o {output}: was begun with {' '.join(made)}; give the same, or choose another path"
+            f"`output` {output}: was begun with {' '.join(made)}; give the same, or choose "
+            "another path"
         )
     return journal
 
@@ -334,7 +335,7 @@ def _check_size(checkpoint: Checkpoint, most: int) -> None:
         kind = "dense weights" if any(len(info.shape) > 1 for info in infos) else "norms"
         raise CheckpointError(
             f"{checkpoint.name}: the {kind} that end its layers have {wanted / 1e6:.0f} MB; "
-            "--max-mb sets what a model may cost"
+            "`max_bytes` sets what a model may cost"
         )
 
 

@@ -35,17 +35,17 @@ def choose_engine(
         SelectionError: it does not take these settings.
     """
     if workers < 1:
-        raise SelectionError(f"--workers {workers}: give a number of 1 or more")
-    for option, count in (("--cpus", cpus), ("--gpus", gpus)):
+        raise SelectionError(f"`workers` {workers}: give a number of 1 or more")
+    for option, count in (("`cpus`", cpus), ("`gpus`", gpus)):
         if not 0 <= count < math.inf:
             raise SelectionError(f"{option} {count:g}: give a number of 0 or more")
         if count > 1 and count % 1:
             raise SelectionError(f"{option} {count:g}: above 1, Ray takes whole numbers only")
     if name == "ray":
         return partial(run_ray, workers=workers, address=address, cpus=cpus, gpus=gpus)
-    of_ray = {"--address": address is not None, "--cpus": cpus != 1, "--gpus": gpus != 0}
+    of_ray = {"`address`": address is not None, "`cpus`": cpus != 1, "`gpus`": gpus != 0}
     for option in (option for option, given in of_ray.items() if given):
-        raise SelectionError(f"{option}: is for --engine ray; give that too, or leave it out")
+        raise SelectionError(f"{option}: is for `engine` ray; give that too, or leave it out")
     return partial(run_local, workers=workers)
 
 
@@ -72,7 +72,7 @@ def run_ray(
             nodes has what an actor declares.
     """
     if importlib.util.find_spec("ray") is None:
-        raise SelectionError("--engine ray: Ray is not installed; run: pip install ray")
+        raise SelectionError("`engine` ray: Ray is not installed; run: pip install ray")
     import ray
 
     begun = not ray.is_initialized()
@@ -269,13 +269,13 @@ def _check_room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) ->
         return
     largest = [f"{max(node.get(name, 0) for node in alive):g} {name}s" for name in ("CPU", "GPU")]
     raise SelectionError(
-        f"--engine ray: no node has room for a worker of --cpus {cpus:g} --gpus {gpus:g}; the "
+        f"`engine` ray: no node has room for a worker of `cpus` {cpus:g} `gpus` {gpus:g}; the "
         f"largest have {' and '.join(largest)}"
     )
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    where = f"--address {address}" if address else "--engine ray"
+    where = f"`address` {address}" if address else "`engine` ray"
     try:
         _check_reachable(address)
         ray.init(

@@ -143,4 +143,6 @@ def lock(file: BinaryIO, output: Path) -> None:
     except ImportError:  # a system without such locks
         return
     except BlockingIOError as error:
-        raise OutputError(f"-o {output}: another run is writing there; wait for it") from error
+        raise OutputError(
+            f"`output` {output}: another run is writing there; wait for it"
+        ) from error

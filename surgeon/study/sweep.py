@@ -149,7 +149,7 @@ def _checked_hashes(
         now = hashes_of(open_checkpoint(model.model, sites_pattern=model.sites_pattern))
         if changed := sum(hashes != now for hashes in found):
             raise OutputError(
-                f"-o {folder}: {changed} of its rows were measured with other files of "
+                f"`output` {folder}: {changed} of its rows were measured with other files of "
                 f"{model.model}, which have changed since; choose another folder"
             )
     return {model: found[-1] for model, found in measured.items()}

@@ -42,7 +42,9 @@ def open_folder(folder: Path) -> Iterator[Journal]:
     """
     path, is_new = folder / ROWS, not is_sweep(folder)
     if is_new and _holds_others(folder):
-        raise OutputError(f"-o {folder}: exists but is not a sweep directory; choose another path")
+        raise OutputError(
+            f"`output` {folder}: exists but is not a sweep directory; choose another path"
+        )
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("wb") as locked, path.open("a+b") as file:

@@ -22,7 +22,7 @@ def check_suffix(output: Path, known: Sequence[str], advice: str) -> None:
     """
     if output.suffix.lower() not in known:
         found = f"the suffix {output.suffix}" if output.suffix else "no suffix"
-        raise OutputError(f"-o {output}: has {found}; {advice}")
+        raise OutputError(f"`output` {output}: has {found}; {advice}")
 
 
 def check_pyarrow(output: Path) -> None:
@@ -33,7 +33,7 @@ def check_pyarrow(output: Path) -> None:
     """
     if not has_pyarrow():
         raise OutputError(
-            f"-o {output}: Parquet needs pyarrow; run: pip install 'norm-surgeon[study]'"
+            f"`output` {output}: Parquet needs pyarrow; run: pip install 'norm-surgeon[study]'"
         )
 
 

@@ -211,7 +211,7 @@ def _named(checkpoint: TrainingCheckpoint) -> Iterator[None]:
     except CheckpointError as error:
         # Without a revision, the error names the model.
         where = f"{checkpoint.revision}: " if checkpoint.revision is not None else ""
-        advice = f"; --skip {checkpoint.name} leaves it out"
+        advice = f"; `skip` {checkpoint.name} leaves it out"
         raise CheckpointError(f"{where}{error}{advice}") from error
 
 

@@ -47,17 +47,19 @@ def check_output(path: Path, *, force: bool) -> None:
     if path.suffix.lower() == PARQUET:
         check_pyarrow(path)
     if path.is_dir():
-        raise OutputError(f"-o {path}: is a directory; name a file in it")
+        raise OutputError(f"`output` {path}: is a directory; name a file in it")
     if os.path.lexists(path) and not force:
-        raise OutputError(f"-o {path}: already exists; name another, or replace it with --force")
+        raise OutputError(
+            f"`output` {path}: already exists; name another, or replace it with `force=True`"
+        )
     if not path.parent.is_dir():
-        raise OutputError(f"-o {path}: there is no folder {path.parent}; make it first")
+        raise OutputError(f"`output` {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"-o {path}: {path.parent} cannot be written to; name another")
+        raise OutputError(f"`output` {path}: {path.parent} cannot be written to; name another")
     try:  # some folders, such as /proc, take no files, whatever their permissions say
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise OutputError(f"-o {path}: {error.strerror}; name another") from error
+        raise OutputError(f"`output` {path}: {error.strerror}; name another") from error
 
 
 @contextlib.contextmanager

@@ -77,14 +77,14 @@ def find_checkpoints(
     for pattern in skip:
         if not any(fnmatchcase(one.name, pattern) for one in found):
             listed = _listed([one.name for one in found])
-            raise SelectionError(f"--skip '{pattern}': matches none of {listed}")
+            raise SelectionError(f"`skip` '{pattern}': matches none of {listed}")
     kept = [
         TrainingCheckpoint(_step(one), one.model, one.revision)
         for one in found
         if not any(fnmatchcase(one.name, pattern) for pattern in skip)
     ]
     if not kept:
-        raise SelectionError("--skip: leaves out every checkpoint; a trace takes two or more")
+        raise SelectionError("`skip`: leaves out every checkpoint; a trace takes two or more")
     if len(kept) == 1:
         raise SelectionError(
             f"{kept[0].label}: the only checkpoint found; a trace takes two or more"
@@ -94,13 +94,13 @@ def find_checkpoints(
         if one.step == other.step:
             raise SelectionError(
                 f"{one.label} and {other.label}: both are step {one.step}; leave one out, as "
-                f"with --skip {other.name}"
+                f"with `skip` {other.name}"
             )
     return title, tuple(kept)
 
 
 def _on_hub(names: list[str], revisions: str) -> tuple[str, list[TrainingCheckpoint]]:
-    option = f"--revisions '{revisions}'"
+    option = f"`revisions` '{revisions}'"
     if len(names) != 1:
         raise SelectionError(f"{option}: is for one model on the Hub; {len(names)} are given")
     (name,) = names
@@ -125,7 +125,7 @@ def _in_folder(name: str) -> tuple[str, list[TrainingCheckpoint]]:
     if not folder.exists() and parse_hub_id(name) is not None:
         raise SelectionError(
             f"{name}: not here, and one checkpoint if on the Hub; for several of its revisions "
-            "add --revisions 'step*'"
+            "add `revisions` 'step*'"
         )
     if not folder.is_dir():
         raise SelectionError(
@@ -154,7 +154,7 @@ def _step(checkpoint: TrainingCheckpoint) -> int:
             break
     else:
         numbers = _numbers(rf"(?<![0-9.]){_NUMBER}", name)
-    leave = f"leave it out with --skip {name}, or name it like step-1000"
+    leave = f"leave it out with `skip` {name}, or name it like step-1000"
     if not numbers:
         raise SelectionError(f"{label}: has no step in its name; {leave}")
     if len(numbers) > 1:

@@ -1,6 +1,6 @@
 """Causal language modelling: the loss on every token but the first, given those before it.
 
-With ``--bos`` a text begins with the BOS token, so that its own first token is scored too. A text
+With ``bos`` a text begins with the BOS token, so that its own first token is scored too. A text
 longer than the model's length is read in windows that overlap: each token is scored once, with at
 least (length − stride) tokens before it. Each window is an example.
 """
@@ -23,7 +23,7 @@ from surgeon.tasks.sequences import TEXT_OPTIONS, texts_of
 from surgeon.tasks.task import Data, Settings
 
 FIRST_NOT_SCORED = (
-    "the first token is not scored, because nothing comes before it; --bos puts the tokenizer's "
+    "the first token is not scored, because nothing comes before it; bos puts the tokenizer's "
     "BOS token there, as lm-eval does"
 )
 Stream: TypeAlias = tuple[tuple[int, ...], npt.NDArray[np.int64]]
@@ -54,12 +54,12 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     stride = settings.stride or max(1, length // 2)
     if stride >= length:
         raise EvaluationError(
-            f"--stride {stride}: give a number below {length}, the tokens that the model reads at "
+            f"`stride` {stride}: give a number below {length}, the tokens that the model reads at "
             "once, so that each has some before it"
         )
     if settings.block is not None and settings.stride is not None:
         raise EvaluationError(
-            f"--stride {stride}: is for texts longer than the model reads, and --block leaves "
+            f"`stride` {stride}: is for texts longer than the model reads, and `block` leaves "
             "none; give one of them"
         )
     if settings.block is None:

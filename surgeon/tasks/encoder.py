@@ -147,7 +147,7 @@ class Encoder:
         """
         if not special < block <= self.max_length:
             raise EvaluationError(
-                f"--block {block}: give a number from {special + 1} to {self.max_length}, the "
+                f"`block` {block}: give a number from {special + 1} to {self.max_length}, the "
                 "tokens that the model reads at once"
             )
         return block - special
@@ -165,10 +165,10 @@ class Encoder:
         """
         if not _is_unknown(encoded):
             return
-        remedy = "give --data FILE, text of the kind that this model reads"
+        remedy = "give `data` FILE, text of the kind that this model reads"
         for case, change in (("lower", str.lower), ("upper", str.upper)):
             if not _is_unknown(self.encode([change(text) for text in texts])):
-                remedy = f"it knows them in {case} case: give --data FILE, the texts in {case} case"
+                remedy = f"it knows them in {case} case: give `data` FILE, the texts in {case} case"
         raise EvaluationError(
             f"{encoded.unknown} of {encoded.tokens} tokens of {name} are unknown to the tokenizer, "
             f"so nothing can be measured on them; {remedy}"

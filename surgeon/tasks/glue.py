@@ -1,7 +1,7 @@
 """GLUE's nine tasks (Wang et al. 2019): where the data are, and what each of them reports.
 
 Integers in the data are classes in GLUE's own order; the model's outputs are found by the names of
-its labels. What a table of GLUE shows is among the further numbers, and decides if ``--metric``
+its labels. What a table of GLUE shows is among the further numbers, and decides if ``metric``
 names it.
 """
 

@@ -67,7 +67,7 @@ def _number(value: Any, place: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise EvaluationError(
-            f"--data {place}: the label {value} is not a number, and this model has one output, "
+            f"`data` {place}: the label {value} is not a number, and this model has one output, "
             "which predicts numbers"
         )
     return number
@@ -96,8 +96,8 @@ def match_labels(
     for value in given:
         if isinstance(value, list | dict):
             raise EvaluationError(
-                f"--data {source}: the label {value} is not a name or a number; name the column "
-                "that has one label for each row with --label-column"
+                f"`data` {source}: the label {value} is not a name or a number; name the column "
+                "that has one label for each row with `label_column`"
             )
     outputs = {_normalized(label): number for number, label in enumerate(labels)}
     found: dict[Any, int | None] = {}
@@ -108,7 +108,7 @@ def match_labels(
     if unknown:
         shown = sorted(_shown(value, classes) for value in found)
         raise EvaluationError(
-            f"--data {source}: the label {_shown(unknown[0], classes)} is not one of the model's; "
+            f"`data` {source}: the label {_shown(unknown[0], classes)} is not one of the model's; "
             f"the data have {_listed(shown)} and the model {_listed(labels)}; "
             f"{_remedy(unknown[0], labels)}"
         )
@@ -133,7 +133,7 @@ def _remedy(unknown: Any, labels: Sequence[str]) -> str:
     if _integer(unknown) is None:
         return "use the names in id2label of config.json"
     if tasks:
-        return f"if they are GLUE's numbers, name the task: --task {' or '.join(tasks)}"
+        return f"if they are GLUE's numbers, name the task: `task` {' or '.join(tasks)}"
     return "use the names in id2label of config.json in place of the numbers"
 
 

@@ -1,7 +1,7 @@
 """Language models whose loss is on tokens of a text that are hidden, permuted or cut out.
 
 Masked language modelling (Devlin et al. 2019, section 3.1): by default every chosen token is
-replaced by the mask token, so that no variant sees any of them. With ``--masking bert`` that
+replaced by the mask token, so that no variant sees any of them. With ``masking`` bert that
 happens to 80 in 100, 10 become another token, and 10 stay.
 
 Permutation language modelling (Yang et al. 2019): tokens are predicted in a random order, each

@@ -61,7 +61,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     try:
         encoded = tokenizer.encode_batch(pairs)
     except Exception as error:  # the library raises plain Exception, for a question too long
-        raise EvaluationError(f"--data {data.name}: a question is too long ({error})") from error
+        raise EvaluationError(f"`data` {data.name}: a question is too long ({error})") from error
     finally:
         tokenizer.no_truncation()
     examples, optional = [], () in answers
@@ -105,7 +105,7 @@ def _answers(value: Any, context: str, place: str) -> tuple[str, ...] | None:
         if all(isinstance(text, str) for text in texts):
             return tuple(map(str, texts))
     raise EvaluationError(
-        f'--data {place}: expected answers as a text, a list, or SQuAD\'s {{"text": […]}}'
+        f'`data` {place}: expected answers as a text, a list, or SQuAD\'s {{"text": […]}}'
     )
 
 

@@ -1,4 +1,4 @@
-"""What a model is scored on: one module per task, found by the name in the record or ``--task``."""
+"""What a model is scored on: one module per task, found by the name in the record or ``task``."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Table:
         values = self.values(column)
         if None in values:
             raise EvaluationError(
-                f"--data {self.place(values.index(None))}: no {column}; give each row one, or "
+                f"`data` {self.place(values.index(None))}: no {column}; give each row one, or "
                 "leave the row out"
             )
         return [str(value) for value in values]
@@ -177,7 +177,7 @@ def locate(
             no rows.
     """
     if not isinstance(data, Table):
-        raise EvaluationError(f"--data {data.name}: labelled rows are needed, and these are texts")
+        raise EvaluationError(f"`data` {data.name}: labelled rows are needed, and these are texts")
     table, headless, usual = data, data.headless, columns.usual
     if pair is None and usual.text:
         pair = bool(usual.pair or columns.pair)
@@ -194,7 +194,7 @@ def locate(
             table = headless
     if not table.rows:
         what = "a header and no rows" if headless is not None else "no rows"
-        raise EvaluationError(f"--data {table.name}: has {what}; give some")
+        raise EvaluationError(f"`data` {table.name}: has {what}; give some")
     text = _find(table, columns.text, (*usual.text, *_USUAL.text), "text", needed=True) or ""
     second = third = None
     if pair is not False:
@@ -205,7 +205,7 @@ def locate(
     for name in (text, second, third):
         if table is not headless and header.count(name) > 1:
             raise EvaluationError(
-                f"--data {table.name}: {header.count(name)} columns are called {name}; give each a "
+                f"`data` {table.name}: {header.count(name)} columns are called {name}; give each a "
                 "name of its own"
             )
     return Located(table, text, second, third)
@@ -227,7 +227,7 @@ def _find(
         by_number = ", by its number if the first line is not a header" if table.headless else ""
         what = f"no column {given}" if given else f"no column for the {role}, such as {usual[0]}"
         raise EvaluationError(
-            f"--data {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
+            f"`data` {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
             f"with --{role}-column{by_number}"
         )
     return found
@@ -248,6 +248,6 @@ def parse_cell(cell: Any, place: str) -> Any:
             with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 return ast.literal_eval(cell)
     raise EvaluationError(
-        f"--data {place}: cannot read the list or mapping in {cell[:_SHOWN]!r}; save the data as "
+        f"`data` {place}: cannot read the list or mapping in {cell[:_SHOWN]!r}; save the data as "
         "JSON Lines or Parquet"
     )

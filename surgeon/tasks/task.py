@@ -157,7 +157,7 @@ class Task:
         prepare: makes an example of one token sequence, None where it has nothing to score; None
             for a task on labelled data.
         by_label: numbers of each label apart: {label: {number: value}}, such as its recall.
-        further: other metrics that the verdict may be about (``--metric``), larger being worse;
+        further: other metrics that the verdict may be about (``metric``), larger being worse;
             "1 − …" is made of a score that is larger where it is better.
         whole: those of the metrics that are scores of the whole set: no sum over examples gives
             them.

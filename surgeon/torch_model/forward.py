@@ -20,7 +20,7 @@ Moment: TypeAlias = Literal["written", "stream"]
 Consume: TypeAlias = Callable[[int, Moment, States], None]
 """Called with a layer's number, the moment, and the states there, (tokens, hidden)."""
 
-INSTEAD = "use --method layernorm, which reads only the weights"
+INSTEAD = "use `method` layernorm, which reads only the weights"
 """What an error about a model that does not run leaves to do."""
 
 

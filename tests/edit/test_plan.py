@@ -57,7 +57,7 @@ def test_params_layers_and_sites_narrow_and_widen_the_edit(tiny):
         ({"dims": (1,), "sites": ("final",)}, "no such norm"),
         ({"random": 17}, "17 random dimensions"),
         ({"remove_outliers": 17, "relax": True}, "there are 16 in all"),
-        ({"remove_outliers": 1, "method": "magic"}, "--method magic"),
+        ({"remove_outliers": 1, "method": "magic"}, "`method` magic"),
         ({"dims": (1,), "mode": "scale", "factor": 1e39}, "does not fit float32"),
     ],
 )
@@ -71,8 +71,8 @@ def test_too_few_outliers_are_refused_with_candidates_and_the_options_that_take_
         _plan(minilm, remove_outliers=2)
     message = str(caught.value)
     assert "267 (2 of 6 layers), 127 (2 of 6 layers)" in message
-    assert "--dims 267,127" in message
-    assert "--relax" in message
+    assert "`dims` 267,127" in message
+    assert "`relax`" in message
     assert _plan(minilm, remove_outliers=2, relax=True).dims == (267, 127)
 
 
@@ -171,7 +171,7 @@ def test_a_bias_that_is_not_there_is_said_and_the_gains_are_edited(tmp_path, cap
     assert read_record(out).notes == plan.notes
     assert f"; {told}: gains alone.\n" in (out / "README.md").read_text()
     assert _plan(source, dims=(3,), params=("gain",)).notes == ()
-    with pytest.raises(SelectionError, match=f"--params bias: .*{told}; use --params gain"):
+    with pytest.raises(SelectionError, match=f"`params` bias: .*{told}; use `params` gain"):
         _plan(source, dims=(3,), params=("bias",))
 
 

@@ -118,7 +118,7 @@ def test_the_pipeline_of_xet_uploads_small_files_too(hub, artifact, monkeypatch)
 
 def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifact):
     (artifact / "surgeon" / "eval.json").unlink()
-    _is_refused(artifact, "never evaluated.*surgeon eval.*--unverified", hub)
+    _is_refused(artifact, "never evaluated.*surgeon eval.*`unverified=True`", hub)
     push(artifact, "org/patched", unverified=True)
     assert hub.uploaded == _files(artifact)
 
@@ -196,9 +196,9 @@ def of_a_folder(tiny, tmp_path):
 def test_a_base_model_that_the_hub_does_not_take_is_refused_before_anything_is_made(
     hub, of_a_folder
 ):
-    with pytest.raises(OutputError, match=r"'my model' as its base model.*--base-model ORG/NAME"):
+    with pytest.raises(OutputError, match=r"'my model' as its base model.*`base_model` ORG/NAME"):
         push(of_a_folder, "org/patched", unverified=True)
-    with pytest.raises(OutputError, match="--base-model my model: no Hub id"):
+    with pytest.raises(OutputError, match="`base_model` my model: no Hub id"):
         push(of_a_folder, "org/patched", unverified=True, base_model="my model")
     assert hub.requests == []
 

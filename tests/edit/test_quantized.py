@@ -82,14 +82,14 @@ def test_float_vectors_of_a_quantized_model_are_edited_and_restored(quantized, t
 def test_its_packed_weights_are_refused_and_what_can_be_done_is_said(quantized):
     source, complaint = quantized
     checkpoint = open_checkpoint(source)
-    with pytest.raises(CheckpointError, match=f"{complaint}.*--sites"):
+    with pytest.raises(CheckpointError, match=f"{complaint}.*`sites`"):
         make_plan(checkpoint, Recipe(dims=(3,)))
     assert run(["scan", str(source)]) == 2
 
 
 def test_its_onnx_half_is_refused_before_anything_is_written(quantized, tmp_path):
     plan = make_plan(open_checkpoint(quantized[0]), Recipe(dims=(3,), sites=("final",)))
-    with pytest.raises(ExportError, match="made of plain weights; use --no-onnx"):
+    with pytest.raises(ExportError, match="made of plain weights; use `onnx=False`"):
         write_artifact(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -85,7 +85,7 @@ def test_the_artifact_may_lie_beside_the_file_and_not_in_its_place(alone):
 
 def test_the_onnx_half_of_it_is_refused_before_anything_is_written(alone, tmp_path):
     before = files_of(tmp_path)
-    with pytest.raises(ExportError, match=r"no config\.json beside it.*or use --no-onnx"):
+    with pytest.raises(ExportError, match=r"no config\.json beside it.*or use `onnx=False`"):
         patch(alone, tmp_path / "new" / "out", onnx=True)
     assert files_of(tmp_path) == before
     assert not (tmp_path / "new").exists()
@@ -120,7 +120,9 @@ def test_with_a_configuration_beside_it_all_of_the_directory_is_the_model(tiny, 
 def test_a_name_that_transformers_would_not_look_for_has_no_onnx_half(tiny, tmp_path):
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
     (source / "model.safetensors").rename(source / "mine.safetensors")
-    with pytest.raises(ExportError, match=r"of a model\.safetensors; rename it, or use --no-onnx"):
+    with pytest.raises(
+        ExportError, match=r"of a model\.safetensors; rename it, or use `onnx=False`"
+    ):
         patch(source / "mine.safetensors", tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()
 

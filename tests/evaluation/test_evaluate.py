@@ -210,7 +210,7 @@ def test_a_patch_that_changed_nothing_is_intact_and_says_so(tiny, minilm, tmp_pa
         (["no protein at all", "nor here"], "text of the kind that this model reads"),
         (["E V Q hello world again", "Q V Q L some more words"], "text of the kind that this"),
         (None, "text of the kind that this model reads"),  # the built-in English
-        (["e v q l v e s g"] * 2, "it knows them in upper case: give --data FILE, the texts in"),
+        (["e v q l v e s g"] * 2, "it knows them in upper case: give `data` FILE, the texts in"),
     ],
 )
 def test_texts_that_the_tokenizer_cannot_read_are_refused(antiberty_patched, lines, remedy):
@@ -308,7 +308,7 @@ def test_scores_on_another_scale_are_told_from_no_skill():
     observed = np.column_stack([expected, 5 * expected + rng.normal(0, 0.1, 60)])
     told = _why("regression", examples, observed)
     assert "the labels run from 0.0" in told
-    assert "--metric Pearson" in told
+    assert "the metric Pearson" in told
     assert _why(choose_metric(TASKS["regression"], "pearson"), examples, observed) is None
     constant = np.column_stack([expected, np.full(60, 3.0)])
     assert "the labels run from" not in _why("regression", examples, constant)
@@ -383,11 +383,11 @@ def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, f
         result, delta=-1.0, ci95=(-1.2, -0.8), verdict="inconclusive", **changes
     )
     assert "the score got better, beyond random removals" in explain(better)
-    assert "--data" not in explain(better)
+    assert "more data" not in explain(better)
     wide = dataclasses.replace(better, delta=0.35, ci95=(0.1, 0.6), needed=1700)
     assert "some 1,700 texts like these would settle it" in explain(wide)
     edge = dataclasses.replace(wide, needed=None, warnings=())
-    assert "more --controls may settle it" in explain(edge)
+    assert "more controls may settle it" in explain(edge)
 
 
 @pytest.mark.parametrize(
@@ -396,11 +396,11 @@ def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, f
         ({"controls": 0}, "`controls`: give a number of 1 or more; found 0"),
         ({"controls": 10**9}, "`controls`"),
         ({"seed": -1}, "`seed`"),
-        ({"batch_size": 0}, "--batch-size"),
+        ({"batch_size": 0}, "`batch_size`"),
         ({"provider": "cuda"}, "onnxruntime-gpu"),
-        ({"margin": -0.1}, "--margin -0.1: give a number of 0 or more"),
-        ({"margin": float("nan")}, "--margin"),
-        ({"metric": "accuracy"}, "--metric accuracy: the task drift has no such metric"),
+        ({"margin": -0.1}, "`margin` -0.1: give a number of 0 or more"),
+        ({"margin": float("nan")}, "`margin`"),
+        ({"metric": "accuracy"}, "`metric` accuracy: the task drift has no such metric"),
         ({"texts": _texts(["one"])}, "an interval takes 2"),
     ],
 )

@@ -146,7 +146,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_result(
     expected = evaluate(out, texts=texts, controls=3)
     # The baseline and the patched model have seen the third block, and no control has.
     stop = _stop_at("scoring control 1", 3)
-    with pytest.raises(KeyboardInterrupt, match="--resume goes on"):
+    with pytest.raises(KeyboardInterrupt, match="`resume` goes on"):
         evaluate(out, texts=texts, controls=3, progress=stop)
     assert (out / PARTIAL_EVALUATION).is_file()
     kept = (out / PARTIAL_EVALUATION).read_bytes()
@@ -169,7 +169,7 @@ def test_what_was_kept_of_another_shape_is_not_gone_on_from(minilm_patched, tmp_
     out = shutil.copytree(minilm_patched, tmp_path / "out")
     texts = _texts(built_in_sample().lines[:8])
     expected = evaluate(out, texts=texts, controls=1)
-    with pytest.raises(KeyboardInterrupt, match="--resume goes on"):
+    with pytest.raises(KeyboardInterrupt, match="`resume` goes on"):
         evaluate(out, texts=texts, controls=1, progress=_stop_at("scoring patched", 1))
     with np.load(out / PARTIAL_EVALUATION) as stored:
         key, observed = stored["key"], stored["observed"]

@@ -133,7 +133,7 @@ def test_causal_loss_of_texts_with_newlines_after_a_bos_token(iglm_s, iglm_s_pat
     artifact = shutil.copytree(iglm_s_patched, tmp_path / "artifact")
     rows = [{"text": line.replace(" ", "\n", 3)} for line in antibodies(3)]
     data, options = _rows(tmp_path, rows), TaskOptions(bos=True)
-    with pytest.raises(EvaluationError, match="--bos: takes a causal model whose tokenizer names"):
+    with pytest.raises(EvaluationError, match="`bos`: takes a causal model whose tokenizer names"):
         evaluate(artifact, texts=data, options=options, controls=1)
     settings = artifact / "tokenizer_config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "bos_token": "[CLS]"}))
@@ -342,7 +342,7 @@ def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
     ):
         with pytest.raises(EvaluationError, match=complaint):
             evaluate(artifact, texts=_rows(tmp_path, few), controls=1)
-    with pytest.raises(EvaluationError, match="--task drift: takes a model exported without a he"):
+    with pytest.raises(EvaluationError, match="`task` drift: takes a model exported without a he"):
         evaluate(artifact, texts=_texts(["a", "b"]), task="drift")
 
 

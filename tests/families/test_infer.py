@@ -87,7 +87,7 @@ def test_what_only_the_configuration_tells_is_refused_with_the_candidates(descri
     with pytest.raises(
         UnknownArchitectureError,
         match=rf"mine\.safetensors: by its tensor names it is {_OPEN[name]}, and where .*"
-        r"put config\.json beside it, or give --sites-pattern REGEX; by names and shapes that is",
+        r"put config\.json beside it, or give `sites_pattern` REGEX; by names and shapes that is",
     ):
         assert bare(described(name)).sites
 

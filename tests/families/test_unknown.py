@@ -51,7 +51,7 @@ def test_names_of_a_known_family_give_the_pattern_of_its_output_sites(tmp_path, 
     known = open_checkpoint(tmp_path)
     message = _refusal(_unknown(tmp_path))
     assert f"its tensor names are those of {called}: " in message
-    (pattern,) = re.findall(r"--sites-pattern '(.*)'$", message)
+    (pattern,) = re.findall(r"`sites_pattern` '(.*)'$", message)
     followed = open_checkpoint(tmp_path, sites_pattern=pattern)
     assert {(s.gain, s.bias, s.axis, s.gain_offset, s.kind) for s in followed.sites} == {
         (s.gain, s.bias, s.axis, s.gain_offset, s.kind) for s in known.sites if s.role == "output"
@@ -94,7 +94,7 @@ def test_norms_that_end_a_layer_come_before_those_that_begin_one():
     shapes = {f"layers.{i}.{norm}.weight": (16,) for norm in _LIKE_GEMMA_3N for i in range(2)}
     assert propose_sites(shapes)[0] == r"layers\.\d+\.post_feedforward_layernorm"
     said = way_on(shapes)
-    assert said.startswith("name what ends each layer with --sites-pattern REGEX; ")
+    assert said.startswith("name what ends each layer with `sites_pattern` REGEX; ")
     assert "input_layernorm" not in said
     assert "q_norm" not in said
 
@@ -109,7 +109,7 @@ def test_a_norm_that_is_not_over_the_stream_s_dimensions_comes_last():
 
 def test_without_a_candidate_the_refusal_names_the_option(tmp_path):
     t.NanoChatForCausalLM(t.NanoChatConfig(**GEMMA)).save_pretrained(tmp_path)
-    assert _refusal(tmp_path).endswith("name what ends each layer with --sites-pattern REGEX")
+    assert _refusal(tmp_path).endswith("name what ends each layer with `sites_pattern` REGEX")
 
 
 def test_of_experts_all_are_proposed_together_and_a_patch_reaches_them(tmp_path):
@@ -118,7 +118,7 @@ def test_of_experts_all_are_proposed_together_and_a_patch_reaches_them(tmp_path)
     t.Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "model")
     known = (tmp_path / "model" / "config.json").read_text()
     (tmp_path / "model" / "config.json").write_text(known.replace("qwen2_moe", "a_new_one"))
-    (pattern,) = re.findall(r"--sites-pattern '(.*)'$", _refusal(tmp_path / "model"))
+    (pattern,) = re.findall(r"`sites_pattern` '(.*)'$", _refusal(tmp_path / "model"))
     opened = open_checkpoint(tmp_path / "model", sites_pattern=pattern)
     write_artifact(make_plan(opened, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
     (tmp_path / "out" / "config.json").write_text(known)

@@ -193,13 +193,13 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
         (tmp_path / "file" / "scan.png", "there is no folder"),
         (tmp_path / "folder.png", "is a directory"),
     ):
-        with pytest.raises(OutputError, match=re.escape(f"--plot {path}: {reason}")):
+        with pytest.raises(OutputError, match=re.escape(f"`plot` {path}: {reason}")):
             plot_ranking(*random_ranking(hidden=16), path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a /proc to fail in")
 def test_a_file_system_that_refuses_is_an_output_error():
-    with pytest.raises(OutputError, match=r"--plot /proc/scan\.png: "):
+    with pytest.raises(OutputError, match=r"`plot` /proc/scan\.png: "):
         plot_ranking(*random_ranking(hidden=16), Path("/proc/scan.png"))
 
 

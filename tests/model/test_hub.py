@@ -155,7 +155,7 @@ def test_an_id_is_taken_as_people_paste_it(text, found):
 
 def test_two_revisions_of_one_id_are_refused():
     assert parse_hub_id("org/model@v1", "v1") == HubId("org/model", "v1")
-    with pytest.raises(CheckpointError, match="--revision v2: org/model@v1 names v1"):
+    with pytest.raises(CheckpointError, match="`revision` v2: org/model@v1 names v1"):
         parse_hub_id("org/model@v1", "v2")
 
 

@@ -178,7 +178,7 @@ def test_the_facts_name_the_decoder_s_first_token_and_the_side_of_padding(patche
 def test_a_model_that_takes_no_text_alone_is_one_line(tmp_path, name):
     save_family(name, tmp_path / "model")
     plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=DIMS))
-    with pytest.raises(ExportError, match=r"token|text.*--no-onnx") as raised:
+    with pytest.raises(ExportError, match=r"token|text.*`onnx=False`") as raised:
         write_artifact(plan, tmp_path / "out")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()

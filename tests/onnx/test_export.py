@@ -194,7 +194,7 @@ def test_a_failed_check_fails_the_command_and_leaves_nothing(tiny, tmp_path, mon
         return [Probe(p.feed, tuple(e + 0.01 for e in p.expected), p.real) for p in honest]
 
     monkeypatch.setattr(export, "make_probes", shifted)
-    with pytest.raises(ExportError, match="--no-onnx"):
+    with pytest.raises(ExportError, match="`onnx=False`"):
         _patch(tiny("bert"), tmp_path / "out", dims=(3,))
     assert list(tmp_path.iterdir()) == []
 
@@ -337,7 +337,7 @@ def test_what_torch_cannot_export_is_one_line(tmp_path, capfd, monkeypatch):
     save_head("bart, classification", tmp_path / "model")
     plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
     capfd.readouterr()
-    with pytest.raises(ExportError, match="leave out --dtype float16, or use --no-onnx"):
+    with pytest.raises(ExportError, match="leave out `dtype` float16, or use `onnx=False`"):
         write_artifact(plan, tmp_path / "out", dtype="float16")
     assert capfd.readouterr() == ("", "")
 
@@ -403,7 +403,7 @@ def test_weights_that_are_not_finite_are_named(tiny, tmp_path, value):
     assert f"model.safetensors: {name} holds 2 of 16 values that are not finite" in str(
         caught.value
     )
-    assert "use --no-onnx" in str(caught.value)
+    assert "use `onnx=False`" in str(caught.value)
 
 
 def test_a_classifier_without_a_padding_token_is_told_where_to_name_it(tmp_path):

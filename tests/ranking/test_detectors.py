@@ -56,13 +56,13 @@ def test_the_weights_of_few_layers_are_weak_evidence_and_a_measurement_is_not(pl
 @pytest.mark.parametrize(
     ("method", "setting", "complaint"),
     [
-        ("layernorm", {"exhaustive": True}, "--exhaustive"),
-        ("layernorm", {"min_damage": 0.2}, "--min-damage"),
-        ("activations", {"sigma": 2.0}, "--sigma"),
-        ("ablation", {"min_layers": 2}, "--min-layers"),
-        ("ablation", {"min_damage": math.nan}, "--min-damage"),
-        ("ablation", {"min_damage": -0.1}, "--min-damage"),
-        ("votes", {}, "--method votes: there is layernorm, layernorm-count"),
+        ("layernorm", {"exhaustive": True}, "`exhaustive`"),
+        ("layernorm", {"min_damage": 0.2}, "`min_damage`"),
+        ("activations", {"sigma": 2.0}, "`sigma`"),
+        ("ablation", {"min_layers": 2}, "`min_layers`"),
+        ("ablation", {"min_damage": math.nan}, "`min_damage`"),
+        ("ablation", {"min_damage": -0.1}, "`min_damage`"),
+        ("votes", {}, "`method` votes: there is layernorm, layernorm-count"),
     ],
 )
 def test_a_setting_that_a_method_would_ignore_is_refused(planted, method, setting, complaint):
@@ -73,17 +73,17 @@ def test_a_setting_that_a_method_would_ignore_is_refused(planted, method, settin
 
 def test_text_for_a_method_that_reads_none_is_refused(planted):
     folder, texts = planted
-    with pytest.raises(SelectionError, match="--data"):
+    with pytest.raises(SelectionError, match="`data`"):
         rank_dimensions(open_checkpoint(folder), "layernorm", Options(texts=texts))
 
 
 @pytest.mark.parametrize("method", ["activations", "ablation"])
 def test_text_that_the_tokenizer_does_not_know_is_refused(antiberty, method):
-    with pytest.raises(EvaluationError, match=r"unknown to the tokenizer.*--data FILE"):
+    with pytest.raises(EvaluationError, match=r"unknown to the tokenizer.*`data` FILE"):
         rank_dimensions(open_checkpoint(antiberty), method)
 
 
 @pytest.mark.parametrize("method", ["activations", "ablation"])
 def test_a_model_without_a_tokenizer_is_an_error_that_says_what_to_do(tiny, method):
-    with pytest.raises(EvaluationError, match=r"tokenizer.*--method layernorm"):
+    with pytest.raises(EvaluationError, match=r"tokenizer.*`method` layernorm"):
         rank_dimensions(open_checkpoint(tiny("bert")), method)

@@ -75,7 +75,7 @@ def test_fewer_layers_or_a_smaller_sigma_widen_the_criterion(tmp_path, vectors):
     ],
 )
 def test_options_without_sense_are_refused(tmp_path, vectors, options):
-    with pytest.raises(SelectionError, match=r"--sigma|--min-layers"):
+    with pytest.raises(SelectionError, match=r"`sigma`|`min_layers`"):
         rank_by_layernorm(make_checkpoint(tmp_path / "m", *vectors), **options)
 
 

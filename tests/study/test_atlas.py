@@ -335,7 +335,7 @@ def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, 
     assert rows.read_text() == "mine too"
     rows.unlink()
     build_atlas(["org/m0"], out, engine=in_process)
-    with pytest.raises(OutputError, match=r"begun with --sigma 3\.0 --min-layers 0\.5"):
+    with pytest.raises(OutputError, match=r"begun with `sigma` 3\.0 `min_layers` 0\.5"):
         build_atlas(["org/m0"], out, sigma=2.0)
     content = rows.read_bytes()
     rows.write_bytes(content + b"{}\n")
@@ -358,11 +358,11 @@ def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"rate": 0}, "--rate 0"),
-        ({"sigma": -1}, "--sigma -1"),
-        ({"min_layers": 1.5}, "--min-layers 1.5"),
-        ({"min_layers": 0}, "--min-layers 0"),
-        ({"max_bytes": 0}, "--max-mb 0"),
+        ({"rate": 0}, "`rate` 0"),
+        ({"sigma": -1}, "`sigma` -1"),
+        ({"min_layers": 1.5}, "`min_layers` 1.5"),
+        ({"min_layers": 0}, "`min_layers` 0"),
+        ({"max_bytes": 0}, "`max_bytes` 0"),
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused(tmp_path, options, complaint):

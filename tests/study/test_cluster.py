@@ -56,13 +56,13 @@ def test_a_cluster_that_does_not_answer_is_told_by_its_address(grid_file, tmp_pa
     ray.shutdown()
     grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
     engine = choose_engine("ray", workers=1, address="127.0.0.1:1")
-    with pytest.raises(SelectionError, match=r"--address 127\.0\.0\.1:1: "):
+    with pytest.raises(SelectionError, match=r"`address` 127\.0\.0\.1:1: "):
         run_sweep(grid, tmp_path / "out", engine=engine)
 
 
 @pytest.mark.parametrize(
     ("gpus", "complaint"),
-    [(1, r"--cpus 1 --gpus 1; the largest have \d+ CPUs and 0 GPUs"), (0.5, "--gpus 0.5")],
+    [(1, r"`cpus` 1 `gpus` 1; the largest have \d+ CPUs and 0 GPUs"), (0.5, "`gpus` 0.5")],
 )
 def test_a_worker_that_no_node_has_room_for_is_refused(
     grid_file, tmp_path, monkeypatch, gpus, complaint

@@ -129,10 +129,10 @@ def test_the_step_is_told_by_its_mark_or_the_only_number(name, step):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("v2-100", "v2-100: may be step 2 or 100 by its name; leave it out with --skip v2-100"),
+        ("v2-100", "v2-100: may be step 2 or 100 by its name; leave it out with `skip` v2-100"),
         ("step1-step2", "may be step 1 or 2 by its name"),
         ("epoch-1.5", "1.5 is not a whole number of steps"),
-        ("checkpoint-best", "has no step in its name; leave it out with --skip checkpoint-best"),
+        ("checkpoint-best", "has no step in its name; leave it out with `skip` checkpoint-best"),
         ("step-9223372036854775808", "is not a whole number of steps"),
     ],
 )
@@ -146,13 +146,13 @@ def test_checkpoints_that_cannot_be_read_or_placed_are_skipped_by_name(template,
     write_checkpoint(template, folder / "checkpoint-best", [])
     weights = folder / "step-10" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match="--skip step-10 leaves it out"):
+    with pytest.raises(CheckpointError, match="`skip` step-10 leaves it out"):
         trace_training([folder], skip=["*-best"])
     trace = trace_training([folder], skip=["*-best", "step-10"])
     assert trace.steps == (0, 20)
-    with pytest.raises(SelectionError, match="--skip 'best': matches none of checkpoint-best, "):
+    with pytest.raises(SelectionError, match="`skip` 'best': matches none of checkpoint-best, "):
         trace_training([folder], skip=["best"])
-    with pytest.raises(SelectionError, match="--skip: leaves out every checkpoint"):
+    with pytest.raises(SelectionError, match="`skip`: leaves out every checkpoint"):
         trace_training([folder], skip=["*"])
 
 
@@ -199,7 +199,7 @@ def test_norms_without_a_bias_are_traced_by_their_gain(tmp_path):
     [
         (["step-1"], r"step-1: the only checkpoint found; a trace takes two or more"),
         (["step-1", "best"], r"best: has no step in its name"),
-        (["a-7", "b-7"], r"a-7 and .*b-7: both are step 7; leave one out, as with --skip b-7"),
+        (["a-7", "b-7"], r"a-7 and .*b-7: both are step 7; leave one out, as with `skip` b-7"),
         ([], r"holds no checkpoints"),
     ],
 )
@@ -316,9 +316,9 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_read(run, tmp_pa
     (tmp_path / "folder.json").mkdir()
     refused("trace.csv", "has the suffix .csv; give .parquet .* or .json")
     refused("trace", "has no suffix")
-    refused("old.json", "already exists; .* --force")
+    refused("old.json", "already exists; .* `force=True`")
     refused("folder.json", "is a directory", force=True)
-    with pytest.raises(OutputError, match=r"-o /proc/trace\.json: No such .*; name another$"):
+    with pytest.raises(OutputError, match=r"`output` /proc/trace\.json: No such .*; name another$"):
         trace_training([run], output=Path("/proc/trace.json"), progress=never)
     refused("nowhere/trace.json", "no folder .*nowhere; make it first")
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -94,7 +94,9 @@ def test_a_file_without_a_header_is_read_from_its_first_line(tmp_path):
 
 
 def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
-    with pytest.raises(EvaluationError, match=r"no column nope; it has a, b, c, d; .*--text-col"):
+    with pytest.raises(
+        EvaluationError, match=r"no column nope; it has a, b, c, d; .*`text_column`"
+    ):
         _located(tmp_path, "a,b,c,d\n1,2,3,4\n", Columns("nope"))
     with pytest.raises(EvaluationError, match=r"no column for the label"):
         _located(tmp_path, "text,b,c,d\n1,2,3,4\n")
@@ -129,7 +131,7 @@ def test_a_csv_file_of_one_column_is_its_lines_and_of_more_needs_a_name(tmp_path
     path.write_text("text\nOne.\n")
     assert read_texts_of(str(path), Columns()).lines == ("One.",)
     path.write_text("One.,yes\nTwo.,no\n")
-    with pytest.raises(EvaluationError, match=r"no column for the text.*--text-column.*number"):
+    with pytest.raises(EvaluationError, match=r"no column for the text.*`text_column`.*number"):
         read_texts_of(str(path), Columns())
     assert read_texts_of(str(path), Columns("1")).lines == ("One.", "Two.")
 
@@ -139,7 +141,7 @@ def test_a_row_without_a_text_is_named_and_one_without_a_label_has_none(tmp_path
     path.write_text('{"text": "One.", "label": 1}\n{"text": "Two."}\n{"label": 0}\n')
     table = read_table(path)
     assert table.values("label") == [1, None, 0]
-    with pytest.raises(EvaluationError, match=r"--data d\.jsonl, row 3: no text; give each"):
+    with pytest.raises(EvaluationError, match=r"`data` d\.jsonl, row 3: no text; give each"):
         table.texts("text")
 
 
@@ -213,7 +215,7 @@ def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
             [["yes"]],
             (),
             ("yes", "no"),
-            r"label \['yes'\] is not a name or a number; .*--label-column",
+            r"label \['yes'\] is not a name or a number; .*`label_column`",
         ),
     ],
 )
@@ -291,7 +293,7 @@ def test_a_text_is_as_it_is_and_a_file_one_document_if_asked(tmp_path):
     assert whole.lines == ("\tif x:\n\n        return 1\n",)
     (tmp_path / "d.jsonl").write_text('{"text": " a\\n\\tb\\r\\n"}\n')
     assert read_texts_of(str(tmp_path / "d.jsonl"), Columns()).lines == (" a\n\tb\r\n",)
-    with pytest.raises(EvaluationError, match=r"--document: --data .*d\.jsonl is a table"):
+    with pytest.raises(EvaluationError, match=r"`document`: `data` .*d\.jsonl is a table"):
         read_texts_of(str(tmp_path / "d.jsonl"), Columns(), document=True)
     path.write_bytes("caf\xe9\n".encode("latin1"))
     with pytest.raises(
@@ -450,9 +452,9 @@ def test_a_label_is_not_missing(value):
 @pytest.mark.parametrize(
     ("labels", "hint"),
     [
-        (("NEGATIVE", "POSITIVE"), "name the task: --task glue/sst2$"),
-        (("contradiction", "Neutral", "entailment"), "--task glue/mnli$"),
-        (("not_entailment", "entailment"), "--task glue/qnli or glue/rte or glue/wnli$"),
+        (("NEGATIVE", "POSITIVE"), "name the task: `task` glue/sst2$"),
+        (("contradiction", "Neutral", "entailment"), "`task` glue/mnli$"),
+        (("not_entailment", "entailment"), "`task` glue/qnli or glue/rte or glue/wnli$"),
         (("joy", "anger"), "use the names in id2label of config.json in place of the numbers$"),
     ],
 )

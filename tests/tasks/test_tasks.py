@@ -401,9 +401,9 @@ def test_windows_and_blocks_of_a_causal_model_score_each_token_once():
     assert [t for e in begun.examples for t in e.labels.tolist()] == whole * 2
     size, words = sum(example.reference for example in begun.examples)
     assert (size, words) == (2 * len(line), 2 * len(re.split(r"\s+", line)))
-    with pytest.raises(EvaluationError, match="--block 1: give a number from 2 to 64"):
+    with pytest.raises(EvaluationError, match="`block` 1: give a number from 2 to 64"):
         _read("clm", texts, (), tokenizer, block=1)
-    with pytest.raises(EvaluationError, match=r"--stride 9: .* --block"):
+    with pytest.raises(EvaluationError, match=r"`stride` 9: .* `block`"):
         _read("clm", texts, (), tokenizer, block=10, stride=9)
 
 

@@ -336,7 +336,7 @@ def test_weights_that_are_not_the_model_s_are_refused_by_name(tmp_path, name, ch
     plan = make_plan(open_checkpoint(model), Recipe(dims=(3,), layers=(1,)))
     with pytest.raises(SurgeonError, match=complaint) as caught:
         write_artifact(plan, tmp_path / "out")
-    assert "--no-onnx" in str(caught.value)
+    assert "`onnx=False`" in str(caught.value)
     assert "report" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
