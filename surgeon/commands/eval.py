@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -17,6 +18,8 @@ from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
 from surgeon.tasks.task import Masking
 
+_setting = partial(setting, EvaluationSettings)
+
 
 def evaluate(
     artifact: ArtifactDirectory,
@@ -29,7 +32,7 @@ def evaluate(
             "sentences.",
         ),
     ] = None,
-    task: Annotated[str | None, setting(EvaluationSettings, "task", metavar="NAME")] = None,
+    task: Annotated[str | None, _setting("task", metavar="NAME")] = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -45,31 +48,24 @@ def evaluate(
             "that share of the labels' variance).",
         ),
     ] = None,
-    controls: Annotated[int | None, setting(EvaluationSettings, "controls")] = None,
-    seed: Annotated[int | None, setting(EvaluationSettings, "seed")] = None,
-    mask_rate: Annotated[
-        float | None, setting(EvaluationSettings, "mask_rate", metavar="SHARE")
-    ] = None,
-    masking: Annotated[Masking | None, setting(EvaluationSettings, "masking")] = None,
-    block: Annotated[int | None, setting(EvaluationSettings, "block", metavar="N")] = None,
-    stride: Annotated[int | None, setting(EvaluationSettings, "stride", metavar="N")] = None,
+    controls: Annotated[int | None, _setting("controls")] = None,
+    seed: Annotated[int | None, _setting("seed")] = None,
+    mask_rate: Annotated[float | None, _setting("mask_rate", metavar="SHARE")] = None,
+    masking: Annotated[Masking | None, _setting("masking")] = None,
+    block: Annotated[int | None, _setting("block", metavar="N")] = None,
+    stride: Annotated[int | None, _setting("stride", metavar="N")] = None,
     bos: Annotated[
         bool | None,
-        setting(
-            EvaluationSettings,
+        _setting(
             "bos",
             "--bos/--no-bos",
             show_default="pairs: --bos where the tokenizer has one",
         ),
     ] = None,
-    document: Annotated[bool, setting(EvaluationSettings, "document", "--document")] = False,
+    document: Annotated[bool, _setting("document", "--document")] = False,
     text_column: TextColumn = None,
-    pair_column: Annotated[
-        str | None, setting(EvaluationSettings, "pair_column", metavar="NAME")
-    ] = None,
-    label_column: Annotated[
-        str | None, setting(EvaluationSettings, "label_column", metavar="NAME")
-    ] = None,
+    pair_column: Annotated[str | None, _setting("pair_column", metavar="NAME")] = None,
+    label_column: Annotated[str | None, _setting("label_column", metavar="NAME")] = None,
     provider: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where onnxruntime runs.")
     ] = "auto",
@@ -77,10 +73,8 @@ def evaluate(
         int | None,
         typer.Option(metavar="N", help="Texts that run at once; changes the speed alone."),
     ] = None,
-    dose: Annotated[bool, setting(EvaluationSettings, "dose", "--dose")] = False,
-    until_certain: Annotated[
-        bool, setting(EvaluationSettings, "until_certain", "--until-certain")
-    ] = False,
+    dose: Annotated[bool, _setting("dose", "--dose")] = False,
+    until_certain: Annotated[bool, _setting("until_certain", "--until-certain")] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on where the same evaluation was interrupted."),

@@ -37,6 +37,7 @@ from surgeon.errors import OutputError, SelectionError
 from surgeon.families import ROLES
 from surgeon.ranking import find_detector
 
+_setting = partial(setting, Recipe)
 _DEFAULTS = {name: field.default for name, field in Recipe.model_fields.items()}
 
 
@@ -46,30 +47,28 @@ def patch(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="The artifact to make."),
     ] = None,
-    remove_outliers: Annotated[int | None, setting(Recipe, "remove_outliers", metavar="N")] = None,
-    dims: Annotated[str | None, setting(Recipe, "dims", metavar="LIST", such_as="308,381")] = None,
-    random: Annotated[int | None, setting(Recipe, "random", metavar="N")] = None,
+    remove_outliers: Annotated[int | None, _setting("remove_outliers", metavar="N")] = None,
+    dims: Annotated[str | None, _setting("dims", metavar="LIST", such_as="308,381")] = None,
+    random: Annotated[int | None, _setting("random", metavar="N")] = None,
     recipe: Annotated[
         str | None,
         typer.Option(metavar="FILE|NAME", help="Do what a recipe says; takes no other choice."),
     ] = None,
-    seed: Annotated[int, setting(Recipe, "seed")] = _DEFAULTS["seed"],
+    seed: Annotated[int, _setting("seed")] = _DEFAULTS["seed"],
     method: Method = _DEFAULTS["method"],
     data: RankingData = None,
     text_column: TextColumn = None,
     sigma: Sigma = _DEFAULTS["sigma"],
     min_layers: MinLayers = None,
     min_damage: MinDamage = None,
-    relax: Annotated[bool, setting(Recipe, "relax", "--relax")] = _DEFAULTS["relax"],
+    relax: Annotated[bool, _setting("relax", "--relax")] = _DEFAULTS["relax"],
     revision: Revision = None,
     sites_pattern: SitesPattern = None,
-    mode: Annotated[Mode, setting(Recipe, "mode")] = _DEFAULTS["mode"],
-    factor: Annotated[float | None, setting(Recipe, "factor", metavar="F")] = None,
-    params: Annotated[str, setting(Recipe, "params", metavar="LIST")] = ",".join(PARAMS),
-    layers: Annotated[
-        str | None, setting(Recipe, "layers", metavar="LIST", such_as="0-5,11")
-    ] = None,
-    sites: Annotated[str, setting(Recipe, "sites", metavar="LIST")] = ",".join(_DEFAULTS["sites"]),
+    mode: Annotated[Mode, _setting("mode")] = _DEFAULTS["mode"],
+    factor: Annotated[float | None, _setting("factor", metavar="F")] = None,
+    params: Annotated[str, _setting("params", metavar="LIST")] = ",".join(PARAMS),
+    layers: Annotated[str | None, _setting("layers", metavar="LIST", such_as="0-5,11")] = None,
+    sites: Annotated[str, _setting("sites", metavar="LIST")] = ",".join(_DEFAULTS["sites"]),
     no_onnx: NoOnnx = False,
     dtype: OnnxDtype = "float32",
     record_only: Annotated[
