@@ -1,4 +1,4 @@
-"""Labelled data: files, columns, labels and how what is wrong with them is told."""
+"""Data: files, columns and labels, and the errors about them."""
 
 import dataclasses
 import importlib.util
@@ -14,38 +14,34 @@ from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns, Names, locate, parse_cell
 
 ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
-CONTENTS = {
-    "d.csv": 'text,label\n"Good, “really”.",yes\n"Bad\nindeed",no\n',
-    "d.jsonl": "\n".join(map(json.dumps, ROWS)) + "\n",
-    "d.json": json.dumps(ROWS),
-}
+LINES = "\n".join(map(json.dumps, ROWS)) + "\n"
+CSV = 'text,label\n"Good, “really”.",yes\n"Bad\nindeed",no\n'
+ASKED = {"id": "1", "question": "Who?", "answers": [{"text": "She", "answer_start": 0}]}
+SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "She did.", "qas": [ASKED]}]}]}
 
 
-@pytest.mark.parametrize("name", CONTENTS)
-def test_every_format_gives_the_same_rows(tmp_path, name):
-    (tmp_path / name).write_text(CONTENTS[name], encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("d.csv", CSV, ROWS),
+        ("d.jsonl", LINES, ROWS),
+        ("d.json", json.dumps(ROWS), ROWS),
+        ("d.json", LINES, ROWS),  # JSON Lines by another name
+        ("d.tsv", 'text\tlabel\nHe said "no\t1\n', [{"text": 'He said "no', "label": "1"}]),
+        ("d.json", json.dumps(SQUAD), [{**ASKED, "context": "She did."}]),
+    ],
+)
+def test_rows_are_read_from_every_format(tmp_path, name, content, rows):
+    (tmp_path / name).write_text(content, encoding="utf-8")
     table = read_table(tmp_path / name)
-    assert [dict(row) for row in table.rows] == ROWS
-    assert table.raw == (tmp_path / name).read_bytes()
+    assert [dict(row) for row in table.rows] == rows
+    assert table.raw == content.encode()
 
 
 def test_parquet_gives_the_same_rows_too(tmp_path):
     parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "d.parquet")
     assert list(read_table(tmp_path / "d.parquet").rows) == ROWS
-
-
-def test_cells_of_tsv_files_keep_their_quotation_marks(tmp_path):
-    (tmp_path / "d.tsv").write_text('sentence\tlabel\nHe said "no\t1\n')
-    assert dict(read_table(tmp_path / "d.tsv").rows[0]) == {"sentence": 'He said "no', "label": "1"}
-
-
-def test_squad_s_tree_is_a_row_per_question(tmp_path):
-    questions = [{"id": "1", "question": "Who?", "answers": [{"text": "She", "answer_start": 0}]}]
-    tree = {"data": [{"title": "t", "paragraphs": [{"context": "She did.", "qas": questions}]}]}
-    (tmp_path / "d.json").write_text(json.dumps(tree))
-    (row,) = read_table(tmp_path / "d.json").rows
-    assert (row["question"], row["context"]) == ("Who?", "She did.")
 
 
 @pytest.mark.parametrize(
@@ -104,36 +100,30 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
         _located(tmp_path, "text,label,c,d\n1,2,3,4\n", pair=True)
 
 
-@pytest.mark.parametrize("name", [*CONTENTS, "d.tsv"])
-def test_every_format_gives_the_same_texts(tmp_path, name):
-    tsv = "text\tlabel\nGood, “really”.\tyes\nBad\\nindeed\tno\n"
-    (tmp_path / name).write_text(CONTENTS.get(name, tsv), encoding="utf-8")
-    texts = read_texts_of(str(tmp_path / name), Columns())
-    bad = "Bad\nindeed" if name in CONTENTS else "Bad\\nindeed"  # as it is
-    assert texts.lines == ("Good, “really”.", bad)
+@pytest.mark.parametrize(
+    ("name", "content", "column", "lines"),
+    [
+        ("d.csv", CSV, None, ["Good, “really”.", "Bad\nindeed"]),
+        ("d.jsonl", LINES, None, ["Good, “really”.", "Bad\nindeed"]),
+        ("d.tsv", "text\tlabel\nGood.\tyes\nBad\\nindeed\tno\n", None, ["Good.", "Bad\\nindeed"]),
+        ("d.jsonl", '{"text": " a\\n\\tb\\r\\n"}\n{"text": null}\n', None, [" a\n\tb\r\n"]),
+        ("d.csv", "note,text\na,One.\nb,Two.\n", "note", ["a", "b"]),
+        ("d.txt", "note,text\na,One.\nb,Two.\n", None, ["note,text", "a,One.", "b,Two."]),
+        ("d.txt", "\tif x:\n\n        return 1\n", None, ["\tif x:", "        return 1"]),
+        ("d.csv", 'One.\n"Two, three."\n', None, ["One.", "Two, three."]),  # of one column
+        ("d.csv", "text\nOne; two.\nThree.\n", None, ["One; two.", "Three."]),
+        ("d.csv", "One.,yes\nTwo.,no\n", "1", ["One.", "Two."]),
+    ],
+)
+def test_texts_are_lines_or_a_column(tmp_path, name, content, column, lines):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert list(read_texts_of(str(tmp_path / name), Columns(column)).lines) == lines
 
 
-def test_texts_come_from_lines_or_from_a_column(tmp_path):
-    path = tmp_path / "d.csv"
-    path.write_text("note,text\na,One.\nb,Two.\n")
-    assert read_texts_of(str(path), Columns("note")).lines == ("a", "b")
-    path.rename(tmp_path / "d.txt")
-    lines = read_texts_of(str(tmp_path / "d.txt"), Columns()).lines
-    assert lines == ("note,text", "a,One.", "b,Two.")
-    (tmp_path / "d.jsonl").write_text('{"text": "One\\ntwo."}\n{"text": null}\n')
-    assert read_texts_of(str(tmp_path / "d.jsonl"), Columns()).lines == ("One\ntwo.",)
-
-
-def test_a_csv_file_of_one_column_is_its_lines_and_of_more_needs_a_name(tmp_path):
-    path = tmp_path / "d.csv"
-    path.write_text('One.\n"Two, three."\n')
-    assert read_texts_of(str(path), Columns()).lines == ("One.", "Two, three.")
-    path.write_text("text\nOne.\n")
-    assert read_texts_of(str(path), Columns()).lines == ("One.",)
-    path.write_text("One.,yes\nTwo.,no\n")
+def test_a_csv_file_of_two_columns_without_a_header_needs_the_number_of_one(tmp_path):
+    (tmp_path / "d.csv").write_text("One.,yes\nTwo.,no\n")
     with pytest.raises(EvaluationError, match=r"no column for the text.*`text_column`.*number"):
-        read_texts_of(str(path), Columns())
-    assert read_texts_of(str(path), Columns("1")).lines == ("One.", "Two.")
+        read_texts_of(str(tmp_path / "d.csv"), Columns())
 
 
 def test_a_row_without_a_text_is_named_and_one_without_a_label_has_none(tmp_path):
@@ -285,14 +275,11 @@ def test_lines_end_at_line_feeds_and_carriage_returns_and_nowhere_else(tmp_path,
         assert list(read_texts_of(str(tmp_path / name), Columns()).lines) == texts, name
 
 
-def test_a_text_is_as_it_is_and_a_file_one_document_if_asked(tmp_path):
+def test_a_file_of_text_is_one_document_if_asked(tmp_path):
     path = tmp_path / "d.txt"
     path.write_text("\tif x:\n\n        return 1\n")
-    assert read_texts_of(str(path), Columns()).lines == ("\tif x:", "        return 1")
     whole = read_texts_of(str(path), Columns(), document=True)
     assert whole.lines == ("\tif x:\n\n        return 1\n",)
-    (tmp_path / "d.jsonl").write_text('{"text": " a\\n\\tb\\r\\n"}\n')
-    assert read_texts_of(str(tmp_path / "d.jsonl"), Columns()).lines == (" a\n\tb\r\n",)
     with pytest.raises(EvaluationError, match=r"`document`: `data` .*d\.jsonl is a table"):
         read_texts_of(str(tmp_path / "d.jsonl"), Columns(), document=True)
     path.write_bytes("caf\xe9\n".encode("latin1"))
@@ -309,13 +296,6 @@ def test_a_csv_file_may_have_another_delimiter(tmp_path, delimiter):
     assert _located(tmp_path, "\n".join(lines)) == ("text", None, "label", 2)
     texts = read_texts_of(str(tmp_path / "d.csv"), Columns()).lines
     assert texts == ("A film, fine", "Bad; very")
-    (tmp_path / "d.csv").write_text("text\nOne; two.\nThree.\n")  # of one column
-    assert read_texts_of(str(tmp_path / "d.csv"), Columns()).lines == ("One; two.", "Three.")
-
-
-def test_json_lines_are_read_under_the_name_of_json(tmp_path):
-    (tmp_path / "d.json").write_text(CONTENTS["d.jsonl"])
-    assert list(read_table(tmp_path / "d.json").rows) == ROWS
 
 
 WORDS = [["EU", "rejects"], ["Peter", "Blackburn"]]
