@@ -15,11 +15,7 @@ from surgeon.families import Family
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
 from surgeon.model.tensors import FLOATS
-from surgeon.tasks.tokenizer import (
-    count_or_none,
-    length_or_none,
-    vocabulary_size,
-)
+from surgeon.tasks.tokenizer import count_or_none, length_or_none, vocabulary_size
 
 _USUAL_LENGTH = 512  # tokens, where nothing says how many
 _MOST = 2**31 - 1

@@ -9,12 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.tasks.task import (
-    SHARE,
-    Floats,
-    Scores,
-    ratio_of_sums,
-)
+from surgeon.tasks.task import SHARE, Floats, Scores, ratio_of_sums
 
 CONFIDENCE = 0.95
 LEAST_CONTROLS = 5

@@ -12,11 +12,7 @@ import numpy.typing as npt
 from surgeon.tasks.encoder import Encoder, Prepared
 from surgeon.tasks.examples import Example
 from surgeon.tasks.pooling import Pooling
-from surgeon.tasks.table import (
-    Columns,
-    Names,
-    Table,
-)
+from surgeon.tasks.table import Columns, Names, Table
 from surgeon.text import Texts
 
 Floats: TypeAlias = npt.NDArray[np.float64]

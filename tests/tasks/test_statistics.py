@@ -3,13 +3,7 @@ import pytest
 from benchmarks.error_rates import HARMS, called, ever_missed, rising
 from scipy.stats import binomtest, spearmanr
 
-from surgeon.evaluation.verdict import (
-    LEAST,
-    Effect,
-    Evidence,
-    judge,
-    weigh,
-)
+from surgeon.evaluation.verdict import LEAST, Effect, Evidence, judge, weigh
 from surgeon.tasks.classification import correlations
 from surgeon.tasks.statistics import (
     certain_part,
