@@ -28,7 +28,7 @@ from surgeon.figures.picture import (
 )
 from surgeon.study.cells import Dims, chains
 from surgeon.study.grid import Model, short_names
-from surgeon.study.measurements import Measurement
+from surgeon.study.sweep_folder import Measurement
 
 MIN_DIMS = 8
 """Fewer single dimensions are no sweep of them."""

@@ -19,8 +19,7 @@ from surgeon.study.grid import (
     path_name,
     short_names,
 )
-from surgeon.study.measurements import Failure, Measurement, Rows, read_rows
-from surgeon.study.sweep_folder import ROWS
+from surgeon.study.sweep_folder import ROWS, Failure, Measurement, Rows, read_rows
 from surgeon.tasks.registry import TASKS
 
 _DIMS = 6

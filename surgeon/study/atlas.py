@@ -11,29 +11,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from surgeon.errors import (
-    CheckpointError,
     HubUnavailableError,
     OutputError,
     SelectionError,
 )
-from surgeon.model import Checkpoint
 from surgeon.model.hub_errors import endpoint
-from surgeon.model.ranges import FRUGAL, Meter
-from surgeon.model.remote import open_remote
 from surgeon.progress import Progress, silent
-from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, layers_needed, stand
+from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma
 from surgeon.ranking.ranking import SIGMA
-from surgeon.ranking.zscores import read_zscores
-from surgeon.study.atlas_table import write_atlas
 from surgeon.study.engines import Engine, choose_engine
-from surgeon.study.jobs import FAILED, JobQueue, Row, Work, describe
+from surgeon.study.jobs import DONE, JobQueue, Row, Work
 from surgeon.study.journal import Entry, Journal, Layout, lock
 from surgeon.study.run import Outcome, Outlook, look_ahead, run_jobs
-from surgeon.study.table import PARQUET, check_pyarrow, check_suffix
-from surgeon.study.targets import Target, targets_of
+from surgeon.study.table import PARQUET, check_pyarrow, check_suffix, has_columns, open_table
+from surgeon.study.targets import Scan, Target, targets_of
 
 WORKERS = 4
 RATE = 1.5
@@ -43,7 +36,7 @@ OUTAGES = 5
 """So many models in a row that the network, the Hub or the token failed: then the run stops."""
 
 _START = b'{"atlas":1'
-_DIGITS = 5  # after the point; z-scores are at most the root of the hidden size
+_GROUP = 2**18  # rows of the table that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -286,59 +279,72 @@ class _Reading:
         )
 
 
-@dataclass(frozen=True)
-class Scan:
-    """Scans models: the criterion, and the bytes that the vectors of one may have."""
+def write_atlas(output: Path, rows: Iterable[Row]) -> None:
+    """Write the rows of models as Parquet, which appears whole or not at all."""
+    import pyarrow as pa
 
-    sigma: float
-    min_layers: float
-    max_bytes: int
-
-    def __call__(self, target: Target) -> Row:
-        """Return what a model's row says of its scan, or of why that failed."""
-        meter = Meter()
-        try:
-            found = _scan(target, self, meter)
-        except Exception as error:  # noqa: BLE001  (a model that fails costs one row)
-            found = {"status": FAILED, "error": describe(error)}
-            found["outage"] = isinstance(error, HubUnavailableError)
-        return {"bytes_read": meter.received, **found}
+    schema = _schema(pa)
+    with open_table(output, schema, lambda path: has_columns(path, schema.names)) as writer:
+        for batches in _groups(_batch(pa, schema, row) for row in rows):
+            writer.write_table(pa.Table.from_batches(batches))
 
 
-def _scan(target: Target, scan: Scan, meter: Meter) -> Row:
-    """Return a model's columns; those of the dimensions are lists in the order of these."""
-    checkpoint = open_remote(target.model, target.revision, reading=FRUGAL, meter=meter)
-    needed = layers_needed(scan.min_layers, checkpoint.layers)  # before the norms are read
-    _check_size(checkpoint, scan.max_bytes)
-    zscores = read_zscores(checkpoint)
-    standing = stand(zscores, scan.sigma)
+def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
+    group: list[Any] = []
+    size = 0
+    for batch in batches:
+        group.append(batch)
+        size += batch.num_rows
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _schema(pa: Any) -> Any:
+    z = pa.float32()
+    return pa.schema(
+        {
+            "model": pa.string(),
+            "asked": pa.string(),
+            "revision": pa.string(),
+            "architecture": pa.string(),
+            "layers": pa.int32(),
+            "hidden_size": pa.int32(),
+            "dim": pa.int32(),
+            "score": pa.float64(),
+            "strength": z,
+            "gain_z": z,
+            "bias_z": z,
+            "max_gain_z": z,
+            "outlier": pa.bool_(),
+            "status": pa.string(),
+            "error": pa.string(),
+            "bytes_read": pa.int64(),
+            "seconds": pa.float64(),
+        }
+    )
+
+
+def _batch(pa: Any, schema: Any, row: Row) -> Any:
+    """Return a model's rows: one per dimension, or one that says why there are none."""
+    dims = _by_dim(row) if row["status"] == DONE else {}
+    size = len(dims["dim"]) if dims else 1
+    columns = [
+        pa.array(dims[field.name], field.type)
+        if dims.get(field.name) is not None
+        else pa.repeat(pa.scalar(row.get(field.name), field.type), size)
+        for field in schema
+    ]
+    return pa.record_batch(columns, schema=schema)
+
+
+def _by_dim(row: Row) -> dict[str, Any]:
+    dims = np.arange(row["hidden_size"])
     return {
-        "revision": checkpoint.revision,
-        "architecture": checkpoint.family.name,
-        "layers": len(zscores.rows),
-        "hidden_size": checkpoint.hidden_size,
-        "outliers": [int(dim) for dim in standing.order if standing.counts[dim] >= needed],
-        "flagged": standing.counts.tolist(),
-        "strength": _rounded(standing.strength),
-        "gain_z": _rounded(zscores.gain.mean(axis=0)),
-        "bias_z": None if zscores.bias is None else _rounded(np.nanmean(zscores.bias, axis=0)),
-        "max_gain_z": _rounded(np.abs(zscores.gain).max(axis=0)),
+        "dim": dims,
+        "score": np.array(row["flagged"]) / row["layers"],
+        "outlier": np.isin(dims, row["outliers"]),
+        **{name: row[name] for name in ("strength", "gain_z", "bias_z", "max_gain_z")},
     }
-
-
-def _check_size(checkpoint: Checkpoint, most: int) -> None:
-    """Refuse a model whose layers end in dense weights that are too large to fetch for a scan."""
-    sites = [site for site in checkpoint.sites if site.role == "output"]
-    infos = [checkpoint.tensors[n] for site in sites for n in (site.gain, site.bias) if n]
-    wanted = sum(info.end - info.start for info in infos)
-    if wanted > most:
-        kind = "dense weights" if any(len(info.shape) > 1 for info in infos) else "norms"
-        raise CheckpointError(
-            f"{checkpoint.name}: the {kind} that end its layers have {wanted / 1e6:.0f} MB; "
-            "`max_bytes` sets what a model may cost"
-        )
-
-
-def _rounded(values: npt.NDArray[np.float64]) -> list[float]:
-    rounded: list[float] = np.round(values, _DIGITS).tolist()
-    return rounded

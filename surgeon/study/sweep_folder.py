@@ -1,21 +1,29 @@
-"""The folder of a sweep: rows as they come, safe from being killed, and the grid they are of."""
+"""The folder of a sweep: its rows, which outlive a kill, the grid they are of, what they say."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from surgeon.edit import disk
+from surgeon.edit.modes import Mode
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
 from surgeon.model.files import parse_json
+from surgeon.ranking.ranking import SIGMA
+from surgeon.study.grid import Model
 from surgeon.study.jobs import DONE
-from surgeon.study.journal import Journal, Layout, lock
+from surgeon.study.journal import Journal, Layout, lock, read_lines
 
 ROWS, TABLE, GRID, MODELS = "rows.jsonl", "rows.parquet", "grid.json", "models"
 _LOCK = ".lock"
+_SHOWN = 120  # characters of what is wrong with a row
+_DONE_TO: dict[Mode, str] = {"zero": "zero", "mean": "the mean for", "scale": "scale"}
+_SETTINGS = ("sigma", "min_layers", "min_damage", "relax")
 
 LAYOUT = Layout(
     "a sweep",
@@ -106,3 +114,151 @@ def sort_rows(folder: Path, keys: Sequence[str], journal: Journal) -> int:
     ]
     replace_file(folder / ROWS, b"".join(journal.lines([*keys, *others])))
     return len(others)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A cell that was measured.
+
+    Attributes:
+        model: as the grid names it.
+        selection: how the dims were chosen: "dims", "random" or a method's name, with those of
+            its settings that are not its own rule.
+        mode: what was done to them, by ``factor`` if it is "scale".
+        target: what of them was edited, in words, the layers left out.
+        layers: those that were edited; None for all.
+        dims: what was edited, in the order of the selection.
+        task: what was measured, on ``data`` (None: the built-in sample).
+        mask_rate: the share of tokens that were hidden, if the grid says one.
+        controls: how many random removals it was compared with, if the grid says so.
+        baseline: the metric of the model as it is.
+        delta: patched − baseline, with its 95% interval ``ci95``.
+        control_range: that of the changes that random removals make.
+        verdict: on the change.
+    """
+
+    model: Model
+    selection: str
+    mode: Mode
+    target: str
+    factor: float | None
+    layers: tuple[int, ...] | None
+    dims: tuple[int, ...]
+    task: str
+    metric: str
+    data: str | None
+    mask_rate: float | None
+    controls: int | None
+    seed: int | None
+    examples: int
+    baseline: float
+    delta: float
+    ci95: tuple[float, float]
+    control_range: tuple[float, float]
+    verdict: str
+
+    @property
+    def operation(self) -> str:
+        """What was done, in words, the factor and the layers left out."""
+        return f"{_DONE_TO[self.mode]} {self.target}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that gave no result, and why."""
+
+    model: Model
+    operation: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a sweep's last grid, each cell's last; ``others`` are of other grids."""
+
+    measured: tuple[Measurement, ...]
+    failed: tuple[Failure, ...]
+    others: int
+
+
+def read_rows(folder: Path) -> Rows:
+    """Read the rows of a sweep, one that still runs included.
+
+    Raises:
+        OutputError: a row is damaged.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    path, cells = folder / ROWS, read_grid(folder)
+    measured, failed = TypeAdapter(Measurement), TypeAdapter(Failure)
+    found: dict[str, Measurement | Failure] = {}
+    others = set()
+    with path.open("rb") as file:
+        for number, (_, row) in enumerate(read_lines(path, file, LAYOUT), start=1):
+            try:
+                if cells is not None and row["cell"] not in cells:
+                    others.add(row["cell"])
+                elif row["status"] == DONE:
+                    found[row["cell"]] = measured.validate_python(_measured(row))
+                else:
+                    found[row["cell"]] = failed.validate_python(_failed(row))
+            except (KeyError, TypeError, AttributeError, ValidationError) as error:
+                reason = " ".join(str(error).split())[:_SHOWN]
+                raise OutputError(
+                    f"{path}:{number}: is not a row of a sweep ({reason}); run the sweep again"
+                ) from error
+    return Rows(
+        tuple(row for row in found.values() if isinstance(row, Measurement)),
+        tuple(row for row in found.values() if isinstance(row, Failure)),
+        len(others),
+    )
+
+
+def _failed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": _model(row), "error": row["error"], "operation": row["operation"]}
+
+
+def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = row["record"]["recipe"]
+    evaluation = recipe["evaluation"] or {}
+    names = (
+        "mode", "layers", "dims", "task", "metric", "data", "seed", "examples", "baseline",
+        "delta", "factor", "verdict",
+    )  # fmt: skip
+    return {
+        **{name: row[name] for name in names},
+        "model": _model(row),
+        "selection": _selection(recipe),
+        "target": _target(row),
+        "mask_rate": evaluation.get("mask_rate"),
+        "controls": evaluation.get("controls"),
+        "ci95": (row["ci95_low"], row["ci95_high"]),
+        "control_range": (row["control_low"], row["control_high"]),
+    }
+
+
+def _model(row: Mapping[str, Any]) -> Model:
+    return Model(
+        model=row["model"], revision=row["revision"], sites_pattern=row.get("sites_pattern")
+    )
+
+
+def _selection(recipe: Mapping[str, Any]) -> str:
+    if recipe["dims"] is not None:
+        return "dims"
+    if recipe["random"] is not None:
+        return "random"
+    own = {"sigma": SIGMA, "relax": False}
+    set_to = {name: recipe.get(name) for name in _SETTINGS}
+    settings = [
+        f"{name} {value}"
+        for name, value in set_to.items()
+        if value is not None and value != own.get(name)
+    ]
+    return ", ".join([str(recipe["method"]), *settings])
+
+
+def _target(row: Mapping[str, Any]) -> str:
+    """Say what else than mode, dims, factor and layers makes two operations differ."""
+    sites = "" if row["sites"] == ["output"] else f" at {', '.join(row['sites'])}"
+    return f"{' and '.join(row['params'])}{sites}"

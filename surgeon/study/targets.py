@@ -1,4 +1,4 @@
-"""The models on the Hub that an atlas is made of, and the file that lists them."""
+"""The models of an atlas: how they are listed, and how one is scanned."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from surgeon.errors import SelectionError
+import numpy as np
+import numpy.typing as npt
+
+from surgeon.errors import CheckpointError, HubUnavailableError, SelectionError
+from surgeon.model import Checkpoint
 from surgeon.model.hub import parse_hub_id
+from surgeon.model.ranges import FRUGAL, Meter
+from surgeon.model.remote import open_remote
+from surgeon.ranking.layernorm import layers_needed, stand
+from surgeon.ranking.zscores import read_zscores
+from surgeon.study.jobs import FAILED, Row, describe
+
+_DIGITS = 5  # after the point; z-scores are at most the root of the hidden size
 
 
 @dataclass(frozen=True)
@@ -73,3 +84,61 @@ def _target(where: str, text: str) -> Target:
 
 def _once(targets: Iterable[Target]) -> tuple[Target, ...]:
     return tuple({target.key: target for target in targets}.values())
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Scans models: the criterion, and the bytes that the vectors of one may have."""
+
+    sigma: float
+    min_layers: float
+    max_bytes: int
+
+    def __call__(self, target: Target) -> Row:
+        """Return what a model's row says of its scan, or of why that failed."""
+        meter = Meter()
+        try:
+            found = _scan(target, self, meter)
+        except Exception as error:  # noqa: BLE001  (a model that fails costs one row)
+            found = {"status": FAILED, "error": describe(error)}
+            found["outage"] = isinstance(error, HubUnavailableError)
+        return {"bytes_read": meter.received, **found}
+
+
+def _scan(target: Target, scan: Scan, meter: Meter) -> Row:
+    """Return a model's columns; those of the dimensions are lists in the order of these."""
+    checkpoint = open_remote(target.model, target.revision, reading=FRUGAL, meter=meter)
+    needed = layers_needed(scan.min_layers, checkpoint.layers)  # before the norms are read
+    _check_size(checkpoint, scan.max_bytes)
+    zscores = read_zscores(checkpoint)
+    standing = stand(zscores, scan.sigma)
+    return {
+        "revision": checkpoint.revision,
+        "architecture": checkpoint.family.name,
+        "layers": len(zscores.rows),
+        "hidden_size": checkpoint.hidden_size,
+        "outliers": [int(dim) for dim in standing.order if standing.counts[dim] >= needed],
+        "flagged": standing.counts.tolist(),
+        "strength": _rounded(standing.strength),
+        "gain_z": _rounded(zscores.gain.mean(axis=0)),
+        "bias_z": None if zscores.bias is None else _rounded(np.nanmean(zscores.bias, axis=0)),
+        "max_gain_z": _rounded(np.abs(zscores.gain).max(axis=0)),
+    }
+
+
+def _check_size(checkpoint: Checkpoint, most: int) -> None:
+    """Refuse a model whose layers end in dense weights that are too large to fetch for a scan."""
+    sites = [site for site in checkpoint.sites if site.role == "output"]
+    infos = [checkpoint.tensors[n] for site in sites for n in (site.gain, site.bias) if n]
+    wanted = sum(info.end - info.start for info in infos)
+    if wanted > most:
+        kind = "dense weights" if any(len(info.shape) > 1 for info in infos) else "norms"
+        raise CheckpointError(
+            f"{checkpoint.name}: the {kind} that end its layers have {wanted / 1e6:.0f} MB; "
+            "`max_bytes` sets what a model may cost"
+        )
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> list[float]:
+    rounded: list[float] = np.round(values, _DIGITS).tolist()
+    return rounded

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from surgeon.edit import disk
+from surgeon.edit.staging import replace_file
 from surgeon.errors import (
     CheckpointError,
     HubUnavailableError,
     Interrupted,
+    OutputError,
     SelectionError,
 )
 from surgeon.model import open_for_scan
 from surgeon.model.directory import hub_id
 from surgeon.model.download import find_cached
+from surgeon.model.files import read_object
 from surgeon.model.hub import Listing, list_weights
 from surgeon.model.hub_errors import PATIENT, explained
 from surgeon.model.ranges import FRUGAL
@@ -24,19 +37,13 @@ from surgeon.progress import Progress, silent
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, criterion, layers_needed
 from surgeon.ranking.ranking import SIGMA
 from surgeon.ranking.zscores import ZScores, read_zscores
-from surgeon.study.trace_files import (
-    check_output,
-    forget,
-    keep,
-    kept_path,
-    open_rows,
-    read_kept,
-    write_result,
-)
+from surgeon.study.table import PARQUET, check_pyarrow, check_suffix, has_columns, open_table
 from surgeon.study.training_run import TrainingCheckpoint, find_checkpoints
 from surgeon.study.trajectories import Repeat, Snapshot, Trace, Trajectories, take_snapshot
 
 TOP = 10
+_SUMMARY = ".json"
+_COLUMNS = ("step", "layer", "dim", "gain_z", "bias_z")
 
 
 def trace_training(
@@ -83,7 +90,7 @@ def trace_training(
     """
     check_sigma(sigma)
     if output is not None:
-        check_output(output, force=force)
+        _check_output(output, force=force)
     name, found = find_checkpoints(checkpoints, revisions, skip)
     listings = {checkpoint: _listing(checkpoint, progress) for checkpoint in found}
     kept, repeats = _without_repeats(listings)
@@ -91,7 +98,7 @@ def trace_training(
     received: list[int | None] = []
     expected: _Facts | None = None
     try:
-        with open_rows(output, force=force) as add_rows:
+        with _open_rows(output, force=force) as add_rows:
             for number, checkpoint in enumerate(kept):
                 progress(f"reading {checkpoint.label}", number, len(kept))
                 zscores, facts, size = _read(checkpoint, listings[checkpoint], sites_pattern)
@@ -123,9 +130,9 @@ def trace_training(
         bytes_read=sum(of_hub) if of_hub else None,
         repeats=repeats,
     )
-    write_result(trace, output, force=force)
+    _write_result(trace, output, force=force)
     for listing in filter(None, listings.values()):
-        forget(kept_path(listing, sites_pattern))
+        _forget(_kept_path(listing, sites_pattern))
     return trace
 
 
@@ -178,8 +185,8 @@ def _read(
     checkpoint: TrainingCheckpoint, listing: Listing | None, sites_pattern: str | None
 ) -> tuple[ZScores, _Facts, int | None]:
     """Read one checkpoint, and count the bytes off the Hub; nothing of it stays open."""
-    path = None if listing is None else kept_path(listing, sites_pattern)
-    if path is not None and (kept := read_kept(path)) is not None:
+    path = None if listing is None else _kept_path(listing, sites_pattern)
+    if path is not None and (kept := _read_kept(path)) is not None:
         return kept[0], _facts(*kept), 0
     with _named(checkpoint):
         if listing is None:
@@ -196,7 +203,7 @@ def _read(
             )
         zscores, architecture = read_zscores(opened), opened.family.name
     if path is not None:
-        keep(path, zscores, architecture)
+        _keep(path, zscores, architecture)
     return zscores, _facts(zscores, architecture), opened.meter.received if opened.meter else None
 
 
@@ -228,3 +235,126 @@ def _check_alike(
             f"{checkpoint.label}: has {found} ({found.evidence}), but {first.label} has {expected} "
             f"({expected.evidence}); give the checkpoints of one run"
         )
+
+
+def _check_output(path: Path, *, force: bool) -> None:
+    """Refuse a file that could not be written, before anything is read for it.
+
+    Raises:
+        OutputError: its suffix is neither, pyarrow is not there for a table, the file exists and
+            ``force`` is off, or its folder takes no new files.
+    """
+    advice = f"give {PARQUET} for every z-score, or {_SUMMARY} for the result"
+    check_suffix(path, (PARQUET, _SUMMARY), advice)
+    if path.suffix.lower() == PARQUET:
+        check_pyarrow(path)
+    if path.is_dir():
+        raise OutputError(f"`output` {path}: is a directory; name a file in it")
+    if os.path.lexists(path) and not force:
+        raise OutputError(
+            f"`output` {path}: already exists; name another, or replace it with `force=True`"
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"`output` {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"`output` {path}: {path.parent} cannot be written to; name another")
+    try:  # some folders, such as /proc, take no files, whatever their permissions say
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OutputError(f"`output` {path}: {error.strerror}; name another") from error
+
+
+@contextlib.contextmanager
+def _open_rows(path: Path | None, *, force: bool) -> Iterator[Callable[[int, ZScores], None]]:
+    """Yield what adds a checkpoint's z-scores to the table at ``path``, which appears at the end.
+
+    A row is a step, a layer (counted through, an encoder's before its decoder's) and a dimension,
+    with ``gain_z`` and ``bias_z`` in float32, the latter null where there is no bias. A checkpoint
+    is a row group, written before the next is read. For another ``path`` than a ``.parquet`` file,
+    rows go nowhere.
+    """
+    if path is None or path.suffix.lower() != PARQUET:
+        yield lambda step, zscores: None  # noqa: ARG005  (the names of the type)
+        return
+    import pyarrow as pa
+
+    whole, real = pa.int32(), pa.float32()
+    names = dict(zip(_COLUMNS, (pa.int64(), whole, whole, real, real), strict=True))
+    schema = pa.schema(list(names.items()))
+
+    def add(step: int, zscores: ZScores) -> None:
+        layers, hidden = zscores.gain.shape
+        bias = np.full_like(zscores.gain, np.nan) if zscores.bias is None else zscores.bias
+        columns = [
+            np.full(layers * hidden, step),
+            np.repeat(np.arange(layers), hidden),
+            np.tile(np.arange(hidden), layers),
+            zscores.gain.ravel(),
+            pa.array(bias.ravel(), mask=np.isnan(bias).ravel()),
+        ]
+        arrays = [pa.array(c).cast(t) for c, t in zip(columns, names.values(), strict=True)]
+        writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+    ours = partial(has_columns, names=_COLUMNS) if force else None
+    with open_table(path, schema, ours) as writer:
+        yield add
+
+
+def _write_result(trace: Trace, path: Path | None, *, force: bool) -> None:
+    """Write the result to ``path`` if it is a ``.json`` file."""
+    if path is None or path.suffix.lower() != _SUMMARY:
+        return
+    document = trace.to_json()
+
+    def is_result(there: Path) -> bool:
+        try:
+            found = read_object(there)
+        except (CheckpointError, OSError):
+            return False
+        return found is not None and found.keys() == document.keys()
+
+    content = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+    replace_file(path, content, is_result if force else None)
+
+
+def _kept_path(listing: Listing, sites_pattern: str | None) -> Path:
+    """Return where the z-scores of a checkpoint on the Hub are kept until its trace is done."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_ASSETS_CACHE, "norm-surgeon", "trace", *listing.model_id.split("/"))
+    asked = hashlib.sha256(repr(sites_pattern).encode()).hexdigest()[:8]
+    return folder / f"{listing.commit}-{asked}.npz"
+
+
+def _keep(path: Path, zscores: ZScores, architecture: str) -> None:
+    """Write what was read of a checkpoint to ``_kept_path``."""
+    words = [architecture, zscores.gain_name, zscores.evidence]
+    arrays = {"rows": np.array(zscores.rows), "words": np.array(words), "gain": zscores.gain}
+    if zscores.bias is not None:
+        arrays["bias"] = zscores.bias
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    # Where the cache takes no files, a stopped trace reads again, and that is all.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content.getvalue())
+
+
+def _read_kept(path: Path) -> tuple[ZScores, str] | None:
+    """Return the z-scores and the architecture that a trace kept before it was stopped."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            architecture, gain_name, evidence = map(str, kept["words"])
+            bias = kept.get("bias")
+            rows = tuple(map(str, kept["rows"]))
+            return ZScores(rows, kept["gain"], bias, gain_name, evidence), architecture
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # not there, or cut off when the machine stopped: it is read again
+
+
+def _forget(path: Path) -> None:
+    """Remove what ``_keep`` wrote, and the folders that it made for it."""
+    disk.remove(path)
+    with contextlib.suppress(OSError):  # there are others in it
+        for folder in list(path.parents)[:4]:
+            folder.rmdir()

@@ -26,8 +26,7 @@ import numpy as np
 from hub_server import HubServer, serve
 
 from surgeon import build_atlas
-from surgeon.study.atlas import RATE, open_rows, rows_path
-from surgeon.study.atlas_table import write_atlas
+from surgeon.study.atlas import RATE, open_rows, rows_path, write_atlas
 from surgeon.study.engines import choose_engine
 
 _HIDDEN, _LAYERS = 768, 12

@@ -15,8 +15,8 @@ from surgeon.figures import chart
 from surgeon.figures.picture import Lines, Map, Strip
 from surgeon.figures.sweep import draw_sweep, subjects
 from surgeon.study.grid import Model, load_grid, model_name, short_names
-from surgeon.study.measurements import Measurement, read_rows
 from surgeon.study.sweep import run_sweep
+from surgeon.study.sweep_folder import Measurement, read_rows
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

@@ -26,9 +26,8 @@ from surgeon.study.engines import choose_engine
 from surgeon.study.grid import load_grid
 from surgeon.study.jobs import do_job, failed_row
 from surgeon.study.measure import Measurer
-from surgeon.study.measurements import read_rows
 from surgeon.study.sweep import run_sweep
-from surgeon.study.sweep_folder import open_folder
+from surgeon.study.sweep_folder import open_folder, read_rows
 
 _SMALL = "selections: [{each: 0-2}, {dims: [3, 9]}, {random: 2}]\nseeds: [0, 1]\n"
 
