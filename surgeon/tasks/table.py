@@ -228,7 +228,7 @@ def _find(
         what = f"no column {given}" if given else f"no column for the {role}, such as {usual[0]}"
         raise EvaluationError(
             f"`data` {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
-            f"with --{role}-column{by_number}"
+            f"with `{role}_column`{by_number}"
         )
     return found
 
