@@ -16,7 +16,7 @@ from surgeon.errors import OutputError
 from surgeon.model.files import parse_json
 from surgeon.ranking.ranking import SIGMA
 from surgeon.study.grid import Model
-from surgeon.study.jobs import DONE
+from surgeon.study.jobs import DONE, Row
 from surgeon.study.journal import Journal, Layout, lock, read_lines
 
 ROWS, TABLE, GRID, MODELS = "rows.jsonl", "rows.parquet", "grid.json", "models"
@@ -201,7 +201,7 @@ def read_rows(folder: Path) -> Rows:
                 elif row["status"] == DONE:
                     found[row["cell"]] = measured.validate_python(_measured(row))
                 else:
-                    found[row["cell"]] = failed.validate_python(_failed(row))
+                    found[row["cell"]] = failed.validate_python({**row, "model": _model(row)})
             except (KeyError, TypeError, AttributeError, ValidationError) as error:
                 reason = " ".join(str(error).split())[:_SHOWN]
                 raise OutputError(
@@ -214,19 +214,11 @@ def read_rows(folder: Path) -> Rows:
     )
 
 
-def _failed(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": _model(row), "error": row["error"], "operation": row["operation"]}
-
-
-def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(row: Row) -> Row:
     recipe = row["record"]["recipe"]
     evaluation = recipe["evaluation"] or {}
-    names = (
-        "mode", "layers", "dims", "task", "metric", "data", "seed", "examples", "baseline",
-        "delta", "factor", "verdict",
-    )  # fmt: skip
     return {
-        **{name: row[name] for name in names},
+        **row,
         "model": _model(row),
         "selection": _selection(recipe),
         "target": _target(row),
@@ -237,7 +229,7 @@ def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _model(row: Mapping[str, Any]) -> Model:
+def _model(row: Row) -> Model:
     return Model(
         model=row["model"], revision=row["revision"], sites_pattern=row.get("sites_pattern")
     )
@@ -249,16 +241,15 @@ def _selection(recipe: Mapping[str, Any]) -> str:
     if recipe["random"] is not None:
         return "random"
     own = {"sigma": SIGMA, "relax": False}
-    set_to = {name: recipe.get(name) for name in _SETTINGS}
     settings = [
-        f"{name} {value}"
-        for name, value in set_to.items()
-        if value is not None and value != own.get(name)
+        f"{name} {recipe[name]}"
+        for name in _SETTINGS
+        if recipe.get(name) is not None and recipe[name] != own.get(name)
     ]
     return ", ".join([str(recipe["method"]), *settings])
 
 
-def _target(row: Mapping[str, Any]) -> str:
+def _target(row: Row) -> str:
     """Say what else than mode, dims, factor and layers makes two operations differ."""
     sites = "" if row["sites"] == ["output"] else f" at {', '.join(row['sites'])}"
     return f"{' and '.join(row['params'])}{sites}"

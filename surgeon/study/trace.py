@@ -256,8 +256,6 @@ def _check_output(path: Path, *, force: bool) -> None:
         )
     if not path.parent.is_dir():
         raise OutputError(f"`output` {path}: there is no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"`output` {path}: {path.parent} cannot be written to; name another")
     try:  # some folders, such as /proc, take no files, whatever their permissions say
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
