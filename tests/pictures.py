@@ -1,8 +1,15 @@
 """What is written in a figure, and whether a person can read it."""
 
 import itertools
+import re
+import shutil
+import subprocess
 
+import pytest
 from matplotlib.text import Text
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000")
 
 
 def texts_of(figure):
@@ -36,3 +43,17 @@ def assert_legible(figure, *, least):
     for text, box in boxes:
         inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
         assert inside, f"{text!r} is cut off"
+
+
+def assert_loads_nothing(page):
+    """A page names nothing that a browser would load for it."""
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", page)
+
+
+def browse(page, *options):
+    """What a browser prints of a page, which it draws first."""
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine; .ci/run installs one where it may")
+    command = [browser, *_OPTIONS, *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

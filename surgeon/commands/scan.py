@@ -50,7 +50,7 @@ def scan(
     exhaustive: Annotated[
         bool,
         typer.Option(
-            "--exhaustive", help="For ablation: remove every dimension, not a shortlist alone."
+            "--exhaustive", help="For ablation: remove every dimension, not only a shortlist."
         ),
     ] = False,
     compare: Annotated[
@@ -71,7 +71,7 @@ def scan(
     By default by the paper's criterion: a dimension is an outlier if its gain and its bias each
     lie more than SIGMA standard deviations from their mean in at least half of the layers. Weights
     alone are weak evidence, and --method ablation measures what a dimension does. Of a model on
-    the Hub that is not in the cache, the methods on the weights read headers and norms alone.
+    the Hub that is not in the cache, the methods on the weights read only headers and norms.
     """
     from surgeon import (
         compare_detectors,

@@ -81,12 +81,14 @@ def draw(picture: Picture) -> go.Figure:
         shared_xaxes=picture.shared == "x",
         shared_yaxes="all" if small else False,
     )
+    figure.update_xaxes(zeroline=False, zerolinecolor=QUIET, zerolinewidth=1, title_standoff=4)
+    figure.update_yaxes(zerolinecolor=QUIET, zerolinewidth=1)
     top = _TITLE
     for number, row in enumerate(picture.rows, start=1):
         for column, panel in enumerate(row, start=1):
             cell = {"row": number, "col": column}
-            figure.update_xaxes(title={"text": _markup(panel.x_title), "standoff": 4}, **cell)
-            figure.update_yaxes(title=_markup(panel.y_title), **cell)
+            figure.update_xaxes(title_text=_markup(panel.x_title), **cell)
+            figure.update_yaxes(title_text=_markup(panel.y_title), **cell)
             _draw(panel, figure, cell)
             if isinstance(panel, Map) and panel.marks and number == 1:
                 _name_marks(panel, figure)
@@ -198,7 +200,7 @@ def _name_marks(panel: Map, figure: go.Figure) -> None:
     widths = [_DIGIT * len(mark.text) for mark in marks]
     places = spread(wanted, widths, 0, _NARROWEST, 6)
     for mark, own, x in zip(marks, wanted, places, strict=True):
-        text = f"<b>{mark.text}</b>" if mark.bold else mark.text
+        text = f"<b>{_markup(mark.text)}</b>" if mark.bold else _markup(mark.text)
         font = {"color": mark.colour, "size": 13}
         at = {"x": mark.x, "y": -0.5, "row": 1, "col": 1}
         figure.add_annotation(
@@ -255,7 +257,7 @@ def _draw_dots(panel: Dots, figure: go.Figure, cell: _Cell) -> None:
     if panel.log_above == 0:
         figure.update_xaxes(type="log", dtick="D2", **cell)
     title = _markup("\n".join(filter(None, (panel.x_title, "; ".join(legend)))))
-    figure.update_xaxes(title=title, zerolinecolor=QUIET, zerolinewidth=1, **cell)
+    figure.update_xaxes(title_text=title, zeroline=True, **cell)
 
 
 @_draw.register
@@ -283,8 +285,9 @@ def _draw_bars(panel: Bars, figure: go.Figure, cell: _Cell) -> None:
 def _label_rows(panel: Dots | Bars, figure: go.Figure, cell: _Cell) -> None:
     """Label the rows, those of outliers and of what was removed in bold."""
     labels = [
-        f"<b style='color:{row.colour}'>{_markup(row.label)}</b>" if row.bold else row.label
+        f"<b style='color:{row.colour}'>{label}</b>" if row.bold else label
         for row in panel.rows
+        for label in [_markup(row.label)]
     ]
     figure.update_yaxes(
         range=[len(labels) - 0.5, -0.5],
@@ -292,6 +295,7 @@ def _label_rows(panel: Dots | Bars, figure: go.Figure, cell: _Cell) -> None:
         ticktext=labels if panel.y_title else [],
         ticklabelstandoff=4,
         showticklabels=bool(panel.y_title),
+        zeroline=False,
         **cell,
     )
 
@@ -315,10 +319,7 @@ def _draw_lines(panel: Lines, figure: go.Figure, cell: _Cell) -> None:
             annotation_position="top right",
             **cell,
         )
-    figure.update_yaxes(zerolinecolor=QUIET, zerolinewidth=1, **cell)
-    figure.update_xaxes(
-        range=panel.x_range, ticks="outside", tickformat=",", zeroline=False, **cell
-    )
+    figure.update_xaxes(range=panel.x_range, ticks="outside", tickformat=",", **cell)
     _set_ticks(panel.ticks, figure, cell)
 
 
@@ -381,18 +382,16 @@ def _draw_strip(panel: Strip, figure: go.Figure, cell: _Cell) -> None:
     groups = (("one dimension", _BAR, ~named), (_markup(panel.named_are), OUTLIER, named))
     for name, colour, chosen in groups:
         if chosen.any():
-            figure.add_trace(
-                go.Bar(
-                    x=panel.dims[chosen],
-                    y=panel.values[chosen],
-                    width=1,
-                    name=name,
-                    marker={"color": colour, "line": {"width": 0}},
-                    hovertemplate="dimension %{x}: %{y:+.4g}<extra></extra>",
-                    showlegend=True,
-                ),
-                **cell,
+            bars = go.Bar(
+                x=panel.dims[chosen],
+                y=panel.values[chosen],
+                width=1,
+                name=name,
+                marker={"color": colour, "line": {"width": 0}},
+                hovertemplate="dimension %{x}: %{y:+.4g}<extra></extra>",
+                showlegend=True,
             )
+            figure.add_trace(bars, **cell)
     for dim, value in zip(panel.dims[named], panel.values[named], strict=True):
         shift = -10 if value < 0 else 10
         figure.add_annotation(x=dim, y=value, text=str(dim), showarrow=False, yshift=shift, **cell)
@@ -405,8 +404,6 @@ def _draw_strip(panel: Strip, figure: go.Figure, cell: _Cell) -> None:
         showlegend=True,
         **cell,
     )
-    figure.update_yaxes(zerolinecolor=QUIET, zerolinewidth=1, **cell)
-    figure.update_xaxes(zeroline=False, **cell)
     figure.update_layout(bargap=0, barmode="overlay")
     _set_ticks(panel.ticks, figure, cell)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
 from surgeon.figures.chart import chart
 from surgeon.figures.picture import FAINT, INK, QUIET, Picture
@@ -45,7 +46,7 @@ td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }
 def render(picture: Picture, form: str) -> bytes:  # noqa: ARG001  (only HTML)
     """Return a picture as the bytes of a page of its own.
 
-    Its policy forbids the browser to load anything, so that opening it tells nobody.
+    Its policy forbids the browser to load anything, so that nobody learns that it was opened.
     """
     body = f"{paragraphs(picture.words)}\n{chart(picture, 'picture', first=True)}"
     return page(picture.headline, body)
@@ -55,6 +56,11 @@ def page(title: str, body: str) -> bytes:
     """Return a page as the bytes of a file; ``body`` is HTML, ``title`` plain text."""
     whole = _PAGE.format(title=html(title), body=body, ink=INK, quiet=QUIET, faint=FAINT)
     return whole.encode()
+
+
+def write_page(path: Path, title: str, sections: Iterable[str], *, force: bool) -> None:
+    """Write a page of sections of HTML; with ``force`` over one that is there, if it is a page."""
+    replace_file(path, page(title, "\n".join(sections)), is_page if force else None)
 
 
 def is_page(path: Path) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 from surgeon.edit.changes import Edit
 from surgeon.edit.record import Record, read_record
 from surgeon.edit.restore import open_source
-from surgeon.edit.staging import replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.notes import explain
 from surgeon.evaluation.result import (
@@ -17,7 +16,7 @@ from surgeon.evaluation.result import (
     read_evaluation,
 )
 from surgeon.figures.chart import chart
-from surgeon.figures.page import check_page, is_page, page, paragraphs, table
+from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, Line, Lines, Picture, Row, Span
 from surgeon.figures.scan import draw_ranking, standing
 from surgeon.harmless import html
@@ -58,11 +57,7 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
         "<h2>How it was measured</h2>",
         paragraphs(_conditions(evaluation)),
     ]
-    replace_file(
-        path,
-        page(f"{record.model} without {dims}", "\n".join(sections)),
-        is_page if force else None,
-    )
+    write_page(path, f"{record.model} without {dims}", sections, force=force)
 
 
 def _summary(record: Record) -> list[str]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import nan
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
@@ -45,6 +46,9 @@ _DIMS_NAMED = 4
 _MIDDLE = (0.025, 0.975)
 _COLOURS = ((0.0, "#2166ac"), (0.5, "#ffffff"), (1.0, OUTLIER))
 
+_edit = attrgetter("operation", "factor")
+_edit_and_layers = attrgetter("operation", "factor", "layers")
+
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -62,10 +66,8 @@ class Subject:
 
 def subjects(rows: Iterable[Measurement]) -> Mapping[Subject, list[Measurement]]:
     """Group measurements by what was measured, in the order of the rows."""
-    return _grouped(
-        rows,
-        lambda row: Subject(row.model, row.task, row.metric, row.data, row.mask_rate, row.controls),
-    )
+    key = attrgetter(*(field.name for field in fields(Subject)))
+    return _grouped(rows, lambda row: Subject(*key(row)))
 
 
 def draw_sweep(rows: Sequence[Measurement], what: str) -> list[Picture]:
@@ -118,7 +120,7 @@ def _strips(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
 
 def _maps(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
     single = [row for row in _single_dims(rows) if len(row.layers or ()) == 1]
-    for group in _grouped(single, lambda row: (row.operation, row.factor)).values():
+    for group in _grouped(single, _edit).values():
         cells = _grouped(group, lambda row: (_layer(row), row.dims[0]))
         layers = sorted({layer for layer, _ in cells})
         dims = sorted({dim for _, dim in cells})
@@ -133,7 +135,7 @@ def _maps(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
             rows=tuple(map(str, layers)),
             columns=tuple(map(str, dims)),
             raster=Raster(deltas, np.tile(dims, (len(layers), 1)), 1, len(dims)),
-            scale=Scale(float(np.nanmax(np.abs(deltas))), _COLOURS, title=change),
+            scale=Scale(float(np.nanmax(np.abs(deltas))) or 1.0, _COLOURS, title=change),
             value="",
             form="+.4g",
         )
@@ -169,14 +171,14 @@ def _factors(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
     scaled = {(row.target, row.layers) for row in rows if row.mode == "scale"}
     # Zero is the factor 0, where there are others.
     dosed = [row for row in rows if row.mode != "mean" and (row.target, row.layers) in scaled]
-    for group in _grouped(dosed, lambda row: (row.target, row.layers)).values():
+    for group in _grouped(dosed, attrgetter("target", "layers")).values():
         title = f"Dose: scale {group[0].target}, {_where(group[0])}"
         yield from _curves(group, lambda row: row.factor or 0.0, title, _FACTOR, change)
 
 
 def _layers(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
     single = [row for row in rows if row.layers and len(row.layers) == 1]
-    for group in _grouped(single, lambda row: (row.operation, row.factor)).values():
+    for group in _grouped(single, _edit).values():
         title = f"One layer at a time: {edit_in_words(group[0])}"
         yield from _curves(group, _layer, title, _LAYER, change)
 
@@ -350,10 +352,6 @@ def _layer(row: Measurement) -> int:
     """Return the only layer that was edited."""
     (layer,) = row.layers or ()
     return layer
-
-
-def _edit_and_layers(row: Measurement) -> tuple[str, float | None, Dims | None]:
-    return row.operation, row.factor, row.layers
 
 
 def edit_in_words(row: Measurement) -> str:

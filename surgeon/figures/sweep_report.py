@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
 from surgeon.figures.chart import chart
-from surgeon.figures.page import check_page, is_page, page, paragraphs, table
+from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.sweep import MANY_DIMS, Subject, draw_sweep, edit_in_words, subjects
 from surgeon.harmless import html
 from surgeon.study.grid import (
@@ -55,36 +54,29 @@ def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None
         sections.append(_strongest(rows))
     if failed:
         sections += ["<h2>Cells that failed</h2>", _failures(failed, models)]
-    whole = page(f"Sweep {folder.resolve().name}", "\n".join(sections))
-    replace_file(path, whole, is_page if force else None)
+    write_page(path, f"Sweep {folder.resolve().name}", sections, force=force)
 
 
 def _summary(read: Rows) -> list[str]:
     measured, failed = read.measured, read.failed
-    verdicts = Counter(row.verdict for row in measured)
-    told = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
-    counted = [f"{len(measured):,} cells measured{': ' if told else ''}{told}"]
+    verdicts = Counter(row.verdict for row in measured).most_common()
+    each = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts)
+    counted = [f"{len(measured):,} cells measured{each and f': {each}'}"]
     counted += [f"{len(failed):,} failed"] if failed else []
     counted += [f"{read.others:,} of another grid are left out"] if read.others else []
     lines = [f"{'; '.join(counted)}."]
-    if not measured:
-        return lines
-    seeds = {row.seed for row in measured}
-    drawn = (
-        f"A point or a bar is the mean over {len(seeds)} seeds, and whiskers hold the 95% interval "
-        "of every seed"
-        if len(seeds) > 1
-        else "Whiskers are its 95% interval"
-    )
-    return [
-        *lines,
-        (
-            f"A change is patched − baseline; more is worse. {drawn}. The grey band is "
-            "what random removals of as many dimensions do: the range of the controls"
-            f"{' over all seeds' if len(seeds) > 1 else ''} or, of {MANY_DIMS} single dimensions "
-            "and more, the middle 95% of the sweep's own."
-        ),
-    ]
+    seeds = len({row.seed for row in measured})
+    whiskers, over_seeds = "Whiskers are its 95% interval", ""
+    if seeds > 1:
+        whiskers = f"A point or a bar is the mean over {seeds} seeds, and whiskers hold the 95% "
+        whiskers, over_seeds = f"{whiskers}interval of every seed", " over all seeds"
+    if measured:
+        lines.append(
+            f"A change is patched − baseline; more is worse. {whiskers}. The grey band is what "
+            f"random removals of as many dimensions do: the range of the controls{over_seeds} or, "
+            f"of {MANY_DIMS} single dimensions and more, the middle 95% of the sweep's own."
+        )
+    return lines
 
 
 def _heading(subject: Subject, models: Mapping[Model, str], parts: int) -> str:

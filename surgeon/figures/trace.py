@@ -33,7 +33,7 @@ def draw_trace(trace: Trace) -> Picture:
 
 
 def _panel(trace: Trace, series: str, title: str) -> Lines:
-    """Describe the panel of a series that both the courses and the bulk have."""
+    """Describe the panel of a series that both the trajectories and the bulk have."""
     steps, distance = trace.steps, series == "reach"
     lines, band = [], None
     if trace.bulk is not None:
@@ -46,8 +46,8 @@ def _panel(trace: Trace, series: str, title: str) -> Lines:
             Line(name="bulk", colour=QUIET, xs=steps, ys=bulk.median, hover=hover, thin=True)
         )
     lines += [
-        _line(trace, course, getattr(course, series), colour)
-        for course, colour in shown(trace).items()
+        _line(trace, trajectory, getattr(trajectory, series), colour)
+        for trajectory, colour in shown(trace).items()
     ]
     return Lines(
         title=title,
@@ -60,40 +60,40 @@ def _panel(trace: Trace, series: str, title: str) -> Lines:
     )
 
 
-def _line(trace: Trace, course: Trajectory, values: Sequence[float], colour: str) -> Line:
-    since = "" if course.left_at is None else f", outlier from {course.left_at:,}"
+def _line(trace: Trace, trajectory: Trajectory, values: Sequence[float], colour: str) -> Line:
+    since = "" if trajectory.left_at is None else f", outlier from {trajectory.left_at:,}"
     return Line(
-        name=f"dim {course.dim}{since}",
+        name=f"dim {trajectory.dim}{since}",
         colour=colour,
         xs=trace.steps,
         ys=values,
         hover=[
             f"{value:+.2f}σ, flagged by {score * trace.layers:.0f} of {trace.layers}"
-            for value, score in zip(values, course.score, strict=True)
+            for value, score in zip(values, trajectory.score, strict=True)
         ],
-        end=str(course.dim),
-        bold=course.outlier,
-        mark=course.left_at,
+        end=str(trajectory.dim),
+        bold=trajectory.outlier,
+        mark=trajectory.left_at,
     )
 
 
 def _marks(trace: Trace) -> tuple[Mark, ...]:
     """Name the steps at which what is shown became an outlier."""
     colours: dict[int, str] = {}
-    for course, colour in shown(trace).items():
-        if course.left_at is not None:
+    for trajectory, colour in shown(trace).items():
+        if trajectory.left_at is not None:
             # Of no line where several did at once.
-            colours[course.left_at] = INK if course.left_at in colours else colour
+            colours[trajectory.left_at] = INK if trajectory.left_at in colours else colour
     return tuple(
         Mark(step, f"step {step:,}", colour, bold=False) for step, colour in sorted(colours.items())
     )
 
 
 def shown(trace: Trace) -> dict[Trajectory, str]:
-    """Return the courses to draw, each with its colour: of the outliers, or else candidates."""
+    """Return what to draw, each with its colour: the outliers, or else candidates."""
     if not trace.outliers:
         return dict.fromkeys(trace.trajectories[:_CANDIDATES], QUIET)
-    outliers = (course for course in trace.trajectories if course.outlier)
+    outliers = (trajectory for trajectory in trace.trajectories if trajectory.outlier)
     return dict(zip(outliers, _COLOURS, strict=False))
 
 
