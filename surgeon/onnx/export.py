@@ -32,7 +32,6 @@ from surgeon.torch_model.loading import (
     TorchModel,
     decoder_start_of,
     export_error,
-    labels_of,
     load_model,
     padding_id_of,
     quiet,
@@ -41,6 +40,7 @@ from surgeon.torch_model.tokenizer import load_tokenizer, save_tokenizer
 
 MODEL = "model.onnx"
 _INLINE_LIMIT = 1_500_000_000  # bytes; protobuf holds 2 GiB, beyond this weights go beside it
+_LABELLED = ("classification", "token-classification")
 # XLNet subtracts its mask from 1.0, which the exporter does not take of an integer.
 _FLOAT_MASK = ("xlnet",)
 
@@ -115,7 +115,9 @@ def export_model(
         if tokenizer
         else None,
         parity=parity,
-        labels=labels_of(config, loaded.head),
+        labels=tuple(str(label) for _, label in sorted(config.id2label.items()))
+        if loaded.task in _LABELLED
+        else (),
         decoder_start_id=decoder_start_of(loaded),
         padding=side,
         dtype=dtype,

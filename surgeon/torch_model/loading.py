@@ -132,13 +132,6 @@ def decoder_start_of(loaded: TorchModel) -> int | None:
     return decoder_start(loaded.checkpoint.directory, declared)
 
 
-def labels_of(config: Any, head: Head) -> tuple[str, ...]:
-    """Return the names of a classifier's labels, in the order of its outputs; () without one."""
-    if head.task not in ("classification", "token-classification"):
-        return ()
-    return tuple(str(label) for _, label in sorted(config.id2label.items()))
-
-
 def export_error(
     what: str, error: Exception, remedy: str = "", folder: tuple[Path, Path] | None = None
 ) -> ExportError:
