@@ -112,13 +112,12 @@ def _encode_varint(value: int) -> bytes:
 
 
 def _read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 7 * _MAX_VARINT, 7):
-        if position >= end:
-            break
+    value = shift = 0
+    while position < end and shift < 7 * _MAX_VARINT:
         byte = data[position]
         position += 1
-        value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, position
+            return value | byte << shift, position
+        value |= (byte & 0x7F) << shift
+        shift += 7
     raise CheckpointError(f"byte {position} is not in a protobuf number")
