@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
-from surgeon.families.families import FAMILIES, family_of
 from surgeon.families.family import Family, Objective
-from surgeon.families.infer import (
-    infer_family,
+from surgeon.families.infer import infer_family, suggest_pattern
+from surgeon.families.patterns import (
     propose_dense,
     propose_sites,
     says_offset,
     sites_from_pattern,
-    way_on,
+    whole_match,
 )
+from surgeon.families.registry import FAMILIES, family_of
 from surgeon.families.sites import (
     ROLES,
-    STACKS,
     Kind,
     Role,
     Site,
-    SiteTemplate,
     Stack,
     by_layer,
     canonical_name,
+    in_order,
+    is_expert,
     one_stream,
+    stream_width,
 )
 
 __all__ = [
     "FAMILIES",
     "ROLES",
-    "STACKS",
     "Family",
     "Kind",
     "Objective",
     "Role",
     "Site",
-    "SiteTemplate",
     "Stack",
     "by_layer",
     "canonical_name",
     "family_of",
+    "in_order",
     "infer_family",
+    "is_expert",
     "one_stream",
     "propose_dense",
     "propose_sites",
     "says_offset",
     "sites_from_pattern",
-    "way_on",
+    "stream_width",
+    "suggest_pattern",
+    "whole_match",
 ]

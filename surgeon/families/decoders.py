@@ -1,4 +1,4 @@
-"""Decoders: GPT and its kin.
+"""Decoders: GPT and its kin, Llama and its kin, mixtures of experts.
 
 In most the norms come first in a layer, so that its last operation is the output dense layer. A
 Linear stores (outputs, inputs), so that a dimension is a row; a Conv1D stores (inputs, outputs).
@@ -6,201 +6,167 @@ Linear stores (outputs, inputs), so that a dimension is a row; a Conv1D stores (
 
 from __future__ import annotations
 
-from surgeon.families.family import (
-    ATTENTION,
-    DOWN_PROJ,
-    HYBRID,
-    HYBRID_NORMS,
-    LAYERNORM,
-    LAYERNORM_1P,
-    MORE_TOKENS,
-    QK_NORMS,
-    QUERY_NORMS,
-    RMSNORM,
-    RMSNORM_1P,
-    TWO_NORMS,
-    Family,
-)
-from surgeon.families.sites import SiteTemplate
+from functools import partial
 
-_LN_F = SiteTemplate("final", "layernorm", "ln_f")
-_GPT_J = (
-    SiteTemplate("output", "dense", "h.{layer}.mlp.fc_out"),
-    SiteTemplate("attention", "dense", "h.{layer}.attn.out_proj"),
-    _LN_F,
-)
-_BLOOM = (
-    SiteTemplate("output", "dense", "h.{layer}.mlp.dense_4h_to_h"),
-    SiteTemplate("attention", "dense", "h.{layer}.self_attention.dense"),
-    SiteTemplate("embeddings", "layernorm", "word_embeddings_layernorm"),
-    _LN_F,
-)
-_XGLM = (
-    SiteTemplate("output", "dense", "layers.{layer}.fc2"),
-    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj"),
-    SiteTemplate("attention", "dense", "layers.{layer}.encoder_attn.out_proj"),
-    SiteTemplate("final", "layernorm", "layer_norm"),
-)
+from surgeon.families.family import Family, SiteTemplate, layers_of
+from surgeon.families.sites import Kind
+
+_GPT_NORMS = ("ln_1", "ln_2")
+_CROSS_NORMS = (*_GPT_NORMS, "ln_cross_attn")
+_TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
+_QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_QK_LAYERNORMS = ("self_attn.q_layernorm", "self_attn.k_layernorm")
+_QUERY_NORMS = ("self_attn.query_layernorm", "self_attn.key_layernorm")
 _FAIRSEQ_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
 
+_GPT_J = layers_of("dense", "h", "mlp.fc_out", "attn.out_proj", final="ln_f")
+_BLOOM = layers_of(
+    "dense",
+    "h",
+    "mlp.dense_4h_to_h",
+    "self_attention.dense",
+    embeddings="word_embeddings_layernorm",
+    final="ln_f",
+)
+_XGLM = layers_of(
+    "dense", "layers", "fc2", "self_attn.out_proj", "encoder_attn.out_proj", final="layer_norm"
+)
+
+
+def _decoder(
+    name: str,
+    model_type: str,
+    templates: tuple[SiteTemplate, ...],
+    *inner_norms: str,
+    **when: tuple[object, ...],
+) -> Family:
+    return Family(name, (model_type,), templates, "clm", inner_norms=inner_norms, when=when)
+
+
 DECODERS: tuple[Family, ...] = (
-    Family(
+    _decoder(
         "GPT-2",
-        ("gpt2",),
-        (
-            SiteTemplate("output", "dense", "h.{layer}.mlp.c_proj", axis=1),
-            SiteTemplate("attention", "dense", "h.{layer}.attn.c_proj", axis=1),
-            SiteTemplate("attention", "dense", "h.{layer}.crossattention.c_proj", axis=1),
-            _LN_F,
+        "gpt2",
+        layers_of(
+            "dense", "h", "mlp.c_proj", "attn.c_proj", "crossattention.c_proj", final="ln_f", axis=1
         ),
-        "clm",
-        inner_norms=("ln_1", "ln_2", "ln_cross_attn"),
+        *_CROSS_NORMS,
     ),
     # The first GPT is post-norm.
-    Family(
-        "GPT",
-        ("openai-gpt",),
-        (
-            SiteTemplate("output", "layernorm", "h.{layer}.ln_2"),
-            SiteTemplate("attention", "layernorm", "h.{layer}.ln_1"),
-        ),
-        "clm",
-    ),
-    Family(
+    _decoder("GPT", "openai-gpt", layers_of("layernorm", "h", "ln_2", "ln_1")),
+    _decoder(
         "GPT-BigCode",
-        ("gpt_bigcode",),
-        (
-            SiteTemplate("output", "dense", "h.{layer}.mlp.c_proj"),
-            SiteTemplate("attention", "dense", "h.{layer}.attn.c_proj"),
-            SiteTemplate("attention", "dense", "h.{layer}.crossattention.c_proj"),
-            _LN_F,
-        ),
-        "clm",
-        inner_norms=("ln_1", "ln_2", "ln_cross_attn"),
+        "gpt_bigcode",
+        layers_of("dense", "h", "mlp.c_proj", "attn.c_proj", "crossattention.c_proj", final="ln_f"),
+        *_CROSS_NORMS,
     ),
-    Family(
+    _decoder(
         "GPT-Neo",
-        ("gpt_neo",),
-        (
-            SiteTemplate("output", "dense", "h.{layer}.mlp.c_proj"),
-            SiteTemplate("attention", "dense", "h.{layer}.attn.attention.out_proj"),
-            _LN_F,
-        ),
-        "clm",
-        inner_norms=("ln_1", "ln_2"),
+        "gpt_neo",
+        layers_of("dense", "h", "mlp.c_proj", "attn.attention.out_proj", final="ln_f"),
+        *_GPT_NORMS,
     ),
-    Family("GPT-J", ("gptj",), _GPT_J, "clm", inner_norms=("ln_1",)),
-    Family("CodeGen", ("codegen",), _GPT_J, "clm", inner_norms=("ln_1",)),
-    Family(
+    _decoder("GPT-J", "gptj", _GPT_J, "ln_1"),
+    _decoder("CodeGen", "codegen", _GPT_J, "ln_1"),
+    _decoder(
         "GPT-NeoX",
-        ("gpt_neox",),
-        (
-            SiteTemplate("output", "dense", "layers.{layer}.mlp.dense_4h_to_h"),
-            SiteTemplate("attention", "dense", "layers.{layer}.attention.dense"),
-            SiteTemplate("final", "layernorm", "final_layer_norm"),
+        "gpt_neox",
+        layers_of(
+            "dense", "layers", "mlp.dense_4h_to_h", "attention.dense", final="final_layer_norm"
         ),
-        "clm",
-        inner_norms=TWO_NORMS,
+        *_TWO_NORMS,
     ),
-    Family(
+    _decoder(
         "Persimmon",
-        ("persimmon",),
-        (
-            SiteTemplate("output", "dense", "layers.{layer}.mlp.dense_4h_to_h"),
-            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.dense"),
-            SiteTemplate("final", "layernorm", "final_layernorm"),
+        "persimmon",
+        layers_of(
+            "dense", "layers", "mlp.dense_4h_to_h", "self_attn.dense", final="final_layernorm"
         ),
-        "clm",
-        inner_norms=(*TWO_NORMS, "self_attn.q_layernorm", "self_attn.k_layernorm"),
+        *_TWO_NORMS,
+        *_QK_LAYERNORMS,
     ),
-    Family(
+    _decoder(
         "OPT",
-        ("opt",),
-        (
-            SiteTemplate("output", "dense", "decoder.layers.{layer}.fc2"),
-            SiteTemplate("attention", "dense", "decoder.layers.{layer}.self_attn.out_proj"),
-            SiteTemplate("final", "layernorm", "decoder.final_layer_norm"),
+        "opt",
+        layers_of(
+            "dense", "decoder.layers", "fc2", "self_attn.out_proj", final="decoder.final_layer_norm"
         ),
-        "clm",
-        inner_norms=_FAIRSEQ_NORMS,
-        when={"do_layer_norm_before": (True, None)},
+        *_FAIRSEQ_NORMS,
+        do_layer_norm_before=(True, None),
     ),
     # OPT-350m, alone of its series, is post-norm.
-    Family(
+    _decoder(
         "OPT",
-        ("opt",),
-        (
-            SiteTemplate("output", "layernorm", "decoder.layers.{layer}.final_layer_norm"),
-            SiteTemplate("attention", "layernorm", "decoder.layers.{layer}.self_attn_layer_norm"),
-        ),
-        "clm",
-        when={"do_layer_norm_before": (False,)},
+        "opt",
+        layers_of("layernorm", "decoder.layers", "final_layer_norm", "self_attn_layer_norm"),
+        do_layer_norm_before=(False,),
     ),
-    Family("XGLM", ("xglm",), _XGLM, "clm", inner_norms=_FAIRSEQ_NORMS),
-    Family("BioGPT", ("biogpt",), _XGLM, "clm", inner_norms=_FAIRSEQ_NORMS),
-    Family("BLOOM", ("bloom",), _BLOOM, "clm", inner_norms=TWO_NORMS),
-    Family("Falcon", ("falcon",), _BLOOM, "clm", inner_norms=(*TWO_NORMS, "ln_attn", "ln_mlp")),
-    Family(
+    _decoder("XGLM", "xglm", _XGLM, *_FAIRSEQ_NORMS),
+    _decoder("BioGPT", "biogpt", _XGLM, *_FAIRSEQ_NORMS),
+    _decoder("BLOOM", "bloom", _BLOOM, *_TWO_NORMS),
+    _decoder("Falcon", "falcon", _BLOOM, *_TWO_NORMS, "ln_attn", "ln_mlp"),
+    _decoder(
         "MPT",
-        ("mpt",),
-        (
-            SiteTemplate("output", "dense", "blocks.{layer}.ffn.down_proj"),
-            SiteTemplate("attention", "dense", "blocks.{layer}.attn.out_proj"),
-            SiteTemplate("final", "layernorm", "norm_f"),
-        ),
-        "clm",
-        inner_norms=("norm_1", "norm_2"),
+        "mpt",
+        layers_of("dense", "blocks", "ffn.down_proj", "attn.out_proj", final="norm_f"),
+        "norm_1",
+        "norm_2",
     ),
-    Family(
+    _decoder(
         "Phi",
-        ("phi",),
-        (
-            SiteTemplate("output", "dense", "layers.{layer}.mlp.fc2"),
-            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.dense"),
-            SiteTemplate("final", "layernorm", "final_layernorm"),
-        ),
-        "clm",
-        inner_norms=("input_layernorm", "self_attn.q_layernorm", "self_attn.k_layernorm"),
+        "phi",
+        layers_of("dense", "layers", "mlp.fc2", "self_attn.dense", final="final_layernorm"),
+        "input_layernorm",
+        *_QK_LAYERNORMS,
     ),
-    Family(
+    _decoder(
         "StarCoder2",
-        ("starcoder2",),
-        (
-            SiteTemplate("output", "dense", "layers.{layer}.mlp.c_proj"),
-            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj"),
-            LAYERNORM,
-        ),
-        "clm",
-        inner_norms=TWO_NORMS,
+        "starcoder2",
+        layers_of("dense", "layers", "mlp.c_proj", "self_attn.o_proj", final="norm"),
+        *_TWO_NORMS,
     ),
 )
 
 
-_LAYER = (DOWN_PROJ, ATTENTION)
-# Since Gemma 2 there is one more norm between the output dense layer and the stream.
-_GEMMA_2 = (
-    SiteTemplate("output", "rmsnorm", "layers.{layer}.post_feedforward_layernorm", gain_offset=1.0),
-    SiteTemplate(
-        "attention", "rmsnorm", "layers.{layer}.post_attention_layernorm", gain_offset=1.0
-    ),
-    RMSNORM_1P,
+_llama_layers = partial(layers_of, "dense", "layers", "mlp.down_proj", "self_attn.o_proj")
+_LLAMA = _llama_layers(final="norm", norm="rmsnorm")
+# Since Gemma 2 there is one more norm between the output dense layer and the stream, and OLMo 2 has
+# that one alone, on what a block gives.
+_normed_layers = partial(
+    layers_of, "rmsnorm", "layers", "post_feedforward_layernorm", "post_attention_layernorm"
 )
-_GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *QK_NORMS)
-# OLMo 2 has that one alone, on what a block gives.
-_OLMO_2 = (
-    SiteTemplate("output", "rmsnorm", "layers.{layer}.post_feedforward_layernorm"),
-    SiteTemplate("attention", "rmsnorm", "layers.{layer}.post_attention_layernorm"),
-    RMSNORM,
+_GEMMA_2 = _normed_layers(final="norm", norm="rmsnorm", gain_offset=1.0)
+_GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *_QK_NORMS)
+_OLMO_2 = _normed_layers(final="norm", norm="rmsnorm")
+
+_ATTENTION = SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj")
+_RMSNORM = SiteTemplate("final", "rmsnorm", "norm")
+_RMSNORM_1P = SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0)
+# In hybrids most layers have an attention that is linear in the length.
+_HYBRID = (
+    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj", among="full"),
+    SiteTemplate("attention", "dense", "layers.{layer}.linear_attn.out_proj", among="linear"),
+    _RMSNORM_1P,
 )
+_HYBRID_NORMS = (*_TWO_NORMS, *_QK_NORMS, "linear_attn.norm")
+# The block that predicts more than one token ahead.
+_MORE_TOKENS = "mtp."
 
 
 def _llama(
-    name: str,
-    *model_types: str,
-    final: SiteTemplate = RMSNORM,
-    inner_norms: tuple[str, ...] = (*TWO_NORMS, *QK_NORMS),
+    name: str, *model_types: str, norms: tuple[str, ...] = (*_TWO_NORMS, *_QK_NORMS)
 ) -> Family:
-    return Family(name, model_types, (*_LAYER, final), "clm", inner_norms=inner_norms)
+    return Family(name, model_types, _LLAMA, "clm", inner_norms=norms)
+
+
+def _other_norm(name: str, *model_types: str, norm: Kind, gain_offset: float = 0.0) -> Family:
+    """A Llama whose final norm is of another kind, or multiplies by 1 + what it stores."""
+    templates = _llama_layers(final="norm", norm=norm, gain_offset=gain_offset)
+    return Family(name, model_types, templates, "clm", inner_norms=(*_TWO_NORMS, *_QK_NORMS))
+
+
+def _olmo_2(name: str, model_type: str) -> Family:
+    return Family(name, (model_type,), _OLMO_2, "clm", inner_norms=_QK_NORMS)
 
 
 LLAMAS: tuple[Family, ...] = (
@@ -217,127 +183,110 @@ LLAMAS: tuple[Family, ...] = (
     _llama("ERNIE 4.5", "ernie4_5"),
     _llama("Helium", "helium"),
     _llama("GLM", "glm"),
+    _llama("Hunyuan", "hunyuan_v1_dense", norms=(*_TWO_NORMS, *_QUERY_NORMS)),
     _llama(
-        "Hunyuan",
-        "hunyuan_v1_dense",
-        inner_norms=(*TWO_NORMS, *QUERY_NORMS),
+        "Apertus", "apertus", norms=("attention_layernorm", "feedforward_layernorm", *_QK_NORMS)
     ),
-    _llama(
-        "Apertus",
-        "apertus",
-        inner_norms=("attention_layernorm", "feedforward_layernorm", *QK_NORMS),
-    ),
-    _llama("Gemma", "gemma", final=RMSNORM_1P),
-    _llama("StableLM", "stablelm", final=LAYERNORM),
-    _llama("Cohere", "cohere", "cohere2", final=LAYERNORM),
-    _llama("Nemotron", "nemotron", final=LAYERNORM_1P),
-    Family(  # an encoder in a Llama's clothes
-        "EuroBERT",
-        ("eurobert",),
-        (*_LAYER, RMSNORM),
-        "mlm",
-        head=("lm_head.",),
-        inner_norms=TWO_NORMS,
-    ),
-    Family("OLMo", ("olmo",), _LAYER, "clm"),  # its norms have neither gain nor bias
+    _other_norm("Gemma", "gemma", norm="rmsnorm", gain_offset=1.0),
+    _other_norm("StableLM", "stablelm", norm="layernorm"),
+    _other_norm("Cohere", "cohere", "cohere2", norm="layernorm"),
+    _other_norm("Nemotron", "nemotron", norm="layernorm", gain_offset=1.0),
+    # An encoder in a Llama's clothes.
+    Family("EuroBERT", ("eurobert",), _LLAMA, "mlm", ("lm_head.",), inner_norms=_TWO_NORMS),
+    Family("OLMo", ("olmo",), _llama_layers(), "clm"),  # its norms have no gain and no bias
     # The last operation of a layer is a norm, on what is added to the stream.
-    Family("OLMo 2", ("olmo2",), _OLMO_2, "clm", inner_norms=QK_NORMS),
-    Family("OLMo 3", ("olmo3",), _OLMO_2, "clm", inner_norms=QK_NORMS),
-    Family("EXAONE 4", ("exaone4",), _OLMO_2, "clm", inner_norms=QK_NORMS),
-    Family(
+    _olmo_2("OLMo 2", "olmo2"),
+    _olmo_2("OLMo 3", "olmo3"),
+    _olmo_2("EXAONE 4", "exaone4"),
+    _decoder(
         "GLM-4",
-        ("glm4",),
-        (
-            SiteTemplate("output", "rmsnorm", "layers.{layer}.post_mlp_layernorm"),
-            SiteTemplate("attention", "rmsnorm", "layers.{layer}.post_self_attn_layernorm"),
-            RMSNORM,
+        "glm4",
+        layers_of(
+            "rmsnorm",
+            "layers",
+            "post_mlp_layernorm",
+            "post_self_attn_layernorm",
+            final="norm",
+            norm="rmsnorm",
         ),
-        "clm",
-        inner_norms=TWO_NORMS,
+        *_TWO_NORMS,
     ),
     Family("Gemma 2", ("gemma2",), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
-    Family("FlexOlmo", ("flex_olmo",), _OLMO_2, "clm", inner_norms=QK_NORMS),
+    _olmo_2("FlexOlmo", "flex_olmo"),
     Family(
         "Qwen3.5",
         ("qwen3_5_text",),
-        (DOWN_PROJ, *HYBRID, RMSNORM_1P),
+        (SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj"), *_HYBRID),
         "clm",
-        inner_norms=HYBRID_NORMS,
-        unused=MORE_TOKENS,
+        inner_norms=_HYBRID_NORMS,
+        unused=_MORE_TOKENS,
     ),
-    Family(
+    _decoder(
         "LFM2",
-        ("lfm2",),
+        "lfm2",
         (
             SiteTemplate("output", "dense", "layers.{layer}.feed_forward.w2"),
             SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
             SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
             SiteTemplate("final", "rmsnorm", "embedding_norm"),
         ),
-        "clm",
-        inner_norms=(
-            "operator_norm",
-            "ffn_norm",
-            "self_attn.q_layernorm",
-            "self_attn.k_layernorm",
-        ),
+        "operator_norm",
+        "ffn_norm",
+        *_QK_LAYERNORMS,
     ),
 )
 
 
+_EXPERTS = ("experts.{expert}", "shared_expert", "shared_experts", "shared_mlp")
 _QWEN_MOE = (
-    SiteTemplate(
-        "output", "dense", "layers.{layer}.mlp.experts.{expert}.down_proj", among="experts"
+    *(
+        SiteTemplate("output", "dense", f"layers.{{layer}}.mlp.{part}.down_proj", among="experts")
+        for part in _EXPERTS
     ),
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_expert.down_proj", among="experts"),
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_experts.down_proj", among="experts"),
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.shared_mlp.down_proj", among="experts"),
     SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj", among="dense"),
 )
 _MIXTRAL = (
     SiteTemplate("output", "dense", "layers.{layer}.block_sparse_moe.experts.{expert}.w2"),
-    ATTENTION,
+    _ATTENTION,
 )
 _LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
 
 
 def _mixture(
-    name: str, *model_types: str, norms: tuple[str, ...] = QK_NORMS, unused: str = ""
+    name: str, model_type: str, norms: tuple[str, ...] = _QK_NORMS, unused: str = ""
 ) -> Family:
-    templates = (*_QWEN_MOE, ATTENTION, RMSNORM)
-    inner_norms = (*TWO_NORMS, *norms)
-    return Family(name, model_types, templates, "clm", inner_norms=inner_norms, unused=unused)
+    templates, inner_norms = (*_QWEN_MOE, _ATTENTION, _RMSNORM), (*_TWO_NORMS, *norms)
+    return Family(name, (model_type,), templates, "clm", inner_norms=inner_norms, unused=unused)
 
 
 MIXTURES: tuple[Family, ...] = (
-    Family("Mixtral", ("mixtral",), (*_MIXTRAL, RMSNORM), "clm", inner_norms=TWO_NORMS),
-    Family("Phi-3.5-MoE", ("phimoe",), (*_MIXTRAL, LAYERNORM), "clm", inner_norms=TWO_NORMS),
-    Family(
-        "MiniMax-M2",
-        ("minimax_m2",),
-        (*_MIXTRAL, RMSNORM),
-        "clm",
-        inner_norms=(*TWO_NORMS, *QK_NORMS),
+    _decoder("Mixtral", "mixtral", (*_MIXTRAL, _RMSNORM), *_TWO_NORMS),
+    _decoder(
+        "Phi-3.5-MoE",
+        "phimoe",
+        (*_MIXTRAL, SiteTemplate("final", "layernorm", "norm")),
+        *_TWO_NORMS,
     ),
+    _decoder("MiniMax-M2", "minimax_m2", (*_MIXTRAL, _RMSNORM), *_TWO_NORMS, *_QK_NORMS),
     _mixture("Qwen2-MoE", "qwen2_moe"),
     _mixture("Qwen3-MoE", "qwen3_moe"),
     _mixture("OLMoE", "olmoe"),
-    _mixture("DeepSeek-V2", "deepseek_v2", norms=_LATENT_NORMS),
-    _mixture("DeepSeek-V3", "deepseek_v3", norms=_LATENT_NORMS),
+    _mixture("DeepSeek-V2", "deepseek_v2", _LATENT_NORMS),
+    _mixture("DeepSeek-V3", "deepseek_v3", _LATENT_NORMS),
     _mixture("GLM-4-MoE", "glm4_moe"),
-    _mixture("GLM-4-MoE", "glm4_moe_lite", norms=_LATENT_NORMS),
+    _mixture("GLM-4-MoE", "glm4_moe_lite", _LATENT_NORMS),
     _mixture("dots.llm1", "dots1"),
     _mixture("ERNIE 4.5 MoE", "ernie4_5_moe"),
-    _mixture("Hunyuan-MoE", "hunyuan_v1_moe", norms=QUERY_NORMS),
+    _mixture("Hunyuan-MoE", "hunyuan_v1_moe", _QUERY_NORMS),
     _mixture("Solar Open", "solar_open"),
-    _mixture("EXAONE MoE", "exaone_moe", unused=MORE_TOKENS),
+    _mixture("EXAONE MoE", "exaone_moe", unused=_MORE_TOKENS),
     Family(
         "Qwen3-Next",
         ("qwen3_next",),
-        (*_QWEN_MOE, *HYBRID, RMSNORM_1P),
+        (*_QWEN_MOE, *_HYBRID),
         "clm",
-        inner_norms=HYBRID_NORMS,
-        unused=MORE_TOKENS,
+        inner_norms=_HYBRID_NORMS,
+        unused=_MORE_TOKENS,
     ),
 )

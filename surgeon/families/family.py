@@ -2,24 +2,163 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from surgeon.errors import CheckpointError
 from surgeon.families.sites import (
+    BIAS_NAMES,
+    GAIN_NAMES,
+    Kind,
     Role,
     Site,
-    SiteTemplate,
     Stack,
     gain_and_bias,
     in_order,
+    is_expert,
 )
 
 _USUAL_PADDING = 1  # the token that RoBERTa pads with, where the configuration does not say
+_LEAF = rf"\.(?P<leaf>{'|'.join(GAIN_NAMES + BIAS_NAMES)})"
+_NUMBER = r"(?P<{}>0|[1-9]\d{{0,4}})"
+_FUSED_EXPERTS = re.compile(r"\.experts\.\D")
 
 Objective: TypeAlias = Literal["mlm", "clm", "plm", "denoising", "drift"]
+
+
+@dataclass(frozen=True)
+class SiteTemplate:
+    """The module path of a site below the model prefix, ``{layer}`` standing for the number.
+
+    ``{expert}`` stands for that of an expert: all experts of a layer write to the stream. ``among``
+    names the kind of layers that have it, where a model mixes several: those with experts, say.
+    ``only_layer`` marks an operation that follows one layer alone: where it is there, it is that
+    layer's last operation, in place of the site that the other layers have.
+    """
+
+    role: Role
+    kind: Kind
+    path: str
+    axis: int = 0
+    stack: Stack = ""
+    gain_offset: float = 0.0
+    only_layer: int | None = None
+    among: str = ""
+
+    def at(self, layer: int | None, expert: int = 0) -> str:
+        """Return the path in a layer, and there of an expert."""
+        return self.path.format(layer=layer, expert=expert)
+
+    def prefixes(self, tensors: Iterable[str]) -> set[str]:
+        """Return what stands before the path in the tensor names that it matches."""
+        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){self._pattern}")
+        return {match["prefix"] for match in map(pattern.fullmatch, tensors) if match}
+
+    def sites(self, prefix: str, tensors: Iterable[str]) -> list[Site]:
+        """Find the sites under a model prefix, by layer, then expert.
+
+        Raises:
+            CheckpointError: a layer or an expert is missing between others, or a gain beside its
+                bias.
+        """
+        pattern = re.compile(re.escape(prefix) + self._pattern)
+        modules: dict[tuple[int | None, int], dict[str, str]] = {}
+        for match in map(pattern.fullmatch, tensors):
+            if match:
+                found = match.groupdict()
+                layer = int(found["layer"]) if "layer" in found else self.only_layer
+                place = layer, int(found.get("expert", 0))
+                modules.setdefault(place, {})[found["leaf"]] = match[0]
+        self._check_none_is_missing(modules)
+        ordered = sorted(modules, key=lambda place: (place[0] or 0, place[1]))
+        return [self._site(place, modules[place]) for place in ordered]
+
+    @property
+    def _pattern(self) -> str:
+        path = re.escape(self.path)
+        for number in ("layer", "expert"):
+            path = path.replace(re.escape(f"{{{number}}}"), _NUMBER.format(number))
+        return path + _LEAF
+
+    def _check_none_is_missing(self, places: Collection[tuple[int | None, int]]) -> None:
+        if "{layer}" not in self.path:
+            return
+        layers = {layer for layer, _ in places if layer is not None}
+        experts = {expert for _, expert in places}
+        wanted = layers if self.among else range(max(layers, default=-1) + 1)
+        for place in itertools.product(wanted, range(max(experts, default=-1) + 1)):
+            if place not in places:
+                others = "layers" if place[0] not in layers else "experts"
+                raise CheckpointError(
+                    f"the weights have no {self.at(*place)}, though later {others} are there: the "
+                    "checkpoint is incomplete"
+                )
+
+    def _site(self, place: tuple[int | None, int], leaves: Mapping[str, str]) -> Site:
+        gain, bias = gain_and_bias(leaves)
+        if gain is None:
+            raise CheckpointError(f"the weights have a bias but no gain for {self.at(*place)}")
+        return Site(
+            role=self.role,
+            kind=self.kind,
+            layer=place[0],
+            gain=gain,
+            bias=bias,
+            axis=self.axis,
+            stack=self.stack,
+            gain_offset=self.gain_offset,
+            expert=is_expert(gain),
+        )
+
+
+def layers_of(
+    kind: Kind,
+    path: str,
+    output: str,
+    *attention: str,
+    embeddings: str = "",
+    final: str = "",
+    norm: Kind = "layernorm",
+    axis: int = 0,
+    gain_offset: float = 0.0,
+) -> tuple[SiteTemplate, ...]:
+    """Return the templates of a model whose layers, and the blocks in them, end in one kind.
+
+    Args:
+        kind: what they end in: a norm in post-norm models, else a dense layer.
+        path: of the layers, without their numbers.
+        output: the last operation, below a layer.
+        attention: the last operation of each attention block, below a layer.
+        embeddings: the norm of the embeddings ("": there is none).
+        final: the norm after the last layer ("": there is none).
+        norm: the kind of these two.
+        axis: of a dense layer's weight, the one of its outputs.
+        gain_offset: what the norms add to the gain that they store.
+    """
+    below = [f"{path}.{{layer}}.{module}" for module in (output, *attention)]
+    found: list[tuple[Role, Kind, str]] = [
+        ("output", kind, below[0]),
+        *(("attention", kind, block) for block in below[1:]),
+        ("embeddings", norm, embeddings),
+        ("final", norm, final),
+    ]
+    return tuple(
+        SiteTemplate(role, of, module, axis=axis)
+        if of == "dense"
+        else SiteTemplate(role, of, module, gain_offset=gain_offset)
+        for role, of, module in found
+        if module
+    )
+
+
+def under(
+    module: str, stack: Stack, templates: tuple[SiteTemplate, ...]
+) -> tuple[SiteTemplate, ...]:
+    """Place templates under a module. What a stack does not have, its tensor names do not match."""
+    return tuple(replace(t, path=f"{module}.{t.path}", stack=stack) for t in templates)
 
 
 @dataclass(frozen=True)
@@ -92,140 +231,36 @@ class Family:
                 "each"
             )
         places = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
-        check_mixed_layers(self.templates, places)
-        check_experts_apart(self.templates, tensors)
+        self._check_mixed_layers(places)
+        self._check_experts_apart(tensors)
         return places
 
+    def _check_mixed_layers(self, places: Iterable[tuple[SiteTemplate, Site]]) -> None:
+        """Check that each layer is of one kind and has all that layers of its kind have."""
+        matched: dict[tuple[Role, Stack], dict[SiteTemplate, set[int]]] = {}
+        for template, site in places:
+            if template.among and site.layer is not None:
+                of_role = matched.setdefault((site.role, site.stack), {})
+                of_role.setdefault(template, set()).add(site.layer)
+        for (role, stack), of_role in matched.items():
+            mixed = [t for t in self.templates if t.among and (t.role, t.stack) == (role, stack)]
+            for layer in range(max(set().union(*of_role.values())) + 1):
+                _check_layer(layer, mixed, of_role)
 
-_NORM = re.compile(r"norm|(^|_)ln(_|\d|$)", re.IGNORECASE)
-_FUSED = re.compile(r"(experts|moe).*(down|out|w2)")
-_OF_EXPERTS = 3  # axes: experts, outputs, inputs
-
-
-def norms_in_layers(tensors: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the gain of each module in a layer whose name says norm or ln.
-
-    With it comes the pattern of the modules that have its place in the other layers.
-    """
-    for module, leaves in modules_of(tensors).items():
-        gain, _ = gain_and_bias(leaves)
-        path = module.split(".")
-        if gain is not None and layer_at(path) is not None and _NORM.search(path[-1]):
-            yield gain, pattern_of(module)
-
-
-def norms_outside_layers(tensors: Iterable[str]) -> Iterator[str]:
-    """Yield the gain of each module outside the layers whose name says norm or ln."""
-    for module, leaves in modules_of(tensors).items():
-        gain, _ = gain_and_bias(leaves)
-        path = module.split(".")
-        if gain is not None and layer_at(path) is None and _NORM.search(path[-1]):
-            yield gain
-
-
-def dense_in_layers(
-    shapes: Mapping[str, tuple[int, ...]],
-) -> Iterator[tuple[str, str | None, str]]:
-    """Yield the weight and the bias of each module in a layer that has a matrix for a weight.
-
-    With them comes the pattern of the modules that have its place in the other layers.
-    """
-    for module, leaves in modules_of(shapes).items():
-        weight, bias = gain_and_bias(leaves)
-        if (
-            weight is not None
-            and len(shapes[weight]) == 2
-            and layer_at(module.split(".")) is not None
-        ):
-            yield weight, bias, pattern_of(module)
-
-
-def fused_experts(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return a tensor that holds the weights of all experts of a layer, if there is one."""
-    cubes = (name for name, shape in shapes.items() if len(shape) == _OF_EXPERTS)
-    return next((name for name in cubes if _FUSED.search(name)), None)
-
-
-def pattern_of(module: str) -> str:
-    """Return the pattern of the modules that have a module's place in other layers and experts."""
-    path = module.split(".")
-    numbers = (layer_at(path), *(i + 1 for i, part in enumerate(path) if part == "experts"))
-    parts = (
-        r"\d+" if i in numbers and part.isdecimal() else re.escape(part)
-        for i, part in enumerate(path)
-    )
-    return r"\.".join(parts)
-
-
-def module_of(tensor: str) -> str:
-    """Return the path of the module that a tensor is in."""
-    return tensor.rpartition(".")[0]
-
-
-def modules_of(tensors: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the tensor names of each module, by their last component."""
-    modules: dict[str, dict[str, str]] = {}
-    for name in tensors:
-        module, _, leaf = name.rpartition(".")
-        modules.setdefault(module, {})[leaf] = name
-    return modules
-
-
-def layer_at(path: list[str]) -> int | None:
-    """Return which component of a path is the first number, which is that of a layer."""
-    return next((i for i, part in enumerate(path) if part.isascii() and part.isdigit()), None)
-
-
-TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
-QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
-QUERY_NORMS = ("self_attn.query_layernorm", "self_attn.key_layernorm")
-
-DOWN_PROJ = SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj")
-ATTENTION = SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj")
-RMSNORM = SiteTemplate("final", "rmsnorm", "norm")
-LAYERNORM = SiteTemplate("final", "layernorm", "norm")
-# Gemma and Nemotron multiply by 1 + what they store.
-RMSNORM_1P = SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0)
-LAYERNORM_1P = SiteTemplate("final", "layernorm", "norm", gain_offset=1.0)
-
-# In hybrids most layers have an attention that is linear in the length.
-HYBRID = (
-    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj", among="full"),
-    SiteTemplate("attention", "dense", "layers.{layer}.linear_attn.out_proj", among="linear"),
-)
-HYBRID_NORMS = (*TWO_NORMS, *QK_NORMS, "linear_attn.norm")
-# The block that predicts more than one token ahead.
-MORE_TOKENS = "mtp."
-
-
-_FUSED_EXPERTS = re.compile(r"\.experts\.\D")
-
-
-def check_mixed_layers(
-    templates: Iterable[SiteTemplate], places: Iterable[tuple[SiteTemplate, Site]]
-) -> None:
-    """Check that each layer is of one kind and has all that layers of its kind have.
-
-    Args:
-        templates: those of the family.
-        places: what each template matches.
-
-    Raises:
-        CheckpointError: a part of a layer is missing, or it is of two kinds.
-    """
-    matched: dict[tuple[Role, Stack], dict[SiteTemplate, set[int]]] = {}
-    for template, site in places:
-        if template.among and site.layer is not None:
-            of_role = matched.setdefault((site.role, site.stack), {})
-            of_role.setdefault(template, set()).add(site.layer)
-    for (role, stack), of_role in matched.items():
-        mixed = [t for t in templates if t.among and (t.role, t.stack) == (role, stack)]
-        for layer in range(max(set().union(*of_role.values())) + 1):
-            _check_layer(layer, mixed, of_role)
+    def _check_experts_apart(self, tensors: Iterable[str]) -> None:
+        """Check that no expert is left out because all are in one tensor."""
+        if any("{expert}" in template.path for template in self.templates):
+            fused = next((name for name in tensors if _FUSED_EXPERTS.search(name)), None)
+            if fused is not None:
+                raise CheckpointError(
+                    f"the weights of all experts of a layer are in one tensor, {fused}, which "
+                    "surgeon does not edit; save them as they are on the Hub, a module for each "
+                    "expert"
+                )
 
 
 def _check_layer(
-    layer: int, mixed: list[SiteTemplate], of_role: dict[SiteTemplate, set[int]]
+    layer: int, mixed: list[SiteTemplate], of_role: Mapping[SiteTemplate, set[int]]
 ) -> None:
     there = [template for template, layers in of_role.items() if layer in layers]
     kinds = {template.among for template in there}
@@ -241,18 +276,3 @@ def _check_layer(
         raise CheckpointError(
             f"the weights have no {wanted}, though other layers do: the checkpoint is incomplete"
         )
-
-
-def check_experts_apart(templates: Iterable[SiteTemplate], tensors: Iterable[str]) -> None:
-    """Check that no expert is left out because all are in one tensor.
-
-    Raises:
-        CheckpointError: they are, in a family that has a module for each.
-    """
-    if any("{expert}" in template.path for template in templates):
-        fused = next((name for name in tensors if _FUSED_EXPERTS.search(name)), None)
-        if fused is not None:
-            raise CheckpointError(
-                f"the weights of all experts of a layer are in one tensor, {fused}, which surgeon "
-                "does not edit; save them as they are on the Hub, a module for each expert"
-            )

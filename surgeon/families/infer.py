@@ -6,33 +6,14 @@ of a family here is where its sites are.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from surgeon.errors import CheckpointError, SelectionError, UnknownArchitectureError
-from surgeon.families.families import FAMILIES
-from surgeon.families.family import (
-    Family,
-    dense_in_layers,
-    fused_experts,
-    layer_at,
-    module_of,
-    modules_of,
-    norms_in_layers,
-    norms_outside_layers,
-    pattern_of,
-)
-from surgeon.families.sites import (
-    ROLES,
-    Kind,
-    Role,
-    Site,
-    gain_and_bias,
-    is_expert,
-    one_stream,
-)
+from surgeon.errors import CheckpointError, UnknownArchitectureError
+from surgeon.families.family import Family
+from surgeon.families.patterns import likely_ends, norms_in, pattern_of
+from surgeon.families.registry import FAMILIES
+from surgeon.families.sites import ROLES, Role, Site, one_stream, split_layer
 
 
 @dataclass(frozen=True)
@@ -44,9 +25,9 @@ class _Fit:
     templates: int
     layers: frozenset[str]
 
-    def tells_more_than(self, other: _Fit) -> bool:
-        """Whether it describes the other one's layers, and by more templates."""
-        return self.templates > other.templates and self.layers >= other.layers
+    def is_worse_than(self, other: _Fit) -> bool:
+        """Whether the other row describes the same layers by more templates."""
+        return other.templates > self.templates and other.layers >= self.layers
 
 
 def infer_family(label: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
@@ -63,7 +44,7 @@ def infer_family(label: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
         UnknownArchitectureError: no row fits, or the configuration decides between those that do.
     """
     every = [fit for family in FAMILIES if (fit := _fit(family, shapes)) is not None]
-    fits = [fit for fit in every if not any(other.tells_more_than(fit) for other in every)]
+    fits = [fit for fit in every if not any(map(fit.is_worse_than, every))]
     if not fits:
         raise UnknownArchitectureError(
             f"{label}: its tensor names are those of no family that surgeon knows; "
@@ -71,7 +52,9 @@ def infer_family(label: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
         )
     agreed = frozenset.intersection(*(fit.sites for fit in fits))
     unsure: set[Role] = {site.role for fit in fits for site in fit.sites - agreed}
-    if "output" in unsure or any(_has_twin(fit.family) for fit in fits):
+    # A family of two rows has one for each value of a key of the configuration.
+    rows = [family.model_types for family in FAMILIES]
+    if "output" in unsure or any(rows.count(fit.family.model_types) > 1 for fit in fits):
         raise UnknownArchitectureError(
             f"{label}: by its tensor names it is {_candidates(fits)}, and where a layer of it ends "
             f"only the configuration tells; {_remedy(shapes)}"
@@ -91,7 +74,7 @@ def _fit(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> _Fit | None:
         sites = one_stream(family.sites(shapes), shapes)
     except CheckpointError:
         return None
-    layers = {split[0] for _, site in places if (split := _in_layer(site.gain))}
+    layers = {layer for _, site in places if (layer := split_layer(site.gain)[0])}
     if not _has_its_norms(family, [site for _, site in places], layers, shapes):
         return None
     return _Fit(
@@ -103,7 +86,10 @@ def _fit(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> _Fit | None:
 
 
 def _has_its_norms(
-    family: Family, sites: Iterable[Site], layers: Collection[str], tensors: Collection[str]
+    family: Family,
+    sites: Iterable[Site],
+    layers: Collection[str],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> bool:
     """Whether a model of the family could have these sites and no others."""
     found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}
@@ -117,18 +103,8 @@ def _has_its_norms(
         return False
     # A norm that the row does not know may come after what is the last operation by the row.
     gains = {site.gain for site in sites}
-    others = (_in_layer(gain) for gain, _ in norms_in_layers(tensors) if gain not in gains)
-    return all(
-        other[1].rpartition(".")[0] in family.inner_norms
-        for other in others
-        if other is not None and other[0] in layers
-    )
-
-
-def _in_layer(tensor: str) -> tuple[str, str] | None:
-    """Part a tensor's name after the first number, which is that of its layer."""
-    match = re.match(r"((?:.*?\.)?\d+\.)(.*)", tensor)
-    return (match[1], match[2]) if match else None
+    others = [norm for norm in norms_in(shapes) if norm.layer in layers and norm.gain not in gains]
+    return all(norm.name in family.inner_norms for norm in others)
 
 
 def _candidates(fits: Iterable[_Fit]) -> str:
@@ -141,114 +117,12 @@ def _candidates(fits: Iterable[_Fit]) -> str:
     return " or ".join(dict.fromkeys(named))
 
 
-def _has_twin(family: Family) -> bool:
-    """Whether the registry has two rows for the family, for two values of a configuration key."""
-    return sum(other.model_types == family.model_types for other in FAMILIES) > 1
-
-
 def _remedy(shapes: Mapping[str, tuple[int, ...]]) -> str:
     likely = likely_ends(shapes)
     return f"put config.json beside it, or give `sites_pattern` REGEX{likely and f'; {likely}'}"
 
 
-# "1+REGEX": the norms store their gain less 1; "0+REGEX": they store it as it is.
-_OFFSET = re.compile(r"([01])\+(.*)", re.DOTALL)
-
-
-def sites_from_pattern(pattern: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
-    """Make output sites of the modules whose whole path matches a regular expression.
-
-    A module with a vector for a weight is a norm, one with a matrix a dense layer. A dense layer
-    stores (outputs, inputs), unless its bias fits the other axis alone. The layer is the first
-    integer in the path.
-
-    Args:
-        pattern: such as one that ``propose_sites`` gives. ``1+`` before it says that the norms
-            multiply by 1 + what they store, and ``0+`` that they multiply by what they store,
-            which is taken for granted.
-        shapes: the shape of every tensor.
-
-    Raises:
-        SelectionError: the pattern is no regular expression or matches no module, or a module
-            that it matches is neither a norm nor a dense layer.
-    """
-    offset, regex = _offset_and_regex(pattern)
-    matches = whole_match(regex)
-    modules = {module: leaves for module, leaves in modules_of(shapes).items() if matches(module)}
-    if not modules:
-        raise SelectionError(f"pattern {pattern!r}: {_why_no_module(matches, shapes)}")
-    sites = [_site(pattern, module, leaves, shapes) for module, leaves in modules.items()]
-    if offset and any(site.kind == "dense" for site in sites):
-        raise SelectionError(f"pattern {pattern!r}: 1+ is for norms, and it matches dense layers")
-    return tuple(
-        replace(site, gain_offset=offset) for site in sorted(sites, key=lambda s: s.layer or 0)
-    )
-
-
-def whole_match(pattern: str) -> Callable[[str], bool]:
-    """Return whether a regular expression matches the whole of a name.
-
-    A record or an edit file may bring the expression along, so that it is not for Python's engine,
-    which some keep busy for ever: pydantic's is Rust's, whose time grows with the name alone. It
-    has no look-around and no back-references.
-
-    Raises:
-        SelectionError: the pattern is no regular expression.
-    """
-    from pydantic_core import SchemaError, SchemaValidator, core_schema
-
-    try:
-        SchemaValidator(core_schema.str_schema(pattern=pattern))  # by itself: ")(" is none
-        whole = SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
-    except (SchemaError, UnicodeError) as error:
-        reason = str(error).rpartition("\n")[2].removeprefix("error: ").strip()
-        raise SelectionError(f"pattern {pattern!r}: no regular expression ({reason})") from error
-    return whole.isinstance_python
-
-
-def says_offset(pattern: str) -> bool:
-    """Whether a pattern says what the norms add to the gain that they store."""
-    return _OFFSET.fullmatch(pattern) is not None
-
-
-def _offset_and_regex(pattern: str) -> tuple[float, str]:
-    match = _OFFSET.fullmatch(pattern)
-    return (float(match[1]), match[2]) if match else (0.0, pattern)
-
-
-def _why_no_module(matches: Callable[[str], bool], shapes: Mapping[str, tuple[int, ...]]) -> str:
-    bare = next(filter(matches, shapes), None)
-    if bare is None:
-        likely = likely_ends(shapes)
-        return f"matches no module{likely and f'; {likely}'}"
-    what = "the weights of all experts in one tensor" if "experts" in bare else "a tensor"
-    return (
-        f"{bare} is {what}, of shape {list(shapes[bare])}, and no module with a weight, which is "
-        "what surgeon edits"
-    )
-
-
-def _site(
-    pattern: str, module: str, leaves: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
-) -> Site:
-    gain, bias = gain_and_bias(leaves)
-    shape = shapes[gain] if gain is not None else ()
-    if gain is None or len(shape) not in (1, 2):
-        raise SelectionError(
-            f"pattern {pattern!r}: {module} has "
-            f"{f'a weight of shape {list(shape)}' if gain else 'no weight'}; "
-            "a norm has a vector and a dense layer a matrix"
-        )
-    kind: Kind = "dense" if len(shape) == 2 else "layernorm" if bias is not None else "rmsnorm"
-    axis = int(kind == "dense" and bias is not None and shapes[bias] == shape[1:] != shape[:1])
-    path = module.split(".")
-    at = layer_at(path)
-    layer = None if at is None else int(path[at])
-    expert = kind == "dense" and is_expert(gain)
-    return Site("output", kind, layer, gain, bias, axis, expert=expert)
-
-
-def way_on(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def suggest_pattern(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Say which ``sites_pattern`` to try on a model of an unknown architecture.
 
     If its tensors are named like those of a known family, it is the one for that family's output
@@ -264,117 +138,9 @@ def way_on(shapes: Mapping[str, tuple[int, ...]]) -> str:
         likely = likely_ends(shapes)
         return f"name what ends each layer with `sites_pattern` REGEX{likely and f'; {likely}'}"
     output = [site for site in sites if site.role == "output"]
-    patterns = dict.fromkeys(pattern_of(module_of(site.gain)) for site in output)
+    patterns = dict.fromkeys(pattern_of(site.gain.rpartition(".")[0]) for site in output)
     sign = "1+" if output[0].gain_offset else ""
     return (
         f"its tensor names are those of {family.name.partition('-like')[0]}: if its layers end as "
         f"there, say so with `sites_pattern` '{sign}{'|'.join(patterns)}'"
     )
-
-
-# Norms at the end of a layer come before those at its start and those of queries and keys.
-_LIKELY = re.compile(r"post_?(feed_?forward|ffn?|mlp)|output|final|ln_?2|norm_?2")
-_FEED_FORWARD = re.compile(r"post|feed_?forward|ffn?\b|mlp|full_layer|down|fc2|4h_to_h|w[o2]\b")
-_UNLIKELY = re.compile(r"att|input|pre_|before|(^|[._])[qkv](uery|ey|alue)?_|_conv|router|embed")
-_NORMS, _DENSE = 3, 3
-
-
-def propose_sites(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Propose patterns for ``sites_from_pattern``: norms that two or more layers have.
-
-    A candidate is a module whose name says norm or ln, with a vector for a gain, of one length
-    in every layer. Which of them is the last operation of a layer the names cannot tell for sure.
-
-    Args:
-        shapes: the shape of every tensor.
-
-    Returns:
-        Regular expressions for module paths: those whose names are most like a layer's end first,
-        then those of the most layers, else in the order of the file.
-    """
-    return [pattern for pattern, _ in _norms(shapes)]
-
-
-def propose_dense(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Propose patterns for the output dense layers of the layers, for models with norms first.
-
-    A candidate is outside attention and gives as many dimensions as the stream has, from another
-    number.
-
-    Args:
-        shapes: the shape of every tensor.
-
-    Returns:
-        Regular expressions for module paths: those named like the end of a feed-forward block
-        first, else in the order of the file.
-    """
-    hidden = _width(shapes)
-    found = Counter(
-        pattern
-        for weight, bias, pattern in dense_in_layers(shapes)
-        if _gives(hidden, shapes[weight], shapes.get(bias or ""))
-        and not re.search(r"att|router|gate\b|embed", pattern.lower())
-    )
-    repeated = [pattern for pattern, count in found.items() if count > 1]
-    return sorted(repeated, key=lambda pattern: not _FEED_FORWARD.search(_plain(pattern)))
-
-
-def likely_ends(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Say in words what is likely to end a layer, for an error; nothing if nothing is."""
-    norms = [pattern for pattern, score in _norms(shapes) if score >= 0]
-    dense = propose_dense(shapes)
-    fused = fused_experts(shapes)
-    if not norms and not dense and not fused:
-        norms = propose_sites(shapes)
-    if any("experts" in pattern for pattern in dense):
-        dense = ["|".join(dense)]  # a layer ends with the sum of what they give
-    likely = [
-        " or ".join(f"'{pattern}'" for pattern in patterns) + f" ({what})"
-        for what, patterns in (("norms", norms[:_NORMS]), ("dense layers", dense[:_DENSE]))
-        if patterns
-    ]
-    notes = [
-        f"by names and shapes that is likely {', or '.join(likely)}" if likely else "",
-        f"its experts are fused in {fused}, and surgeon does not edit those" if fused else "",
-    ]
-    return "; ".join(filter(None, notes))
-
-
-def _norms(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
-    """Return the patterns of norms, with how like a layer's end they are: below 0, unlike it."""
-    hidden = _width(shapes)
-    lengths: dict[str, list[tuple[int, ...]]] = {}
-    for gain, pattern in norms_in_layers(shapes):
-        lengths.setdefault(pattern, []).append(shapes[gain])
-    scored = []
-    for pattern, found in lengths.items():
-        if len(found) > 1 and len(found[0]) == 1 and len(set(found)) == 1:
-            name = _plain(pattern)
-            score = 2 * bool(_LIKELY.search(name)) + bool(_FEED_FORWARD.search(name))
-            unlike = _UNLIKELY.search(name) or found[0] != (hidden,)
-            scored.append((pattern, score - 4 * bool(unlike), len(found)))
-    scored.sort(key=lambda one: (-one[1], -one[2]))
-    return [(pattern, score) for pattern, score, _ in scored]
-
-
-def _width(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return how many dimensions most norms outside the layers have, or else most in them."""
-    outside = Counter(shapes[gain] for gain in norms_outside_layers(shapes))
-    inside = Counter(shapes[gain] for gain, _ in norms_in_layers(shapes))
-    widths = [
-        shape
-        for counted in (outside, inside)
-        for shape, _ in counted.most_common()
-        if len(shape) == 1
-    ]
-    return widths[0][0] if widths else 0
-
-
-def _gives(hidden: int, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
-    if len(weight) != 2 or weight[0] == weight[1] or bias not in (None, (hidden,)):
-        return False
-    return weight[0] == hidden or (bias is not None and weight[1] == hidden)
-
-
-def _plain(pattern: str) -> str:
-    return pattern.replace("\\", "").lower()

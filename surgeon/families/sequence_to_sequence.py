@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from surgeon.families.family import Family
-from surgeon.families.sites import SiteTemplate, under
+from surgeon.families.family import Family, Objective, SiteTemplate, layers_of, under
 
 
 def _both(templates: tuple[SiteTemplate, ...]) -> tuple[SiteTemplate, ...]:
@@ -11,21 +10,25 @@ def _both(templates: tuple[SiteTemplate, ...]) -> tuple[SiteTemplate, ...]:
 
 
 _BART = _both(
-    (
-        SiteTemplate("output", "layernorm", "layers.{layer}.final_layer_norm"),
-        SiteTemplate("attention", "layernorm", "layers.{layer}.self_attn_layer_norm"),
-        SiteTemplate("attention", "layernorm", "layers.{layer}.encoder_attn_layer_norm"),
-        SiteTemplate("embeddings", "layernorm", "layernorm_embedding"),
+    layers_of(
+        "layernorm",
+        "layers",
+        "final_layer_norm",
+        "self_attn_layer_norm",
+        "encoder_attn_layer_norm",
+        embeddings="layernorm_embedding",
     )
 )
 # BART's modules in another order: the norms of its layers' names come before the blocks here.
 _MBART = _both(
-    (
-        SiteTemplate("output", "dense", "layers.{layer}.fc2"),
-        SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj"),
-        SiteTemplate("attention", "dense", "layers.{layer}.encoder_attn.out_proj"),
-        SiteTemplate("embeddings", "layernorm", "layernorm_embedding"),
-        SiteTemplate("final", "layernorm", "layer_norm"),
+    layers_of(
+        "dense",
+        "layers",
+        "fc2",
+        "self_attn.out_proj",
+        "encoder_attn.out_proj",
+        embeddings="layernorm_embedding",
+        final="layer_norm",
     )
 )
 _MBART_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
@@ -35,9 +38,8 @@ _SHARED_EMBEDDING = ("shared.", "embed_tokens.")
 _T5 = _both(
     (
         SiteTemplate("output", "dense", "block.{layer}.layer.1.DenseReluDense.wo"),
-        SiteTemplate(
-            "output", "dense", "block.{layer}.layer.2.DenseReluDense.wo"
-        ),  # of the decoder
+        # Of the decoder.
+        SiteTemplate("output", "dense", "block.{layer}.layer.2.DenseReluDense.wo"),
         SiteTemplate("attention", "dense", "block.{layer}.layer.0.SelfAttention.o"),
         # Of LongT5's encoder, one or the other.
         SiteTemplate("attention", "dense", "block.{layer}.layer.0.LocalSelfAttention.o"),
@@ -54,19 +56,13 @@ _T5_NORMS = (
 )
 
 
-def _bart(name: str, *model_types: str) -> Family:
-    return Family(name, model_types, _BART, "denoising", head=_SHARED_EMBEDDING)
+def _bart(name: str, model_type: str) -> Family:
+    return Family(name, (model_type,), _BART, "denoising", _SHARED_EMBEDDING)
 
 
-def _mbart(name: str, *model_types: str) -> Family:
-    return Family(
-        name,
-        model_types,
-        _MBART,
-        "denoising",
-        head=_SHARED_EMBEDDING,
-        inner_norms=_MBART_NORMS,
-    )
+def _mbart(name: str, model_type: str, objective: Objective = "denoising") -> Family:
+    head = _SHARED_EMBEDDING if objective == "denoising" else ()
+    return Family(name, (model_type,), _MBART, objective, head, inner_norms=_MBART_NORMS)
 
 
 def _t5(name: str, *model_types: str) -> Family:
@@ -86,8 +82,8 @@ SEQUENCE_TO_SEQUENCE: tuple[Family, ...] = (
     _mbart("M2M-100", "m2m_100"),
     _mbart("Pegasus", "pegasus"),
     _mbart("Blenderbot", "blenderbot"),
-    Family("Whisper", ("whisper",), _MBART, "drift", inner_norms=_MBART_NORMS),
-    Family("Speech2Text", ("speech_to_text",), _MBART, "drift", inner_norms=_MBART_NORMS),
+    _mbart("Whisper", "whisper", "drift"),
+    _mbart("Speech2Text", "speech_to_text", "drift"),
     _t5("T5", "t5", "mt5"),
     _t5("UMT5", "umt5"),
     _t5("LongT5", "longt5"),

@@ -6,10 +6,9 @@ LayerNorm in post-norm models, the output dense layer in pre-norm models such as
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from surgeon.errors import CheckpointError
@@ -23,13 +22,10 @@ STACKS: tuple[Stack, ...] = get_args(Stack)
 _TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what they give alone
 
 _PACKED_NAMES = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
-_GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
-_BIAS_NAMES = ("bias", "beta")
+GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
+BIAS_NAMES = ("bias", "beta")
 _EXPERT = re.compile(r"\.experts\.\d+\.|\.shared_(experts?|mlp)\.")
-_NUMBERS = {
-    "{layer}": r"(?P<layer>0|[1-9]\d{0,4})",
-    "{expert}": r"(?P<expert>0|[1-9]\d{0,4})",
-}
+_LAYER = re.compile(r"((?:.*?\.)?[0-9]+)(?:\.(.*))?")
 
 
 @dataclass(frozen=True)
@@ -54,103 +50,29 @@ class Site:
     expert: bool = False
 
 
-@dataclass(frozen=True)
-class SiteTemplate:
-    """The module path of a site below the model prefix, ``{layer}`` standing for the number.
-
-    ``{expert}`` stands for that of an expert: all experts of a layer write to the stream. ``among``
-    names the kind of layers that have it, where a model mixes several: those with experts, say.
-    ``only_layer`` marks an operation that follows one layer alone: where it is there, it is that
-    layer's last operation, in place of the site that the other layers have.
-    """
-
-    role: Role
-    kind: Kind
-    path: str
-    axis: int = 0
-    stack: Stack = ""
-    gain_offset: float = 0.0
-    only_layer: int | None = None
-    among: str = ""
-
-    def at(self, layer: int | None, expert: int = 0) -> str:
-        """Return the path in a layer, and there of an expert."""
-        return self.path.format(layer=layer, expert=expert)
-
-    def prefixes(self, tensors: Iterable[str]) -> set[str]:
-        """Return what stands before the path in the tensor names that it matches."""
-        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){self._pattern}")
-        return {match["prefix"] for match in map(pattern.fullmatch, tensors) if match}
-
-    def sites(self, prefix: str, tensors: Iterable[str]) -> list[Site]:
-        """Find the sites under a model prefix, by layer, then expert.
-
-        Raises:
-            CheckpointError: a layer or an expert is missing between others, or a gain beside its
-                bias.
-        """
-        pattern = re.compile(re.escape(prefix) + self._pattern)
-        modules: dict[tuple[int | None, int], dict[str, str]] = {}
-        for name in tensors:
-            if match := pattern.fullmatch(name):
-                numbers = {key: int(n) for key, n in match.groupdict().items() if key != "leaf"}
-                place = numbers.get("layer", self.only_layer), numbers.get("expert", 0)
-                modules.setdefault(place, {})[match["leaf"]] = name
-        self._check_none_is_missing(modules)
-        return [
-            self._site(place, leaves)
-            for place, leaves in sorted(
-                modules.items(), key=lambda item: (item[0][0] or 0, item[0][1])
-            )
-        ]
-
-    def _check_none_is_missing(self, places: Collection[tuple[int | None, int]]) -> None:
-        if "{layer}" not in self.path:
-            return
-        layers = {layer for layer, _ in places if layer is not None}
-        experts = {expert for _, expert in places}
-        wanted = layers if self.among else range(max(layers, default=-1) + 1)
-        for place in itertools.product(wanted, range(max(experts, default=-1) + 1)):
-            if place not in places:
-                where = self.at(*place)
-                others = "layers" if place[0] not in layers else "experts"
-                raise CheckpointError(
-                    f"the weights have no {where}, though later {others} are there: the "
-                    "checkpoint is incomplete"
-                )
-
-    @property
-    def _pattern(self) -> str:
-        path = re.escape(self.path)
-        for number, digits in _NUMBERS.items():
-            path = path.replace(re.escape(number), digits)
-        return rf"{path}\.(?P<leaf>{'|'.join(_GAIN_NAMES + _BIAS_NAMES)})"
-
-    def _site(self, place: tuple[int | None, int], leaves: Mapping[str, str]) -> Site:
-        layer, expert = place
-        gain, bias = gain_and_bias(leaves)
-        if gain is None:
-            raise CheckpointError(
-                f"the weights have a bias but no gain for {self.at(layer, expert)}"
-            )
-        return Site(
-            self.role,
-            self.kind,
-            layer,
-            gain,
-            bias,
-            self.axis,
-            self.stack,
-            self.gain_offset,
-            is_expert(gain),
-        )
-
-
 def gain_and_bias(leaves: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Return the tensor names of a module's gain and bias, given them all by last component."""
-    gain = next((leaves[leaf] for leaf in _GAIN_NAMES if leaf in leaves), None)
-    bias = next((leaves[leaf] for leaf in _BIAS_NAMES if leaf in leaves), None)
+    gain = next((leaves[leaf] for leaf in GAIN_NAMES if leaf in leaves), None)
+    bias = next((leaves[leaf] for leaf in BIAS_NAMES if leaf in leaves), None)
     return gain, bias
+
+
+def canonical_name(tensor: str) -> str:
+    """Return a tensor name with the modern spelling of a LayerNorm's gain and bias."""
+    module, _, leaf = tensor.rpartition(".")
+    modern = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)
+    return f"{module}.{modern}" if module else modern
+
+
+def split_layer(path: str) -> tuple[str, str]:
+    """Part a path behind its first number, which is that of a layer; ("", path) without one."""
+    match = _LAYER.fullmatch(path)
+    return (match[1], match[2] or "") if match else ("", path)
+
+
+def is_expert(tensor: str) -> bool:
+    """Whether a tensor's name says that it is of an expert, of one for all tokens too."""
+    return _EXPERT.search(tensor) is not None
 
 
 def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
@@ -165,14 +87,9 @@ def by_layer(sites: Iterable[Site]) -> list[tuple[Site, ...]]:
     layers: dict[object, list[Site]] = {}
     for site in sites:
         if site.role == "output":
-            of_layer = re.match(r".*?\d+\.", site.gain) if site.expert else None
-            layers.setdefault(of_layer[0] if of_layer else site, []).append(site)
+            key = site.expert and split_layer(site.gain)[0]
+            layers.setdefault(key or site, []).append(site)
     return [tuple(layer) for layer in layers.values()]
-
-
-def is_expert(tensor: str) -> bool:
-    """Whether a tensor's name says that it is of an expert, of one for all tokens too."""
-    return _EXPERT.search(tensor) is not None
 
 
 def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
@@ -191,10 +108,9 @@ def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -
             all of them are packed.
     """
     outputs = [site for site in sites if site.role == "output"]
-    stacks = dict.fromkeys(site.stack for site in outputs)
     widths = {
         stack: stream_width((s for s in (*outputs, *sites) if s.stack == stack), shapes)
-        for stack in stacks
+        for stack in dict.fromkeys(site.stack for site in outputs)
     }
     first, hidden = next(iter(widths.items()))
     kept = []
@@ -231,17 +147,13 @@ def stream_width(sites: Iterable[Site], shapes: Mapping[str, tuple[int, ...]]) -
 def _width(site: Site, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Return the length of a site's dimension, None for a packed weight without a bias."""
     shape, rank = shapes[site.gain], 2 if site.kind == "dense" else 1
-    if _is_packed(site, shape):
+    # bitsandbytes stores four bits a weight in one column of bytes, under the plain name.
+    packed = site.gain.rpartition(".")[2] in _PACKED_NAMES or shape[1:] == (1,)
+    if site.kind == "dense" and packed:
         return shapes[site.bias][0] if site.bias and shapes[site.bias] else None
     if len(shape) != rank or (site.bias and shapes[site.bias] != (shape[site.axis],)):
         raise _wrong_shape(site, shapes, "any dimensions")
     return shape[site.axis]
-
-
-def _is_packed(site: Site, shape: tuple[int, ...]) -> bool:
-    # bitsandbytes stores four bits a weight in one column of bytes, under the plain name.
-    packed = site.gain.rpartition(".")[2] in _PACKED_NAMES or shape[1:] == (1,)
-    return site.kind == "dense" and packed
 
 
 def _wrong_shape(
@@ -252,17 +164,3 @@ def _wrong_shape(
         f"{site.gain} has shape {list(shapes[site.gain])}{bias}, "
         f"which is no {site.kind} over {dimensions}"
     )
-
-
-def canonical_name(tensor: str) -> str:
-    """Return a tensor name with the modern spelling of a LayerNorm's gain and bias."""
-    module, _, leaf = tensor.rpartition(".")
-    modern = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)
-    return f"{module}.{modern}" if module else modern
-
-
-def under(
-    module: str, stack: Stack, templates: tuple[SiteTemplate, ...]
-) -> tuple[SiteTemplate, ...]:
-    """Place templates under a module. What a stack does not have, its tensor names do not match."""
-    return tuple(replace(t, path=f"{module}.{t.path}", stack=stack) for t in templates)

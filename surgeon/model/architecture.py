@@ -16,7 +16,7 @@ from surgeon.families import (
     infer_family,
     says_offset,
     sites_from_pattern,
-    way_on,
+    suggest_pattern,
 )
 from surgeon.model.checkpoint import CONFIG, Architecture, Checkpoint
 from surgeon.model.tensors import FLOATS
@@ -51,7 +51,7 @@ def _family(checkpoint: Checkpoint) -> Family:
         return family_of(checkpoint.config.get("model_type"), checkpoint.config)
     except UnknownArchitectureError as error:
         # The error begins with the name of the file.
-        message = f"{checkpoint.directory}/{error}; {way_on(checkpoint.shapes)}"
+        message = f"{checkpoint.directory}/{error}; {suggest_pattern(checkpoint.shapes)}"
         raise UnknownArchitectureError(message) from error
 
 

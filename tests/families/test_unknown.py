@@ -16,7 +16,7 @@ from surgeon import (
     write_artifact,
 )
 from surgeon.errors import CheckpointError, UnknownArchitectureError
-from surgeon.families import propose_sites, way_on
+from surgeon.families import propose_sites, suggest_pattern
 
 _GEMMA_2 = r"model\.layers\.\d+\.post_feedforward_layernorm"
 
@@ -93,7 +93,7 @@ _LIKE_GEMMA_3N = (
 def test_norms_that_end_a_layer_come_before_those_that_begin_one():
     shapes = {f"layers.{i}.{norm}.weight": (16,) for norm in _LIKE_GEMMA_3N for i in range(2)}
     assert propose_sites(shapes)[0] == r"layers\.\d+\.post_feedforward_layernorm"
-    said = way_on(shapes)
+    said = suggest_pattern(shapes)
     assert said.startswith("name what ends each layer with `sites_pattern` REGEX; ")
     assert "input_layernorm" not in said
     assert "q_norm" not in said
