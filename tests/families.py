@@ -1,4 +1,8 @@
-"""Every family of the registry as a tiny model: how to make it, run it, and what to find in it."""
+"""Every family of the registry as a tiny model: how to make it, run it, and what to find in it.
+
+A row names transformers' classes by what they begin with: ``Bert`` for ``BertConfig``,
+``BertForMaskedLM`` and ``BertLayer``.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ import functools
 from pathlib import Path
 
 import transformers as t
-from kin import KIN
-from mixtures import MIXTURES
 from tiny import (
     ALBERT,
     AUDIO,
@@ -26,352 +28,448 @@ from tiny import (
     TOKENS,
     TWO,
     WAVE,
+    Tiny,
     make_unequal,
-    post,
-    pre,
 )
 
+_MASKED, _CAUSAL = "ForMaskedLM", "ForCausalLM"
+_CONDITIONAL, _IMAGES = "ForConditionalGeneration", "ForImageClassification"
+
+
+def _row(stream, stem, head, config, output, *, config_of=None, block=None, inputs=TOKENS, **more):
+    made = getattr(t, f"{config_of or stem}Config")(**config)
+    model, block = getattr(t, stem + head), block or f"{stem}Layer"
+    return Tiny(model, made, inputs, block, stream, f"{output}.weight", **more)
+
+
+_post = functools.partial(_row, "post")
+_pre = functools.partial(_row, "pre", kind="dense")
+
+
+def _bert(stem, prefix, config=TEXT):
+    return _post(stem, _MASKED, config, f"{prefix}.encoder.layer.1.output.LayerNorm")
+
+
+def _pre_bert(stem, prefix, config=TEXT):
+    return _pre(stem, _MASKED, config, f"{prefix}.encoder.layer.1.output.dense")
+
+
+def _gpt(stem, config, output, *, head=_CAUSAL, block="Block", **more):
+    return _pre(stem, head, config, f"transformer.{output}", block=f"{stem}{block}", **more)
+
+
+def _llama(stem, config, output="mlp.down_proj", *, head=_CAUSAL, bias=False, **more):
+    block = more.pop("block", f"{stem}DecoderLayer")
+    return _pre(stem, head, config, f"model.layers.1.{output}", block=block, bias=bias, **more)
+
+
+def _normed(stem, config, output="post_feedforward_layernorm", **more):
+    """Like Llama, with a norm between the output dense layer and the stream."""
+    return _llama(stem, config, output, **{"kind": "rmsnorm", **more})
+
+
+def _pair(of, stem, config, output, *, head=_CONDITIONAL, inputs=PAIR):
+    block = f"{stem}EncoderLayer {stem}DecoderLayer"
+    return of(stem, head, config, output, block=block, inputs=inputs, stacks=TWO)
+
+
+def _bart(stem, config=BART, *, prefix="model", **more):
+    return _pair(_post, stem, config, f"{prefix}.encoder.layers.1.final_layer_norm", **more)
+
+
+def _mbart(stem, config=BART, **more):
+    return _pair(_pre, stem, config, "model.encoder.layers.1.fc2", **more)
+
+
+def _t5(stem, **more):
+    output, block = "encoder.block.1.layer.1.DenseReluDense.wo", f"{stem}Block"
+    config = {**T5, **more}
+    return _pre(
+        stem, _CONDITIONAL, config, output, block=block, inputs=PAIR, bias=False, stacks=TWO
+    )
+
+
+def _image(stem, prefix="", head="Model"):
+    return _pre(stem, head, IMAGE, f"{prefix}encoder.layer.1.output.dense", inputs=PIXELS)
+
+
+def _tower(stem, of, config, inputs=TOKENS):
+    return _pre(
+        stem + of,
+        "Model",
+        config,
+        "encoder.layers.1.mlp.fc2",
+        block=f"{stem}EncoderLayer",
+        inputs=inputs,
+    )
+
+
+def _towers(stem, vision=IMAGE, **config):
+    return _pre(
+        stem,
+        "Model",
+        {"text_config": TEXT, "vision_config": vision, **config},
+        "text_model.encoder.layers.1.mlp.fc2",
+        block=f"{stem}EncoderLayer",
+        inputs={**TOKENS, **PIXELS},
+        stacks={"text": 2},
+    )
+
+
+def _sound(stem, prefix):
+    output, block = f"{prefix}.encoder.layers.1.final_layer_norm", f"{stem}EncoderLayer"
+    return _post(stem, "ForCTC", AUDIO, output, block=block, inputs=WAVE)
+
+
+def _stable_sound(stem, prefix):
+    config = {**AUDIO, "do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+    output = f"{prefix}.encoder.layers.1.feed_forward.output_dense"
+    block = f"{stem}EncoderLayerStableLayerNorm"
+    return _pre(stem, "ForCTC", config, output, block=block, inputs=WAVE)
+
+
+def _two(stem, prefix):
+    """A post-norm and a pre-norm model of sound."""
+    name = prefix.replace("_", "-")
+    return {name: _sound(stem, prefix), f"{name}, pre-norm": _stable_sound(stem, prefix)}
+
+
+_GPT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 40}
+_NEO = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "vocab_size": 40}
+_WHISPER = {
+    **SEQ2SEQ,
+    "max_source_positions": 16,
+    "max_target_positions": 16,
+    "num_mel_bins": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 3,
+}
+_WO = {"pad_token_id": 0, "global_attn_every_n_layers": 2, "tie_word_embeddings": True}
+_GROUPS = "albert.encoder.albert_layer_groups"
+_FULL_NORM = "albert_layers.0.full_layer_layer_norm"
+
 FAMILIES = {
-    "bert": post(
-        t.BertForMaskedLM,
-        t.BertConfig(**TEXT),
-        "BertLayer",
-        "bert.encoder.layer.1.output.LayerNorm.weight",
-    ),
-    "roberta": post(
-        t.RobertaForMaskedLM,
-        t.RobertaConfig(**TEXT),
-        "RobertaLayer",
-        "roberta.encoder.layer.1.output.LayerNorm.weight",
-    ),
-    "xlm-roberta": post(
-        t.XLMRobertaForMaskedLM,
-        t.XLMRobertaConfig(**TEXT),
-        "XLMRobertaLayer",
-        "roberta.encoder.layer.1.output.LayerNorm.weight",
-    ),
-    "camembert": post(
-        t.CamembertForMaskedLM,
-        t.CamembertConfig(**TEXT),
-        "CamembertLayer",
-        "roberta.encoder.layer.1.output.LayerNorm.weight",
-    ),
-    "electra": post(
-        t.ElectraForMaskedLM,
-        t.ElectraConfig(**TEXT, embedding_size=12),
-        "ElectraLayer",
-        "electra.encoder.layer.1.output.LayerNorm.weight",
-    ),
-    "mpnet": post(
-        t.MPNetForMaskedLM,
-        t.MPNetConfig(**TEXT),
-        "MPNetLayer",
-        "mpnet.encoder.layer.1.output.LayerNorm.weight",
-    ),
-    "distilbert": post(
-        t.DistilBertForMaskedLM,
-        t.DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=24, vocab_size=40),
-        "TransformerBlock",
-        "distilbert.transformer.layer.1.output_layer_norm.weight",
+    "bert": _bert("Bert", "bert"),
+    "roberta": _bert("Roberta", "roberta"),
+    "xlm-roberta": _bert("XLMRoberta", "roberta"),
+    "camembert": _bert("Camembert", "roberta"),
+    "electra": _bert("Electra", "electra", {**TEXT, "embedding_size": 12}),
+    "mpnet": _bert("MPNet", "mpnet"),
+    "distilbert": _post(
+        "DistilBert",
+        _MASKED,
+        {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "vocab_size": 40},
+        "distilbert.transformer.layer.1.output_layer_norm",
+        block="TransformerBlock",
     ),
     # One layer, run three times.
-    "albert": post(
-        t.AlbertForMaskedLM,
-        t.AlbertConfig(**{**ALBERT, "num_hidden_layers": 3}),
-        "AlbertLayer",
-        "albert.encoder.albert_layer_groups.0.albert_layers.0.full_layer_layer_norm.weight",
+    "albert": _post(
+        "Albert",
+        _MASKED,
+        {**ALBERT, "num_hidden_layers": 3},
+        f"{_GROUPS}.0.{_FULL_NORM}",
         stacks={"": 1},
         calls=3,
     ),
-    "albert, two groups": post(
-        t.AlbertForMaskedLM,
-        t.AlbertConfig(**{**ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2}),
-        "AlbertLayer",
-        "albert.encoder.albert_layer_groups.1.albert_layers.0.full_layer_layer_norm.weight",
+    "albert, two groups": _post(
+        "Albert",
+        _MASKED,
+        {**ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2},
+        f"{_GROUPS}.1.{_FULL_NORM}",
         calls=4,
     ),
-    "deberta": post(
-        t.DebertaForMaskedLM,
-        t.DebertaConfig(**DEBERTA),
-        "DebertaLayer",
-        "deberta.encoder.layer.1.output.LayerNorm.weight",
+    "deberta": _bert("Deberta", "deberta", DEBERTA),
+    "deberta-v2, as v3": _bert(
+        "DebertaV2", "deberta", {**DEBERTA, "norm_rel_ebd": "layer_norm", "position_buckets": 8}
     ),
-    "deberta-v2, as v3": post(
-        t.DebertaV2ForMaskedLM,
-        t.DebertaV2Config(**DEBERTA, norm_rel_ebd="layer_norm", position_buckets=8),
-        "DebertaV2Layer",
-        "deberta.encoder.layer.1.output.LayerNorm.weight",
+    "xlnet": _post(
+        "XLNet",
+        "LMHeadModel",
+        {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24, "vocab_size": 40},
+        "transformer.layer.1.ff.layer_norm",
     ),
-    "xlnet": post(
-        t.XLNetLMHeadModel,
-        t.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=40),
-        "XLNetLayer",
-        "transformer.layer.1.ff.layer_norm.weight",
+    "bart": _bart("Bart"),
+    "opt, post-norm": _post(
+        "OPT",
+        _CAUSAL,
+        {**OPT, "word_embed_proj_dim": 12, "do_layer_norm_before": False},
+        "model.decoder.layers.1.final_layer_norm",
+        block="OPTDecoderLayer",
     ),
-    "bart": post(
-        t.BartForConditionalGeneration,
-        t.BartConfig(**BART),
-        "BartEncoderLayer BartDecoderLayer",
-        "model.encoder.layers.1.final_layer_norm.weight",
-        inputs=PAIR,
-        stacks=TWO,
+    "wav2vec2": _sound("Wav2Vec2", "wav2vec2"),
+    "gpt2": _gpt("GPT2", _GPT, "h.1.mlp.c_proj", head="LMHeadModel", axis=1),
+    "gpt_neo": _gpt(
+        "GPTNeo",
+        {**_NEO, "max_position_embeddings": 64, "attention_types": [[["global", "local"], 1]]},
+        "h.1.mlp.c_proj",
     ),
-    "opt, post-norm": post(
-        t.OPTForCausalLM,
-        t.OPTConfig(**OPT, word_embed_proj_dim=12, do_layer_norm_before=False),
-        "OPTDecoderLayer",
-        "model.decoder.layers.1.final_layer_norm.weight",
+    "gpt_neox": _pre("GPTNeoX", _CAUSAL, TEXT, "gpt_neox.layers.1.mlp.dense_4h_to_h"),
+    "gpt_neox, one after the other": _pre(
+        "GPTNeoX",
+        _CAUSAL,
+        {**TEXT, "use_parallel_residual": False},
+        "gpt_neox.layers.1.mlp.dense_4h_to_h",
     ),
-    "wav2vec2": post(
-        t.Wav2Vec2ForCTC,
-        t.Wav2Vec2Config(**AUDIO),
-        "Wav2Vec2EncoderLayer",
-        "wav2vec2.encoder.layers.1.final_layer_norm.weight",
-        inputs=WAVE,
+    "opt": _pre(
+        "OPT",
+        _CAUSAL,
+        {**OPT, "word_embed_proj_dim": 16},
+        "model.decoder.layers.1.fc2",
+        block="OPTDecoderLayer",
     ),
-    "gpt2": pre(
-        t.GPT2LMHeadModel,
-        t.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=40),
-        "GPT2Block",
-        "transformer.h.1.mlp.c_proj.weight",
-        axis=1,
+    "bloom": _gpt(
+        "Bloom",
+        {"hidden_size": 16, "n_layer": 2, "n_head": 2, "vocab_size": 40},
+        "h.1.mlp.dense_4h_to_h",
     ),
-    "gpt_neo": pre(
-        t.GPTNeoForCausalLM,
-        t.GPTNeoConfig(
-            hidden_size=16,
-            num_layers=2,
-            num_heads=2,
-            vocab_size=40,
-            max_position_embeddings=64,
-            attention_types=[[["global", "local"], 1]],
-        ),
-        "GPTNeoBlock",
-        "transformer.h.1.mlp.c_proj.weight",
-    ),
-    "gpt_neox": pre(
-        t.GPTNeoXForCausalLM,
-        t.GPTNeoXConfig(**TEXT),
-        "GPTNeoXLayer",
-        "gpt_neox.layers.1.mlp.dense_4h_to_h.weight",
-    ),
-    "gpt_neox, one after the other": pre(
-        t.GPTNeoXForCausalLM,
-        t.GPTNeoXConfig(**TEXT, use_parallel_residual=False),
-        "GPTNeoXLayer",
-        "gpt_neox.layers.1.mlp.dense_4h_to_h.weight",
-    ),
-    "opt": pre(
-        t.OPTForCausalLM,
-        t.OPTConfig(**OPT, word_embed_proj_dim=16),
-        "OPTDecoderLayer",
-        "model.decoder.layers.1.fc2.weight",
-    ),
-    "bloom": pre(
-        t.BloomForCausalLM,
-        t.BloomConfig(hidden_size=16, n_layer=2, n_head=2, vocab_size=40),
-        "BloomBlock",
-        "transformer.h.1.mlp.dense_4h_to_h.weight",
-    ),
-    "llama": pre(
-        t.LlamaForCausalLM,
-        t.LlamaConfig(**LLAMA),
-        "LlamaDecoderLayer",
-        "model.layers.1.mlp.down_proj.weight",
-        bias=False,
-    ),
-    "mistral": pre(
-        t.MistralForCausalLM,
-        t.MistralConfig(**LLAMA),
-        "MistralDecoderLayer",
-        "model.layers.1.mlp.down_proj.weight",
-        bias=False,
-    ),
-    "qwen2": pre(
-        t.Qwen2ForCausalLM,
-        t.Qwen2Config(**LLAMA),
-        "Qwen2DecoderLayer",
-        "model.layers.1.mlp.down_proj.weight",
-        bias=False,
-    ),
-    "qwen3": pre(
-        t.Qwen3ForCausalLM,
-        t.Qwen3Config(**LLAMA, head_dim=8),
-        "Qwen3DecoderLayer",
-        "model.layers.1.mlp.down_proj.weight",
-        bias=False,
-    ),
-    "gemma": pre(
-        t.GemmaForCausalLM,
-        t.GemmaConfig(**GEMMA),
-        "GemmaDecoderLayer",
-        "model.layers.1.mlp.down_proj.weight",
-        bias=False,
-    ),
-    "gemma2": pre(
-        t.Gemma2ForCausalLM,
-        t.Gemma2Config(**GEMMA),
-        "Gemma2DecoderLayer",
-        "model.layers.1.post_feedforward_layernorm.weight",
+    "llama": _llama("Llama", LLAMA),
+    "mistral": _llama("Mistral", LLAMA),
+    "qwen2": _llama("Qwen2", LLAMA),
+    "qwen3": _llama("Qwen3", {**LLAMA, "head_dim": 8}),
+    "gemma": _llama("Gemma", GEMMA),
+    "gemma2": _normed("Gemma2", GEMMA, offset=1.0),
+    "gemma3_text": _normed("Gemma3", GEMMA, config_of="Gemma3Text", offset=1.0),
+    "gemma3": _pre(
+        "Gemma3",
+        _CONDITIONAL,
+        {"text_config": GEMMA, "vision_config": IMAGE, "mm_tokens_per_image": 4},
+        "language_model.model.layers.1.post_feedforward_layernorm",
+        block="Gemma3DecoderLayer",
         kind="rmsnorm",
         offset=1.0,
         bias=False,
     ),
-    "gemma3_text": pre(
-        t.Gemma3ForCausalLM,
-        t.Gemma3TextConfig(**GEMMA),
-        "Gemma3DecoderLayer",
-        "model.layers.1.post_feedforward_layernorm.weight",
-        kind="rmsnorm",
-        offset=1.0,
-        bias=False,
+    "phi": _llama("Phi", TEXT, "mlp.fc2", bias=True),
+    "phi3": _llama("Phi3", {**TEXT, "pad_token_id": 0}),
+    "modernbert": _llama(
+        "ModernBert", {**TEXT, **_WO}, "mlp.Wo", head=_MASKED, block="ModernBertEncoderLayer"
     ),
-    "gemma3": pre(
-        t.Gemma3ForConditionalGeneration,
-        t.Gemma3Config(text_config=GEMMA, vision_config=IMAGE, mm_tokens_per_image=4),
-        "Gemma3DecoderLayer",
-        "language_model.model.layers.1.post_feedforward_layernorm.weight",
-        kind="rmsnorm",
-        offset=1.0,
-        bias=False,
-    ),
-    "phi": pre(
-        t.PhiForCausalLM,
-        t.PhiConfig(**TEXT),
-        "PhiDecoderLayer",
-        "model.layers.1.mlp.fc2.weight",
-    ),
-    "phi3": pre(
-        t.Phi3ForCausalLM,
-        t.Phi3Config(**TEXT, pad_token_id=0),
-        "Phi3DecoderLayer",
-        "model.layers.1.mlp.down_proj.weight",
-        bias=False,
-    ),
-    "modernbert": pre(
-        t.ModernBertForMaskedLM,
-        t.ModernBertConfig(
-            **TEXT, pad_token_id=0, global_attn_every_n_layers=2, tie_word_embeddings=True
-        ),
-        "ModernBertEncoderLayer",
-        "model.layers.1.mlp.Wo.weight",
-        bias=False,
-    ),
-    "mbart": pre(
-        t.MBartForConditionalGeneration,
-        t.MBartConfig(**BART),
-        "MBartEncoderLayer MBartDecoderLayer",
-        "model.encoder.layers.1.fc2.weight",
-        inputs=PAIR,
-        stacks=TWO,
-    ),
-    "whisper": pre(
-        t.WhisperForConditionalGeneration,
-        t.WhisperConfig(
-            **SEQ2SEQ,
-            max_source_positions=16,
-            max_target_positions=16,
-            num_mel_bins=4,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            decoder_start_token_id=3,
-        ),
-        "WhisperEncoderLayer WhisperDecoderLayer",
-        "model.encoder.layers.1.fc2.weight",
-        inputs=SOUND,
-        stacks=TWO,
-    ),
-    "t5": pre(
-        t.T5ForConditionalGeneration,
-        t.T5Config(**T5),
-        "T5Block",
-        "encoder.block.1.layer.1.DenseReluDense.wo.weight",
-        inputs=PAIR,
-        bias=False,
-        stacks=TWO,
-    ),
-    "mt5": pre(
-        t.MT5ForConditionalGeneration,
-        t.MT5Config(**T5),
-        "MT5Block",
-        "encoder.block.1.layer.1.DenseReluDense.wo.weight",
-        inputs=PAIR,
-        bias=False,
-        stacks=TWO,
-    ),
-    "vit": pre(
-        t.ViTForImageClassification,
-        t.ViTConfig(**IMAGE),
-        "ViTLayer",
-        "vit.encoder.layer.1.output.dense.weight",
-        inputs=PIXELS,
-    ),
-    "clip_text_model": pre(
-        t.CLIPTextModel,
-        t.CLIPTextConfig(**TEXT),
-        "CLIPEncoderLayer",
-        "encoder.layers.1.mlp.fc2.weight",
-    ),
-    "clip_vision_model": pre(
-        t.CLIPVisionModel,
-        t.CLIPVisionConfig(**IMAGE),
-        "CLIPEncoderLayer",
-        "encoder.layers.1.mlp.fc2.weight",
-        inputs=PIXELS,
-    ),
-    "wav2vec2, pre-norm": pre(
-        t.Wav2Vec2ForCTC,
-        t.Wav2Vec2Config(**AUDIO, do_stable_layer_norm=True, feat_extract_norm="layer"),
-        "Wav2Vec2EncoderLayerStableLayerNorm",
-        "wav2vec2.encoder.layers.1.feed_forward.output_dense.weight",
-        inputs=WAVE,
-    ),
+    "mbart": _mbart("MBart"),
+    "whisper": _mbart("Whisper", _WHISPER, inputs=SOUND),
+    "t5": _t5("T5"),
+    "mt5": _t5("MT5"),
+    "vit": _image("ViT", "vit.", _IMAGES),
+    "clip_text_model": _tower("CLIP", "Text", TEXT),
+    "clip_vision_model": _tower("CLIP", "Vision", IMAGE, PIXELS),
+    "wav2vec2, pre-norm": _stable_sound("Wav2Vec2", "wav2vec2"),
 }
 
 # What the claims of FAMILIES do not hold of: the last operation of one layer is outside it, or
 # there is a tower beside the one that is edited.
 ODD = {
-    "deberta-v2, with a convolution": post(
-        t.DebertaV2ForMaskedLM,
-        t.DebertaV2Config(**DEBERTA, conv_kernel_size=3, conv_act="gelu"),
-        "DebertaV2Layer",
-        "deberta.encoder.layer.1.output.LayerNorm.weight",
+    "deberta-v2, with a convolution": _bert(
+        "DebertaV2", "deberta", {**DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"}
     ),
-    "clip": pre(
-        t.CLIPModel,
-        t.CLIPConfig(text_config=TEXT, vision_config=IMAGE, projection_dim=12),
-        "CLIPEncoderLayer",
-        "text_model.encoder.layers.1.mlp.fc2.weight",
-        inputs={**TOKENS, **PIXELS},
-        stacks={"text": 2},
+    "clip": _towers("CLIP", projection_dim=12),
+    "clip, two widths": _towers("CLIP", {**IMAGE, "hidden_size": 32}, projection_dim=12),
+    "siglip": _towers("Siglip"),
+    "siglip2": _towers("Siglip2", {**IMAGE, "num_patches": 4}),
+}
+
+
+_LED = {
+    **SEQ2SEQ,
+    "attention_window": 4,
+    "max_encoder_position_embeddings": 64,
+    "max_decoder_position_embeddings": 64,
+}
+_SPEECH = {
+    **SEQ2SEQ,
+    "max_source_positions": 64,
+    "max_target_positions": 64,
+    "num_conv_layers": 1,
+    "conv_kernel_sizes": (3,),
+    "conv_channels": 8,
+    "input_feat_per_channel": 4,
+}
+_LINEAR = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+_ESM = {**TEXT, "pad_token_id": 1, "mask_token_id": 3}
+_ROTARY = {"position_embedding_type": "rotary", "token_dropout": True}
+_ABSOLUTE = {"position_embedding_type": "absolute", "emb_layer_norm_before": True}
+_FALCON_40B = {**TEXT, "new_decoder_architecture": True, "num_kv_heads": 1}
+_FALCON_RW = {**TEXT, "alibi": True, "parallel_attn": False, "multi_query": False, "bias": True}
+
+# The families that share their layers with another one.
+KIN = {
+    "longformer": _bert("Longformer", "longformer", {**TEXT, "attention_window": 4}),
+    "data2vec-text": _bert("Data2VecText", "data2vec_text"),
+    "big_bird": _bert("BigBird", "bert", {**TEXT, "attention_type": "original_full"}),
+    "ernie": _bert("Ernie", "ernie"),
+    "layoutlm": _bert("LayoutLM", "layoutlm"),
+    "rembert": _bert(
+        "RemBert", "rembert", {**TEXT, "input_embedding_size": 12, "output_embedding_size": 12}
     ),
-    "clip, two widths": pre(
-        t.CLIPModel,
-        t.CLIPConfig(
-            text_config=TEXT, vision_config={**IMAGE, "hidden_size": 32}, projection_dim=12
-        ),
-        "CLIPEncoderLayer",
-        "text_model.encoder.layers.1.mlp.fc2.weight",
-        inputs={**TOKENS, **PIXELS},
-        stacks={"text": 2},
+    "nystromformer": _bert("Nystromformer", "nystromformer", {**TEXT, "segment_means_seq_len": 64}),
+    "roformer": _bert("RoFormer", "roformer"),
+    "convbert": _bert(
+        "ConvBert",
+        "convbert",
+        {**TEXT, "embedding_size": 16, "head_ratio": 1, "conv_kernel_size": 3},
     ),
-    "siglip": pre(
-        t.SiglipModel,
-        t.SiglipConfig(text_config=TEXT, vision_config=IMAGE),
-        "SiglipEncoderLayer",
-        "text_model.encoder.layers.1.mlp.fc2.weight",
-        inputs={**TOKENS, **PIXELS},
-        stacks={"text": 2},
+    "esm": _pre_bert("Esm", "esm", {**_ESM, **_ROTARY}),
+    "esm, as 1b": _pre_bert("Esm", "esm", {**_ESM, **_ABSOLUTE}),
+    "megatron-bert": _pre_bert("MegatronBert", "bert"),
+    "roberta-prelayernorm": _pre_bert("RobertaPreLayerNorm", "roberta_prelayernorm"),
+    "xlm-roberta-xl": _pre_bert("XLMRobertaXL", "roberta"),
+    "modernbert-decoder": _llama(
+        "ModernBertDecoder", {**TEXT, "pad_token_id": 0}, "mlp.Wo", block="ModernBertDecoderLayer"
     ),
-    "siglip2": pre(
-        t.Siglip2Model,
-        t.Siglip2Config(text_config=TEXT, vision_config={**IMAGE, "num_patches": 4}),
-        "Siglip2EncoderLayer",
-        "text_model.encoder.layers.1.mlp.fc2.weight",
-        inputs={**TOKENS, **PIXELS},
-        stacks={"text": 2},
+    "eurobert": _llama("EuroBert", GEMMA, head=_MASKED),
+    "openai-gpt": _post("OpenAIGPT", "LMHeadModel", _GPT, "transformer.h.1.ln_2", block="Block"),
+    "gpt_bigcode": _gpt("GPTBigCode", _GPT, "h.1.mlp.c_proj"),
+    "gptj": _gpt("GPTJ", {**_GPT, "rotary_dim": 4}, "h.1.mlp.fc_out"),
+    "codegen": _gpt("CodeGen", {**_GPT, "n_head": 4, "rotary_dim": 4}, "h.1.mlp.fc_out"),
+    "persimmon": _llama("Persimmon", {**TEXT, "pad_token_id": 0}, "mlp.dense_4h_to_h", bias=True),
+    "xglm": _llama(
+        "XGLM",
+        {
+            "d_model": 16,
+            "num_layers": 2,
+            "attention_heads": 2,
+            "ffn_dim": 24,
+            "vocab_size": 40,
+            "max_position_embeddings": 64,
+        },
+        "fc2",
+        bias=True,
     ),
+    "biogpt": _pre("BioGpt", _CAUSAL, TEXT, "biogpt.layers.1.fc2", block="BioGptDecoderLayer"),
+    "falcon": _gpt("Falcon", TEXT, "h.1.mlp.dense_4h_to_h", block="DecoderLayer", bias=False),
+    "falcon, as 40b": _gpt(
+        "Falcon", _FALCON_40B, "h.1.mlp.dense_4h_to_h", block="DecoderLayer", bias=False
+    ),
+    "falcon, as rw": _gpt("Falcon", _FALCON_RW, "h.1.mlp.dense_4h_to_h", block="DecoderLayer"),
+    "mpt": _gpt(
+        "Mpt",
+        {
+            "d_model": 16,
+            "n_layers": 2,
+            "n_heads": 2,
+            "vocab_size": 40,
+            "max_seq_len": 64,
+            "expansion_ratio": 2,
+        },
+        "blocks.1.ffn.down_proj",
+        bias=False,
+    ),
+    "starcoder2": _llama("Starcoder2", LLAMA, "mlp.c_proj", bias=True),
+    "ministral": _llama("Ministral", GEMMA),
+    "ministral3": _llama("Ministral3", GEMMA),
+    "smollm3": _llama("SmolLM3", LLAMA),
+    "granite": _llama("Granite", LLAMA),
+    "arcee": _llama("Arcee", LLAMA),
+    "seed_oss": _llama("SeedOss", GEMMA),
+    "ernie4_5": _llama("Ernie4_5", GEMMA),
+    "helium": _llama("Helium", GEMMA),
+    "glm": _llama("Glm", GEMMA),
+    "hunyuan_v1_dense": _llama("HunYuanDenseV1", GEMMA),
+    "apertus": _llama("Apertus", LLAMA),
+    "stablelm": _llama("StableLm", LLAMA),
+    "stablelm, in parallel": _llama(
+        "StableLm", {**LLAMA, "use_parallel_residual": True, "qk_layernorm": True}
+    ),
+    "cohere": _llama("Cohere", {**LLAMA, "use_qk_norm": True}),
+    "cohere2": _llama("Cohere2", GEMMA),
+    "nemotron": _llama("Nemotron", LLAMA),
+    "olmo": _llama("Olmo", LLAMA),
+    "olmo2": _normed("Olmo2", LLAMA),
+    "olmo3": _normed("Olmo3", LLAMA),
+    "flex_olmo": _normed("FlexOlmo", {**LLAMA, "num_experts": 2, "num_experts_per_tok": 1}),
+    "qwen3_5_text": _llama("Qwen3_5", {**GEMMA, **_LINEAR}, config_of="Qwen3_5Text"),
+    "lfm2": _llama("Lfm2", {**LLAMA, "layer_types": ["conv", "full_attention"]}, "feed_forward.w2"),
+    "exaone4": _normed("Exaone4", {**GEMMA, "sliding_window": 4, "sliding_window_pattern": 2}),
+    "glm4": _normed("Glm4", GEMMA, "post_mlp_layernorm"),
+    "led": _bart("LED", _LED, prefix="led"),
+    "marian": _bart(
+        "Marian", {**BART, "pad_token_id": 0, "decoder_start_token_id": 0}, head="MTModel"
+    ),
+    "blenderbot-small": _bart("BlenderbotSmall"),
+    "mvp": _bart("Mvp"),
+    "plbart": _bart("PLBart"),
+    "m2m_100": _mbart("M2M100"),
+    "pegasus": _mbart("Pegasus"),
+    "blenderbot": _mbart("Blenderbot"),
+    "speech_to_text": _mbart(
+        "Speech2Text",
+        _SPEECH,
+        inputs={**SOUND, "input_features": SOUND["input_features"].reshape(1, 32, 4)},
+    ),
+    "umt5": _t5("UMT5"),
+    "longt5": _t5("LongT5", local_radius=4),
+    "longt5, global": _t5("LongT5", local_radius=4, encoder_attention_type="transient-global"),
+    "deit": _image("DeiT", "deit.", _IMAGES),
+    "vit_mae": _image("ViTMAE"),
+    "vit_msn": _image("ViTMSN"),
+    "siglip_text_model": _tower("Siglip", "Text", TEXT),
+    "siglip_vision_model": _tower("Siglip", "Vision", IMAGE, PIXELS),
+    "siglip2_text_model": _tower("Siglip2", "Text", TEXT),
+    **_two("Hubert", "hubert"),
+    **_two("WavLM", "wavlm"),
+    **_two("UniSpeech", "unispeech"),
+    **_two("UniSpeechSat", "unispeech_sat"),
+}
+
+
+_EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 12}
+_LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_ROUTED = {
+    "n_routed_experts": 2,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 12,
+    "n_group": 1,
+    "topk_group": 1,
+}
+_DENSE_FIRST = {**_ROUTED, "first_k_dense_replace": 1}
+_LATENT = {
+    **LLAMA,
+    "num_key_value_heads": 2,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 8,
+}
+_SHARED = {"shared_expert_intermediate_size": 12}
+
+
+def _mixture(stem, *configs, output="mlp.experts.0.down_proj"):
+    merged = {key: value for config in configs for key, value in config.items()}
+    return _llama(stem, merged, output)
+
+
+_mixtral = functools.partial(_mixture, output="block_sparse_moe.experts.0.w2")
+
+# Mixtures of experts: transformers merges what their files hold apart.
+MIXTURES = {
+    "mixtral": _mixtral("Mixtral", LLAMA, _LOCAL),
+    "phimoe": _mixtral("Phimoe", LLAMA, _LOCAL),
+    "minimax_m2": _mixtral("MiniMaxM2", GEMMA, _LOCAL),
+    "qwen2_moe": _mixture("Qwen2Moe", LLAMA, _EXPERTS, _SHARED, {"mlp_only_layers": [0]}),
+    "qwen3_moe": _mixture("Qwen3Moe", GEMMA, _EXPERTS),
+    "olmoe": _mixture("Olmoe", LLAMA, {"num_experts": 2, "num_experts_per_tok": 1}),
+    "deepseek_v2": _mixture("DeepseekV2", _LATENT, _DENSE_FIRST),
+    "deepseek_v3": _mixture("DeepseekV3", _LATENT, _DENSE_FIRST, {"n_routed_experts": 4}),
+    "glm4_moe": _mixture("Glm4Moe", GEMMA, _DENSE_FIRST),
+    "glm4_moe_lite": _mixture("Glm4MoeLite", _LATENT, _ROUTED),
+    "dots1": _mixture("Dots1", GEMMA, _DENSE_FIRST),
+    "ernie4_5_moe": _mixture(
+        "Ernie4_5_Moe",
+        GEMMA,
+        {"moe_num_experts": 2, "moe_k": 1, "moe_intermediate_size": 12, "moe_layer_start_index": 1},
+    ),
+    "hunyuan_v1_moe": _mixture("HunYuanMoEV1", GEMMA, {"num_experts": 2, "moe_topk": 1}),
+    "solar_open": _mixture("SolarOpen", GEMMA, _ROUTED),
+    "exaone_moe": _mixture("ExaoneMoe", GEMMA, _EXPERTS),
+    "qwen3_next": _mixture("Qwen3Next", GEMMA, _EXPERTS, _LINEAR, _SHARED),
 }
 
 EVERY = {**FAMILIES, **ODD, **KIN, **MIXTURES}

@@ -93,11 +93,3 @@ def make_unequal(model, config):
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return made
-
-
-def post(model, config, block, output, *, inputs=None, **more):
-    return Tiny(model, config, inputs or TOKENS, block, "post", output, **more)
-
-
-def pre(model, config, block, output, *, inputs=None, kind="dense", **more):
-    return Tiny(model, config, inputs or TOKENS, block, "pre", output, kind, **more)

@@ -15,6 +15,7 @@ from surgeon.model.download import download, find_cached
 from surgeon.model.files import read_object
 from surgeon.model.hub import HubId, parse_hub_id
 from surgeon.model.remote import open_remote
+from surgeon.model.tensors import TensorFile
 from surgeon.model.weight_files import (
     find_weights,
     open_one_file,
@@ -99,17 +100,17 @@ def open_for_scan(
 def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"{path}: {why_missing(path)}")
+    files: tuple[TensorFile, ...]
     if path.is_dir():
-        directory, weights = path, find_weights(path)
+        directory, (files, index) = path, find_weights(path)
     elif path.suffix == ".safetensors":
-        directory, weights = path.parent, open_one_file(path)
+        directory, files, index = path.parent, (open_one_file(path),), None
     else:
         raise CheckpointError(
             f"{path}: not a .safetensors file; give it or the model directory it is in"
         )
-    model_id, revision = _in_cache(directory)
-    config = read_object(directory / CONFIG)
     made, needed = is_artifact(directory), directory / CONFIG
+    config = read_object(needed)
     if config is None and needed.is_symlink():
         raise CheckpointError(f"{needed}: {why_missing(needed)}")
     if config is None and path.is_dir() and not made:
@@ -117,20 +118,26 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
             f"{needed}: no such file; the architecture is read from it, so put it beside the "
             "weights"
         )
-    _check_labels(f"{directory / CONFIG}", config)
+    _check_labels(str(needed), config)
     alone = config is None and not made
     # Of the path as given: a link has the better name than what it leads to.
     folder = Path(os.path.abspath(directory)).name  # noqa: PTH100
     # A name that the locale cannot read has stand-ins that no file in UTF-8 takes.
     called = os.fsencode(path.stem if alone else folder).decode("utf-8", "replace")
+    model_id = revision = None
+    repository = directory.parent.parent.name
+    if directory.parent.name == "snapshots" and repository.startswith("models--"):
+        # A snapshot in a cache of huggingface_hub.
+        model_id = repository.removeprefix("models--").replace("--", "/")
+        revision = directory.name
     return Checkpoint(
         name=name or model_id or called,
         directory=directory,
         config=config or {},
-        files=weights.files,
+        files=files,
         describe=find_architecture,
-        parameters_total=count_floats(weights.files),
-        index=weights.index,
+        parameters_total=count_floats(files),
+        index=index,
         revision=revision,
         sites_pattern=recorded_pattern(directory) if sites_pattern is None else sites_pattern,
         alone=alone,
@@ -149,11 +156,3 @@ def _check_labels(label: str, config: Any) -> None:
                 f"{label}: num_labels is {count:g}, and at most {_MOST_LABELS:,} are read; give "
                 "the number that the weights have"
             )
-
-
-def _in_cache(directory: Path) -> tuple[str, str] | tuple[None, None]:
-    """Return the id and the commit of a snapshot in a Hugging Face cache."""
-    repository = directory.parent.parent.name
-    if directory.parent.name == "snapshots" and repository.startswith("models--"):
-        return repository.removeprefix("models--").replace("--", "/"), directory.name
-    return None, None

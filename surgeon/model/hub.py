@@ -126,7 +126,9 @@ def list_weights(model_id: str, revision: str | None, policy: RetryPolicy) -> Li
     """
     listing = retry(lambda: list_files(model_id, revision), policy)
     if listing.weights is None:
-        raise no_weights(model_id, listing.sizes)
+        top = sorted(name for name in listing.sizes if "/" not in name)
+        give = f"download it (hf download {model_id} --local-dir DIR) and give"
+        raise CheckpointError(f"{model_id}: {no_weights_among(top, give)}")
     if revision is None and listing.weights.startswith(PICKLE):
         return _find_conversion(listing, policy) or listing
     return listing
@@ -187,16 +189,21 @@ def list_files(model_id: str, revision: str | None) -> Listing:
         )
         files = info.siblings or ()
         sizes = {file.rfilename: file.size for file in files}
-        told = ((f.rfilename, f.lfs.sha256 if f.lfs else f.blob_id) for f in files)
-        hashes = {name: value for name, value in told if value}
+        contents = ((f.rfilename, f.lfs.sha256 if f.lfs else f.blob_id) for f in files)
+        hashes = {name: value for name, value in contents if value}
         commit, canonical = info.sha or "", info.id
     # It will name a folder of the cache.
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise CheckpointError(
             f"{model_id}: {endpoint()} calls {commit!r} its commit; do not use this repository"
         )
-    for name in sizes:
-        _check_name(model_id, name)
+    for name in sizes:  # a name of a server becomes a path of ours
+        parts = name.split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\\" in name or not name.isprintable():
+            raise CheckpointError(
+                f"{model_id}: {endpoint()} lists the file {name!r}, which would lie outside of the "
+                "model; do not use this repository"
+            )
     if not looks_like_hub_id(canonical):
         raise CheckpointError(f"{model_id}: {endpoint()} calls it {canonical!r}, which is no id")
     return Listing(canonical, commit, sizes, hashes)
@@ -206,15 +213,6 @@ def find_weights_name(names: Collection[str]) -> str | None:
     """Return the file with the weights, or the index of its shards; safetensors come first."""
     known = (SAFETENSORS, SAFETENSORS + INDEX_SUFFIX, PICKLE, PICKLE + INDEX_SUFFIX)
     return next((name for name in known if name in names), None)
-
-
-def no_weights(model_id: str, names: Collection[str]) -> CheckpointError:
-    """Return the error for a repository whose files hold no weights that surgeon reads."""
-    top = sorted(name for name in names if "/" not in name)
-    fetch = f"hf download {model_id} --local-dir DIR"
-    return CheckpointError(
-        f"{model_id}: {no_weights_among(top, f'download it ({fetch}) and give')}"
-    )
 
 
 def hub_api() -> HfApi:
@@ -230,16 +228,6 @@ def check_index_size(listing: Listing, name: str) -> None:
     if size > MAX_INDEX:
         raise CheckpointError(
             f"{listing.model_id}: {name} has {size} bytes; an index has {MAX_INDEX}"
-        )
-
-
-def _check_name(model_id: str, name: str) -> None:
-    # A name of a server becomes a path of ours.
-    parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\\" in name or not name.isprintable():
-        raise CheckpointError(
-            f"{model_id}: {endpoint()} lists the file {name!r}, which would lie outside of the "
-            "model; do not use this repository"
         )
 
 

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from surgeon.errors import CheckpointError, HubUnavailableError
 
 _LOG_IN = "set HF_TOKEN or run hf auth login"
+# The host that hf_xet names in an error, which is a RuntimeError whatever it was.
+_XET_HOST = re.compile(r"https?://[^/\s)\"']+")
 
 
 def endpoint() -> str:
@@ -33,8 +35,7 @@ def explained(
 ) -> Iterator[None]:
     """Turn what huggingface_hub raises into one line: what was found, and what to do about it.
 
-    Inside, huggingface_hub itself prints nothing. ``to_write`` is for an upload, whose repository
-    need not be there.
+    Inside, huggingface_hub itself prints nothing. ``to_write`` is for an upload.
 
     Raises:
         HubUnavailableError: the network, the Hub or the token failed, and not the model.
@@ -75,7 +76,7 @@ def is_outage(error: BaseException) -> bool:
         by_hub = "X-Error-Message" in error.response.headers
         return status in (408, 429) or status >= 500 or (status in (403, 407) and not by_hub)
     if isinstance(error, (RuntimeError, errors.XetDownloadError)):
-        return _xet_host(error) is not None
+        return _XET_HOST.search(str(error)) is not None
     return isinstance(
         error,
         (
@@ -108,11 +109,11 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
     hub = endpoint()
     not_here = "" if to_write else "no such file or directory here, "
     not_found = (
-        f"{not_here}and no such model on {hub}, or a private one; check the name, and for a "
+        f"{hub} does not let you write there; {_LOG_IN}, with a token that may write"
+        if to_write
+        else f"{not_here}and no such model on {hub}, or a private one; check the name, and for a "
         f"private one {_LOG_IN}"
     )
-    if to_write:
-        not_found = f"{hub} does not let you write there; {_LOG_IN}, with a token that may write"
     match error:
         case errors.GatedRepoError():
             return f"gated; accept its terms at {hub}/{model_id}, then {_LOG_IN}"
@@ -145,11 +146,12 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
                 "the proxy settings (ALL_PROXY, HTTPS_PROXY) name a SOCKS proxy, which takes a "
                 "package; pip install socksio, or unset them"
             )
-        case RuntimeError() | errors.XetDownloadError() if host := _xet_host(error):
+        case RuntimeError() | errors.XetDownloadError() if host := _XET_HOST.search(str(error)):
+            before = re.sub(r"(, domain: | for url \()$", "", str(error).partition("http")[0])
             return (
-                f"{host}, where the Hub keeps the content of files (Xet), cannot be reached or "
-                f"refuses ({_xet_reason(error)}); allow that host in the firewall or proxy, or set "
-                "HF_HUB_DISABLE_XET=1 to download in another way"
+                f"{host[0]}, where the Hub keeps the content of files (Xet), cannot be reached or "
+                f"refuses ({before.rpartition(': ')[2]}); allow that host in the firewall or "
+                "proxy, or set HF_HUB_DISABLE_XET=1 to download in another way"
             )
         case OSError(filename=str(name), strerror=str(reason)):
             return f"{name}: {reason}"
@@ -158,7 +160,6 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
 
 
 def _explain_network(error: Any, not_here: str) -> str:
-    """Say which host cannot be reached: the Hub, or another that it sent us to."""
     import httpx2
 
     reason = str(error) or type(error).__name__
@@ -197,15 +198,12 @@ def _explain_status(error: Any, not_found: str) -> str:
         case 429:
             wait = seconds_asked_for(response.headers)
             when = "later" if wait is None else f"in {wait:.0f} s"
-            return f"rate limit of {host} exceeded; retry {when}{_or_log_in(response)}"
+            or_log_in = "" if _was_sent_token(response) else f", or {_LOG_IN} for a higher limit"
+            return f"rate limit of {host} exceeded; retry {when}{or_log_in}"
         case _ if status >= 500:
             return f"server error {status} of {host}; try again later"
         case _:
             return f"{host} refuses (status {status}: {error.server_message or 'no reason given'})"
-
-
-def _or_log_in(response: Any) -> str:
-    return "" if _was_sent_token(response) else f", or {_LOG_IN} for a higher limit"
 
 
 def _is_token_refused(error: BaseException) -> bool:
@@ -232,17 +230,6 @@ def _origin(url: Any) -> str:
     except httpx2.InvalidURL:
         return str(url)
     return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}"
-
-
-def _xet_host(error: BaseException) -> str | None:
-    """Return the host that hf_xet names in an error, which is a RuntimeError whatever it was."""
-    found = re.search(r"https?://[^/\s)\"']+", str(error))
-    return found[0] if found else None
-
-
-def _xet_reason(error: BaseException) -> str:
-    before = re.sub(r"(, domain: | for url \()$", "", str(error).partition("http")[0])
-    return before.rpartition(": ")[2]
 
 
 @contextlib.contextmanager
@@ -282,6 +269,10 @@ _LONGEST_GUESS = 30.0  # seconds between two tries where the server does not say
 class RetryPolicy:
     """How often and how long a request is repeated.
 
+    huggingface_hub's ``http_backoff`` is not used: it sends one request, and here whole calls of
+    its API are repeated, a body that broke off among them; it takes no bound for a wait that the
+    server asks for, and has no jitter. tenacity would replace the loop of ``retry`` alone.
+
     ``tries`` counts the first one. ``first`` is the wait before the second, in seconds, doubled
     for each further one, where the server names none. A wait that it names is kept to, unless it
     is over ``longest``: then the request has failed.
@@ -307,14 +298,14 @@ def retry(ask: Callable[[], _T], policy: RetryPolicy) -> _T:
         try:
             return ask()
         except httpx2.HTTPError as error:
-            wait = _wait_after(error, number, policy)
+            wait = _wait_after(error, policy.first * 2**number, policy.longest)
             if wait is None:
                 raise
         sleep(wait)
     return ask()
 
 
-def _wait_after(error: Exception, number: int, policy: RetryPolicy) -> float | None:
+def _wait_after(error: Exception, guess: float, longest: float) -> float | None:
     """Return the seconds to wait before the next try, or None if there is no use in one."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
@@ -327,12 +318,12 @@ def _wait_after(error: Exception, number: int, policy: RetryPolicy) -> float | N
         asked = seconds_asked_for(error.response.headers)
     elif not isinstance(error, httpx2.TransportError) or isinstance(error, httpx2.ProxyError):
         return None
-    if asked is not None and asked > policy.longest:
-        return None
-    guess = min(policy.first * 2**number, _LONGEST_GUESS)
+    guess = min(guess, _LONGEST_GUESS)
     # Many workers were told the same moment, and must not all come at it.
     jitter = random.uniform(0.0, guess)  # noqa: S311  (nothing secret is drawn)
-    return guess / 2 + jitter / 2 if asked is None else asked + jitter
+    if asked is None:
+        return guess / 2 + jitter / 2
+    return asked + jitter if asked <= longest else None
 
 
 def seconds_asked_for(headers: Any) -> float | None:

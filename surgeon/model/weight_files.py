@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ _MERGE = "is a PEFT adapter, not a model: merge it into its base model, save tha
 _NUMBERED = re.compile(r"-\d{5}-of-(?P<of>\d{5})\.")
 _SHOWN = 5
 _WEIGHTS = ("*.safetensors", f"{PICKLE}*", f"*{INDEX_SUFFIX}")
-_WHOLE_OR_NOT = ("", INDEX_SUFFIX)
 _OF_TRAINING = ("training_args*", "optimizer*", "scheduler*", "rng_state*", "scaler*")
 # What else a folder may have by the ends of the names, and what to do about it.
 _REMEDIES = (
@@ -46,45 +44,37 @@ MAX_INDEX = 100_000_000
 """Bytes that an index of shards may have."""
 
 
-@dataclass(frozen=True)
-class WeightFiles:
-    """The files that hold a model's tensors, and the name of the index if they are shards."""
-
-    files: tuple[TensorFile, ...]
-    index: str | None
-
-
-def find_weights(directory: Path) -> WeightFiles:
+def find_weights(directory: Path) -> tuple[tuple[TensorFile, ...], str | None]:
     """Find and open the weights of a directory as transformers does: safetensors before pickles.
 
     An artifact's weights may have another name, that of the weight file it was made of.
 
+    Returns:
+        The files, and the name of the index if they are shards.
+
     Raises:
         CheckpointError: there are none, or an index does not fit its shards.
     """
-    readers: tuple[tuple[str, Callable[[Path], TensorFile]], ...] = (
-        (SAFETENSORS, open_safetensors),
-        (PICKLE, open_pickle),
-    )
-    for whole, open_file in readers:
+    readers: dict[str, Callable[[Path], TensorFile]] = {
+        SAFETENSORS: open_safetensors,
+        PICKLE: open_pickle,
+    }
+    for whole, open_file in readers.items():
         if (directory / whole).is_file():
-            return WeightFiles((open_file(directory / whole),), None)
+            return (open_file(directory / whole),), None
         index = directory / (whole + INDEX_SUFFIX)
         if index.is_file():
             names = read_index(index)
-            there = _there(directory, names.values(), "index")
-            shards = {name: open_file(directory / name) for name in there}
-            contents = {name: file.tensors for name, file in shards.items()}
-            check_index(str(directory), names, contents)
-            return WeightFiles(tuple(shards.values()), index.name)
-    if names_of_own := recorded_weights(directory):
-        there = _there(directory, names_of_own, "record")
-        return WeightFiles(tuple(open_safetensors(directory / name) for name in there), None)
+            files = [open_file(path) for path in _present(directory, names.values(), "index")]
+            check_index(str(directory), names, {file.path.name: file.tensors for file in files})
+            return tuple(files), index.name
+    if recorded := recorded_weights(directory):
+        return tuple(map(open_safetensors, _present(directory, recorded, "record"))), None
     others = sorted(path.name for path in directory.iterdir() if not path.is_dir())
     raise CheckpointError(f"{directory}: {no_weights_among(others, 'give', directory)}")
 
 
-def open_one_file(path: Path) -> WeightFiles:
+def open_one_file(path: Path) -> TensorFile:
     """Open the one weight file of a model.
 
     Raises:
@@ -97,7 +87,7 @@ def open_one_file(path: Path) -> WeightFiles:
         )
     if path.name == _ADAPTER:
         raise CheckpointError(f"{path}: {_MERGE}")
-    return WeightFiles((open_safetensors(path),), None)
+    return open_safetensors(path)
 
 
 def read_index(path: Path) -> Mapping[str, str]:
@@ -199,7 +189,7 @@ def _found_instead(names: Sequence[str], give: str, directory: Path | None) -> s
     several = [n for n in weights if (_is_shard(directory / n) if directory else _is_numbered(n))]
     if whole := [name for name in weights if name not in several]:
         return f"found {', '.join(whole[:_SHOWN])}: {give} one of them as MODEL"
-    pickles = [name for name in _of_suffix(names, ".bin") if _NUMBERED.search(name)]
+    pickles = [n for n in names if n.lower().endswith(".bin") and _NUMBERED.search(n)]
     for kind, shards in ((SAFETENSORS, weights), (PICKLE, pickles)):
         if shards:
             wanted = kind + INDEX_SUFFIX
@@ -211,15 +201,11 @@ def _found_instead(names: Sequence[str], give: str, directory: Path | None) -> s
         last = folders[-1]
         more = f" and {len(folders) - 1} more with weights" if len(folders) > 1 else ""
         return f"found the folder {last.relative_to(directory).as_posix()}{more}: give {last}"
+    of_model = [name for name in names if not _matches(name, _OF_TRAINING)]
     for suffixes, remedy in _REMEDIES:
-        found = [n for n in _of_suffix(names, *suffixes) if not _matches(n, _OF_TRAINING)]
-        if found:
+        if found := [name for name in of_model if name.lower().endswith(suffixes)]:
             return f"found {found[0]}{remedy}"
     return "nothing like them is there"
-
-
-def _of_suffix(names: Iterable[str], *suffixes: str) -> list[str]:
-    return [name for name in names if name.lower().endswith(suffixes)]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
@@ -228,17 +214,15 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _folders_with_weights(directory: Path) -> list[Path]:
     """Return the folders below with a model in it; of a training run's, the last one last."""
-    found = [
-        folder
-        for pattern in ("*", "snapshots/*")
-        for folder in directory.glob(pattern)
-        if any((folder / (n + s)).is_file() for n in (SAFETENSORS, PICKLE) for s in _WHOLE_OR_NOT)
-    ]
+    whole = (SAFETENSORS, PICKLE)
+    wanted = [*whole, *(name + INDEX_SUFFIX for name in whole)]
+    below = [folder for pattern in ("*", "snapshots/*") for folder in directory.glob(pattern)]
+    found = [folder for folder in below if any((folder / name).is_file() for name in wanted)]
     return sorted(found, key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)])
 
 
 def _is_shard(path: Path) -> bool:
-    """Tell whether a weight file is one of several, by its name or by an index beside it."""
+    """Whether a weight file is one of several, by its name or by an index beside it."""
     if _NUMBERED.search(path.name):
         return _is_numbered(path.name)
     indices = path.parent.glob(f"*{path.suffix}{INDEX_SUFFIX}")
@@ -247,15 +231,13 @@ def _is_shard(path: Path) -> bool:
 
 
 def _is_numbered(name: str) -> bool:
-    """Tell whether a name is that of one shard of several."""
     numbered = _NUMBERED.search(name)
     return numbered is not None and int(numbered["of"]) > 1
 
 
-def _there(directory: Path, names: Iterable[str], namer: str) -> list[str]:
-    files = sorted(set(names))
-    for name in files:
-        if not (directory / name).is_file():
-            why = why_missing(directory / name)
-            raise CheckpointError(f"{directory / name}: named by the {namer}, but {why}")
-    return files
+def _present(directory: Path, names: Iterable[str], namer: str) -> list[Path]:
+    paths = [directory / name for name in sorted(set(names))]
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: named by the {namer}, but {why_missing(path)}")
+    return paths

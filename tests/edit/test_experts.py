@@ -6,8 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from families import save_family, save_family_in_shards
-from mixtures import MIXTURES
+from families import MIXTURES, save_family, save_family_in_shards
 from safetensors.torch import load_file, save_file
 from task_models import causal_loss, save_model
 

@@ -2,8 +2,7 @@ import functools
 
 import pytest
 import torch
-from families import EVERY, FAMILIES, ODD, save_family, save_family_in_shards
-from kin import KIN
+from families import EVERY, FAMILIES, KIN, ODD, save_family, save_family_in_shards
 from safetensors.torch import load_file
 
 from surgeon import (

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, ODD, save_family
-from mixtures import MIXTURES
+from families import FAMILIES, MIXTURES, ODD, save_family
 
 from surgeon import open_checkpoint
 from surgeon.families import by_layer
