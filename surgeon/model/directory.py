@@ -47,7 +47,7 @@ def open_checkpoint(
             the modules that are the last operation of each layer (None: what the record of an
             artifact says).
         name: what reports and the model card call the model (None: as it was found).
-        progress: told of a download.
+        progress: called during a download.
 
     Raises:
         CheckpointError: there is no such model, no weights in it, or no readable configuration.

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import CheckpointError, Interrupted
-from surgeon.model.files import in_module_folder, is_for_loader, parse_object
+from surgeon.model.files import in_module_folder, is_for_loader
 from surgeon.model.hub import (
     Listing,
     check_index_size,
     find_weights_name,
     hub_api,
     list_weights,
+    parse_index,
 )
 from surgeon.model.hub_errors import (
     SHORT,
@@ -37,7 +38,7 @@ from surgeon.model.weight_files import (
     INDEX_SUFFIX,
     PICKLE,
     SAFETENSORS,
-    weight_map,
+    read_index,
 )
 from surgeon.progress import Progress, silent
 
@@ -72,7 +73,7 @@ def download(
         model_id: the repository.
         revision: a branch, a tag or a commit (None: the default branch, or the Hub's own conversion
             of its pickle to safetensors).
-        progress: told of the bytes.
+        progress: called with the bytes received.
 
     Raises:
         CheckpointError: the repository cannot be had, or has no weights that surgeon reads.
@@ -129,15 +130,14 @@ def find_cached(model_id: str, revision: str | None = None) -> HubSnapshot | Non
         weights = find_weights_name({entry.name for entry in path.iterdir() if entry.is_file()})
         if weights is None or not (path / "config.json").is_file():
             return None
-        shards = {weights}
-        if weights.endswith(INDEX_SUFFIX):
-            shards = _shards(model_id, path / weights)
+        indexed = weights.endswith(INDEX_SUFFIX)
+        shards = set(read_index(path / weights).values()) if indexed else {weights}
         whole = all((path / shard).is_file() for shard in shards)
         return HubSnapshot(path, known, path.name) if whole else None
 
 
 def _cached_id(model_id: str) -> str:
-    """Return the id of today for one from before there were organizations, if it is cached."""
+    """Return today's id for one from before there were organizations, if it is cached."""
     from huggingface_hub import constants
 
     if "/" in model_id:
@@ -159,9 +159,7 @@ def _fetch(revision: ResolvedRevision, listing: Listing, progress: Progress) -> 
         if weights.endswith(INDEX_SUFFIX):
             check_index_size(listing, weights)
             index = hf_hub_download(model_id, weights, revision=revision, endpoint=endpoint())
-            wanted.update(shards := _shards(model_id, Path(index)))
-            for shard in sorted(shards - listing.sizes.keys()):
-                raise CheckpointError(f"{model_id}: {weights} names {shard}, which is not there")
+            wanted.update(parse_index(listing, weights, Path(index).read_bytes()).values())
         total = sum(listing.sizes[name] or 0 for name in wanted)
         with _stopped_by_ctrl_c() as stopped:
             path = snapshot_download(
@@ -219,11 +217,6 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _shards(model_id: str, index: Path) -> set[str]:
-    label = f"{model_id}/{index.name}"
-    return set(weight_map(label, parse_object(label, index.read_bytes())).values())
-
-
 def _beside_weights(sizes: Mapping[str, int | None]) -> Iterator[str]:
     """Yield what loaders read beside the weights of the whole model: tokenizer, card, modules."""
     for path, size in sizes.items():
@@ -244,7 +237,7 @@ def _reporting(progress: Progress, step: str, total: int, stopped: threading.Eve
     """
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    told = 0
+    reported = 0
 
     class Reporting(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -253,14 +246,14 @@ def _reporting(progress: Progress, step: str, total: int, stopped: threading.Eve
 
         def update(self, n: float | None = 1) -> None:
             # With Xet there are two: what is received, compressed, and what it becomes.
-            nonlocal told
+            nonlocal reported
             super().update(n)
             if stopped.is_set():
                 raise KeyboardInterrupt
             if self._received is not None:
                 self._received += int(n or 0)
-                if (received := min(self._received, total)) > told:
-                    told = received
-                    progress(step, told, total)
+                if (received := min(self._received, total)) > reported:
+                    reported = received
+                    progress(step, reported, total)
 
     return Reporting

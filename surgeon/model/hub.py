@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from surgeon.errors import CheckpointError
-from surgeon.model.files import is_for_loader
+from surgeon.model.files import is_for_loader, parse_object
 from surgeon.model.hub_errors import (
     PATIENT,
     RetryPolicy,
@@ -24,6 +24,7 @@ from surgeon.model.weight_files import (
     PICKLE,
     SAFETENSORS,
     no_weights_among,
+    weight_map,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class HubId:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a repository at a commit: name → size in bytes, None where not told.
+    """The files of a repository at a commit: name → size in bytes, None if unknown.
 
     ``model_id`` is the repository's id today, if it was asked for by an earlier one. ``hashes`` are
     those of the contents, by name. ``conversion`` is the pull request, such as ``refs/pr/4``, that
@@ -229,6 +230,19 @@ def check_index_size(listing: Listing, name: str) -> None:
         raise CheckpointError(
             f"{listing.model_id}: {name} has {size} bytes; an index has {MAX_INDEX}"
         )
+
+
+def parse_index(listing: Listing, name: str, content: bytes) -> Mapping[str, str]:
+    """Return tensor → shard as an index of a repository says.
+
+    Raises:
+        CheckpointError: it is no index, or names a file that is not there.
+    """
+    label = f"{listing.model_id}/{name}"
+    shards = weight_map(label, parse_object(label, content))
+    for shard in sorted(set(shards.values()) - listing.sizes.keys()):
+        raise CheckpointError(f"{label}: names {shard}, which is not there")
+    return shards
 
 
 def list_revisions(model_id: str) -> tuple[str, ...]:

@@ -319,7 +319,7 @@ def _wait_after(error: Exception, guess: float, longest: float) -> float | None:
     elif not isinstance(error, httpx2.TransportError) or isinstance(error, httpx2.ProxyError):
         return None
     guess = min(guess, _LONGEST_GUESS)
-    # Many workers were told the same moment, and must not all come at it.
+    # Many workers are given the same moment, and must not all come at it.
     jitter = random.uniform(0.0, guess)  # noqa: S311  (nothing secret is drawn)
     if asked is None:
         return guess / 2 + jitter / 2

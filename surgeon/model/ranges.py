@@ -156,13 +156,13 @@ def _content_range(
             f"{label}: {endpoint()} sends whole files, not the part asked for; download the model "
             "and give its directory"
         )
-    told = response.headers.get("Content-Range", "")
-    numbers = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", told)
+    sent = response.headers.get("Content-Range", "")
+    numbers = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", sent)
     first, last, size = map(int, numbers.groups()) if numbers else (-1, -1, -1)
     fits = first == start and last == min(start + length, size) - 1
     if not fits or listed not in (None, size):
         raise HubUnavailableError(
-            f"{label}: {endpoint()} answers {told!r} when asked for {length} bytes from {start} of "
+            f"{label}: {endpoint()} answers {sent!r} when asked for {length} bytes from {start} of "
             f"{listed}: an invalid Content-Range; try again"
         )
     return last - first + 1, size

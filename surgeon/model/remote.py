@@ -14,13 +14,13 @@ from surgeon.errors import CheckpointError
 from surgeon.model.architecture import find_architecture
 from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
 from surgeon.model.files import parse_object
-from surgeon.model.hub import Listing, check_index_size, list_weights
+from surgeon.model.hub import Listing, check_index_size, list_weights, parse_index
 from surgeon.model.hub_errors import explained
 from surgeon.model.ranges import QUICK, Meter, RangeReader, Reading, Span, runs_of
 from surgeon.model.safetensors_file import PREFIX, header_length, parse_header
 from surgeon.model.tensors import TensorFile
 from surgeon.model.torch_pickle import PickleDirectory, StorageHead, read_directory
-from surgeon.model.weight_files import INDEX_SUFFIX, MAX_INDEX, check_index, weight_map
+from surgeon.model.weight_files import INDEX_SUFFIX, MAX_INDEX, check_index
 
 _MAX_CONFIG = 10_000_000
 _PICKLE_BLOCK = 32 * 1024  # bytes of a pickle's directory that are read together
@@ -125,7 +125,7 @@ def open_remote(
         assert weights is not None  # of list_weights
         ranges = RangeReader(listing, reading, meter)
         with ThreadPoolExecutor(reading.connections) as pool:
-            config = pool.submit(_read_document, ranges, CONFIG, _MAX_CONFIG)
+            config = pool.submit(_read_config, ranges)
             index = _read_index(ranges, weights)
             names = sorted(set(index.values())) or [weights]
             found = dict(zip(names, pool.map(partial(_find_tensors, ranges), names), strict=True))
@@ -152,24 +152,19 @@ def open_remote(
             )
 
 
-def _read_document(ranges: RangeReader, name: str, limit: int) -> dict[str, Any]:
-    """Read a JSON object of at most ``limit`` bytes."""
-    label = ranges.label(name)
-    if name not in ranges.listing.sizes:
+def _read_config(ranges: RangeReader) -> dict[str, Any]:
+    label = ranges.label(CONFIG)
+    if CONFIG not in ranges.listing.sizes:
         raise CheckpointError(f"{label}: no such file; the model cannot be read without it")
-    return parse_object(label, ranges.whole(name, limit))
+    return parse_object(label, ranges.whole(CONFIG, _MAX_CONFIG))
 
 
 def _read_index(ranges: RangeReader, weights: str) -> Mapping[str, str]:
     """Return tensor → shard as the index says, or nothing for weights in one file."""
     if not weights.endswith(INDEX_SUFFIX):
         return {}
-    label = ranges.label(weights)
     check_index_size(ranges.listing, weights)
-    index = weight_map(label, _read_document(ranges, weights, MAX_INDEX))
-    for shard in sorted(set(index.values()) - ranges.listing.sizes.keys()):
-        raise CheckpointError(f"{label}: names {shard}, which is not there")
-    return index
+    return parse_index(ranges.listing, weights, ranges.whole(weights, MAX_INDEX))
 
 
 def _find_tensors(ranges: RangeReader, name: str) -> PickleDirectory:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 import io
 import math
+import operator
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from surgeon.errors import CheckpointError
@@ -131,11 +133,25 @@ def _directory(label: str, state: Any, heads: _Heads, size: int) -> PickleDirect
     of_tensors, strides = {}, {}
     for name, call in state.items():
         called = f"{label}: tensor {name if isinstance(name, str) else repr(name)}"
-        tensors[name], head, inner = _tensor(called, name, call, heads, size)
-        if head is not None:  # else it has no elements
-            of_tensors[name] = head
-        if inner is not None:
-            strides[name] = inner
+        if not isinstance(name, str):
+            raise CheckpointError(f"{called}: its name is no text; save model.state_dict()")
+        view = _view(called, call)
+        tensors[name] = info = TensorInfo(name, view.dtype, view.shape, 0, 0)
+        if info.size == 0:
+            continue
+        head, element = heads.get(view.storage.key), BITS[view.dtype] // 8
+        steps = ((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
+        end = (view.first + sum(steps) + 1) * element
+        if head is None or end > min(head.size, size - head.end):
+            raise CheckpointError(
+                f"{called}: its {info.size:,} numbers are not in the file, which is damaged or cut "
+                "off; fetch it again"
+            )
+        start = head.end + view.first * element
+        tensors[name] = replace(info, start=start, end=head.end + end)
+        of_tensors[name] = head
+        if not _is_in_order(view):
+            strides[name] = view.strides
     total = sum(info.size * BITS[info.dtype] // 8 for info in tensors.values())
     if total > _MOST_COPIES * size:
         raise CheckpointError(
@@ -227,7 +243,6 @@ def _of_archive(raw: _DirectoryFile, *, on_disk: bool) -> tuple[Any, _Heads]:
 
 
 def _check_stored(entry: zipfile.ZipInfo) -> None:
-    """Check that an entry of a zip archive is as PyTorch writes it."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
         raise ValueError(f"{entry.filename} is compressed")
 
@@ -278,15 +293,11 @@ def _of_sequence(raw: _DirectoryFile) -> tuple[Any, _Heads]:
         raise ValueError("no file of torch.save of this byte order")
     heads, position = {}, file.tell()
     for key in keys:
-        length, dtype = known[key].length, known[key].dtype
-        size = length * BITS[dtype] // 8
-        heads[key] = _counted_head(position, length, size)
+        size = known[key].length * BITS[known[key].dtype] // 8
+        count = known[key].length.to_bytes(8, "little")
+        heads[key] = StorageHead(position, position + 8, size, partial(operator.eq, count))
         position += 8 + size
     return state, heads
-
-
-def _counted_head(start: int, length: int, size: int) -> StorageHead:
-    return StorageHead(start, start + 8, size, lambda raw: raw == length.to_bytes(8, "little"))
 
 
 def _noting(known: dict[str, _Storage]) -> Callable[[Any], _Storage]:
@@ -312,56 +323,47 @@ def _storage(identity: Any) -> _Storage:
     match view:
         case [(_, int(first), int(_))] if first >= 0:
             return _Storage(key, dtype, length, first)
-        case _:
-            return _Storage(key, dtype, length)
+    return _Storage(key, dtype, length)
 
 
-def _tensor(
-    label: str, name: object, call: Call, heads: _Heads, file_size: int
-) -> tuple[TensorInfo, StorageHead | None, tuple[int, ...] | None]:
-    """Return a tensor, the head of its storage, and its strides if they are out of order."""
-    if not isinstance(name, str):
-        raise CheckpointError(f"{label}: its name is no text; save model.state_dict()")
+@dataclass(frozen=True)
+class _View:
+    """The numbers of a storage that a tensor is made of; ``strides`` are in elements."""
+
+    storage: _Storage
+    dtype: str
+    first: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def _view(label: str, call: Call) -> _View:
+    """Return what a call of torch's would make; ``label`` names the tensor in errors."""
     further: list[Any] = []
     match call:
+        # Another call, with attributes of its own.
         case Call("torch._tensor _rebuild_from_type_v2", (Global(function), _, tuple(inner), _)):
-            return _tensor(
-                label, name, Call(function, inner), heads, file_size
-            )  # with attributes of its own
+            return _view(label, Call(function, inner))
         case Call(
             "torch._utils _rebuild_parameter" | "torch._utils _rebuild_parameter_with_state",
-            (Call() as inner, *_),
+            (Call() as parameter, *_),
         ):
-            return _tensor(label, name, inner, heads, file_size)
+            return _view(label, parameter)
         case Call("torch._utils _rebuild_meta_tensor_no_storage"):
             raise CheckpointError(
                 f"{label} holds no data (it is on the meta device); save the model again without "
                 "offloading"
             )
         case Call(
-            "torch._utils _rebuild_tensor",
-            (_Storage() as storage, first, tuple(shape), tuple(strides)),
+            "torch._utils _rebuild_tensor" | "torch._utils _rebuild_tensor_v2",
+            (_Storage() as storage, first, tuple(shape), tuple(strides), *rest),
         ):
-            dtype = storage.dtype
-        case Call(
-            "torch._utils _rebuild_tensor_v2",
-            (_Storage() as storage, first, tuple(shape), tuple(strides), _, _, *further),
-        ):
-            dtype = storage.dtype
+            dtype, further = storage.dtype, rest[2:]
         case Call(
             "torch._utils _rebuild_tensor_v3",
-            (
-                _Storage() as storage,
-                first,
-                tuple(shape),
-                tuple(strides),
-                _,
-                _,
-                Global(kind),
-                *further,
-            ),
+            (_Storage() as storage, first, tuple(shape), tuple(strides), _, _, Global(kind), *rest),
         ):
-            dtype = _DTYPES.get(kind.removeprefix("torch "), kind)
+            dtype, further = _DTYPES.get(kind.removeprefix("torch "), kind), rest
         case _:
             what = call.function.rpartition(" ")[2]
             raise CheckpointError(f"{label} is made by {what}, and is not plain numbers")
@@ -370,20 +372,14 @@ def _tensor(
     numbers = (first, *shape, *strides)
     if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
         raise CheckpointError(f"{label}: its shape, strides or offset are none; fetch it again")
-    info = TensorInfo(name, dtype, tuple(shape), 0, 0)
-    if info.size == 0:
-        return info, None, None
-    head = heads.get(storage.key)
-    first, size = storage.first + first, BITS[dtype] // 8
-    last = first + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if head is None or (last + 1) * size > min(head.size, file_size - head.end):
-        raise CheckpointError(
-            f"{label}: its {info.size:,} numbers are not in the file, which is damaged or cut off; "
-            "fetch it again"
-        )
-    expected, in_order = 1, True
-    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
-        in_order = in_order and (n == 1 or stride == expected)
-        expected *= n
-    info = replace(info, start=head.end + first * size, end=head.end + (last + 1) * size)
-    return info, head, None if in_order else strides
+    return _View(storage, dtype, storage.first + first, shape, strides)
+
+
+def _is_in_order(view: _View) -> bool:
+    """Whether the elements lie one after the other, the last axis fastest."""
+    expected = 1
+    for length, stride in zip(reversed(view.shape), reversed(view.strides), strict=True):
+        if length != 1 and stride != expected:
+            return False
+        expected *= length
+    return True
