@@ -75,7 +75,7 @@ def write_artifact(
     checkpoint = plan.checkpoint
     if onnx:
         _check_exportable(checkpoint)
-    source = checkpoint.files[0].path if checkpoint.alone else checkpoint.directory
+    source = checkpoint.source
     check_output(output, source, force=force)
     taken = list_source_files(checkpoint) if sources is None else sources
     with staged(output, force=force) as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -119,11 +120,8 @@ def within_config(sites: Iterable[Site], config: Mapping[str, Any], label: str) 
                 f"{label}: says {count}{stack and ' '}{stack} layers, the weights have "
                 f"{len(of_stack)}: the checkpoint is incomplete; fetch it again"
             )
-    return tuple(site for site in found if _is_run(site.layer, wanted[site.stack]))
-
-
-def _is_run(layer: int | None, count: int | None) -> bool:
-    return layer is None or count is None or layer < count
+    # A final norm has no layer, and is always run.
+    return tuple(s for s in found if (s.layer or 0) < (wanted[s.stack] or math.inf))
 
 
 def _layers(config: Mapping[str, Any], stack: Stack) -> int | None:

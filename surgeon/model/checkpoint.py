@@ -77,6 +77,11 @@ class Checkpoint:
         """The shape of every tensor."""
         return {name: info.shape for name, info in self.tensors.items()}
 
+    @property
+    def source(self) -> Path:
+        """What holds the model: its directory, or the weight file that is all of it."""
+        return self.files[0].path if self.alone else self.directory
+
     def read(self, name: str) -> npt.NDArray[Any]:
         """Read one floating-point tensor in its own dtype."""
         return self.homes[name].read(name)

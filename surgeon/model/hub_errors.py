@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import sleep
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from surgeon.errors import CheckpointError, HubUnavailableError
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 _LOG_IN = "set HF_TOKEN or run hf auth login"
 # The host that hf_xet names in an error, which is a RuntimeError whatever it was.
@@ -74,7 +77,7 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         by_hub = "X-Error-Message" in error.response.headers
-        return status in (408, 429) or status >= 500 or (status in (403, 407) and not by_hub)
+        return may_pass(error) or status == 408 or (status in (403, 407) and not by_hub)
     if isinstance(error, (RuntimeError, errors.XetDownloadError)):
         return _XET_HOST.search(str(error)) is not None
     return isinstance(
@@ -87,6 +90,11 @@ def is_outage(error: BaseException) -> bool:
             ImportError,
         ),
     )
+
+
+def may_pass(error: HfHubHTTPError) -> bool:
+    """Whether an answer, of a rate limit or a server error, may be another one later."""
+    return error.response.status_code == 429 or error.response.status_code >= 500
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -312,8 +320,7 @@ def _wait_after(error: Exception, guess: float, longest: float) -> float | None:
 
     asked = None
     if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status != 429 and status < 500:
+        if not may_pass(error):
             return None
         asked = seconds_asked_for(error.response.headers)
     elif not isinstance(error, httpx2.TransportError) or isinstance(error, httpx2.ProxyError):

@@ -16,6 +16,7 @@ from surgeon.model.hub_errors import (
     SHORT,
     RetryPolicy,
     endpoint,
+    may_pass,
     retry,
 )
 from surgeon.model.safetensors_file import PREFIX
@@ -69,8 +70,7 @@ class RangeReader:
             try:
                 return self._receive(known, name, start, length)
             except HfHubHTTPError as error:
-                status = error.response.status_code
-                if status == 429 or status >= 500:
+                if may_pass(error):
                     raise
                 self._addresses[name] = ""  # it is good for one request, or has expired
         url = hf_hub_url(

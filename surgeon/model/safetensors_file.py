@@ -75,25 +75,20 @@ def parse_header(
     Raises:
         CheckpointError: it is no header, or does not describe the file to the last byte.
     """
-    header = _parse_json(label, raw)
-    metadata = header.pop("__metadata__", None)
-    metadata = {} if metadata is None else metadata  # the reference implementation reads null too
-    if not _is_text_map(metadata):
-        raise CheckpointError(f"{label}: __metadata__ in the header is not a map of strings")
-    data = PREFIX + len(raw)
-    tensors = {name: _tensor(label, name, entry, data) for name, entry in header.items()}
-    _check_layout(label, tensors.values(), data, size)
-    return tensors, metadata
-
-
-def _parse_json(label: str, raw: bytes) -> dict[str, Any]:
     try:
         header = parse_json(raw, _without_duplicates)
     except ValueError as error:
         raise CheckpointError(f"{label}: the header is not valid JSON ({error})") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{label}: the header is not a JSON object")
-    return header
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata  # the reference implementation reads null too
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise CheckpointError(f"{label}: __metadata__ in the header is not a map of strings")
+    data = PREFIX + len(raw)
+    tensors = {name: _tensor(label, name, entry, data) for name, entry in header.items()}
+    _check_layout(label, tensors.values(), data, size)
+    return tensors, metadata
 
 
 def _without_duplicates(pairs: Pairs) -> dict[str, Any]:
@@ -103,14 +98,10 @@ def _without_duplicates(pairs: Pairs) -> dict[str, Any]:
     return result
 
 
-def _is_text_map(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
-
-
 def _tensor(label: str, name: str, entry: object, data: int) -> TensorInfo:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end]} if all(
-            _is_count(number) for number in (*shape, start, end)
+            type(number) is int and 0 <= number <= _MAX_ELEMENTS for number in (*shape, start, end)
         ):
             pass
         case _:
@@ -123,10 +114,6 @@ def _tensor(label: str, name: str, entry: object, data: int) -> TensorInfo:
             f"{label}: tensor {name} claims shape {shape} of {dtype} in {end - start} bytes"
         )
     return TensorInfo(name, dtype, tuple(shape), data + start, data + end)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_ELEMENTS
 
 
 def _check_layout(label: str, tensors: Iterable[TensorInfo], data: int, size: int) -> None:
