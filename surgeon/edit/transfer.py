@@ -65,7 +65,7 @@ def transfer(
         target.parent.mkdir(parents=True, exist_ok=True)
         if not ordered:
             _copy(source, target)
-    # Its own threads are as fast as a second one of ours, which hashed while the kernel copied.
+    # By its own threads: a thread of ours that hashed during the copy took a fifth longer in all.
     before, after = (blake3(max_threads=blake3.AUTO) for _ in range(2))
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(source.open("rb", buffering=0))
@@ -77,17 +77,16 @@ def transfer(
                 written.write(content)
 
         position = 0
-        for splice in (*ordered, None):
-            for start, piece in _pieces(file, position, splice.start if splice else found.st_size):
+        for splice in (*ordered, Splice(found.st_size, 0, b"")):
+            for start, piece in _pieces(file, position, splice.start):
                 before.update(piece)
                 if new or ordered:
                     _apply(source, old, new, start, piece)
                     emit(piece)
-            if splice:
-                for _, piece in _pieces(file, splice.start, splice.end):
-                    before.update(piece)
-                emit(splice.content)
-                position = splice.end
+            for _, piece in _pieces(file, splice.start, splice.end):
+                before.update(piece)
+            emit(splice.content)
+            position = splice.end
     now = source.stat()
     if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
         raise _changed(source)
