@@ -6,14 +6,14 @@ Each is found in the rows: whatever varies alone, with all else equal, is an axi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from operator import attrgetter
-from typing import TypeVar
 
 import numpy as np
 
+from surgeon.figures.grouping import Dims, chains, grouped, short_names
 from surgeon.figures.picture import (
     OUTLIER,
     Band,
@@ -27,8 +27,6 @@ from surgeon.figures.picture import (
     Strip,
     Ticks,
 )
-from surgeon.study.cells import Dims, chains
-from surgeon.study.grid import Model, short_names
 from surgeon.study.sweep_folder import Measurement
 
 MIN_DIMS = 8
@@ -48,26 +46,6 @@ _COLOURS = ((0.0, "#2166ac"), (0.5, "#ffffff"), (1.0, OUTLIER))
 
 _edit = attrgetter("operation", "factor")
 _edit_and_layers = attrgetter("operation", "factor", "layers")
-
-_Key = TypeVar("_Key", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One model measured in one way: what rows must share to be in one picture."""
-
-    model: Model
-    task: str
-    metric: str
-    data: str | None
-    mask_rate: float | None
-    controls: int | None
-
-
-def subjects(rows: Iterable[Measurement]) -> Mapping[Subject, list[Measurement]]:
-    """Group measurements by what was measured, in the order of the rows."""
-    key = attrgetter(*(field.name for field in fields(Subject)))
-    return _grouped(rows, lambda row: Subject(*key(row)))
 
 
 def draw_sweep(rows: Sequence[Measurement], what: str) -> list[Picture]:
@@ -93,7 +71,7 @@ def _edits(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
 
 
 def _strips(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
-    for group in _grouped(_single_dims(rows), _edit_and_layers).values():
+    for group in grouped(_single_dims(rows), _edit_and_layers).values():
         points = _points(group, lambda row: row.dims[0])
         if len(points) < MIN_DIMS:
             continue
@@ -120,8 +98,8 @@ def _strips(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
 
 def _maps(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
     single = [row for row in _single_dims(rows) if len(row.layers or ()) == 1]
-    for group in _grouped(single, _edit).values():
-        cells = _grouped(group, lambda row: (_layer(row), row.dims[0]))
+    for group in grouped(single, _edit).values():
+        cells = grouped(group, lambda row: (_layer(row), row.dims[0]))
         layers = sorted({layer for layer, _ in cells})
         dims = sorted({dim for _, dim in cells})
         if len(layers) < 2 or len(dims) < MIN_DIMS:
@@ -143,9 +121,9 @@ def _maps(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
 
 
 def _counts(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
-    for group in _grouped(rows, _edit_and_layers).values():
+    for group in grouped(rows, _edit_and_layers).values():
         curves = {}
-        for selection, same in _grouped(group, lambda row: row.selection).items():
+        for selection, same in grouped(group, lambda row: row.selection).items():
             by = "random dims" if selection == "random" else f"by {selection}"
             for name, part in (_nested(same) if selection == "dims" else {by: same}).items():
                 points = _points(part, lambda row: len(row.dims), "{:g} dims")
@@ -158,7 +136,7 @@ def _counts(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
 
 def _nested(rows: Sequence[Measurement]) -> dict[str, list[Measurement]]:
     """Return the rows of each series of sets that hold the smaller ones, by its name."""
-    by_set = _grouped(rows, lambda row: frozenset(row.dims))
+    by_set = grouped(rows, lambda row: frozenset(row.dims))
     found = chains(same[0].dims for same in by_set.values())[: MIN_DIMS - 1]
     names = short_names([chain[-1] for chain in found], _dims_name, _DIMS_NAMED)
     return {
@@ -171,14 +149,14 @@ def _factors(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
     scaled = {(row.target, row.layers) for row in rows if row.mode == "scale"}
     # Zero is the factor 0, where there are others.
     dosed = [row for row in rows if row.mode != "mean" and (row.target, row.layers) in scaled]
-    for group in _grouped(dosed, attrgetter("target", "layers")).values():
+    for group in grouped(dosed, attrgetter("target", "layers")).values():
         title = f"Dose: scale {group[0].target}, {_where(group[0])}"
         yield from _curves(group, lambda row: row.factor or 0.0, title, _FACTOR, change)
 
 
 def _layers(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
     single = [row for row in rows if row.layers and len(row.layers) == 1]
-    for group in _grouped(single, _edit).values():
+    for group in grouped(single, _edit).values():
         title = f"One layer at a time: {edit_in_words(group[0])}"
         yield from _curves(group, _layer, title, _LAYER, change)
 
@@ -191,7 +169,7 @@ def _curves(
     change: str,
 ) -> Iterator[Picture]:
     """Yield a picture with a curve for each selection, if one has points along the axis."""
-    parts = _grouped(rows, _edited)
+    parts = grouped(rows, _edited)
     sets = [part[0].dims for key, part in parts.items() if isinstance(key, frozenset)]
     names = short_names(sets, _dims_name, _DIMS_NAMED)
     curves = {}
@@ -242,7 +220,7 @@ def _points(
             high=max(row.ci95[1] for row in same),
             band=_hull(row.control_range for row in same),
         )
-        for place, same in sorted(_grouped(rows, x).items())
+        for place, same in sorted(grouped(rows, x).items())
     ]
 
 
@@ -328,15 +306,6 @@ def _band(points: Sequence[_Point]) -> Band:
         high=[point.band[1] for point in points],
         meaning="as many at random",
     )
-
-
-def _grouped(
-    rows: Iterable[Measurement], key: Callable[[Measurement], _Key]
-) -> dict[_Key, list[Measurement]]:
-    groups: dict[_Key, list[Measurement]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups
 
 
 def _hull(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:

@@ -9,15 +9,11 @@ from pathlib import Path
 
 from surgeon.errors import OutputError
 from surgeon.figures.chart import chart
+from surgeon.figures.grouping import Subject, model_name, path_name, short_names, subjects
 from surgeon.figures.page import check_page, paragraphs, table, write_page
-from surgeon.figures.sweep import MANY_DIMS, Subject, draw_sweep, edit_in_words, subjects
+from surgeon.figures.sweep import MANY_DIMS, draw_sweep, edit_in_words
 from surgeon.harmless import html
-from surgeon.study.grid import (
-    Model,
-    model_name,
-    path_name,
-    short_names,
-)
+from surgeon.study.grid import Model
 from surgeon.study.sweep_folder import ROWS, Failure, Measurement, Rows, read_rows
 from surgeon.tasks.registry import TASKS
 

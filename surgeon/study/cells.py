@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from blake3 import blake3
 
@@ -128,41 +127,6 @@ def _key(model: Model, recipe: Recipe, hash_of: Callable[[str], str]) -> str:
 def _hash_of(path: str) -> str:
     # A file that is not there is an error of the cells that need it, not of the grid.
     return blake3(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else path
-
-
-Dims: TypeAlias = tuple[int, ...]
-
-
-def chains(sets: Iterable[Dims]) -> list[tuple[Dims, ...]]:
-    """Return the series of two or more nested sets, smallest set first, the longest series first.
-
-    Each starts from a set that no other holds. Where several smaller ones are in it, such as both
-    of its dims, it goes on with the one that it begins with; if it begins with none, it ends.
-    """
-    ordered = sorted(set(sets), key=len, reverse=True)
-    tops = [
-        dims
-        for dims in ordered
-        if not any(
-            set(dims) < set(larger)
-            for larger in takewhile(lambda other: len(other) > len(dims), ordered)  # noqa: B023
-        )
-    ]
-    found = [_downwards(top, ordered) for top in tops]
-    return sorted((chain for chain in found if len(chain) > 1), key=len, reverse=True)
-
-
-def _downwards(top: Dims, ordered: Sequence[Dims]) -> tuple[Dims, ...]:
-    chain = [top]
-    for size in range(len(top) - 1, 0, -1):
-        last = chain[-1]
-        inside = [dims for dims in ordered if len(dims) == size and set(dims) < set(last)]
-        if len(inside) > 1:
-            inside = [dims for dims in inside if dims == last[:size]]
-            if not inside:
-                break
-        chain += inside
-    return tuple(reversed(chain))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from surgeon import write_sweep_report
 from surgeon.cli import run
 from surgeon.errors import OutputError
 from surgeon.figures import chart
+from surgeon.figures.grouping import model_name, short_names, subjects
 from surgeon.figures.picture import Lines, Map, Strip
-from surgeon.figures.sweep import draw_sweep, subjects
-from surgeon.study.grid import Model, load_grid, model_name, short_names
+from surgeon.figures.sweep import draw_sweep
+from surgeon.study.grid import Model, load_grid
 from surgeon.study.sweep import run_sweep
 from surgeon.study.sweep_folder import Measurement, read_rows
 

@@ -1,0 +1,117 @@
+"""How a sweep's rows go together in pictures: by subject, in nested sets, and by which names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import takewhile
+from operator import attrgetter
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from surgeon.study.grid import Model
+from surgeon.study.sweep_folder import Measurement
+
+Dims: TypeAlias = tuple[int, ...]
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model measured in one way: what rows must share to be in one picture."""
+
+    model: Model
+    task: str
+    metric: str
+    data: str | None
+    mask_rate: float | None
+    controls: int | None
+
+
+def subjects(rows: Iterable[Measurement]) -> Mapping[Subject, list[Measurement]]:
+    """Group measurements by what was measured, in the order of the rows."""
+    key = attrgetter(*(field.name for field in fields(Subject)))
+    return grouped(rows, lambda row: Subject(*key(row)))
+
+
+def grouped(
+    rows: Iterable[Measurement], key: Callable[[Measurement], _Key]
+) -> dict[_Key, list[Measurement]]:
+    """Group measurements by a key, in the order of the rows."""
+    groups: dict[_Key, list[Measurement]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def chains(sets: Iterable[Dims]) -> list[tuple[Dims, ...]]:
+    """Return the series of two or more nested sets, smallest set first, the longest series first.
+
+    Each starts from a set that no other holds. Where several smaller ones are in it, such as both
+    of its dims, it goes on with the one that it begins with; if it begins with none, it ends.
+    """
+    ordered = sorted(set(sets), key=len, reverse=True)
+
+    def is_top(dims: Dims) -> bool:
+        larger = takewhile(lambda other: len(other) > len(dims), ordered)
+        return not any(set(dims) < set(other) for other in larger)
+
+    found = [_downwards(top, ordered) for top in ordered if is_top(top)]
+    return sorted((chain for chain in found if len(chain) > 1), key=len, reverse=True)
+
+
+def _downwards(top: Dims, ordered: Sequence[Dims]) -> tuple[Dims, ...]:
+    chain = [top]
+    for size in range(len(top) - 1, 0, -1):
+        last = chain[-1]
+        inside = [dims for dims in ordered if len(dims) == size and set(dims) < set(last)]
+        if len(inside) > 1:
+            inside = [dims for dims in inside if dims == last[:size]]
+            if not inside:
+                break
+        chain += inside
+    return tuple(reversed(chain))
+
+
+def short_names(
+    items: Iterable[_Key], name: Callable[[_Key, int], str], start: int = 1
+) -> dict[_Key, str]:
+    """Name each item, no two alike.
+
+    Args:
+        items: what to name.
+        name: an item's name of some length, such as a path's last parts. A length that says
+            no more than the one before has come to its end.
+        start: the length of a name that needs no more.
+    """
+    found = {item: name(item, start) for item in items}
+    length = start
+    while alike := _alike(found):
+        length += 1
+        longer = {item: name(item, length) for item in alike}
+        if all(longer[item] == found[item] for item in alike):
+            break
+        found |= longer
+    for number, item in enumerate(_alike(found), start=1):
+        found[item] += f" ({number})"
+    return found
+
+
+def _alike(names: Mapping[_Key, str]) -> list[_Key]:
+    counts = Counter(names.values())
+    return [item for item, name in names.items() if counts[name] > 1]
+
+
+def path_name(path: str, parts: int) -> str:
+    """Return the last parts of a path; what is none, such as a Hub id, is left whole."""
+    if not Path(path).is_absolute():
+        return path
+    return "/".join(Path(path).parts[-parts:]).replace("//", "/")
+
+
+def model_name(model: Model, parts: int) -> str:
+    """Return a model's name with the last parts of its path."""
+    revision = f"@{model.revision}" if model.revision else ""
+    pattern = f" with {model.sites_pattern}" if model.sites_pattern else ""
+    return f"{path_name(model.model, parts)}{revision}{pattern}"
