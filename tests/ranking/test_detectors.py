@@ -73,7 +73,7 @@ def test_a_setting_that_a_method_would_ignore_is_refused(planted, method, settin
 
 def test_text_for_a_method_that_reads_none_is_refused(planted):
     folder, texts = planted
-    with pytest.raises(SelectionError, match="`data`"):
+    with pytest.raises(SelectionError, match="`texts`"):
         rank_dimensions(open_checkpoint(folder), "layernorm", Options(texts=texts))
 
 
