@@ -55,11 +55,21 @@ def test_cells_that_failed_are_told_by_the_exit_code(tmp_path, capsys):
     assert "1 failed: no such" in capsys.readouterr().out
 
 
+def _hear_sigint():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_a_sweep_that_is_interrupted_says_how_to_go_on(grid, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "surgeon", "sweep", str(grid), "-o", str(out)]
     process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them ignore it.
+        preexec_fn=_hear_sigint,  # noqa: PLW1509  (it takes no lock)
     )
     deadline = time.monotonic() + 60
     while not (out / "models").exists() and time.monotonic() < deadline:

@@ -496,7 +496,7 @@ def test_of_a_graph_quantized_by_the_batch_each_text_is_run_alone(mlm, tmp_path)
         ({"0": "a", "1": "b"}, "gives 3 values a text or token, and id2label .* names 2 labels"),
         ({str(n): "abcd"[n] for n in range(4)}, "gives 3 values .* names 4 labels"),
         ({"0": "a", "1": "b", "9": "c"}, "does not name the labels 0 to 2"),
-        (["a", "b", "c"], "id2label is no object of labels by number"),
+        (["a", "b", "c"], "id2label is not an object of labels by number"),
     ],
 )
 def test_labels_that_are_not_the_graph_s_are_refused(tmp_path, names, complaint):

@@ -461,7 +461,7 @@ def test_the_command_line_scans_plans_and_patches_an_onnx_file(exported, tmp_pat
     assert run(["patch", str(path), "--dims", listed, "--params", "gain", "-o", out, "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["parameters_changed"] == 2
-    assert "told by names of BERT" in captured.err
+    assert "found by names of BERT" in captured.err
     assert "1 initializers are read elsewhere too" in captured.err
     assert run(["patch", str(path), "--dims", "3", "--no-onnx", "-o", out]) == 2
     assert "--no-onnx" in capsys.readouterr().err
