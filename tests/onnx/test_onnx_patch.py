@@ -466,7 +466,7 @@ def test_the_command_line_scans_plans_and_patches_an_onnx_file(exported, tmp_pat
     assert run(["patch", str(path), "--dims", "3", "--no-onnx", "-o", out]) == 2
     assert "--no-onnx" in capsys.readouterr().err
     assert run(["eval", out]) == 2
-    assert "and config.json does not tell what that is to be" in capsys.readouterr().err
+    assert "and config.json does not say what that is to be scored on" in capsys.readouterr().err
     assert run(["scan", out]) == 2
     assert "give that file in it" in capsys.readouterr().err
     assert run(["scan", f"{out}/model.onnx", "--method", "ablation"]) == 2
