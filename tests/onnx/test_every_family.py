@@ -35,7 +35,16 @@ _QUICK = {
     "bert", "deberta-v2, as v3", "gpt2", "qwen3", "xlnet", "bart", "t5", "clip_text_model",
     "mixtral", "roberta, classification", "bert, questions", "electra, regression",
 }  # fmt: skip
-_EACH = [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in TASKS]
+# A group is a model, so that with ``--dist loadgroup`` one worker exports it, once.
+_EACH = [
+    pytest.param(
+        name,
+        marks=pytest.mark.xdist_group(name)
+        if name in _QUICK
+        else (pytest.mark.slow, pytest.mark.xdist_group(name)),
+    )
+    for name in TASKS
+]
 DIMS = (3, 9)
 _END = 2  # BART's end of a sequence, which its classifier looks for
 
