@@ -46,12 +46,7 @@ TINY_FAMILIES = {
     "distilbert": (
         transformers.DistilBertForMaskedLM,
         transformers.DistilBertConfig(
-            dim=16,
-            n_layers=3,
-            n_heads=2,
-            hidden_dim=24,
-            vocab_size=40,
-            max_position_embeddings=64,
+            dim=16, n_layers=3, n_heads=2, hidden_dim=24, vocab_size=40, max_position_embeddings=64
         ),
     ),
     "gpt2": (

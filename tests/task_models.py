@@ -11,12 +11,7 @@ import torch
 import transformers as t
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    write_artifact,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.text import built_in_sample
 
 _SPECIAL = {

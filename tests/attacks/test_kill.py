@@ -21,14 +21,7 @@ from artifacts import files_of
 from forked import forks
 from safetensors.numpy import save_file
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    verify,
-    write_artifact,
-    write_small_patch,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, verify, write_artifact, write_small_patch
 from surgeon.edit.record import read_record
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError

@@ -17,17 +17,10 @@ import torch
 from artifacts import patch
 from safetensors.torch import load_file
 
-from surgeon import (
-    open_checkpoint,
-)
+from surgeon import open_checkpoint
 from surgeon.cli import run
 from surgeon.edit.card import read_front_matter
-from surgeon.errors import (
-    CheckpointError,
-    EvaluationError,
-    SelectionError,
-    SurgeonError,
-)
+from surgeon.errors import CheckpointError, EvaluationError, SelectionError, SurgeonError
 from surgeon.evaluation.blocks import Partial
 from surgeon.model.pickle_file import open_pickle
 from surgeon.model.safetensors_file import open_safetensors

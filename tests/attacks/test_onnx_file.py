@@ -6,13 +6,7 @@ import onnx
 import pytest
 from onnx_exports import norm_chain
 
-from surgeon import (
-    Recipe,
-    make_onnx_plan,
-    open_onnx,
-    restore,
-    write_onnx_artifact,
-)
+from surgeon import Recipe, make_onnx_plan, open_onnx, restore, write_onnx_artifact
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, SurgeonError
 

@@ -16,10 +16,7 @@ import torch
 from artifacts import files_of, patch
 from safetensors.torch import load_file
 
-from surgeon import (
-    restore,
-    verify,
-)
+from surgeon import restore, verify
 from surgeon.errors import SurgeonError
 
 _FLIPS = int(os.environ.get("SURGEON_FLIPS", "60"))

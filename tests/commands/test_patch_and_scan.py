@@ -230,10 +230,7 @@ def _truncate(folder):
 
 _BROKEN = {
     "missing": (lambda tmp_path, _tiny: tmp_path / "nowhere", "no such file or directory"),
-    "no weights": (
-        _broken("a", lambda f: (f / "model.safetensors").unlink()),
-        "no weights in it",
-    ),
+    "no weights": (_broken("a", lambda f: (f / "model.safetensors").unlink()), "no weights in it"),
     "no config": (_broken("a", lambda f: (f / "config.json").unlink()), "config.json"),
     "bad config": (_broken("a", lambda f: (f / "config.json").write_text("{")), "not valid JSON"),
     "architecture": (

@@ -8,13 +8,7 @@ import transformers
 from artifacts import patch, write_record
 from safetensors.torch import load_file, save, save_file
 
-from surgeon import (
-    Recipe,
-    compare,
-    make_plan,
-    open_checkpoint,
-    verify,
-)
+from surgeon import Recipe, compare, make_plan, open_checkpoint, verify
 from surgeon.cli import run
 from surgeon.model.tensors import BITS
 

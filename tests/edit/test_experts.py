@@ -124,11 +124,7 @@ def _without(part):
             "layers.1.mlp.experts.1.",
             "no layers.1.mlp.experts.1.down_proj, though later",
         ),
-        (
-            "qwen3_moe",
-            "layers.0.mlp.",
-            "no layers.0.mlp.down_proj or layers.0.mlp.experts.0.down",
-        ),
+        ("qwen3_moe", "layers.0.mlp.", "no layers.0.mlp.down_proj or layers.0.mlp.experts.0.down"),
         ("deepseek_v2", "layers.0.mlp.", "though other layers do: the checkpoint is incomplete"),
         (
             "hunyuan_v1_moe",

@@ -5,13 +5,7 @@ import torch
 from families import EVERY, FAMILIES, KIN, ODD, save_family, save_family_in_shards
 from safetensors.torch import load_file
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    rank_by_layernorm,
-    write_artifact,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, rank_by_layernorm, write_artifact
 from surgeon.edit.changes import kinds_of
 
 DIMS = [3, 9]

@@ -4,12 +4,7 @@ import pytest
 from families import save_family
 from safetensors.numpy import load_file, save_file
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    read_record,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, read_record
 from surgeon.cli import run
 from surgeon.edit.changes import kinds_of
 from surgeon.edit.modes import new_values
@@ -155,10 +150,7 @@ def test_a_mean_over_one_scale_is_that_of_the_weights(in_blocks):
 
 @pytest.mark.parametrize(
     ("family", "told"),
-    [
-        ("gemma2", "RMSNorm has no bias"),
-        ("llama", "the dense layers have no bias here"),
-    ],
+    [("gemma2", "RMSNorm has no bias"), ("llama", "the dense layers have no bias here")],
 )
 def test_a_bias_that_is_not_there_is_said_and_the_gains_are_edited(tmp_path, capsys, family, told):
     source, out = tmp_path / "source", tmp_path / "out"

@@ -15,14 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from surgeon import (
-    Recipe,
-    compare,
-    make_plan,
-    open_checkpoint,
-    restore,
-    write_artifact,
-)
+from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, write_artifact
 
 _INPUTS = 12
 _SINGLE = "model.safetensors"

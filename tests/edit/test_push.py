@@ -9,18 +9,11 @@ import pytest
 from artifacts import patch
 from hub_server import connect, serve
 
-from surgeon import (
-    read_record,
-    save_evaluation,
-)
+from surgeon import read_record, save_evaluation
 from surgeon.edit.push import push
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError
-from surgeon.evaluation.result import (
-    Dataset,
-    Evaluation,
-    Score,
-)
+from surgeon.evaluation.result import Dataset, Evaluation, Score
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,7 @@ import pytest
 from families import save_family
 from safetensors.numpy import load_file, save_file
 
-from surgeon import (
-    Recipe,
-    compare,
-    make_plan,
-    open_checkpoint,
-    restore,
-    write_artifact,
-)
+from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, write_artifact
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, ExportError
 

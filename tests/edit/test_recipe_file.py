@@ -149,10 +149,7 @@ _FIGURE = {"what": "a loss", "grade": "S", "source": "a paper"}
         {**_DIMS, "evaluation": {"task": "mlm", "mask_rate": 0.3, "controls": 1, "dose": False}},
         {**_DIMS, "evaluation": {"masking": "bert", "block": 64, "text_column": "review"}},
         {**_DIMS, "evaluation": {"task": "clm", "stride": 1, "bos": True, "document": True}},
-        {
-            **_DIMS,
-            "expect": {"published": [{**_FIGURE, "after": 1}]},
-        },
+        {**_DIMS, "expect": {"published": [{**_FIGURE, "after": 1}]}},
     ],
 )
 def test_the_schema_takes_what_the_check_takes(tmp_path, document):
@@ -204,10 +201,7 @@ def test_the_schema_takes_recipes_that_ship_with_every_field_written_out(name):
         *({**_DIMS, "evaluation": value} for value in ("mlm", {"seed": -1}, {"dose": "yes"})),
         *({**_DIMS, "expect": value} for value in ("intact", {"verdict": "fine"})),
         {**_DIMS, "expect": {"published": [{**_FIGURE, "what": " "}]}},
-        {
-            **_DIMS,
-            "expect": {"published": [{**_FIGURE, "dims": [-1]}]},
-        },
+        {**_DIMS, "expect": {"published": [{**_FIGURE, "dims": [-1]}]}},
     ],
 )
 def test_the_schema_refuses_what_the_check_refuses(tmp_path, document):

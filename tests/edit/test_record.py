@@ -3,15 +3,7 @@ import json
 import pytest
 from families import save_family
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    read_record,
-    restore,
-    verify,
-    write_artifact,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, read_record, restore, verify, write_artifact
 
 
 @pytest.fixture

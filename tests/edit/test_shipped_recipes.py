@@ -6,12 +6,7 @@ import torch
 import transformers as t
 from safetensors.torch import load_file
 
-from surgeon import (
-    load_recipe,
-    make_plan,
-    open_checkpoint,
-    write_artifact,
-)
+from surgeon import load_recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.edit.recipe import Recipe
 from surgeon.edit.recipe_file import check_file, shipped_recipes
 

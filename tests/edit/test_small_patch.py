@@ -8,11 +8,7 @@ from blake3 import blake3
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from surgeon import (
-    compare,
-    open_checkpoint,
-    read_record,
-)
+from surgeon import compare, open_checkpoint, read_record
 from surgeon.cli import run
 from surgeon.edit import small_patch
 

@@ -6,21 +6,8 @@ import shutil
 import pytest
 from artifacts import differing_offsets, files_of, patch, planned_offsets, write_record
 
-from surgeon import (
-    Recipe,
-    compare,
-    make_plan,
-    open_checkpoint,
-    restore,
-    verify,
-    write_artifact,
-)
-from surgeon.errors import (
-    CheckpointError,
-    ExportError,
-    OutputError,
-    SelectionError,
-)
+from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, verify, write_artifact
+from surgeon.errors import CheckpointError, ExportError, OutputError, SelectionError
 
 _OWN = {"surgeon/record.json", "surgeon/excised.safetensors", "README.md"}
 _BERT_S_NORMS = r"bert\.encoder\.layer\.\d+\.output\.LayerNorm"

@@ -12,14 +12,7 @@ from artifacts import write_record
 from safetensors.numpy import load_file, save_file
 from task_models import causal_loss, patched, save_model
 
-from surgeon import (
-    Recipe,
-    evaluate,
-    make_plan,
-    open_checkpoint,
-    read_texts,
-    write_artifact,
-)
+from surgeon import Recipe, evaluate, make_plan, open_checkpoint, read_texts, write_artifact
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError, SurgeonError
 from surgeon.evaluation.artifact import draw_controls, open_artifact

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 from antibodies import antibodies
 
-from surgeon import (
-    Recipe,
-    evaluate,
-    make_plan,
-    open_checkpoint,
-    write_artifact,
-)
+from surgeon import Recipe, evaluate, make_plan, open_checkpoint, write_artifact
 from surgeon.console import show_evaluation
 from surgeon.edit.source_files import PARTIAL_EVALUATION
 from surgeon.errors import EvaluationError

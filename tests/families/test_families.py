@@ -5,11 +5,7 @@ from families import FAMILIES as TINY
 from families import save_family
 
 from surgeon import open_checkpoint
-from surgeon.errors import (
-    CheckpointError,
-    SelectionError,
-    UnknownArchitectureError,
-)
+from surgeon.errors import CheckpointError, SelectionError, UnknownArchitectureError
 from surgeon.families import (
     FAMILIES,
     family_of,

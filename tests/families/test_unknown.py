@@ -9,12 +9,7 @@ import transformers as t
 from families import EVERY, save_family
 from tiny import GEMMA, LLAMA, TOKENS
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    write_artifact,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.families import propose_sites, suggest_pattern
 

@@ -17,11 +17,7 @@ from surgeon import (
 )
 from surgeon.cli import run
 from surgeon.edit.restore import open_source
-from surgeon.errors import (
-    CheckpointError,
-    EvaluationError,
-    OutputError,
-)
+from surgeon.errors import CheckpointError, EvaluationError, OutputError
 from surgeon.text import Texts, built_in_sample
 
 

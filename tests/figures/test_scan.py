@@ -14,12 +14,7 @@ from pictures import assert_legible
 from PIL import Image
 from rankings import random_ranking
 
-from surgeon import (
-    open_checkpoint,
-    rank_by_layernorm,
-    rank_dimensions,
-    read_zscores,
-)
+from surgeon import open_checkpoint, rank_by_layernorm, rank_dimensions, read_zscores
 from surgeon.errors import OutputError, SelectionError
 from surgeon.figures import chart, paper, plot_ranking
 from surgeon.figures.picture import REMOVED

@@ -12,20 +12,11 @@ import pytest
 import transformers
 from hub_server import commit_of, connect, serve
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    write_artifact,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.errors import CheckpointError, HubUnavailableError
 from surgeon.model import hub_errors as retry
 from surgeon.model.download import download, find_cached
-from surgeon.model.hub import (
-    HubId,
-    looks_like_hub_id,
-    parse_hub_id,
-)
+from surgeon.model.hub import HubId, looks_like_hub_id, parse_hub_id
 from surgeon.model.remote import open_remote
 
 _KEPT = {

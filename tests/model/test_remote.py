@@ -18,11 +18,7 @@ from hub_server import connect, serve
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from surgeon import (
-    open_checkpoint,
-    rank_by_layernorm,
-    read_zscores,
-)
+from surgeon import open_checkpoint, rank_by_layernorm, read_zscores
 from surgeon.errors import CheckpointError
 from surgeon.model import hub_errors as retry
 from surgeon.model import remote

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    restore,
-    write_artifact,
-)
+from surgeon import Recipe, make_plan, open_checkpoint, restore, write_artifact
 from surgeon.errors import CheckpointError
 from surgeon.model.safetensors_file import open_safetensors
 

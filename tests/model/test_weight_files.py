@@ -6,14 +6,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from surgeon import (
-    Recipe,
-    compare,
-    make_plan,
-    open_checkpoint,
-    restore,
-    write_artifact,
-)
+from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, write_artifact
 from surgeon.cli import run
 from surgeon.errors import CheckpointError
 

@@ -17,17 +17,8 @@ from forked import in_process
 from hub_server import commit_of, connect, serve
 from small_models import write_small_model
 
-from surgeon import (
-    build_atlas,
-    open_checkpoint,
-    rank_by_layernorm,
-    read_zscores,
-)
-from surgeon.errors import (
-    HubUnavailableError,
-    OutputError,
-    SelectionError,
-)
+from surgeon import build_atlas, open_checkpoint, rank_by_layernorm, read_zscores
+from surgeon.errors import HubUnavailableError, OutputError, SelectionError
 from surgeon.study.atlas import preview_atlas
 from surgeon.study.engines import choose_engine
 from surgeon.study.jobs import JobQueue

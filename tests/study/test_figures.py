@@ -119,12 +119,7 @@ def test_factors_make_a_dose_whose_points_span_the_seeds():
 def test_zero_and_what_changes_nothing_are_doses_of_a_factor():
     rows = [_row((1, 2), 0.9), _row((1, 2), 0.4, factor=0.5), _row((1, 2), 0.3, factor=2)]
     (dose,) = [panel for panel in _panels(rows) if panel.x_title == "factor"]
-    assert _points(dose) == [
-        (0, 0.9, False),
-        (0.5, 0.4, False),
-        (1, 0, True),
-        (2, 0.3, False),
-    ]
+    assert _points(dose) == [(0, 0.9, False), (0.5, 0.4, False), (1, 0, True), (2, 0.3, False)]
 
 
 def test_sets_whose_first_dims_are_the_same_are_curves_of_their_own():

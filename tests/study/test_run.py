@@ -11,13 +11,7 @@ import time
 
 import pytest
 
-from surgeon import (
-    evaluate,
-    make_plan,
-    open_checkpoint,
-    read_texts,
-    write_artifact,
-)
+from surgeon import evaluate, make_plan, open_checkpoint, read_texts, write_artifact
 from surgeon.edit.recipe import Recipe, recipe_from_json
 from surgeon.errors import OutputError, SelectionError
 from surgeon.progress import duration

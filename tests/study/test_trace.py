@@ -11,17 +11,8 @@ import training_runs
 from safetensors.numpy import save_file
 from training_runs import HIDDEN, LAYERS, write_checkpoint, write_run
 
-from surgeon import (
-    open_checkpoint,
-    rank_by_layernorm,
-    read_zscores,
-    trace_training,
-)
-from surgeon.errors import (
-    CheckpointError,
-    OutputError,
-    SelectionError,
-)
+from surgeon import open_checkpoint, rank_by_layernorm, read_zscores, trace_training
+from surgeon.errors import CheckpointError, OutputError, SelectionError
 from surgeon.model import Checkpoint
 from surgeon.study.training_run import find_checkpoints
 from surgeon.study.trajectories import TransientOutlier
