@@ -188,8 +188,8 @@ class Recipe(SettingsModel):
     seed: Seed = 0
     """For `random`."""
     method: Method = DEFAULT
-    """What ranks: layernorm or layernorm-count read the weights alone; activations and ablation run
-    the model on text, in PyTorch, and ablation measures what a removal does."""
+    """What ranks: layernorm or layernorm-count read the weights alone; activations, gradient and
+    ablation run the model on text, in PyTorch, and ablation measures what a removal does."""
     sigma: Annotated[Number, Field(gt=0)] = SIGMA
     """Standard deviations beyond which a gain or bias is flagged."""
     min_layers: Layers | None = None

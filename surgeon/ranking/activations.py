@@ -14,9 +14,8 @@ import numpy.typing as npt
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress
 from surgeon.ranking.criteria import CRITERIA, LayerStates
-from surgeon.ranking.ranking import ByLayer, Detector, Options, Ranking, rank
+from surgeon.ranking.ranking import ByLayer, Detector, Options, Ranking, over_median, rank
 from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
-from surgeon.tasks.compare import BASELINE
 from surgeon.tasks.examples import make_batch
 from surgeon.tasks.task import Floats
 from surgeon.text import ranking_sample
@@ -53,7 +52,7 @@ def rank_by_activations(checkpoint: Checkpoint, options: Options) -> Ranking:
 def rank_by_size(runner: TorchRunner, progress: Progress) -> Ranking:
     """Rank by activations with a model that is loaded already."""
     largest, met = _run(runner, progress)
-    written, stream = (_over_median(largest[moment]) for moment in ("written", "stream"))
+    written, stream = (over_median(largest[moment]) for moment in ("written", "stream"))
     large = written >= MIN_RATIO
     needed = math.ceil(MIN_LAYERS * len(large))
     return rank(
@@ -110,7 +109,7 @@ def _run(
         progress("watching the activations", done, len(sequences))
         watch(runner.model, runner.layers, make_batch(batch, runner.model.inputs, 0), take)
         if not all(np.isfinite(peaks).all() for peaks in largest.values()):
-            raise runner.not_finite(BASELINE)
+            raise runner.not_finite()
         done += len(batch)
     return largest, {name: criterion.met(states) for name, criterion in CRITERIA.items()}
 
@@ -126,11 +125,6 @@ def _of_one_length(sequences: tuple[tuple[int, ...], ...]) -> Iterator[list[tupl
         batch.append(sequence)
     if batch:
         yield batch
-
-
-def _over_median(sizes: Floats) -> Floats:
-    median = np.median(sizes, axis=1, keepdims=True)
-    return np.divide(sizes, median, out=np.zeros_like(sizes), where=median > 0)
 
 
 ACTIVATIONS = Detector(

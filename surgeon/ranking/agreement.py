@@ -10,6 +10,7 @@ from surgeon.model import Checkpoint
 from surgeon.ranking.ablation import ablate, check_min_damage, start_run
 from surgeon.ranking.activations import rank_by_size
 from surgeon.ranking.detectors import DETECTORS, options_for
+from surgeon.ranking.gradient import TEXTS, rank_by_effect
 from surgeon.ranking.ranking import Measured, Options, Ranking
 from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
 from surgeon.tasks.statistics import Interval, paired_interval
@@ -85,9 +86,11 @@ def compare_detectors(
     runner = open_torch_runner(checkpoint, ranking_texts, options.progress)
     by_size = rank_by_size(runner, options.progress)
     ablation = ablate(runner, by_size, options)
-    rankings += [by_size, ablation]
+    shuffled = runner.shuffled(options.seed)
+    examples = shuffled.examples(shuffled.settings(options.seed))[:TEXTS]
+    rankings += [by_size, rank_by_effect(shuffled, examples, options), ablation]
     assert ablation.measured is not None
-    results, examples = _remove_firsts(
+    results, judged = _remove_firsts(
         rankings, ablation.measured, runner.with_texts(held_out), count, options
     )
     firsts = {result.method: set(result.first[:count]) for result in results}
@@ -101,7 +104,7 @@ def compare_detectors(
         overlap={a: {b: len(firsts[a] & firsts[b]) for b in firsts} for a in firsts},
         attainable=max(result.damage for result in results),
         held_out=held_out.name,
-        examples=examples,
+        examples=judged,
         measured=ablation.measured,
         warnings=ablation.warnings,
     )

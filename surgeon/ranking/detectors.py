@@ -8,11 +8,13 @@ from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
 from surgeon.ranking.ablation import ABLATION
 from surgeon.ranking.activations import ACTIVATIONS
+from surgeon.ranking.gradient import GRADIENT
 from surgeon.ranking.layernorm import LAYERNORM, LAYERNORM_COUNT
 from surgeon.ranking.ranking import Detector, Options, Ranking
 
 DETECTORS: dict[str, Detector] = {
-    detector.name: detector for detector in (LAYERNORM, LAYERNORM_COUNT, ACTIVATIONS, ABLATION)
+    detector.name: detector
+    for detector in (LAYERNORM, LAYERNORM_COUNT, ACTIVATIONS, GRADIENT, ABLATION)
 }
 """Detectors by the name that ``method`` takes."""
 

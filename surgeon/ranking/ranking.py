@@ -157,6 +157,12 @@ def rank(
     )
 
 
+def over_median(sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return sizes of shape (layers, hidden) as multiples of each layer's median dimension's."""
+    median = np.median(sizes, axis=1, keepdims=True)
+    return np.divide(sizes, median, out=np.zeros_like(sizes), where=median > 0)
+
+
 @dataclass(frozen=True)
 class Options:
     """The settings of a ranking.

@@ -13,7 +13,7 @@ from surgeon.families import Site, by_layer
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import find_not_finite
 from surgeon.progress import Progress
-from surgeon.tasks.compare import BatchScores, Variant
+from surgeon.tasks.compare import BASELINE, BatchScores, Variant
 from surgeon.tasks.encoder import Encoded, Encoder
 from surgeon.tasks.examples import Example, batch_examples, batches_by_length
 from surgeon.tasks.registry import TASKS
@@ -65,6 +65,13 @@ class TorchRunner:
     def with_texts(self, texts: Texts) -> TorchRunner:
         """Return the same model with other texts."""
         return replace(self, texts=texts, encoded=_encode(texts, self.tokenizer, self.max_length))
+
+    def shuffled(self, seed: int) -> TorchRunner:
+        """Return the same with its different texts in random order: the first are a sample."""
+        different = tuple(dict.fromkeys(filter(None, self.encoded.sequences)))
+        order = np.random.default_rng([seed, len(different)]).permutation(len(different))
+        sequences = tuple(different[number] for number in order)
+        return replace(self, encoded=replace(self.encoded, sequences=sequences))
 
     def settings(self, seed: int) -> Settings:
         """Return the settings of the task, all but the seed at their defaults."""
@@ -127,7 +134,7 @@ class TorchRunner:
         share = self.task.options.get("mask_rate", 1.0) if self.task.name in _AT_POSITIONS else 1.0
         return round(float(config.vocab_size) * share)
 
-    def not_finite(self, variant: Variant) -> SurgeonError:
+    def not_finite(self, variant: Variant = BASELINE) -> SurgeonError:
         """Return the error for an output that is not finite: it names the tensor, if one is."""
         if variant.dims:
             return EvaluationError(

@@ -26,7 +26,7 @@ INSTEAD = "use `method` layernorm, which reads only the weights"
 
 def run(loaded: TorchModel, batch: Batch) -> States:
     """Run a batch; the output has shape (sequences, tokens, width)."""
-    states: States = _call(loaded, batch).numpy()
+    states: States = call(loaded, batch).numpy()
     return states
 
 
@@ -51,7 +51,7 @@ def run_at(
     head = loaded.model.get_output_embeddings()
     handle = head.register_forward_pre_hook(pick) if head is not None else None
     try:
-        output = _call(loaded, batch)
+        output = call(loaded, batch)
     finally:
         if handle is not None:
             handle.remove()
@@ -111,7 +111,7 @@ def watch(
                 (operation if post_norm else layer, stream),
             ):
                 hooks.callback(module.register_forward_hook(hook).remove)
-        _call(loaded, batch)
+        call(loaded, batch)
 
 
 def _reporter(
@@ -138,10 +138,17 @@ def _layer_path(path: str) -> str:
     return ".".join(parts[: at + 1])
 
 
-def _call(loaded: TorchModel, batch: Batch) -> torch.Tensor:
+def call(
+    loaded: TorchModel, batch: Batch, mode: Callable[[], Any] = torch.inference_mode
+) -> torch.Tensor:
+    """Run a batch and return the output that the task is scored on, with gradients or without.
+
+    Raises:
+        ExportError: the model's code raised.
+    """
     tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
     try:
-        with torch.inference_mode(), quiet():
+        with mode(), quiet():
             outputs = loaded.model(**tensors)
     except Exception as error:  # whatever a model's code raises, it does not run on text
         raise export_error("the model does not run in PyTorch", error, INSTEAD) from error

@@ -45,7 +45,10 @@ class Parameter:
 
     def values(self, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the tensor, a view into the model's own memory."""
-        whole = parameters[self.name].data
+        return self.part(parameters[self.name].data)
+
+    def part(self, whole: torch.Tensor) -> torch.Tensor:
+        """Return the part that it is of what is shaped like the parameter, a view."""
         return whole if self.expert is None else whole[self.expert]
 
 

@@ -36,7 +36,9 @@ def data(tmp_path):
 @pytest.mark.parametrize("command", [["scan"], ["patch", "--dims", "3", "--dry-run"]])
 def test_an_unknown_method_is_one_line_that_names_the_known_ones(command, minilm, capsys):
     assert run([command[0], str(minilm), *command[1:], "--method", "votes"]) == 2
-    assert "there is layernorm, layernorm-count, activations, ablation" in _complaint(capsys)
+    assert "there is layernorm, layernorm-count, activations, gradient, ablation" in _complaint(
+        capsys
+    )
 
 
 @pytest.mark.parametrize(
