@@ -3,7 +3,6 @@ from .edit.plan import Plan as Plan
 from .edit.plan import make_plan as make_plan
 from .edit.push import push as push
 from .edit.recipe import Recipe as Recipe
-from .edit.recipe import TaskOptions as TaskOptions
 from .edit.recipe_file import load_recipe as load_recipe
 from .edit.record import Record as Record
 from .edit.record import read_record as read_record
@@ -45,6 +44,7 @@ from .study.atlas import Atlas as Atlas
 from .study.atlas import build_atlas as build_atlas
 from .study.trace import trace_training as trace_training
 from .study.trajectories import Trace as Trace
+from .tasks.options import TaskOptions as TaskOptions
 from .text import Texts as Texts
 from .text import built_in_sample as built_in_sample
 from .text import ranking_sample as ranking_sample

@@ -13,9 +13,9 @@ from surgeon.commands.options import (
     TextColumn,
     setting,
 )
-from surgeon.edit.recipe import EvaluationSettings
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
+from surgeon.tasks.options import EvaluationSettings
 from surgeon.tasks.task import Masking
 
 _setting = partial(setting, EvaluationSettings)

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from surgeon.console.printing import as_options
-from surgeon.edit.recipe import EvaluationSettings, Recipe, parse_numbers
+from surgeon.edit.recipe import Recipe, parse_numbers
 from surgeon.errors import SelectionError
 from surgeon.ranking import MEASURED
 from surgeon.settings import SettingsModel
+from surgeon.tasks.options import EvaluationSettings
 from surgeon.text import Texts
 
 

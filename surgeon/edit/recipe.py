@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from surgeon.edit.modes import Mode
 from surgeon.errors import SelectionError
@@ -25,25 +24,18 @@ from surgeon.settings import (
     SettingsModel,
     contradiction,
 )
-from surgeon.tasks.data import PREFIX
-from surgeon.tasks.registry import TASKS
-from surgeon.tasks.task import Masking
+from surgeon.tasks.options import EvaluationSettings
 
 if TYPE_CHECKING:
     Method: TypeAlias = str
-    Task: TypeAlias = str
 else:
     Method = Literal[tuple(sorted(DETECTORS))]
-    Task = Literal[tuple(TASKS)]
 
 Param: TypeAlias = Literal["gain", "bias"]
 Grade: TypeAlias = Literal["S", "F", "N", "D", "O"]
 Verdict: TypeAlias = Literal["degraded", "intact"]
 
 PARAMS: tuple[Param, ...] = ("gain", "bias")
-
-CONTROLS = 10
-"""How many random removals an edit is compared with where no setting says otherwise."""
 
 GRADES: dict[Grade, str] = {
     "S": "seen in a primary text, in authors' code or in their stored output",
@@ -66,11 +58,6 @@ def _count_or_share(layers: float) -> float:
     return layers
 
 
-def _from_folder(data: str, info: ValidationInfo) -> str:
-    folder: Path | None = info.context
-    return data if folder is None or data.startswith(PREFIX) else str(folder / data)
-
-
 Dims: TypeAlias = Distinct[Index]
 Text: TypeAlias = Annotated[str, Field(pattern=r"\S")]
 Layers: TypeAlias = Annotated[
@@ -85,52 +72,6 @@ Layers: TypeAlias = Annotated[
     ),
     AfterValidator(_count_or_share),
 ]
-
-
-class TaskOptions(SettingsModel):
-    """What a user may set about a task; None: the task's default."""
-
-    mask_rate: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    """Share of tokens masked, replaced or asked for [task's own]."""
-    masking: Masking | None = None
-    """Hide every chosen token (all), or 80 in 100 and change 10 (bert)."""
-    block: Count | None = None
-    """Blocks of N tokens of the corpus, not single texts."""
-    stride: Count | None = None
-    """Tokens by which windows over a long text move (clm)."""
-    bos: Flag | None = None
-    """Begin each text with the BOS token, as lm-eval does (clm, pairs)."""
-    document: Flag | None = None
-    """Read a text file as one text, not line by line."""
-    text_column: str | None = None
-    """Column of the text, by name or number."""
-    pair_column: str | None = None
-    """Column of the second text."""
-    label_column: str | None = None
-    """Column of the label or score."""
-
-
-class EvaluationSettings(TaskOptions):
-    """The evaluation that belongs to an edit; None leaves a setting to ``evaluate``.
-
-    ``task`` is the one that the settings and the expectation are about: another task makes them
-    meaningless. In a recipe's file the path of ``data`` starts from that file.
-    """
-
-    task: Task | None = None
-    """What to score, such as sts or glue/mnli; without it, what the head is for."""
-    data: Annotated[str, AfterValidator(_from_folder)] | None = None
-    """A file of texts or of labelled rows; its path starts from this file. Or hf:org/name."""
-    controls: Annotated[
-        Count | None,
-        Field(description=f"How many random removals to compare with; by default {CONTROLS}."),
-    ] = None
-    seed: Seed | None = None
-    """For masks, controls and their order; by default 0."""
-    dose: Flag | None = None
-    """Score the first dims alone too: one, two, and so on."""
-    until_certain: Flag | None = None
-    """Stop once an interval valid at any number of texts settles the verdict."""
 
 
 class Published(SettingsModel):

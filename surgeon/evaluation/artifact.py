@@ -21,13 +21,12 @@ from surgeon.edit.source_files import EXCISED
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import EvaluationError, suggesting
 from surgeon.model.checkpoint import CONFIG
-from surgeon.model.files import read_object
 from surgeon.onnx.facts import OnnxFacts, onnx_facts
 from surgeon.onnx.file_graph import FileGraph
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.tensor_files import tensor_files
 from surgeon.tasks.compare import Variant
-from surgeon.tasks.sizes import check_tokenizer, text_config
+from surgeon.tasks.sizes import check_tokenizer
 from surgeon.tasks.tokenizer import read_tokenizer
 from surgeon.torch_model.directory import GENERATION_CONFIG
 
@@ -59,6 +58,11 @@ class Artifact:
     facts: OnnxFacts
     patched: Tensors
     baseline: Tensors
+
+    @property
+    def name(self) -> str:
+        """The model that was patched."""
+        return self.record.model
 
     @property
     def model_path(self) -> Path:
@@ -121,15 +125,6 @@ def open_artifact(directory: Path) -> Artifact:
     facts = recorded or _inferred_facts(directory, model, stored)
     check_rows(directory, facts, graph)
     return Artifact(directory, record, facts, patched, baseline)
-
-
-def read_config(directory: Path) -> Mapping[str, Any]:
-    """Read the configuration of an artifact: what is about text in it; empty without one.
-
-    Raises:
-        CheckpointError: it is not a JSON object.
-    """
-    return text_config(read_object(directory / CONFIG) or {})
 
 
 def _recorded_facts(directory: Path, record: Record) -> OnnxFacts | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnxruntime
 
 from surgeon._version import __version__
-from surgeon.edit.recipe import CONTROLS, EvaluationSettings, TaskOptions, expected_verdict
+from surgeon.edit.recipe import expected_verdict, recorded_settings
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact, draw_controls, draw_doses, open_artifact
 from surgeon.evaluation.blocks import Compared, compare_in_blocks, partial_of
@@ -23,12 +23,14 @@ from surgeon.evaluation.result import Change, Dose, Evaluation, FillIn, LabelRep
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import Finding, find, heaviest_text
-from surgeon.evaluation.workload import Workload, number_texts, prepare, settings_for
 from surgeon.model.artifact import RECORD
 from surgeon.progress import Progress, silent
 from surgeon.tasks.compare import BASELINE, Variant
+from surgeon.tasks.options import CONTROLS, EvaluationSettings, TaskOptions
+from surgeon.tasks.registry import TASKS
 from surgeon.tasks.statistics import Groups, Interval, chance_of_rank, paired_interval
 from surgeon.tasks.task import Data, Floats, Scores, Task
+from surgeon.tasks.workload import Workload, prepare
 
 _KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks keep of an example
 
@@ -92,14 +94,14 @@ def evaluate(
         until_certain=until_certain,
     )
     opened = open_artifact(artifact)
-    asked = settings_for(opened, given)
+    asked = _with_recorded(opened, given)
     work = prepare(opened, asked, texts, metric)
     count = CONTROLS if asked.controls is None else asked.controls
     patched = Variant("patched", opened.record.dims)
     models = (BASELINE, patched, *draw_controls(opened, count, work.settings.seed))
     variants = (*models, *(draw_doses(opened) if asked.dose else ()))
     runner = open_runner(opened, work.task, provider, batch_size)
-    heaviest = heaviest_text(work.examples) if asked.until_certain else None
+    heaviest = heaviest_text(work) if asked.until_certain else None
     unchanged = opened.record.parameters_changed == 0
     judge = functools.partial(find, work, margin=margin, unchanged=unchanged)
 
@@ -127,6 +129,19 @@ def evaluate(
         result = replace(result, warnings=(*result.warnings, NOTHING_TO_RESUME))
     partial.remove()
     return result
+
+
+def _with_recorded(artifact: Artifact, asked: EvaluationSettings) -> EvaluationSettings:
+    """Fill in what the artifact's recipe says of its evaluation where nothing was asked for.
+
+    Where the recipe is about another task than the one that is scored, it says nothing.
+    """
+    recorded = recorded_settings(artifact.record.recipe)
+    task = recorded.task
+    about_another = task is not None and not TASKS[task].takes(artifact.facts.task)
+    if about_another or asked.task not in (None, task):
+        return asked
+    return recorded.model_copy(update=asked.given())
 
 
 def _identity(
@@ -158,7 +173,7 @@ def _result(
 ) -> Evaluation:
     task, settings, kept = work.task, work.settings, compared.kept
     seen, last = kept.shape[1], 2 + len(finding.damages)
-    texts = number_texts(work.examples[:seen])
+    texts = work.texts[:seen]
     metrics = [task.scores(one, settings) for one in kept]
     scores = [_score(task, *pair) for pair in zip(variants, metrics, strict=True)]
     until_certain, settled = bool(asked.until_certain), compared.settled

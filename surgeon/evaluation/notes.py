@@ -9,10 +9,10 @@ import numpy as np
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.result import Evaluation, Score
 from surgeon.evaluation.verdict import FEW, LEAST, Finding
-from surgeon.evaluation.workload import Workload
 from surgeon.tasks.classification import guesses
 from surgeon.tasks.statistics import LEAST_CONTROLS, usual_range
 from surgeon.tasks.task import Floats, Settings, Task
+from surgeon.tasks.workload import Workload
 from surgeon.text import fingerprint
 
 _MOST_REPEATED = 0.9  # share of distinct examples; large data sets have a few repeats

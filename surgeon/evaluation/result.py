@@ -13,9 +13,9 @@ from surgeon.edit.source_files import EVALUATION
 from surgeon.edit.staging import replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
-from surgeon.evaluation.workload import Dataset
 from surgeon.model.files import parse_json
 from surgeon.tasks.statistics import Interval
+from surgeon.tasks.workload import Dataset
 
 
 @dataclass(frozen=True)

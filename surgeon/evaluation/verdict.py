@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from surgeon.evaluation.workload import Workload, number_texts
 from surgeon.tasks.examples import Example
 from surgeon.tasks.statistics import (
     LEAST_CONTROLS,
@@ -23,6 +22,7 @@ from surgeon.tasks.statistics import (
     usual_range,
 )
 from surgeon.tasks.task import MARGIN, Floats, Scores, Settings, Task
+from surgeon.tasks.workload import Workload
 
 Verdict: TypeAlias = Literal["degraded", "intact", "inconclusive"]
 
@@ -88,7 +88,7 @@ def find(
             number of texts; None where the number was fixed.
     """
     task, settings, examples = work.task, work.settings, work.examples[: kept.shape[1]]
-    texts = number_texts(examples)
+    texts = work.texts[: len(examples)]
     measure: Measure = functools.partial(paired_interval, texts=texts)
     if heaviest is not None:
         measure = functools.partial(confidence_sequence, texts=texts, heaviest=heaviest)
@@ -208,10 +208,10 @@ class Evidence:
     unchanged: bool = False
 
 
-def heaviest_text(examples: Sequence[Example]) -> float:
+def heaviest_text(work: Workload) -> float:
     """Return the most that is scored of one text, by which bounded scores are weighed."""
-    scored = [max(1, example.labels.size) for example in examples]
-    return float(np.bincount(number_texts(examples), weights=scored).max())
+    scored = [max(1, example.labels.size) for example in work.examples]
+    return float(np.bincount(work.texts, weights=scored).max())
 
 
 def why_unskilled(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from surgeon.errors import EvaluationError, UnknownArchitectureError
-from surgeon.evaluation.artifact import check_rows, read_config
+from surgeon.evaluation.artifact import check_rows
 from surgeon.evaluation.session import Session, open_session
 from surgeon.families import Family, family_of
 from surgeon.model.checkpoint import CONFIG
@@ -21,7 +21,7 @@ from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.weights import load_graph
 from surgeon.tasks.encoder import Encoder
 from surgeon.tasks.examples import Example, Side, batch_examples
-from surgeon.tasks.sizes import longest_text
+from surgeon.tasks.sizes import longest_text, read_config
 from surgeon.tasks.task import TaskName
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 from surgeon.text import built_in_sample

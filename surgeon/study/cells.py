@@ -13,7 +13,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from surgeon.edit.recipe import CONTROLS, EvaluationSettings, Recipe, recipe_from_json
+from surgeon.edit.recipe import Recipe, recipe_from_json
 from surgeon.errors import EvaluationError
 from surgeon.study.grid import (
     Fields,
@@ -22,6 +22,7 @@ from surgeon.study.grid import (
     expand_operation,
     expand_selection,
 )
+from surgeon.tasks.options import CONTROLS, EvaluationSettings
 from surgeon.text import built_in_sample, read_texts
 
 _KEY_BYTES = 12  # of a hash; two of a million cells share one in 10¹⁷ cases

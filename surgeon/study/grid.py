@@ -9,12 +9,13 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from surgeon.edit.recipe import WAYS, Dims, EvaluationSettings, Recipe, parse_numbers
+from surgeon.edit.recipe import WAYS, Dims, Recipe, parse_numbers
 from surgeon.edit.recipe_file import Checked, check_file, find_recipe, load_recipe
 from surgeon.errors import SelectionError
 from surgeon.model.hub import parse_hub_id
 from surgeon.settings import Problem, Seed, SettingsError, SettingsModel, Some, contradiction
 from surgeon.tasks.data import PREFIX
+from surgeon.tasks.options import EvaluationSettings
 
 Fields: TypeAlias = Mapping[str, Any]
 """Some fields of a recipe."""

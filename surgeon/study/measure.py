@@ -17,7 +17,7 @@ from filelock import FileLock
 from surgeon._version import __version__
 from surgeon.edit.changes import with_slices
 from surgeon.edit.plan import Plan, draw_dims, make_plan
-from surgeon.edit.recipe import CONTROLS, EvaluationSettings, Recipe, expected_verdict
+from surgeon.edit.recipe import Recipe, expected_verdict
 from surgeon.edit.transfer import hash_file
 from surgeon.edit.write import write_artifact
 from surgeon.errors import EvaluationError, SurgeonError
@@ -25,7 +25,6 @@ from surgeon.evaluation.artifact import Artifact, draw_controls, open_artifact
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import find
-from surgeon.evaluation.workload import Workload, prepare
 from surgeon.model import Checkpoint, open_checkpoint
 from surgeon.model.artifact import RECORD
 from surgeon.progress import silent
@@ -33,8 +32,10 @@ from surgeon.study.cells import Cell
 from surgeon.study.grid import Model
 from surgeon.study.jobs import Row, describe
 from surgeon.tasks.compare import BASELINE, Variant, compare, observe
+from surgeon.tasks.options import CONTROLS, EvaluationSettings
 from surgeon.tasks.statistics import chance_of_rank
 from surgeon.tasks.task import Floats, Task
+from surgeon.tasks.workload import Workload, prepare
 
 _DRAWS = 20  # for each control that is wanted, before controls of the cell's own are drawn
 _KEY_BYTES = 12

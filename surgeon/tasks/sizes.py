@@ -14,6 +14,7 @@ from surgeon.errors import CheckpointError
 from surgeon.families import Family
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
+from surgeon.model.files import read_object
 from surgeon.model.tensors import FLOATS
 from surgeon.tasks.tokenizer import count_or_none, length_or_none, vocabulary_size
 
@@ -42,6 +43,15 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a configuration with what is about text, which some have in a part, at its top."""
     text = config.get("text_config")  # Gemma 3
     return {**config, **text} if isinstance(text, dict) else config
+
+
+def read_config(directory: Path) -> Mapping[str, Any]:
+    """Read the part of a model's configuration that is about text; empty without one.
+
+    Raises:
+        CheckpointError: it is not a JSON object.
+    """
+    return text_config(read_object(directory / CONFIG) or {})
 
 
 def longest_text(config: Mapping[str, Any], family: Family | None, limit: Any) -> int:

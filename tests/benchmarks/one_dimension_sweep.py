@@ -18,11 +18,12 @@ from pathlib import Path
 
 from surgeon import built_in_sample
 from surgeon.edit.plan import make_plan
-from surgeon.edit.recipe import EvaluationSettings, Recipe
+from surgeon.edit.recipe import Recipe
 from surgeon.study.grid import Grid, Model
 from surgeon.study.measure import edited, open_model
 from surgeon.study.sweep import run_sweep
 from surgeon.tasks.compare import Variant, compare
+from surgeon.tasks.options import EvaluationSettings
 
 _DIMS = 384
 

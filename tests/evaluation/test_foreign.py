@@ -25,13 +25,13 @@ from surgeon import (
     write_report,
 )
 from surgeon.cli import run
-from surgeon.edit.recipe import EvaluationSettings
 from surgeon.edit.restore import open_source
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
-from surgeon.evaluation.workload import prepare
 from surgeon.tasks.compare import Variant, observe
+from surgeon.tasks.options import EvaluationSettings
+from surgeon.tasks.workload import prepare
 from surgeon.text import Texts, built_in_sample
 
 DIMS = (3, 8)

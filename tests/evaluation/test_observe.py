@@ -15,12 +15,12 @@ from surgeon.evaluation import blocks
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
 from surgeon.evaluation.session import open_session
-from surgeon.evaluation.workload import encoder_of
 from surgeon.tasks import compare
 from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.task import Settings
+from surgeon.tasks.workload import encoder_of
 from surgeon.text import Texts, built_in_sample
 
 

@@ -18,14 +18,14 @@ from sklearn import metrics
 from task_models import MODELS, save_model, word_tokenizer
 
 from surgeon import TaskOptions, evaluate
-from surgeon.edit.recipe import EvaluationSettings
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import fill_ins as fill_ins_module
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
-from surgeon.evaluation.workload import prepare
 from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.data import read_table
+from surgeon.tasks.options import EvaluationSettings
+from surgeon.tasks.workload import prepare
 from surgeon.text import Texts, built_in_sample
 
 LINES = sorted(built_in_sample().lines, key=len)[:24]

@@ -5,26 +5,74 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from surgeon.edit.recipe import EvaluationSettings, TaskOptions, recorded_settings
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import Artifact, read_config
 from surgeon.tasks.data import read_table, read_texts_of
 from surgeon.tasks.encoder import MOST_UNKNOWN, Encoder, Prepared
 from surgeon.tasks.examples import Example
+from surgeon.tasks.options import EvaluationSettings, TaskOptions
 from surgeon.tasks.pooling import Pooling, read_pooling
 from surgeon.tasks.registry import TASKS
+from surgeon.tasks.sizes import read_config
 from surgeon.tasks.statistics import Groups
 from surgeon.tasks.table import Columns
-from surgeon.tasks.task import INVERTED, Data, Settings, Task
-from surgeon.tasks.tokenizer import begin_with, beginning_id, read_tokenizer
+from surgeon.tasks.task import INVERTED, Data, Settings, Task, TaskName
+from surgeon.tasks.tokenizer import TokenizerFacts, begin_with, beginning_id, read_tokenizer
 from surgeon.text import built_in_sample
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 _MULTI_LABEL = "multi_label_classification"
+
+
+class Facts(Protocol):
+    """What is known of a model's outputs and of the text that it takes."""
+
+    @property
+    def task(self) -> TaskName:
+        """What its head is for."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A classifier's, in the order of its outputs."""
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a text."""
+
+    @property
+    def decoder_start_id(self) -> int | None:
+        """The token that a decoder's input begins with."""
+
+    @property
+    def tokenizer(self) -> TokenizerFacts | None:
+        """Where its tokenizer is, and the ids that scoring must know."""
+
+
+class TextModel(Protocol):
+    """A model that reads text, such as an opened artifact."""
+
+    @property
+    def name(self) -> str:
+        """What people know it by."""
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, without its own padding and truncation."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +109,11 @@ class Workload:
     examples: Sequence[Example]
     longest: int
 
+    @cached_property
+    def texts(self) -> Groups:
+        """The number of the text that each example is, in the order of their appearance."""
+        return number_texts(self.examples)
+
     def dataset(self, seen: int | None = None) -> Dataset:
         """Return what a result says of the data, if this many examples were seen (None: all)."""
         examples, prepared = self.examples[:seen], self.prepared
@@ -78,7 +131,7 @@ class Workload:
 
 
 def prepare(
-    artifact: Artifact,
+    model: TextModel,
     asked: EvaluationSettings,
     data: Data | str | Path | None = None,
     metric: str | None = None,
@@ -88,7 +141,7 @@ def prepare(
     With ``until_certain`` the texts come in random order.
 
     Args:
-        artifact: what is evaluated.
+        model: what is evaluated.
         asked: the settings, those of the recipe among them.
         data: texts or rows, or what names some (None: what ``asked`` names, or the task's own).
         metric: what the verdict is about (None: the task's own).
@@ -97,46 +150,33 @@ def prepare(
         EvaluationError: the data cannot be read or give no examples, the graph has no head for
             the task, or a setting is not for it.
     """
-    task = choose_metric(choose_task(artifact, asked.task), metric)
+    task = choose_metric(choose_task(model, asked.task), metric)
     if asked.until_certain and task.metric in task.whole:
         raise EvaluationError(
             f"`until_certain`: the {task.metric} is a score of the whole set, for which no "
             "interval is known that is valid at any number of examples; leave it out"
         )
     seed = asked.seed or 0
-    settings = make_settings(artifact, task, asked, seed)
+    settings = make_settings(model, task, asked, seed)
     read = find_data(task, asked.data if data is None else data, settings)
-    prepared = make_examples(artifact, task, settings, read)
+    prepared = make_examples(model, task, settings, read)
     examples = prepared.examples
     if asked.until_certain:
         examples = _shuffled(examples, seed)
-    longest = longest_of(artifact, settings.pooling)
+    longest = longest_of(model, settings.pooling)
     return Workload(task, settings, read, prepared, examples, longest)
 
 
-def settings_for(artifact: Artifact, asked: EvaluationSettings) -> EvaluationSettings:
-    """Fill in what the artifact's recipe says of its evaluation where nothing was asked for.
-
-    Where the recipe is about another task than the one that is scored, it says nothing.
-    """
-    recorded = recorded_settings(artifact.record.recipe)
-    task = recorded.task
-    about_another = task is not None and not TASKS[task].takes(artifact.facts.task)
-    if about_another or asked.task not in (None, task):
-        return asked
-    return recorded.model_copy(update=asked.given())
-
-
-def choose_task(artifact: Artifact, name: str | None) -> Task:
+def choose_task(model: TextModel, name: str | None) -> Task:
     """Return the task of a name, or (None) that of the model's head.
 
     Raises:
         EvaluationError: there is no such task, or the model's head is for another.
     """
-    facts = artifact.facts
-    if read_config(artifact.directory).get("problem_type") == _MULTI_LABEL:
+    facts = model.facts
+    if read_config(model.directory).get("problem_type") == _MULTI_LABEL:
         raise EvaluationError(
-            f"{artifact.directory}: config.json declares the problem_type {_MULTI_LABEL}, in which "
+            f"{model.directory}: config.json declares the problem_type {_MULTI_LABEL}, in which "
             "a text has any number of labels at once, and no task scores that; restore, verify and "
             "diff work"
         )
@@ -145,22 +185,22 @@ def choose_task(artifact: Artifact, name: str | None) -> Task:
     wanted = TASKS[name or facts.task]
     if wanted.name == "classification" == facts.task and len(facts.labels) == 1:
         wanted = TASKS["regression"]
-    fitting = [task for task in TASKS.values() if _fits(task, artifact)]
+    fitting = [task for task in TASKS.values() if _fits(task, model)]
     if wanted not in fitting:
         labels = f" with {len(facts.labels)} labels" if facts.labels else ""
         takes = "a model exported without a head" if wanted.head == "drift" else "another head"
         raise EvaluationError(
-            f"`task` {wanted.name}: takes {takes}, and the graph of {artifact.record.model} gives "
+            f"`task` {wanted.name}: takes {takes}, and the graph of {model.name} gives "
             f"what its head for {facts.task}{labels} does; leave it out, or choose of "
             f"{', '.join(task.name for task in fitting)}"
         )
     return wanted
 
 
-def _fits(task: Task, artifact: Artifact) -> bool:
-    if task.head == "classification" == artifact.facts.task:
-        return (len(artifact.facts.labels) == 1) == task.numeric
-    return task.takes(artifact.facts.task)
+def _fits(task: Task, model: TextModel) -> bool:
+    if task.head == "classification" == model.facts.task:
+        return (len(model.facts.labels) == 1) == task.numeric
+    return task.takes(model.facts.task)
 
 
 def choose_metric(task: Task, name: str | None) -> Task:
@@ -190,24 +230,24 @@ def _folded(metric: str) -> str:
     return "".join(filter(str.isalnum, metric.removeprefix(INVERTED).casefold()))
 
 
-def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: int) -> Settings:
+def make_settings(model: TextModel, task: Task, options: TaskOptions, seed: int) -> Settings:
     """Check the options and fill in the task's defaults.
 
     Raises:
         EvaluationError: the task does not use an option.
     """
     values = _used(task, options)
-    facts, tokenizer = artifact.facts, artifact.facts.tokenizer
+    facts, tokenizer = model.facts, model.facts.tokenizer
     return Settings(
         seed=seed,
         mask_rate=values.get("mask_rate") or 0.0,
         mask_id=tokenizer.mask_id if tokenizer else None,
         special_ids=tokenizer.special_ids if tokenizer else (),
-        vocabulary=artifact.tokenizer.get_vocab_size(),
+        vocabulary=model.tokenizer.get_vocab_size(),
         masking=values.get("masking") or "all",
         block=values.get("block"),
         stride=values.get("stride"),
-        bos=_bos(artifact, values.get("bos", False)),
+        bos=_bos(model, values.get("bos", False)),
         document=bool(values.get("document")),
         columns=Columns(
             values.get("text_column"),
@@ -218,7 +258,7 @@ def make_settings(artifact: Artifact, task: Task, options: TaskOptions, seed: in
         labels=facts.labels,
         head=facts.task,
         decoder_start_id=facts.decoder_start_id,
-        pooling=read_pooling(artifact.directory) if task.name == "sts" else None,
+        pooling=read_pooling(model.directory) if task.name == "sts" else None,
     )
 
 
@@ -238,12 +278,12 @@ def _used(task: Task, options: TaskOptions) -> Mapping[str, Any]:
     }
 
 
-def _bos(artifact: Artifact, wanted: bool | None) -> int | None:  # noqa: FBT001
+def _bos(model: TextModel, wanted: bool | None) -> int | None:  # noqa: FBT001
     """Return the token to put before each text; ``wanted`` is None for one if there is one."""
-    causal = artifact.facts.task == "clm"
+    causal = model.facts.task == "clm"
     if wanted is False or (wanted is None and not causal):
         return None
-    found = beginning_id(artifact.directory, artifact.facts.tokenizer)
+    found = beginning_id(model.directory, model.facts.tokenizer)
     if wanted and (found is None or not causal):
         raise EvaluationError(
             "`bos`: takes a causal model whose tokenizer names a BOS or EOS token in "
@@ -275,14 +315,14 @@ def find_data(task: Task, data: Data | str | Path | None, settings: Settings) ->
     return read_texts_of(source, settings.columns, document=settings.document)
 
 
-def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data) -> Prepared:
-    """Tokenize data with the artifact's own tokenizer and make the task's examples.
+def make_examples(model: TextModel, task: Task, settings: Settings, data: Data) -> Prepared:
+    """Tokenize data with the model's own tokenizer and make the task's examples.
 
     Raises:
-        EvaluationError: the artifact has no tokenizer or one that does not know the words of the
+        EvaluationError: the model has no tokenizer or one that does not know the words of the
             data, or fewer than two examples come of them.
     """
-    encoder = encoder_of(artifact, settings.pooling, settings.bos)
+    encoder = encoder_of(model, settings.pooling, settings.bos)
     prepared = task.read(data, encoder, settings)
     tokens = sum(example.tokens for example in prepared.examples)  # of texts left out, none
     if data.lines and prepared.unknown > MOST_UNKNOWN * tokens:
@@ -306,27 +346,25 @@ def make_examples(artifact: Artifact, task: Task, settings: Settings, data: Data
     return prepared
 
 
-def encoder_of(
-    artifact: Artifact, pooling: Pooling | None = None, bos: int | None = None
-) -> Encoder:
-    """Return the artifact's tokenizer with the limits that go with it.
+def encoder_of(model: TextModel, pooling: Pooling | None = None, bos: int | None = None) -> Encoder:
+    """Return the model's tokenizer with the limits that go with it.
 
     With ``bos``, that token is the one special token that it adds.
 
     Raises:
-        EvaluationError: the artifact has no tokenizer, or it cannot be read.
+        EvaluationError: the model has no tokenizer, or it cannot be read.
     """
-    facts, tokenizer = artifact.facts, artifact.tokenizer
+    facts, tokenizer = model.facts, model.tokenizer
     if bos is not None:
-        tokenizer = read_tokenizer(artifact.directory, facts.tokenizer)  # another, to be changed
+        tokenizer = read_tokenizer(model.directory, facts.tokenizer)  # another, to be changed
         begin_with(tokenizer, bos)
     unknown = facts.tokenizer.unknown_id if facts.tokenizer else None
-    return Encoder(tokenizer, longest_of(artifact, pooling), unknown)
+    return Encoder(tokenizer, longest_of(model, pooling), unknown)
 
 
-def longest_of(artifact: Artifact, pooling: Pooling | None) -> int:
+def longest_of(model: TextModel, pooling: Pooling | None) -> int:
     """Return how many tokens a text is cut to: the model's limit, or a lower one of a sentence."""
-    limits = (artifact.facts.max_length, pooling.max_length if pooling else None)
+    limits = (model.facts.max_length, pooling.max_length if pooling else None)
     return min(limit for limit in limits if limit is not None)
 
 
