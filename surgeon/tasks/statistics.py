@@ -11,14 +11,19 @@ import numpy.typing as npt
 
 from surgeon.tasks.task import SHARE, Floats, Scores, ratio_of_sums
 
-CONFIDENCE = 0.95
 LEAST_CONTROLS = 5
 """Controls below which a random removal too often lies beyond all of them."""
 
 Interval: TypeAlias = tuple[float, float]
 Groups: TypeAlias = npt.NDArray[np.int64]
 
-_ALPHA = 1 - CONFIDENCE
+ALPHA = 0.05
+"""How often an interval may miss: of 95%."""
+EARLY = 0.01
+"""The error that stopping early may make, of ``ALPHA``; the rest is for the end.
+
+So that both together are wrong in at most 5 of 100 cases, and the end keeps most of its power.
+"""
 _BEYOND = 0.04  # share of random removals beyond the range of the controls
 _ENOUGH = 30  # texts that changed, from which a mean of mostly zeros is close to normal
 _JACKKNIFE = 200  # groups of texts that are left out, one after another
@@ -29,8 +34,10 @@ _BURN_IN = 40  # texts' worth of damage, before which an unbounded one is not lo
 _UNSEEN = 8  # differences as large as the largest that are taken to be still to come
 
 
-def paired_interval(patched: Scores, baseline: Scores, texts: Groups | None = None) -> Interval:
-    """Return a 95% interval of patched − baseline for a number of texts fixed beforehand.
+def paired_interval(
+    patched: Scores, baseline: Scores, texts: Groups | None = None, alpha: float = ALPHA
+) -> Interval:
+    """Return the interval of patched − baseline for a number of texts fixed beforehand.
 
     Answers that flip (differences of −1, 0 and 1) have an exact interval, and other bounded
     differences that are mostly zero the one of ``_bet``, which holds at any number. Else the
@@ -42,21 +49,27 @@ def paired_interval(patched: Scores, baseline: Scores, texts: Groups | None = No
         baseline: those of the other, for the same examples.
         texts: the number of the text that each example is; equal texts count as one (None: all
             examples are different texts).
+        alpha: how often it may miss: 0.05 for an interval of 95%.
     """
     if patched.statistic is not ratio_of_sums:
-        return _studentized(_pseudo_values(patched, baseline, texts))
+        return _studentized(_pseudo_values(patched, baseline, texts), alpha)
     difference, weight = _by_text(patched, baseline, texts)
     if patched.bounds == SHARE and np.isin(difference, (-1, 0, 1)).all() and (weight == 1).all():
-        return _exact(int((difference > 0).sum()), int((difference < 0).sum()), difference.size)
+        worse, better = int((difference > 0).sum()), int((difference < 0).sum())
+        return _exact(worse, better, difference.size, alpha)
     if patched.bounds is not None and _is_sparse(difference):
-        return _bet(difference, weight, patched.bounds, float(weight.max()))
-    return _studentized(_linearised(difference, weight))
+        return _bet(difference, weight, patched.bounds, float(weight.max()), alpha)
+    return _studentized(_linearised(difference, weight), alpha)
 
 
 def confidence_sequence(
-    patched: Scores, baseline: Scores, texts: Groups | None = None, heaviest: float | None = None
+    patched: Scores,
+    baseline: Scores,
+    texts: Groups | None = None,
+    alpha: float = ALPHA,
+    heaviest: float | None = None,
 ) -> Interval:
-    """Return a 95% interval of patched − baseline that may be looked at after every text.
+    """Return the interval of patched − baseline that may be looked at after every text.
 
     It holds at all numbers of texts at once, so that stopping when it settles a question is no
     cheating. The texts must come in random order. For bounded differences see ``_bet``. Of
@@ -70,11 +83,12 @@ def confidence_sequence(
         patched: the scores per example of one variant.
         baseline: those of the other, for the same examples.
         texts: as of ``paired_interval``.
+        alpha: how often it may ever miss.
         heaviest: the largest weight of any text, of those still to come too (None: of these).
     """
     difference, weight = _by_text(patched, baseline, texts)
     if patched.bounds is not None:
-        return _bet(difference, weight, patched.bounds, heaviest or float(weight.max()))
+        return _bet(difference, weight, patched.bounds, heaviest or float(weight.max()), alpha)
     count, absolute = difference.size, np.abs(difference)
     if absolute.sum() ** 2 < _BURN_IN * (absolute**2).sum() or not absolute.any():
         return -math.inf, math.inf
@@ -83,9 +97,9 @@ def confidence_sequence(
     residuals = np.abs(values - ratio)
     squares = float((residuals**2).sum()) + _UNSEEN * float(residuals.max()) ** 2
     # Tightest around _TIGHTEST texts (their equation 10); valid at any other number too.
-    rho = (-2 * math.log(_ALPHA) + math.log(1 - 2 * math.log(_ALPHA))) / _TIGHTEST
+    rho = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / _TIGHTEST
     inner = count * rho + 1
-    scale = math.sqrt(2 * inner / (count**2 * rho) * math.log(math.sqrt(inner) / _ALPHA))
+    scale = math.sqrt(2 * inner / (count**2 * rho) * math.log(math.sqrt(inner) / alpha))
     reach = math.sqrt(squares / (count + _UNSEEN)) * scale
     return ratio - reach, ratio + reach
 
@@ -145,7 +159,7 @@ def chance_of_rank(damage: float, controls: Sequence[float]) -> float:
     return (1 + sum(control >= damage for control in controls)) / (1 + len(controls))
 
 
-def _exact(worse: int, better: int, count: int) -> Interval:
+def _exact(worse: int, better: int, count: int, alpha: float) -> Interval:
     """Return the interval of the difference of two kinds of flips among ``count`` answers.
 
     Each share has its exact interval (Clopper and Pearson 1934) at half of the error that is
@@ -154,19 +168,21 @@ def _exact(worse: int, better: int, count: int) -> Interval:
     from scipy.special import betaincinv
 
     def ends(flips: int) -> Interval:
-        low = betaincinv(flips, count - flips + 1, _ALPHA / 4) if flips else 0.0
-        high = betaincinv(flips + 1, count - flips, 1 - _ALPHA / 4) if flips < count else 1.0
+        low = betaincinv(flips, count - flips + 1, alpha / 4) if flips else 0.0
+        high = betaincinv(flips + 1, count - flips, 1 - alpha / 4) if flips < count else 1.0
         return float(low), float(high)
 
     (low, high), (less, more) = ends(worse), ends(better)
     return low - more, high - less
 
 
-def _bet(difference: Floats, weight: Floats, bounds: Interval, heaviest: float) -> Interval:
+def _bet(
+    difference: Floats, weight: Floats, bounds: Interval, heaviest: float, alpha: float
+) -> Interval:
     """Return an interval of the ratio of the sums that holds at all numbers of texts at once.
 
     A gambler bets on each next text that the ratio is larger than θ. If it is θ, what they have is
-    a nonnegative martingale, which ever becomes 2 / 0.05 times what it was in at most 2.5 of 100
+    a nonnegative martingale, which ever becomes 2 / α times what it was in at most α / 2 of all
     cases (Ville 1939); another one bets that it is smaller. The interval is where neither did
     (Waudby-Smith and Ramdas 2023, "Estimating means of bounded random variables by betting",
     section 4). They have nine equal purses, each of which stakes a constant share of the most
@@ -180,7 +196,7 @@ def _bet(difference: Floats, weight: Floats, bounds: Interval, heaviest: float) 
         counts = numbers.astype(np.float64)
         weight = np.full_like(difference, weight[0])
     ratio = float(counts @ difference) / float(counts @ weight)
-    wanted = math.log(2 * _STAKES.size / _ALPHA)
+    wanted = math.log(2 * _STAKES.size / alpha)
 
     def wealth(theta: float, end: float) -> float:
         """Return the logarithm of what the gamblers have, less what refutes θ."""
@@ -197,7 +213,7 @@ def _bet(difference: Floats, weight: Floats, bounds: Interval, heaviest: float) 
     return limit(bounds[0]), limit(bounds[1])
 
 
-def _studentized(values: Floats) -> Interval:
+def _studentized(values: Floats, alpha: float) -> Interval:
     """Return an interval of the mean: Student's, widened to Hall's where they are skewed.
 
     Hall 1992, "On the removal of skewness by transformation in the presence of skewness",
@@ -211,7 +227,7 @@ def _studentized(values: Floats) -> Interval:
         return mean, mean
     error = deviation / math.sqrt(count)
     skew = float(((values - mean) ** 3).mean() / values.std() ** 3) / math.sqrt(count)
-    quantile = float(stdtrit(count - 1, 1 - _ALPHA / 2))
+    quantile = float(stdtrit(count - 1, 1 - alpha / 2))
 
     def untransformed(level: float) -> float:
         if abs(skew) < 1e-9:
