@@ -24,7 +24,7 @@ CARD = "README.md"
 ONNX_FOLDER = "onnx"
 EXCISED = f"{FOLDER}/excised.safetensors"
 EVALUATION = f"{FOLDER}/eval.json"
-PARTIAL_EVALUATION = f"{FOLDER}/eval.partial.npz"
+PARTIAL_EVALUATION = f"{FOLDER}/eval.partial.safetensors"
 SOURCE_CARD = f"{FOLDER}/source/{CARD}"
 
 _BOOKKEEPING = (".git", ".cache")

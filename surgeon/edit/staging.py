@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from surgeon.edit import disk
-from surgeon.edit.source_files import EVALUATION, EXPORT, PARTIAL_EVALUATION
+from surgeon.edit.source_files import EVALUATION, EXPORT
 from surgeon.edit.transfer import FileState, hash_file
 from surgeon.errors import OutputError, SurgeonError
 from surgeon.model.artifact import FOLDER, RECORD
@@ -30,10 +30,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME_BYTES = 255  # of a name, on every file system in use
 _STAGING = ".surgeon-staging"  # how the name of what is not finished ends
 _TOKEN = 16  # hexadecimal digits before that, which make such a name unique
-# What eval leaves that is killed; the second form is that of earlier versions.
-_TEMPORARY = re.compile(
-    rf"{FOLDER}/\.eval\.(json|partial\.npz)\."
-    rf"([0-9a-f]{{{_TOKEN}}}{re.escape(_STAGING)}|[a-z0-9_]{{8}})"
+# What eval leaves that is interrupted or killed; earlier versions had .npz and the last form.
+_PARTIAL = r"eval\.partial\.(npz|safetensors)"
+_UNFINISHED = re.compile(
+    rf"{FOLDER}/({_PARTIAL}|\.(eval\.json|{_PARTIAL})\."
+    rf"([0-9a-f]{{{_TOKEN}}}{re.escape(_STAGING)}|[a-z0-9_]{{8}}))"
 )
 _log = logging.getLogger(__name__)
 
@@ -343,7 +344,7 @@ def is_result(name: str) -> bool:
 
 def is_unfinished(name: str) -> bool:
     """Whether a path in an artifact is what an ``eval`` leaves that was interrupted or killed."""
-    return name == PARTIAL_EVALUATION or _TEMPORARY.fullmatch(name) is not None
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 def _own_files(folder: Path) -> dict[str, _Identity] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,8 @@ import numpy as np
 from surgeon.edit import disk
 from surgeon.edit.source_files import PARTIAL_EVALUATION
 from surgeon.edit.staging import replace_file
-from surgeon.errors import EvaluationError
+from surgeon.errors import CheckpointError, EvaluationError
+from surgeon.model.safetensors_file import open_safetensors
 from surgeon.progress import Progress, silent
 from surgeon.tasks.compare import Runner, Variant, compare
 from surgeon.tasks.examples import Example
@@ -26,6 +26,7 @@ _BLOCK = 512  # examples that a variant runs at a time,
 _BLOCK_TOKENS = 16_384  # if they have no more tokens: a matter of seconds for a small model
 _LOOK = 32  # examples between two looks at whether the verdict is settled,
 _GROWTH = 1 / 8  # or this share of those that were looked at
+_OBSERVED = "observed"  # the tensor of what was kept
 _PAUSE = 15.0  # seconds between two savings of what was observed
 
 
@@ -149,23 +150,21 @@ class Partial:
         """
         if not self.path.is_file():
             return None
-        raw = self.path.read_bytes()
         try:
-            with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
-                if sum(entry.file_size for entry in stored.zip.infolist()) > len(raw):
-                    return None  # compressed, which save does not do
-                observed: Floats = stored["observed"]
-                same = str(stored["key"]) == self.key and observed.dtype == np.float64
-        except Exception:  # noqa: BLE001  (numpy's, zip's and Python's own, as the damage is)
-            # Not a file that save wrote, or not all of it: begin anew.
-            return None
-        return observed if same else None
+            stored = open_safetensors(self.path)
+            if stored.metadata == {"key": self.key} and _OBSERVED in stored.tensors:
+                observed = stored.read(_OBSERVED)
+                return observed if observed.dtype == np.float64 else None
+        except CheckpointError:  # not a file that save wrote, or not all of it
+            pass
+        return None
 
     def save(self, observed: Floats) -> None:
         """Keep what was observed so far, whole at every moment."""
-        buffer = io.BytesIO()
-        np.savez(buffer, key=np.array(self.key), observed=observed)
-        replace_file(self.path, buffer.getvalue())
+        from safetensors.numpy import save
+
+        tensors = {_OBSERVED: np.ascontiguousarray(observed)}
+        replace_file(self.path, save(tensors, {"key": self.key}))
 
     def remove(self) -> None:
         """Forget it: the evaluation is done."""

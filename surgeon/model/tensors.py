@@ -62,14 +62,20 @@ class TensorFile:
         """Return one floating-point tensor as an array of its own dtype.
 
         Raises:
-            CheckpointError: the dtype is not one of ``FLOATS``, or the tensor cannot be read.
+            CheckpointError: the dtype is not one of ``FLOATS``, no array has the shape, or the
+                tensor cannot be read.
         """
         info = self.tensors[name]
         dtype = editable_dtype(str(self.path), info)
         raw = bytearray()
         for piece in self.pieces(name):
             raw += piece
-        return np.frombuffer(raw, dtype=dtype).reshape(info.shape)
+        try:
+            return np.frombuffer(raw, dtype=dtype).reshape(info.shape)
+        except ValueError as error:  # an empty one may claim any size of its other axes
+            raise CheckpointError(
+                f"{self.path}: tensor {name} claims the shape {info.shape} ({error})"
+            ) from error
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield a tensor's bytes, of any dtype, in pieces of bounded length."""

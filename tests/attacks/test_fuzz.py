@@ -208,8 +208,8 @@ def _evaluation(tiny, folder):
 
 def _partial(tiny, folder):
     folder.mkdir()
-    Partial(folder / "p.npz", "key").save(np.ones((4, 30, 2)))
-    return folder / "p.npz"
+    Partial(folder / "p.safetensors", "key").save(np.ones((4, 30, 2)))
+    return folder / "p.safetensors"
 
 
 def _edit(tiny, folder):

@@ -227,18 +227,20 @@ def test_half_a_surrogate_in_a_tensor_s_name_is_refused(tmp_path):
         open_safetensors(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("damage", ["cut", "compressed", "bits", "nothing"])
+@pytest.mark.parametrize("damage", ["cut", "bits", "huge", "nothing"])
 def test_a_damaged_partial_evaluation_is_begun_anew(tmp_path, damage):
-    partial = Partial(tmp_path / "p.npz", "key")
+    partial = Partial(tmp_path / "p.safetensors", "key")
     partial.save(np.ones((3, 4, 1)))
     content = bytearray(partial.path.read_bytes())
     if damage == "cut":
         del content[-40:]
     elif damage == "bits":
-        content[content.index(b"NUMPY") + 5] = 77
+        content[content.index(b"F64")] = 77
+    elif damage == "huge":  # no bytes, and more rows than an array may have
+        tensor = {"dtype": "F64", "shape": [2**62, 0], "data_offsets": [0, 0]}
+        header = json.dumps({"__metadata__": {"key": "key"}, "observed": tensor}).encode()
+        content = len(header).to_bytes(8, "little") + header
     partial.path.write_bytes(content)
-    if damage == "compressed":
-        np.savez_compressed(partial.path, key=np.array("key"), observed=np.ones((3, 4, 1000)))
     assert (partial.load() is None) == (damage != "nothing")
 
 
