@@ -74,7 +74,14 @@ def evaluate(
         typer.Option(metavar="N", help="Texts that run at once; changes the speed alone."),
     ] = None,
     dose: Annotated[bool, _setting("dose", "--dose")] = False,
-    until_certain: Annotated[bool, _setting("until_certain", "--until-certain")] = False,
+    until_certain: Annotated[
+        bool | None,
+        _setting(
+            "until_certain",
+            "--until-certain/--all",
+            show_default="--until-certain on the built-in sentences, else --all",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on where the same evaluation was interrupted."),
@@ -123,7 +130,7 @@ def evaluate(
             provider=provider,
             batch_size=batch_size,
             dose=dose or None,
-            until_certain=until_certain or None,
+            until_certain=until_certain,
             resume=resume,
             progress=progress,
         )

@@ -23,26 +23,18 @@ def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
     if json:
         print_json(evaluation.to_json())
         return
-    from surgeon.evaluation.notes import explain
+    from surgeon.evaluation.notes import explain, name_verdict
 
     _show_scores(evaluation)
-    verdict = (evaluation.verdict, _VERDICT_STYLES[evaluation.verdict])
+    verdict = (name_verdict(evaluation), _VERDICT_STYLES[evaluation.verdict])
     print_text(Text.assemble(verdict, f": {plain(explain(evaluation))}"))
     if evaluation.expected is not None:
         met = evaluation.verdict == evaluation.expected
         expected = "as its recipe expects" if met else f"its recipe expects {evaluation.expected}"
         print_text(f"{evaluation.verdict}: {expected}.")
-    data = evaluation.dataset
     if evaluation.stopped_after is not None:
-        print_text(
-            f"Settled after {evaluation.stopped_after} {data.unit}, by an interval that is valid "
-            "at any number of them."
-        )
-    elif evaluation.until_certain:
-        print_text(
-            f"Not settled: all {data.examples} {data.unit} were used, and an interval that is "
-            "valid at any number of them leaves the verdict open."
-        )
+        unit = evaluation.dataset.unit
+        print_text(f"Settled after {evaluation.stopped_after} {unit}; --all scores them all.")
     for warning in evaluation.warnings:
         print_caution(f"Note: {warning}")
     if evaluation.labels:
@@ -91,20 +83,17 @@ def _show_scores(evaluation: Evaluation) -> None:
     """Show baseline and patched model, and the controls: their mean, and their range."""
     from surgeon.evaluation.result import Score
 
-    base, controls, data = evaluation.baseline, evaluation.controls, evaluation.dataset
-    names = [name for name in base.others if name != evaluation.metric]
+    controls, data = evaluation.controls, evaluation.dataset
 
     def row(label: str, score: Score) -> list[str]:
-        change = "" if score is base else f"{score.value - base.value:+.4g}"
-        further = [f"{score.others[name]:.4g}" if name in score.others else "" for name in names]
-        return [label, numbers(score.dims), f"{score.value:.4g}", change, *further]
+        return [label, numbers(score.dims), *evaluation.row(score)]
 
-    rows = [row("baseline", base), row("patched", evaluation.patched)]
+    rows = [row("baseline", evaluation.baseline), row("patched", evaluation.patched)]
     if len(controls) == 1:
         rows.append(row("control", controls[0]))
     else:
-        columns = {n: [c.others[n] for c in controls if n in c.others] for n in names}
-        means = {name: fmean(column) for name, column in columns.items() if column}
+        names = set.intersection(*(set(control.others) for control in controls))
+        means = {name: fmean(control.others[name] for control in controls) for name in names}
         mean = Score((), fmean(c.value for c in controls), means)
         rows += [
             row(f"mean of {len(controls)} controls", mean),
@@ -112,7 +101,7 @@ def _show_scores(evaluation: Evaluation) -> None:
             row("most of them", max(controls, key=attrgetter("value"))),
         ]
     print_table(
-        ["variant", "dims", *(f">{name}" for name in (evaluation.metric, "change", *names))],
+        ["variant", "dims", *(f">{name}" for name in evaluation.columns)],
         rows,
         title=f"{evaluation.model}: {evaluation.title}",
         caption=f"{evaluation.metric}: {evaluation.unit}; {data.examples} {data.unit}, "

@@ -22,15 +22,16 @@ from surgeon.evaluation.notes import NO_BLANKS, NOTHING_TO_RESUME, notes_of
 from surgeon.evaluation.result import Change, Dose, Evaluation, FillIn, LabelReport, Score
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
-from surgeon.evaluation.verdict import Finding, find, heaviest_text
+from surgeon.evaluation.verdict import Finding, find
 from surgeon.model.artifact import RECORD
 from surgeon.progress import Progress, silent
 from surgeon.tasks.compare import BASELINE, Variant
 from surgeon.tasks.options import CONTROLS, EvaluationSettings, TaskOptions
 from surgeon.tasks.registry import TASKS
-from surgeon.tasks.statistics import Groups, Interval, chance_of_rank, paired_interval
+from surgeon.tasks.statistics import ALPHA, EARLY, Groups, Interval, chance_of_rank, paired_interval
 from surgeon.tasks.task import Data, Floats, Scores, Task
 from surgeon.tasks.workload import Workload, prepare
+from surgeon.text import BUILT_IN
 
 _KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks keep of an example
 
@@ -75,7 +76,8 @@ def evaluate(
         batch_size: examples that run at once (None: as many as a budget of tokens holds).
         dose: whether to score the first dims alone too: one, two, and so on.
         until_certain: whether to stop as soon as an interval that is valid at any number of
-            examples settles the verdict. The examples then come in random order.
+            examples settles the verdict (None: on the built-in sentences, and with no metric of the
+            whole set). The examples then come in random order.
         resume: whether to go on where an evaluation with the same settings was interrupted.
         progress: called before each block of examples in each variant.
 
@@ -96,35 +98,38 @@ def evaluate(
     opened = open_artifact(artifact)
     asked = _with_recorded(opened, given)
     work = prepare(opened, asked, texts, metric)
+    stops_early = _stops_early(asked, work)
+    if stops_early:
+        work = work.in_random_order()
     count = CONTROLS if asked.controls is None else asked.controls
     patched = Variant("patched", opened.record.dims)
     models = (BASELINE, patched, *draw_controls(opened, count, work.settings.seed))
     variants = (*models, *(draw_doses(opened) if asked.dose else ()))
     runner = open_runner(opened, work.task, provider, batch_size)
-    heaviest = heaviest_text(work) if asked.until_certain else None
     unchanged = opened.record.parameters_changed == 0
     judge = functools.partial(find, work, margin=margin, unchanged=unchanged)
 
     def is_settled(kept: Floats) -> bool:
-        return judge(kept[: len(models)], heaviest=heaviest).verdict != "inconclusive"
+        found = judge(kept[: len(models)], early=True, alpha=EARLY)
+        return found.verdict != "inconclusive"
 
-    partial = partial_of(artifact, _identity(artifact, work, variants, asked))
+    partial = partial_of(artifact, _identity(artifact, work, variants, shuffled=stops_early))
     compared = compare_in_blocks(
         runner,
         work.examples,
         variants,
         partial,
-        is_settled=is_settled if asked.until_certain else None,
+        is_settled=is_settled if stops_early else None,
         resume=resume,
         progress=progress,
     )
     progress("computing the intervals", 0, 0)
-    finding = judge(compared.kept[: len(models)], heaviest=heaviest)
-    if not math.isfinite(finding.patched.interval[0]):
-        finding = judge(compared.kept[: len(models)])  # to show, not to judge by
+    error = EARLY if compared.settled else ALPHA - EARLY if stops_early else ALPHA
+    finding = judge(compared.kept[: len(models)], early=compared.settled, alpha=error)
     progress("filling in blanks", 0, 0)
     fill_ins = fill_in(runner, patched, work.examples)
-    result = _result(opened, asked, work, variants, compared, finding, fill_ins, runner)
+    result = _result(opened, work, variants, compared, finding, fill_ins, runner)
+    result = replace(result, until_certain=stops_early)
     if resume and not compared.resumed:
         result = replace(result, warnings=(*result.warnings, NOTHING_TO_RESUME))
     partial.remove()
@@ -144,8 +149,21 @@ def _with_recorded(artifact: Artifact, asked: EvaluationSettings) -> EvaluationS
     return recorded.model_copy(update=asked.given())
 
 
+def _stops_early(asked: EvaluationSettings, work: Workload) -> bool:
+    """Whether to stop once the verdict is settled: as asked, else of the built-in sentences."""
+    whole = work.task.metric in work.task.whole
+    if asked.until_certain and whole:
+        raise EvaluationError(
+            f"`until_certain`: the {work.task.metric} is a score of the whole set, for which no "
+            "interval is known that is valid at any number of examples; leave it out"
+        )
+    if asked.until_certain is None:
+        return not whole and work.data.name == BUILT_IN
+    return asked.until_certain
+
+
 def _identity(
-    artifact: Path, work: Workload, variants: Sequence[Variant], asked: EvaluationSettings
+    artifact: Path, work: Workload, variants: Sequence[Variant], *, shuffled: bool
 ) -> dict[str, object]:
     """Return all that the observations depend on, as plain JSON values."""
     return {
@@ -154,7 +172,7 @@ def _identity(
         "variants": [list(variant.dims) for variant in variants],
         "settings": repr(work.settings),
         "dataset": vars(work.dataset()),
-        "shuffled": bool(asked.until_certain),
+        "shuffled": shuffled,
         "kept": _KEPT,
         "surgeon": __version__,
         "onnxruntime": onnxruntime.__version__,
@@ -163,7 +181,6 @@ def _identity(
 
 def _result(
     opened: Artifact,
-    asked: EvaluationSettings,
     work: Workload,
     variants: Sequence[Variant],
     compared: Compared,
@@ -176,7 +193,6 @@ def _result(
     texts = work.texts[:seen]
     metrics = [task.scores(one, settings) for one in kept]
     scores = [_score(task, *pair) for pair in zip(variants, metrics, strict=True)]
-    until_certain, settled = bool(asked.until_certain), compared.settled
     warnings = notes_of(opened, work, kept, scores[2:last], finding)
     if settings.block and task.name in BLANKS and not fill_ins:
         warnings = (*warnings, NO_BLANKS)
@@ -196,7 +212,7 @@ def _result(
         margin=finding.margin,
         needed=finding.needed,
         p_value=chance_of_rank(finding.patched.damage, finding.damages),
-        verdict="inconclusive" if until_certain and not settled else finding.verdict,
+        verdict=finding.verdict,
         expected=expected_verdict(opened.record.recipe, task.name),
         seed=settings.seed,
         mask_rate=settings.mask_rate or None,
@@ -206,8 +222,7 @@ def _result(
         dataset=work.dataset(seen),
         versions=_versions(),
         warnings=warnings,
-        until_certain=until_certain,
-        stopped_after=seen if settled else None,
+        stopped_after=seen if compared.settled else None,
         intervals={
             name: Change(*_change(metrics[0][name], after, texts))
             for name, after in metrics[1].items()

@@ -11,10 +11,11 @@ from surgeon.evaluation.result import Evaluation, Score
 from surgeon.evaluation.verdict import FEW, LEAST, Finding
 from surgeon.tasks.classification import guesses
 from surgeon.tasks.statistics import LEAST_CONTROLS, usual_range
-from surgeon.tasks.task import Floats, Settings, Task
+from surgeon.tasks.task import INVERTED, Floats, Settings, Task
 from surgeon.tasks.workload import Workload
 from surgeon.text import fingerprint
 
+_NAMED = 3  # controls that a sentence names
 _MOST_REPEATED = 0.9  # share of distinct examples; large data sets have a few repeats
 
 NOTHING_TO_RESUME = (
@@ -135,11 +136,22 @@ def _about_graph(artifact: Artifact, work: Workload) -> Iterator[str]:
         yield _MEAN_POOLED
 
 
+def name_verdict(evaluation: Evaluation) -> str:
+    """Return the verdict as people should read it: intact is no proof that nothing happened."""
+    if evaluation.verdict != "intact":
+        return evaluation.verdict
+    return "intact, " + (
+        "no worse than random removals"
+        if _is_usual(evaluation)
+        else "by less than the margin that matters"
+    )
+
+
 def explain(evaluation: Evaluation) -> str:
     """Say in one sentence what the verdict rests on."""
     low, high = evaluation.ci95
     change = (
-        f"the {evaluation.metric} changes by {evaluation.delta:+.4g} "
+        f"{_own_direction(evaluation)}the {evaluation.metric} changes by {evaluation.delta:+.4g} "
         f"(95% interval {low:+.4g} to {high:+.4g})"
     )
     if evaluation.verdict == "degraded":
@@ -147,12 +159,39 @@ def explain(evaluation: Evaluation) -> str:
         least = f" and the margin of {margin:.4g}" if margin > evaluation.control_range[1] else ""
         return f"{change}, all of it beyond the {span} of random removals{least}."
     if evaluation.verdict == "intact":
-        usual = evaluation.usual_range
-        if not usual[0] <= low <= high <= usual[1]:
+        if not _is_usual(evaluation):
             return f"{change}, all of it within the margin of ±{evaluation.margin:.4g}."
-        return f"{change}, all of it within the {_span(usual)} that most random removals do."
+        usual = f"the {_span(evaluation.usual_range)} that most random removals do"
+        return f"{change}, all of it within {usual}{_left_out(evaluation)}."
     span = _span(evaluation.control_range)
     return f"{change} and random removals do {span}; {_why_open(evaluation)}."
+
+
+def _is_usual(evaluation: Evaluation) -> bool:
+    """Whether the whole interval lies within what most random removals do."""
+    (low, high), usual = evaluation.ci95, evaluation.usual_range
+    return usual[0] <= low <= high <= usual[1]
+
+
+def _own_direction(evaluation: Evaluation) -> str:
+    """Say first how a metric changes that is larger where it is better."""
+    metric = evaluation.metric.removeprefix(INVERTED)
+    if metric == evaluation.metric:
+        return ""
+    before, after = (1 - score.value for score in (evaluation.baseline, evaluation.patched))
+    return f"{metric} {before:.4g} → {after:.4g}; "
+
+
+def _left_out(evaluation: Evaluation) -> str:
+    """Name the controls beyond the usual range, the worst first: they may have hit an outlier."""
+    pairs = zip(evaluation.damages, evaluation.controls, strict=True)
+    beyond = [
+        f"control {', '.join(map(str, control.dims))} ({damage:+.4g})"
+        for damage, control in sorted(pairs, key=lambda pair: -pair[0])
+        if damage > evaluation.usual_range[1]
+    ]
+    more = f" and {len(beyond) - _NAMED} more" if len(beyond) > _NAMED else ""
+    return f"; left out of that range: {', '.join(beyond[:_NAMED])}{more}" if beyond else ""
 
 
 def _span(ends: tuple[float, float]) -> str:
@@ -163,8 +202,6 @@ def _why_open(evaluation: Evaluation) -> str:
     """Say what an open verdict lacks."""
     if evaluation.ci95[1] < min(evaluation.control_range[0], -evaluation.margin):
         return "the score got better, beyond random removals, which is neither damage nor none"
-    if evaluation.until_certain and evaluation.needed is None:
-        return "an interval that is valid at any number of texts leaves it open"
     if evaluation.needed is not None:
         return (
             f"with a margin of {evaluation.margin:.4g} that leaves it open, and some "

@@ -15,6 +15,7 @@ from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
 from surgeon.model.files import parse_json
 from surgeon.tasks.statistics import Interval
+from surgeon.tasks.task import INVERTED
 from surgeon.tasks.workload import Dataset
 
 
@@ -78,8 +79,8 @@ class Evaluation:
     damage that matters, and ``needed`` the number of texts that would settle an open verdict.
     ``expected`` is the verdict that the artifact's recipe expects. ``options`` are those that the
     task used. ``until_certain`` says whether it was to stop as soon as the verdict was settled,
-    and ``stopped_after`` is the number of examples that settled it, None if all did not; ``ci95``
-    is then valid at any number of examples. ``intervals`` has the change of every score.
+    and ``stopped_after`` is the number of examples that settled it (None: all were scored).
+    ``intervals`` has the change of every score.
 
     The fields stand in the order of ``eval.json``; those with a default are missing in older ones.
     """
@@ -119,6 +120,22 @@ class Evaluation:
     def damages(self) -> tuple[float, ...]:
         """How much worse each control scored than the baseline."""
         return tuple(control.value - self.baseline.value for control in self.controls)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a table of scores, beside the variant and its dims."""
+        others = [name for name in self.baseline.others if name != self.metric]
+        own = self.metric.removeprefix(INVERTED)
+        first = [own, self.metric] if own in others else [self.metric]
+        return [*first, "change", *(name for name in others if name not in first)]
+
+    def row(self, score: Score) -> list[str]:
+        """Return what stands in those columns for a variant."""
+        values = {**score.others, self.metric: score.value}
+        shown = {name: f"{value:.4g}" for name, value in values.items()}
+        if score is not self.baseline:
+            shown["change"] = f"{score.value - self.baseline.value:+.4g}"
+        return [shown.get(name, "") for name in self.columns]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from surgeon.tasks.examples import Example
 from surgeon.tasks.statistics import (
+    ALPHA,
     LEAST_CONTROLS,
     Interval,
     certain_part,
@@ -74,7 +75,8 @@ def find(
     *,
     margin: float | None = None,
     unchanged: bool = False,
-    heaviest: float | None = None,
+    early: bool = False,
+    alpha: float = ALPHA,
 ) -> Finding:
     """Compare the baseline with the patched model and the controls, and judge.
 
@@ -84,21 +86,25 @@ def find(
             controls, (variants, examples, kept).
         margin: the smallest damage that matters (None: the task's).
         unchanged: whether the operation changed no value.
-        heaviest: the weight of the heaviest text, where this is one look of several at a growing
-            number of texts; None where the number was fixed.
+        early: whether this is one look of several at a growing number of texts, not all that
+            there are.
+        alpha: how often the interval may miss.
     """
     task, settings, examples = work.task, work.settings, work.examples[: kept.shape[1]]
     texts = work.texts[: len(examples)]
-    measure: Measure = functools.partial(paired_interval, texts=texts)
-    if heaviest is not None:
-        measure = functools.partial(confidence_sequence, texts=texts, heaviest=heaviest)
+    measure: Measure = functools.partial(paired_interval, texts=texts, alpha=alpha)
+    if early:
+        heaviest = heaviest_text(work)
+        measure = functools.partial(
+            confidence_sequence, texts=texts, alpha=alpha, heaviest=heaviest
+        )
     scores = [task.scores(one, settings)[task.metric] for one in kept]
     patched, *controls = (effect_of(one, scores[0], measure) for one in scores[1:])
     evidence = Evidence(
         examples=len(examples),
         distinct=int(texts.max()) + 1,
         unskilled=why_unskilled(task, examples, kept[0], settings, measure),
-        firm=heaviest is not None or is_firm(scores[1], scores[0], texts),
+        firm=early or is_firm(scores[1], scores[0], texts),
         unchanged=unchanged,
     )
     if margin is None:

@@ -9,7 +9,7 @@ from surgeon.edit.changes import Edit
 from surgeon.edit.record import Record, read_record
 from surgeon.edit.restore import open_source
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.notes import explain
+from surgeon.evaluation.notes import explain, name_verdict
 from surgeon.evaluation.result import (
     Evaluation,
     Score,
@@ -43,7 +43,7 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
     dims = ", ".join(map(str, record.dims))
     sections = [
         paragraphs(_summary(record)),
-        f'<p class="verdict"><b>{evaluation.verdict}</b>: {html(explain(evaluation))}</p>',
+        f'<p class="verdict"><b>{name_verdict(evaluation)}</b>: {html(explain(evaluation))}</p>',
         "<h2>What it did</h2>",
         chart(draw_scores(evaluation), "scores", first=True),
         _scores(evaluation),
@@ -72,13 +72,8 @@ def _summary(record: Record) -> list[str]:
 
 
 def _scores(evaluation: Evaluation) -> str:
-    base = evaluation.baseline.value
-    others = [name for name in evaluation.baseline.others if name != evaluation.metric]
-
     def row(name: str, score: Score) -> list[str]:
-        change = "" if score is evaluation.baseline else f"{score.value - base:+.4g}"
-        further = [f"{score.others[n]:.4g}" if n in score.others else "" for n in others]
-        return [name, ", ".join(map(str, score.dims)), f"{score.value:.4g}", change, *further]
+        return [name, ", ".join(map(str, score.dims)), *evaluation.row(score)]
 
     controls = sorted(evaluation.controls, key=lambda control: control.value)
     rows = [
@@ -86,8 +81,8 @@ def _scores(evaluation: Evaluation) -> str:
         row("patched", evaluation.patched),
         *(row("random removal", control) for control in controls),
     ]
-    heads = ["variant", "dims", evaluation.metric, "change", *others]
-    return table(heads, rows, numbers=2 + len(others))
+    heads = ["variant", "dims", *evaluation.columns]
+    return table(heads, rows, numbers=len(evaluation.columns))
 
 
 def _blanks(evaluation: Evaluation) -> str:
@@ -113,8 +108,9 @@ def _conditions(evaluation: Evaluation) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in evaluation.versions.items())
     size = f"{data.examples:,} {data.unit} ({data.tokens:,} tokens) of {data.name}"
     what = f"{evaluation.title}: {evaluation.metric}, {evaluation.unit}"
+    stopped = ", which settled the verdict" if evaluation.stopped_after is not None else ""
     lines = [
-        f"{what}, on {size}, sha256 {data.sha256[:16]}…; seed {evaluation.seed}.",
+        f"{what}, on {size}{stopped}, sha256 {data.sha256[:16]}…; seed {evaluation.seed}.",
         f"{', '.join(evaluation.providers)}; {versions}.",
     ]
     return lines + [f"Note: {warning}." for warning in evaluation.warnings]

@@ -69,4 +69,4 @@ class EvaluationSettings(TaskOptions):
     dose: Flag | None = None
     """Score the first dims alone too: one, two, and so on."""
     until_certain: Flag | None = None
-    """Stop once an interval valid at any number of texts settles the verdict."""
+    """Stop once an interval valid at any number of texts settles the verdict, or score all."""

@@ -112,7 +112,17 @@ class Workload:
     @cached_property
     def texts(self) -> Groups:
         """The number of the text that each example is, in the order of their appearance."""
-        return number_texts(self.examples)
+        numbers: dict[tuple[tuple[int, ...], ...], int] = {}
+        texts = (tuple(part.ids for part in example.sequences) for example in self.examples)
+        return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
+
+    def in_random_order(self) -> Workload:
+        """Return the same with the texts in random order, each with all the examples that it is."""
+        rng = np.random.default_rng([self.settings.seed, len(self.examples)])
+        places = rng.permutation(int(self.texts.max()) + 1)
+        ranks = np.argsort(places)[self.texts]
+        order = np.argsort(ranks, kind="stable")
+        return dataclasses.replace(self, examples=tuple(self.examples[n] for n in order))
 
     def dataset(self, seen: int | None = None) -> Dataset:
         """Return what a result says of the data, if this many examples were seen (None: all)."""
@@ -138,8 +148,6 @@ def prepare(
 ) -> Workload:
     """Choose the task, read the data and make the examples that an evaluation runs.
 
-    With ``until_certain`` the texts come in random order.
-
     Args:
         model: what is evaluated.
         asked: the settings, those of the recipe among them.
@@ -151,20 +159,11 @@ def prepare(
             the task, or a setting is not for it.
     """
     task = choose_metric(choose_task(model, asked.task), metric)
-    if asked.until_certain and task.metric in task.whole:
-        raise EvaluationError(
-            f"`until_certain`: the {task.metric} is a score of the whole set, for which no "
-            "interval is known that is valid at any number of examples; leave it out"
-        )
-    seed = asked.seed or 0
-    settings = make_settings(model, task, asked, seed)
+    settings = make_settings(model, task, asked, asked.seed or 0)
     read = find_data(task, asked.data if data is None else data, settings)
     prepared = make_examples(model, task, settings, read)
-    examples = prepared.examples
-    if asked.until_certain:
-        examples = _shuffled(examples, seed)
     longest = longest_of(model, settings.pooling)
-    return Workload(task, settings, read, prepared, examples, longest)
+    return Workload(task, settings, read, prepared, prepared.examples, longest)
 
 
 def choose_task(model: TextModel, name: str | None) -> Task:
@@ -366,23 +365,3 @@ def longest_of(model: TextModel, pooling: Pooling | None) -> int:
     """Return how many tokens a text is cut to: the model's limit, or a lower one of a sentence."""
     limits = (model.facts.max_length, pooling.max_length if pooling else None)
     return min(limit for limit in limits if limit is not None)
-
-
-def number_texts(examples: Sequence[Example]) -> Groups:
-    """Return the number of the text that each example is, in the order of their appearance."""
-    numbers: dict[tuple[tuple[int, ...], ...], int] = {}
-    return np.array(
-        [
-            numbers.setdefault(tuple(part.ids for part in example.sequences), len(numbers))
-            for example in examples
-        ],
-        dtype=np.int64,
-    )
-
-
-def _shuffled(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
-    """Return the texts in random order, each with all the examples that it is."""
-    texts = number_texts(examples)
-    places = np.random.default_rng([seed, len(examples)]).permutation(int(texts.max()) + 1)
-    ranks = np.argsort(places)[texts]
-    return tuple(examples[number] for number in np.argsort(ranks, kind="stable"))

@@ -16,7 +16,7 @@ from surgeon import Recipe, evaluate, make_plan, open_checkpoint, read_texts, wr
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError, SurgeonError
 from surgeon.evaluation.artifact import draw_controls, open_artifact
-from surgeon.evaluation.notes import collapse_of, doubts_about, explain
+from surgeon.evaluation.notes import collapse_of, doubts_about, explain, name_verdict
 from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.verdict import Effect, Evidence, weigh, why_unskilled
@@ -41,10 +41,10 @@ def few():
 
 
 def test_removing_the_dims_that_matter_degrades_minilm(minilm_patched):
-    result = evaluate(minilm_patched)
+    result = evaluate(minilm_patched, until_certain=False)
     assert result.verdict == "degraded"
     assert result.task == "drift"
-    assert result.dataset.examples == 240
+    assert (result.dataset.examples, result.stopped_after) == (240, None)
     assert result.ci95[0] > 0.2
     assert len(result.controls) == 10
     assert all(control.value < result.patched.value / 10 for control in result.controls)
@@ -363,10 +363,28 @@ def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(mi
     assert not warned(0.35, *controls)  # than this one too
     assert not warned(0.0045, *controls)  # maybe as they usually do
     intact = {"delta": 0.0045, "ci95": (0.004, 0.005), "verdict": "intact"}
+    intact["controls"] = controls
     shown = dataclasses.replace(result, **intact, usual_range=(0.0, 0.0065))
-    assert "all of it within the 0 to 0.0065 that most random removals do." in explain(shown)
+    within = "all of it within the 0 to 0.0065 that most random removals do"
+    assert f"{within}; left out of that range: control 8 (+0.34)." in explain(shown)
+    assert name_verdict(shown) == "intact, no worse than random removals"
     shown = dataclasses.replace(result, **intact, usual_range=(0.0, 0.001), margin=0.02)
     assert "all of it within the margin of ±0.02." in explain(shown)
+    assert name_verdict(shown) == "intact, by less than the margin that matters"
+    assert name_verdict(result) == result.verdict != "intact"
+
+
+def test_what_is_larger_where_it_is_better_is_shown_in_its_own_direction(minilm_patched, few):
+    result = evaluate(minilm_patched, texts=few, controls=1)
+    spearman = dataclasses.replace(
+        result,
+        metric="1 − Spearman",
+        baseline=Score((), 0.133, {"1 − Spearman": 0.133, "Pearson": 0.87, "Spearman": 0.867}),
+        patched=Score((99,), 0.31, {"1 − Spearman": 0.31, "Pearson": 0.69, "Spearman": 0.69}),
+    )
+    assert explain(spearman).startswith("Spearman 0.867 → 0.69; the 1 − Spearman changes by +")
+    assert spearman.columns == ["Spearman", "1 − Spearman", "change", "Pearson"]
+    assert spearman.row(spearman.patched) == ["0.69", "0.31", "+0.177", "0.69"]
 
 
 def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, few):

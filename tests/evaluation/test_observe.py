@@ -8,13 +8,13 @@ import pytest
 from antibodies import antibodies
 
 from surgeon import Recipe, evaluate, make_plan, open_checkpoint, write_artifact
-from surgeon.console import show_evaluation
 from surgeon.edit.source_files import PARTIAL_EVALUATION
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import blocks
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
 from surgeon.evaluation.session import open_session
+from surgeon.model.safetensors_file import open_safetensors
 from surgeon.tasks import compare
 from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.examples import Example, make_batch
@@ -107,17 +107,20 @@ def test_a_clear_case_is_settled_early_with_the_verdict_of_all_texts(minilm_patc
     whole = evaluate(minilm_patched, texts=texts)
     assert low < whole.delta < high
     assert high - low > whole.ci95[1] - whole.ci95[0]
+    # Of the built-in sentences, which are a means to a verdict, no more are scored by default.
+    sample = evaluate(minilm_patched)
+    assert sample.verdict == "degraded"
+    assert sample.stopped_after == sample.dataset.examples < 240
 
 
-def test_what_is_never_settled_is_measured_on_all_texts_and_told(antiberty_patched, capsys):
+def test_what_is_not_settled_early_is_judged_on_all_texts(antiberty_patched):
+    """By an interval of the error that looking early has left."""
     texts = _texts(antibodies(16, mutations=0.035))
     result = evaluate(antiberty_patched, texts=texts, controls=5, until_certain=True)
-    assert result.stopped_after is None
-    assert result.dataset.examples == 16
-    assert result.to_json()["until_certain"]
-    show_evaluation(result, json=False)
-    told = " ".join(capsys.readouterr().out.split())
-    assert "Not settled: all 16 texts were used" in told
+    assert result.until_certain
+    assert (result.dataset.examples, result.stopped_after) == (16, None)
+    low, high = evaluate(antiberty_patched, texts=texts, controls=5).ci95
+    assert low - (high - low) / 10 < result.ci95[0] < low < high < result.ci95[1]
 
 
 def _stop_at(step, count):
@@ -166,15 +169,15 @@ def test_what_was_kept_of_another_shape_is_not_gone_on_from(minilm_patched, tmp_
     expected = evaluate(out, texts=texts, controls=1)
     with pytest.raises(KeyboardInterrupt, match="`resume` goes on"):
         evaluate(out, texts=texts, controls=1, progress=_stop_at("scoring patched", 1))
-    with np.load(out / PARTIAL_EVALUATION) as stored:
-        key, observed = stored["key"], stored["observed"]
+    stored = open_safetensors(out / PARTIAL_EVALUATION)
+    observed = stored.read("observed")
     for damaged in (
         observed[:2],
         observed[..., 0],
         np.repeat(observed, 2, axis=1),
         observed[:, :0],
     ):
-        np.savez(out / PARTIAL_EVALUATION, key=key, observed=damaged)
+        blocks.Partial(out / PARTIAL_EVALUATION, stored.metadata["key"]).save(damaged)
         again = evaluate(out, texts=texts, controls=1, resume=True)
         assert "nothing was kept" in again.warnings[-1]
         assert again.patched == expected.patched
@@ -192,8 +195,8 @@ def test_what_was_observed_is_kept_after_a_while_too(minilm_patched, tmp_path, m
     texts = _texts(built_in_sample().lines[:8])
     with pytest.raises(RuntimeError):
         evaluate(out, texts=texts, controls=1, progress=fail)
-    with np.load(out / PARTIAL_EVALUATION) as stored:
-        seen = ~np.isnan(stored["observed"]).any(axis=2)
+    observed = open_safetensors(out / PARTIAL_EVALUATION).read("observed")
+    seen = ~np.isnan(observed).any(axis=2)
     np.testing.assert_array_equal(seen.all(axis=1), [True, True, False])
 
 
