@@ -43,6 +43,21 @@ class Texts:
     lines: tuple[str, ...]
     raw: bytes
 
+    @classmethod
+    def of(cls, lines: Iterable[object], name: str = "texts") -> Texts:
+        """Make texts of strings, each one text.
+
+        Raises:
+            EvaluationError: one is something else.
+        """
+        texts = []
+        for text in lines:
+            if not isinstance(text, str):
+                kind = type(text).__name__
+                raise EvaluationError(f"`{name}`: give strings, one for each text; found {kind}")
+            texts.append(text)
+        return cls(name, nonblank(texts), "\n".join(texts).encode(errors="surrogatepass"))
+
     @property
     def sha256(self) -> str:
         """The hash of the file."""
@@ -75,12 +90,13 @@ def _sample(name: str, file: str) -> Texts:
     return Texts(name, nonblank(lines_of(decoded(name, raw))), raw)
 
 
-def read_texts(path: Path, *, document: bool = False) -> Texts:
+def read_texts(path: str | Path, *, document: bool = False) -> Texts:
     """Read a UTF-8 file: a text per line, blank lines left out, or the whole file as one text.
 
     Raises:
         EvaluationError: the file is missing, is not UTF-8, or holds no text.
     """
+    path = Path(path)
     if path.is_dir():
         raise EvaluationError(f"`data` {path}: is a folder; give a text file in it")
     if not path.is_file():

@@ -20,7 +20,7 @@ from surgeon.progress import Progress, silent
 
 
 def push(
-    artifact: Path,
+    artifact: str | Path,
     repo_id: str,
     *,
     private: bool = False,
@@ -44,6 +44,7 @@ def push(
         OutputError: the artifact was not evaluated, is not as surgeon made it, its card names no
             base model that the Hub takes, or it would be seen by others though ``private`` is set.
     """
+    artifact = Path(artifact)
     record = read_record(artifact)
     target = parse_hub_id(repo_id)
     if target is None or target.revision is not None:

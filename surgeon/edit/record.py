@@ -121,13 +121,14 @@ class Record:
         return {"output": str(output), **to_json(self)}
 
 
-def read_record(artifact: Path) -> Record:
+def read_record(artifact: str | Path) -> Record:
     """Read an artifact's record.
 
     Raises:
         CheckpointError: the directory is no artifact, or its record is damaged or of a newer
             schema.
     """
+    artifact = Path(artifact)
     path = artifact / RECORD
     if not path.is_file():
         raise CheckpointError(

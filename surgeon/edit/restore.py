@@ -25,7 +25,7 @@ from surgeon.progress import Progress, silent
 
 
 def restore(
-    artifact: Path, output: Path, *, force: bool = False, progress: Progress = silent
+    artifact: str | Path, output: str | Path, *, force: bool = False, progress: Progress = silent
 ) -> Record:
     """Give back the source of an artifact, and check every file against the recorded hash.
 
@@ -37,6 +37,7 @@ def restore(
         CheckpointError: the artifact is damaged, so that the source cannot be had from it.
         OutputError: the output cannot be made there.
     """
+    artifact, output = Path(artifact), Path(output)
     record = read_record(artifact)
     check_output(output, artifact, force=force)
     with staged(output, force=force) as folder:

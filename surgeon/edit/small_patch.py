@@ -48,7 +48,7 @@ class _Contents:
 
 
 def write_small_patch(
-    plan: Plan, path: Path, *, force: bool = False, progress: Progress = silent
+    plan: Plan, path: str | Path, *, force: bool = False, progress: Progress = silent
 ) -> int:
     """Write a plan's edit, and the hashes of the base it is for; return the file's size in bytes.
 
@@ -56,6 +56,7 @@ def write_small_patch(
         OutputError: the file exists and ``force`` is off, or lies in the source.
         CheckpointError: the base is a pickle, whose bytes are no fixed ground.
     """
+    path = Path(path)
     from safetensors.numpy import save
 
     _check_output(plan.checkpoint, path, force=force)
@@ -78,12 +79,15 @@ def write_small_patch(
     return len(content)
 
 
-def plan_from_small_patch(path: Path, checkpoint: Checkpoint, progress: Progress = silent) -> Plan:
+def plan_from_small_patch(
+    path: str | Path, checkpoint: Checkpoint, progress: Progress = silent
+) -> Plan:
     """Resolve a small patch on a base; ``write_artifact`` then performs it.
 
     Raises:
         CheckpointError: the file is damaged, or the base is another one.
     """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; make one with surgeon patch --record-only")
     file = open_safetensors(path)

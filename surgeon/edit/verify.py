@@ -53,7 +53,7 @@ class Verification:
         }
 
 
-def verify(artifact: Path, progress: Progress = silent) -> Verification:
+def verify(artifact: str | Path, progress: Progress = silent) -> Verification:
     """Check an artifact against its record.
 
     The files are those recorded, each with its hash; with the excised values put back, the weights
@@ -63,6 +63,7 @@ def verify(artifact: Path, progress: Progress = silent) -> Verification:
     Raises:
         CheckpointError: the directory is no artifact, or its record is damaged.
     """
+    artifact = Path(artifact)
     record = read_record(artifact)
     checks = [*_check_files(artifact, record, progress), _check_edits(artifact, record)]
     if record.onnx is not None:

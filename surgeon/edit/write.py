@@ -42,7 +42,7 @@ _NO_ONNX = "use `onnx=False` for the safetensors half alone"
 
 def write_artifact(
     plan: Plan,
-    output: Path,
+    output: str | Path,
     *,
     onnx: bool = True,
     dtype: Dtype = "float32",
@@ -72,6 +72,7 @@ def write_artifact(
         ExportError: the export failed, or does not match the weights.
         CheckpointError: the source changed while it was read.
     """
+    output = Path(output)
     checkpoint = plan.checkpoint
     if onnx:
         _check_exportable(checkpoint)
@@ -261,7 +262,7 @@ class Export:
 
 def export(
     checkpoint: Checkpoint,
-    output: Path,
+    output: str | Path,
     *,
     dtype: Dtype = "float32",
     force: bool = False,
@@ -283,6 +284,7 @@ def export(
         OutputError: the output cannot be made there.
         ExportError: the export failed, or does not match the weights.
     """
+    output = Path(output)
     if not checkpoint.config:
         path = checkpoint.files[0].path
         raise ExportError(f"{path}: has no config.json beside it, and an export needs one")

@@ -37,9 +37,9 @@ _KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks 
 
 
 def evaluate(
-    artifact: Path,
+    artifact: str | Path,
     *,
-    texts: Data | str | Path | None = None,
+    texts: Data | Sequence[str] | str | Path | None = None,
     task: str | None = None,
     metric: str | None = None,
     margin: float | None = None,
@@ -62,8 +62,9 @@ def evaluate(
 
     Args:
         artifact: a directory that ``patch`` made, with its ONNX half.
-        texts: what to measure on: texts or labelled rows, a file of either, or a data set of the
-            Hub, as ``hf:org/name`` (None: the task's own sample, or built-in English sentences).
+        texts: what to measure on: strings, texts or labelled rows, a file of either, or a data set
+            of the Hub, as ``hf:org/name`` (None: the task's own sample, or built-in English
+            sentences).
         task: what to score (None: what the model's head is for).
         metric: the task's metric that the verdict is about, such as "Matthews" (None: its own).
         margin: the smallest damage that matters, in the metric's unit (None: 0.02; of a squared
@@ -95,6 +96,7 @@ def evaluate(
         dose=dose,
         until_certain=until_certain,
     )
+    artifact = Path(artifact)
     opened = open_artifact(artifact)
     asked = _with_recorded(opened, given)
     work = prepare(opened, asked, texts, metric)

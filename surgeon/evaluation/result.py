@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class LabelReport:
     patched: Mapping[str, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
     """Baseline, patched model and controls, and what follows from them.
 
@@ -137,6 +138,24 @@ class Evaluation:
             shown["change"] = f"{score.value - self.baseline.value:+.4g}"
         return [shown.get(name, "") for name in self.columns]
 
+    def __repr__(self) -> str:
+        scores = f"{self.metric} {self.baseline.value:.4g} → {self.patched.value:.4g}"
+        return f"<Evaluation of {self.model}: {self.verdict}, {scores}>"
+
+    def to_frame(self) -> Any:
+        """Return the scores of every variant as a pandas ``DataFrame``, which must be installed."""
+        import pandas as pd
+
+        variants = [("baseline", self.baseline), ("patched", self.patched)]
+        variants += [("control", control) for control in self.controls]
+        return pd.DataFrame(
+            {"variant": name, "dims": score.dims, self.metric: score.value, **score.others}
+            for name, score in variants
+        )
+
+    def _repr_html_(self) -> str | None:
+        return self.to_frame()._repr_html_() if find_spec("pandas") else None
+
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""
         document = json.loads(json.dumps(asdict(self)))
@@ -145,20 +164,22 @@ class Evaluation:
         return document  # type: ignore[no-any-return]
 
 
-def save_evaluation(evaluation: Evaluation, artifact: Path) -> Path:
+def save_evaluation(evaluation: Evaluation, artifact: str | Path) -> Path:
     """Write ``surgeon/eval.json`` into an artifact, whole or not at all, and return its path."""
+    artifact = Path(artifact)
     path = artifact / EVALUATION
     text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n"
     replace_file(path, text.encode())
     return path
 
 
-def read_evaluation(artifact: Path) -> Evaluation | None:
+def read_evaluation(artifact: str | Path) -> Evaluation | None:
     """Read ``surgeon/eval.json`` of an artifact; None if it was not evaluated.
 
     Raises:
         EvaluationError: the file is damaged, or of another version.
     """
+    artifact = Path(artifact)
     path = artifact / EVALUATION
     if not path.is_file():
         return None

@@ -39,7 +39,7 @@ def check_picture(path: Path) -> None:
             raise OutputError(f"`plot` {path}: {target} cannot be written to; name another")
 
 
-def plot_ranking(ranking: Ranking, zscores: ZScores, path: Path) -> None:
+def plot_ranking(ranking: Ranking, zscores: ZScores, path: str | Path) -> None:
     """Draw a ranking and the z-scores of the same checkpoint.
 
     Two maps of layers × dimensions, gain and bias, with the outliers named (or, where there are
@@ -57,12 +57,13 @@ def plot_ranking(ranking: Ranking, zscores: ZScores, path: Path) -> None:
         SelectionError: the suffix is none of these.
         OutputError: the file cannot be written there.
     """
+    path = Path(path)
     from surgeon.figures.scan import draw_ranking
 
     _write(draw_ranking(ranking, zscores), path)
 
 
-def plot_trace(trace: Trace, path: Path) -> None:
+def plot_trace(trace: Trace, path: str | Path) -> None:
     """Draw the norms over the checkpoints of a training run.
 
     Over the steps, one panel below the other: gain and bias of each final outlier, signed, and the
@@ -79,6 +80,7 @@ def plot_trace(trace: Trace, path: Path) -> None:
         SelectionError: the suffix is none of these.
         OutputError: the file cannot be written there.
     """
+    path = Path(path)
     from surgeon.figures.trace import draw_trace
 
     _write(draw_trace(trace), path)

@@ -25,7 +25,7 @@ from surgeon.ranking import rank_by_layernorm, read_zscores
 _EDITS = 24  # rows of the table; the record has them all
 
 
-def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
+def write_report(artifact: str | Path, path: str | Path, *, force: bool = False) -> None:
     """Write one self-contained HTML page about an artifact that was evaluated.
 
     Raises:
@@ -33,6 +33,7 @@ def write_report(artifact: Path, path: Path, *, force: bool = False) -> None:
         EvaluationError: it was not evaluated, or its ``eval.json`` is damaged.
         OutputError: the file exists and ``force`` is off, or cannot be written there.
     """
+    artifact, path = Path(artifact), Path(path)
     check_page(path, force=force)
     record, evaluation = read_record(artifact), read_evaluation(artifact)
     if evaluation is None:

@@ -21,7 +21,7 @@ _DIMS = 6
 _FIGURES = 40  # of one model and task; a page of more is slow to open
 
 
-def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None:
+def write_sweep_report(folder: str | Path, path: str | Path, *, force: bool = False) -> None:
     """Write one self-contained HTML page about the rows of a sweep.
 
     It draws every figure that the grid makes: dose-response over the number of dims or the factor,
@@ -32,6 +32,7 @@ def write_sweep_report(folder: Path, path: Path, *, force: bool = False) -> None
         OutputError: the folder holds no row of a sweep or a damaged one, or the file exists and
             ``force`` is off, or it cannot be written there.
     """
+    folder, path = Path(folder), Path(path)
     check_page(path, force=force)
     read = read_rows(folder)
     measured, failed = read.measured, read.failed

@@ -53,7 +53,7 @@ class OnnxModel:
         return self.graph.path.relative_to(self.checkpoint.directory).as_posix()
 
 
-def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
+def open_onnx(path: str | Path, sites_pattern: str | None = None) -> OnnxModel:
     """Open an ONNX file, and find which of its norms ends each layer.
 
     Args:
@@ -66,6 +66,7 @@ def open_onnx(path: Path, sites_pattern: str | None = None) -> OnnxModel:
         CheckpointError: it cannot be read, or it cannot be told which norm ends a layer.
         SelectionError: the pattern matches nothing.
     """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     root = _root(path)

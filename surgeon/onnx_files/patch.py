@@ -33,7 +33,7 @@ _COPIED = (
 
 
 def write_onnx_artifact(
-    planned: OnnxPlan, output: Path, *, force: bool = False, progress: Progress = silent
+    planned: OnnxPlan, output: str | Path, *, force: bool = False, progress: Progress = silent
 ) -> Record:
     """Make the artifact that a plan for an ONNX file describes.
 
@@ -49,6 +49,7 @@ def write_onnx_artifact(
         OutputError: the output cannot be made there.
         CheckpointError: the source changed while it was read.
     """
+    output = Path(output)
     model, nodes = planned.model, planned.model.graph.nodes
     splices = split_splices(planned)
     splits = tuple(

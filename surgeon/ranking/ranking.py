@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class ByLayer:
     ratios: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ranking:
     """All dimensions, strongest first, and which of them meet the detector's criterion.
 
@@ -104,6 +105,19 @@ class Ranking:
     columns: tuple[str, str] = ("", "strength")
     text: TextsUsed | None = None
     by_layer: ByLayer | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        found = ", ".join(map(str, self.outliers)) or "none"
+        return f"<Ranking of {self.model} by {self.method}: outliers {found}>"
+
+    def to_frame(self) -> Any:
+        """Return a pandas ``DataFrame``, which must be installed, of the dimensions in order."""
+        import pandas as pd
+
+        return pd.DataFrame(map(asdict, self.dimensions)).set_index("dim")
+
+    def _repr_html_(self) -> str | None:
+        return self.to_frame()._repr_html_() if find_spec("pandas") else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``scan --json`` prints."""

@@ -66,7 +66,7 @@ class Atlas(Outcome):
 
 def build_atlas(
     models: Iterable[str | Target],
-    output: Path,
+    output: str | Path,
     *,
     engine: Engine | None = None,
     sigma: float = SIGMA,
@@ -102,6 +102,7 @@ def build_atlas(
             ``OUTAGES`` models in a row, and the run stopped, or some models, and the others are in
             the table. The models that could not be read have no row.
     """
+    output = Path(output)
     targets, start = targets_of(models), time.monotonic()
     _check(sigma, min_layers, max_bytes, rate)
     _check_suffix(output)

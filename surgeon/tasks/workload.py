@@ -20,10 +20,10 @@ from surgeon.tasks.pooling import Pooling, read_pooling
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.sizes import read_config
 from surgeon.tasks.statistics import Groups
-from surgeon.tasks.table import Columns
+from surgeon.tasks.table import Columns, Table
 from surgeon.tasks.task import INVERTED, Data, Settings, Task, TaskName
 from surgeon.tasks.tokenizer import TokenizerFacts, begin_with, beginning_id, read_tokenizer
-from surgeon.text import built_in_sample
+from surgeon.text import Texts, built_in_sample
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -143,7 +143,7 @@ class Workload:
 def prepare(
     model: TextModel,
     asked: EvaluationSettings,
-    data: Data | str | Path | None = None,
+    data: Data | Sequence[str] | str | Path | None = None,
     metric: str | None = None,
 ) -> Workload:
     """Choose the task, read the data and make the examples that an evaluation runs.
@@ -291,7 +291,9 @@ def _bos(model: TextModel, wanted: bool | None) -> int | None:  # noqa: FBT001
     return found
 
 
-def find_data(task: Task, data: Data | str | Path | None, settings: Settings) -> Data:
+def find_data(
+    task: Task, data: Data | Sequence[str] | str | Path | None, settings: Settings
+) -> Data:
     """Read what was named, or the task's own sample.
 
     Raises:
@@ -299,8 +301,10 @@ def find_data(task: Task, data: Data | str | Path | None, settings: Settings) ->
     """
     if settings.document and (data is None or not isinstance(data, str | Path)):
         raise EvaluationError("`document`: is for a text file that `data` names")
-    if not isinstance(data, str | Path | None):
+    if isinstance(data, Texts | Table):
         return data
+    if not isinstance(data, str | Path | None):
+        return Texts.of(data)
     if data is None and task.sample is None and task.needs == "table":
         raise EvaluationError(
             f"`data`: {task.name} takes labelled rows; give a CSV, TSV, JSON, JSON Lines or "

@@ -192,6 +192,34 @@ def test_python_s_evaluate_measures_as_the_command_does(artifact, data, capsys):
         assert (result.seed, len(result.dose)) == ((0, 2) if "seed" in arguments else (3, 0))
 
 
+def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifact, tmp_path):
+    texts = [f"Sentence number {i} is about the weather." for i in range(8)]
+    evaluation = surgeon.evaluate(str(artifact), texts=texts, controls=1)
+    assert evaluation.dataset.examples == 8
+    surgeon.save_evaluation(evaluation, str(artifact))
+    assert surgeon.read_evaluation(str(artifact)) == evaluation
+    assert repr(evaluation).startswith("<Evaluation of model: inconclusive, drift 0 → 0.")
+    frame = evaluation.to_frame()
+    assert list(frame["variant"]) == ["baseline", "patched", "control"]
+    assert frame["drift"][1] == evaluation.patched.value
+    assert "<table" in evaluation._repr_html_()
+    with pytest.raises(surgeon.SurgeonError, match="give strings, one for each text; found int"):
+        surgeon.evaluate(str(artifact), texts=["one", 2])
+    assert surgeon.verify(str(artifact)).passed
+    surgeon.write_report(str(artifact), str(tmp_path / "report.html"))
+    surgeon.restore(str(artifact), str(tmp_path / "source"))
+    checkpoint = surgeon.open_checkpoint(str(tmp_path / "source"))
+    ranking = surgeon.rank_by_layernorm(checkpoint)
+    assert repr(ranking) == "<Ranking of source by layernorm: outliers none>"
+    assert list(ranking.to_frame().index[:2]) == [267, 127]
+    small = tmp_path / "edit.surgeon"
+    surgeon.write_small_patch(surgeon.make_plan(checkpoint, surgeon.Recipe(dims=(5,))), str(small))
+    plan = surgeon.plan_from_small_patch(str(small), checkpoint)
+    surgeon.write_artifact(plan, str(tmp_path / "again"), onnx=False)
+    with pytest.raises(surgeon.SurgeonError, match="did you mean zero"):
+        surgeon.Recipe(dims=(5,), mode="zeros")
+
+
 def test_eval_says_where_a_sentence_is_cut_and_how_its_tokens_are_pooled(
     artifact, tmp_path, capsys
 ):
