@@ -63,7 +63,7 @@ def demo(
             evaluation = evaluate(artifact, progress=progress)
         save_evaluation(evaluation, artifact)
         console.show_record(record, artifact, json=False)
-        console.show_evaluation(evaluation, json=False)
+        console.show_evaluations([evaluation], json=False)
     console.print_heading("Next")
     for command in (
         f"surgeon restore {folder / 'measured'} -o {folder / 'original'}",

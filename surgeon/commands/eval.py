@@ -32,7 +32,7 @@ def evaluate(
             "sentences.",
         ),
     ] = None,
-    task: Annotated[str | None, _setting("task", metavar="NAME")] = None,
+    task: Annotated[list[str] | None, _setting("task", metavar="NAME")] = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +96,8 @@ def evaluate(
 
     Compares the patched model with its baseline and with random removals. The baseline is
     rebuilt from the artifact alone. The same texts and masks go through every
-    variant; the verdict is degraded, intact or inconclusive, and surgeon/eval.json keeps it all.
+    variant; the verdict is degraded, intact or inconclusive. surgeon/eval.json keeps it all, and
+    surgeon/evaluations/ the newest of each task and data set; several --task are scored in turn.
     What the recipe says of its evaluation holds where an option does not say otherwise.
     """
     from surgeon import (
@@ -117,27 +118,31 @@ def evaluate(
         pair_column=pair_column,
         label_column=label_column,
     )
-    with console.shown_progress() as progress:
-        evaluation = run(
-            artifact,
-            texts=data,
-            task=task,
-            metric=metric,
-            margin=margin,
-            options=options,
-            controls=controls,
-            seed=seed,
-            provider=provider,
-            batch_size=batch_size,
-            dose=dose or None,
-            until_certain=until_certain,
-            resume=resume,
-            progress=progress,
-        )
-    save_evaluation(evaluation, artifact)
-    console.show_evaluation(evaluation, json=json)
+    evaluations = []
+    for name in task or (None,):
+        with console.shown_progress() as progress:
+            evaluation = run(
+                artifact,
+                texts=data,
+                task=name,
+                metric=metric,
+                margin=margin,
+                options=options,
+                controls=controls,
+                seed=seed,
+                provider=provider,
+                batch_size=batch_size,
+                dose=dose or None,
+                until_certain=until_certain,
+                resume=resume,
+                progress=progress,
+            )
+        save_evaluation(evaluation, artifact)
+        evaluations.append(evaluation)
+    console.show_evaluations(evaluations, json=json)
     if expect is not None:
-        _check(evaluation, expect)
+        for evaluation in evaluations:
+            _check(evaluation, expect)
 
 
 def _check(evaluation: Evaluation, expect: str) -> None:

@@ -1,4 +1,4 @@
-from .evaluations import show_evaluation as show_evaluation
+from .evaluations import show_evaluations as show_evaluations
 from .printing import print_error as print_error
 from .printing import print_heading as print_heading
 from .printing import print_json as print_json

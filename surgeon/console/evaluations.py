@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -18,11 +19,17 @@ if TYPE_CHECKING:
 _VERDICT_STYLES = {"degraded": "bold red", "intact": "bold green", "inconclusive": "bold yellow"}
 
 
-def show_evaluation(evaluation: Evaluation, *, json: bool) -> None:
-    """Show the scores side by side, and the verdict in words."""
+def show_evaluations(evaluations: Sequence[Evaluation], *, json: bool) -> None:
+    """Show the scores side by side, and the verdict in words; as JSON, a list of several."""
     if json:
-        print_json(evaluation.to_json())
+        documents = [evaluation.to_json() for evaluation in evaluations]
+        print_json(documents[0] if len(documents) == 1 else {"evaluations": documents})
         return
+    for evaluation in evaluations:
+        _show(evaluation)
+
+
+def _show(evaluation: Evaluation) -> None:
     from surgeon.evaluation.notes import explain, name_verdict
 
     _show_scores(evaluation)

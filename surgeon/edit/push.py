@@ -9,7 +9,7 @@ from pathlib import Path
 from surgeon.edit.card import read_front_matter
 from surgeon.edit.record import Record, read_record
 from surgeon.edit.source_files import CARD, EVALUATION
-from surgeon.edit.staging import is_unfinished
+from surgeon.edit.staging import is_result, is_unfinished
 from surgeon.edit.transfer import FileState, hash_file
 from surgeon.errors import OutputError
 from surgeon.model.artifact import FOLDER, RECORD
@@ -51,9 +51,9 @@ def push(
         raise OutputError(f"{repo_id}: no name of a repository; give one like organization/name")
     repo_id = target.model
     names = sorted(_files(artifact))
-    if EVALUATION in names:
-        _check_evaluation(artifact, record)
-    elif not unverified:
+    for name in filter(is_result, names):
+        _check_evaluation(artifact / name, record)
+    if EVALUATION not in names and not unverified:
         raise OutputError(
             f"{artifact}: never evaluated, so nobody knows what the edit does; run surgeon eval "
             "first, or push it as it is with `unverified=True`"
@@ -146,9 +146,8 @@ def _files(artifact: Path) -> Iterator[str]:
             yield name
 
 
-def _check_evaluation(artifact: Path, record: Record) -> None:
-    """Check that the evaluation is of this model and these dimensions."""
-    path = artifact / EVALUATION
+def _check_evaluation(path: Path, record: Record) -> None:
+    """Check that an evaluation is of this model and these dimensions."""
     try:
         evaluation = parse_json(path.read_bytes())
         about = (evaluation["model"], tuple(evaluation["patched"]["dims"]))

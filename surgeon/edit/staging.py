@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from surgeon.edit import disk
-from surgeon.edit.source_files import EVALUATION, EXPORT
+from surgeon.edit.source_files import EXPORT
 from surgeon.edit.transfer import FileState, hash_file
 from surgeon.errors import OutputError, SurgeonError
 from surgeon.model.artifact import FOLDER, RECORD
@@ -32,8 +32,9 @@ _STAGING = ".surgeon-staging"  # how the name of what is not finished ends
 _TOKEN = 16  # hexadecimal digits before that, which make such a name unique
 # What eval leaves that is interrupted or killed; earlier versions had .npz and the last form.
 _PARTIAL = r"eval\.partial\.(npz|safetensors)"
+_RESULT = r"eval\.json|evaluations/\w[^/]*-[0-9a-f]{8}\.json"
 _UNFINISHED = re.compile(
-    rf"{FOLDER}/({_PARTIAL}|\.(eval\.json|{_PARTIAL})\."
+    rf"{FOLDER}/({_PARTIAL}|(\.eval\.json|\.{_PARTIAL}|evaluations/\.[^/]+\.json)\."
     rf"([0-9a-f]{{{_TOKEN}}}{re.escape(_STAGING)}|[a-z0-9_]{{8}}))"
 )
 _log = logging.getLogger(__name__)
@@ -339,7 +340,7 @@ def _cut(name: str, room: int) -> str:
 
 def is_result(name: str) -> bool:
     """Whether a path in an artifact is one that ``eval`` writes to, for good or for a while."""
-    return name == EVALUATION or is_unfinished(name)
+    return re.fullmatch(f"{FOLDER}/({_RESULT})", name) is not None or is_unfinished(name)
 
 
 def is_unfinished(name: str) -> bool:

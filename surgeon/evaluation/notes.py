@@ -151,9 +151,11 @@ def explain(evaluation: Evaluation) -> str:
     """Say in one sentence what the verdict rests on."""
     low, high = evaluation.ci95
     change = (
-        f"{_own_direction(evaluation)}the {evaluation.metric} changes by {evaluation.delta:+.4g} "
+        f"the {evaluation.metric} changes by {evaluation.delta:+.4g} "
         f"(95% interval {low:+.4g} to {high:+.4g})"
     )
+    if evaluation.metric.startswith(INVERTED):
+        change = f"{before_and_after(evaluation)}; {change}"
     if evaluation.verdict == "degraded":
         span, margin = _span(evaluation.control_range), evaluation.margin
         least = f" and the margin of {margin:.4g}" if margin > evaluation.control_range[1] else ""
@@ -173,13 +175,12 @@ def _is_usual(evaluation: Evaluation) -> bool:
     return usual[0] <= low <= high <= usual[1]
 
 
-def _own_direction(evaluation: Evaluation) -> str:
-    """Say first how a metric changes that is larger where it is better."""
+def before_and_after(evaluation: Evaluation) -> str:
+    """Say what baseline and patched model score, in the metric's own direction."""
+    scores = evaluation.baseline.value, evaluation.patched.value
     metric = evaluation.metric.removeprefix(INVERTED)
-    if metric == evaluation.metric:
-        return ""
-    before, after = (1 - score.value for score in (evaluation.baseline, evaluation.patched))
-    return f"{metric} {before:.4g} → {after:.4g}; "
+    before, after = scores if metric == evaluation.metric else (1 - score for score in scores)
+    return f"{metric} {before:.4g} → {after:.4g}"
 
 
 def _left_out(evaluation: Evaluation) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.edit.recipe import Verdict as ExpectedVerdict
-from surgeon.edit.source_files import EVALUATION
-from surgeon.edit.staging import replace_file
+from surgeon.edit.source_files import EVALUATION, EVALUATIONS
+from surgeon.edit.staging import is_result, replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
 from surgeon.model.files import parse_json
 from surgeon.tasks.statistics import Interval
 from surgeon.tasks.task import INVERTED
 from surgeon.tasks.workload import Dataset
+
+_NAME = 100  # characters of the name of an evaluation's file that say what it is of
 
 
 @dataclass(frozen=True)
@@ -165,24 +168,45 @@ class Evaluation:
 
 
 def save_evaluation(evaluation: Evaluation, artifact: str | Path) -> Path:
-    """Write ``surgeon/eval.json`` into an artifact, whole or not at all, and return its path."""
-    artifact = Path(artifact)
-    path = artifact / EVALUATION
-    text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n"
-    replace_file(path, text.encode())
+    """Write an evaluation into an artifact, and return its path, which is ``surgeon/eval.json``.
+
+    It is also kept in ``surgeon/evaluations/``, in place of an earlier one on the same task and
+    data alone. Each file appears whole or not at all.
+    """
+    path, data = Path(artifact) / EVALUATION, evaluation.dataset
+    content = (json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n").encode()
+    name = re.sub(r"[^\w.-]+", "-", f"{evaluation.task}-{data.name}", flags=re.ASCII)[:_NAME]
+    kept = Path(artifact) / EVALUATIONS / f"{name}-{data.sha256[:8]}.json"
+    kept.parent.mkdir(exist_ok=True)
+    replace_file(kept, content)
+    replace_file(path, content)
     return path
 
 
+def read_evaluations(artifact: str | Path) -> tuple[Evaluation, ...]:
+    """Read what was measured of an artifact: the newest evaluation on each task and data set.
+
+    Raises:
+        EvaluationError: a file is damaged, or of another version.
+    """
+    last = read_evaluation(artifact)
+    paths = sorted((Path(artifact) / EVALUATIONS).glob("[!.]*"))
+    found = [_read(path) for path in paths if is_result(f"{EVALUATIONS}/{path.name}")]
+    # That of an artifact which an earlier version evaluated is in eval.json alone.
+    return tuple(found if last is None or last in found else [last, *found])
+
+
 def read_evaluation(artifact: str | Path) -> Evaluation | None:
-    """Read ``surgeon/eval.json`` of an artifact; None if it was not evaluated.
+    """Read the last evaluation of an artifact, ``surgeon/eval.json``; None if there is none.
 
     Raises:
         EvaluationError: the file is damaged, or of another version.
     """
-    artifact = Path(artifact)
-    path = artifact / EVALUATION
-    if not path.is_file():
-        return None
+    path = Path(artifact) / EVALUATION
+    return _read(path) if path.is_file() else None
+
+
+def _read(path: Path) -> Evaluation:
     import pydantic
 
     try:

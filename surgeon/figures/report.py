@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from surgeon.edit.changes import Edit
 from surgeon.edit.record import Record, read_record
 from surgeon.edit.restore import open_source
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.notes import explain, name_verdict
+from surgeon.evaluation.notes import before_and_after, explain, name_verdict
 from surgeon.evaluation.result import (
     Evaluation,
     Score,
     read_evaluation,
+    read_evaluations,
 )
 from surgeon.figures.chart import chart
 from surgeon.figures.page import check_page, paragraphs, table, write_page
@@ -30,7 +32,7 @@ def write_report(artifact: str | Path, path: str | Path, *, force: bool = False)
 
     Raises:
         CheckpointError: the directory is no artifact.
-        EvaluationError: it was not evaluated, or its ``eval.json`` is damaged.
+        EvaluationError: it was not evaluated, or an evaluation of it is damaged.
         OutputError: the file exists and ``force`` is off, or cannot be written there.
     """
     artifact, path = Path(artifact), Path(path)
@@ -57,6 +59,8 @@ def write_report(artifact: str | Path, path: str | Path, *, force: bool = False)
         chart(scan, "scan", first=False),
         "<h2>How it was measured</h2>",
         paragraphs(_conditions(evaluation)),
+        "<h2>All that was measured</h2>",
+        _measured(read_evaluations(artifact)),
     ]
     write_page(path, f"{record.model} without {dims}", sections, force=force)
 
@@ -102,6 +106,27 @@ def _edits(record: Record) -> str:
     rows = [[edit.tensor, *values(edit)] for edit in record.edits]
     more = "tensors, in surgeon/record.json"
     return table(["tensor", "before", "after"], rows, most=_EDITS, more=more)
+
+
+def _measured(evaluations: Iterable[Evaluation]) -> str:
+    """Return a table of the newest evaluation on each task and data set."""
+    rows = [
+        [
+            e.task,
+            f"{e.dataset.name}, sha256 {e.dataset.sha256[:8]}…",
+            name_verdict(e),
+            before_and_after(e),
+            f"{e.delta:+.4g} ({e.ci95[0]:+.4g} to {e.ci95[1]:+.4g})",
+            f"{e.dataset.examples:,} {e.dataset.unit}"
+            + (", early stop" if e.stopped_after else ""),
+            str(len(e.controls)),
+            str(e.seed),
+            "" if e.mask_rate is None else f"{e.mask_rate:.0%} {e.options.get('masking', '')}",
+        ]
+        for e in evaluations
+    ]
+    heads = ["task", "data", "verdict", "score", "change (95%)", "n", "controls", "seed", "masked"]
+    return table(heads, rows)
 
 
 def _conditions(evaluation: Evaluation) -> list[str]:

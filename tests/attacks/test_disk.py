@@ -135,6 +135,7 @@ def _damage_the_record(folder):
         _add("mine/notes.txt"),
         _add("surgeon/notes.txt"),
         _add("surgeon/.eval.json.bak"),
+        _add("surgeon/evaluations/notes.json"),
         _note_in_the_card,
         _link_the_weights,
         _damage_the_record,
@@ -160,7 +161,15 @@ def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(
 ):
     output = tmp_path / "out"
     shutil.copytree(tiny_patched, output)
-    for name in ("eval.json", "eval.partial.npz", ".eval.json.x1y2z3_4"):
+    (output / "surgeon" / "evaluations").mkdir()
+    token = "0123456789abcdef.surgeon-staging"
+    for name in (
+        "eval.json",
+        "eval.partial.npz",
+        ".eval.json.x1y2z3_4",
+        "evaluations/sts-dev.csv-0123abcd.json",
+        f"evaluations/.sts-dev.csv-0123abcd.json.{token}",
+    ):
         (output / "surgeon" / name).touch()
     arguments = ["patch", str(tiny("bert")), "--dims", "5", "--no-onnx", "-o", str(output)]
     assert run([*arguments, "--force"]) == 0

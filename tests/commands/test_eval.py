@@ -220,6 +220,19 @@ def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifa
         surgeon.Recipe(dims=(5,), mode="zeros")
 
 
+def test_several_tasks_are_scored_in_turn_and_each_is_kept(artifact, tmp_path, capsys):
+    data = tmp_path / "pairs.csv"
+    rows = [f"Sentence {n} is about the town.,And {n % 3} about it.,{n % 4}" for n in range(8)]
+    data.write_text("\n".join(["sentence1,sentence2,score", *rows]))
+    asked = ["--task", "sts", "--task", "drift", "--data", str(data), "--controls", "1"]
+    assert run(["eval", str(artifact), *asked, "--text-column", "sentence1", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["evaluations"]
+    assert [evaluation["task"] for evaluation in printed] == ["sts", "drift"]
+    assert {e.task for e in surgeon.read_evaluations(artifact)} == {"sts", "drift"}
+    assert json.loads((artifact / "surgeon" / "eval.json").read_text()) == printed[1]
+    assert run(["eval", str(artifact), *asked, "--expect", "intact"]) == 1
+
+
 def test_eval_says_where_a_sentence_is_cut_and_how_its_tokens_are_pooled(
     artifact, tmp_path, capsys
 ):

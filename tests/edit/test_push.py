@@ -82,6 +82,7 @@ def test_what_is_uploaded_is_the_artifact_with_its_card_byte_for_byte(hub, artif
         "notes [draft].txt",
         "surgeon/record.json",
         "surgeon/eval.json",
+        "surgeon/evaluations/masked-sentences-00000000.json",
         "surgeon/excised.safetensors",
     }
     authorized = {r.authorization for r in hub.requests if not r.path.startswith("/lfs/")}
@@ -111,6 +112,7 @@ def test_the_pipeline_of_xet_uploads_small_files_too(hub, artifact, monkeypatch)
 
 def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifact):
     (artifact / "surgeon" / "eval.json").unlink()
+    shutil.rmtree(artifact / "surgeon" / "evaluations")
     _is_refused(artifact, "never evaluated.*surgeon eval.*`unverified=True`", hub)
     push(artifact, "org/patched", unverified=True)
     assert hub.uploaded == _files(artifact)
@@ -120,7 +122,7 @@ def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifac
 @pytest.mark.parametrize("unverified", [False, True])
 def test_an_evaluation_of_something_else_is_refused(hub, artifact, model, dims, unverified):
     save_evaluation(_evaluation(model, dims), artifact)
-    _is_refused(artifact, "eval.json: is about another edit", hub, unverified=unverified)
+    _is_refused(artifact, "json: is about another edit", hub, unverified=unverified)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": 1, "patched": 2}'])

@@ -1,5 +1,6 @@
 """The report of an artifact: what it says, that it loads nothing, and that a browser draws it."""
 
+import dataclasses
 import re
 import shutil
 
@@ -11,8 +12,10 @@ from surgeon import (
     evaluate,
     open_checkpoint,
     read_evaluation,
+    read_evaluations,
     read_zscores,
     save_evaluation,
+    verify,
     write_report,
 )
 from surgeon.cli import run
@@ -53,6 +56,25 @@ def test_the_report_says_what_was_done_and_what_it_did(report, evaluated):
     assert text.count("encoder.layer.") >= 12
     assert "24 of 22,713,216 parameters changed (zero)" in text
     assert "Note: with" not in text
+
+
+def test_the_newest_evaluation_of_each_task_and_data_set_is_kept_and_reported(evaluated, tmp_path):
+    artifact = shutil.copytree(evaluated, tmp_path / "out")
+    first = read_evaluation(artifact)
+    again = dataclasses.replace(first, seed=7)
+    other = dataclasses.replace(first, task="glue/mnli", verdict="intact")
+    for evaluation in (again, other):
+        save_evaluation(evaluation, artifact)
+    assert read_evaluation(artifact) == other
+    assert read_evaluations(artifact) == (again, other)
+    assert verify(artifact).passed
+    write_report(artifact, tmp_path / "report.html")
+    table = (tmp_path / "report.html").read_text().partition("All that was measured")[2]
+    assert table.count("<tr>") == 3
+    assert "<td>glue/mnli</td>" in table
+    # An artifact of an earlier version has only the last.
+    shutil.rmtree(artifact / "surgeon" / "evaluations")
+    assert read_evaluations(artifact) == (other,)
 
 
 def test_the_report_loads_nothing(report):
