@@ -189,6 +189,7 @@ def _select_dims(
         min_layers=recipe.min_layers,
         texts=texts,
         min_damage=recipe.min_damage,
+        count=count if "count" in find_detector(recipe.method).takes else None,
         progress=progress,
     )
     ranking = rank_dimensions(checkpoint, recipe.method, options)

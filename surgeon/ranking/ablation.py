@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
 from surgeon.ranking.activations import rank_by_size
+from surgeon.ranking.gradient import rank_by_effect
 from surgeon.ranking.layernorm import rank_by_count, rank_by_layernorm
+from surgeon.ranking.race import (
+    ERROR,
+    FIRST_BLOCK,
+    Damage,
+    Race,
+    Removal,
+    blocks_of,
+    damage_of,
+    find_most,
+    run_race,
+)
 from surgeon.ranking.ranking import Detector, Dimension, Measured, Options, Ranking
 from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
-from surgeon.tasks.compare import BASELINE, Variant, compare, observe
+from surgeon.tasks.compare import Variant, observe
 from surgeon.tasks.examples import Example
-from surgeon.tasks.statistics import Interval, control_range, paired_interval
 from surgeon.tasks.task import Floats, Scores, Settings
 from surgeon.text import ranking_sample
 
@@ -37,13 +47,13 @@ the losses of ELECTRA, XLNet and BART the same is a convention: no figure is kno
 CONTROLS = 8
 """Random removals that say what one dimension does by chance."""
 
-_FROM_WEIGHTS = 3  # candidates of each criterion on the weights
-_FROM_ACTIVATIONS = 7
-_LATER = 12  # candidates of the rounds after the first
-_FINALISTS = 2  # of a later round, measured on all texts
+_FROM_WEIGHTS = 2  # candidates of each criterion on the weights
+_FROM_TEXT = 5  # of the activations, and of the gradients
+_SPARE = 2  # that meet the criterion alone, beyond those asked for: some may add little
+_FINALISTS = 2  # of those that do not, after a first look at what each adds
+_JOINT = 2  # times what two do on their own, for an effect of both together
+_ADDED = 16  # texts on which to measure what one adds
 _MOST_CHOSEN = 8
-_SCREEN = 4  # every fourth text is looked at first
-_WORTH_A_LOOK = 0.25  # of the least damage: from there on, all texts are looked at
 
 
 def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
@@ -54,16 +64,18 @@ def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
     whose head takes labels. A dimension is removed by zeroing its gain and bias (of a dense layer,
     its slice and bias) at the output sites of all layers, in memory.
 
-    Candidates are the strongest by ``layernorm``, ``layernorm-count`` and ``activations``
-    together, each removed alone, on every fourth text first and on all if it does a quarter of
-    ``min_damage`` there. ``exhaustive`` removes every dimension alone, on all texts.
+    Candidates are the strongest by ``layernorm`` and ``layernorm-count``, and by ``activations``
+    and ``gradient`` on the first few texts, in random order. They race, each removed alone:
+    whatever more texts can no longer make an outlier is dropped, until the ``count`` that are
+    asked for are told from the rest (``race.run_race``). ``exhaustive`` races every dimension.
 
     A damage meets the criterion if it is at least ``min_damage`` (``MIN_DAMAGE``) and its whole
-    paired 95% interval lies beyond the range of random removals (``statistics.control_range``).
-    Outliers are the dimensions whose removal alone meets it, chosen one after another: each time
-    the one that adds most to those chosen before. After them come dimensions that meet it only
-    beside those chosen before, if there are any: two that stand in for each other do nothing
-    alone.
+    interval lies beyond the range of random removals (``statistics.control_range``). The intervals
+    of all candidates and rounds hold at once, in 95 of 100 cases, whenever each of them was last
+    looked at. Outliers are the dimensions whose removal alone meets it, chosen one after another:
+    each time the one that adds most to those chosen before. After them come dimensions that meet
+    it only beside those chosen before, and two that meet it only together: such as stand in for
+    each other do nothing alone.
 
     ``score`` is 1 or more for the outliers, first come first, 0 for other candidates and −1
     for what was not measured; ``strength`` is the damage alone, or the score by activations.
@@ -76,40 +88,43 @@ def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
     """
     check_min_damage(options.min_damage)
     texts = options.texts or ranking_sample()
-    runner = open_torch_runner(checkpoint, texts, options.progress)
-    return ablate(runner, rank_by_size(runner, options.progress), options)
+    return ablate(open_torch_runner(checkpoint, texts, options.progress), options)
 
 
-def ablate(runner: TorchRunner, by_size: Ranking, options: Options) -> Ranking:
-    """Rank by ablation with a model that is loaded, and ranked by activations, already."""
+def ablate(runner: TorchRunner, options: Options) -> Ranking:
+    """Rank by ablation with a model that is loaded already."""
     checkpoint = runner.checkpoint
-    candidates = shortlist(by_size, rank_by_layernorm(checkpoint), rank_by_count(checkpoint))
-    # The same controls for a shortlist and for all dimensions, so that the range is the same.
-    run = start_run(runner, options, candidates)
-    baseline = run.scores(()).value
-    low, high = run.random_range(())
-    # No loss and no drift is below zero, so that no removal can lower one by more than it is.
-    random_range = max(low, 0.0 - baseline), high
+    run = start_run(runner, options)
+    by_size = rank_by_size(run.runner.of_first(FIRST_BLOCK), options.progress)
+    by_effect = rank_by_effect(run.runner, run.examples[:FIRST_BLOCK], options)
+    candidates = shortlist(
+        {
+            _FROM_TEXT: (by_size, by_effect),
+            _FROM_WEIGHTS: (rank_by_layernorm(checkpoint), rank_by_count(checkpoint)),
+        }
+    )
     tried = range(checkpoint.hidden_size) if options.exhaustive else candidates
-    alone = {
-        dim: run.damage((), dim) if options.exhaustive else run.damage_alone(dim)
-        for dim in run.counted(tried, "removing each alone")
-    }
-    added = _choose(run, alone, random_range)
-    texts, task, min_damage = runner.texts, runner.task, run.min_damage
+    # The same controls for a shortlist and for all dimensions, so that the range is the same.
+    choice = _Choice(run, run.draw_controls(candidates), options.count or _MOST_CHOSEN)
+    first = choice.race_alone([(dim,) for dim in tried])
+    added = choice.choose(first)
+    texts, task, baseline = runner.texts, runner.task, run.scores(()).value
+    # No loss and no drift is below zero, so that no removal can lower one by more than it is.
+    random_range = max(first.control_range[0], 0.0 - baseline), first.control_range[1]
     left_out = f"; {runner.left_out}" if runner.left_out else ""
+    most = max(damage.texts for damage in first.damages.values())
     return Ranking(
         model=checkpoint.name,
         architecture=checkpoint.family.name,
         layers=len(runner.layers),
         hidden_size=checkpoint.hidden_size,
         method=ABLATION.name,
-        evidence=f"{task.metric} on {len(run.examples)} texts of {texts.name}, "
-        f"{len(alone)} of {checkpoint.hidden_size} dimensions removed alone{left_out}",
-        criterion=f"a damage of {min_damage:g} or more, its 95% interval beyond the "
-        f"{random_range[0]:.3g} to {random_range[1]:.3g} of random removals: alone, or beside "
-        "those chosen before",
-        dimensions=_in_order(by_size, alone, added),
+        evidence=f"{task.metric} on at most {most} of {len(run.examples)} texts of {texts.name}, "
+        f"{len(tried)} of {checkpoint.hidden_size} dimensions removed alone{left_out}",
+        criterion=f"a damage of {run.min_damage:g} or more, its interval beyond the "
+        f"{random_range[0]:.3g} to {random_range[1]:.3g} of random removals: alone, beside those "
+        "chosen before, or two together",
+        dimensions=_in_order(by_size, run, first, added),
         outliers=tuple(added),
         columns=("", ""),
         text=texts.used(),
@@ -119,12 +134,15 @@ def ablate(runner: TorchRunner, by_size: Ranking, options: Options) -> Ranking:
             unit=task.unit,
             texts=texts.name,
             sha256=texts.sha256,
-            examples=len(run.examples),
+            examples=most,
             baseline=baseline,
             control_range=random_range,
-            min_damage=min_damage,
+            min_damage=run.min_damage,
+            error=ERROR,
+            removals=run.removals,
+            passes=run.passes,
         ),
-        warnings=runner.warnings,
+        warnings=(*runner.warnings, *_undecided(first, added, len(run.examples))),
         by_layer=by_size.by_layer,
     )
 
@@ -139,33 +157,26 @@ def check_min_damage(min_damage: float | None) -> None:
         raise SelectionError(f"`min_damage` {min_damage:g}: give a number of 0 or more")
 
 
-def shortlist(by_size: Ranking, *from_weights: Ranking) -> tuple[int, ...]:
-    """Return the dimensions that the cheap rankings put first, each once."""
-    firsts = [d.dim for d in by_size.dimensions[:_FROM_ACTIVATIONS]]
-    for ranking in from_weights:
-        firsts += [d.dim for d in ranking.dimensions[:_FROM_WEIGHTS]]
+def shortlist(rankings: Mapping[int, Sequence[Ranking]]) -> tuple[int, ...]:
+    """Return the dimensions that cheap rankings put first, each once; a count to some of them."""
+    firsts = [
+        dimension.dim
+        for count, some in rankings.items()
+        for ranking in some
+        for dimension in ranking.dimensions[:count]
+    ]
     return tuple(dict.fromkeys(firsts))
-
-
-@dataclass(frozen=True)
-class Damage:
-    """What a removal did on some examples: the change of the metric, with its 95% interval."""
-
-    value: float
-    interval: Interval
-    examples: int
 
 
 @dataclass(frozen=True, eq=False)
 class AblationRun:
-    """A model with its examples, what is observed of it whole, and the random dimensions."""
+    """A model with its examples in random order, and what was observed of each removal so far."""
 
     runner: TorchRunner
     settings: Settings
     examples: Sequence[Example]
-    baseline: Floats
-    controls: Sequence[int]
     options: Options
+    seen: dict[Removal, Floats] = field(default_factory=dict)
 
     @property
     def min_damage(self) -> float:
@@ -173,133 +184,201 @@ class AblationRun:
         asked = self.options.min_damage
         return MIN_DAMAGE[self.runner.task.name] if asked is None else asked
 
-    @cached_property
-    def screening(self) -> AblationRun:
-        """The same on the examples that are looked at first, or on all if they are few."""
-        if len(self.examples) < 2 * _SCREEN:
-            return self
-        some = slice(None, None, _SCREEN)
-        return replace(self, examples=self.examples[some], baseline=self.baseline[some])
+    @property
+    def removals(self) -> int:
+        """How many different removals ran."""
+        return sum(1 for dims in self.seen if dims)
 
-    def scores(self, dims: Sequence[int]) -> Scores:
-        """Score the model without dimensions."""
-        task, variant = self.runner.task, Variant("ablated", tuple(dims))
-        (kept,) = compare(self.runner, self.examples, [variant], self.baseline)
-        return task.scores(kept, self.settings)[task.metric]
+    @property
+    def passes(self) -> float:
+        """How often the model read a text, in units of all texts."""
+        return sum(map(len, self.seen.values())) / len(self.examples)
 
-    def damage(self, given: Sequence[int], dim: int, before: Scores | None = None) -> Damage:
-        """Measure what removing ``dim`` adds to what is ``given``, scored ``before``."""
-        before = before or self.scores(given)
-        after = self.scores((*given, dim))
-        interval = paired_interval(after, before)
-        return Damage(after.value - before.value, interval, after.total.size)
+    def scores(self, dims: Sequence[int], texts: int | None = None) -> Scores:
+        """Score the model without dimensions, on the first texts (None: all)."""
+        texts, task = texts or len(self.examples), self.runner.task
+        whole, without = (self._observed(tuple(removal), texts) for removal in ((), dims))
+        return task.scores(task.against(without, whole), self.settings)[task.metric]
 
-    def damage_alone(self, dim: int) -> Damage:
-        """Measure on some texts what removing ``dim`` does, and on all if it may be much."""
-        first = self.screening.damage((), dim)
-        promising = first.interval[1] >= _WORTH_A_LOOK * self.min_damage
-        return self.damage((), dim) if promising and self.screening is not self else first
+    def _observed(self, dims: Removal, texts: int) -> Floats:
+        """Return what is observed of the first texts; what ran before does not run again."""
+        before = self.seen.get(dims)
+        done = 0 if before is None else len(before)
+        if done < texts:
+            rows = observe(self.runner, Variant("ablated", dims), self.examples[done:texts])
+            self.seen[dims] = rows if before is None else np.concatenate([before, rows])
+        return self.seen[dims][:texts]
 
-    def random_range(self, given: Sequence[int]) -> Interval:
-        """Measure where the removal of a random dimension beside those given lies."""
-        beside = f" beside {', '.join(map(str, given))}" if given else ""
-        before = self.screening.scores(given)
-        damages = [
-            self.screening.damage(given, dim, before).value
-            for dim in self.counted(self.controls, f"random removals{beside}")
-        ]
-        return control_range(damages)
-
-    def meets(self, damage: Damage, random_range: Interval) -> bool:
-        """Whether a damage makes an outlier."""
-        return damage.value >= self.min_damage and damage.interval[0] > random_range[1]
-
-    def counted(self, dims: Collection[int], step: str) -> Iterator[int]:
-        """Yield dimensions and report the progress of a step over them."""
-        for number, dim in enumerate(dims):
-            self.options.progress(step, number, len(dims))
-            yield dim
+    def draw_controls(self, candidates: Collection[int], size: int = 1) -> list[Removal]:
+        """Draw random removals of so many dimensions, none of them a candidate if possible."""
+        hidden = self.runner.checkpoint.hidden_size
+        rest = np.setdiff1d(np.arange(hidden), list(candidates))
+        rng = np.random.default_rng([self.options.seed, hidden])
+        # In a model of very few dimensions all may be candidates; then any of them is a control.
+        pool = rest if rest.size >= size else np.arange(hidden)
+        count = min(CONTROLS, pool.size // size)
+        drawn = rng.choice(pool, size=(count, size), replace=False)
+        return sorted(tuple(map(int, dims)) for dims in drawn)
 
 
-def start_run(
-    runner: TorchRunner, options: Options, shortlisted: Collection[int] = ()
-) -> AblationRun:
-    """Observe the whole model, and draw the controls: none of them is shortlisted.
+def start_run(runner: TorchRunner, options: Options) -> AblationRun:
+    """Make the examples of the texts, in random order.
 
     Raises:
-        SurgeonError: the texts have nothing to score, or the output is not finite.
+        SurgeonError: the texts have nothing to score.
     """
-    hidden = runner.checkpoint.hidden_size
-    rest = np.setdiff1d(np.arange(hidden), list(shortlisted))
-    rng = np.random.default_rng([options.seed, hidden])
-    # In a model of very few dimensions all may be shortlisted; then any of them is a control.
-    pool = rest if rest.size else np.arange(hidden)
-    drawn = rng.choice(pool, size=min(CONTROLS, pool.size), replace=False)
-    settings = runner.settings(options.seed)
-    examples = runner.examples(settings)
-    baseline = observe(runner, BASELINE, examples)
-    return AblationRun(runner, settings, examples, baseline, sorted(map(int, drawn)), options)
+    runner, settings = runner.shuffled(options.seed), runner.settings(options.seed)
+    return AblationRun(runner, settings, runner.examples(settings), options)
 
 
-def _choose(
-    run: AblationRun, alone: dict[int, Damage], random_range: Interval
-) -> dict[int, Damage]:
-    """Choose outliers one after another; return what each added, in the order chosen."""
-    by_damage = sorted(alone, key=lambda dim: -alone[dim].value)
-    strong = [dim for dim in by_damage if run.meets(alone[dim], random_range)]
-    chosen = {dim: alone[dim] for dim in strong[:1]}
-    while chosen and len(chosen) < _MOST_CHOSEN:
-        given = tuple(chosen)
-        waiting = [dim for dim in strong if dim not in chosen]
-        rest = waiting or [dim for dim in by_damage if dim not in chosen]
-        added = _measure_added(run, given, rest[:_LATER])
-        if not added:
-            break
-        best = max(added, key=lambda dim: added[dim].value)
-        # Beside others an effect must be beyond chance there too: in a broken model, little is.
-        if not waiting and not (
-            run.meets(added[best], random_range) and run.meets(added[best], run.random_range(given))
-        ):
-            break
-        chosen[best] = added[best]
-    return chosen
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """The rounds that choose ``count`` outliers; each has half of the error that is left."""
 
+    run: AblationRun
+    controls: list[Removal]
+    count: int
+    rounds: list[float] = field(default_factory=lambda: [ERROR])
 
-def _measure_added(
-    run: AblationRun, given: tuple[int, ...], rest: Sequence[int]
-) -> dict[int, Damage]:
-    """Measure what the most promising of the rest add: all on some texts, a few on all texts."""
-    step = f"removing another beside {', '.join(map(str, given))}"
-    finalists = rest
-    if len(rest) > _FINALISTS:
-        screened = {
-            dim: run.screening.scores((*given, dim)).value for dim in run.counted(rest, step)
+    def race_alone(self, candidates: Sequence[Removal]) -> Race:
+        """Race removals alone; some more are told apart than are asked for, to choose among."""
+        return self._race(candidates, (), self.controls, self.count + _SPARE)
+
+    def choose(self, alone: Race) -> dict[int, Damage]:
+        """Choose outliers one after another; return what each added, in the order chosen."""
+        waiting = list(alone.named)
+        chosen = {dim: alone.damages[dim,] for (dim,) in waiting[:1]}
+        while len(chosen) < self.count:
+            given = tuple(chosen)
+            waiting = [removal for removal in waiting if removal[0] not in chosen]
+            rest = [removal for removal in alone.damages if removal[0] not in chosen]
+            if waiting:
+                found = self._most(waiting, given)
+            else:
+                found = self._one_beside(given, rest) or self._two_together(given, rest)
+            if not found:
+                break
+            chosen.update(found)
+        return chosen
+
+    def _most(self, waiting: Sequence[Removal], given: Removal) -> dict[int, Damage]:
+        """Choose the one of several outliers that adds most."""
+
+        def scores(removal: Removal, texts: int) -> Scores:
+            return self.run.scores((*given, *removal), texts)
+
+        best = find_most(waiting, scores, self._blocks, self._next_error())
+        return {best[0]: self._measure(best, given, self._next_error(), _ADDED)}
+
+    def _one_beside(self, given: Removal, rest: Sequence[Removal]) -> dict[int, Damage]:
+        """Choose one that meets the criterion beside those chosen, by a first look at the rest."""
+        if not given or not rest:
+            return {}
+        first_look = {r: self.run.scores((*given, *r), self._blocks[0]).value for r in rest}
+        finalists = sorted(rest, key=lambda removal: -first_look[removal])[:_FINALISTS]
+        race = self._race(finalists, given, self.controls)
+        return {removal[0]: race.damages[removal] for removal in race.named}
+
+    def _two_together(self, given: Removal, rest: Sequence[Removal]) -> dict[int, Damage]:
+        """Choose two that meet the criterion together, and do far more than each on its own.
+
+        They are those without which the removal of all the rest does least.
+        """
+        if self.count - len(given) < 2 or len(rest) < 3:
+            return {}
+        dims, first_look = [dim for (dim,) in rest], self._blocks[0]
+
+        def total(removed: Sequence[int], texts: int = first_look) -> float:
+            before = self.run.scores(given, texts).value
+            return self.run.scores((*given, *removed), texts).value - before
+
+        def are_joint(pair: Removal, texts: int = first_look) -> bool:
+            return total(pair, texts) >= _JOINT * sum(total([dim], texts) for dim in pair)
+
+        if total(dims) < self.run.min_damage:
+            return {}
+        without = {dim: total([other for other in dims if other != dim]) for dim in dims}
+        pair = tuple(sorted(dims, key=lambda dim: without[dim])[:2])
+        if not are_joint(pair):
+            return {}
+        race = self._race([pair], given, self.run.draw_controls([*given, *dims], 2))
+        if not race.named or not are_joint(pair, race.damages[pair].texts):
+            return {}
+        first, second = pair
+        error = self._next_error() / 2
+        return {
+            first: self._measure((first,), given, error, _ADDED),
+            second: self._measure((second,), (*given, first), error, _ADDED),
         }
-        finalists = sorted(screened, key=lambda dim: -screened[dim])[:_FINALISTS]
-    before = run.scores(given)
-    return {dim: run.damage(given, dim, before) for dim in run.counted(finalists, step)}
+
+    @property
+    def _blocks(self) -> tuple[int, ...]:
+        return tuple(blocks_of(len(self.run.examples)))
+
+    def _next_error(self) -> float:
+        self.rounds.append(self.rounds[-1] / 2)
+        return self.rounds[-1]
+
+    def _race(
+        self,
+        candidates: Sequence[Removal],
+        given: Removal,
+        controls: Sequence[Removal],
+        wanted: int = 1,
+    ) -> Race:
+        error = self._next_error() / (len(candidates) + len(controls))
+        return run_race(
+            candidates,
+            controls,
+            lambda removal, texts: self._measure(removal, given, error, texts),
+            self._blocks,
+            wanted=wanted,
+            least=self.run.min_damage,
+        )
+
+    def _measure(self, removal: Removal, given: Removal, error: float, texts: int) -> Damage:
+        texts = min(texts, len(self.run.examples))
+        beside = f" beside {', '.join(map(str, given))}" if given else ""
+        self.run.options.progress(f"removing dimensions{beside}, {texts} texts", 0, 0)
+        before, after = (self.run.scores(dims, texts) for dims in (given, (*given, *removal)))
+        return damage_of(after, before, error)
+
+
+def _undecided(first: Race, added: Mapping[int, Damage], texts: int) -> tuple[str, ...]:
+    """Say which candidates all texts could not tell from those chosen, or from the rest."""
+    open_ones = [str(dim) for (dim,) in first.undecided if dim not in added]
+    if not open_ones:
+        return ()
+    which = ", ".join(open_ones)
+    return (f"{texts} texts do not settle whether {which} would be an outlier; more texts may",)
 
 
 def _in_order(
-    by_size: Ranking, alone: dict[int, Damage], added: dict[int, Damage]
+    by_size: Ranking, run: AblationRun, alone: Race, added: Mapping[int, Damage]
 ) -> tuple[Dimension, ...]:
     place = {dim: float(len(added) - number) for number, dim in enumerate(added)}
     found = []
     for seen in by_size.dimensions:
-        damage, more = alone.get(seen.dim), added.get(seen.dim)
+        damage, more = alone.damages.get((seen.dim,)), added.get(seen.dim)
         found.append(
             replace(
                 seen,
                 score=place.get(seen.dim, 0.0 if damage else -1.0),
                 strength=damage.value if damage else seen.score,
                 damage=damage.value if damage else None,
-                interval=damage.interval if damage else None,
-                examples=damage.examples if damage else None,
+                interval=_finite(damage),
+                examples=damage.texts if damage else None,
                 added=more.value if more else None,
-                added_interval=more.interval if more else None,
+                added_interval=_finite(more),
+                removals=sum(seen.dim in dims for dims in run.seen),
             )
         )
     return tuple(sorted(found, key=lambda d: (-d.score, -d.strength, d.dim)))
+
+
+def _finite(damage: Damage | None) -> tuple[float, float] | None:
+    """Return an interval that has ends."""
+    return damage.interval if damage and np.isfinite(damage.interval).all() else None
 
 
 ABLATION = Detector(
@@ -308,5 +387,5 @@ ABLATION = Detector(
     needs_model=True,
     summary="the damage that removing it does to the model's own task",
     source="Kovaleva et al. 2021, arXiv 2105.06990",
-    takes=("texts", "min_damage", "exhaustive"),
+    takes=("texts", "min_damage", "exhaustive", "count"),
 )

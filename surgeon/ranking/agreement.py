@@ -85,7 +85,7 @@ def compare_detectors(
     ]
     runner = open_torch_runner(checkpoint, ranking_texts, options.progress)
     by_size = rank_by_size(runner, options.progress)
-    ablation = ablate(runner, by_size, options)
+    ablation = ablate(runner, options)
     shuffled = runner.shuffled(options.seed)
     examples = shuffled.examples(shuffled.settings(options.seed))[:TEXTS]
     rankings += [by_size, rank_by_effect(shuffled, examples, options), ablation]

@@ -26,9 +26,9 @@ class Dimension:
     ``flags`` are the criteria of the literature that its activations meet.
 
     Where the dimension was removed and the model measured, ``damage`` is what its removal alone
-    did on ``examples`` texts and ``interval`` its paired 95% interval; ``added`` and
-    ``added_interval`` are what its removal did on top of the dimensions ranked before it. The
-    unit is the measurement's.
+    did on ``examples`` texts and ``interval`` where it lies (None: no ends are known); ``added``
+    and ``added_interval`` are what its removal did on top of the dimensions ranked before it. The
+    unit is the measurement's. It took part in ``removals``, alone and beside others.
     """
 
     dim: int
@@ -41,6 +41,7 @@ class Dimension:
     examples: int | None = None
     added: float | None = None
     added_interval: tuple[float, float] | None = None
+    removals: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Measured:
 
     ``metric`` in ``unit`` is the score of ``task``, ``baseline`` its value for the model as it is,
     on ``examples`` of the texts. ``control_range`` is where the removal of one random dimension
-    lies, ``min_damage`` the least effect that counts.
+    lies, ``min_damage`` the least effect that counts. All intervals of the dimensions hold at once
+    but for a chance of ``error``. It took as long as ``passes`` of the model over all texts, of
+    the model as it is and in ``removals``.
     """
 
     task: str
@@ -61,6 +64,9 @@ class Measured:
     baseline: float
     control_range: tuple[float, float]
     min_damage: float
+    error: float
+    removals: int
+    passes: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +197,7 @@ class Options:
         min_damage: the least damage that makes an outlier, in the unit of the model's own task
             (None: that of ``ablation.MIN_DAMAGE``).
         exhaustive: whether every dimension is removed, instead of a shortlist.
+        count: how many outliers ``ablation`` is to find (None: all, but 8 at most).
         seed: of masks, controls and intervals.
         progress: called with each step.
     """
@@ -200,6 +207,7 @@ class Options:
     texts: Texts | None = None
     min_damage: float | None = None
     exhaustive: bool = False
+    count: int | None = None
     seed: int = 0
     progress: Progress = silent
 

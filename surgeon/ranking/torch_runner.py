@@ -73,6 +73,12 @@ class TorchRunner:
         sequences = tuple(different[number] for number in order)
         return replace(self, encoded=replace(self.encoded, sequences=sequences))
 
+    def of_first(self, count: int) -> TorchRunner:
+        """Return the same with its first texts alone."""
+        return replace(
+            self, encoded=replace(self.encoded, sequences=self.encoded.sequences[:count])
+        )
+
     def settings(self, seed: int) -> Settings:
         """Return the settings of the task, all but the seed at their defaults."""
         from surgeon.torch_model.loading import decoder_start_of

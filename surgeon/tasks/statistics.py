@@ -29,8 +29,6 @@ _ENOUGH = 30  # texts that changed, from which a mean of mostly zeros is close t
 _JACKKNIFE = 200  # groups of texts that are left out, one after another
 _STAKES = np.array([0.999, *(0.5**power for power in range(1, 9))])
 _NEAR = 1e-9
-_TIGHTEST = 100
-_BURN_IN = 40  # texts' worth of damage, before which an unbounded one is not looked at
 _UNSEEN = 8  # differences as large as the largest that are taken to be still to come
 
 
@@ -68,6 +66,9 @@ def confidence_sequence(
     texts: Groups | None = None,
     alpha: float = ALPHA,
     heaviest: float | None = None,
+    *,
+    burn_in: int = 40,
+    tightest: int = 100,
 ) -> Interval:
     """Return the interval of patched − baseline that may be looked at after every text.
 
@@ -75,9 +76,9 @@ def confidence_sequence(
     cheating. The texts must come in random order. For bounded differences see ``_bet``. Of
     unbounded ones nothing is certain: theirs is the asymptotic sequence of Waudby-Smith, Arbour,
     Sinha, Kennedy and Ramdas 2024 ("Time-uniform central limit theory and asymptotic confidence
-    sequences", theorem 2.2), unlimited until the damage is spread over ``_BURN_IN`` texts
-    (Kish's effective number), and with a deviation as if ``_UNSEEN`` more differences as large as
-    the largest had come.
+    sequences", theorem 2.2), unlimited until the damage is spread over ``burn_in`` texts (Kish's
+    effective number), and with a deviation as if ``_UNSEEN`` more differences as large as the
+    largest had come.
 
     Args:
         patched: the scores per example of one variant.
@@ -85,19 +86,21 @@ def confidence_sequence(
         texts: as of ``paired_interval``.
         alpha: how often it may ever miss.
         heaviest: the largest weight of any text, of those still to come too (None: of these).
+        burn_in: texts' worth of damage, before which an unbounded one is not looked at.
+        tightest: the number of texts at which the interval of an unbounded one is shortest.
     """
     difference, weight = _by_text(patched, baseline, texts)
     if patched.bounds is not None:
         return _bet(difference, weight, patched.bounds, heaviest or float(weight.max()), alpha)
     count, absolute = difference.size, np.abs(difference)
-    if absolute.sum() ** 2 < _BURN_IN * (absolute**2).sum() or not absolute.any():
+    if absolute.sum() ** 2 < burn_in * (absolute**2).sum() or not absolute.any():
         return -math.inf, math.inf
     values = _linearised(difference, weight)
     ratio = float(values.mean())
     residuals = np.abs(values - ratio)
     squares = float((residuals**2).sum()) + _UNSEEN * float(residuals.max()) ** 2
-    # Tightest around _TIGHTEST texts (their equation 10); valid at any other number too.
-    rho = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / _TIGHTEST
+    # Their equation 10; valid at any other number too.
+    rho = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / tightest
     inner = count * rho + 1
     scale = math.sqrt(2 * inner / (count**2 * rho) * math.log(math.sqrt(inner) / alpha))
     reach = math.sqrt(squares / (count + _UNSEEN)) * scale

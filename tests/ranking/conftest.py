@@ -38,8 +38,7 @@ def plant_in_bert(folder: Path) -> str:
             norm.weight[list(PLANTED)] = 1.0
             norm.bias[list(PLANTED)] = torch.tensor([0.9, 0.8])
     model.save_pretrained(folder)
-    rng = random.Random(0)
-    return "\n".join(" ".join(rng.choices(_WORDS, k=rng.randint(4, 12))) for _ in range(24))
+    return _random_text()
 
 
 def plant_in_gpt2(folder: Path) -> str:
@@ -71,12 +70,37 @@ def plant_in_gpt2(folder: Path) -> str:
     return "\n".join(" ".join([_WORDS[0]] * (4 + number % 7)) for number in range(24))
 
 
-@pytest.fixture(scope="session", params=[plant_in_bert, plant_in_gpt2], ids=["bert", "gpt2"])
-def planted(request, tmp_path_factory):
-    """A model directory and the texts to measure it on."""
-    folder = tmp_path_factory.mktemp("planted")
+def plant_joint_in_gpt2(folder: Path) -> str:
+    """A GPT-2 whose planted dimensions stand in for each other: each alone holds the scale up.
+
+    Their biases are a thousand times the rest, so that the final norm leaves next to nothing of
+    it, and all words are as likely. Without one of them that is still so. Without both, what is
+    left is the embedding of the last word, and the model is sure that it comes again.
+    """
+    config = transformers.GPT2Config(
+        **_SIZES, n_embd=_HIDDEN, n_layer=4, n_head=2, n_positions=32,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config)
+    with torch.no_grad():
+        model.transformer.wte.weight.normal_(std=0.5)
+        model.transformer.wte.weight[:, list(PLANTED)] = 0.0
+        model.transformer.wpe.weight.zero_()
+        for block in model.transformer.h:
+            block.mlp.c_proj.bias[list(PLANTED)] = 250.0
+    model.save_pretrained(folder)
+    return _random_text()
+
+
+def _random_text() -> str:
+    rng = random.Random(0)
+    return "\n".join(" ".join(rng.choices(_WORDS, k=rng.randint(4, 12))) for _ in range(24))
+
+
+def _save_planted(plant, folder: Path):
+    """Save a model with its tokenizer and texts; return the directory and the texts."""
     torch.manual_seed(0)
-    text = request.param(folder)
+    text = plant(folder)
     words = {word: number for number, word in enumerate(_SPECIAL + _WORDS)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -85,3 +109,15 @@ def planted(request, tmp_path_factory):
     ).save_pretrained(folder)
     (folder / "texts.txt").write_text(text)
     return folder, read_texts(folder / "texts.txt")
+
+
+@pytest.fixture(scope="session", params=[plant_in_bert, plant_in_gpt2], ids=["bert", "gpt2"])
+def planted(request, tmp_path_factory):
+    """A model directory and the texts to measure it on."""
+    return _save_planted(request.param, tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="session")
+def planted_jointly(tmp_path_factory):
+    """The same of a model whose planted dimensions act only together."""
+    return _save_planted(plant_joint_in_gpt2, tmp_path_factory.mktemp("joint"))

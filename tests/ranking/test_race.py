@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from benchmarks.race_error_rates import FIELDS, LAWS, LEAST, WANTED, race
+
+from surgeon.ranking.race import ERROR, blocks_of
+
+_LAWS = ("exponential", "Student t, 2.5 degrees", "lognormal, σ = 1.5", "Pareto, 1.5")
+
+
+@pytest.mark.parametrize("field", ["all null", "two and one nearly", "ties"])
+def test_a_race_is_wrong_less_often_than_it_says(field):
+    """A few; tests/benchmarks/race_error_rates.py runs a thousand of each law."""
+    rng = np.random.default_rng(0)
+    races = [race(FIELDS[field], LAWS[law], rng) for law in _LAWS for _ in range(15)]
+    assert np.mean([wrong for wrong, _, _ in races]) <= ERROR
+    named = [len(found.named) for _, found, _ in races]
+    assert max(named) == (0 if field == "all null" else WANTED)
+
+
+def test_a_race_ends_once_the_first_two_are_told_from_the_rest():
+    rng = np.random.default_rng(0)
+    clear = np.array([1.0, 0.8, *[0.01] * 12])
+    wrong, found, runs = race(clear, LAWS["exponential"], rng)
+    assert (wrong, found.named, found.undecided) == (False, ((0,), (1,)), ())
+    assert runs < 22 * 30  # of 22 × 120
+
+
+def test_what_all_texts_do_not_settle_is_said_to_be_open():
+    _, found, _ = race(FIELDS["ties"], LAWS["normal"], np.random.default_rng(1))
+    assert len(found.named) == WANTED
+    assert {*found.named, *found.undecided} == {(0,), (1,), (2,)}
+
+
+def test_a_negligible_damage_is_none_however_sure():
+    field = np.full(14, 0.8 * LEAST)
+    _, found, _ = race(field, lambda rng, n: rng.normal(1, 0.1, n), np.random.default_rng(0))
+    assert found.named == ()
+
+
+def test_blocks_double_up_to_all_texts():
+    assert list(blocks_of(120)) == [4, 8, 16, 32, 64, 120]
+    assert list(blocks_of(3)) == [3]
