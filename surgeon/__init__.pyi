@@ -1,4 +1,6 @@
 from ._version import __version__ as __version__
+from .edit.live import open_live as open_live
+from .edit.live import removed as removed
 from .edit.plan import Plan as Plan
 from .edit.plan import make_plan as make_plan
 from .edit.push import push as push

@@ -51,9 +51,12 @@ def test_the_readme_s_commands_print_what_it_says(minilm, tmp_path):
 def test_the_readme_s_python_runs(minilm, tmp_path, monkeypatch, capsys):
     (tmp_path / "all-MiniLM-L6-v2").symlink_to(minilm)
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", _README.read_text(), re.DOTALL)
-    exec(code, {})
-    assert capsys.readouterr().out.split()[0] in {"degraded", "intact", "inconclusive"}
+    for code in re.findall(r"```python\n(.*?)```", _README.read_text(), re.DOTALL):
+        exec(code, {})
+    verdict, gain, ranking = capsys.readouterr().out.splitlines()
+    assert verdict.split()[0] in {"degraded", "intact", "inconclusive"}
+    assert gain.startswith("tensor(0.")
+    assert ranking == "<Ranking of all-MiniLM-L6-v2 by layernorm: outliers none>"
 
 
 def test_the_readme_names_every_family_and_every_command():

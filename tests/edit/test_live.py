@@ -1,0 +1,61 @@
+"""A model in memory: ranked, and edited for as long as a block runs."""
+
+import numpy as np
+import pytest
+import torch
+from artifacts import patch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+import surgeon
+from surgeon.errors import SelectionError
+
+
+@pytest.fixture(params=["bert", "gpt2"])
+def folder(request, tiny):
+    return tiny(request.param)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_model_without_dimensions_has_the_weights_of_an_artifact(folder, dtype, tmp_path):
+    model = AutoModel.from_pretrained(folder, dtype=dtype)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "source")
+    patch(tmp_path / "source", tmp_path / "out", dims=(3, 9), mode="mean")
+    wanted = load_file(tmp_path / "out" / "model.safetensors")
+    with surgeon.removed(model, dims=[3, 9], mode="mean") as plan:
+        assert plan.dims == (3, 9)
+        now = model.state_dict()
+        assert all(torch.equal(now[name], wanted[name]) for name in wanted)
+        assert any(not torch.equal(now[name], before[name]) for name in wanted)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_what_an_error_interrupts_is_put_back_nan_and_all(tiny):
+    model = AutoModel.from_pretrained(tiny("bert"))
+    gain = model.encoder.layer[0].output.LayerNorm.weight
+    with torch.no_grad():
+        gain[3] = torch.tensor(0x7FC12345, dtype=torch.int32).view(torch.float32)
+    bits = gain.detach().view(torch.int32).clone()
+
+    def fail():
+        with surgeon.removed(model, dims=[3], layers=(0,)):
+            assert gain[3] == 0
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        fail()
+    assert torch.equal(gain.detach().view(torch.int32), bits)
+
+
+def test_a_model_in_memory_is_ranked_as_its_checkpoint(folder):
+    model = AutoModel.from_pretrained(folder)
+    live, stored = surgeon.open_live(model), surgeon.open_checkpoint(folder)
+    found, expected = map(surgeon.rank_by_layernorm, (live, stored))
+    assert found.dimensions == expected.dimensions
+    np.testing.assert_array_equal(
+        surgeon.read_zscores(live).gain, surgeon.read_zscores(stored).gain
+    )
+    with pytest.raises(SelectionError, match="did you mean zero"):
+        surgeon.removed(model, dims=[3], mode="zeros").__enter__()
