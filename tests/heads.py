@@ -6,23 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import transformers as t
-from tiny import BART, TEXT, make_unequal
+from tiny import BART, DISTIL, GPT, TEXT, XLNET, make_unequal
 
 # Not in the order of the alphabet, as textattack's checkpoints of MNLI have them.
 _THREE = {"id2label": {0: "neutral", 1: "entailment", 2: "contradiction"}}
 _BERT = t.BertConfig(**TEXT, **_THREE)
 _ROBERTA = t.RobertaConfig(**TEXT, **_THREE, type_vocab_size=1)
 _ELECTRA = t.ElectraConfig(**TEXT, id2label={0: "similarity"}, embedding_size=12)
-_XLNET = t.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=40, **_THREE)
-_DISTILBERT = t.DistilBertConfig(
-    dim=16, n_layers=2, n_heads=2, hidden_dim=24, vocab_size=40, **_THREE
-)
+_XLNET = t.XLNetConfig(**XLNET, **_THREE)
+_DISTILBERT = t.DistilBertConfig(**DISTIL, **_THREE)
 _DEBERTA = t.DebertaV2Config(
     **TEXT, **_THREE, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8
 )
-_GPT2 = t.GPT2Config(
-    n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=40, pad_token_id=0, **_THREE
-)
+_GPT2 = t.GPT2Config(**GPT, pad_token_id=0, **_THREE)
 _MODERN = t.ModernBertConfig(**TEXT, pad_token_id=0, local_attention=8)
 
 

@@ -188,18 +188,6 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):  # a client that has enough hangs up
             super().handle_one_request()
 
-    def do_HEAD(self):
-        self._handle()
-
-    def do_GET(self):
-        self._handle()
-
-    def do_POST(self):
-        self._handle()
-
-    def do_PUT(self):
-        self._handle()
-
     def _handle(self):
         hub = self.hub
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -225,6 +213,8 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with hub.lock:
                 hub.in_flight -= 1
+
+    do_HEAD = do_GET = do_POST = do_PUT = _handle  # noqa: N815
 
     def _read_chunked(self):
         body = b""

