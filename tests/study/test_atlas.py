@@ -1,9 +1,7 @@
-"""An atlas of 500 models of a local Hub, of which some fail in every way that a model can."""
+"""An atlas of the models of a local Hub, of which some fail in every way that a model can."""
 
 import itertools
 import json
-import multiprocessing
-import os
 import shutil
 import signal
 import subprocess
@@ -29,6 +27,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 _FAST = 10_000.0  # models a second: as fast as it goes
 _CHECKPOINTS = 20
+_MODELS = 150
 _BROKEN = {  # the id of a model that fails → what its row says
     "bad/gated": "accept its terms",
     "bad/truncated": "truncated",
@@ -77,7 +76,7 @@ def broken(checkpoints, tmp_path_factory):
 
 @pytest.fixture
 def hub(checkpoints, broken, tmp_path, monkeypatch):
-    names = {f"org/m{n}": checkpoints[n % _CHECKPOINTS] for n in range(500 - len(_BROKEN))}
+    names = {f"org/m{n}": checkpoints[n % _CHECKPOINTS] for n in range(_MODELS - len(_BROKEN))}
     with serve({**names, **broken}) as server:
         server.gated.add("bad/gated")
         connect(monkeypatch, server.url, tmp_path / "cache")
@@ -139,12 +138,13 @@ def _check_rows(rows, checkpoint):
     return len(ranking.outliers)
 
 
-def test_500_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoints, tmp_path):
+def test_many_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoints, tmp_path):
     names = [model for model in hub.repositories if model.startswith("org/")]
-    models = [*names[:200], *_BROKEN, *names[200:], names[0]]
+    models = [*names[:60], *_BROKEN, *names[60:], names[0]]
     out = tmp_path / "atlas.parquet"
     built = build_atlas(models, out, engine=choose_engine("local", 2), rate=_FAST)
-    assert (built.total, built.done, built.failed, built.kept) == (500, 489, 11, 0), built.reasons
+    assert (built.total, built.done) == (_MODELS, _MODELS - 11), built.reasons
+    assert (built.failed, built.kept) == (11, 0)
 
     found = _by_model(out)
     assert list(found) == [model.partition("@")[0] for model in models[:-1]]
@@ -161,7 +161,7 @@ def test_500_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoint
         assert placed == len(list(checkpoint.directory.iterdir()))
     assert len({row["architecture"] for rows in found.values() for row in rows}) == 5
     assert built.with_outliers == sum(count > 0 for count in counts)
-    assert 0 < built.with_outliers < 489
+    assert 0 < built.with_outliers < built.done
 
     for model, reason in _BROKEN.items():
         (row,) = found[model.partition("@")[0]]
@@ -174,7 +174,7 @@ def test_500_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoint
 
     hub.requests.clear()
     again = build_atlas(models, out, rate=_FAST)
-    assert (again.kept, again.bytes_read, hub.requests) == (500, 0, [])
+    assert (again.kept, again.bytes_read, hub.requests) == (_MODELS, 0, [])
     assert _by_model(out) == found
 
 
@@ -272,23 +272,6 @@ def test_a_model_is_mapped_at_each_revision_that_is_listed(hub, tmp_path):
         (commit, "done", commit),
         ("v9", "failed", None),
     }
-
-
-def test_a_worker_that_is_killed_costs_the_model_that_it_had(hub, tmp_path):
-    killed = []
-
-    def kill_a_child(step, done, total):
-        if done == 1 and not killed:
-            (child,) = multiprocessing.active_children()
-            os.kill(child.pid, signal.SIGKILL)
-            killed.append(child)
-
-    out, models = tmp_path / "a.parquet", [f"org/m{n}" for n in range(5)]
-    engine = choose_engine("local", 1)
-    built = build_atlas(models, out, engine=engine, rate=_FAST, progress=kill_a_child)
-    assert (built.done, built.failed) == (4, 1)
-    (row,) = [row for row in _table(out) if row["status"] == "failed"]
-    assert "SIGKILL" in row["error"]
 
 
 def test_a_model_whose_layers_end_in_large_weights_is_not_fetched(hub, tmp_path):

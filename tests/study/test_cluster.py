@@ -2,6 +2,7 @@ import json
 
 import pytest
 import ray
+from forked import in_process
 from hub_server import connect, serve
 from small_models import write_small_model
 
@@ -10,6 +11,9 @@ from surgeon.errors import SelectionError
 from surgeon.study.engines import choose_engine
 from surgeon.study.grid import load_grid
 from surgeon.study.sweep import run_sweep
+
+# Ray starts a cluster of processes, one after the other.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +29,12 @@ def _rows(folder):
 
 
 def test_a_cluster_gives_the_rows_of_this_machine(cluster, grid_file, tmp_path):
-    drawn = ", ".join(f"{{random: {count}}}" for count in (2, 3, 4))
-    text = f"selections: [{{each: 0-15}}, {drawn}, {{dims: [99]}}]\nseeds: {list(range(10))}\n"
-    grid = load_grid(grid_file(text))
-    here = run_sweep(grid, tmp_path / "here", models=tmp_path / "models")
+    text = "selections: [{each: 0-15}, {random: 2}, {dims: [99]}]\nseeds: [0, 1]\n"
+    grid, models = load_grid(grid_file(text)), tmp_path / "models"
+    here = run_sweep(grid, tmp_path / "here", models=models, engine=in_process)
     engine = choose_engine("ray", workers=2, cpus=1)
-    there = run_sweep(grid, tmp_path / "there", models=tmp_path / "models", engine=engine)
-    assert (here.done, here.failed) == (there.done, there.failed) == (190, 10)
+    there = run_sweep(grid, tmp_path / "there", models=models, engine=engine)
+    assert (here.done, here.failed) == (there.done, there.failed) == (34, 2)
     assert _rows(tmp_path / "there") == _rows(tmp_path / "here")
 
 
@@ -45,8 +48,8 @@ def test_a_cluster_builds_the_atlas_of_this_machine(tmp_path, monkeypatch):
         monkeypatch.setenv("HF_HUB_OFFLINE", "0")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
         tables = []
-        for name in ("local", "ray"):
-            out, engine = tmp_path / f"{name}.parquet", choose_engine(name, workers=2)
+        for name, engine in (("here", in_process), ("ray", choose_engine("ray", workers=2))):
+            out = tmp_path / f"{name}.parquet"
             assert build_atlas([*made, "org/none"], out, engine=engine, rate=100).failed == 1
             tables.append(parquet.read_table(out).drop_columns("seconds"))
     assert tables[0] == tables[1]
@@ -60,19 +63,17 @@ def test_a_cluster_that_does_not_answer_is_told_by_its_address(grid_file, tmp_pa
         run_sweep(grid, tmp_path / "out", engine=engine)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "complaint"),
-    [(1, r"`cpus` 1 `gpus` 1; the largest have \d+ CPUs and 0 GPUs"), (0.5, "`gpus` 0.5")],
-)
-def test_a_worker_that_no_node_has_room_for_is_refused(
-    grid_file, tmp_path, monkeypatch, gpus, complaint
-):
+def test_a_worker_that_no_node_has_room_for_is_refused(grid_file, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     ray.shutdown()
     ray.init(num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False)
     grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
-    engine = choose_engine("ray", workers=1, gpus=gpus)
-    with pytest.raises(SelectionError, match=complaint):
-        run_sweep(grid, tmp_path / "out", engine=engine)
+    for gpus, complaint in (
+        (1, r"`cpus` 1 `gpus` 1; the largest have \d+ CPUs and 0 GPUs"),
+        (0.5, "`gpus` 0.5"),
+    ):
+        engine = choose_engine("ray", workers=1, gpus=gpus)
+        with pytest.raises(SelectionError, match=complaint):
+            run_sweep(grid, tmp_path / "out", engine=engine)
     ray.shutdown()
     assert not (tmp_path / "out").exists()

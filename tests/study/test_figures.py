@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from forked import in_process
 from pictures import assert_loads_nothing, browse
 
 from surgeon import write_sweep_report
@@ -227,7 +228,7 @@ def swept(small_model, tmp_path_factory):
         "layers: [all, 0, 1]\n"
         "tasks: [{data: lines.txt, controls: 2}]\n"
     )
-    run_sweep(load_grid(folder / "grid.yaml"), folder / "out")
+    run_sweep(load_grid(folder / "grid.yaml"), folder / "out", engine=in_process)
     return folder / "out"
 
 

@@ -10,9 +10,11 @@ import sys
 import time
 
 import pytest
+from artifacts import patch
+from forked import in_process
 
-from surgeon import evaluate, make_plan, open_checkpoint, read_texts, write_artifact
-from surgeon.edit.recipe import Recipe, recipe_from_json
+from surgeon import evaluate, read_texts
+from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import OutputError, SelectionError
 from surgeon.progress import duration
 from surgeon.study.cells import make_cells
@@ -40,14 +42,22 @@ def exported(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
 
 
-def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(
-    grid_file, exported, small_model, tmp_path
-):
-    text = "selections: [{dims: [3, 9]}]\noperations: [{mode: scale, factor: 3}]\nseeds: [2]\n"
-    run_sweep(load_grid(grid_file(text)), tmp_path / "out", models=exported)
+@pytest.fixture
+def sweep(grid_file, exported, tmp_path):
+    """Run a grid in this process, in the folder ``out``."""
+
+    def run(text, *models, out="out", **options):
+        options = {"models": exported, "engine": in_process, **options}
+        return run_sweep(load_grid(grid_file(text, models)), tmp_path / out, **options)
+
+    return run
+
+
+def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(sweep, small_model, tmp_path):
+    sweep("selections: [{dims: [3, 9]}]\noperations: [{mode: scale, factor: 3}]\nseeds: [2]\n")
     (row,) = _rows(tmp_path / "out")
     recipe = recipe_from_json(row["record"]["recipe"], "row")
-    write_artifact(make_plan(open_checkpoint(small_model), recipe), tmp_path / "artifact")
+    patch(small_model, tmp_path / "artifact", onnx=True, **dict(recipe))
     lines = read_texts(tmp_path / "lines.txt")
     result = evaluate(tmp_path / "artifact", texts=lines, controls=3, seed=2)
     assert (row["task"], row["dims"], row["examples"]) == ("mlm", [3, 9], 5)
@@ -59,9 +69,8 @@ def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(
     assert all(not {3, 9} & set(control["dims"]) for control in row["controls"])
 
 
-def test_a_control_of_a_sweep_is_the_removal_that_it_says(grid_file, exported, tmp_path):
-    grid = load_grid(grid_file("selections: [{each: 0-15}]\n"))
-    run_sweep(grid, tmp_path / "out", models=exported)
+def test_a_control_of_a_sweep_is_the_removal_that_it_says(sweep, tmp_path):
+    sweep("selections: [{each: 0-15}]\n")
     rows = {tuple(row["dims"]): row for row in _rows(tmp_path / "out")}
     controls = [control for row in rows.values() for control in row["controls"]]
     assert len(controls) == 16 * 3
@@ -70,15 +79,18 @@ def test_a_control_of_a_sweep_is_the_removal_that_it_says(grid_file, exported, t
 
 
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
-    grid_file, exported, tmp_path
+    sweep, grid_file, exported, tmp_path
 ):
     drawn = ", ".join(f"{{random: {count}}}" for count in (2, 3, 4, 5))
-    path = grid_file(f"selections: [{{each: 0-15}}, {drawn}]\nseeds: {list(range(10))}\n")
-    whole = run_sweep(load_grid(path), tmp_path / "whole", models=exported)
-    assert (whole.total, whole.done, whole.failed) == (200, 200, 0)
-    out, chance, seen = tmp_path / "killed", random.Random(0), 0
+    text = f"selections: [{{each: 0-15}}, {drawn}]\nseeds: {list(range(6))}\n"
+    whole = sweep(text, out="whole")
+    assert (whole.total, whole.done, whole.failed) == (120, 120, 0)
+    path, out, chance, seen = grid_file(text), tmp_path / "killed", random.Random(0), 0
     command = [sys.executable, "-m", "surgeon", "sweep", str(path), "-o", str(out)]
-    for _ in range(5):
+    out.mkdir()
+    shutil.copytree(exported, out / "models")
+    (out / "rows.jsonl").touch()
+    for _ in range(3):
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
         deadline, target = time.monotonic() + 120, seen + chance.randint(1, 30)
         while _lines(out) < target and process.poll() is None and time.monotonic() < deadline:
@@ -86,12 +98,12 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
         process.send_signal(signal.SIGKILL)
         process.wait()
         seen = _lines(out)
-    assert 5 <= seen < 200
+    assert 3 <= seen < 120
     with (out / "rows.jsonl").open("ab") as file:
         file.write(b'{"cell": "cut o')  # as a kill in the middle of a write leaves it
     _wait_until_unlocked(out)
-    done = run_sweep(load_grid(path), out)
-    assert (done.done, done.kept) == (200, seen)
+    done = run_sweep(load_grid(path), out, engine=in_process)
+    assert (done.done, done.kept) == (120, seen)
     assert _rows(out) == _rows(tmp_path / "whole")
 
 
@@ -158,21 +170,18 @@ def _wait_until_unlocked(folder):
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def test_a_cell_that_fails_costs_its_row_and_is_run_again_when_asked(
-    grid_file, exported, small_model, tmp_path
-):
+def test_a_cell_that_fails_costs_its_row_and_is_run_again_when_asked(sweep, small_model, tmp_path):
     text = "selections: [{dims: [3]}, {dims: [99]}, {dims: [4]}]\n"
-    grid = load_grid(grid_file(text, models=[small_model, tmp_path / "nowhere"]))
-    out = tmp_path / "out"
-    done = run_sweep(grid, out, models=exported)
+    models = small_model, tmp_path / "later"
+    done = sweep(text, *models)
     assert (done.total, done.done, done.failed) == (6, 2, 4)
-    rows = _rows(out)
+    rows = _rows(tmp_path / "out")
     assert [row["status"] for row in rows] == ["done", "failed", "done", *["failed"] * 3]
     assert "no dimension 99" in rows[1]["error"]
-    assert all("nowhere" in row["error"] for row in rows[3:])
-    assert run_sweep(grid, out, models=exported).kept == 6
-    assert run_sweep(grid, out, models=exported, retry=True).kept == 2
-    assert _rows(out) == rows
+    assert all("later" in row["error"] for row in rows[3:])
+    assert sweep(text, *models).kept == 6
+    assert sweep(text, *models, retry=True).kept == 2
+    assert _rows(tmp_path / "out") == rows
 
 
 def test_a_worker_that_is_killed_costs_the_cell_that_it_had(grid_file, exported, tmp_path):
@@ -200,10 +209,9 @@ def test_two_workers_give_the_rows_of_one(grid_file, exported, tmp_path):
     assert _rows(tmp_path / "1") == _rows(tmp_path / "2")
 
 
-def test_the_table_has_the_rows(grid_file, exported, tmp_path):
+def test_the_table_has_the_rows(sweep, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    grid = load_grid(grid_file("selections: [{dims: [99]}, {dims: [3]}]\n"))
-    assert run_sweep(grid, tmp_path / "out", models=exported).table
+    assert sweep("selections: [{dims: [99]}, {dims: [3]}]\n").table
     table = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
     rows = _rows(tmp_path / "out")
     assert [row["status"] for row in table] == ["failed", "done"]
@@ -212,70 +220,48 @@ def test_the_table_has_the_rows(grid_file, exported, tmp_path):
     assert json.loads(table[1]["record"]) == rows[1]["record"]
 
 
-def test_a_grid_that_grew_keeps_the_rows_it_had(grid_file, exported, tmp_path):
-    out = tmp_path / "out"
-    run_sweep(load_grid(grid_file("selections: [{each: 0-1}]\n")), out, models=exported)
-    done = run_sweep(load_grid(grid_file("selections: [{each: 0-2}]\n")), out, models=exported)
-    assert (done.total, done.kept) == (3, 2)
-    assert [row["dims"] for row in _rows(out)] == [[0], [1], [2]]
-
-
-def test_rows_of_another_grid_are_kept_and_are_not_in_the_table(grid_file, exported, tmp_path):
+def test_rows_of_another_grid_are_kept_and_are_not_in_the_table(sweep, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "out"
-    text = "selections: [{each: 0-1}, {dims: [99]}]\n"
-    run_sweep(load_grid(grid_file(text)), out, models=exported)
-    other = load_grid(grid_file("selections: [{each: 1-2}]\n"))
-    done = run_sweep(other, out, models=exported)
+    sweep("selections: [{each: 0-1}, {dims: [99]}]\n")
+    done = sweep("selections: [{each: 1-2}]\n")
     assert (done.total, done.kept, done.failed, done.others) == (2, 1, 0, 1)
     assert [row["dims"] for row in _rows(out)] == [[1], [2], [0]]  # what had failed is gone
     table = parquet.read_table(out / "rows.parquet").to_pylist()
     read = read_rows(out)
     assert [row["dims"] for row in table] == [list(row.dims) for row in read.measured] == [[1], [2]]
     assert (read.failed, read.others) == ((), 1)
+    done = sweep("selections: [{each: 0-3}]\n")  # a grid that grew
+    assert (done.total, done.kept, done.others) == (4, 3, 0)
+    assert [row["dims"] for row in _rows(out)] == [[0], [1], [2], [3]]
 
 
-def test_a_model_that_came_late_leaves_no_failure_behind(
-    grid_file, exported, small_model, tmp_path
-):
-    path = grid_file("selections: [{dims: [1]}]\n", models=["later"])
-    assert run_sweep(load_grid(path), tmp_path / "out", models=exported).failed == 1
+def test_a_model_that_came_late_leaves_no_failure_behind(sweep, small_model, tmp_path):
+    assert sweep("selections: [{dims: [1]}]\n", "later").failed == 1
     (tmp_path / "later").symlink_to(small_model)
-    run_sweep(load_grid(path), tmp_path / "out", models=exported)
+    sweep("selections: [{dims: [1]}]\n", "later")
     assert [row["status"] for row in _rows(tmp_path / "out")] == ["done"]
 
 
-def test_rows_of_weights_that_changed_since_are_not_gone_on_with(grid_file, small_model, tmp_path):
+def test_rows_of_files_that_changed_since_are_not_gone_on_with(sweep, small_model, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
     shutil.copytree(small_model, model)
-    one = load_grid(grid_file("selections: [{dims: [1]}]\n", models=[model]))
-    two = load_grid(grid_file("selections: [{each: 1-2}]\n", models=[model]))
-    run_sweep(one, out)
+    sweep("selections: [{dims: [1]}]\n", model)
     before = _rows(out)
-    patched = tmp_path / "patched"
-    write_artifact(make_plan(open_checkpoint(small_model), Recipe(dims=(5,))), patched, onnx=False)
-    shutil.copy(patched / "model.safetensors", model / "model.safetensors")
-    with pytest.raises(
-        OutputError, match=r"1 of its rows were measured with other files of .*model"
-    ):
-        run_sweep(two, out)
+    patch(small_model, tmp_path / "patched", dims=(5,))
+    weights = (tmp_path / "patched" / "model.safetensors").read_bytes()
+    told = r"1 of its rows were measured with other files of .*model"
+    for name in ("config.json", "vocab.txt", "model.safetensors"):
+        content = (model / name).read_bytes()
+        (model / name).write_bytes(weights if name == "model.safetensors" else content + b"\n")
+        with pytest.raises(OutputError, match=told):
+            sweep("selections: [{each: 1-2}]\n", model)
+        if name != "model.safetensors":
+            (model / name).write_bytes(content)
     assert _rows(out) == before
     # An export that is there is not taken for that of the new weights.
-    run_sweep(one, tmp_path / "new", models=out / "models")
+    sweep("selections: [{dims: [1]}]\n", model, out="new")
     assert _rows(tmp_path / "new")[0]["baseline"] != before[0]["baseline"]
-
-
-@pytest.mark.parametrize("name", ["config.json", "vocab.txt"])
-def test_rows_of_a_configuration_that_changed_are_not_gone_on_with(
-    grid_file, small_model, tmp_path, name
-):
-    model, out = tmp_path / "model", tmp_path / "out"
-    shutil.copytree(small_model, model)
-    run_sweep(load_grid(grid_file("selections: [{dims: [1]}]\n", models=[model])), out)
-    (model / name).write_bytes((model / name).read_bytes() + b"\n")
-    two = load_grid(grid_file("selections: [{each: 1-2}]\n", models=[model]))
-    with pytest.raises(OutputError, match="1 of its rows were measured with other files"):
-        run_sweep(two, out)
 
 
 def test_a_branch_that_moved_on_the_hub_is_not_gone_on_with(grid_file, small_model, exported):

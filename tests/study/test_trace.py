@@ -1,7 +1,7 @@
-import gc
 import json
 import sys
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from training_runs import HIDDEN, LAYERS, write_checkpoint, write_run
 
 from surgeon import open_checkpoint, rank_by_layernorm, read_zscores, trace_training
 from surgeon.errors import CheckpointError, OutputError, SelectionError
-from surgeon.model import Checkpoint
+from surgeon.study import trace as trace_module
 from surgeon.study.training_run import find_checkpoints
 from surgeon.study.trajectories import TransientOutlier
 
@@ -227,17 +227,18 @@ def test_checkpoints_of_another_size_are_no_series_and_leave_no_file(run, minilm
     assert not list(output.parent.iterdir())
 
 
-def test_one_checkpoint_is_open_at_a_time(run):
-    alive = []
+def test_no_checkpoint_stays_open(run, monkeypatch):
+    opened, alive, open_one = [], [], trace_module.open_for_scan
 
-    def count(step, done, total):
-        gc.collect()
-        alive.append(sum(type(thing) is Checkpoint for thing in gc.get_objects()))
+    def watched(*given, **how):
+        checkpoint = open_one(*given, **how)
+        opened.append(weakref.ref(checkpoint))
+        return checkpoint
 
-    gc.collect()
-    before = sum(type(thing) is Checkpoint for thing in gc.get_objects())
+    monkeypatch.setattr(trace_module, "open_for_scan", watched)
+    count = lambda *_: alive.append(sum(one() is not None for one in opened))  # noqa: E731
     trace_training([run], progress=count)
-    assert alive == [before] * len(_OUTS)
+    assert (len(opened), alive) == (len(_OUTS), [0] * len(_OUTS))
 
 
 def test_a_longer_run_takes_little_more_memory(tmp_path):
