@@ -9,10 +9,11 @@ import onnxruntime
 import pytest
 import torch
 import transformers
-from artifacts import write_record
+from artifacts import texts_of, write_record
 from onnx import TensorProto, helper, numpy_helper
 from onnx_exports import TOKENS, export, fuse
-from task_models import MODELS, patched, save_model, word_tokenizer
+from task_models import MODELS, save_model, word_tokenizer
+from tiny import TEXT, make_unequal
 
 from surgeon import (
     Recipe,
@@ -30,22 +31,15 @@ from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
 from surgeon.tasks.compare import Variant, observe
+from surgeon.tasks.examples import make_batch
 from surgeon.tasks.options import EvaluationSettings
 from surgeon.tasks.workload import prepare
-from surgeon.text import Texts, built_in_sample
+from surgeon.text import built_in_sample
 
 DIMS = (3, 8)
 _LINES = sorted(built_in_sample().lines, key=len)[:24]
-_TEXTS = Texts("test", tuple(_LINES), "\n".join(_LINES).encode())
-_SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "vocab_size": 800,
-    "max_position_embeddings": 64,
-    "attn_implementation": "eager",
-}
+_TEXTS = texts_of(_LINES)
+_SMALL = {**TEXT, "vocab_size": 800, "attn_implementation": "eager"}
 _GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 800}
 _LANGUAGE_MODELS = {
     "mlm": (transformers.BertForMaskedLM, transformers.BertConfig(**_SMALL, pad_token_id=0)),
@@ -65,11 +59,7 @@ _ROWS = {
         {"tokens": line.split()[:6], "ner_tags": ["O"] * len(line.split()[:6])} for line in _LINES
     ],
     "question-answering": [
-        {
-            "question": "What is it?",
-            "context": line,
-            "answers": {"text": [line.split()[0]], "answer_start": [0]},
-        }
+        {"question": "What is it?", "context": line, "answers": [line.split()[0]]}
         for line in _LINES
     ],
 }
@@ -80,12 +70,7 @@ def _language_model(name):
 
 
 def _made(kind, config):
-    torch.manual_seed(1)
-    model = kind(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
+    return make_unequal(kind, config, seed=1, by=0.3).eval()
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +149,9 @@ def test_the_exports_of_others_score_as_pytorch_does(source, patched_once, tmp_p
     """Of old opsets, with one output of any name."""
     folder = tmp_path / "exported"
     _export(source(name), folder, name, how)
-    result = evaluate(_patch_file(folder / "model.onnx", tmp_path / "out"), texts=_TEXTS)
-    expected = evaluate(patched_once(source(name), *DIMS), texts=_TEXTS)
+    out = _patch_file(folder / "model.onnx", tmp_path / "out")
+    result = evaluate(out, texts=_TEXTS, controls=1)
+    expected = evaluate(patched_once(source(name), *DIMS), texts=_TEXTS, controls=1)
     assert result.task == name
     assert result.baseline.value == pytest.approx(expected.baseline.value, abs=1e-5)
     assert result.patched.value == pytest.approx(expected.patched.value, abs=1e-5)
@@ -290,8 +276,6 @@ def test_a_graph_of_another_form_has_the_same_scores(mlm, plain, tmp_path, chang
 
 
 def test_positions_are_those_of_the_tokens_themselves():
-    from surgeon.tasks.examples import make_batch
-
     batch = make_batch([[5, 6, 7], [8]], ("input_ids", "position_ids"), 0, "left")
     np.testing.assert_array_equal(batch["position_ids"], [[0, 1, 2], [0, 0, 0]])
 
@@ -307,13 +291,9 @@ def test_a_graph_in_float16_is_evaluated(source, patched_once, tmp_path):
     assert narrow.delta == pytest.approx(wide.delta, abs=0.02)
 
 
-def test_sentence_embeddings_are_compared_by_their_tokens(source, tmp_path):
+def test_sentence_embeddings_are_compared_by_their_tokens(source, patched_once, tmp_path):
     """Optimum exports a sentence-transformers model with these outputs."""
-    folder = tmp_path / "exported"
-    bare = tmp_path / "bare"
-    _language_model("mlm").bert.save_pretrained(bare)
-    word_tokenizer().save_pretrained(bare)
-    assert run(["export", str(bare), "-o", str(folder)]) == 0
+    own = patched_once(source("drift"), *DIMS)
 
     def rename(graph):
         (value,) = graph.output
@@ -325,9 +305,9 @@ def test_sentence_embeddings_are_compared_by_their_tokens(source, tmp_path):
         shape = helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, None)
         graph.output.append(shape)
 
-    _change(folder / "onnx", rename)
-    result = evaluate(_patch_file(folder / "onnx/model.onnx", tmp_path / "out"), texts=_TEXTS)
-    expected = evaluate(patched(bare, tmp_path / "own"), texts=_TEXTS)
+    path = _change(_unpatched(own, tmp_path / "exported").parent, rename)
+    result = evaluate(_patch_file(path, tmp_path / "out"), texts=_TEXTS, controls=3)
+    expected = evaluate(own, texts=_TEXTS, controls=3)
     assert (result.task, result.delta) == ("drift", expected.delta)
 
 
@@ -347,51 +327,42 @@ def _second_output(graph):
     graph.output.append(helper.make_tensor_value_info("attention_mask", TensorProto.INT64, None))
 
 
+def _config(**changes):
+    """Change the configuration beside a graph, and the graph not at all."""
+    return lambda folder: _configure(folder, **changes)
+
+
+def _graph(change):
+    return lambda folder: _change(folder, change)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (_add_input("past_key_values.0.key"), "takes past_key_values.0.key.*without its cache"),
-        (_add_input("pixel_values"), "takes pixel_values, which evaluation does not feed"),
-        (_fix_length, "its input_ids has a fixed length of 16; export the model with dynamic axes"),
-        (_second_output, "gives out, attention_mask, and config.json does not say"),
+        (_graph(_add_input("past_key_values.0.key")), "takes past_key_values.0.key.*without its c"),
+        (_graph(_add_input("pixel_values")), "takes pixel_values, which evaluation does not feed"),
+        (_graph(_fix_length), "its input_ids has a fixed length of 16; export the model with dyna"),
+        (_graph(_second_output), "gives out, attention_mask, and config.json does not say"),
+        (_config(architectures=None), "config.json does not say"),
+        (_config(architectures=["BertForNextSentencePrediction"]), "does not say"),
+        (_config(architectures="BertForMaskedLM"), "architectures is not a list"),
+        (
+            _config(architectures=["BertForSequenceClassification"], id2label={"a": "b"}),
+            "id2label",
+        ),
     ],
 )
 def test_a_graph_that_cannot_be_fed_or_told_is_refused(mlm, tmp_path, change, complaint):
-    out = _patch_file(_change(mlm, change), tmp_path / "out")
-    with pytest.raises(EvaluationError, match=complaint):
-        evaluate(out, texts=_TEXTS)
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"architectures": None}, "config.json does not say"),
-        ({"architectures": ["BertForNextSentencePrediction"]}, "does not say"),
-        ({"architectures": "BertForMaskedLM"}, "architectures is not a list"),
-        ({"architectures": ["BertForSequenceClassification"], "id2label": {"a": "b"}}, "id2label"),
-    ],
-)
-def test_a_configuration_that_does_not_tell_is_refused(mlm, tmp_path, change, complaint):
-    config = json.loads((mlm / "config.json").read_text())
-    (mlm / "config.json").write_text(json.dumps({**config, **change}))
+    change(mlm)
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
     with pytest.raises(EvaluationError, match=complaint):
         evaluate(out, texts=_TEXTS)
 
 
-def test_without_a_tokenizer_the_error_says_which_files_to_add(mlm, tmp_path, capsys):
+def test_without_a_tokenizer_the_error_says_which_files_to_add(mlm, tmp_path, refused):
     (mlm / "tokenizer.json").unlink()
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
-    assert run(["eval", str(out)]) == 2
-    assert "no tokenizer.json in it; put the model's own beside the ONNX" in capsys.readouterr().err
-
-
-def test_a_file_changed_after_the_patch_is_not_evaluated(mlm, tmp_path):
-    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
-    with (out / "model.onnx").open("ab") as file:
-        file.write(b"\0")
-    with pytest.raises(EvaluationError, match="is not the file that the record describes"):
-        evaluate(out, texts=_TEXTS)
+    refused("eval", out, says="no tokenizer.json in it; put the model's own beside the ONNX")
 
 
 def test_the_patched_file_gives_what_the_evaluation_calls_patched(mlm, tmp_path):
@@ -567,58 +538,38 @@ def test_a_padding_token_that_is_none_is_not_fed(mlm, tmp_path, declared):
     assert open_artifact(out).facts.tokenizer.pad_id == 0
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_what_tells_how_to_score_must_be_as_it_was(mlm, tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"]
+)
+def test_a_file_changed_after_the_patch_is_not_evaluated(mlm, tmp_path, name):
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
-    (out / name).write_text((out / name).read_text() + "\n")
+    with (out / name).open("ab") as file:
+        file.write(b"\n")
     with pytest.raises(EvaluationError, match=f"{name}: is not the file that the record describes"):
         evaluate(out, texts=_TEXTS)
 
 
-def _rename(record):
-    record["edits"][0]["tensor"] = "nope"
-
-
-def _turn(record):
-    record["edits"][0]["axis"] = 3
-
-
-def _fewer(record):
-    record["edits"][0]["dims"] = [3]
-
-
-def _others(record):
-    record["dims"] = [3, 99]
-
-
-def _enlarge(record):
-    record["hidden_size"] = 10**9
-
-
 _MISFIT = "does not fit the weights; the artifact is damaged"
-_ELSEWHERE = "record.json: damaged"
+_DAMAGED = "record.json: damaged"
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("edit", "whole", "complaint"),
     [
-        (_rename, _MISFIT),
-        (_turn, _MISFIT),
-        (_fewer, _ELSEWHERE),
-        (_others, _ELSEWHERE),
-        (_enlarge, _MISFIT),
+        ({"tensor": "nope"}, {}, _MISFIT),
+        ({"axis": 3}, {}, _MISFIT),
+        ({"dims": [3]}, {}, _DAMAGED),
+        ({}, {"dims": [3, 99]}, _DAMAGED),
+        ({}, {"hidden_size": 10**9}, _MISFIT),
     ],
 )
-def test_a_damaged_record_is_refused_in_one_line(mlm, tmp_path, change, complaint, capsys):
+def test_a_damaged_record_is_refused_in_one_line(mlm, tmp_path, refused, edit, whole, complaint):
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
     record = json.loads((out / "surgeon/record.json").read_text())
-    change(record)
-    write_record(out, record)
-    assert run(["eval", str(out)]) == 2
-    told = capsys.readouterr().err.strip()
-    assert told.count("\n") == 0
-    assert complaint in told
-    if change is not _enlarge:  # which no edit depends on
-        assert run(["verify", str(out)]) == (2 if complaint == _ELSEWHERE else 1)
+    record["edits"][0].update(edit)
+    write_record(out, {**record, **whole})
+    refused("eval", out, says=complaint)
+    if "hidden_size" not in whole:  # on which no edit depends
+        assert run(["verify", str(out)]) == (2 if complaint == _DAMAGED else 1)
         with pytest.raises(CheckpointError):
             open_source(out)

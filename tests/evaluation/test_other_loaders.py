@@ -1,7 +1,5 @@
 """The score of an evaluation, reached with what others load the artifact with."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -69,13 +67,3 @@ def test_what_others_load_scores_what_eval_says(minilm, minilm_patched, tmp_path
     assert result.task == "drift"
     assert result.patched.value == pytest.approx(1 - cosines.mean(), abs=1e-5)
     assert result.patched.value > 0.01
-
-
-def test_the_layout_is_the_one_of_transformers_js_and_optimum(minilm_patched):
-    """Both look for these names: the graph below onnx/, what describes it at the top."""
-    assert (minilm_patched / "onnx" / "model.onnx").is_file()
-    config = json.loads((minilm_patched / "config.json").read_text())
-    assert config["model_type"] == "bert"
-    assert {"tokenizer.json", "tokenizer_config.json"} <= {
-        path.name for path in minilm_patched.iterdir()
-    }

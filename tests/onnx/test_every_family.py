@@ -30,21 +30,17 @@ _PRE_TRAINED = {
 }  # fmt: skip
 TASKS = {name: task for task, names in _PRE_TRAINED.items() for name in names}
 TASKS |= {name: head.task for name, head in HEADS.items()}
-# One of each kind of graph; the others take minutes more, and run under ``pytest -m slow``.
-_QUICK = {
-    "bert", "deberta-v2, as v3", "gpt2", "qwen3", "xlnet", "bart", "t5", "clip_text_model",
-    "mixtral", "roberta, classification", "bert, questions", "electra, regression",
-}  # fmt: skip
-# A group is a model, so that with ``--dist loadgroup`` one worker exports it, once.
-_EACH = [
-    pytest.param(
-        name,
-        marks=pytest.mark.xdist_group(name)
-        if name in _QUICK
-        else (pytest.mark.slow, pytest.mark.xdist_group(name)),
-    )
-    for name in TASKS
-]
+# Graphs of which no test of tests/evaluation makes one of its kind; the others are slow together.
+_QUICK = {"deberta-v2, as v3", "qwen3", "t5"}
+
+
+def _case(name, *values):
+    # A group is a model, so that with ``--dist loadgroup`` one worker exports it, once.
+    slow = () if name in _QUICK else (pytest.mark.slow,)
+    return pytest.param(name, *values, marks=(*slow, pytest.mark.xdist_group(name)))
+
+
+_EACH = [_case(name) for name in TASKS]
 DIMS = (3, 9)
 _END = 2  # BART's end of a sequence, which its classifier looks for
 
@@ -134,16 +130,16 @@ def _nodes(graph):
 @pytest.mark.parametrize(
     ("name", "inputs", "outputs"),
     [
-        ("bert", ["input_ids", "attention_mask", "token_type_ids"], ["logits"]),
-        ("roberta, classification", ["input_ids", "attention_mask"], ["logits"]),
-        (
+        _case("bert", ["input_ids", "attention_mask", "token_type_ids"], ["logits"]),
+        _case("roberta, classification", ["input_ids", "attention_mask"], ["logits"]),
+        _case(
             "bert, questions",
             ["input_ids", "attention_mask", "token_type_ids"],
             ["start_logits", "end_logits"],
         ),
-        ("bart", ["input_ids", "attention_mask", "decoder_input_ids"], ["logits"]),
-        ("clip_text_model", ["input_ids", "attention_mask"], ["last_hidden_state"]),
-        (
+        _case("bart", ["input_ids", "attention_mask", "decoder_input_ids"], ["logits"]),
+        _case("clip_text_model", ["input_ids", "attention_mask"], ["last_hidden_state"]),
+        _case(
             "xlnet",
             ["input_ids", "attention_mask", "token_type_ids", "perm_mask", "target_mapping"],
             ["logits"],
@@ -165,14 +161,17 @@ def test_inputs_and_outputs_have_the_names_and_types_of_optimum(patched, name, i
     assert record.onnx["output"] == outputs[0]
 
 
+_LABELS = {
+    "roberta, classification": ("neutral", "entailment", "contradiction"),
+    "electra, regression": ("similarity",),
+    "bert, questions": (),
+}
+
+
+@pytest.mark.slow
 def test_the_facts_name_the_labels_in_the_order_of_the_outputs(patched):
-    assert patched("roberta, classification")[1].onnx["labels"] == (
-        "neutral",
-        "entailment",
-        "contradiction",
-    )
-    assert patched("electra, regression")[1].onnx["labels"] == ("similarity",)
-    assert patched("bert")[1].onnx["labels"] == ()
+    labels = {name: patched(name)[1].onnx["labels"] for name in _LABELS}
+    assert labels == _LABELS
 
 
 @pytest.mark.slow
