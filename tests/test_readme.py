@@ -21,6 +21,7 @@ def _examples():
             yield command, printed
 
 
+@pytest.mark.slow  # it exports and evaluates a real model, as a reader would
 def test_the_readme_s_commands_print_what_it_says(minilm, tmp_path):
     """Measured numbers may differ in the third digit between machines, and nothing else may."""
     (tmp_path / "all-MiniLM-L6-v2").symlink_to(minilm)
@@ -48,6 +49,7 @@ def test_the_readme_s_commands_print_what_it_says(minilm, tmp_path):
     assert seen == 7
 
 
+@pytest.mark.slow
 def test_the_readme_s_python_runs(minilm, tmp_path, monkeypatch, capsys):
     (tmp_path / "all-MiniLM-L6-v2").symlink_to(minilm)
     monkeypatch.chdir(tmp_path)

@@ -1,9 +1,12 @@
 import json
 
+import pytest
+
 import surgeon.commands.demo as demo_module
 from surgeon.cli import run
 
 
+@pytest.mark.slow  # it measures all that a person would wait for
 def test_the_demo_finds_a_real_effect_by_measurement_and_none_by_the_criterion(tmp_path, capsys):
     assert run(["demo", "-o", str(tmp_path / "demo")]) == 0
     folders = {name: tmp_path / "demo" / name / "surgeon" for name in ("measured", "criterion")}

@@ -1,9 +1,8 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from artifacts import write_record
+from artifacts import copy_of, write_record
 
 import surgeon
 from surgeon.cli import run
@@ -12,7 +11,7 @@ from surgeon.cli import run
 @pytest.fixture
 def artifact(minilm_patched, tmp_path):
     """A copy, because eval writes into it."""
-    return shutil.copytree(minilm_patched, tmp_path / "artifact")
+    return copy_of(minilm_patched, tmp_path / "artifact")
 
 
 @pytest.fixture
@@ -22,51 +21,37 @@ def data(tmp_path):
     return str(path)
 
 
-def test_eval_prints_what_it_writes(artifact, data, capsys):
-    assert run(["eval", str(artifact), "--data", data, "--controls", "5", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+def test_eval_prints_what_it_writes(artifact, data, json_of):
+    printed = json_of("eval", artifact, "--data", data, "--controls", "5")
     assert printed == json.loads((artifact / "surgeon" / "eval.json").read_text())
-    assert printed["verdict"] == "degraded"
-    assert printed["dataset"]["name"] == "data.txt"
-    assert printed["dataset"]["examples"] == 8
-    assert len(printed["controls"]) == 5
+    assert (printed["verdict"], printed["dataset"]["name"]) == ("degraded", "data.txt")
+    assert (printed["dataset"]["examples"], len(printed["controls"])) == (8, 5)
 
 
-def test_eval_s_table_and_verdict_can_be_read_at_a_glance(artifact, data, capsys):
-    assert run(["eval", str(artifact), "--data", data, "--controls", "5"]) == 0
-    text = capsys.readouterr().out
-    for word in (
-        "baseline",
-        "patched",
-        "mean of 5 controls",
-        "least of them",
-        "most of them",
-        "degraded: ",
-        "95% interval",
-    ):
-        assert word in text
+@pytest.mark.parametrize(("expect", "code"), [("degraded", 0), ("intact", 1)])
+def test_the_table_shows_the_verdict_and_expect_makes_it_the_exit_code(
+    artifact, data, capsys, expect, code
+):
+    arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]
+    assert run([*arguments, "--expect", expect]) == code
+    captured = capsys.readouterr()
+    assert ("the verdict is degraded" in captured.err) == (code == 1)
+    rows = ("baseline", "patched", "mean of 5 controls", "least of them", "most of them")
+    assert all(word in captured.out for word in (*rows, "degraded: ", "95% interval"))
 
 
 def test_eval_scores_the_task_that_is_asked_for_on_the_columns_that_are_named(
-    artifact, tmp_path, capsys
+    artifact, tmp_path, json_of
 ):
     lines = [f"Sentence {n} is about the weather.;A {n % 3} cat.;{n % 4}" for n in range(8)]
     path = tmp_path / "pairs.csv"
     path.write_text("\n".join(["one,two,rating", *(line.replace(";", ",") for line in lines)]))
     columns = ["--text-column", "one", "--pair-column", "two", "--label-column", "rating"]
-    arguments = ["eval", str(artifact), "--task", "sts", "--data", str(path), *columns]
-    assert run([*arguments, "--controls", "1", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    options = ["--task", "sts", "--data", path, *columns, "--controls", "1"]
+    printed = json_of("eval", artifact, *options)
     assert (printed["task"], printed["metric"]) == ("sts", "1 − Spearman")
     assert printed["baseline"]["value"] == pytest.approx(1 - printed["baseline"]["Spearman"])
     assert printed["dataset"]["examples"] == 8
-
-
-@pytest.mark.parametrize(("expect", "code"), [("degraded", 0), ("intact", 1)])
-def test_expect_turns_the_verdict_into_the_exit_code(artifact, data, capsys, expect, code):
-    arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]
-    assert run([*arguments, "--expect", expect]) == code
-    assert ("the verdict is degraded" in capsys.readouterr().err) == (code == 1)
 
 
 @pytest.mark.parametrize(
@@ -88,38 +73,26 @@ def test_expect_turns_the_verdict_into_the_exit_code(artifact, data, capsys, exp
         (["--task", "sts", "--data", "x.csv", "--until-certain"], "score of the whole set"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_exit_code_2(artifact, capsys, options, complaint):
-    assert run(["eval", str(artifact), *options]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    assert complaint in captured.err
+def test_a_wrong_call_is_one_line_and_exit_code_2(minilm_patched, refused, options, complaint):
+    refused("eval", minilm_patched, *options, says=complaint)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00"])
-def test_data_without_text_is_refused(artifact, tmp_path, capsys, content):
+def test_data_without_text_is_refused(minilm_patched, tmp_path, refused, content):
     (tmp_path / "d.txt").write_bytes(content)
-    assert run(["eval", str(artifact), "--data", str(tmp_path / "d.txt")]) == 2
-    assert "d.txt" in capsys.readouterr().err
+    refused("eval", minilm_patched, "--data", tmp_path / "d.txt", says="d.txt")
 
 
-def test_a_model_that_is_no_artifact_is_refused(minilm, capsys):
-    assert run(["eval", str(minilm)]) == 2
-    assert "is no artifact; make one with surgeon patch" in capsys.readouterr().err
-
-
-def test_an_artifact_without_onnx_is_refused(tiny, tmp_path, capsys):
-    out = str(tmp_path / "out")
-    assert run(["patch", str(tiny("bert")), "--dims", "3", "--no-onnx", "-o", out]) == 0
-    assert run(["eval", out]) == 2
-    assert "--no-onnx" in capsys.readouterr().err
+def test_what_is_no_artifact_with_a_graph_is_refused(minilm, tiny_patched, refused):
+    refused("eval", minilm, says="is no artifact; make one with surgeon patch")
+    refused("eval", tiny_patched, says="--no-onnx")
 
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"schema": 99}', '{"schema": 1}'])
-def test_a_damaged_record_is_refused(tmp_path, capsys, record):
+def test_a_damaged_record_is_refused(tmp_path, refused, record):
     (tmp_path / "surgeon").mkdir()
     (tmp_path / "surgeon" / "record.json").write_text(record)
-    assert run(["eval", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    refused("eval", tmp_path, says="record.json")
 
 
 def _with_recipe(artifact, **fields):
@@ -155,41 +128,31 @@ def test_a_recipe_that_expects_nothing_of_the_task_cannot_be_what_is_expected(
     artifact, data, capsys, fields
 ):
     _with_recipe(artifact, **fields)
-    arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]
-    assert run([*arguments, "--expect", "recipe"]) == 2
+    options = ["--data", data, "--controls", "5", "--expect", "recipe"]
+    assert run(["eval", str(artifact), *options]) == 2
     assert "the recipe expects no verdict of drift" in capsys.readouterr().err
 
 
-def test_eval_measures_as_the_recipe_says_where_no_option_says_otherwise(
-    artifact, data, tmp_path, capsys
+def test_the_command_and_python_measure_as_the_recipe_says_where_nothing_says_otherwise(
+    artifact, data, tmp_path, json_of
 ):
     other = tmp_path / "other.txt"
     other.write_text("One text.\nAnother text.\nA third one.\n")
     settings = {"task": "drift", "data": str(other), "controls": 5, "seed": 3, "dose": True}
     _with_recipe(artifact, evaluation=settings)
-    assert run(["eval", str(artifact), "--json"]) == 0
-    asked = json.loads(capsys.readouterr().out)
+    asked = json_of("eval", artifact)
     assert asked["dataset"]["examples"] == 3
     assert (len(asked["controls"]), asked["seed"], len(asked["dose"])) == (5, 3, 2)
-    assert run(["eval", str(artifact), "--data", data, "--controls", "6", "--json"]) == 0
-    otherwise = json.loads(capsys.readouterr().out)
+    assert asked == json.loads(json.dumps(surgeon.evaluate(artifact).to_json()))
+    otherwise = json_of("eval", artifact, "--data", data, "--controls", "6")
     assert otherwise["dataset"]["examples"] == 8
     assert (len(otherwise["controls"]), otherwise["seed"]) == (6, 3)
-
-
-def test_python_s_evaluate_measures_as_the_command_does(artifact, data, capsys):
-    settings = {"task": "drift", "data": data, "controls": 5, "seed": 3, "dose": True}
-    _with_recipe(artifact, evaluation=settings)
-    assert run(["eval", str(artifact), "--json"]) == 0
-    by_python = json.loads(json.dumps(surgeon.evaluate(artifact).to_json()))
-    assert by_python == json.loads(capsys.readouterr().out)
+    result = surgeon.evaluate(artifact, seed=0)
+    assert (result.seed, len(result.dose)) == (0, 2)
+    result = surgeon.evaluate(artifact, dose=False)
+    assert (result.seed, len(result.dose)) == (3, 0)
     _with_recipe(artifact, evaluation={**settings, "task": "mlm"})  # about another task
-    texts = Path(data)
-    assert surgeon.evaluate(artifact, texts=texts, controls=1).seed == 0
-    for arguments in ({"seed": 0}, {"dose": False}):
-        _with_recipe(artifact, evaluation=settings)
-        result = surgeon.evaluate(artifact, **arguments)
-        assert (result.seed, len(result.dose)) == ((0, 2) if "seed" in arguments else (3, 0))
+    assert surgeon.evaluate(artifact, texts=Path(data), controls=1).seed == 0
 
 
 def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifact, tmp_path):
@@ -234,7 +197,7 @@ def test_several_tasks_are_scored_in_turn_and_each_is_kept(artifact, tmp_path, c
 
 
 def test_eval_says_where_a_sentence_is_cut_and_how_its_tokens_are_pooled(
-    artifact, tmp_path, capsys
+    artifact, tmp_path, json_of
 ):
     lines = [
         f"One sentence {n} about the weather in town.,And another {n % 3}.,{n % 4}\n"
@@ -245,10 +208,8 @@ def test_eval_says_where_a_sentence_is_cut_and_how_its_tokens_are_pooled(
     limits.write_text(json.dumps({"max_seq_length": 8}))
 
     def notes():
-        data = str(tmp_path / "pairs.csv")
-        arguments = ["eval", str(artifact), "--task", "sts", "--data", data, "--controls", "1"]
-        assert run([*arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)["warnings"]
+        options = ["--task", "sts", "--data", tmp_path / "pairs.csv", "--controls", "1"]
+        return json_of("eval", artifact, *options)["warnings"]
 
     newer = notes()
     assert "8 texts were cut to 8 tokens" in newer

@@ -1,132 +1,128 @@
 import json
+import shutil
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 import transformers
+from artifacts import files_of
 from families import save_family
-from heads import save_head
+from safetensors.torch import load_file
+from task_models import save_model
 
 from surgeon import open_checkpoint
 from surgeon.cli import run
 from surgeon.onnx.weights import read_initializers
 
+_LABELS = ["CONTRADICTION", "Neutral", "entailment"]
+
 
 @pytest.fixture(scope="module")
-def exported(minilm, tmp_path_factory):
-    """MiniLM as surgeon export lays it out."""
+def model(tmp_path_factory):
+    """A tiny classifier with a card and a file of somebody's beside its weights."""
+    folder = save_model("classification", tmp_path_factory.mktemp("models") / "model")
+    (folder / "README.md").write_text("# A model")
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """That model as surgeon export lays it out."""
     output = tmp_path_factory.mktemp("exports") / "out"
-    assert run(["export", str(minilm), "-o", str(output)]) == 0
+    assert run(["export", str(model), "-o", str(output)]) == 0
     return output
 
 
-def _files(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+def _facts(folder):
+    return json.loads((folder / "surgeon" / "export.json").read_text())
 
 
-def test_an_export_has_the_graph_and_all_of_the_source_but_weights_and_card(exported, minilm):
-    taken = {
-        name
-        for name in _files(minilm)
-        if name != "README.md" and not name.endswith((".safetensors", ".bin", ".onnx"))
-    }
-    assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= taken
-    assert _files(exported) == taken | {"onnx/model.onnx", "surgeon/export.json"}
-    for name in taken:
-        assert (exported / name).read_bytes() == (minilm / name).read_bytes()
+def test_an_export_has_the_graph_and_all_of_the_source_but_weights_and_card(exported, model):
+    source, found = files_of(model), files_of(exported)
+    taken = source.keys() - {"README.md", "model.safetensors"}
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "notes.txt"} <= taken
+    assert found.keys() == taken | {"onnx/model.onnx", "surgeon/export.json"}
+    assert all(found[name] == source[name] for name in taken)
 
 
-def test_the_exported_graph_is_the_model_as_transformers_loads_it(exported, minilm):
+def test_the_exported_graph_is_the_model_as_transformers_loads_it(exported, model):
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
-    model = transformers.AutoModel.from_pretrained(minilm).eval()
+    own = transformers.AutoModelForSequenceClassification.from_pretrained(model).eval()
     batch = tokenizer(["Nothing was removed.", "Nothing."], padding=True, return_tensors="np")
     with torch.no_grad():
-        expected = model(**{n: torch.from_numpy(v) for n, v in batch.items()}).last_hidden_state
-    session = onnxruntime.InferenceSession(exported / "onnx" / "model.onnx")
-    (got,) = session.run(["last_hidden_state"], dict(batch))
-    real = batch["attention_mask"].astype(bool)
-    np.testing.assert_allclose(got[real], expected.numpy()[real], atol=1e-4)
-    vectors = {site.gain for site in open_checkpoint(minilm).sites}
-    stored = read_initializers(exported / "onnx" / "model.onnx", vectors)
-    assert all(np.array_equal(stored[name], open_checkpoint(minilm).read(name)) for name in vectors)
+        expected = own(**{n: torch.from_numpy(v) for n, v in batch.items()}).logits.numpy()
+    graph = exported / "onnx" / "model.onnx"
+    (got,) = onnxruntime.InferenceSession(graph).run(["logits"], dict(batch))
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    checkpoint = open_checkpoint(model)
+    stored = read_initializers(graph, {site.gain for site in checkpoint.sites})
+    assert stored
+    assert all(np.array_equal(values, checkpoint.read(name)) for name, values in stored.items())
 
 
 def test_the_facts_of_an_export_lie_beside_it(exported):
-    facts = json.loads((exported / "surgeon" / "export.json").read_text())
-    assert facts["architecture"] == "BERT"
-    assert facts["onnx"]["task"] == "drift"
+    facts = _facts(exported)
+    assert (facts["architecture"], facts["onnx"]["task"]) == ("BERT", "classification")
     assert facts["onnx"]["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
     assert facts["onnx"]["parity"]["largest"] < 1e-4
     assert facts["onnx"]["tokenizer"]["file"] == "tokenizer.json"
-    assert facts["files"].keys() == _files(exported) - {"surgeon/export.json"}
-    assert facts["files"]["config.json"]["size"] == (exported / "config.json").stat().st_size
+    assert facts["onnx"]["labels"] == _LABELS
+    files = files_of(exported)
+    del files["surgeon/export.json"]
+    assert {name: file["size"] for name, file in facts["files"].items()} == {
+        name: len(content) for name, content in files.items()
+    }
 
 
-def test_json_is_the_facts_and_a_second_export_needs_force(tmp_path, capsys):
-    save_head("roberta, classification", tmp_path / "model")
-    out = tmp_path / "out"
-    call = ["export", str(tmp_path / "model"), "-o", str(out), "--json"]
-    assert run(call) == 0
-    document = json.loads(capsys.readouterr().out)
+def test_a_second_export_needs_force_and_json_is_its_facts(
+    exported, model, tmp_path, json_of, refused
+):
+    out = shutil.copytree(exported, tmp_path / "out")
+    refused("export", model, "-o", out, says="--force")
+    document = json_of("export", model, "-o", out, "--force", "--dtype", "float16")
     assert document.pop("output") == str(out)
-    assert document == json.loads((out / "surgeon" / "export.json").read_text())
-    assert document["onnx"]["labels"] == ["neutral", "entailment", "contradiction"]
-    assert run(call) == 2
-    assert "--force" in capsys.readouterr().err
-    assert run([*call, "--force", "--dtype", "float16"]) == 0
-    half = json.loads(capsys.readouterr().out)
-    assert half["onnx"]["dtype"] == "float16"
-    assert half["files"]["onnx/model.onnx"]["size"] < document["files"]["onnx/model.onnx"]["size"]
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "out"}
+    assert document == _facts(out)
+    assert document["onnx"]["dtype"] == "float16"
+    sizes = [facts["files"]["onnx/model.onnx"]["size"] for facts in (document, _facts(exported))]
+    assert sizes[0] < sizes[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_model_that_does_not_export_is_one_line_and_leaves_nothing(tmp_path, capsys):
+def test_a_model_that_does_not_export_is_one_line_and_leaves_nothing(tiny, tmp_path, refused):
     save_family("vit", tmp_path / "model")
-    capsys.readouterr()  # transformers' own words
-    assert run(["export", str(tmp_path / "model"), "-o", str(tmp_path / "new" / "out")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "model: ViTModel takes pixel_values, and only models that take text" in line
-    assert line.endswith("run it in PyTorch instead")
-    assert {path.name for path in tmp_path.iterdir()} == {"model"}
-
-
-def test_weights_without_a_configuration_are_one_line(tiny, tmp_path, capsys):
     (tmp_path / "w.safetensors").write_bytes((tiny("bert") / "model.safetensors").read_bytes())
-    capsys.readouterr()
-    out = tmp_path / "out"
-    assert run(["export", str(tmp_path / "w.safetensors"), "-o", str(out)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "w.safetensors: has no config.json beside it" in line
-    assert not out.exists()
+    before, out = sorted(tmp_path.iterdir()), tmp_path / "new" / "out"
+    line = refused("export", tmp_path / "model", "-o", out, says="run it in PyTorch instead")
+    assert "model: ViTModel takes pixel_values, and only models that take text" in line
+    alone = "w.safetensors: has no config.json beside it"
+    refused("export", tmp_path / "w.safetensors", "-o", out, says=alone)
+    assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_pickle_is_exported_with_a_tokenizer_that_needs_no_transformers(iglm_s, tmp_path):
-    assert run(["export", str(iglm_s), "-o", str(tmp_path / "out")]) == 0
-    facts = json.loads((tmp_path / "out" / "surgeon" / "export.json").read_text())["onnx"]
-    assert facts["task"] == "clm"
-    assert facts["tokenizer"]["file"] == "onnx/tokenizer.json"
-    assert (tmp_path / "out" / "onnx" / "tokenizer.json").is_file()
-    assert not any(name.endswith((".bin", ".safetensors")) for name in _files(tmp_path / "out"))
+def test_a_pickle_is_exported_with_a_tokenizer_that_needs_no_transformers(model, tmp_path):
+    source, out = shutil.copytree(model, tmp_path / "source"), tmp_path / "out"
+    torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+    words = transformers.AutoTokenizer.from_pretrained(source).get_vocab()
+    (source / "vocab.txt").write_text("\n".join(sorted(words, key=words.__getitem__)))
+    (source / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    for name in ("model.safetensors", "tokenizer.json"):
+        (source / name).unlink()
+    assert run(["export", str(source), "-o", str(out)]) == 0
+    assert _facts(out)["onnx"]["tokenizer"]["file"] == "onnx/tokenizer.json"
+    assert (out / "onnx" / "tokenizer.json").is_file()
+    assert not any(name.endswith((".bin", ".safetensors")) for name in files_of(out))
 
 
-def test_an_architecture_without_a_row_is_exported_by_a_pattern(tmp_path):
-    config = transformers.BertGenerationConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        vocab_size=40,
-        max_position_embeddings=64,
-    )
+def test_an_architecture_without_a_row_is_exported_by_a_pattern(tmp_path, refused):
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.BertGenerationConfig(**sizes, num_hidden_layers=1, vocab_size=40)
     transformers.BertGenerationEncoder(config).save_pretrained(tmp_path / "model")
+    call = ["export", tmp_path / "model", "-o", tmp_path / "out"]
+    refused(*call, says="--sites-pattern")
     pattern = r"encoder\.layer\.\d+\.output\.LayerNorm"
-    call = ["export", str(tmp_path / "model"), "-o", str(tmp_path / "out")]
-    assert run(call) == 2
-    assert run([*call, "--sites-pattern", pattern]) == 0
-    facts = json.loads((tmp_path / "out" / "surgeon" / "export.json").read_text())["onnx"]
-    assert facts["vectors"] == [
-        f"encoder.layer.{layer}.output.LayerNorm.{leaf}"
-        for layer in range(2)
-        for leaf in ("bias", "weight")
+    assert run([*map(str, call), "--sites-pattern", pattern]) == 0
+    assert _facts(tmp_path / "out")["onnx"]["vectors"] == [
+        f"encoder.layer.0.output.LayerNorm.{leaf}" for leaf in ("bias", "weight")
     ]

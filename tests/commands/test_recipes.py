@@ -6,14 +6,12 @@ from surgeon.cli import run
 from surgeon.edit.recipe_file import shipped_recipes
 
 
-def test_the_list_has_every_recipe_that_ships(capsys):
+def test_the_list_has_every_recipe_that_ships(capsys, json_of):
     assert run(["recipes"]) == 0
     table = capsys.readouterr().out
-    assert run(["recipes", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)["recipes"]
+    listed = json_of("recipes")["recipes"]
     assert [recipe["name"] for recipe in listed] == list(shipped_recipes())
-    for name in shipped_recipes():
-        assert f" {name} " in table
+    assert all(f" {name} " in table for name in shipped_recipes())
 
 
 def test_show_prints_the_file_as_it_is_and_json_every_field(capsys):
@@ -54,11 +52,8 @@ def test_the_schema_is_one_json_document(capsys):
 
 
 @pytest.mark.parametrize("command", ["show", "check"])
-def test_a_recipe_that_is_not_there_is_one_line_and_exit_code_2(capsys, command):
-    assert run(["recipes", command, "nowhere.yaml"]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    assert "nowhere.yaml" in captured.err
+def test_a_recipe_that_is_not_there_is_one_line_and_exit_code_2(refused, command):
+    refused("recipes", command, "nowhere.yaml", says="nowhere.yaml")
 
 
 def test_a_recipe_by_name_patches_and_says_in_the_record_what_it_expects(minilm, tmp_path, capsys):
