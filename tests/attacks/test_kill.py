@@ -26,6 +26,7 @@ from surgeon.edit.record import read_record
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.model.artifact import RECORD
+from surgeon.text import built_in_sample
 
 _KILLS = int(os.environ.get("SURGEON_KILLS", "12"))
 _PATCH = """
@@ -131,17 +132,17 @@ def run():
 
 
 @pytest.fixture(scope="module")
-def world(tiny, iglm_s_patched, run, tmp_path_factory):
+def world(tiny, embedder_patched, run, tmp_path_factory):
     """A folder with all that the commands name, but for their outputs."""
     world = tmp_path_factory.mktemp("world")
     shutil.copytree(tiny("bert"), world / "model")
     (world / "model" / "notes.txt").write_bytes(_MINE + b"source")
-    (world / "lines.txt").write_text("E V Q L V E S G G\nQ V Q L Q E S G P\n")
+    (world / "lines.txt").write_text("\n".join(built_in_sample().lines[:2]))
     (world / "grid.yaml").write_text(_GRID)
     model = open_checkpoint(world / "model")
     write_artifact(make_plan(model, Recipe(dims=(3, 9))), world / "old", onnx=False)
     write_small_patch(make_plan(model, Recipe(dims=(5,))), world / "edit.surgeon")
-    _link(iglm_s_patched, world / "evaluated")
+    _link(embedder_patched, world / "evaluated")
     data = ["--data", world / "lines.txt", "--controls", "2"]
     ((code, _, printed),) = run(["eval", world / "evaluated", *data])
     assert code == 0, printed

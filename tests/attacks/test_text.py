@@ -18,7 +18,7 @@ from surgeon.cli import run
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>|`x``|\n# y\r\x1b[31m\x1b]0;t\x07\x9b2J\u202eevil\u2066"
-    "[a](javascript:x)[red]:heart:\u2028**b** ![i](http:x) www.x.org\n\n---\n\x7f"
+    "[a](javascript:x)[red]:heart:\u2028**b** ![i](http:x) www.x.org $\\frac{$\n\n---\n\x7f"
 )
 PATTERN = r"(?s).*\d\.output\.LayerNorm"
 
@@ -98,6 +98,7 @@ def test_the_terminal_is_given_no_order(model, artifact, tmp_path, capfd, comman
     run(command)
     said = "".join(capfd.readouterr())
     assert "<img" in said
+    assert "[red]" in "".join(said.split()).replace("│", "")
     assert _orders(said) == []
     assert "Traceback" not in said
     assert "unexpected" not in said

@@ -1,12 +1,11 @@
 """Mixtures of experts: a layer ends with the sum of what all of its experts give."""
 
-import json
-
 import numpy as np
 import onnx
 import pytest
 import torch
-from families import MIXTURES, save_family, save_family_in_shards
+from artifacts import files_of, patch
+from families import save_family
 from safetensors.torch import load_file, save_file
 from task_models import causal_loss, save_model
 
@@ -15,11 +14,10 @@ from surgeon import (
     evaluate,
     export,
     make_onnx_plan,
-    make_plan,
     open_checkpoint,
     open_onnx,
     rank_by_layernorm,
-    write_artifact,
+    restore,
     write_onnx_artifact,
 )
 from surgeon.errors import CheckpointError, ExportError
@@ -29,56 +27,12 @@ from surgeon.ranking.zscores import read_zscores
 from surgeon.text import Texts, built_in_sample
 from surgeon.torch_model.loading import load_model
 
-DIMS = (3, 9)
 _TWO_BY_EIGHT = [(layer, expert) for layer in range(2) for expert in range(8)]
 
 
 def _stored(folder):
     files = sorted(folder.glob("*.safetensors"))
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
-@pytest.mark.parametrize("save", [save_family, save_family_in_shards])
-@pytest.mark.parametrize("name", MIXTURES)
-def test_a_patched_mixture_writes_nothing_at_the_dims(name, save, tmp_path):
-    save(name, tmp_path / "model")
-    checkpoint = open_checkpoint(tmp_path / "model")
-    plan = make_plan(checkpoint, Recipe(dims=DIMS, sites=("output", "attention")))
-    write_artifact(plan, tmp_path / "out", onnx=False)
-    _assert_planned_entries_changed(plan, _stored(tmp_path / "model"), _stored(tmp_path / "out"))
-    model = MIXTURES[name].model.from_pretrained(tmp_path / "out").eval()
-    calls = _run(name, model)
-    assert len(calls) == checkpoint.layers == rank_by_layernorm(checkpoint).layers == 2
-    for entering, leaving in calls:
-        assert torch.equal(leaving[..., DIMS], entering[..., DIMS])
-        assert not torch.equal(leaving[..., 4], entering[..., 4])
-
-
-def _assert_planned_entries_changed(plan, before, after):
-    edits = {edit.tensor: edit for edit in plan.edits}
-    assert before.keys() == after.keys() >= edits.keys()
-    for name, old in before.items():
-        expected = old.clone()
-        if edit := edits.get(name):
-            expected.index_fill_(edit.axis, torch.tensor(DIMS), 0)
-            assert not torch.equal(expected, old)
-        assert torch.equal(after[name], expected), name
-
-
-def _run(name, model):
-    """Return what enters and leaves each layer."""
-    calls = []
-
-    def note(_module, positional, named, output):
-        entering = positional[0] if positional else named["hidden_states"]
-        calls.append((entering, output[0] if isinstance(output, tuple) else output))
-
-    for module in model.modules():
-        if type(module).__name__ == MIXTURES[name].block:
-            module.register_forward_hook(note, with_kwargs=True)
-    with torch.no_grad():
-        model(**MIXTURES[name].inputs)
-    return calls
 
 
 def test_a_layer_s_distances_are_those_of_all_its_experts_together(tmp_path):
@@ -111,56 +65,36 @@ def _without(part):
     return lambda tensors: {k: v for k, v in tensors.items() if part not in k}
 
 
+def _in_one_tensor(tensors):
+    path = "model.layers.1.mlp.experts"
+    parts = [tensors.pop(f"{path}.{number}.down_proj.weight") for number in range(2)]
+    return {**tensors, f"{path}.down_proj": torch.stack(parts)}
+
+
+def _both(tensors):
+    spare = tensors["model.layers.0.mlp.down_proj.weight"].clone()
+    return {**tensors, "model.layers.1.mlp.down_proj.weight": spare}
+
+
 @pytest.mark.parametrize(
-    ("name", "part", "complaint"),
+    ("name", "changed", "complaint"),
     [
-        (
-            "qwen3_moe",
-            "layers.0.mlp.experts.0.",
-            "no layers.0.mlp.experts.0.down_proj, though later",
-        ),
-        (
-            "qwen3_moe",
-            "layers.1.mlp.experts.1.",
-            "no layers.1.mlp.experts.1.down_proj, though later",
-        ),
-        ("qwen3_moe", "layers.0.mlp.", "no layers.0.mlp.down_proj or layers.0.mlp.experts.0.down"),
-        ("deepseek_v2", "layers.0.mlp.", "though other layers do: the checkpoint is incomplete"),
-        (
-            "hunyuan_v1_moe",
-            "0.mlp.shared_mlp",
-            "no layers.0.mlp.shared_mlp.down_proj, though other",
-        ),
-        ("hunyuan_v1_moe", "1.mlp.experts", "no layers.1.mlp.experts.0.down_proj, though other"),
-        (
-            "qwen3_next",
-            "linear_attn",
-            "no layers.0.linear_attn.out_proj or layers.0.self_attn.o_proj",
-        ),
+        ("qwen3_moe", _without("layers.0.mlp.experts.0."), "no layers.0.mlp.experts.0.down_proj, "),
+        ("qwen3_moe", _without("layers.1.mlp.experts.1."), "no layers.1.mlp.experts.1.down_proj, "),
+        ("qwen3_moe", _without("layers.0.mlp."), "no layers.0.mlp.down_proj or layers.0.mlp.exper"),
+        ("deepseek_v2", _without("layers.0.mlp."), "though other layers do: the checkpoint is inc"),
+        ("hunyuan_v1_moe", _without("0.mlp.shared_mlp"), "no layers.0.mlp.shared_mlp.down_proj, "),
+        ("hunyuan_v1_moe", _without("1.mlp.experts"), "no layers.1.mlp.experts.0.down_proj, thoug"),
+        ("qwen3_next", _without("linear_attn"), "no layers.0.linear_attn.out_proj or layers.0.sel"),
+        ("qwen2_moe", _in_one_tensor, "in one tensor, model.layers.1.mlp.experts.down_pr"),
+        ("qwen2_moe", _both, "experts.0.down_proj and .* ends with one"),
     ],
 )
-def test_a_mixture_with_a_part_missing_is_incomplete(change, name, part, complaint):
+def test_a_mixture_that_is_incomplete_or_stored_otherwise_is_refused(
+    change, name, changed, complaint
+):
     with pytest.raises(CheckpointError, match=complaint):
-        _ = open_checkpoint(change(name, _without(part))).sites
-
-
-def test_experts_that_were_saved_in_one_tensor_are_refused_and_not_left_out(change):
-    def fused(tensors):
-        path = "model.layers.1.mlp.experts"
-        parts = [tensors.pop(f"{path}.{number}.down_proj.weight") for number in range(2)]
-        return {**tensors, f"{path}.down_proj": torch.stack(parts)}
-
-    with pytest.raises(CheckpointError, match=r"in one tensor, model.layers.1.mlp.experts.down_pr"):
-        _ = open_checkpoint(change("qwen2_moe", fused)).sites
-
-
-def test_a_layer_that_is_both_with_experts_and_without_is_refused(change):
-    def both(tensors):
-        spare = tensors["model.layers.0.mlp.down_proj.weight"].clone()
-        return {**tensors, "model.layers.1.mlp.down_proj.weight": spare}
-
-    with pytest.raises(CheckpointError, match=r"experts.0.down_proj and .* ends with one"):
-        _ = open_checkpoint(change("qwen2_moe", both)).sites
+        _ = open_checkpoint(change(name, changed)).sites
 
 
 def test_a_layer_of_the_weights_beyond_the_configuration_s_is_left_out(change):
@@ -249,15 +183,11 @@ def test_experts_of_another_layout_are_not_exported_as_if_they_were_of_this(tmp_
 
 
 def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path):
-    from surgeon import restore
-
     save_family("qwen2_moe", tmp_path / "model")
-    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=DIMS, mode="scale", factor=2))
-    write_artifact(plan, tmp_path / "out", onnx=False)
-    assert len(json.loads((tmp_path / "out/surgeon/record.json").read_text())["edits"]) == 4
+    record = patch(tmp_path / "model", tmp_path / "out", dims=(3, 9), mode="scale", factor=2)
+    assert len(record.edits) == 4
     restore(tmp_path / "out", tmp_path / "original")
-    for file in (tmp_path / "model").iterdir():
-        assert (tmp_path / "original" / file.name).read_bytes() == file.read_bytes()
+    assert files_of(tmp_path / "original") == files_of(tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", ["qwen3_next", "exaone_moe", "qwen3_5_text"])

@@ -2,8 +2,8 @@ import functools
 
 import pytest
 import torch
-from families import EVERY, FAMILIES, KIN, ODD, save_family, save_family_in_shards
-from safetensors.torch import load_file
+from families import EVERY, FAMILIES, KIN, MIXTURES, ODD, save_family, save_family_in_shards
+from safetensors.torch import load_file, save_file
 
 from surgeon import Recipe, make_plan, open_checkpoint, rank_by_layernorm, write_artifact
 from surgeon.edit.changes import kinds_of
@@ -12,7 +12,17 @@ DIMS = [3, 9]
 OTHER = [4]
 _SAVE = {"whole": save_family, "shards": save_family_in_shards}
 
-in_each_layout = pytest.mark.parametrize("layout", _SAVE)
+
+def _in_layouts(*tables, stream=None):
+    """Each family of the tables in each layout; of the kin, which share their layers, in one."""
+    rows = {name: row for table in tables for name, row in table.items()}
+    cases = [
+        (name, layout)
+        for name, row in rows.items()
+        for layout in (["whole"] if name in KIN else _SAVE)
+        if stream in (None, row.stream)
+    ]
+    return pytest.mark.parametrize(("name", "layout"), cases)
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +109,13 @@ def _modules_of(tensors, folder, loaded):
     return modules
 
 
-@in_each_layout
-@pytest.mark.parametrize("name", [*FAMILIES, *ODD])
+@_in_layouts(FAMILIES, ODD, KIN)
 def test_transformers_sees_exactly_the_planned_entries_changed(saved, patched, name, layout):
     plan, output = patched(name, layout)
     assert (len(plan.checkpoint.files) > 1) == (layout == "shards")
-    _assert_planned_entries_changed(name, plan, saved(name, layout), output)
-
-
-def _assert_planned_entries_changed(name, plan, source, output):
-    stored = _stored(source)
+    stored = _stored(saved(name, layout))
     waiting = {edit.tensor: edit for edit in plan.edits}
-    before = _load(name, source).state_dict()
+    before = _load(name, saved(name, layout)).state_dict()
     after = _load(name, output).state_dict()
     assert before.keys() == after.keys()
     for key, old in before.items():
@@ -126,39 +131,55 @@ def _assert_planned_entries_changed(name, plan, source, output):
     assert not waiting
 
 
-@in_each_layout
-@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.stream == "post"])
+@_in_layouts(MIXTURES)
+def test_of_a_mixture_exactly_the_planned_entries_change(saved, patched, name, layout):
+    """In its files, since transformers merges its experts."""
+    plan, output = patched(name, layout, ("output", "attention"))
+    edits = {edit.tensor: edit for edit in plan.edits}
+    before, after = _stored(saved(name, layout)), _stored(output)
+    assert before.keys() == after.keys() >= edits.keys()
+    for key, old in before.items():
+        expected = old.clone()
+        if edit := edits.get(key):
+            expected.index_fill_(edit.axis, torch.tensor(DIMS), 0)
+            assert not torch.equal(expected, old)
+        assert torch.equal(after[key], expected), key
+    assert plan.checkpoint.layers == rank_by_layernorm(plan.checkpoint).layers == 2
+
+
+def _calls(name):
+    return EVERY[name].calls or sum(EVERY[name].stacks.values())
+
+
+@_in_layouts(FAMILIES, KIN, stream="post")
 def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(patched, name, layout):
     _, output = patched(name, layout)
     model = _load(name, output)
     calls = _run(name, model, _blocks(name, model))
-    assert len(calls) == (FAMILIES[name].calls or sum(FAMILIES[name].stacks.values()))
+    assert len(calls) == _calls(name)
     for _, leaving in calls:
         assert (leaving[..., DIMS] == 0).all()
         assert (leaving[..., OTHER] != 0).any()
 
 
-@in_each_layout
-@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.stream == "pre"])
+@_in_layouts(FAMILIES, KIN, stream="pre")
 def test_the_last_operation_of_each_pre_norm_layer_adds_zero_at_the_dims(patched, name, layout):
     plan, output = patched(name, layout)
     model = _load(name, output)
     gains = [edit.tensor for edit in plan.edits if edit.param == "gain"]
-    last = _modules_of(gains, output, model)
-    calls = _run(name, model, last)
-    assert len(calls) == sum(FAMILIES[name].stacks.values())
+    calls = _run(name, model, _modules_of(gains, output, model))
+    assert len(calls) == _calls(name)
     for _, added in calls:
         assert (added[..., DIMS] == 0).all()
         assert (added[..., OTHER] != 0).any()
 
 
-@in_each_layout
-@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.stream == "pre"])
+@_in_layouts(FAMILIES, KIN, MIXTURES, stream="pre")
 def test_output_and_attention_sites_are_all_that_writes_to_a_pre_norm_stream(patched, name, layout):
     _, output = patched(name, layout, ("output", "attention"))
     model = _load(name, output)
     calls = _run(name, model, _blocks(name, model))
-    assert len(calls) == sum(FAMILIES[name].stacks.values())
+    assert len(calls) == _calls(name)
     for entering, leaving in calls:
         assert torch.equal(leaving[..., DIMS], entering[..., DIMS])
         assert not torch.equal(leaving[..., OTHER], entering[..., OTHER])
@@ -224,38 +245,7 @@ def test_the_final_site_takes_what_the_last_layer_of_each_stack_gives(saved, nam
         assert any(torch.equal(entering, leaving) for leaving in given)
 
 
-@pytest.mark.parametrize("name", KIN)
-def test_kin_are_edited_where_each_layer_ends(saved, patched, name):
-    row = KIN[name]
-    plan, output = patched(name)
-    assert [(s.stack, s.layer) for s in plan.checkpoint.sites if s.role == "output"] == [
-        (stack, layer) for stack, count in row.stacks.items() for layer in range(count)
-    ]
-    of_layer_1 = [edit for edit in plan.edits if edit.tensor == row.output]
-    assert {(e.axis, e.kind) for e in of_layer_1} == {(row.axis, row.kind)}
-    assert bool([e for e in plan.edits if e.param == "bias"]) == row.bias
-    _assert_planned_entries_changed(name, plan, saved(name), output)
-    model = _load(name, output)
-    calls = _run(name, model, _blocks(name, model))
-    assert len(calls) == sum(row.stacks.values())
-    if row.stream == "post":
-        for _, leaving in calls:
-            assert (leaving[..., DIMS] == 0).all()
-            assert (leaving[..., OTHER] != 0).any()
-        return
-    gains = [edit.tensor for edit in plan.edits if edit.param == "gain"]
-    for _, added in _run(name, model, _modules_of(gains, output, model)):
-        assert (added[..., DIMS] == 0).all()
-        assert (added[..., OTHER] != 0).any()
-    # That output and attention sites are all that writes to the stream: no operation is after.
-    _, output = patched(name, sites=("output", "attention"))
-    model = _load(name, output)
-    for entering, leaving in _run(name, model, _blocks(name, model)):
-        assert torch.equal(leaving[..., DIMS], entering[..., DIMS])
-        assert not torch.equal(leaving[..., OTHER], entering[..., OTHER])
-
-
-@in_each_layout
+@pytest.mark.parametrize("layout", _SAVE)
 def test_after_deberta_v2_s_convolution_too_the_stream_is_zero(patched, layout):
     name = "deberta-v2, with a convolution"
     plan, output = patched(name, layout)
@@ -327,8 +317,6 @@ def test_layers_are_chosen_within_each_stack(saved):
 
 
 def _with_tensors(source, folder, tensors):
-    from safetensors.torch import save_file
-
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_bytes((source / "config.json").read_bytes())
     return open_checkpoint(folder)

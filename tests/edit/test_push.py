@@ -6,14 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from artifacts import patch
+from artifacts import EVALUATION, files_of, patch
 from hub_server import connect, serve
 
-from surgeon import read_record, save_evaluation
+from surgeon import read_evaluation, read_record, save_evaluation
 from surgeon.edit.push import push
 from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError
-from surgeon.evaluation.result import Dataset, Evaluation, Score
 
 
 @pytest.fixture(scope="module")
@@ -24,32 +23,16 @@ def made(tiny, tmp_path_factory):
     (source / "notes [draft].txt").write_text("patterns are not names")
     output = tmp_path_factory.mktemp("artifact") / "out"
     patch(source, output)
-    save_evaluation(_evaluation("tiny", (3, 9)), output)
+    _evaluate(output, "tiny", [3, 9])
     return output
 
 
-def _evaluation(model, dims):
-    score = Score(dims, 1.5, {})
-    return Evaluation(
-        model=model,
-        task="masked",
-        title="masked language model",
-        metric="loss",
-        unit="nats",
-        baseline=Score((), 1.0, {}),
-        patched=score,
-        controls=(score,),
-        delta=0.5,
-        ci95=(0.4, 0.6),
-        control_range=(0.0, 0.1),
-        p_value=0.1,
-        verdict="degraded",
-        seed=0,
-        mask_rate=0.15,
-        providers=("CPUExecutionProvider",),
-        dataset=Dataset("sentences", "0" * 64, 2, 20, 3, 0, 0, 0),
-        versions={},
-    )
+def _evaluate(artifact, model, dims):
+    """Save an evaluation as if it had been of this model and these dims."""
+    patched = {**EVALUATION["patched"], "dims": dims}
+    document = {**EVALUATION, "model": model, "patched": patched}
+    (artifact / "surgeon" / "eval.json").write_text(json.dumps(document))
+    save_evaluation(read_evaluation(artifact), artifact)
 
 
 @pytest.fixture
@@ -66,23 +49,18 @@ def hub(tmp_path, monkeypatch):
         yield server
 
 
-def _files(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 def test_what_is_uploaded_is_the_artifact_with_its_card_byte_for_byte(hub, artifact, capfd):
     told = []
     url = push(artifact, "org/patched", progress=lambda *report: told.append(report))
     assert url == f"{hub.url}/org/patched/commit/{'c' * 40}"
-    assert hub.uploaded == _files(artifact)
+    assert hub.uploaded == files_of(artifact)
     assert hub.uploaded.keys() >= {
         "README.md",
         "model.safetensors",
         "notes [draft].txt",
         "surgeon/record.json",
         "surgeon/eval.json",
-        "surgeon/evaluations/masked-sentences-00000000.json",
+        "surgeon/evaluations/name-texts-00.json",
         "surgeon/excised.safetensors",
     }
     authorized = {r.authorization for r in hub.requests if not r.path.startswith("/lfs/")}
@@ -92,7 +70,7 @@ def test_what_is_uploaded_is_the_artifact_with_its_card_byte_for_byte(hub, artif
 
 
 def test_what_an_eval_left_that_was_killed_is_not_uploaded(hub, artifact):
-    whole = _files(artifact)
+    whole = files_of(artifact)
     for name in ("eval.partial.npz", ".eval.json.0123456789abcdef.surgeon-staging"):
         (artifact / "surgeon" / name).touch()
     assert push(artifact, "org/patched")
@@ -107,7 +85,7 @@ def test_the_pipeline_of_xet_uploads_small_files_too(hub, artifact, monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
     hub.large_uploads = False
     assert push(artifact, "org/patched").startswith(f"{hub.url}/org/patched/commit/")
-    assert hub.uploaded == _files(artifact)
+    assert hub.uploaded == files_of(artifact)
 
 
 def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifact):
@@ -115,13 +93,13 @@ def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifac
     shutil.rmtree(artifact / "surgeon" / "evaluations")
     _is_refused(artifact, "never evaluated.*surgeon eval.*`unverified=True`", hub)
     push(artifact, "org/patched", unverified=True)
-    assert hub.uploaded == _files(artifact)
+    assert hub.uploaded == files_of(artifact)
 
 
-@pytest.mark.parametrize(("model", "dims"), [("other", (3, 9)), ("tiny", (3,))])
+@pytest.mark.parametrize(("model", "dims"), [("other", [3, 9]), ("tiny", [3])])
 @pytest.mark.parametrize("unverified", [False, True])
 def test_an_evaluation_of_something_else_is_refused(hub, artifact, model, dims, unverified):
-    save_evaluation(_evaluation(model, dims), artifact)
+    _evaluate(artifact, model, dims)
     _is_refused(artifact, "json: is about another edit", hub, unverified=unverified)
 
 
@@ -210,10 +188,10 @@ def test_a_header_that_the_hub_refuses_is_told_before_anything_is_made(hub, arti
 def test_a_base_model_that_is_named_is_in_the_card_and_the_record_that_are_uploaded(
     hub, of_a_folder, tmp_path
 ):
-    before = _files(of_a_folder)
+    before = files_of(of_a_folder)
     page = "https://huggingface.co/google-bert/bert-base-uncased"
     push(of_a_folder, " org/patched/ ", unverified=True, base_model=page)
-    assert _files(of_a_folder) == before
+    assert files_of(of_a_folder) == before
     assert b"base_model: google-bert/bert-base-uncased\n" in hub.uploaded["README.md"]
     changed = {name for name, content in hub.uploaded.items() if content != before[name]}
     assert changed == {"README.md", "surgeon/record.json"}
@@ -306,6 +284,6 @@ def test_in_a_process_of_its_own_the_environment_rules(hub, artifact):
     )
     assert done.stdout.split() == [f"{hub.url}/org/patched/commit/{'c' * 40}"]
     assert done.stderr == ""
-    assert hub.uploaded == _files(artifact)
+    assert hub.uploaded == files_of(artifact)
     (created,) = [r for r in hub.requests if r.path == "/api/repos/create"]
     assert json.loads(created.body)["visibility"] == "private"

@@ -3,7 +3,6 @@ import json
 import pytest
 
 from surgeon import Recipe, load_recipe
-from surgeon.cli import run
 from surgeon.edit.recipe import (
     EvaluationSettings,
     Expectation,
@@ -42,24 +41,6 @@ def test_fields_that_are_wrong_are_refused_by_name(fields, complaint):
 def test_a_rate_that_is_no_share_is_refused(rate):
     with pytest.raises(SelectionError, match=r"^`mask_rate`: give a"):
         EvaluationSettings(mask_rate=rate)
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ("--remove-outliers 0", "--remove-outliers: give a number of 1 or more; found 0"),
-        ("--dims 3 --dry-run --mode scale", "--mode scale and --factor go together"),
-        ("--dims 3,x", "--dims '3,x': give numbers and ranges such as 0-5,11"),
-        ("--dims 3 --params gain,beta", "--params: there is gain, bias; found 'beta'"),
-        ("--dims 3 --random 2", "--remove-outliers N, --dims LIST or --random N"),
-        ("--random 2 --relax", "--relax: goes with --remove-outliers N alone"),
-    ],
-)
-def test_the_command_line_names_the_options_in_their_place(options, complaint, capsys):
-    assert run(["patch", "MODEL", *options.split()]) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert "`" not in told
 
 
 @pytest.mark.parametrize(

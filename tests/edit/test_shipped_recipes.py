@@ -11,56 +11,36 @@ from surgeon.edit.recipe import Recipe
 from surgeon.edit.recipe_file import check_file, shipped_recipes
 
 _PLANTED = (5, 11, 17)  # outliers of the small models, strongest last
-_SMALL = {"intermediate_size": 8, "vocab_size": 20, "max_position_embeddings": 16}
+_SMALL = {
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "vocab_size": 20,
+    "max_position_embeddings": 16,
+}
 
 
-def _bert(hidden, layers):
-    config = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2}
-    return t.BertModel(t.BertConfig(**config, **_SMALL))
-
-
-def _roberta(hidden, layers):
-    config = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2}
-    return t.RobertaModel(t.RobertaConfig(**config, **_SMALL))
-
-
-def _gpt2(hidden, layers):
-    return t.GPT2Model(
-        t.GPT2Config(
-            n_embd=hidden, n_layer=layers, n_head=2, n_inner=8, n_positions=16, vocab_size=20
-        )
-    )
-
-
-def _llama(hidden, layers):
-    heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8}
-    config = {"hidden_size": hidden, "num_hidden_layers": layers, "pad_token_id": 0}
-    return t.LlamaForCausalLM(t.LlamaConfig(**config, **heads, **_SMALL))
-
-
-def _vit(hidden, layers):
-    image = {"image_size": 8, "patch_size": 4, "intermediate_size": 8, "num_attention_heads": 2}
-    return t.ViTModel(t.ViTConfig(hidden_size=hidden, num_hidden_layers=layers, **image))
-
-
-def _electra(hidden, layers):
-    config = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2}
-    return t.ElectraModel(t.ElectraConfig(**config, embedding_size=hidden, **_SMALL))
-
-
-def _xlnet(hidden, layers):
-    return t.XLNetLMHeadModel(
-        t.XLNetConfig(d_model=hidden, n_layer=layers, n_head=2, d_inner=8, vocab_size=20)
-    )
+def _maker(model, config, hidden_size="hidden_size", layers="num_hidden_layers", **fixed):
+    return lambda size, count: model(config(**{hidden_size: size, layers: count}, **fixed))
 
 
 def _bart(hidden, layers):
-    stacks = {f"{stack}_layers": layers for stack in ("encoder", "decoder")}
-    heads = {f"{stack}_attention_heads": 2 for stack in ("encoder", "decoder")}
-    inner = {f"{stack}_ffn_dim": 8 for stack in ("encoder", "decoder")}
-    return t.BartModel(t.BartConfig(d_model=hidden, vocab_size=20, **stacks, **heads, **inner))
+    sizes = {"layers": layers, "attention_heads": 2, "ffn_dim": 8}
+    both = {f"{stack}_{k}": v for stack in ("encoder", "decoder") for k, v in sizes.items()}
+    return t.BartModel(t.BartConfig(d_model=hidden, vocab_size=20, **both))
 
 
+_SMALL_GPT2 = {"n_head": 2, "n_inner": 8, "n_positions": 16, "vocab_size": 20}
+_ONE_HEAD = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0}
+_IMAGE = {"image_size": 8, "patch_size": 4, "intermediate_size": 8, "num_attention_heads": 2}
+_bert = _maker(t.BertModel, t.BertConfig, **_SMALL)
+_roberta = _maker(t.RobertaModel, t.RobertaConfig, **_SMALL)
+_electra = _maker(t.ElectraModel, t.ElectraConfig, embedding_size=8, **_SMALL)
+_gpt2 = _maker(t.GPT2Model, t.GPT2Config, "n_embd", "n_layer", **_SMALL_GPT2)
+_llama = _maker(t.LlamaForCausalLM, t.LlamaConfig, **{**_SMALL, **_ONE_HEAD})
+_vit = _maker(t.ViTModel, t.ViTConfig, **_IMAGE)
+_xlnet = _maker(
+    t.XLNetLMHeadModel, t.XLNetConfig, "d_model", "n_layer", n_head=2, d_inner=8, vocab_size=20
+)
 _MAKERS = {  # of the model that a recipe names
     "": _bert,
     "all-MiniLM-L6-v2": _bert,

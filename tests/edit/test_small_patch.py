@@ -33,19 +33,33 @@ def test_applying_the_small_patch_gives_what_patching_gives(tiny, tmp_path, caps
     assert compare(open_checkpoint(tmp_path / "back"), open_checkpoint(tiny("bert"))).identical
 
 
-def test_another_base_is_refused(tiny, tmp_path, capsys):
-    edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
-    assert run(["apply", str(edit), str(tiny("roberta")), "-o", str(tmp_path / "out")]) == 2
-    assert "is not the base of edit.surgeon" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+@pytest.fixture
+def edit(tiny, tmp_path):
+    """A small patch of the tiny BERT without dims 3 and 9."""
+    return _make(tiny("bert"), tmp_path / "edit.surgeon")
 
 
-def test_a_small_patch_that_knows_no_base_fits_none(tiny, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def refused_edit(tiny, edit, tmp_path, refused):
+    """Apply the small patch, which must be refused in a line that says this; return the line."""
+
+    def check(*, model="bert", says=""):
+        line = refused("apply", edit, tiny(model), "-o", tmp_path / "out", "--no-onnx", says=says)
+        assert not (tmp_path / "out").exists()
+        return line
+
+    return check
+
+
+def test_another_base_is_refused_and_a_patch_that_knows_none_fits_none(
+    tiny, edit, refused_edit, monkeypatch
+):
+    refused_edit(model="roberta", says="is not the base of edit.surgeon")
+    edit.unlink()
     with monkeypatch.context() as patched:
         patched.setattr(small_patch, "_states", lambda *_: {})
-        edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
-    assert run(["apply", str(edit), str(tiny("bert")), "-o", str(tmp_path / "out")]) == 2
-    assert "which knows nothing of model.safetensors" in capsys.readouterr().err
+        _make(tiny("bert"), edit)
+    refused_edit(says="which knows nothing of model.safetensors")
 
 
 def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
@@ -64,35 +78,27 @@ def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
     "name",
     ["model.safetensors", "config.json", "edit.surgeon", "deeper/edit.surgeon", "link/edit", ""],
 )
-def test_the_source_and_its_folder_take_no_small_patch(tiny, tmp_path, capsys, name):
+def test_the_source_and_its_folder_take_no_small_patch(tiny, tmp_path, refused, name):
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
     (source / "link").symlink_to(source)
     before = files_of(source)
-    capsys.readouterr()
-    arguments = ["patch", str(source), "--dims", "3", "--record-only", "--force"]
-    assert run([*arguments, "-o", str(source / name)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    refused("patch", source, "--dims", "3", "--record-only", "--force", "-o", source / name)
     assert files_of(source) == before
 
 
-def test_weights_that_the_source_links_to_are_not_overwritten(tiny, tmp_path, capsys):
+def test_weights_that_the_source_links_to_and_a_file_alone_are_not_overwritten(
+    tiny, tmp_path, refused
+):
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
-    weights = (source / "model.safetensors").rename(tmp_path / "weights")
+    weights = (source / "model.safetensors").rename(tmp_path / "mine.safetensors")
     (source / "model.safetensors").symlink_to(weights)
     (tmp_path / "edit").symlink_to(weights)
-    before = weights.read_bytes()
+    before, options = weights.read_bytes(), ["--dims", "3", "--record-only", "--force", "-o"]
     for output in (weights, tmp_path / "edit"):
-        arguments = ["patch", str(source), "--dims", "3", "--record-only", "--force"]
-        assert run([*arguments, "-o", str(output)]) == 2
-        assert "holds the source's weights" in capsys.readouterr().err
+        refused("patch", source, *options, output, says="holds the source's weights")
+    refused("patch", weights, *options, weights)
     assert weights.read_bytes() == before
-
-
-def test_the_weight_file_alone_is_not_overwritten_and_its_folder_is_free(tiny, tmp_path, capsys):
-    weights = shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "mine.safetensors")
-    arguments = ["patch", str(weights), "--dims", "3", "--record-only", "--force", "-o"]
-    assert run([*arguments, str(weights)]) == 2
-    assert run([*arguments, str(tmp_path / "edit.surgeon")]) == 0
+    assert run(["patch", str(weights), *options, str(tmp_path / "edit.surgeon")]) == 0
 
 
 def test_the_folders_of_a_small_patch_are_made(tiny, tmp_path, capsys):
@@ -117,10 +123,9 @@ def test_a_pattern_s_edit_is_applied_and_its_artifact_knows_the_pattern(tiny, tm
         assert run(["scan", str(artifact)]) == 0
 
 
-def test_a_pickle_is_no_base(iglm_s, tmp_path, capsys):
-    path = str(tmp_path / "edit.surgeon")
-    assert run(["patch", str(iglm_s), "--dims", "3", "--record-only", "-o", path]) == 2
-    assert "needs safetensors" in capsys.readouterr().err
+def test_a_pickle_is_no_base(iglm_s, tmp_path, refused):
+    options = ["--dims", "3", "--record-only", "-o", tmp_path / "edit.surgeon"]
+    refused("patch", iglm_s, *options, says="needs safetensors")
 
 
 def _save(path, contents, values):
@@ -147,44 +152,38 @@ def _rewrite(change=_as_it_is, forge=_as_it_is):
     return damage
 
 
+def _flip(find):
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        content[find(content)] ^= 1
+        path.write_bytes(content)
+        with safe_open(path, "numpy") as file:  # the library does not mind
+            assert file.metadata()["surgeon"]
+
+    return damage
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "complaint"),
     [
-        lambda path: path.write_bytes(b"nonsense"),
-        lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: save_file(load_file(path), path),
-        _rewrite(lambda c: c.update(schema="99")),
-        _rewrite(lambda c: c.update(dims=[3, 1600])),
-        _rewrite(lambda c: c.update(dims=[3, -1])),
-        _rewrite(lambda c: c.update(dims=[3])),
-        _rewrite(lambda c: c["edits"][0].update(axis=1)),
-        _rewrite(lambda c: c["edits"][0].update(tensor="bert.pooler.dense.weight")),
-        _rewrite(lambda c: c.pop("base")),
-        _rewrite(lambda c: c["base"]["model.safetensors"].update(blake3="0" * 64)),
+        (lambda path: path.write_bytes(b"nonsense"), ""),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), ""),
+        (lambda path: save_file(load_file(path), path), ""),
+        (_flip(lambda _: -1), "edit.surgeon: damaged"),
+        (_flip(lambda content: content.index(b'dims\\": [3') + 9), "edit.surgeon: damaged"),
+        (_rewrite(lambda c: c.update(schema="99")), ""),
+        (_rewrite(lambda c: c.update(dims=[3, 1600])), ""),
+        (_rewrite(lambda c: c.update(dims=[3, -1])), ""),
+        (_rewrite(lambda c: c.update(dims=[3])), ""),
+        (_rewrite(lambda c: c["edits"][0].update(axis=1)), ""),
+        (_rewrite(lambda c: c["edits"][0].update(tensor="bert.pooler.dense.weight")), ""),
+        (_rewrite(lambda c: c.pop("base")), ""),
+        (_rewrite(lambda c: c["base"]["model.safetensors"].update(blake3="0" * 64)), ""),
     ],
 )
-def test_a_damaged_small_patch_is_one_line_and_exit_code_2(tiny, tmp_path, capsys, damage):
-    edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
+def test_a_damaged_small_patch_is_one_line_and_exit_code_2(edit, refused_edit, damage, complaint):
     damage(edit)
-    capsys.readouterr()
-    out = str(tmp_path / "out")
-    assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("where", ["values", "metadata"])
-def test_a_flipped_byte_is_noticed(tiny, tmp_path, capsys, where):
-    edit = _make(tiny("bert"), tmp_path / "edit.surgeon", "--mode", "mean")
-    content = bytearray(edit.read_bytes())
-    content[-1 if where == "values" else content.index(b'dims\\": [3') + 9] ^= 1
-    edit.write_bytes(content)
-    capsys.readouterr()
-    out = str(tmp_path / "out")
-    assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
-    assert "edit.surgeon: damaged" in capsys.readouterr().err
-    with safe_open(edit, "numpy") as file:  # the library does not mind
-        assert file.metadata()["surgeon"]
+    refused_edit(says=complaint)
 
 
 _GAIN = "bert.encoder.layer.0.output.LayerNorm.weight"
@@ -233,21 +232,15 @@ def _attend_all(contents):
         _rewrite(lambda c: c["edits"][0].update(offset=1.0)),
     ],
 )
-def test_an_edit_that_its_recipe_does_not_say_is_refused(tiny, tmp_path, capsys, forge):
+def test_an_edit_that_its_recipe_does_not_say_is_refused(edit, refused_edit, forge):
     """Its hashes are all right, as a forger's would be: what is performed is what is said."""
-    edit = _make(tiny("bert"), tmp_path / "edit.surgeon")
     forge(edit)
-    capsys.readouterr()
-    out = str(tmp_path / "out")
-    assert run(["apply", str(edit), str(tiny("bert")), "-o", out, "--no-onnx"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"surgeon: {edit}: its ")
-    assert not (tmp_path / "out").exists()
+    assert refused_edit().startswith(f"surgeon: {edit}: its ")
 
 
-def test_names_in_a_small_patch_are_those_of_the_base(tiny, tmp_path, capsys):
+def test_names_in_a_small_patch_are_those_of_the_base(tiny, edit, tmp_path):
     """Role, kind, layer and stack are resolved anew: text of a file is not taken for them."""
-    edit, evil = _make(tiny("bert"), tmp_path / "edit.surgeon"), "<img src=x>"
+    evil = "<img src=x>"
     _rewrite(lambda c: [e.update(role=evil, kind=evil, layer=99) for e in c["edits"]])(edit)
     out = tmp_path / "out"
     assert run(["apply", str(edit), str(tiny("bert")), "-o", str(out), "--no-onnx"]) == 0

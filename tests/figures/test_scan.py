@@ -1,7 +1,6 @@
 """The pictures themselves: files that open, texts that can be read, outliers that can be seen."""
 
 import re
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -58,8 +57,7 @@ def test_every_outlier_is_named_and_its_name_points_at_its_column():
         assert line.get_xdata()[0] == pytest.approx(text.get_position()[0])
 
 
-@pytest.mark.parametrize("dim", [0, 1, 2047, 4095])
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("dim", "sign"), [(0, 1), (2047, -1), (4095, 1)])
 def test_one_cell_of_4096_columns_is_seen_in_the_pixels(tmp_path, dim, sign):
     ranking, blank = random_ranking(hidden=4096, layers=32, outliers=())
     zscores = replace(blank, gain=np.zeros((32, 4096)), bias=np.zeros((32, 4096)))
@@ -131,22 +129,6 @@ def test_a_page_holds_all_it_needs_and_forbids_the_rest(tmp_path):
     assert "Plotly.newPlot" in page
 
 
-def test_a_model_s_name_is_text_and_neither_markup_nor_mathematics(tmp_path):
-    ranking, zscores = random_ranking(hidden=64)
-    ranking = replace(ranking, model="</title><script src=http://x>$\\frac$\n<b>" + "x" * 300)
-    for suffix in ("png", "svg", "html"):
-        plot_ranking(ranking, zscores, tmp_path / f"scan.{suffix}")
-    references = _References()
-    references.feed((tmp_path / "scan.html").read_text(encoding="utf-8"))
-    assert references.found == []
-    short = replace(ranking, model="<script src=http://x>$\\frac{$")
-    plot_ranking(short, zscores, tmp_path / "scan.html")
-    page = _References()
-    page.feed((tmp_path / "scan.html").read_text(encoding="utf-8"))
-    assert page.found == []
-    assert page.title.startswith("<script src=http://x>$\\frac{$: no dimension")
-
-
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "html"])
 def test_the_same_ranking_gives_the_same_bytes(tmp_path, suffix):
     for name in ("a", "b"):
@@ -187,15 +169,10 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
         (tmp_path / "missing" / "scan.png", "there is no folder"),
         (tmp_path / "file" / "scan.png", "there is no folder"),
         (tmp_path / "folder.png", "is a directory"),
+        (Path("/proc/scan.png"), ""),
     ):
         with pytest.raises(OutputError, match=re.escape(f"`plot` {path}: {reason}")):
             plot_ranking(*random_ranking(hidden=16), path)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a /proc to fail in")
-def test_a_file_system_that_refuses_is_an_output_error():
-    with pytest.raises(OutputError, match=r"`plot` /proc/scan\.png: "):
-        plot_ranking(*random_ranking(hidden=16), Path("/proc/scan.png"))
 
 
 def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import re
@@ -9,7 +8,6 @@ import sys
 import time
 
 import pytest
-import transformers
 from hub_server import commit_of, connect, serve
 
 from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
@@ -233,46 +231,27 @@ def test_progress_tells_the_bytes_and_nothing_else_does(hub, capfd, monkeypatch,
     assert capfd.readouterr() == ("", "")
 
 
-def test_patching_a_cached_model_never_changes_the_cache(hub, cache, tmp_path):
-    snapshot = download("org/full")
-    before = _hashes(cache)
-    write_artifact(
-        make_plan(open_checkpoint(snapshot.path), Recipe(dims=(3,))), tmp_path / "out", onnx=False
-    )
-    assert _hashes(cache) == before
-    patched = (tmp_path / "out" / "model.safetensors").read_bytes()
-    assert patched != (snapshot.path / "model.safetensors").read_bytes()
+_OUTAGES = {
+    "offline": "HF_HUB_OFFLINE is set; unset it",
+    "refused": "check the connection",
+    "503": "try again later",
+    "stalled": "timed out.*check the connection",
+}
 
 
-def _hashes(folder):
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-@pytest.mark.parametrize("outage", ["offline", "refused", "503", "stalled"])
-def test_without_the_hub_the_cache_serves(hub, monkeypatch, outage):
+@pytest.mark.parametrize("outage", _OUTAGES)
+def test_without_the_hub_the_cache_serves_and_without_weights_in_it_the_error_says_so(
+    hub, monkeypatch, capfd, outage
+):
+    with monkeypatch.context() as broken:
+        _break(hub, broken, outage)
+        _is_refused("org/full", complaint=_OUTAGES[outage], capfd=capfd)
+    hub.status, hub.delay = None, 0.0
     snapshot = download("org/full")
     _break(hub, monkeypatch, outage)
     assert download("org/full") == snapshot
-
-
-@pytest.mark.parametrize(
-    ("outage", "remedy"),
-    [
-        ("offline", "HF_HUB_OFFLINE is set; unset it"),
-        ("refused", "check the connection"),
-        ("503", "try again later"),
-        ("stalled", "timed out.*check the connection"),
-    ],
-)
-@pytest.mark.parametrize("cached", ["nothing", "no weights"])
-def test_without_the_hub_and_a_cached_model_the_error_says_so(
-    hub, cache, monkeypatch, capfd, outage, remedy, cached
-):
-    if cached == "no weights":
-        (download("org/full").path / "model.safetensors").unlink()
-    _break(hub, monkeypatch, outage)
-    _is_refused("org/full", remedy, capfd)
+    (snapshot.path / "model.safetensors").unlink()
+    _is_refused("org/full", complaint=_OUTAGES[outage], capfd=capfd)
 
 
 def _break(hub, monkeypatch, outage):
@@ -301,56 +280,79 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(hub, monkeypatch, xet):
     assert to_others
 
 
+def _has(**values):
+    """Let the server be so."""
+    return lambda hub, _: [setattr(hub, name, value) for name, value in values.items()]
+
+
+def _token(owned, /, **values):
+    """Let the server be so, and have a token."""
+    return lambda hub, patch: [_has(**values)(hub, patch), patch.setenv("HF_TOKEN", owned)]
+
+
+def _answers(status, **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return _has(status=status, headers=named)
+
+
+def _endpoint(address):
+    return lambda _, patch: patch.setenv("HF_ENDPOINT", address)
+
+
+def _socks(_, patch):
+    patch.delenv("NO_PROXY")
+    patch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    patch.setitem(sys.modules, "socksio", None)
+
+
+_GATED = r"accept its terms at http://127\.0\.0\.1:\d+/org/full, then set HF_TOKEN"
+_EXPIRED = "the token .*laptop.* is expired.; run hf auth login anew"
+_ELSEWHERE = ["../../outside", "/etc/passwd", "a/../../b", "a\\..\\b", "a//b", "./a", "a\nb", ""]
+_AS_A_TOKEN = [_has(), _token("hf_right", token="hf_right")]
+
+
 @pytest.mark.parametrize(
-    ("model", "revision", "complaint"),
+    ("change", "model", "complaint"),
     [
-        ("org/missing", None, "no such model on http.*private.*HF_TOKEN"),
-        ("org/full", "v9", "no revision 'v9'"),
-        ("org/gguf", None, "no weights in it.*found model.Q4_K_M.gguf.*it was converted from"),
+        *((as_one, "org/missing", "no such model on http.*private") for as_one in _AS_A_TOKEN),
+        *((as_one, "org/full@v9", "no revision 'v9'") for as_one in _AS_A_TOKEN),
+        (_has(), "org/gguf", "no weights in it.*found model.Q4_K_M.gguf.*it was converted from"),
+        (_has(gated={"org/full"}), "org/full", _GATED),
+        (_token("hf_wrong", token="hf_right"), "org/full", "does not accept the token .Invalid"),
+        (_token("hf_old", expired="hf_old"), "org/full", _EXPIRED),
+        (_token("hf_old", expired="hf_old"), "org/missing", _EXPIRED),
+        (_answers(500), "org/full", "server error 500 of http://127.*try again later"),
+        (_answers(429), "org/full", "rate limit of http.*retry later, or set HF_TOKEN"),
+        (_answers(429, RateLimit='"api";r=0;t=172'), "org/full", "retry in 172 s"),
+        (_answers(403, X_Error_Message="no right"), "org/full", "forbids it .no right.; use a tok"),
+        (_answers(403), "org/full", "not as the Hub does: a proxy or firewall"),
+        (_answers(418), "org/full", "418"),
+        (_has(fault="no hub"), "org/full", "does not answer like the Hub; check HF_ENDPOINT"),
+        (_socks, "org/full", "SOCKS proxy, which takes a package; pip install socksio"),
+        *(
+            (_endpoint(address), "org/full", "check the connection and HF_ENDPOINT")
+            for address in ("nonsense", "http://[", "ftp://127.0.0.1")
+        ),
+        *((_has(listed={name: 1}), "org/full", "outside of the model") for name in _ELSEWHERE),
+        *(
+            (_has(commit=commit), "org/full", "its commit")
+            for commit in ("../../outside", "main", "8b6ac46", "\n")
+        ),
     ],
 )
-@pytest.mark.parametrize("token", [None, "hf_right"])
-def test_what_is_not_there_is_one_line(hub, monkeypatch, capfd, model, revision, complaint, token):
-    if token:
-        hub.token = token
-        monkeypatch.setenv("HF_TOKEN", token)
-    _is_refused(model, complaint, capfd, revision)
+def test_what_cannot_be_had_or_trusted_is_one_line_and_nothing_is_fetched(
+    hub, cache, monkeypatch, capfd, change, model, complaint
+):
+    change(hub, monkeypatch)
+    _is_refused(*model.split("@"), complaint=complaint, capfd=capfd)
+    assert hub.fetched() == set()
+    assert not cache.exists() or not list(cache.rglob("*.safetensors"))
 
 
-def test_a_gated_model_is_one_line_with_the_address_of_its_terms(hub, capfd):
-    hub.gated.add("org/full")
-    _is_refused("org/full", f"accept its terms at {hub.url}/org/full, then set HF_TOKEN", capfd)
-
-
-def test_a_wrong_token_is_one_line(hub, monkeypatch, capfd):
-    hub.token = "hf_right"
-    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    _is_refused("org/full", "does not accept the token .Invalid credentials", capfd)
-
-
-@pytest.mark.parametrize("model", ["org/full", "org/missing"])
-def test_an_expired_token_is_not_a_missing_model(hub, monkeypatch, capfd, model):
-    hub.expired = "hf_old"
-    monkeypatch.setenv("HF_TOKEN", "hf_old")
-    _is_refused(model, "the token .*laptop.* is expired.; run hf auth login anew", capfd)
+def test_an_expired_token_stops_a_run(hub, monkeypatch):
+    _token("hf_old", expired="hf_old")(hub, monkeypatch)
     with pytest.raises(HubUnavailableError):
-        open_remote(model)
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "remedy"),
-    [
-        (500, {}, "server error 500 of http://127.*try again later"),
-        (429, {}, "rate limit of http.*retry later, or set HF_TOKEN"),
-        (429, {"RateLimit": '"api";r=0;t=172'}, "retry in 172 s"),
-        (403, {"X-Error-Message": "no right"}, "forbids it .no right.; use a token"),
-        (403, {}, "not as the Hub does: a proxy or firewall"),
-        (418, {}, "418"),
-    ],
-)
-def test_a_hub_that_refuses_is_one_line(hub, capfd, status, headers, remedy):
-    hub.status, hub.headers = status, headers
-    _is_refused("org/full", remedy, capfd)
+        open_remote("org/full")
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -365,22 +367,15 @@ def test_a_download_waits_as_it_is_asked_to(hub, monkeypatch, status):
 def test_a_store_that_is_blocked_is_named_with_the_way_around_it(hub, monkeypatch, capfd):
     hub.status, hub.failing = 403, "/v2/"
     complaint = f"{hub.xet}, where the Hub keeps.*403.*HF_HUB_DISABLE_XET=1"
-    _is_refused("org/full", complaint, capfd)
+    _is_refused("org/full", complaint=complaint, capfd=capfd)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     hub.failing = "/cdn/"
-    _is_refused("org/full", f"{hub.cdn} answered 403.*proxy or firewall", capfd)
+    _is_refused("org/full", complaint=f"{hub.cdn} answered 403.*proxy or firewall", capfd=capfd)
     with pytest.raises(HubUnavailableError, match=f"{hub.cdn} answered 403"):
         open_remote("org/full")
     hub.status, hub.cdn_port = None, 9
     with pytest.raises(HubUnavailableError, match=r"http://localhost:9, where.*cannot be reached"):
         open_remote("org/full")
-
-
-def test_a_socks_proxy_without_its_package_is_one_line(hub, monkeypatch, capfd):
-    monkeypatch.delenv("NO_PROXY")
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-    monkeypatch.setitem(sys.modules, "socksio", None)
-    _is_refused("org/full", "SOCKS proxy, which takes a package; pip install socksio", capfd)
 
 
 @pytest.mark.parametrize("xet", [True, False])
@@ -504,47 +499,17 @@ def test_what_is_there_in_place_of_weights_is_told_as_of_a_folder(
     hub, tmp_path, capfd, names, advice
 ):
     hub.repositories["org/x"] = _repository(tmp_path / "x", ["config.json", *names])
-    _is_refused("org/x", advice, capfd)
-
-
-def test_what_is_no_hub_is_one_line(hub, capfd):
-    hub.fault = "no hub"
-    _is_refused("org/full", "does not answer like the Hub; check HF_ENDPOINT", capfd)
-
-
-@pytest.mark.parametrize("endpoint", ["nonsense", "http://[", "ftp://127.0.0.1"])
-def test_a_wrong_endpoint_is_one_line(hub, monkeypatch, capfd, endpoint):
-    monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    _is_refused("org/full", "check the connection and HF_ENDPOINT", capfd)
-
-
-@pytest.mark.parametrize(
-    "name", ["../../outside", "/etc/passwd", "a/../../b", "a\\..\\b", "a//b", "./a", "a\nb", ""]
-)
-def test_a_name_that_leaves_the_model_is_refused_before_anything_is_fetched(
-    hub, cache, capfd, name
-):
-    hub.listed = {name: 1}
-    _is_refused("org/full", "outside of the model", capfd)
-    assert hub.fetched() == set()
-    assert not cache.exists()
-
-
-@pytest.mark.parametrize("commit", ["../../outside", "main", "8b6ac46", "\n"])
-def test_a_commit_that_is_none_is_refused(hub, capfd, commit):
-    hub.commit = commit
-    _is_refused("org/full", "its commit", capfd)
-    assert hub.fetched() == set()
+    _is_refused("org/x", complaint=advice, capfd=capfd)
 
 
 @pytest.mark.parametrize("shard", ["../../x.safetensors", "elsewhere.safetensors"])
 def test_an_index_that_names_other_files_is_refused(hub, full, capfd, shard):
     (full / "model.safetensors").unlink()
     (full / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
-    _is_refused("org/full", re.escape(shard), capfd)
+    _is_refused("org/full", complaint=re.escape(shard), capfd=capfd)
 
 
-def _is_refused(model, complaint, capfd, revision=None):
+def _is_refused(model, revision=None, *, complaint, capfd):
     with pytest.raises(CheckpointError, match=complaint) as caught:
         download(model, revision)
     assert "\n" not in str(caught.value)
@@ -589,9 +554,3 @@ def test_in_a_process_of_its_own_the_environment_rules(hub, cache, monkeypatch):
     assert without.stderr.count("\n") == 1
     assert "HF_HUB_OFFLINE" in without.stderr
     assert len(hub.requests) == asked
-
-
-def test_transformers_loads_the_snapshot(hub):
-    snapshot = download("org/full")
-    model = transformers.BertForMaskedLM.from_pretrained(snapshot.path)
-    assert model.config.num_hidden_layers == 3

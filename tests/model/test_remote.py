@@ -225,61 +225,91 @@ def test_shards_are_read_as_one_model(hub, sharded):
     assert hub.most_in_flight > 1
 
 
-def _change_index(folder, change):
-    index = json.loads((folder / _INDEX).read_bytes())
-    change(index["weight_map"])
-    (folder / _INDEX).write_text(json.dumps(index))
+def _index(change):
+    """Change which shard the index gives for each tensor."""
+
+    def act(_hub, folder):
+        document = json.loads((folder / _INDEX).read_bytes())
+        change(document["weight_map"], sorted(folder.glob("*.safetensors")))
+        (folder / _INDEX).write_text(json.dumps(document))
+
+    return act
 
 
-_BAD_INDEX = {
-    "outside": (lambda m: m.update(a="../../x"), r"'\.\./\.\./x' is no file name"),
-    "absolute": (lambda m: m.update(a="/etc/passwd"), "is no file name"),
-    "no text": (lambda m: m.update(a=7), "7 is no file name"),
-    "elsewhere": (lambda m: m.update(a="x.safetensors"), "names x.safetensors, which is not there"),
-    "not in it": (lambda m: m.update(a=m["cls.predictions.bias"]), "has no a, though"),
-    "empty": (lambda m: m.clear(), "no weight_map"),
-}
+def _twice(weight_map, shards):
+    first, second = shards[:2]
+    second.write_bytes(first.read_bytes())
+    for name in [name for name, shard in weight_map.items() if shard == second.name]:
+        del weight_map[name]
+    weight_map["x"] = second.name
 
 
-@pytest.mark.parametrize("case", _BAD_INDEX)
-def test_an_index_that_does_not_fit_is_refused(hub, sharded, case):
-    change, complaint = _BAD_INDEX[case]
-    _change_index(sharded, change)
+def _write(name, content):
+    return lambda _hub, folder: (folder / name).write_bytes(content)
+
+
+def _lengthen(name, size):
+    def act(_hub, folder):
+        with (folder / name).open("ab") as file:
+            file.truncate(size)
+
+    return act
+
+
+def _claim(length):
+    def act(_hub, folder):
+        path = folder / "model.safetensors"
+        path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+
+    return act
+
+
+_NO_JSON = "not valid JSON|not a JSON object|no weight_map"
+_SHARDED = [
+    (_index(lambda m, _: m.update(a="../../x")), r"'\.\./\.\./x' is no file name"),
+    (_index(lambda m, _: m.update(a="/etc/passwd")), "is no file name"),
+    (_index(lambda m, _: m.update(a=7)), "7 is no file name"),
+    (_index(lambda m, _: m.update(a="x.safetensors")), "names x.safetensors, which is not there"),
+    (_index(lambda m, _: m.update(a=m["cls.predictions.bias"])), "has no a, though"),
+    (_index(lambda m, _: m.clear()), "no weight_map"),
+    (_index(_twice), "is also in model-00001-of-"),
+    *(
+        (_write(name, text), _NO_JSON)
+        for name in (_INDEX, "config.json")
+        for text in (b"{", b"[]", b"[" * 10**5)
+    ),
+    (_lengthen(_INDEX, 100_000_001), "an index has"),
+]
+_SMALL = [
+    (_lengthen("config.json", 100_000_000), "config.json: .* over 10000000 bytes"),
+    (lambda _, folder: (folder / "config.json").unlink(), "config.json: no such file"),
+    (lambda _, folder: (folder / "model.safetensors").unlink(), "no weights in it"),
+    (lambda hub, _: hub.gated.add("small"), "accept its terms"),
+    (
+        lambda hub, _: setattr(hub, "listed", {"model.safetensors": 12345}),
+        "of 12345: an invalid Content-Range",
+    ),
+    *(
+        (_claim(length), f"claims {length} bytes")
+        for length in (2**60, 2**63, 2**64 - 1, 200_000_000, 10**6)
+    ),
+    *((_write("model.safetensors", b"\0" * size), "small") for size in (0, 7, 8)),
+]
+
+
+@pytest.mark.parametrize(("change", "complaint"), _SHARDED)
+def test_an_index_that_does_not_fit_is_refused(hub, sharded, change, complaint):
+    change(hub, sharded)
     _is_refused("small", complaint)
 
 
-def test_a_tensor_in_two_shards_is_refused(hub, sharded):
-    first, second = sorted(sharded.glob("*.safetensors"))[:2]
-    second.write_bytes(first.read_bytes())
-    _change_index(sharded, lambda m: [m.pop(n) for n, s in list(m.items()) if s == second.name])
-    _change_index(sharded, lambda m: m.update({"x": second.name}))
-    _is_refused("small", f"is also in {first.name}")
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "[" * 10**5])
-@pytest.mark.parametrize("name", [_INDEX, "config.json"])
-def test_json_that_is_none_is_refused(hub, sharded, name, text):
-    (sharded / name).write_text(text)
-    _is_refused("small", "not valid JSON|not a JSON object|no weight_map")
-
-
-def test_an_index_over_the_bound_is_refused_unread(hub, sharded):
-    with (sharded / _INDEX).open("ab") as file:
-        file.truncate(100_000_001)
-    _is_refused("small", "an index has")
-    assert _INDEX not in hub.fetched()
-
-
-def test_a_configuration_over_the_bound_is_not_read_to_its_end(hub, small):
-    with (small / "config.json").open("ab") as file:
-        file.truncate(100_000_000)
-    _is_refused("small", "config.json: .* over 10000000 bytes")
+@pytest.mark.parametrize(("change", "complaint"), _SMALL)
+def test_what_is_no_model_or_may_not_be_read_is_refused_and_not_read_to_its_end(
+    hub, small, change, complaint
+):
+    change(hub, small)
+    _is_refused("small", complaint)
     assert hub.sent < 20_000_000
-
-
-def test_no_configuration_is_refused(hub, small):
-    (small / "config.json").unlink()
-    _is_refused("small", "config.json: no such file")
 
 
 @pytest.fixture
@@ -339,11 +369,6 @@ def test_pickles_are_scanned_without_torch(hub, pickled):
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_no_weights_at_all_are_refused(hub, small):
-    (small / "model.safetensors").unlink()
-    _is_refused("small", "no weights in it")
-
-
 @pytest.mark.parametrize(
     ("fault", "complaint"),
     [
@@ -376,24 +401,6 @@ def test_a_part_that_cheats_after_an_honest_header_is_refused(hub, monkeypatch):
             file.prefetch(_norms(file))
     hub.fault = None
     file.prefetch(_norms(file))
-
-
-def test_a_size_that_is_not_the_listed_one_is_refused(hub):
-    hub.listed = {"model.safetensors": 12345}
-    _is_refused("small", "of 12345: an invalid Content-Range")
-
-
-@pytest.mark.parametrize("length", [2**60, 2**63, 2**64 - 1, 200_000_000, 10**6])
-def test_a_header_that_claims_too_much_is_refused(hub, small, length):
-    path = small / "model.safetensors"
-    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
-    _is_refused("small", f"claims {length} bytes")
-
-
-@pytest.mark.parametrize("size", [0, 7, 8])
-def test_a_file_too_short_to_be_one_is_refused(hub, small, size):
-    (small / "model.safetensors").write_bytes(b"\0" * size)
-    _is_refused("small", "small")
 
 
 def test_one_huge_tensor_is_left_to_a_download(hub, small):
@@ -486,12 +493,6 @@ def test_the_token_goes_to_the_hub_and_not_to_its_cdn(hub, monkeypatch):
     file.prefetch(file.tensors)
     sent = {(r.path.startswith("/cdn/"), r.authorization) for r in hub.requests}
     assert sent == {(True, None), (False, "Bearer hf_right")}
-
-
-def test_what_is_gated_or_not_there_is_one_line(hub):
-    _is_refused("org/missing", "no such model on")
-    hub.gated.add("small")
-    _is_refused("small", "accept its terms")
 
 
 def _is_refused(model, complaint):

@@ -69,6 +69,7 @@ def test_any_file_that_the_reference_writes_is_read(tmp_path_factory, shapes):
         (b'{"a": 1, "a": 2}', b"", "twice"),
         (b"[" * 100_000, b"", "not valid JSON"),
         (b'\xff"', b"", "not valid JSON"),
+        (b'{"\\ud800": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}', b"", "surrogate"),
     ],
 )
 def test_a_header_that_lies_is_refused(tmp_path, header, data, complaint):

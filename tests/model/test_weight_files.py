@@ -127,24 +127,20 @@ def test_an_index_that_points_elsewhere_is_refused(shards, tmp_path, shard):
 def test_an_index_that_does_not_fit_its_shards_is_refused(shards, tmp_path):
     source = shutil.copytree(shards, tmp_path / "source")
     path = source / "model.safetensors.index.json"
-    index = json.loads(path.read_text())
-    names = sorted(set(index["weight_map"].values()))
-
-    def refuse(weight_map, complaint):
-        path.write_text(json.dumps({"weight_map": weight_map}))
+    homes = json.loads(path.read_text())["weight_map"]
+    shutil.copy(source / min(homes.values()), source / "twin.safetensors")
+    first = next(iter(homes))
+    for weight_map, complaint in (
+        (dict.fromkeys(homes, min(homes.values())), "though the index says so"),
+        ({**homes, "new": "model-9.safetensors"}, "named by the index, but not"),
+        ({**homes, first: "twin.safetensors"}, "is also in"),
+        ({}, "no weight_map"),
+        (None, "not valid JSON"),
+    ):
+        index = json.dumps({"weight_map": weight_map}) if weight_map is not None else "[" * 100_000
+        path.write_text(index)
         with pytest.raises(CheckpointError, match=complaint):
             open_checkpoint(source)
-
-    refuse(dict.fromkeys(index["weight_map"], names[0]), "though the index says so")
-    refuse({**index["weight_map"], "new": "model-9.safetensors"}, "named by the index, but not")
-    refuse({}, "no weight_map")
-    path.write_text("[" * 100_000)
-    with pytest.raises(CheckpointError, match="not valid JSON"):
-        open_checkpoint(source)
-    path.write_text(json.dumps(index))
-    shutil.copy(source / names[0], source / "twin.safetensors")
-    first = next(iter(index["weight_map"]))
-    refuse({**index["weight_map"], first: "twin.safetensors"}, "is also in")
 
 
 def test_one_shard_of_several_is_not_the_model(shards, tmp_path):
@@ -178,10 +174,7 @@ def test_a_file_that_no_index_names_and_the_only_shard_of_one_are_models(shards,
         (["model.Q4_0.gguf"], r"found model\.Q4_0\.gguf, and GGUF it cannot edit"),
         (["adapter_config.json", "adapter_model.safetensors"], "PEFT adapter, not a model: merge"),
         (["notes.txt", "training_args.bin", "optimizer.pt"], "nothing like them is there"),
-        (
-            ["model.bin", "training_args.bin"],
-            r"found model\.bin: if it.*rename it to pytorch_model",
-        ),
+        (["model.bin", "training_args.bin"], r"found model\.bin: if it.*rename it to pytorch_mod"),
         (["model.pt"], r"found model\.pt: if it .*rename it to pytorch_model\.bin"),
         (["consolidated.00.pth"], r"found consolidated\.00\.pth: if it"),
         (["tf_model.h5"], r"found tf_model\.h5, which is not of PyTorch: load it where"),

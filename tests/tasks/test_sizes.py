@@ -4,23 +4,16 @@ import shutil
 import pytest
 import torch
 import transformers as t
+from tiny import TEXT
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from surgeon import open_checkpoint
-from surgeon.cli import run
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.families import family_of
 from surgeon.tasks.encoder import Encoder
 from surgeon.tasks.sizes import check_sizes, longest_text
 
-_SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "vocab_size": 40,
-    "max_position_embeddings": 16,
-}
+_SMALL = {**TEXT, "num_hidden_layers": 1, "max_position_embeddings": 16}
 _WORDS = ["the", "river", "runs", "past", "old", "towns"]
 
 
@@ -32,32 +25,27 @@ def _with_config(source, target, left_out=(), **values):
     return target
 
 
-def _refused(capsys, folder, complaint):
-    """Every command that needs the three to belong together refuses, and writes nothing."""
-    out = folder.parent / "out"
-    capsys.readouterr()
-    for arguments in (
-        ["patch", folder, "--dims", "1", "-o", out],
-        ["export", folder, "-o", out],
-        ["scan", folder, "--method", "activations"],
-    ):
-        assert run(list(map(str, arguments))) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.count("\n") == 1
-        assert complaint in captured.err
-        assert "defect" not in captured.err
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+@pytest.fixture
+def refused_by_all(refused):
+    """Every command that needs them to belong together refuses a model, and writes nothing."""
+
+    def check(folder, complaint):
+        out = folder.parent / "out"
+        for command, *options in (
+            ["patch", "--dims", "1", "-o", out],
+            ["export", "-o", out],
+            ["scan", "--method", "activations"],
+        ):
+            assert "defect" not in refused(command, folder, *options, says=complaint)
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+    return check
 
 
 @pytest.mark.parametrize(
     ("family", "change", "complaint"),
     [
-        (
-            "bert",
-            {"max_position_embeddings": 32},
-            "bert.embeddings.position_embeddings.weight has 64 rows and ",
-        ),
+        ("bert", {"max_position_embeddings": 32}, "position_embeddings.weight has 64 rows and "),
         ("bert", {"vocab_size": 30}, "/config.json says vocab_size 30: give the config.json of"),
         ("bert", {"type_vocab_size": 5}, "token_type_embeddings.weight has 2 rows"),
         ("bert", {"pad_token_id": 40}, "says pad_token_id 40 and bert.embeddings.word_embed"),
@@ -70,9 +58,9 @@ def _refused(capsys, folder, complaint):
     ],
 )
 def test_a_config_of_other_sizes_than_the_weights_is_refused(
-    tiny, tmp_path, capsys, family, change, complaint
+    tiny, tmp_path, refused_by_all, family, change, complaint
 ):
-    _refused(capsys, _with_config(tiny(family), tmp_path / "model", **change), complaint)
+    refused_by_all(_with_config(tiny(family), tmp_path / "model", **change), complaint)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +73,14 @@ def test_a_config_of_other_sizes_than_the_weights_is_refused(
     ],
 )
 def test_a_classifier_of_other_labels_than_the_config_names_is_refused(
-    tmp_path, capsys, model, left_out, values, found
+    tmp_path, refused_by_all, model, left_out, values, found
 ):
     source = tmp_path / "source"
     model(t.BertConfig(**_SMALL, num_labels=3)).save_pretrained(source)
     check_sizes(open_checkpoint(source), "")
     folder = _with_config(source, tmp_path / "changed" / "model", left_out, **values)
     complaint = f"classifier.weight has 3 rows, one a label, and {folder}/config.json {found}"
-    _refused(capsys, folder, complaint)
+    refused_by_all(folder, complaint)
 
 
 def test_classifiers_of_other_families_and_uncounted_labels_are_known(tmp_path):
@@ -135,23 +123,24 @@ def _added_in_settings(folder, count):
 
 
 @pytest.mark.parametrize("write", [_tokenizer, _lines, _by_number, _added, _added_in_settings])
-def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tiny, tmp_path, capsys, write):
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+    tiny, tmp_path, refused_by_all, write
+):
     folder = shutil.copytree(tiny("bert"), tmp_path / "model")
     write(folder, 40)
     check_sizes(open_checkpoint(folder), "")
     write(folder, 41)
-    _refused(capsys, folder, "the tokenizer has 41 tokens and the model 40: the two do not belong")
+    refused_by_all(folder, "the tokenizer has 41 tokens and the model 40: the two do not belong")
 
 
-def test_an_artifact_whose_tokenizer_has_grown_is_not_judged(minilm_patched, tmp_path, capsys):
-    artifact = shutil.copytree(minilm_patched, tmp_path / "artifact")
+def test_an_artifact_whose_tokenizer_has_grown_is_not_judged(embedder_patched, tmp_path, refused):
+    artifact = shutil.copytree(embedder_patched, tmp_path / "artifact")
     tokenizer = Tokenizer.from_file(str(artifact / "tokenizer.json"))
-    tokenizer.add_tokens(["<new>"])
+    further = 801 - tokenizer.get_vocab_size()
+    tokenizer.add_tokens([f"<new {number}>" for number in range(further)])
     tokenizer.save(str(artifact / "tokenizer.json"))
-    assert run(["eval", str(artifact), "--controls", "1"]) == 2
-    captured = capsys.readouterr()
-    assert "the tokenizer has 30,523 tokens and the model 30,522" in captured.err
-    assert captured.err.count("\n") == 1
+    grown = "the tokenizer has 801 tokens and the model 800"
+    refused("eval", artifact, "--controls", "1", says=grown)
     assert not (artifact / "surgeon" / "eval.json").exists()
 
 

@@ -12,6 +12,8 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from antibodies import antibodies
+from artifacts import texts_of
 from families import save_family
 from safetensors.torch import load_file, save_file
 from task_models import save_model
@@ -20,12 +22,13 @@ from surgeon import Recipe, evaluate, export, make_plan, open_checkpoint, write_
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.ranking.ablation import rank_by_ablation
 from surgeon.ranking.ranking import Options
-from surgeon.text import read_texts
+from surgeon.text import ranking_sample
 from surgeon.torch_model.directory import model_folder, tokenizer_folder
 from surgeon.torch_model.loading import decoder_start_of, load_model
 from surgeon.torch_model.parameters import check_tensors
 from surgeon.torch_model.tokenizer import load_tokenizer, text_encoder
 
+_TEXTS = texts_of(ranking_sample().lines[:12])
 _PATTERN = r"electra\.encoder\.layer\.\d+\.output\.LayerNorm"
 _KERNEL = "kernels-community/flash-attn2"
 _CODE = """
@@ -101,7 +104,7 @@ def _refusals(model, output, **how):
     for attempt in (
         lambda: write_artifact(plan, output),
         lambda: export(checkpoint, output),
-        lambda: rank_by_ablation(checkpoint, Options()),
+        lambda: rank_by_ablation(checkpoint, Options(texts=_TEXTS)),
     ):
         with pytest.raises(SurgeonError) as caught:
             attempt()
@@ -131,8 +134,9 @@ def test_what_lies_beside_the_weights_changes_nothing_and_is_named(tmp_path, ask
     checkpoint = open_checkpoint(laden)
     exported = export(checkpoint, tmp_path / "export")
     record = write_artifact(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out")
-    result = evaluate(tmp_path / "out", controls=2)
-    wanted, found = (rank_by_ablation(open_checkpoint(m), Options()) for m in (plain, laden))
+    result = evaluate(tmp_path / "out", texts=_TEXTS, controls=2)
+    options = Options(texts=_TEXTS)
+    wanted, found = (rank_by_ablation(open_checkpoint(m), options) for m in (plain, laden))
     for sentences in (
         exported.onnx.not_applied,
         record.onnx["not_applied"],
@@ -265,49 +269,16 @@ def test_a_tensor_that_is_not_the_file_s_is_found(loaded, name, change, complain
 
 def test_no_dtype_and_no_odd_value_makes_a_tensor_another(tmp_path, tiny):
     """A NaN has many forms, and what is beyond float32 becomes infinite."""
+    name = "bert.encoder.layer.1.attention.self.query.weight"
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
-        model = tmp_path / str(dtype)
-        shutil.copytree(tiny("bert"), model)
-
-        def spoil(tensors, dtype=dtype):
-            for name in tensors:
-                tensors[name] = tensors[name].to(dtype)
-            weight = tensors["bert.encoder.layer.1.attention.self.query.weight"]
-            weight[0, :3] = torch.tensor([float("nan"), float("inf"), torch.finfo(dtype).max])
-            tensors["cls.empty"] = torch.empty(0, 4, dtype=dtype)
-
-        _change(model, spoil)
+        model = shutil.copytree(tiny("bert"), tmp_path / str(dtype))
+        tensors = load_file(model / "model.safetensors")
+        tensors = {key: tensor.to(dtype) for key, tensor in tensors.items()}
+        tensors[name][0, :3] = torch.tensor([float("nan"), float("inf"), torch.finfo(dtype).max])
+        tensors["cls.empty"] = torch.empty(0, 4, dtype=dtype)
+        save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
         held = load_model(open_checkpoint(model)).model.state_dict()
-        assert torch.isnan(held["bert.encoder.layer.1.attention.self.query.weight"]).sum() == 1
-
-
-def _of_another_size(model):
-    _edit(model / "config.json", intermediate_size=20)
-
-
-def _with_a_gate(model):
-    _change(model, lambda tensors: tensors.update({_GATE: torch.ones(16, 16)}))
-
-
-def _with_scales(model):
-    def scale(tensors):
-        for name in [n for n in tensors if "experts" in n]:
-            tensors[f"{name}_scale_inv"] = torch.ones(1, 1)
-
-    _change(model, scale)
-
-
-def _packed(model):
-    _edit(model / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
-    _change(model, lambda tensors: tensors.update({"qweight": torch.ones(4, dtype=torch.int32)}))
-
-
-def _uneven(model):
-    def cut(tensors):
-        name = next(n for n in tensors if "experts.1.w2" in n)
-        tensors[name] = tensors[name][:, :20].clone()
-
-    _change(model, cut)
+        assert torch.isnan(held[name]).sum() == 1
 
 
 _GATE = "bert.encoder.layer.0.attention.self.gate.weight"
@@ -319,20 +290,50 @@ def _change(model, change):
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
 
 
+def _add(**tensors):
+    return lambda kept: kept.update(tensors)
+
+
+def _scale(tensors):
+    for name in [n for n in tensors if "experts" in n]:
+        tensors[f"{name}_scale_inv"] = torch.ones(1, 1)
+
+
+def _cut(tensors):
+    name = next(n for n in tensors if "experts.1.w2" in n)
+    tensors[name] = tensors[name][:, :20].clone()
+
+
+_GPTQ = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+
+
 @pytest.mark.parametrize(
-    ("name", "change", "complaint"),
+    ("name", "change", "config", "complaint"),
     [
-        ("bert", _of_another_size, r"is \[24(, 16)?\] in the weights, and by config.json \[20"),
-        ("bert", _with_a_gate, rf"model.safetensors: {_GATE} is not in transformers' Bert"),
-        ("mixtral", _with_scales, r"weight_scale_inv is not in transformers' Mixtral"),
-        ("bert", _packed, r"qweight is I32, quantized as config.json says \(gptq\)"),
-        ("mixtral", _uneven, r"experts.1.w2.weight"),
+        (
+            "bert",
+            _add(),
+            {"intermediate_size": 20},
+            r"is \[24(, 16)?\] in the weights, and by conf",
+        ),
+        ("bert", _add(**{_GATE: torch.ones(16, 16)}), {}, f"{_GATE} is not in transformers' Bert"),
+        ("mixtral", _scale, {}, r"weight_scale_inv is not in transformers' Mixtral"),
+        (
+            "bert",
+            _add(qweight=torch.ones(4).int()),
+            _GPTQ,
+            r"qweight is I32, quantized as .*\(gptq",
+        ),
+        ("mixtral", _cut, {}, r"experts.1.w2.weight"),
     ],
 )
-def test_weights_that_are_not_the_model_s_are_refused_by_name(tmp_path, name, change, complaint):
+def test_weights_that_are_not_the_model_s_are_refused_by_name(
+    tmp_path, name, change, config, complaint
+):
     model = tmp_path / "model"
     save_family(name, model)
-    change(model)
+    _edit(model / "config.json", **config)
+    _change(model, change)
     plan = make_plan(open_checkpoint(model), Recipe(dims=(3,), layers=(1,)))
     with pytest.raises(SurgeonError, match=complaint) as caught:
         write_artifact(plan, tmp_path / "out")
@@ -425,18 +426,16 @@ def _save_esm(folder):
     return folder
 
 
-def test_esm_in_its_own_layout_is_patched_and_evaluated(tmp_path, antibody_file, asked):
+def test_esm_in_its_own_layout_is_patched_and_evaluated(tmp_path, asked):
     model = _save_esm(tmp_path / "model")
     _bring_code(model)
     record = write_artifact(make_plan(open_checkpoint(model), Recipe(dims=(3,))), tmp_path / "out")
     assert record.onnx["tokenizer"]["file"] == "vocab.txt"
-    result = evaluate(tmp_path / "out", texts=antibody_file, controls=2)
-    assert result.task == "mlm"
-    assert result.dataset.unknown == 0
-    assert result.dataset.tokens == 60 * 62  # cut, with a token at each end
-    assert rank_by_ablation(
-        open_checkpoint(model), Options(texts=read_texts(antibody_file))
-    ).dimensions
+    texts = texts_of(antibodies(8))
+    result = evaluate(tmp_path / "out", texts=texts, controls=2)
+    assert (result.task, result.dataset.unknown) == ("mlm", 0)
+    assert result.dataset.tokens == 8 * 62  # cut, with a token at each end
+    assert rank_by_ablation(open_checkpoint(model), Options(texts=texts)).dimensions
     assert not list(tmp_path.rglob("ran"))
 
 
