@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from pretraining import write_run
 import surgeon
 from surgeon import console
 from surgeon.cli import run
-from surgeon.console.printing import as_options
+from surgeon.console.printing import as_options, print_text
 
 _HEAVY = (
     "torch",
@@ -286,3 +287,18 @@ def test_no_file_takes_the_place_of_a_closed_stream(tiny, tmp_path):
 )
 def test_what_the_library_calls_a_parameter_is_an_option_on_the_command_line(message, shown):
     assert as_options(message) == shown
+
+
+def test_a_terminal_wraps_between_words_and_a_file_gets_whole_lines(monkeypatch):
+    sentence = f"Eight words are written to one line by {'folder/' * 12}out and no more."
+    lines = {}
+    for is_terminal in (True, False):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setenv("COLUMNS", "30")
+        print_text(sentence)
+        lines[is_terminal] = stream.getvalue().splitlines()
+    assert lines[False] == [sentence]
+    assert " ".join(map(str.strip, lines[True])) == sentence
+    assert [len(line) <= 30 for line in lines[True]].count(False) == 1

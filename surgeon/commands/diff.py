@@ -7,11 +7,15 @@ from typing import Annotated
 import typer
 
 from surgeon.commands.options import Json
+from surgeon.errors import CheckFailed
 
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A model directory or weight file.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one, in any shard layout.")],
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show what differs between two checkpoints, tensor by tensor.
@@ -28,3 +32,5 @@ def diff(
     with console.shown_progress() as progress:
         comparison = compare(one, other, progress)
     console.show_comparison(comparison, json=json)
+    if exit_code and not comparison.identical:
+        raise CheckFailed(f"{a} and {b} differ")

@@ -112,7 +112,7 @@ def print_error(message: str) -> None:
 
 def print_note(message: str) -> None:
     """Print something worth knowing to standard error."""
-    err().print(as_options(message), style="dim", soft_wrap=True)
+    _print_wrapped(err(), as_options(message), "dim")
 
 
 class _Notes(logging.Handler):
@@ -134,8 +134,14 @@ def print_heading(message: str) -> None:
 
 
 def print_text(message: str | Text, style: str = "") -> None:
-    """Print a line of plain text to standard output."""
-    out().print(message, style=style, soft_wrap=True)
+    """Print plain text to standard output: on a terminal wrapped between words, else one line."""
+    _print_wrapped(out(), message, style)
+
+
+def _print_wrapped(console: Console, message: str | Text, style: str) -> None:
+    # A path or a name that is longer than a line stays whole, so that it can be copied.
+    wrap = console.is_terminal
+    console.print(message, style=style, soft_wrap=not wrap, overflow="ignore", crop=False)
 
 
 def print_caution(words: str) -> None:

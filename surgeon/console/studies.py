@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +122,33 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
         )
     if not sweep.table and sweep.done:
         print_note("For a table too: pip install pyarrow")
+    if sweep.done:
+        _show_measured(sweep.folder)
+
+
+def _show_measured(folder: Path) -> None:
+    """Show what a sweep measured, and how to look at all of it."""
+    from surgeon.study.sweep_folder import read_rows
+
+    measured = read_rows(folder).measured
+    rows = [
+        (
+            f"{Path(row.model.model).name}, {row.task}",
+            f"{row.selection}: {numbers(row.dims)}",
+            f"{row.operation}, "
+            + ("all layers" if row.layers is None else f"layers {numbers(row.layers)}"),
+            f"{row.delta:+.4g} ({row.ci95[0]:+.4g} to {row.ci95[1]:+.4g})",
+            row.verdict,
+        )
+        for row in measured[:_MAX_CELLS]
+    ]
+    left = len(measured) - len(rows)
+    print_table(
+        ("model, task", "dims", "does", ">change (95% interval)", "=verdict"),
+        rows,
+        caption=f"and {left:,} more" if left > 0 else None,
+    )
+    print_text(f"Next: surgeon report {shlex.quote(str(folder))} -o report.html")
 
 
 def show_outlook(ahead: Outlook, models: int, *, json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def show_plan(plan: Plan, *, json: bool) -> None:
         print_json(plan.to_json())
         return
     print_table(
-        ["tensor", "dims", "old", "new"],
+        ["=tensor", "dims", "old", "new"],
         [(e.tensor, numbers(e.dims), _values(e.old), _values(e.new)) for e in plan.edits],
         title=f"{plan.checkpoint.name}: {kinds_of(plan.edits)}",
     )
@@ -97,7 +98,8 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     print_text(
         f"{record.model} ({record.architecture}): {record.parameters_changed} of "
         f"{record.parameters_total:,} parameters changed at dimensions "
-        f"{numbers(record.dims)} ({kinds_of(record.edits)}), {others} other bytes as they were."
+        f"{numbers(record.dims)} ({kinds_of(record.edits)}; {_operation(record.recipe)}), "
+        f"{others} other bytes as they were."
     )
     for note in record.notes:
         print_caution(note)
@@ -112,6 +114,16 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         if names:
             print_text(f"Left out, since {why}: {', '.join(names)}")
     print_text(f"Artifact: {output}")
+    what = "verify" if record.onnx is None else "eval"
+    print_text(f"Next: surgeon {what} {shlex.quote(str(output))}")
+
+
+def _operation(recipe: Mapping[str, Any]) -> str:
+    """Say what a recorded recipe does to the dimensions."""
+    factor = "" if recipe["factor"] is None else f" by {recipe['factor']:g}"
+    layers = recipe.get("layers")
+    where = "all layers" if layers is None else f"layers {numbers(layers)}"
+    return f"{recipe['mode']}{factor} in {where}"
 
 
 def _show_conversion(record: Record, now: str) -> None:
@@ -168,12 +180,15 @@ def show_comparison(comparison: Comparison, *, json: bool) -> None:
         print_text(f"Identical: all {comparison.compared} tensors, bit for bit.")
         return
     print_table(
-        ["tensor", "what", "scalars", "dims"],
+        ["=tensor", "what", ">scalars", "dims"],
         [
             (t.name, t.reason, f"{t.changed:,}", "spread" if t.dims is None else numbers(t.dims))
             for t in comparison.tensors
         ],
-        caption=f"{comparison.scalars_changed:,} scalars differ",
+    )
+    print_text(
+        f"{comparison.scalars_changed:,} scalars differ, in {len(comparison.tensors):,} of "
+        f"{comparison.compared:,} tensors."
     )
 
 
@@ -188,6 +203,8 @@ def show_verification(verification: Verification, *, json: bool) -> None:
         [(check.name, marks[check.passed], check.found) for check in verification.checks],
         title=verification.model,
     )
+    if verification.passed:
+        print_text(f"All {len(verification.checks)} checks passed.")
 
 
 def show_pushed(artifact: Path, url: str, *, json: bool) -> None:

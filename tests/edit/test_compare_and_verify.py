@@ -84,15 +84,18 @@ def test_diff_names_tensors_of_one_side_and_of_another_shape_or_dtype(tmp_path):
     }
 
 
-def test_an_artifact_as_it_was_made_passes_every_check(artifact, capsys):
+def test_an_artifact_as_it_was_made_passes_every_check(tiny, artifact, capsys):
     verification = verify(artifact)
     assert verification.passed
     names = [check.name for check in verification.checks]
     assert "model.safetensors restores to the source" in names
     assert "the ONNX half holds the same vectors" in names
     assert run(["verify", str(artifact)]) == 0
-    assert run(["diff", str(artifact), str(artifact)]) == 0
+    assert f"All {len(names)} checks passed." in capsys.readouterr().out
+    assert run(["diff", str(artifact), str(artifact), "--exit-code"]) == 0
     assert "Identical" in capsys.readouterr().out
+    assert run(["diff", str(tiny("bert")), str(artifact), "--exit-code"]) == 1
+    assert "\n12 scalars differ, in 6 of " in capsys.readouterr().out
 
 
 def _flip_bit(path, position):

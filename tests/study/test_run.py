@@ -14,6 +14,7 @@ from artifacts import patch
 from forked import in_process
 
 from surgeon import evaluate, read_texts
+from surgeon.console import show_sweep
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import OutputError, SelectionError
 from surgeon.progress import duration
@@ -69,8 +70,11 @@ def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(sweep, smal
     assert all(not {3, 9} & set(control["dims"]) for control in row["controls"])
 
 
-def test_a_control_of_a_sweep_is_the_removal_that_it_says(sweep, tmp_path):
-    sweep("selections: [{each: 0-15}]\n")
+def test_a_control_of_a_sweep_is_the_removal_that_it_says(sweep, tmp_path, capsys):
+    show_sweep(sweep("selections: [{each: 0-15}]\n"), json=False)
+    shown = capsys.readouterr().out
+    assert shown.count("zero gain and") == 16
+    assert f"Next: surgeon report {tmp_path / 'out'} -o report.html" in shown
     rows = {tuple(row["dims"]): row for row in _rows(tmp_path / "out")}
     controls = [control for row in rows.values() for control in row["controls"]]
     assert len(controls) == 16 * 3
