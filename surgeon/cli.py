@@ -32,6 +32,23 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "trace": "trace:trace",
     "demo": "demo:demo",
 }
+EXAMPLES = {
+    "scan": ("bert-base-uncased", "out/ --method ablation --plot scan.png"),
+    "patch": ("bert-base-uncased --dims 308,381 -o out/", "model/ --recipe recipe.yaml -o out/"),
+    "eval": ("out/", "out/ --task sts --data stsb-dev.csv --expect degraded"),
+    "restore": ("out/ -o original/", "out/ -o original/ --force"),
+    "verify": ("out/", "out/ --json"),
+    "diff": ("model/ out/", "model/ out/ --exit-code"),
+    "apply": ("edit.surgeon model/ -o out/", "edit.surgeon org/model --no-onnx -o out/"),
+    "export": ("model/ -o exported/", "org/model --dtype float16 -o exported/"),
+    "push": ("out/ me/bert-without-308", "out/ me/bert-without-308 --private"),
+    "report": ("out/ -o report.html", "results/ -o report.html --force"),
+    "sweep": ("grid.yaml --dry-run", "grid.yaml -o results/ --workers 2"),
+    "atlas": ("models.txt -o atlas.parquet", "models.txt -o atlas.parquet --dry-run"),
+    "trace": ("run/", "org/model --revisions 'step*' --plot trace.html"),
+}
+"""Arguments that show what each command is for, in its help."""
+
 # What the loader of libraries, numpy, PyTorch and threads say where an address space is full.
 _OUT_OF_MEMORY = ("failed to map segment", "allocate memory", "start new thread", "bad_alloc")
 _PIPE_CLOSED = 141  # as a shell says it of a process that SIGPIPE ended
@@ -51,7 +68,9 @@ class _Commands(TyperGroup):
         if isinstance(found, typer.Typer):  # a command with commands of its own
             return typer.main.get_command(found)
         commands = typer.Typer(add_completion=False, rich_markup_mode=None)
-        commands.command(cmd_name)(found)
+        calls = [f"  surgeon {cmd_name} {arguments}" for arguments in EXAMPLES.get(cmd_name, ())]
+        epilog = "\n".join(["\b", "Examples:", *calls]) if calls else None
+        commands.command(cmd_name, epilog=epilog)(found)
         return typer.main.get_command(commands)
 
     def invoke(self, ctx: Any) -> Any:

@@ -1,16 +1,18 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
+import typer
 from pretraining import write_run
 
 import surgeon
 from surgeon import console
-from surgeon.cli import run
+from surgeon.cli import EXAMPLES, app, run
 from surgeon.console.printing import as_options, print_text
 
 _HEAVY = (
@@ -302,3 +304,10 @@ def test_a_terminal_wraps_between_words_and_a_file_gets_whole_lines(monkeypatch)
     assert lines[False] == [sentence]
     assert " ".join(map(str.strip, lines[True])) == sentence
     assert [len(line) <= 30 for line in lines[True]].count(False) == 1
+
+
+def test_the_examples_in_the_help_are_calls_that_the_command_takes():
+    commands = typer.main.get_command(app)
+    for name, examples in EXAMPLES.items():
+        for arguments in examples:
+            commands.get_command(None, name).make_context(name, shlex.split(arguments))
