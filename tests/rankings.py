@@ -21,6 +21,9 @@ _MEASURED = Measured(
     baseline=0.0,
     min_damage=0.02,
     control_range=(0.0, 0.006),
+    error=0.05,
+    removals=24,
+    passes=8.0,
 )
 
 
