@@ -82,13 +82,9 @@ def test_labels_keep_their_order_and_never_meet_nor_leave_the_axis(labels):
     assert ends[-1] <= 1000 + 1e-6
 
 
-def test_labels_with_room_stay_where_they_belong():
-    np.testing.assert_allclose(
-        picture.spread([100, 300, 800], [40, 40, 40], 0, 1000, 5), [100, 300, 800]
-    )
-
-
-def test_labels_in_a_crowd_move_evenly_to_both_sides():
-    np.testing.assert_allclose(
-        picture.spread([500, 500, 500], [40, 40, 40], 0, 1000, 5), [455, 500, 545]
-    )
+@pytest.mark.parametrize(
+    ("wanted", "centres"),
+    [([100, 300, 800], [100, 300, 800]), ([500, 500, 500], [455, 500, 545])],
+)
+def test_labels_stay_where_they_belong_and_in_a_crowd_move_evenly_to_both_sides(wanted, centres):
+    np.testing.assert_allclose(picture.spread(wanted, [40, 40, 40], 0, 1000, 5), centres)
