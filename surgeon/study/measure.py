@@ -67,6 +67,9 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
     finding = find(work, kept, unchanged=plan.parameters_changed == 0)
     values = [work.task.scores(one, work.settings)[work.task.metric].value for one in kept]
     delta, dataset = finding.patched.damage, work.dataset()
+    # A cell is scored on all texts, where ``evaluate`` may stop early.
+    evaluation = settings.model_copy(update={"until_certain": False})
+    recipe = plan.recipe.model_copy(update={"evaluation": evaluation})
     return {
         "dims": list(plan.dims),
         "task": work.task.name,
@@ -93,7 +96,7 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
             "model": opened.checkpoint.name,
             "revision": opened.checkpoint.revision,
             "files": opened.hashes,
-            "recipe": plan.recipe.to_json(),
+            "recipe": recipe.to_json(),
             "dims": list(plan.dims),
             "parameters_total": opened.checkpoint.parameters_total,
             "data_sha256": dataset.sha256,

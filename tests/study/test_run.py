@@ -13,7 +13,7 @@ import pytest
 from artifacts import patch
 from forked import in_process
 
-from surgeon import evaluate, read_texts
+from surgeon import evaluate
 from surgeon.console import show_sweep
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import OutputError, SelectionError
@@ -59,8 +59,9 @@ def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(sweep, smal
     (row,) = _rows(tmp_path / "out")
     recipe = recipe_from_json(row["record"]["recipe"], "row")
     patch(small_model, tmp_path / "artifact", onnx=True, **dict(recipe))
-    lines = read_texts(tmp_path / "lines.txt")
-    result = evaluate(tmp_path / "artifact", texts=lines, controls=3, seed=2)
+    # The row's recipe says all of it, that no text is left out too.
+    assert recipe.evaluation.until_certain is False
+    result = evaluate(tmp_path / "artifact")
     assert (row["task"], row["dims"], row["examples"]) == ("mlm", [3, 9], 5)
     assert row["baseline"] == pytest.approx(result.baseline.value, rel=1e-6)
     assert row["patched"] == pytest.approx(result.patched.value, rel=1e-6)
