@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 
 from surgeon.edit.changes import Edit
-from surgeon.edit.record import Record, read_record
+from surgeon.edit.recipe import Recipe
+from surgeon.edit.record import Record, inside, read_record
 from surgeon.edit.restore import open_source
+from surgeon.edit.transfer import hash_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.notes import before_and_after, explain, name_verdict
 from surgeon.evaluation.result import (
@@ -23,7 +27,10 @@ from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, Line, Lines, Pic
 from surgeon.figures.scan import draw_ranking, standing
 from surgeon.harmless import html
 from surgeon.ranking import rank_by_layernorm, read_zscores
+from surgeon.text import BUILT_IN
 
+# What ``patch`` is told beside the dims.
+_OPTIONS = ("mode", "factor", "params", "layers", "sites")
 _EDITS = 24  # rows of the table; the record has them all
 
 
@@ -61,6 +68,10 @@ def write_report(artifact: str | Path, path: str | Path, *, force: bool = False)
         paragraphs(_conditions(evaluation)),
         "<h2>All that was measured</h2>",
         _measured(read_evaluations(artifact)),
+        "<h2>Commands</h2>",
+        *(f"<pre>{html(command)}</pre>" for command in _commands(record, evaluation)),
+        "<h2>Files</h2>",
+        _files(artifact, record),
     ]
     write_page(path, f"{record.model} without {dims}", sections, force=force)
 
@@ -127,6 +138,55 @@ def _measured(evaluations: Iterable[Evaluation]) -> str:
     ]
     heads = ["task", "data", "verdict", "score", "change (95%)", "n", "controls", "seed", "masked"]
     return table(heads, rows)
+
+
+def _commands(record: Record, evaluation: Evaluation) -> list[str]:
+    """Return what makes the artifact, its last evaluation and its source again."""
+    usual = Recipe(dims=record.dims)
+    done = usual.model_copy(update=dict(record.recipe))
+    changed = (name for name in _OPTIONS if _tuple(done, name) != _tuple(usual, name))
+    recipe = {"dims": record.dims, **{name: getattr(done, name) for name in changed}}
+    asked = {
+        "task": evaluation.task,
+        "seed": evaluation.seed,
+        "controls": len(evaluation.controls),
+        **evaluation.options,
+    }
+    builtin = evaluation.dataset.name == BUILT_IN
+    asked |= {} if builtin else {"data": evaluation.dataset.name}
+    asked |= {"all": True} if builtin and not evaluation.until_certain else {}
+    return [
+        shlex.join(["surgeon", "patch", record.model, *_as_options(recipe), "-o", "out"]),
+        shlex.join(["surgeon", "eval", "out", *_as_options(asked)]),
+        "surgeon restore out -o source",
+    ]
+
+
+def _tuple(recipe: Recipe, name: str) -> object:
+    value = getattr(recipe, name)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_options(settings: Mapping[str, object]) -> Iterator[str]:
+    for name, value in settings.items():
+        if value is None or value is False:
+            continue
+        yield f"--{name.replace('_', '-')}"
+        if value is not True:
+            yield ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _files(artifact: Path, record: Record) -> str:
+    """Return a table of the files that the record lists, with two hashes of what they hold now."""
+    rows = []
+    for name, change in record.files.items():
+        path = artifact / inside(name)
+        now = hash_file(path)  # which refuses what is no regular file
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        blake3 = now.blake3 if now == change.after else f"{now.blake3}, not the recorded one"
+        rows.append([name, f"{now.size:,}", blake3, sha256])
+    return table(["file", "bytes", "BLAKE3", "SHA-256"], rows)
 
 
 def _conditions(evaluation: Evaluation) -> list[str]:

@@ -1,6 +1,7 @@
 """The report of an artifact: what it says, that it loads nothing, and that a browser draws it."""
 
 import dataclasses
+import hashlib
 import re
 import shutil
 
@@ -13,6 +14,7 @@ from surgeon import (
     open_checkpoint,
     read_evaluation,
     read_evaluations,
+    read_record,
     read_zscores,
     save_evaluation,
     verify,
@@ -56,6 +58,12 @@ def test_the_report_says_what_was_done_and_what_it_did(report, evaluated):
     assert text.count("encoder.layer.") >= 12
     assert "24 of 22,713,216 parameters changed (zero)" in text
     assert "Note: with" not in text
+    assert "<pre>surgeon patch model --dims 99,157 -o out</pre>" in text
+    asked = "--task drift --seed 0 --controls 5 --data &#x27;a few&#x27;"
+    assert f"<pre>surgeon eval out {asked}</pre>" in text
+    weights = (evaluated / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() in text
+    assert read_record(evaluated).files["model.safetensors"].after.blake3 in text
 
 
 def test_the_newest_evaluation_of_each_task_and_data_set_is_kept_and_reported(evaluated, tmp_path):
@@ -70,6 +78,7 @@ def test_the_newest_evaluation_of_each_task_and_data_set_is_kept_and_reported(ev
     assert verify(artifact).passed
     write_report(artifact, tmp_path / "report.html")
     table = (tmp_path / "report.html").read_text().partition("All that was measured")[2]
+    table = table.partition("</table>")[0]
     assert table.count("<tr>") == 3
     assert "<td>glue/mnli</td>" in table
     # An artifact of an earlier version has only the last.
