@@ -81,6 +81,16 @@ def test_a_weight_is_never_copied_to_float64_as_a_whole(mode, axis):
     assert peak < weight.nbytes / 8
 
 
+@pytest.mark.parametrize(("mode", "factor"), [("zero", None), ("scale", 0.5), ("mean", None)])
+def test_a_mode_acts_on_the_gain_that_the_model_multiplies_by(mode, factor):
+    gain = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    effective = gain.astype(np.float64) + 1
+    mean = 0 * effective + effective.mean()
+    wanted = {"zero": 0 * effective, "scale": effective / 2, "mean": mean}[mode]
+    stored = (wanted - 1).astype(np.float32)[[3, 9]]
+    np.testing.assert_array_equal(new_values(gain, 0, (3, 9), mode, factor, 1.0), stored)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 def test_a_factor_of_one_changes_no_bit(offset):
     values = np.array([1e-30, -0.0, 0.3, -7.0], dtype=np.float32)
