@@ -24,6 +24,7 @@ _COMMANDS = {  # name on the command line → module and function in surgeon.com
     "diff": "diff:diff",
     "apply": "apply:apply",
     "export": "export:export",
+    "cache": "cache:cache",
     "push": "push:push",
     "report": "report:report",
     "recipes": "recipes:recipes",

@@ -53,11 +53,15 @@ def patch(
     onnx: bool = False,
     force: bool = False,
     dtype: str = "float32",
+    standalone: bool = False,
+    fresh: bool = False,
+    parity: bool = True,
     **fields,
 ) -> Record:
     """Patch a model as a recipe's fields say; without any, dimensions 3 and 9."""
     plan = make_plan(open_checkpoint(model), Recipe(**(fields or {"dims": (3, 9)})))
-    return write_artifact(plan, output, onnx=onnx, force=force, dtype=dtype)
+    graph = {"dtype": dtype, "standalone": standalone, "fresh": fresh, "parity": parity}
+    return write_artifact(plan, output, onnx=onnx, force=force, **graph)
 
 
 def texts_of(lines: Iterable[str]) -> Texts:

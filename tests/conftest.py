@@ -26,6 +26,15 @@ from surgeon.cli import run
 _PROTEIN_TOKENIZER = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def graphs(tmp_path_factory) -> None:
+    """Keep exported graphs for one run of the tests, for all of its workers."""
+    root = tmp_path_factory.getbasetemp()
+    os.environ["SURGEON_CACHE"] = str(
+        root.parent / "graphs" if "PYTEST_XDIST_WORKER" in os.environ else root / "graphs"
+    )
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """all-MiniLM-L6-v2: BERT, 6 layers, 384 dimensions, no head, safetensors."""
@@ -157,7 +166,7 @@ def patched_once(tmp_path_factory):
             if not made.exists():
                 patch(model, made, onnx=True, dims=dims)
         copy = tmp_path_factory.mktemp("artifacts") / name
-        shutil.copytree(made, copy)
+        shutil.copytree(made, copy, symlinks=True)
         return copy
 
     return patch_once

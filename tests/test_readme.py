@@ -1,5 +1,6 @@
 """The README's examples, run as written."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -34,7 +35,10 @@ def test_the_readme_s_commands_print_what_it_says(minilm, tmp_path):
             arguments[:1] = [sys.executable, "-m", "surgeon"]
         done = subprocess.run(
             arguments, cwd=tmp_path, capture_output=True, text=True, check=False,
-            env={"PATH": "/usr/bin:/bin", "COLUMNS": "80", "PYTHONUTF8": "1"},
+            env={
+                "PATH": "/usr/bin:/bin", "COLUMNS": "80", "PYTHONUTF8": "1",
+                "SURGEON_CACHE": os.environ["SURGEON_CACHE"],
+            },
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         if command.endswith(" > /dev/null"):

@@ -9,13 +9,16 @@ import typer
 
 from surgeon.commands.options import (
     Force,
+    Fresh,
     Json,
     Model,
     NoOnnx,
+    NoParity,
     OnnxDtype,
     Output,
     Revision,
-    refuse_dtype,
+    Standalone,
+    refuse_graph_options,
 )
 
 
@@ -28,6 +31,9 @@ def apply(
     revision: Revision = None,
     no_onnx: NoOnnx = False,
     dtype: OnnxDtype = "float32",
+    standalone: Standalone = False,
+    fresh: Fresh = False,
+    no_parity: NoParity = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -43,11 +49,19 @@ def apply(
     )
 
     if no_onnx:
-        refuse_dtype(dtype)
+        refuse_graph_options(dtype, standalone=standalone, fresh=fresh, no_parity=no_parity)
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(model, revision=revision, progress=progress)
         plan = plan_from_small_patch(edit, checkpoint, progress)
         record = write_artifact(
-            plan, output, onnx=not no_onnx, dtype=dtype, force=force, progress=progress
+            plan,
+            output,
+            onnx=not no_onnx,
+            dtype=dtype,
+            standalone=standalone,
+            fresh=fresh,
+            parity=not no_parity,
+            force=force,
+            progress=progress,
         )
     console.show_record(record, output, json=json)

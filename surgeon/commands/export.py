@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from surgeon.commands.options import (
     Force,
+    Fresh,
     Json,
     Model,
+    NoParity,
     OnnxDtype,
     Output,
     Revision,
     SitesPattern,
+    Standalone,
 )
 
 
@@ -19,14 +22,17 @@ def export(
     revision: Revision = None,
     sites_pattern: SitesPattern = None,
     dtype: OnnxDtype = "float32",
+    standalone: Standalone = False,
+    fresh: Fresh = False,
+    no_parity: NoParity = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Export MODEL to ONNX as it is.
 
-    The output has onnx/model.onnx, the configuration and the tokenizer, where Optimum and
-    transformers.js look for them. The graph is compared with PyTorch, and every vector that a
-    patch would edit is an initializer under its checkpoint name.
+    The output has onnx/model.onnx, its weights as they are stored, the configuration and the
+    tokenizer, where Optimum and transformers.js look for them. The graph is compared with PyTorch,
+    and every weight is an initializer under its checkpoint name.
     """
     from surgeon import console, open_checkpoint
     from surgeon import export as run
@@ -35,5 +41,14 @@ def export(
         checkpoint = open_checkpoint(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
         )
-        done = run(checkpoint, output, dtype=dtype, force=force, progress=progress)
+        done = run(
+            checkpoint,
+            output,
+            dtype=dtype,
+            standalone=standalone,
+            fresh=fresh,
+            parity=not no_parity,
+            force=force,
+            progress=progress,
+        )
     console.show_exported(done, output, json=json)

@@ -94,8 +94,26 @@ NoOnnx = Annotated[
 OnnxDtype = Annotated[
     Literal["float32", "float16"],
     typer.Option(
-        "--dtype", help="What the ONNX weights are stored in; float16 halves them, and rounds."
+        "--dtype",
+        help="What the ONNX graph computes in; float16 has weights of its own, half as large.",
     ),
+]
+Standalone = Annotated[
+    bool,
+    typer.Option(
+        "--standalone",
+        help="Put the weights into the ONNX file, in place of a view of the safetensors.",
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh",
+        help="Export the graph although one of this architecture is kept (surgeon cache).",
+    ),
+]
+NoParity = Annotated[
+    bool, typer.Option("--no-parity", help="Do not compare a new graph with PyTorch.")
 ]
 EngineName = Annotated[
     Literal["local", "ray"], typer.Option("--engine", help="Processes on this machine, or Ray.")
@@ -124,10 +142,22 @@ MinDamage = Annotated[
 ]
 
 
-def refuse_dtype(dtype: str) -> None:
-    """Refuse a dtype of an ONNX half that is not made."""
-    if dtype != "float32":
-        raise SelectionError(f"--dtype {dtype}: is that of the ONNX half, which is not made here")
+def refuse_graph_options(
+    dtype: str = "float32", *, standalone: bool, fresh: bool, no_parity: bool
+) -> None:
+    """Refuse options of an ONNX half that is not made.
+
+    Raises:
+        SelectionError: there is one.
+    """
+    given = {
+        f"--dtype {dtype}": dtype != "float32",
+        "--standalone": standalone,
+        "--fresh": fresh,
+        "--no-parity": no_parity,
+    }
+    for option in (option for option, is_given in given.items() if is_given):
+        raise SelectionError(f"{option}: is about the ONNX half, which is not made here")
 
 
 def ranking_texts(data: str | None, text_column: str | None) -> Texts | None:

@@ -10,22 +10,25 @@ import typer
 
 from surgeon.commands.options import (
     Force,
+    Fresh,
     Json,
     Method,
     MinDamage,
     MinLayers,
     Model,
     NoOnnx,
+    NoParity,
     OnnxDtype,
     RankingData,
     Revision,
     Sigma,
     SitesPattern,
+    Standalone,
     TextColumn,
     is_onnx,
     numbers_of,
     ranking_texts,
-    refuse_dtype,
+    refuse_graph_options,
     refuse_options,
     setting,
     settling,
@@ -71,6 +74,9 @@ def patch(
     sites: Annotated[str, _setting("sites", metavar="LIST")] = ",".join(_DEFAULTS["sites"]),
     no_onnx: NoOnnx = False,
     dtype: OnnxDtype = "float32",
+    standalone: Standalone = False,
+    fresh: Fresh = False,
+    no_parity: NoParity = False,
     record_only: Annotated[
         bool,
         typer.Option(
@@ -87,7 +93,8 @@ def patch(
     """Zero, rescale or average dimensions in the weights.
 
     The weights are copied and the planned scalars written in place, so every other byte stays as
-    it was. The artifact holds them, the same in ONNX, a record of every edit, and what undoes it.
+    it was. The artifact holds them, a view of them in ONNX, a record of every edit, and what undoes
+    it.
     An existing .onnx file is edited in place of weights.
     """
     from surgeon import (
@@ -121,8 +128,9 @@ def patch(
     )
     if recipe is None:
         _refuse_idle(asked)
+    graph = {"standalone": standalone, "fresh": fresh, "no_parity": no_parity}
     if no_onnx or record_only:
-        refuse_dtype(dtype)
+        refuse_graph_options(dtype, **graph)
     if output is None and not dry_run:
         wanted = "-o FILE: name the file" if record_only else "-o DIR: name the directory"
         raise OutputError(f"{wanted} to make, or look first with --dry-run")
@@ -133,6 +141,7 @@ def patch(
             record_only=record_only,
             no_onnx=no_onnx,
             dtype=dtype if dtype != "float32" else None,
+            **graph,
             data=data,
             text_column=text_column,
             method=asked.method if find_detector(asked.method).needs_model else None,
@@ -150,7 +159,15 @@ def patch(
             plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
         count = f"--remove-outliers {len(plan.dims)}"
         settle = settling("patch", model, revision, sites_pattern, count)
-        write = partial(write_artifact, plan, onnx=not no_onnx, dtype=dtype)
+        write = partial(
+            write_artifact,
+            plan,
+            onnx=not no_onnx,
+            dtype=dtype,
+            standalone=standalone,
+            fresh=fresh,
+            parity=not no_parity,
+        )
     if doubt := other_model(asked, f"{model} {plan.checkpoint.directory} {plan.checkpoint.name}"):
         console.print_note(f"Note: {doubt}.")
     if output is None or dry_run:

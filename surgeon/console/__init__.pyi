@@ -17,8 +17,10 @@ from .studies import show_problems as show_problems
 from .studies import show_recipes as show_recipes
 from .studies import show_sweep as show_sweep
 from .studies import show_trace as show_trace
+from .surgeries import show_cleared as show_cleared
 from .surgeries import show_comparison as show_comparison
 from .surgeries import show_exported as show_exported
+from .surgeries import show_graphs as show_graphs
 from .surgeries import show_inferred as show_inferred
 from .surgeries import show_plan as show_plan
 from .surgeries import show_pushed as show_pushed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from surgeon.edit.plan import Plan
     from surgeon.edit.record import Record
     from surgeon.edit.source_files import Reason
+    from surgeon.edit.transfer import FileState
     from surgeon.edit.verify import Comparison, Verification
     from surgeon.edit.write import Export
+    from surgeon.onnx.cache import KeptGraph
     from surgeon.onnx_files.plan import OnnxPlan
 
 
@@ -85,6 +87,22 @@ def _note_graph(onnx: Mapping[str, Any]) -> None:
                 f"config.json declares {declared}, {why}, and eval measures how far the "
                 "representations drift."
             )
+    if moved := onnx.get("moved"):
+        print_note(
+            f"The tensors in {', '.join(moved)} do not lie at multiples of their elements' sizes, "
+            "which ONNX asks for, so the graph has a copy of them that does."
+        )
+
+
+def _parity(onnx: Mapping[str, Any], files: Iterable[FileState]) -> str:
+    """Say how near a graph is to PyTorch, and if that was measured with other weights, when."""
+    parity = onnx["parity"]
+    if parity is None:
+        return "not compared with PyTorch"
+    near = f"within {parity['largest']:.1e} of PyTorch"
+    if set(parity["weights"]) <= {state.blake3 for state in files}:
+        return near
+    return f"{near} with other weights ({parity['measured'].partition('T')[0]})"
 
 
 def show_record(record: Record, output: Path, *, json: bool) -> None:
@@ -106,8 +124,8 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
     if record.parameters_changed == 0:
         print_caution("The operation changed no value")
     if record.onnx is not None:
-        parity = record.onnx["parity"]["largest"]
-        print_text(f"ONNX: {record.onnx['model']}, within {parity:.1e} of PyTorch.")
+        parity = _parity(record.onnx, (change.after for change in record.files.values()))
+        print_text(f"ONNX: {record.onnx['model']}, {parity}.")
     _show_conversion(record, "the artifact has its tensors")
     for reason, why in _LEFT_OUT.items():
         names = [name for name in record.left_out if record.left_out_because.get(name) == reason]
@@ -138,12 +156,35 @@ def show_exported(done: Export, output: Path, *, json: bool) -> None:
     if json:
         print_json({"output": str(output), **done.to_json()})
         return
-    facts, parity = done.onnx, done.onnx.parity
-    assert parity is not None  # an export compares
+    facts = done.onnx
+    compared = f" over {facts.parity.sequences} sequences" if facts.parity else ""
     print_text(
-        f"{done.model}: {output / facts.model} ({facts.task}, {facts.dtype}), within "
-        f"{parity.largest:.1e} of PyTorch over {parity.sequences} sequences."
+        f"{done.model}: {output / facts.model} ({facts.task}, {facts.dtype}), "
+        f"{_parity(facts.to_json(), done.files.values())}{compared}."
     )
+
+
+def show_graphs(graphs: Sequence[KeptGraph], folder: Path, *, json: bool) -> None:
+    """Show the graphs that are kept."""
+    if json:
+        print_json({"folder": str(folder), "graphs": [vars(graph) for graph in graphs]})
+        return
+    if graphs:
+        print_table(
+            ["key", "exported of", "task", "last used", "bytes"],
+            [(g.key, g.model, g.task, g.used, f"{g.bytes:,}") for g in graphs],
+            title=str(folder),
+        )
+    else:
+        print_text(f"No graphs are kept in {folder}.")
+
+
+def show_cleared(count: int, folder: Path, *, json: bool) -> None:
+    """Show how many graphs were removed."""
+    if json:
+        print_json({"folder": str(folder), "removed": count})
+    else:
+        print_text(f"{count} graphs removed from {folder}")
 
 
 def show_restored(record: Record, output: Path, *, json: bool) -> None:

@@ -13,7 +13,7 @@ from surgeon.edit.staging import is_result, is_unfinished
 from surgeon.edit.transfer import FileState, hash_file
 from surgeon.errors import OutputError
 from surgeon.model.artifact import FOLDER, RECORD
-from surgeon.model.files import parse_json
+from surgeon.model.files import may_follow, parse_json
 from surgeon.model.hub import hub_api, looks_like_hub_id, parse_hub_id
 from surgeon.model.hub_errors import answers_like_the_hub, endpoint, explained
 from surgeon.progress import Progress, silent
@@ -134,10 +134,10 @@ def _check_card(artifact: Path, card: bytes) -> None:
 
 def _files(artifact: Path) -> Iterator[str]:
     for path in artifact.rglob("*"):
-        if path.is_symlink():
+        if path.is_symlink() and not may_follow(artifact, path):
             raise OutputError(
-                f"{path}: a link, so what it leads to would be uploaded; remove it or put the "
-                "file in its place"
+                f"{path}: a link to elsewhere, so that what is there would be uploaded; remove it, "
+                "or put the file in its place"
             )
         if not (path.is_file() or path.is_dir()):
             raise OutputError(f"{path}: a pipe or a device; remove it")

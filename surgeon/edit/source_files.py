@@ -128,7 +128,7 @@ def place(path: str) -> str:
 
 # Formats of whole models, wherever they lie.
 _ANYWHERE = (
-    "*.gguf", "*.ggml", "ggml*.bin", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.tflite",
+    "*.gguf", "*.ggml", "ggml*.bin", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data*", "*.tflite",
     "*.mlmodel", "weights*.npz", "model*.npz",
 )  # fmt: skip
 # Deeper folders hold other modules in these (a Dense layer of sentence-transformers, say).

@@ -23,6 +23,7 @@ from surgeon.edit.source_files import EXPORT
 from surgeon.edit.transfer import FileState, hash_file
 from surgeon.errors import OutputError, SurgeonError
 from surgeon.model.artifact import FOLDER, RECORD
+from surgeon.model.files import may_follow
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a file system takes no more."""
@@ -363,12 +364,15 @@ def _own_files(folder: Path) -> dict[str, _Identity] | None:
             name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
             if stat.S_ISDIR(mode):
                 continue
+            if stat.S_ISLNK(mode) and name in recorded and may_follow(folder, path):
+                mode = path.stat().st_mode  # of weights, which the graph has too
             if not stat.S_ISREG(mode) or not (name in recorded or name == mark or is_result(name)):
                 return None
             own[name] = _identity(path)
         for name in own.keys() & recorded.keys():
             # The size first: by it alone, most of what was changed is known without a pass over it.
-            if own[name][2] != recorded[name].size or hash_file(folder / name) != recorded[name]:
+            size = (folder / name).stat().st_size
+            if size != recorded[name].size or hash_file(folder / name) != recorded[name]:
                 return None
     except (OSError, SurgeonError):  # cannot be read, or is being written
         return None

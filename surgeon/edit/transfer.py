@@ -34,6 +34,12 @@ def hash_file(path: Path) -> FileState:
     return transfer(path, None)[0]
 
 
+def inode(path: Path) -> tuple[int, int]:
+    """Return what two names of one file have in common."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 def transfer(
     source: Path,
     target: Path | None,

@@ -16,6 +16,7 @@ from surgeon.edit.recipe import recipe_from_json
 from surgeon.edit.record import FileChange, Record, inside, read_record
 from surgeon.edit.restore import open_patched, open_source, source_path, source_states
 from surgeon.edit.staging import is_result
+from surgeon.edit.transfer import FileState, inode
 from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.model import Checkpoint, TensorInfo, open_checkpoint
 from surgeon.model.artifact import RECORD
@@ -72,9 +73,10 @@ def verify(artifact: str | Path, progress: Progress = silent) -> Verification:
 
 
 def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator[Check]:
+    seen: dict[tuple[int, int], FileState] = {}
     for number, (name, change) in enumerate(record.files.items()):
         progress(f"hashing {name}", number, len(record.files))
-        yield from _check_file(artifact, record, name, change)
+        yield from _check_file(artifact, record, name, change, seen)
     paths = (p for p in artifact.rglob("*") if p.is_symlink() or not p.is_dir())
     there = {name for p in paths if not is_result(name := p.relative_to(artifact).as_posix())}
     extra = sorted(there - record.files.keys() - {RECORD})
@@ -82,10 +84,21 @@ def _check_files(artifact: Path, record: Record, progress: Progress) -> Iterator
     yield Check("no file beside those recorded", passed=not extra, found=found)
 
 
-def _check_file(artifact: Path, record: Record, name: str, change: FileChange) -> Iterator[Check]:
-    """Check a file and, as restore does, that it gives back the source's."""
+def _check_file(
+    artifact: Path,
+    record: Record,
+    name: str,
+    change: FileChange,
+    seen: dict[tuple[int, int], FileState],
+) -> Iterator[Check]:
+    """Check a file and, as restore does, that it gives back the source's.
+
+    ``seen`` are the hashes of files that were checked, since weights have a second name.
+    """
     try:
-        after, before = source_states(record, artifact, name)
+        linked = seen.get(inode(artifact / inside(name))) if change.source is None else None
+        after, before = (linked, None) if linked else source_states(record, artifact, name)
+        seen[inode(artifact / name)] = after
         if change.source is not None:
             source_path(record, name, change.source)
     except (CheckpointError, OSError) as error:

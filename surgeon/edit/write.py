@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Callable, Container, Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from surgeon.edit.source_files import (
     path_in_artifact,
 )
 from surgeon.edit.staging import check_output, staged
-from surgeon.edit.transfer import FileState, hash_file, overlay, transfer
+from surgeon.edit.transfer import FileState, hash_file, inode, overlay, transfer
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.model import Checkpoint, open_checkpoint
 from surgeon.model.artifact import FOLDER, RECORD
@@ -33,7 +34,7 @@ from surgeon.model.pickle_file import PickleFile
 from surgeon.model.safetensors_file import open_safetensors
 from surgeon.model.tensors import FLOATS, TensorFile
 from surgeon.model.weight_files import SAFETENSORS, converted_index
-from surgeon.onnx.facts import Dtype, OnnxFacts
+from surgeon.onnx.facts import Dtype, OnnxFacts, OnnxOptions
 from surgeon.progress import Progress, silent
 from surgeon.tasks.sizes import check_sizes
 
@@ -46,6 +47,9 @@ def write_artifact(
     *,
     onnx: bool = True,
     dtype: Dtype = "float32",
+    standalone: bool = False,
+    fresh: bool = False,
+    parity: bool = True,
     sources: SourceFiles | None = None,
     check: Callable[[Path], None] | None = None,
     force: bool = False,
@@ -54,14 +58,17 @@ def write_artifact(
     """Make the artifact that a plan describes.
 
     The weight files are copied with the planned scalars at their offsets, every byte hashed on its
-    way; the other files are copied as they are. With ``onnx``, the patched model is exported too,
-    which needs torch and transformers.
+    way; the other files are copied as they are. With ``onnx``, a graph is written whose weights are
+    these: one that is kept for the architecture, or a new one, which needs torch and transformers.
 
     Args:
         plan: what to do.
         output: the directory to make. It appears whole, or not at all.
-        onnx: whether to export ``onnx/model.onnx``.
-        dtype: of its weights.
+        onnx: whether to make ``onnx/model.onnx``.
+        dtype: in which it computes.
+        standalone: whether it holds its weights itself.
+        fresh: whether to export although a graph is kept.
+        parity: whether a new graph is compared with PyTorch.
         sources: the files to take over beside the weights (None: those of the model's directory).
         check: looks at the weights as they were written, in the folder that will be the output.
         force: whether an output that exists is replaced.
@@ -91,10 +98,11 @@ def write_artifact(
             check(folder)
         (folder / FOLDER).mkdir(exist_ok=True)
         write_excised(plan.edits, folder / EXCISED)
-        facts = _export_patched(plan, folder, dtype, progress) if onnx else None
+        options = OnnxOptions(dtype, standalone, fresh, parity)
+        facts = _export_patched(plan, folder, options, progress) if onnx else None
         write_card(plan, folder / SOURCE_CARD, folder / CARD)
         progress("hashing what was added", 0, 0)
-        added = _hashes(folder, without=files)
+        added = _hashes(folder, files)
         files |= {name: FileChange(None, None, state) for name, state in added.items()}
         record = _record(plan, taken, dict(sorted(files.items())), facts)
         (folder / RECORD).write_bytes(record.to_bytes())
@@ -163,11 +171,23 @@ def _write_patched(
     return states
 
 
-def _export_patched(plan: Plan, folder: Path, dtype: Dtype, progress: Progress) -> dict[str, Any]:
+def _export_patched(
+    plan: Plan, folder: Path, options: OnnxOptions, progress: Progress
+) -> dict[str, Any]:
+    from surgeon.onnx.half import export_model  # brings onnx
+
     source = plan.checkpoint
     try:
         patched = open_checkpoint(folder, sites_pattern=source.sites_pattern, name=source.name)
-        return _export(patched, folder, dtype, _NO_ONNX, progress).to_json()
+        facts = export_model(
+            patched,
+            folder / ONNX_FOLDER,
+            progress,
+            otherwise=_NO_ONNX,
+            place=_link,
+            options=options,
+        )
+        return facts.to_json()
     except SurgeonError as error:
         # Its reader knows the source's files: those of this folder will be gone.
         message = str(error)
@@ -177,24 +197,41 @@ def _export_patched(plan: Plan, folder: Path, dtype: Dtype, progress: Progress) 
         raise type(error)(message.replace(str(folder), str(source.directory))) from error
 
 
-def _export(
-    checkpoint: Checkpoint, folder: Path, dtype: Dtype, otherwise: str, progress: Progress
-) -> OnnxFacts:
-    progress("loading PyTorch", 0, 0)
-    from surgeon.onnx.export import export_model  # brings torch and transformers
+def _link(file: TensorFile, target: Path) -> None:
+    """Have an artifact's weight file under a second name, or twice where there are no links.
 
-    return export_model(
-        checkpoint, folder / ONNX_FOLDER, progress, otherwise=otherwise, dtype=dtype
-    )
+    Of the two, the graph's is the file, because onnx reads data neither through a link nor from a
+    file with two names (as hard links are), for fear of what these may lead to.
+    """
+    probe = target.with_name(f".{target.name}")
+    try:
+        probe.symlink_to(os.path.relpath(target, file.path.parent))
+    except OSError:
+        transfer(file.path, target)
+        return
+    file.path.rename(target)
+    probe.rename(file.path)
 
 
-def _hashes(folder: Path, without: Container[str] = ()) -> dict[str, FileState]:
-    """Hash the files of a folder, by their paths in it."""
+def _copy(file: TensorFile, target: Path) -> None:
+    if isinstance(file, PickleFile):
+        file.write_safetensors(target)
+    else:
+        transfer(file.path, target)
+
+
+def _hashes(folder: Path, known: Mapping[str, FileChange] | None = None) -> dict[str, FileState]:
+    """Hash the files of a folder, by their paths in it, but for those that are known.
+
+    A second name of one that is known has its hash.
+    """
+    known = known or {}
+    states = {inode(folder / name): change.after for name, change in known.items()}
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     return {
-        name: hash_file(path)
+        name: states.get(inode(path)) or hash_file(path)
         for name, path in sorted(paths.items())
-        if name not in without and path.is_file()
+        if name not in known and path.is_file()
     }
 
 
@@ -265,18 +302,24 @@ def export(
     output: str | Path,
     *,
     dtype: Dtype = "float32",
+    standalone: bool = False,
+    fresh: bool = False,
+    parity: bool = True,
     force: bool = False,
     progress: Progress = silent,
 ) -> Export:
     """Export a checkpoint as it is to ``onnx/model.onnx``.
 
-    The output holds the graph, the configuration, the tokenizer and every other file of the source
-    but its weights and its model card, and ``surgeon/export.json``.
+    The output holds the graph, its weights as the source has them, the configuration, the tokenizer
+    and every other file of the source but its model card, and ``surgeon/export.json``.
 
     Args:
         checkpoint: what to export.
         output: the directory to make. It appears whole, or not at all.
-        dtype: of the weights in the graph.
+        dtype: in which the graph computes.
+        standalone: whether it holds its weights itself.
+        fresh: whether to export although a graph is kept.
+        parity: whether a new graph is compared with PyTorch.
         force: whether an output that exists is replaced.
         progress: called at each step.
 
@@ -284,6 +327,8 @@ def export(
         OutputError: the output cannot be made there.
         ExportError: the export failed, or does not match the weights.
     """
+    from surgeon.onnx.half import export_model  # brings onnx
+
     output = Path(output)
     if not checkpoint.config:
         path = checkpoint.files[0].path
@@ -294,7 +339,14 @@ def export(
         for target, origin in list_source_files(checkpoint).copied.items():
             if not target.startswith(f"{FOLDER}/"):
                 transfer(checkpoint.directory / origin, folder / target)
-        facts = _export(checkpoint, folder, dtype, _INSTEAD, progress)
+        facts = export_model(
+            checkpoint,
+            folder / ONNX_FOLDER,
+            progress,
+            otherwise=_INSTEAD,
+            place=_copy,
+            options=OnnxOptions(dtype, standalone, fresh, parity),
+        )
         progress("hashing the files", 0, 0)
         done = Export(**_origin(checkpoint), onnx=facts, files=_hashes(folder))
         (folder / FOLDER).mkdir(exist_ok=True)

@@ -118,6 +118,8 @@ def open_artifact(directory: Path) -> Artifact:
     for name in (model, EXCISED) if recorded else (model, EXCISED, *record.weights, *deciding):
         _check_unchanged(directory, record, inside(name))
     graph = read_file_graph(directory / model, directory)
+    for location in graph.locations if recorded else ():
+        _check_unchanged(directory, record, (PurePosixPath(model).parent / location).as_posix())
     homes = {name: file for file in tensor_files(graph) for name in file.tensors}
     names = [edit.tensor for edit in record.edits]
     stored = {name: homes[name].read(name) for name in names if name in homes}

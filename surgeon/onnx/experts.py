@@ -7,20 +7,33 @@ tensors, and what an expert does is exported once and put in for each: models ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from surgeon.errors import ExportError
+from surgeon.model import Checkpoint
+from surgeon.onnx.references import References
 from surgeon.torch_model.loading import TorchModel
-from surgeon.torch_model.parameters import Parameter
 
 _DOMAIN, _OPERATOR = "surgeon", "Experts"  # which no finished graph has
-_MATRICES = ("gate_up_proj", "down_proj")
+MATRICES = ("gate_up_proj", "down_proj")
+"""What transformers calls the merged tensors of a layer's experts."""
+
+# What each is of an expert in the files: of one stored matrix, or of one below the other.
+_PARTS = {
+    "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
+    "down_proj": (("down_proj",), ("w2",)),
+}
+_STORED = re.compile(
+    r"(?:.*\.)?(?P<layer>\d+)\..*\bexperts\.(?P<expert>\d+)\.(?P<matrix>\w+)\.weight"
+)
 _OTHERS = ("has_bias", "is_transposed", "has_post_expert_norm")
 _ROWS = 4  # of the example that an expert is exported with
 
@@ -28,18 +41,14 @@ _ROWS = 4  # of the example that an expert is exported with
 class Experts(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
     """The experts of a layer in place of transformers' own. Runs nowhere but in the exporter.
 
-    ``tensors`` are those of each expert, by the name of the merged one: (2 × inner, hidden), then
-    (hidden, inner). They are views of it and no parameters, so that the exporter leaves them to
-    ``expand_experts``.
+    ``matrices`` are the names of the merged ones: (2 × inner, hidden), then (hidden, inner).
     """
 
     def __init__(self, path: str, merged: Any) -> None:
         super().__init__()
         self.path = path
         self.count = len(merged.down_proj)
-        self.tensors: dict[str, tuple[torch.Tensor, ...]] = {
-            f"{path}.{name}": getattr(merged, name).detach().unbind() for name in _MATRICES
-        }
+        self.matrices = tuple(f"{path}.{name}" for name in MATRICES)
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -90,10 +99,10 @@ class _Expert(torch.nn.Module):  # type: ignore[misc]
         return total.index_add(0, tokens, output.to(total.dtype))
 
 
-def fold_experts(loaded: TorchModel) -> ir.Graph | None:
+def fold_experts(loaded: TorchModel, mode: FakeTensorMode) -> ir.Graph | None:
     """Make each layer's experts one operator, and return what one expert does.
 
-    A model without experts is left as it is, with None.
+    A model without experts is left as it is, with None. ``mode`` is that of its parameters.
 
     Raises:
         ExportError: they are of another kind than those of the families that have them.
@@ -106,41 +115,54 @@ def fold_experts(loaded: TorchModel) -> ir.Graph | None:
                 "with a gate between them, which is all that is exported"
             )
         loaded.model.set_submodule(path, Experts(path, merged))
-    return _export_one(found[0][1]) if found else None
+    return _export_one(found[0][1], mode) if found else None
 
 
-def expand_experts(model: ir.Model, loaded: TorchModel, one: ir.Graph) -> None:
-    """Replace the operator of each layer with the nodes of its experts.
-
-    Their editable tensors become inputs of the graph, so that its inputs are those of the model and
-    all of ``loaded.parameters`` in order; the others become initializers.
-    """
+def expand_experts(
+    model: ir.Model, loaded: TorchModel, one: ir.Graph, references: References
+) -> None:
+    """Replace the operator of each layer with the nodes of its experts, on their stored tensors."""
     graph = model.graph
-    parameters = loaded.parameters.values()
-    editable = {
-        part: ir.Value(name=f"{part.name}.{part.expert}")
-        for part in parameters
-        if part.expert is not None
-    }
+    stored = _stored_parts(loaded.checkpoint)
     shared = _take_initializers(graph, one)
+    dtype = one.inputs[-1 - len(shared)].dtype
     for layer in [node for node in graph if node.domain == _DOMAIN]:
         experts = loaded.model.get_submodule(layer.attributes.get_string("path"))
         total, hidden, weights = (value for value in layer.inputs if value is not None)
         for number in range(experts.count):
             which = _initializer(graph, f"expert_{number}", np.array([number]))
-            tensors = [
-                editable.get(Parameter(name, number))
-                or _initializer(graph, f"{name}.{number}", parts[number].numpy())
-                for name, parts in experts.tensors.items()
-            ]
+            parts = [_find_parts(stored, name, number) for name in experts.matrices]
+            tensors = [references.of(names, dtype) for names in parts]
             inputs = [total, hidden, weights, which, *tensors, *shared]
             total = _insert(graph, layer, one, inputs, f"{experts.path}.{number}")
         ir.convenience.replace_all_uses_with(layer.outputs[0], total)
         graph.remove(layer, safe=True)
-    taken = len(loaded.graph_inputs)
-    tokens, vectors = graph.inputs[:taken], iter(graph.inputs[taken:])
-    graph.inputs[:] = [*tokens, *(editable.get(part) or next(vectors) for part in parameters)]
     del model.opset_imports[_DOMAIN]
+
+
+def _stored_parts(checkpoint: Checkpoint) -> dict[tuple[str, int, str], str]:
+    """Return the stored matrices of experts by layer, number and what they are called there."""
+    found = {}
+    for name in checkpoint.tensors:
+        if match := _STORED.fullmatch(name):
+            found[match["layer"], int(match["expert"]), match["matrix"]] = name
+    return found
+
+
+def _find_parts(
+    stored: Mapping[tuple[str, int, str], str], merged: str, expert: int
+) -> tuple[str, ...]:
+    """Return which stored tensors an expert's part of a merged one is, in order.
+
+    Raises:
+        ExportError: they have other names than those of the families that have experts.
+    """
+    layer = next(part for part in merged.split(".") if part.isdecimal())
+    for names in _PARTS[merged.rpartition(".")[2]]:
+        keys = [(layer, expert, name) for name in names]
+        if stored.keys() >= set(keys):
+            return tuple(stored[key] for key in keys)
+    raise ExportError(f"no tensors are named as those of expert {expert} in {merged} usually are")
 
 
 def _insert(
@@ -182,14 +204,16 @@ def _initializer(graph: ir.Graph, name: str, content: npt.NDArray[Any]) -> ir.Va
     return graph.initializers[name]
 
 
-def _export_one(merged: Any) -> ir.Graph:
-    gate_up, down = merged.gate_up_proj.detach()[0], merged.down_proj.detach()[0]
-    rows = gate_up.new_zeros(_ROWS, gate_up.shape[1])
-    total = rows.to(torch.float32, copy=True)
+def _export_one(merged: Any, mode: FakeTensorMode) -> ir.Graph:
+    with mode:
+        gate_up, down = (torch.empty_like(getattr(merged, name)[0]) for name in MATRICES)
+        rows = gate_up.new_zeros(_ROWS, gate_up.shape[1])
+        total = rows.to(torch.float32, copy=True)
+        weights, number = gate_up.new_ones(2, _ROWS), torch.zeros(1, dtype=torch.int64)
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
         _Expert(merged).eval(),
-        (total, rows, gate_up.new_ones(2, _ROWS), torch.tensor([0]), gate_up, down),
+        (total, rows, weights, number, gate_up, down),
         dynamic_shapes=({0: dynamic}, {0: dynamic}, {0: dynamic, 1: dynamic}, {}, {}, {}),
         dynamo=True,
         verbose=False,

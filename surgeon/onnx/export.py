@@ -1,13 +1,15 @@
-"""Model directory → ``onnx/model.onnx``, with every editable vector an initializer of its own.
+"""Model directory → a graph whose weights are the checkpoint's tensors, by name, and no numbers.
 
-The vectors are exported as graph inputs and become initializers afterwards: two of equal content
-stay two, and an edit to one reaches no other.
+torch exports the model with tensors that have shapes and no storage, so that no pass can fold,
+merge or transpose one: what the graph says of the weights, it says of any of that architecture.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,93 +18,72 @@ from unittest import mock
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from surgeon.errors import ExportError, ParityError, suggesting
+from surgeon.errors import ExportError
 from surgeon.model import Checkpoint
-from surgeon.onnx.experts import expand_experts, fold_experts
+from surgeon.onnx.cache import Graph
+from surgeon.onnx.experts import MATRICES, expand_experts, fold_experts
 from surgeon.onnx.facts import Dtype, OnnxFacts
-from surgeon.onnx.parity import check_parity, make_probes
-from surgeon.onnx.weights import find_differing
+from surgeon.onnx.parity import Probe, make_feeds, run_probe
+from surgeon.onnx.references import References
+from surgeon.onnx.view import MODEL
 from surgeon.progress import Progress
 from surgeon.tasks.examples import Batch, Side
 from surgeon.tasks.sizes import longest_text
-from surgeon.torch_model.directory import not_applied
 from surgeon.torch_model.heads import AXES, LEFT_PADDED, unscored_head
 from surgeon.torch_model.loading import (
     TorchModel,
     decoder_start_of,
     export_error,
     load_model,
+    load_without_weights,
     padding_id_of,
     quiet,
 )
 from surgeon.torch_model.tokenizer import load_tokenizer, save_tokenizer
 
-MODEL = "model.onnx"
-_INLINE_LIMIT = 1_500_000_000  # bytes; protobuf holds 2 GiB, beyond this weights go beside it
 _LABELLED = ("classification", "token-classification")
+
 # XLNet subtracts its mask from 1.0, which the exporter does not take of an integer.
 _FLOAT_MASK = ("xlnet",)
 
 
-def export_model(
-    checkpoint: Checkpoint,
-    folder: Path,
-    progress: Progress,
-    *,
-    otherwise: str,
-    dtype: Dtype = "float32",
-) -> OnnxFacts:
-    """Export a model to ``folder``/model.onnx and check it.
+def make_graph(
+    checkpoint: Checkpoint, folder: Path, dtype: Dtype, progress: Progress, *, compare: bool
+) -> tuple[Graph, list[Probe]]:
+    """Make the graph of a checkpoint, and what PyTorch gives for some batches to compare it with.
 
-    The graph takes ``input_ids``, ``attention_mask`` and, where the model has them,
-    ``token_type_ids``, int64 of shape (batch, sequence), all dynamic. An encoder-decoder takes
-    ``decoder_input_ids`` (batch, target sequence) too, and XLNet ``perm_mask`` (batch, sequence,
-    sequence) and ``target_mapping`` (batch, targets, sequence), float32.
-
-    It gives float32 ``logits``: (batch, sequence or targets, vocabulary or labels), of a
-    classifier of whole sequences (batch, labels), of ELECTRA's discriminator (batch, sequence).
-    To answer questions they are ``start_logits`` and ``end_logits`` (batch, sequence), and
-    without a head ``last_hidden_state`` (batch, sequence, hidden).
+    Without a comparison no weight is loaded.
 
     Args:
         checkpoint: the opened model directory, with safetensors weights.
-        folder: the directory to make for the graph.
+        folder: that of the graph; a tokenizer goes there that has no file of its own to read.
+        dtype: in which the graph computes.
         progress: called at each step.
-        otherwise: what the user can do instead, for errors.
-        dtype: of the weights. The editable vectors are those of the checkpoint rounded to it.
+        compare: whether to load the weights, and run the batches.
 
     Raises:
-        ExportError: transformers cannot load or torch cannot export the model, the graph
-            computes something else, or its vectors are not those of the checkpoint.
+        ExportError: transformers cannot load or torch cannot export the model.
     """
-    if dtype != "float32":
-        otherwise = f"leave out `dtype` {dtype}, or {otherwise}"
-    with suggesting(otherwise):
-        progress("loading the model", 0, 0)
-        tokenizer = load_tokenizer(checkpoint.directory)
-        loaded = load_model(checkpoint)
-        config = loaded.model.config
-        limit = getattr(tokenizer, "model_max_length", None)
-        max_length = longest_text(checkpoint.config, checkpoint.family, limit)
-        pad = padding_id_of(config, tokenizer)
-        left_padded = (config.model_type, loaded.task) in LEFT_PADDED
-        side: Side = "left" if left_padded else "right"
-        probes = make_probes(loaded, tokenizer, max_length, pad, side)
-        folder.mkdir()
-        path = folder / MODEL
-        progress("exporting to ONNX", 0, 0)
-        example = max((probe.feed for probe in probes), key=lambda feed: len(feed["input_ids"]))
-        model = _trace(loaded, example, dtype)
-        size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
-        # The name that transformers.js and Optimum look for.
-        ir.save(model, path, external_data=f"{MODEL}_data" if size > _INLINE_LIMIT else None)
-        progress("checking the export", 0, 0)
-        if found := find_differing(path, checkpoint, loaded.parameters, dtype):
-            raise ParityError(f"{path.name}: initializer {found} is not the patched tensor")
-        parity = check_parity(path, probes, dtype)
+    progress("loading the model", 0, 0)
+    tokenizer = load_tokenizer(checkpoint.directory)
+    loaded = load_model(checkpoint) if compare else load_without_weights(checkpoint)
+    config = loaded.model.config
+    limit = getattr(tokenizer, "model_max_length", None)
+    max_length = longest_text(checkpoint.config, checkpoint.family, limit)
+    pad = padding_id_of(config, tokenizer)
+    left_padded = (config.model_type, loaded.task) in LEFT_PADDED
+    side: Side = "left" if left_padded else "right"
+    feeds = make_feeds(loaded, tokenizer, max_length, pad, side)
+    probes = [run_probe(loaded, feed) for feed in feeds] if compare else []
+    progress("exporting to ONNX", 0, 0)
+    example = max(feeds, key=lambda feed: len(feed["input_ids"]))
+    ties = _ties(loaded)
+    model = _trace(loaded, example, dtype)
     left_out, missing = unscored_head(checkpoint.config, checkpoint.family, loaded.task)
-    return OnnxFacts(
+    facts = OnnxFacts(
         model=f"{folder.name}/{MODEL}",
         task=loaded.task,
         inputs=loaded.graph_inputs,
@@ -110,11 +91,11 @@ def export_model(
         outputs=loaded.head.outputs,
         opset=int(model.opset_imports[""]),
         max_length=max_length,
-        vectors=tuple(sorted(loaded.parameters)),
+        vectors=(),
         tokenizer=save_tokenizer(checkpoint.directory, folder, tokenizer, pad)
         if tokenizer
         else None,
-        parity=parity,
+        parity=None,
         labels=tuple(str(label) for _, label in sorted(config.id2label.items()))
         if loaded.task in _LABELLED
         else (),
@@ -123,8 +104,77 @@ def export_model(
         dtype=dtype,
         head_left_out=left_out,
         head_missing=missing,
-        not_applied=not_applied(checkpoint.directory, checkpoint.config),
     )
+    content = ir.serde.serialize_model(model).SerializeToString()
+    own = folder / "tokenizer.json"
+    made = own.read_bytes() if own.is_file() else b""
+    # Experts are put together of what is stored; of other merged tensors the graph has the values.
+    merged = (name for name, source in loaded.sources.items() if not source)
+    general = all(name.rpartition(".")[2] in MATRICES for name in merged)
+    return Graph(content, facts, ties, made, general=general), probes
+
+
+def _ties(loaded: TorchModel) -> tuple[tuple[str, ...], ...]:
+    """Return the stored tensors of which the model makes one: they have to be equal."""
+    found: dict[Any, dict[str, None]] = defaultdict(dict)
+    for name, parameter in loaded.model.named_parameters(remove_duplicate=False):
+        if source := loaded.sources.get(name):
+            found[parameter][source] = None
+    return tuple(tuple(names) for names in found.values() if len(names) > 1)
+
+
+def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
+    """Return the model as a graph that computes in ``dtype``, its weights external tensors.
+
+    Each has the name, the shape and the dtype of the checkpoint's, and no place yet. What the class
+    of the model computes itself, such as sinusoids, is in the graph.
+
+    Args:
+        loaded: the model, which has no weights afterwards and does not run any more.
+        example: at least two sequences of at least two tokens.
+        dtype: in which the graph computes.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    sources = _take_storage(loaded, mode, getattr(torch, dtype))
+    axes = {name: dict(enumerate(AXES[name])) for name in loaded.graph_inputs}
+    with mode:
+        tokens = {n: torch.empty_like(torch.from_numpy(example[n])) for n in loaded.graph_inputs}
+    try:
+        # torch prints the half-made graph of what it cannot export to standard error.
+        with quiet(), contextlib.redirect_stderr(io.StringIO()), _with_stand_in(loaded):
+            expert = fold_experts(loaded, mode)
+            program = torch.onnx.export(
+                _Traced(loaded).eval(),
+                (),
+                kwargs={"tokens": tokens},
+                dynamic_shapes={"tokens": axes},
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+            )
+            assert program is not None
+            weights = _set_aside_weights(program.model.graph, loaded, sources)
+            program.optimize()
+    except ExportError:
+        raise
+    except Exception as error:
+        raise export_error("torch cannot export the model", error) from error
+    model: ir.Model = program.model
+    references = References(model.graph, loaded.checkpoint)
+    for value, name in weights.items():
+        model.graph.inputs.remove(value)
+        if value.uses():
+            ir.convenience.replace_all_uses_with(value, references.of([name], value.dtype))
+    if expert is not None:
+        expand_experts(model, loaded, expert, references)
+    for values, names in (
+        (model.graph.inputs, loaded.graph_inputs),
+        (model.graph.outputs, loaded.head.outputs),
+    ):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
+    _strip_traces(model)
+    return model
 
 
 class _Traced(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
@@ -136,67 +186,52 @@ class _Traced(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to myp
         if loaded.model.config.model_type in _FLOAT_MASK:
             self.floats.append("attention_mask")
 
-    def forward(
-        self, tokens: dict[str, torch.Tensor], vectors: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, ...]:
+    def forward(self, tokens: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         dtype = self.model.dtype
         taken = {n: v.to(dtype) if n in self.floats else v for n, v in tokens.items()}
-        outputs = torch.func.functional_call(self.model, vectors, (), taken)
+        outputs = self.model(**taken)
         return tuple(outputs[name].to(torch.float32) for name in self.outputs)
 
 
-def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
-    """Return the model as a graph with its weights in ``dtype``, the vectors under their names.
+def _take_storage(loaded: TorchModel, mode: FakeTensorMode, dtype: torch.dtype) -> dict[int, str]:
+    """Have a model in ``dtype``, without storage for the parameters that the checkpoint has.
 
-    While torch exports it the vectors are inputs, because no exporter pass can merge, fold or
-    transpose an input. Afterwards the model's weights are in ``dtype``, and if it has experts it
-    does not run any more. ``example`` has at least two sequences of at least two tokens.
+    Returns the stored tensor of each by the ``id`` of the parameter: tied ones stay one.
     """
-    loaded.model.to(getattr(torch, dtype))
-    tokens = {name: torch.from_numpy(example[name]) for name in loaded.graph_inputs}
-    parameters = dict(loaded.model.named_parameters())
-    traced = [part.name for part in loaded.parameters.values() if part.expert is None]
-    vectors = {name: parameters[name].detach().clone() for name in traced}
-    axes = {name: dict(enumerate(AXES[name])) for name in tokens}
-    try:
-        # torch prints the half-made graph of what it cannot export to standard error.
-        with quiet(), contextlib.redirect_stderr(io.StringIO()), _with_stand_in(loaded):
-            expert = fold_experts(loaded)
-            program = torch.onnx.export(
-                _Traced(loaded).eval(),
-                (),
-                kwargs={"tokens": tokens, "vectors": vectors},
-                dynamic_shapes={"tokens": axes, "vectors": {name: {} for name in vectors}},
-                dynamo=True,
-                verbose=False,
-            )
-    except ExportError:
-        raise
-    except Exception as error:
-        raise export_error("torch cannot export the model", error) from error
-    assert program is not None
-    model: ir.Model = program.model
-    for value in list(model.graph.initializers.values()):
-        value.name = str(value.name).removeprefix("model.")  # of _Traced
-    if expert is not None:
-        expand_experts(model, loaded, expert)
-    _name_values(model.graph, loaded, dtype)
-    _strip_traces(model)
-    return model
+    made, sources = {}, {}
+    for name, old in loaded.model.named_parameters(remove_duplicate=False):
+        source = loaded.sources.get(name)
+        merged = source == "" and name.rpartition(".")[2] in MATRICES
+        if old not in made and (source or merged):
+            with mode:
+                empty = torch.empty(old.shape, dtype=dtype)
+            made[old] = torch.nn.Parameter(empty, requires_grad=False)
+            sources[id(made[old])] = source or ""
+    for module in loaded.model.modules():
+        for tensors in (module._parameters, module._buffers):  # noqa: SLF001  # as nn.Module.to
+            for leaf, old in tensors.items():
+                if old in made:
+                    tensors[leaf] = made[old]
+                elif old is not None and old.is_floating_point():
+                    old.data = old.data.to(dtype)
+    return sources
 
 
-def _name_values(graph: ir.Graph, loaded: TorchModel, dtype: Dtype) -> None:
-    """Name the inputs and the outputs, and turn the inputs of the vectors into initializers."""
-    names = (*loaded.graph_inputs, *loaded.parameters)
-    for value, name in zip(list(graph.inputs), names, strict=True):
-        value.name = name
-        if name in loaded.parameters:
-            graph.inputs.remove(value)
-            vector = loaded.checkpoint.read(name).astype(dtype)
-            value.const_value = ir.tensor(vector, name=name)
-            graph.register_initializer(value)
-    for value, name in zip(graph.outputs, loaded.head.outputs, strict=True):
-        value.name = name
+def _set_aside_weights(
+    graph: ir.Graph, loaded: TorchModel, sources: Mapping[int, str]
+) -> dict[ir.Value, str]:
+    """Make inputs of the weights, which no pass of the exporter changes; returns their sources."""
+    found = {}
+    tensors = dict(loaded.model.named_parameters(remove_duplicate=False))
+    for value in list(graph.initializers.values()):
+        name = str(value.name).removeprefix("model.")  # of _Traced
+        source = sources.get(id(tensors.get(name)), loaded.sources.get(name))
+        if source:
+            del graph.initializers[str(value.name)]
+            value.const_value = None
+            graph.inputs.append(value)
+            found[value] = source
+    return found
 
 
 def _strip_traces(model: ir.Model) -> None:

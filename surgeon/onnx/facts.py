@@ -15,12 +15,31 @@ Dtype: TypeAlias = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
+class OnnxOptions:
+    """How the ONNX half is made.
+
+    Attributes:
+        dtype: in which the graph computes; weights that are not of float32 are then its own.
+        standalone: whether the weights are in the ONNX file.
+        fresh: whether to export although a graph is kept.
+        parity: whether a new graph is compared with PyTorch, if the weights fit in memory.
+    """
+
+    dtype: Dtype = "float32"
+    standalone: bool = False
+    fresh: bool = False
+    parity: bool = True
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far onnxruntime is from PyTorch, over all real positions of all sequences compared.
 
     ``largest`` is the largest absolute difference, with onnxruntime's graph optimisations as an
     evaluation runs them, and ``largest_unoptimized`` with none (None in older records).
-    ``relative`` is ``largest`` over the largest absolute value of the reference.
+    ``relative`` is ``largest`` over the largest absolute value of the reference. ``weights`` are
+    the BLAKE3 hashes of the data files that it was measured with, and ``measured`` says when (UTC):
+    a graph that was kept is used with other weights too.
     """
 
     largest: float
@@ -28,6 +47,8 @@ class Parity:
     sequences: int
     batches: int
     largest_unoptimized: float | None = None
+    weights: tuple[str, ...] = ()
+    measured: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,9 +62,11 @@ class OnnxFacts:
     of a batch are filled up. ``head_left_out`` is the class that the configuration declares, where
     no task scores its head, so that the graph is of the model below it; ``head_missing`` is that
     class where a task would, and the weights have no such head. ``parity`` is None for a
-    graph that surgeon did not export, and ``one_at_a_time`` says of such a one that a text has
-    another output in a batch than alone. ``not_applied`` has a sentence for each piece of code and
-    each adapter beside the weights that had no part in the graph.
+    graph that surgeon did not export or did not compare, and ``one_at_a_time`` says of one from
+    elsewhere that a text has another output in a batch than alone. ``not_applied`` has a sentence
+    for each piece of code and each adapter beside the weights that had no part in the graph.
+    ``graph_key`` is that under which the graph is kept ("" if it is not), and ``moved`` are the
+    weight files whose tensors lie in a data file of their own, further apart.
     """
 
     model: str
@@ -64,6 +87,8 @@ class OnnxFacts:
     head_missing: str = ""
     one_at_a_time: bool = False
     not_applied: tuple[str, ...] = ()
+    graph_key: str = ""
+    moved: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -16,6 +16,7 @@ Use: TypeAlias = tuple[int, int]
 """Where a value is read: the number of a node, and of its input."""
 
 _MAX_IDENTITIES = 100  # in a row; no exporter writes two
+_SAME = ("Identity", "Cast")
 
 # Where an operation has its table, by the input that says which rows of it.
 _TABLE_INPUT = {("Gather", 1): 0, ("EmbedLayerNormalization", 0): 2}
@@ -112,10 +113,10 @@ class FileGraph:
         return frozenset({*nodes, *self.tensors, *self.inputs, *self.outputs})
 
     def tensor_of(self, value: str) -> StoredTensor | None:
-        """Return the tensor that a value is, seen through Identity nodes; None if computed."""
+        """Return the tensor that a value is, as it is or in another dtype; None if computed."""
         for _ in range(_MAX_IDENTITIES):
             node = self.producers.get(value)
-            if node is None or node.operation != "Identity":
+            if node is None or node.operation not in _SAME:
                 return self.tensors.get(value)
             value = node.first
         return None

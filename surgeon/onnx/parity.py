@@ -46,10 +46,10 @@ class Probe:
     real: npt.NDArray[np.bool_]
 
 
-def make_probes(
+def make_feeds(
     loaded: TorchModel, tokenizer: Any | None, max_length: int, pad: int, side: Side
-) -> list[Probe]:
-    """Make batches of one, of equal lengths, and of mixed lengths with padding, and run them.
+) -> list[Batch]:
+    """Make batches of one, of equal lengths, and of mixed lengths with padding.
 
     Args:
         loaded: the model, which says what it takes.
@@ -57,9 +57,6 @@ def make_probes(
         max_length: the most tokens of a sequence.
         pad: the token that fills up shorter sequences of a batch.
         side: where it fills them up.
-
-    Raises:
-        ExportError: the model does not run on tokens, or its output is not finite.
     """
     start, rng = decoder_start_of(loaded), np.random.default_rng(1)
     examples = [
@@ -67,8 +64,7 @@ def make_probes(
         for ids in _sequences(loaded, tokenizer, pad)
     ]
     groups = [examples[:1], examples[-1:] * 2, examples[1:3], examples]
-    feeds = (batch_examples(group, loaded.graph_inputs, pad, side) for group in groups)
-    return [_probe(loaded, feed) for feed in feeds]
+    return [batch_examples(group, loaded.graph_inputs, pad, side) for group in groups]
 
 
 def check_parity(path: Path, probes: Sequence[Probe], dtype: Dtype) -> Parity:
@@ -118,8 +114,12 @@ def _largest_difference(
     return largest
 
 
-def _probe(loaded: TorchModel, feed: Batch) -> Probe:
-    """Run a batch as a user of transformers would, before anything is done for the export."""
+def run_probe(loaded: TorchModel, feed: Batch) -> Probe:
+    """Run a batch as a user of transformers would, before anything is done for the export.
+
+    Raises:
+        ExportError: the model does not run on tokens, or its output is not finite.
+    """
     config = loaded.model.config.get_text_config()
     try:
         with torch.inference_mode(), quiet():

@@ -95,7 +95,7 @@ def _projection(graph: onnx.GraphProto, output: str) -> int | None:
         node = graph.node[makers[name]]
         if node.op_type == "MatMul":
             weight = node.input[1]
-            if weight not in stored and weight in makers:  # the tied embeddings, transposed
+            while weight not in stored and weight in makers:  # converted, transposed
                 before = graph.node[makers[weight]]
                 weight = before.input[0] if before.op_type in _REARRANGING else ""
             return makers[name] if weight in stored else None

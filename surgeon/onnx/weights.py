@@ -38,15 +38,15 @@ def read_initializers(path: Path, names: Collection[str]) -> dict[str, npt.NDArr
 def find_differing(
     path: Path, checkpoint: Checkpoint, names: Collection[str], dtype: str
 ) -> str | None:
-    """Return the first named initializer that is not, bit for bit, the tensor in a dtype.
+    """Return the first named initializer that is not, bit for bit in a dtype, the tensor.
 
     Raises:
         CheckpointError: as ``read_initializers``.
         ExportError: as ``read_initializers``.
     """
     for name, values in read_initializers(path, names).items():
-        tensor = checkpoint.read(name).astype(dtype)
-        if values.shape != tensor.shape or values.tobytes() != tensor.tobytes():
+        held, tensor = values.astype(dtype), checkpoint.read(name).astype(dtype)
+        if held.shape != tensor.shape or held.tobytes() != tensor.tobytes():
             return name
     return None
 
@@ -100,8 +100,9 @@ def make_replaceable(model: onnx.ModelProto, names: Collection[str], label: str)
     """Let each run of an ONNX model replace the named initializers; changed in place.
 
     An initializer that is also a graph input is a default: a run that feeds the input overrides
-    it (ONNX IR specification, "Graphs"). What a Constant node gives becomes an input that every
-    run has to feed. ``label`` is for errors.
+    it (ONNX IR specification, "Graphs"). What a Constant node gives, and what is stored in another
+    dtype than the graph computes in, becomes an input that every run has to feed. ``label`` is for
+    errors.
 
     Raises:
         ExportError: one is not there under its name.
@@ -118,10 +119,34 @@ def make_replaceable(model: onnx.ModelProto, names: Collection[str], label: str)
             tensors[node.output[0]] = next(a.t for a in node.attribute if a.name == "value")
             model.graph.node.remove(node)
     inputs = {value.name for value in model.graph.input}
+    converted = _converted(model.graph, names)
     for name in names:
         if name not in tensors:
             raise ExportError(f"{label}: no initializer is named {name}; export the model again")
         if name not in inputs:
             tensor = tensors[name]
-            value = onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+            dtype = converted.get(name, tensor.data_type)
+            value = onnx.helper.make_tensor_value_info(name, dtype, tensor.dims)
             model.graph.input.append(value)
+            if name in converted:
+                model.graph.initializer.remove(tensor)
+
+
+def _converted(graph: onnx.GraphProto, names: Collection[str]) -> dict[str, int]:
+    """Return the dtype to which each of some initializers is converted before it is read.
+
+    The conversions are removed: what takes the place of these is fed in the dtype of the graph.
+    """
+    casts = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Cast" and node.input[0] in names
+    }
+    for node in casts.values():
+        graph.node.remove(node)
+    for node in graph.node:
+        node.input[:] = [casts[n].input[0] if n in casts else n for n in node.input]
+    types = (
+        (node.input[0], onnx.helper.get_node_attr_value(node, "to")) for node in casts.values()
+    )
+    return dict(types)

@@ -29,7 +29,8 @@ _ADAPTER = "adapter_config.json"
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _NO_TOKENIZER = (
     "*.py", "*.pyc", "adapter_*", "*.safetensors", "*.bin", f"*{INDEX_SUFFIX}", CONFIG,
-    *_TOKENIZER_SETTINGS,
+    "*.md", ".git*", "LICENSE*", "*.onnx*", "*.h5", "*.msgpack", "*.ot", "*.pt", "*.pth", "*.ckpt",
+    "*.gguf", "*.npz",
 )  # fmt: skip
 
 # Settings that choose code, weights or a form of output, at whatever depth: none of them is left.
@@ -81,10 +82,19 @@ def tokenizer_folder(source: Path) -> Iterator[Path]:
                 # A path among them would be opened, wherever it leads to.
                 own = {k: v for k, v in settings.items() if not k.endswith("_file")}
                 _write(folder / name, own)
-        for entry in source.iterdir():
-            if entry.is_file() and not any(fnmatch(entry.name, p) for p in _NO_TOKENIZER):
+        for entry in tokenizer_files(source):
+            if entry.name not in _TOKENIZER_SETTINGS:
                 (folder / entry.name).symlink_to(entry.absolute())
         yield folder
+
+
+def tokenizer_files(source: Path) -> list[Path]:
+    """Return the files of a directory that a tokenizer may be made of."""
+    return [
+        entry
+        for entry in source.iterdir()
+        if entry.is_file() and not any(fnmatch(entry.name, p) for p in _NO_TOKENIZER)
+    ]
 
 
 def decoder_start(directory: Path, declared: object) -> int | None:

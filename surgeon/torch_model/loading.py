@@ -13,9 +13,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from surgeon.errors import ExportError
 from surgeon.model import Checkpoint
@@ -23,7 +25,12 @@ from surgeon.model.checkpoint import CONFIG
 from surgeon.tasks.task import TaskName
 from surgeon.torch_model.directory import code_named, decoder_start, model_folder, quantization_of
 from surgeon.torch_model.heads import HEADS, Head, detect_task
-from surgeon.torch_model.parameters import Parameter, check_tensors, find_parameters
+from surgeon.torch_model.parameters import (
+    Parameter,
+    check_tensors,
+    find_parameters,
+    match_names,
+)
 
 # Not in some files and no random numbers: transformers fills it with zeros.
 _FILLED = ("final_logits_bias",)
@@ -38,8 +45,9 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 class TorchModel:
     """A model in PyTorch, ready to run.
 
-    ``inputs`` names the arrays that are made of the tokens, and ``parameters`` says where the model
-    has each editable tensor of the checkpoint.
+    ``inputs`` names the arrays that are made of the tokens, ``parameters`` says where the model
+    has each editable tensor of the checkpoint, and ``sources`` which tensor of the checkpoint each
+    of its own is, by their names.
     """
 
     checkpoint: Checkpoint
@@ -47,6 +55,7 @@ class TorchModel:
     model: Any
     inputs: tuple[str, ...]
     parameters: Mapping[str, Parameter]
+    sources: Mapping[str, str]
 
     @property
     def graph_inputs(self) -> tuple[str, ...]:
@@ -78,9 +87,7 @@ def load_model(checkpoint: Checkpoint, task: TaskName | None = None) -> TorchMod
         ExportError: transformers cannot load it, or not as it is stored.
     """
     head = HEADS[task or detect_task(checkpoint)]
-    _refuse_unknown_code(checkpoint)
-    _refuse_packed(checkpoint)
-    _refuse_uneven_experts(checkpoint)
+    _refuse(checkpoint)
     with model_folder(checkpoint) as folder:
         try:
             with quiet():
@@ -101,16 +108,66 @@ def load_model(checkpoint: Checkpoint, task: TaskName | None = None) -> TorchMod
     ignored = (*_FILLED, "pooler") if head.task == "drift" else _FILLED
     derived = {name for name in report["missing_keys"] if any(part in name for part in ignored)}
     _check_report(checkpoint, model, report, derived)
-    held = check_tensors(checkpoint, model, derived)
+    sources = check_tensors(checkpoint, model, derived)
+    return _ready(checkpoint, head, model, find_parameters(checkpoint, model, sources), sources)
+
+
+def load_without_weights(checkpoint: Checkpoint) -> TorchModel:
+    """Make the model of a checkpoint with parameters that have shapes and no storage.
+
+    Its tensors are matched with the checkpoint's by their names and shapes alone.
+
+    Raises:
+        ExportError: transformers cannot make it, or one of its tensors cannot be told by its name.
+    """
+    head = HEADS[detect_task(checkpoint)]
+    _refuse(checkpoint)
+    mode, register = FakeTensorMode(), torch.nn.Module.register_parameter
+
+    def without_storage(module: Any, name: str, parameter: Any) -> None:
+        register(module, name, parameter)
+        if parameter is not None and not isinstance(parameter, FakeTensor):  # else it is tied
+            with mode:
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+            register(module, name, torch.nn.Parameter(empty, requires_grad=False))
+
+    with model_folder(checkpoint) as folder:
+        try:
+            with quiet(), mock.patch.object(torch.nn.Module, "register_parameter", without_storage):
+                config = transformers.AutoConfig.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
+                model = getattr(transformers, head.auto_class).from_config(
+                    config,
+                    trust_remote_code=False,
+                    dtype=torch.float32,
+                    attn_implementation="eager",
+                )
+        except Exception as error:
+            what = f"{checkpoint.name}: transformers cannot make the model without its weights"
+            remedy = "let them be loaded, without `parity=False`"
+            where = (folder, checkpoint.directory)
+            raise export_error(what, error, remedy, where) from error
+    return _ready(checkpoint, head, model, {}, match_names(checkpoint, model))
+
+
+def _refuse(checkpoint: Checkpoint) -> None:
+    _refuse_unknown_code(checkpoint)
+    _refuse_packed(checkpoint)
+    _refuse_uneven_experts(checkpoint)
+
+
+def _ready(
+    checkpoint: Checkpoint,
+    head: Head,
+    model: Any,
+    parameters: Mapping[str, Parameter],
+    sources: Mapping[str, str],
+) -> TorchModel:
     model.eval()
     model.config.use_cache = False
-    return TorchModel(
-        checkpoint,
-        head,
-        model,
-        _input_names(checkpoint.name, model),
-        find_parameters(checkpoint, model, held),
-    )
+    inputs = _input_names(checkpoint.name, model)
+    return TorchModel(checkpoint, head, model, inputs, parameters, sources)
 
 
 def padding_id_of(config: Any, tokenizer: Any | None) -> int:

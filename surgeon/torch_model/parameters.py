@@ -26,6 +26,7 @@ _Prints: TypeAlias = tuple[Array, int]
 
 _IN_LAYER = re.compile(r".*?\.\d+\.")
 _EXPERT = re.compile(r".*?\.(?P<layer>\d+)\..*\.experts\.(?P<expert>\d+)\..*")
+_MERGED = re.compile(r"\.experts\.\w+$")  # by transformers, of those of all experts of a layer
 _MODULE_AND_LEAF = 2  # components of a name that say what a tensor outside the layers is
 _PIECE = 2**22  # scalars of a tensor that are looked at together
 _NOTHING = np.empty(0, dtype=np.uint64)
@@ -65,7 +66,8 @@ def check_tensors(checkpoint: Checkpoint, model: Any, derived: Collection[str]) 
         derived: the model's names of tensors that are in no file and are not read.
 
     Returns:
-        The model's name of each stored tensor that it holds as it is.
+        The stored tensor that each of the model's names holds as it is; "" for one that holds
+        several, or a part of one.
 
     Raises:
         ExportError: a tensor is another than the checkpoint's, or one of a layer is not there.
@@ -89,11 +91,16 @@ def check_tensors(checkpoint: Checkpoint, model: Any, derived: Collection[str]) 
         and (home or not (name in derived or _memory(state[name]) in held or computed.search(name)))
     }
     used = set(same.values())
-    unused = sorted(
+    unused = [
         name
-        for name, info in checkpoint.tensors.items()
+        for name, info in sorted(checkpoint.tensors.items())
         if name not in used and info.dtype in FLOATS and info.size
-    )
+    ]
+    for name in [name for name, home in rest.items() if not home]:
+        if renamed := _renamed(name, state[name], checkpoint, unused):
+            same[name] = renamed
+            unused.remove(renamed)
+            del rest[name]
     stored = _by_place({n: _prints(_stored(checkpoint, n)) for n in unused} if rest else {})
     joined = {name: _prints(_values(state[name])) for name in rest}
     for name, home in rest.items():
@@ -104,20 +111,63 @@ def check_tensors(checkpoint: Checkpoint, model: Any, derived: Collection[str]) 
                 f"the weight file has in {home or 'that layer'}"
             )
     _check_all_held(checkpoint, model, unused, _by_place(joined))
-    return {home: name for name, home in reversed(same.items())}
+    return {**dict.fromkeys(rest, ""), **same}
+
+
+def match_names(checkpoint: Checkpoint, model: Any) -> dict[str, str]:
+    """Match a model's tensors with the checkpoint's by names and shapes, as ``check_tensors`` does.
+
+    Raises:
+        ExportError: a parameter has no tensor that it can be by its name.
+    """
+    homes = {canonical_name(name): name for name in checkpoint.tensors}
+    ends = _by_ends(homes)
+    state = model.state_dict(keep_vars=True)
+    computed = {name for name, _ in model.named_buffers()}
+    found = {}
+    for name, tensor in state.items():
+        home = homes.get(_namesake(canonical_name(name), ends) or "", "")
+        if home and checkpoint.shapes[home] == tuple(tensor.shape):
+            found[name] = home
+    held = {id(state[name]) for name in found}
+    unused = sorted(checkpoint.tensors.keys() - found.values())
+    for name in (name for name, tensor in state.items() if id(tensor) not in held):
+        shape = tuple(state[name].shape)
+        fit = [n for n in unused if _layer(n) == _layer(name) and checkpoint.shapes[n] == shape]
+        if len(fit) == 1:
+            found[name] = fit[0]
+        elif _MERGED.search(name):
+            found[name] = ""
+        elif fit or name not in computed:
+            raise ExportError(
+                f"{checkpoint.name}: which tensor is {name} of transformers' "
+                f"{type(model).__name__} is told by values alone",
+                "let the weights be loaded, without `parity=False`",
+            )
+    return found
+
+
+def _renamed(
+    name: str, held: torch.Tensor, checkpoint: Checkpoint, unused: Iterable[str]
+) -> str | None:
+    """Return the stored tensor of the same layer that a tensor of another name is, if one is."""
+    fit = (n for n in unused if _layer(n) == _layer(name) and checkpoint.shapes[n] == held.shape)
+    equal = [stored for stored in fit if _equal(_stored(checkpoint, stored), held)]
+    return equal[0] if len(equal) == 1 else None
 
 
 def find_parameters(
-    checkpoint: Checkpoint, model: Any, held: Mapping[str, str]
+    checkpoint: Checkpoint, model: Any, sources: Mapping[str, str]
 ) -> dict[str, Parameter]:
     """Find each editable tensor among the model's parameters.
 
-    ``held`` is what ``check_tensors`` returns.
+    ``sources`` is what ``check_tensors`` returns.
 
     Raises:
         ExportError: one is not there as it is stored.
     """
     parameters = dict(model.named_parameters())
+    held = {sources[name]: name for name in reversed([*sources]) if sources[name]}
     found = {}
     for tensor in (name for site in checkpoint.sites for name in (site.gain, site.bias) if name):
         if held.get(tensor) in parameters:

@@ -121,7 +121,8 @@ _COMMANDS = (
     ("report evaluated -o out.html --force", "a page"),
     ("eval out --data lines.txt --controls 2", "an artifact with a graph"),
     ("sweep grid.yaml out", "nothing"),
-    *([("export model -o out", "nothing")] if _KILLS > 50 else []),  # minutes, for torch
+    ("export model -o out", "nothing"),
+    ("patch model --dims 5 -o out --force", "an artifact with a graph"),
 )
 
 

@@ -39,11 +39,14 @@ def _facts(folder):
     return json.loads((folder / "surgeon" / "export.json").read_text())
 
 
-def test_an_export_has_the_graph_and_all_of_the_source_but_weights_and_card(exported, model):
+def test_an_export_has_the_graph_its_weights_and_all_of_the_source_but_the_card(exported, model):
     source, found = files_of(model), files_of(exported)
     taken = source.keys() - {"README.md", "model.safetensors"}
     assert {"config.json", "tokenizer.json", "tokenizer_config.json", "notes.txt"} <= taken
-    assert found.keys() == taken | {"onnx/model.onnx", "surgeon/export.json"}
+    data = "onnx/model.onnx_data"
+    assert found.keys() == taken | {"onnx/model.onnx", data, "surgeon/export.json"}
+    assert found[data] == source["model.safetensors"]
+    assert not (exported / data).samefile(model / "model.safetensors")
     assert all(found[name] == source[name] for name in taken)
 
 
@@ -85,8 +88,9 @@ def test_a_second_export_needs_force_and_json_is_its_facts(
     assert document.pop("output") == str(out)
     assert document == _facts(out)
     assert document["onnx"]["dtype"] == "float16"
-    sizes = [facts["files"]["onnx/model.onnx"]["size"] for facts in (document, _facts(exported))]
-    assert sizes[0] < sizes[1]
+    assert "onnx/model.onnx_data" not in document["files"]
+    full = _facts(exported)["files"]["onnx/model.onnx_data"]["size"]
+    assert 0.4 * full < document["files"]["onnx/model.onnx"]["size"] < full
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -41,6 +41,7 @@ def test_every_other_file_of_minilm_is_as_it_was(minilm, minilm_patched):
     added = files_of(minilm_patched).keys() - files_of(minilm).keys()
     assert added == {
         "onnx/model.onnx",
+        "onnx/model.onnx_data",
         "surgeon/record.json",
         "surgeon/excised.safetensors",
         "surgeon/source/README.md",

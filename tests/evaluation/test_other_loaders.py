@@ -57,7 +57,21 @@ def _openvino(folder):
     return _pooled(compiled(tokens)["last_hidden_state"], tokens)
 
 
-@pytest.mark.parametrize("embed", [_transformers, _sentence_transformers, _onnxruntime, _openvino])
+def _onnx(folder):
+    """What the onnx library checks and loads: it refuses data behind links, as transformers.js."""
+    import onnx
+    import onnxruntime
+
+    path, tokens = folder / "onnx" / "model.onnx", _tokens(folder)
+    assert (folder / "onnx" / "model.onnx_data").is_file()  # which transformers.js asks for
+    onnx.checker.check_model(path, full_check=True)
+    session = onnxruntime.InferenceSession(onnx.load(path).SerializeToString())
+    return _pooled(session.run(["last_hidden_state"], tokens)[0], tokens)
+
+
+@pytest.mark.parametrize(
+    "embed", [_transformers, _sentence_transformers, _onnxruntime, _openvino, _onnx]
+)
 def test_what_others_load_scores_what_eval_says(minilm, minilm_patched, tmp_path, embed):
     (tmp_path / "lines.txt").write_text("\n".join(SENTENCES))
     result = evaluate(minilm_patched, texts=read_texts(tmp_path / "lines.txt"), controls=2)

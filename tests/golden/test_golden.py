@@ -19,7 +19,9 @@ _HERE = Path(__file__).parent
 _WRITE = os.environ.get("SURGEON_GOLDEN") == "write"
 _TINY = ("bert", "gpt2", "electra")
 # What differs from one run, machine or release of a library to the next, and is nobody's promise.
-_VARIES = ("created", "versions", "surgeon_version", "parity", "providers", "seconds", "path")
+_VARIES = (
+    "created", "versions", "surgeon_version", "parity", "graph_key", "providers", "seconds", "path",
+)  # fmt: skip
 _EXPORTED = re.compile(r"onnx/model\.onnx(_data)?|README\.md")
 _PRECISION = {"rel": 1e-3, "abs": 1e-5}
 _FRAME = re.compile(r"[\s│╭╮╰╯─]+")  # of a table, whose widths are rich's

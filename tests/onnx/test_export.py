@@ -23,7 +23,7 @@ from surgeon.console import show_record
 from surgeon.errors import ExportError, ParityError
 from surgeon.families import family_of
 from surgeon.onnx.facts import onnx_facts
-from surgeon.onnx.parity import Probe, check_parity, make_probes
+from surgeon.onnx.parity import Probe, check_parity, make_feeds, run_probe
 from surgeon.onnx.weights import read_initializers
 from surgeon.tasks.examples import make_batch
 from surgeon.text import built_in_sample
@@ -177,12 +177,12 @@ def test_a_failed_check_fails_the_command_and_leaves_nothing(one_layer, tmp_path
     export = importlib.import_module("surgeon.onnx.export")
 
     def shifted(*given):
-        honest = make_probes(*given)
-        return [Probe(p.feed, tuple(e + 0.01 for e in p.expected), p.real) for p in honest]
+        honest = run_probe(*given)
+        return Probe(honest.feed, tuple(e + 0.01 for e in honest.expected), honest.real)
 
-    monkeypatch.setattr(export, "make_probes", shifted)
+    monkeypatch.setattr(export, "run_probe", shifted)
     with pytest.raises(ExportError, match="`onnx=False`"):
-        _patch(one_layer, tmp_path / "out")
+        _patch(one_layer, tmp_path / "out", fresh=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,27 +267,27 @@ def test_the_facts_of_an_older_record_are_read(minilm_patched):
 
 @pytest.fixture(scope="module")
 def external(embedder, tmp_path_factory):
-    """A patched model as if it were over a protobuf's limit, its weights beside the graph."""
-    export = importlib.import_module("surgeon.onnx.export")
+    """A standalone graph as if it were over a protobuf's limit: its weights beside it."""
+    view = importlib.import_module("surgeon.onnx.view")
     output = tmp_path_factory.mktemp("external") / "out"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(export, "_INLINE_LIMIT", 1000)
-        _patch(embedder, output, dims=(3, 8))
+        patched.setattr(view, "_INLINE_LIMIT", 1000)
+        _patch(embedder, output, dims=(3, 8), standalone=True)
     return output
 
 
 def test_weights_over_the_limit_lie_beside_the_graph(external, embedder_patched):
     graph, data = external / "onnx" / "model.onnx", external / "onnx" / "model.onnx_data"
-    inline = embedder_patched / "onnx" / "model.onnx"
-    weights = sum(values.nbytes for values in initializers(onnx.load(inline)).values())
+    view = embedder_patched / "onnx" / "model.onnx"
+    weights = sum(values.nbytes for values in initializers(onnx.load(view)).values())
     assert data.stat().st_size > 0.9 * weights
-    assert graph.stat().st_size < inline.stat().st_size - 0.9 * weights
+    assert graph.stat().st_size < 2 * view.stat().st_size
     assert read_record(external).files["onnx/model.onnx_data"].after.size == data.stat().st_size
     with pytest.MonkeyPatch.context() as elsewhere:  # the graph names the file beside it alone
         elsewhere.chdir(external.parent)
         session = onnxruntime.InferenceSession(graph)
     batch = make_batch([[2, 9, 3]], read_record(external).onnx["inputs"], 0)
-    expected = onnxruntime.InferenceSession(inline).run(None, dict(batch))[0]
+    expected = onnxruntime.InferenceSession(view).run(None, dict(batch))[0]
     np.testing.assert_array_equal(session.run(None, dict(batch))[0], expected)
 
 
@@ -334,7 +334,7 @@ def test_what_torch_cannot_export_is_one_line(tmp_path, capfd, monkeypatch):
     save_model("denoising", tmp_path / "model")
     capfd.readouterr()
     with pytest.raises(ExportError, match="leave out `dtype` float16, or use `onnx=False`"):
-        _patch(tmp_path / "model", tmp_path / "out", dtype="float16")
+        _patch(tmp_path / "model", tmp_path / "out", dtype="float16", fresh=True)
     assert capfd.readouterr() == ("", "")
 
 
@@ -377,8 +377,8 @@ def test_no_probe_has_another_end_than_its_own(tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     loaded = load_model(checkpoint)
     for length in (64, 9):
-        for probe in make_probes(loaded, tokenizer, length, 0, "right"):
-            ids = probe.feed["input_ids"]
+        for feed in make_feeds(loaded, tokenizer, length, 0, "right"):
+            ids = feed["input_ids"]
             ends = (ids == tokenizer.sep_token_id).sum(axis=1)
             assert ids.shape[1] <= length
             assert (ends == 1).all()

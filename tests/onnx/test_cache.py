@@ -1,0 +1,163 @@
+"""Exported graphs are kept: a second patch of an architecture exports nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from artifacts import files_of, patch
+from safetensors.numpy import load_file, save_file
+from task_models import save_model
+
+from surgeon import Recipe, make_plan, open_checkpoint, verify, write_artifact
+from surgeon.cli import run
+from surgeon.onnx import cache
+from surgeon.onnx.export import make_graph
+from surgeon.torch_model.loading import load_model
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """An empty cache of this test's own; returns what is in it."""
+    monkeypatch.setenv("SURGEON_CACHE", str(tmp_path / "cache"))
+    return cache.list_graphs
+
+
+@pytest.fixture
+def exports(monkeypatch):
+    """The checkpoints that are exported."""
+    exported = []
+
+    def make(checkpoint, *given, **how):
+        exported.append(checkpoint.directory)
+        return make_graph(checkpoint, *given, **how)
+
+    monkeypatch.setattr("surgeon.onnx.export.make_graph", make)
+    return exported
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model("classification", tmp_path_factory.mktemp("model") / "model")
+
+
+def _patch(model, output, **how):
+    plan = make_plan(open_checkpoint(model), Recipe(dims=(3,)))
+    return write_artifact(plan, output, **how)
+
+
+def _with_other_values(model, folder):
+    shutil.copytree(model, folder)
+    path = folder / "model.safetensors"
+    tensors = {name: values * np.float32(1.5) for name, values in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+def test_other_weights_of_an_architecture_take_its_graph_without_torch(model, tmp_path, kept):
+    first = _patch(model, tmp_path / "first")
+    other = _with_other_values(model, tmp_path / "other")
+    code = (
+        "import sys\nfrom surgeon.cli import run\n"
+        f"assert run(['patch', {str(other)!r}, '--dims', '5', '-o', 'out']) == 0\n"
+        "assert not {'torch', 'transformers', 'onnxruntime'} & sys.modules.keys()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert "of PyTorch with other weights (20" in done.stdout
+    record = json.loads((tmp_path / "out/surgeon/record.json").read_bytes())["onnx"]
+    assert record["graph_key"] == first.onnx["graph_key"] == kept()[0].key
+    assert record["parity"] == json.loads(json.dumps(first.onnx["parity"]))
+    assert first.onnx["parity"]["weights"] == (first.files["onnx/model.onnx_data"].after.blake3,)
+    assert verify(tmp_path / "out").passed
+    fresh = _patch(other, tmp_path / "fresh", fresh=True)
+    assert fresh.onnx["parity"]["weights"] != first.onnx["parity"]["weights"]
+    graphs = [files_of(tmp_path / name / "onnx")["model.onnx"] for name in ("out", "fresh")]
+    assert graphs[0] == graphs[1]
+
+
+def test_what_an_export_depends_on_is_in_the_key(model, tmp_path, monkeypatch):
+    keys = {cache.graph_key(open_checkpoint(model), dtype) for dtype in ("float32", "float16")}
+    other = _with_other_values(model, tmp_path / "other")
+    assert cache.graph_key(open_checkpoint(other), "float32") in keys  # not the values
+    for name, old, new in (
+        ("config.json", '"num_attention_heads": 2', '"num_attention_heads": 4'),
+        ("tokenizer_config.json", "{", '{"model_max_length": 8, '),
+    ):
+        path = other / name
+        path.write_text(path.read_text().replace(old, new, 1))
+        keys.add(cache.graph_key(open_checkpoint(other), "float32"))
+    monkeypatch.setattr(cache, "_LIBRARIES", ("torch",))
+    keys.add(cache.graph_key(open_checkpoint(model), "float32"))
+    assert len(keys) == 5
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:0], lambda c: c[:-9], lambda c: b"x" * len(c)])
+def test_a_damaged_graph_is_exported_anew(model, tmp_path, kept, exports, damage):
+    key = _patch(model, tmp_path / "a").onnx["graph_key"]
+    path = cache.graphs_folder() / f"{key}.graph.zip"
+    path.write_bytes(damage(path.read_bytes()))
+    for name, exported in (("b", 2), ("c", 2)):
+        _patch(model, tmp_path / name)
+        assert len(exports) == exported
+
+
+def test_weights_that_are_loaded_otherwise_are_not_given_a_kept_graph(
+    tiny, tmp_path, kept, exports
+):
+    """The files have the embeddings twice, and transformers ties them where they are equal."""
+    for name, shift in (("equal", 0), ("unequal", 1)):
+        source = shutil.copytree(tiny("gpt2"), tmp_path / name)
+        tensors = load_file(source / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["transformer.wte.weight"] + np.float32(shift)
+        save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    patch(tmp_path / "equal", tmp_path / "a", onnx=True)
+    assert len(kept()) == 1
+    patch(tmp_path / "unequal", tmp_path / "b", onnx=True)
+    assert len(exports) == 2
+    assert verify(tmp_path / "b").passed
+
+
+def test_the_commands_list_and_clear_and_the_size_is_bounded(
+    model, tiny, tmp_path, kept, monkeypatch, capsys
+):
+    _patch(model, tmp_path / "a")
+    capsys.readouterr()
+    assert run(["cache", "list", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["graphs"]
+    assert entry["task"] == "classification"
+    assert entry["bytes"] < 100_000
+    monkeypatch.setattr(cache, "_MOST_BYTES", entry["bytes"] * 3 // 2)
+    patch(tiny("bert"), tmp_path / "b", onnx=True)
+    assert [graph.task for graph in kept()] == ["mlm"]
+    assert run(["cache", "list"]) == 0
+    assert "mlm" in capsys.readouterr().out
+    assert run(["cache", "clear"]) == 0
+    assert capsys.readouterr().out.startswith("1 graphs removed from")
+    assert kept() == ()
+    assert not [*cache.graphs_folder().iterdir()]
+
+
+def test_a_cache_that_cannot_be_written_to_fails_no_patch(
+    model, tmp_path, monkeypatch, caplog, exports
+):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SURGEON_CACHE", str(tmp_path / "file"))
+    _patch(model, tmp_path / "out")
+    assert len(exports) == 1
+    assert "the graph was not kept" in caplog.text
+
+
+def test_a_model_larger_than_memory_is_not_compared_and_it_is_said(
+    model, tmp_path, kept, monkeypatch, capsys
+):
+    monkeypatch.setattr("surgeon.onnx.half.memory_left", lambda: 1000)
+    monkeypatch.setattr("surgeon.onnx.export.load_model", None)
+    assert run(["patch", str(model), "--dims", "3", "-o", str(tmp_path / "out")]) == 0
+    assert "not compared with PyTorch" in capsys.readouterr().out
+    monkeypatch.setattr("surgeon.onnx.half.memory_left", lambda: None)
+    monkeypatch.setattr("surgeon.onnx.export.load_model", load_model)
+    assert _patch(model, tmp_path / "compared").onnx["parity"] is not None

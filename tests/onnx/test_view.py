@@ -1,0 +1,193 @@
+"""The ONNX half is a view of the safetensors half: its weights are those bytes, and no others."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import transformers
+from families import save_family
+from onnx_exports import initializers
+from safetensors.torch import load_file, save_file
+from task_models import save_model
+from tiny import LLAMA, make_unequal
+
+from surgeon import Recipe, evaluate, make_plan, open_checkpoint, restore, verify, write_artifact
+from surgeon.console import show_record
+from surgeon.edit.staging import _own_files
+from surgeon.tasks.examples import make_batch
+
+_GRAPH = Path("onnx/model.onnx")
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """A Llama in bfloat16 and two shards, patched."""
+    folder = tmp_path_factory.mktemp("sharded")
+    config = transformers.LlamaConfig(**LLAMA, tie_word_embeddings=False)
+    model = make_unequal(transformers.LlamaForCausalLM, config).to(torch.bfloat16)
+    model.save_pretrained(folder / "model", max_shard_size="6KB")
+    assert len([*(folder / "model").glob("*.safetensors")]) == 2
+    plan = make_plan(open_checkpoint(folder / "model"), Recipe(dims=(3, 9)))
+    write_artifact(plan, folder / "out")
+    return folder / "out"
+
+
+def _save_rounded(source, folder):
+    """Save a model again with its weights in bfloat16."""
+    shutil.copytree(source, folder)
+    path = folder / "model.safetensors"
+    tensors = {name: value.to(torch.bfloat16) for name, value in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _disk_usage(folder):
+    """Bytes on the disk, each file once, as ``du`` counts."""
+    found = {(s.st_dev, s.st_ino): s.st_blocks for s in map(Path.lstat, folder.rglob("*"))}
+    return 512 * sum(found.values())
+
+
+def _run(path, width=7):
+    session = onnxruntime.InferenceSession(path)
+    names = [value.name for value in session.get_inputs()]
+    return session.run(None, dict(make_batch([[5, *range(6, 5 + width)]], names, 0)))
+
+
+def test_an_artifact_takes_the_space_of_its_source(minilm, tmp_path):
+    plan = make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157)))
+    write_artifact(plan, tmp_path / "out")
+    assert _disk_usage(tmp_path / "out") <= 1.02 * _disk_usage(minilm)
+    weights, data = tmp_path / "out/model.safetensors", tmp_path / "out/onnx/model.onnx_data"
+    assert weights.samefile(data)
+    assert not data.is_symlink()  # which onnx refuses
+    assert (tmp_path / "out" / _GRAPH).stat().st_size < 100_000
+    restore(tmp_path / "out", tmp_path / "back")
+    assert not (tmp_path / "back/model.safetensors").is_symlink()
+
+
+def test_every_weight_of_the_graph_is_the_checkpoint_s_tensor_by_its_name(sharded):
+    model = onnx.load(sharded / _GRAPH, load_external_data=False)
+    external = {t.name for t in model.graph.initializer if t.external_data}
+    checkpoint = open_checkpoint(sharded)
+    assert external == checkpoint.tensors.keys()
+    onnx.checker.check_model(sharded / _GRAPH, full_check=True)
+    for name, values in initializers(onnx.load(sharded / _GRAPH)).items():
+        if name in external:
+            assert values.dtype.name == "bfloat16"
+            assert values.tobytes() == checkpoint.read(name).tobytes()
+    assert {p.name for p in (sharded / "onnx").iterdir()} == {
+        "model.onnx", "model.onnx_data", "model.onnx_data_1",
+    }  # fmt: skip
+
+
+def test_a_view_computes_what_a_standalone_file_does(sharded, tmp_path):
+    plan = make_plan(open_checkpoint(sharded), Recipe(dims=(0,), mode="scale", factor=1.0))
+    write_artifact(plan, tmp_path / "out", standalone=True)
+    assert [p.name for p in (tmp_path / "out/onnx").iterdir()] == ["model.onnx"]
+    for one, other in zip(_run(sharded / _GRAPH), _run(tmp_path / "out" / _GRAPH), strict=True):
+        np.testing.assert_array_equal(one, other)
+    graph = onnx.load(tmp_path / "out" / _GRAPH).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    turned = [n for n in graph.node if n.op_type == "Transpose" and n.input[0] in stored]
+    assert {n.input[0] for n in turned} <= set(open_checkpoint(sharded).tensors)
+    assert not any(n.op_type == "Cast" and n.input[0] in stored for n in graph.node)
+    assert verify(tmp_path / "out").passed
+
+
+@pytest.mark.parametrize("task", ["clm, of experts", "denoising"])
+def test_eval_says_of_a_bfloat16_view_what_it_says_of_a_standalone_file(tmp_path, task):
+    save_model(task, tmp_path / "full")
+    _save_rounded(tmp_path / "full", tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
+    results = []
+    for standalone in (False, True):
+        out = tmp_path / f"out-{standalone}"
+        write_artifact(plan, out, standalone=standalone)
+        results.append(evaluate(out, controls=2))
+    one, other = results
+    assert one.patched == other.patched
+    assert one.baseline == other.baseline
+    assert one.patched.value != one.baseline.value
+
+
+def test_an_edit_of_either_half_is_found_and_a_copy_has_both(sharded, tmp_path):
+    copy = shutil.copytree(sharded, tmp_path / "copy")
+    assert verify(sharded).passed
+    assert verify(copy).passed
+    assert not any(path.is_symlink() for path in copy.rglob("*"))
+    linked = shutil.copytree(sharded, tmp_path / "linked", symlinks=True)
+    for folder, failing in ((copy, 1), (linked, 3)):  # linked: both names, and what it restores to
+        data = folder / "onnx/model.onnx_data_1"
+        content = bytearray(data.read_bytes())
+        content[-1] ^= 1
+        data.write_bytes(content)
+        failed = [check.name for check in verify(folder).checks if not check.passed]
+        assert "onnx/model.onnx_data_1" in failed
+        assert len(failed) >= failing
+    (name,) = {path.name for path in sharded.glob("*-00002-*.safetensors")}
+    assert {name, f"{name} restores to the source"} <= set(failed)
+
+
+def test_without_links_there_are_two_files(tiny, tmp_path, monkeypatch):
+    def refuse(*_given, **_how):
+        raise OSError(1, "no links here")
+
+    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,)))
+    write_artifact(plan, tmp_path / "linked")  # whose graph is kept: transformers gets links too
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    write_artifact(plan, tmp_path / "out")
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+    assert verify(tmp_path / "out").passed
+
+
+def test_force_replaces_an_artifact_with_linked_halves_and_no_other_links(tiny, tmp_path):
+    out = tmp_path / "out"
+    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,)))
+    write_artifact(plan, out)
+    assert (out / "model.safetensors").is_symlink()
+    write_artifact(plan, out, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (out / "model.safetensors").unlink()
+    (out / "model.safetensors").symlink_to(tiny("bert") / "model.safetensors")
+    assert _own_files(out) is None
+
+
+def test_tensors_at_odd_offsets_get_a_file_of_their_own_and_it_is_told(tiny, tmp_path, capsys):
+    source = shutil.copytree(tiny("bert"), tmp_path / "odd")
+    path = source / "model.safetensors"
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.dumps(json.loads(content[8 : 8 + length])).encode()
+    header += b" " * (3 - len(header) % 4)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + length :])
+    plan = make_plan(open_checkpoint(source), Recipe(dims=(3,)))
+    record = write_artifact(plan, tmp_path / "out")
+    assert record.onnx["moved"] == ("model.safetensors",)
+    show_record(record, tmp_path / "out", json=False)
+    assert "model.safetensors do not lie at multiples" in capsys.readouterr().err
+    even = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,)))
+    write_artifact(even, tmp_path / "even")
+    onnx.checker.check_model(tmp_path / "out" / _GRAPH)
+    for one, other in zip(*(_run(tmp_path / n / _GRAPH) for n in ("out", "even")), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert verify(tmp_path / "out").passed
+
+
+@pytest.mark.parametrize(
+    "name", ["bert", "gpt2", "llama", pytest.param("bart", marks=pytest.mark.slow), "mixtral"]
+)
+def test_a_graph_is_the_same_whether_the_weights_were_loaded_or_not(name, tmp_path):
+    save_family(name, tmp_path / "model")
+    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
+    records = [
+        write_artifact(plan, tmp_path / f"out-{parity}", fresh=True, parity=parity)
+        for parity in (True, False)
+    ]
+    assert records[1].onnx["parity"] is None
+    one, other = (onnx.load(tmp_path / f"out-{p}" / _GRAPH).graph for p in (True, False))
+    assert one == other
