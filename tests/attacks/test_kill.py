@@ -147,6 +147,9 @@ def world(tiny, embedder_patched, run, tmp_path_factory):
     data = ["--data", world / "lines.txt", "--controls", "2"]
     ((code, _, printed),) = run(["eval", world / "evaluated", *data])
     assert code == 0, printed
+    # Its graph is kept from here on, so that each later run makes the same calls.
+    ((code, _, printed),) = run(["export", world / "model", "-o", world.with_name("exported")])
+    assert code == 0, printed
     return world
 
 
