@@ -32,7 +32,6 @@ p {{ margin: 0; color: {quiet}; }}
 p.verdict {{ color: {ink}; font-size: 1.1rem; margin: .6rem 0; }}
 table {{ border-collapse: collapse; margin: .8rem 0; }}
 th, td {{ padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid {faint}; }}
-td {{ overflow-wrap: anywhere; }}
 pre {{ margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }}
 td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 </style>

@@ -184,8 +184,8 @@ def _files(artifact: Path, record: Record) -> str:
         now = hash_file(path)  # which refuses what is no regular file
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        blake3 = now.blake3 if now == change.after else f"{now.blake3}, not the recorded one"
-        rows.append([name, f"{now.size:,}", blake3, sha256])
+        same = "as recorded" if now == change.after else "not as recorded"
+        rows.append([name, f"{now.size:,}", f"{now.blake3[:16]}…, {same}", sha256])
     return table(["file", "bytes", "BLAKE3", "SHA-256"], rows)
 
 
