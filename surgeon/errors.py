@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+INSTEAD = "use `method` layernorm, which reads only the weights"
+"""What an error about a model that does not run leaves to do."""
+
 
 class SurgeonError(Exception):
     """An input or a call that surgeon cannot act on.

@@ -126,7 +126,7 @@ Cpus = Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Sigma = Annotated[float, setting(Recipe, "sigma")]
 MinLayers = Annotated[float | None, setting(Recipe, "min_layers", show_default="the method's own")]
-Method = Annotated[str, setting(Recipe, "method", metavar="NAME")]
+Method = Annotated[str | None, setting(Recipe, "method", metavar="NAME")]
 RankingData = Annotated[
     str | None,
     typer.Option(

@@ -38,7 +38,7 @@ from surgeon.edit.recipe import PARAMS, Recipe
 from surgeon.edit.recipe_file import load_recipe
 from surgeon.errors import OutputError, SelectionError
 from surgeon.families import ROLES
-from surgeon.ranking import find_detector
+from surgeon.ranking import DEFAULT, find_detector, rank_by_layernorm
 
 _setting = partial(setting, Recipe)
 _DEFAULTS = {name: field.default for name, field in Recipe.model_fields.items()}
@@ -108,7 +108,8 @@ def patch(
         write_small_patch,
     )
 
-    find_detector(method)
+    if method is not None:
+        find_detector(method)
     asked = recipe_of(
         recipe,
         dims=numbers_of("dims", dims),
@@ -144,7 +145,9 @@ def patch(
             **graph,
             data=data,
             text_column=text_column,
-            method=asked.method if find_detector(asked.method).needs_model else None,
+            method=asked.method
+            if asked.method and find_detector(asked.method).needs_model
+            else None,
         )
         planned = make_onnx_plan(open_onnx(Path(model), sites_pattern), asked)
         console.show_inferred(planned)
@@ -170,6 +173,9 @@ def patch(
         )
     if doubt := other_model(asked, f"{model} {plan.checkpoint.directory} {plan.checkpoint.name}"):
         console.print_note(f"Note: {doubt}.")
+    ranked = plan.ranking is not None and plan.ranking.method != DEFAULT
+    paper = rank_by_layernorm(plan.checkpoint) if ranked else None
+    console.show_choice(plan, paper, json=json, settle=settle)
     if output is None or dry_run:
         console.show_plan(plan, json=json)
     elif record_only:
@@ -180,7 +186,6 @@ def patch(
         with console.shown_progress() as progress:
             record = write(output, force=force, progress=progress)
         console.show_record(record, output, json=json)
-    console.show_weakness(plan, json=json, settle=settle)
 
 
 def _refuse_idle(recipe: Recipe) -> None:

@@ -41,7 +41,7 @@ def scan(
     model: Model,
     revision: Revision = None,
     sites_pattern: SitesPattern = None,
-    method: Method = DEFAULT,
+    method: Method = None,
     data: RankingData = None,
     text_column: TextColumn = None,
     sigma: Sigma = SIGMA,
@@ -68,10 +68,11 @@ def scan(
 ) -> None:
     """Rank the dimensions of MODEL.
 
-    By default by the paper's criterion: a dimension is an outlier if its gain and its bias each
-    lie more than SIGMA standard deviations from their mean in at least half of the layers. Weights
-    alone are weak evidence, and --method ablation measures what a dimension does. Of a model on
-    the Hub that is not in the cache, the methods on the weights read only headers and norms.
+    Without --method, an instant look at the weights by the paper's criterion: a dimension is an
+    outlier if its gain and its bias each lie more than SIGMA standard deviations from their mean
+    in at least half of the layers. That is not measured; --method ablation measures what removing
+    a dimension does. Of a model on the Hub that is not in the cache, the methods on the weights
+    read only headers and norms.
     """
     from surgeon import (
         compare_detectors,
@@ -84,9 +85,10 @@ def scan(
         read_zscores,
     )
     from surgeon.figures import check_picture
+    from surgeon.ranking.ablation import estimate_seconds
 
-    detector = find_detector(method)
-    if compare and method != DEFAULT:
+    detector = find_detector(method or DEFAULT)
+    if compare and method is not None:
         raise SelectionError("--compare: runs every method; leave out --method")
     if compare and plot is not None:
         raise SelectionError("--plot: draws one ranking; leave out --compare")
@@ -116,12 +118,13 @@ def scan(
         if compare:
             agreement = compare_detectors(checkpoint, options)
         else:
-            ranking = rank_dimensions(checkpoint, method, options)
+            ranking = rank_dimensions(checkpoint, detector.name, options)
     if compare:
         console.show_agreement(agreement, json=json)
         return
     settle = None if is_onnx(model) else settling("scan", model, revision, sites_pattern)
-    console.show_ranking(ranking, top, json=json, settle=settle)
+    seconds = estimate_seconds(checkpoint)
+    console.show_ranking(ranking, top, json=json, settle=settle, seconds=seconds)
     if plot is not None:
         plot_ranking(ranking, read_zscores(checkpoint), plot)
         console.print_note(f"Picture: {plot}")

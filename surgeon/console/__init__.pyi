@@ -7,8 +7,8 @@ from .printing import print_text as print_text
 from .printing import show_log as show_log
 from .printing import shown_progress as shown_progress
 from .rankings import show_agreement as show_agreement
+from .rankings import show_choice as show_choice
 from .rankings import show_ranking as show_ranking
-from .rankings import show_weakness as show_weakness
 from .studies import show_atlas as show_atlas
 from .studies import show_checked_recipes as show_checked_recipes
 from .studies import show_grid as show_grid

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from surgeon.console.printing import numbers, print_caution, print_json, print_table, print_text
+from surgeon.progress import duration
 
 if TYPE_CHECKING:
     from surgeon.edit.plan import Plan
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
 _OUTLIERS_SHOWN = 6
 
 
-def show_ranking(ranking: Ranking, top: int, *, json: bool, settle: str | None = None) -> None:
+def show_ranking(
+    ranking: Ranking, top: int, *, json: bool, settle: str | None = None, seconds: float = 0
+) -> None:
     """Show the strongest dimensions, and which of them are outliers.
 
-    ``settle`` is the command that measures where the evidence is weak (None: there is none).
+    ``settle`` is the command that measures where nothing was measured (None: there is none), and
+    ``seconds`` what it takes, about.
     """
+    if ranking.measured:
+        settle = None
     if json:
-        print_json(ranking.to_json())
+        measure = {"command": settle, "seconds": round(seconds)} if settle else None
+        print_json(ranking.to_json() | {"measure": measure})
         return
     from surgeon.ranking.criteria import CRITERIA
 
@@ -32,24 +39,50 @@ def show_ranking(ranking: Ranking, top: int, *, json: bool, settle: str | None =
         if any(name in dimension.flags for dimension in dimensions):
             print_text(f"{name}: {criterion.rule} ({criterion.source})")
     if ranking.outliers:
-        print_text(f"Outliers: {numbers(ranking.outliers, limit=None)}")
+        basis = "" if ranking.measured else f" ({ranking.basis})"
+        print_text(f"Outliers: {numbers(ranking.outliers, limit=None)}{basis}")
     elif not ranking.weak:
         print_text("No dimension meets the criterion.")
-    _show_doubts(ranking, settle and f"{settle} measures what removing each does")
+    about = f", in about {duration(seconds)} on two cores" if seconds else ""
+    _show_doubts(ranking, settle and f"{settle} measures what removing each does{about}")
 
 
-def show_weakness(plan: Plan, *, json: bool, settle: str | None = None) -> None:
-    """Say so where the evidence that chose an edit's dimensions is weak.
+def show_choice(
+    plan: Plan, paper: Ranking | None, *, json: bool, settle: str | None = None
+) -> None:
+    """Say what chose an edit's dimensions, and what the paper's criterion would have chosen.
 
-    ``settle`` is the command that measures them (None: there is none).
+    ``paper`` is the ranking by that criterion (None: there is no other to compare with), and
+    ``settle`` the command that measures where nothing was measured (None: there is none).
     """
-    if not json and plan.ranking is not None:
-        _show_doubts(plan.ranking, settle and f"{settle} measures them first")
+    ranking = plan.ranking
+    if json or ranking is None:
+        return
+    how = f"{ranking.method} ({ranking.basis})"
+    print_text(f"Chosen: {numbers(plan.dims)}, by {how}{_other(plan, paper)}.")
+    _show_doubts(ranking, settle and f"{settle} measures them first")
+
+
+def _other(plan: Plan, paper: Ranking | None) -> str:
+    """Say what the paper's criterion makes of a choice."""
+    if paper is None:
+        return ""
+    count = len(plan.dims)
+    first = tuple(dimension.dim for dimension in paper.dimensions[:count])
+    if len(paper.outliers) < count:
+        return (
+            f"; by the paper's criterion, on the weights alone, {len(paper.outliers)} of "
+            f"{paper.hidden_size} are outliers, and {numbers(first)} come first"
+        )
+    if set(first) == set(plan.dims):
+        return "; the paper's criterion would choose the same"
+    return f"; the paper's criterion would choose {numbers(first)}, by weights, not measured"
 
 
 def _show_doubts(ranking: Ranking, remedy: str | None) -> None:
-    if ranking.weak:
-        print_caution(f"{ranking.weak}: {remedy}" if remedy else ranking.weak)
+    doubt = ranking.weak or ("" if ranking.measured else ranking.basis)
+    if doubt:
+        print_caution(f"{doubt}: {remedy}" if remedy else doubt)
     for warning in ranking.warnings:
         print_caution(f"Note: {warning}")
 
@@ -77,7 +110,7 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
         title=_title(agreement),
         caption=f"damage: {measured.metric} ({measured.unit}) with the first {count} removed "
         f"together, on {agreement.examples} texts of {agreement.held_out}; ranked on "
-        f"{measured.texts}",
+        f"{measured.texts}; outliers: by each method's criterion, which ablation alone measures",
     )
     for standing in standings:
         detector = find_detector(standing.method)
@@ -109,7 +142,7 @@ def _show_dimensions(ranking: Ranking, dimensions: tuple[Dimension, ...]) -> Non
     flagged = any(dimension.flags for dimension in dimensions)
     evidence: tuple[str, ...] = (">layers that flag it", "which")
     if ranking.measured:
-        evidence = (">damage", "=95% interval", ">added")
+        evidence = (">damage", "=95% interval", ">texts", ">added")
     joint = any(dimension.added is not None for dimension in dimensions)
     added = "; added: the damage beside the outliers above it" if joint else ""
     print_table(
@@ -123,7 +156,7 @@ def _show_dimensions(ranking: Ranking, dimensions: tuple[Dimension, ...]) -> Non
         [
             (
                 str(dimension.dim),
-                Text("yes", "bold red") if dimension.dim in ranking.outliers else "no",
+                _mark(dimension, ranking),
                 *(_damage(dimension) if ranking.measured else _layers(dimension, ranking.layers)),
                 *([f"{dimension.score:.2f}"] if score else []),
                 *([f"{dimension.strength:.2f}"] if strength else []),
@@ -136,13 +169,21 @@ def _show_dimensions(ranking: Ranking, dimensions: tuple[Dimension, ...]) -> Non
     )
 
 
+def _mark(dimension: Dimension, ranking: Ranking) -> str | Text:
+    """Say whether a dimension is an outlier, and by what where that was not measured."""
+    if dimension.dim not in ranking.outliers:
+        return "no"
+    return Text("yes", "bold red") if ranking.measured else Text(ranking.basis, "yellow")
+
+
 def _layers(dimension: Dimension, layers: int) -> tuple[str, ...]:
     return f"{len(dimension.layers)} of {layers}", numbers(dimension.layers)
 
 
 def _damage(dimension: Dimension) -> tuple[str, ...]:
-    if dimension.damage is None or dimension.interval is None:
-        return "not measured", "", ""
-    low, high = dimension.interval
+    if dimension.damage is None:
+        return "not measured", "", "", ""
+    ends = dimension.interval
+    interval = f"{ends[0]:+.3g} to {ends[1]:+.3g}" if ends else "open"
     added = "" if dimension.added is None else f"{dimension.added:+.3g}"
-    return f"{dimension.damage:+.3g}", f"{low:+.3g} to {high:+.3g}", added
+    return f"{dimension.damage:+.3g}", interval, str(dimension.examples), added

@@ -167,12 +167,14 @@ def show_atlas(atlas: Atlas, *, json: bool) -> None:
     if json:
         print_json(atlas.to_json())
         return
+    from surgeon.ranking.ranking import BY_WEIGHTS
+
     earlier = f", {atlas.kept:,} of them by an earlier run" if atlas.kept else ""
     scanned = atlas.total - atlas.kept
     each = f": {atlas.bytes_read / scanned:,.0f} bytes a model" if scanned else ""
     counts = {
         "scanned": atlas.done,
-        "  with outliers": atlas.with_outliers,
+        f"  with outliers, {BY_WEIGHTS}": atlas.with_outliers,
         "failed": atlas.failed,
         **{f"  {reason}": models for reason, models in _reasons(atlas)},
     }
@@ -207,7 +209,9 @@ def show_trace(trace: Trace, top: int, *, json: bool) -> None:
     _show_trajectories(trace, trace.trajectories[: max(top, len(trace.outliers))])
     first, last = trace.steps[0], trace.steps[-1]
     if trace.outliers:
-        print_text(f"Outliers: {numbers(trace.outliers, limit=None)}")
+        from surgeon.ranking.ranking import BY_WEIGHTS
+
+        print_text(f"Outliers: {numbers(trace.outliers, limit=None)} ({BY_WEIGHTS})")
     else:
         print_text(
             f"No dimension meets the criterion at step {last}, the last: none became an outlier "

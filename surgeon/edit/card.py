@@ -72,7 +72,7 @@ This is {base} with **{plan.parameters_changed} of {total:,}
 parameters changed** ({plan.parameters_changed / total:.2g} of them), by
 [surgeon](https://pypi.org/project/norm-surgeon/). It is meant for research into what these
 dimensions do; do not expect it to work as well as its base model. Every other byte of the
-weights is the base model's.
+weights is the base model's.{_choice(plan)}
 
 ## Recipe
 
@@ -94,6 +94,16 @@ All old and new values, and the hash of every file before and after, are in
     pip install norm-surgeon
     surgeon restore PATH_OF_THIS_FOLDER -o original/
 """
+
+
+def _choice(plan: Plan) -> str:
+    """Say what chose the dimensions, and whether what they do was measured."""
+    if plan.ranking is None:
+        return ""
+    chosen = f" The dimensions were chosen by {plan.ranking.method}: {plan.ranking.basis}"
+    if plan.ranking.measured:
+        return f"{chosen}, by removing each."
+    return f"{chosen} (`surgeon scan MODEL --method ablation` measures what removing each does)."
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,13 @@ from surgeon.edit.modes import new_values
 from surgeon.edit.recipe import Recipe
 from surgeon.edit.record import OnnxPatch
 from surgeon.edit.source_files import path_in_artifact
-from surgeon.errors import CheckpointError, SelectionError
+from surgeon.errors import (
+    INSTEAD,
+    CheckpointError,
+    EvaluationError,
+    ExportError,
+    SelectionError,
+)
 from surgeon.families import Site
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
@@ -112,6 +118,8 @@ def make_plan(
         CheckpointError: a tensor cannot be edited exactly.
     """
     dims, ranking = _select_dims(checkpoint, recipe, texts, progress)
+    if ranking:
+        recipe = recipe.model_copy(update={"method": ranking.method})
     edits = edits_meant(checkpoint, recipe, dims)
     return Plan(checkpoint, recipe, dims, edits, ranking, ranking.text if ranking else None)
 
@@ -189,13 +197,27 @@ def _select_dims(
         min_layers=recipe.min_layers,
         texts=texts,
         min_damage=recipe.min_damage,
-        count=count if "count" in find_detector(recipe.method).takes else None,
+        count=count if "count" in find_detector(recipe.method or MEASURED).takes else None,
         progress=progress,
     )
-    ranking = rank_dimensions(checkpoint, recipe.method, options)
+    ranking = _rank(checkpoint, recipe, options)
     if len(ranking.outliers) < count and not recipe.relax:
         raise SelectionError(_too_few(ranking, count))
     return tuple(d.dim for d in ranking.dimensions[:count]), ranking
+
+
+def _rank(checkpoint: Checkpoint, recipe: Recipe, options: Options) -> Ranking:
+    """Rank as a recipe says; where it does not say how, and nothing can be measured, ask."""
+    if recipe.method is not None:
+        return rank_dimensions(checkpoint, recipe.method, options)
+    try:
+        return rank_dimensions(checkpoint, MEASURED, options)
+    except (CheckpointError, EvaluationError, ExportError) as error:
+        instead = "" if INSTEAD in str(error) else f"; {INSTEAD}"
+        raise SelectionError(
+            f"`remove_outliers` {recipe.remove_outliers}: measures what removals do, which is not "
+            f"possible here: {error}{instead}, or name them with `dims`"
+        ) from error
 
 
 def _too_few(ranking: Ranking, count: int) -> str:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from surgeon.edit.modes import Mode
 from surgeon.errors import SelectionError
 from surgeon.families import Role
-from surgeon.ranking import DEFAULT, DETECTORS
+from surgeon.ranking import DETECTORS, MEASURED
 from surgeon.ranking.ranking import SIGMA
 from surgeon.settings import (
     Count,
@@ -115,7 +115,8 @@ class Recipe(SettingsModel):
     """An edit, independent of the checkpoint that it is done to.
 
     Exactly one of ``dims``, ``remove_outliers`` and ``random`` chooses the dimensions: the named
-    ones, the N strongest that meet the criterion of ``method``, or N drawn with ``seed``.
+    ones, the N strongest that meet the criterion of ``method`` (None: ablation), or N drawn with
+    ``seed``.
     ``sigma``, ``min_layers`` and ``min_damage`` (None: the method's own rule) are settings of the
     methods that take them.
     """
@@ -128,9 +129,9 @@ class Recipe(SettingsModel):
     """Edit N dimensions drawn with `seed`."""
     seed: Seed = 0
     """For `random`."""
-    method: Method = DEFAULT
-    """What ranks: layernorm or layernorm-count read the weights alone; activations, gradient and
-    ablation run the model on text, in PyTorch, and ablation measures what a removal does."""
+    method: Method | None = None
+    """What ranks: ablation, the default, measures what removals do, in PyTorch; activations and
+    gradient run the model too, and layernorm and layernorm-count read the weights alone."""
     sigma: Annotated[Number, Field(gt=0)] = SIGMA
     """Standard deviations beyond which a gain or bias is flagged."""
     min_layers: Layers | None = None
@@ -180,7 +181,7 @@ class Recipe(SettingsModel):
         elif self.random is not None:
             which = f"{self.random} random dims"
         else:
-            which = f"{self.remove_outliers} strongest by {self.method}"
+            which = f"{self.remove_outliers} strongest by {self.method or MEASURED}"
         parts = [
             f"{which}: {self.mode}" + (f" by {self.factor:g}" if self.factor is not None else "")
         ]

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from surgeon.edit.changes import Edit
 from surgeon.edit.recipe import Recipe
@@ -26,7 +27,7 @@ from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, Line, Lines, Picture, Row, Span
 from surgeon.figures.scan import draw_ranking, standing
 from surgeon.harmless import html
-from surgeon.ranking import rank_by_layernorm, read_zscores
+from surgeon.ranking import MEASURED, find_detector, rank_by_layernorm, read_zscores
 from surgeon.text import BUILT_IN
 
 # What ``patch`` is told beside the dims.
@@ -83,8 +84,20 @@ def _summary(record: Record) -> list[str]:
     origin = f" from revision {record.revision}" if record.revision else ""
     return [
         f"{record.architecture}; {changed} ({recipe['mode']}{factor}), other bytes as they were.",
+        *_choice(recipe),
         f"Made by surgeon {record.surgeon} on {record.created}{origin}.",
     ]
+
+
+def _choice(recipe: Mapping[str, Any]) -> list[str]:
+    """Say what chose the dimensions, and whether what they do was measured."""
+    method = recipe.get("method") or MEASURED
+    if not recipe.get("remove_outliers"):
+        return []
+    if method == MEASURED:
+        return [f"The dimensions were chosen by {method}: measured, by removing each."]
+    by = method if find_detector(method).needs_model else "weights"
+    return [f"The dimensions were chosen by {method}: by {by}, not measured."]
 
 
 def _scores(evaluation: Evaluation) -> str:

@@ -227,14 +227,15 @@ def headline(ranking: Ranking) -> str:
     model = shortened(ranking.model, _MODEL)
     if not ranking.outliers:
         return f"{model}: no dimension meets the criterion"
-    return f"{model}: {outliers_in_words(ranking.outliers, '')}"
+    basis = "" if ranking.measured else ranking.basis
+    return f"{model}: {outliers_in_words(ranking.outliers, '', basis)}"
 
 
-def outliers_in_words(outliers: Sequence[int], when: str) -> str:
-    """Say how many outliers there are ``when``, and which come first."""
+def outliers_in_words(outliers: Sequence[int], when: str, basis: str) -> str:
+    """Say how many outliers there are ``when``, which come first, and if that was measured."""
     dims = ", ".join(map(str, outliers[:_LISTED])) + (", …" if len(outliers) > _LISTED else "")
     many = "s" if len(outliers) > 1 else ""
-    return f"{len(outliers)} outlier dimension{many}{when} ({dims})"
+    return f"{len(outliers)} outlier dimension{many}{when} ({dims}){basis and f', {basis}'}"
 
 
 def words(ranking: Ranking, zscores: ZScores) -> tuple[str, ...]:
@@ -245,7 +246,8 @@ def words(ranking: Ranking, zscores: ZScores) -> tuple[str, ...]:
     return (
         f"{shortened(ranking.architecture)}, {size}; {ranking.evidence}{maps}",
         f"Criterion ({ranking.method}): {ranking.criterion}",
-        "What removing a dimension does was not measured: the ranking alone is weak evidence"
+        f"{ranking.basis.capitalize()}: surgeon scan --method ablation measures what removing a "
+        "dimension does"
         if measured is None
         else f"Damage measured on {measured.examples:,} texts of {shortened(measured.texts)}: "
         f"{measured.metric}, {measured.unit}",

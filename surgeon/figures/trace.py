@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from surgeon.figures.picture import INK, QUIET, Band, Line, Lines, Mark, Picture, Threshold
 from surgeon.figures.scan import outliers_in_words
 from surgeon.harmless import shortened
+from surgeon.ranking.ranking import BY_WEIGHTS
 from surgeon.study.trajectories import Trace, Trajectory
 
 _COLOURS = ("#b2182b", "#08306b", "#e08214", "#35978f", "#762a83", "#8c510a", "#4a90c8", "#1b7837")
@@ -102,7 +103,7 @@ def headline(trace: Trace) -> str:
     name = shortened(trace.name, _NAME)
     if not trace.outliers:
         return f"{name}: no outlier dimension at step {trace.steps[-1]:,}, the last"
-    return f"{name}: {outliers_in_words(trace.outliers, ' at the end')}"
+    return f"{name}: {outliers_in_words(trace.outliers, ' at the end', BY_WEIGHTS)}"
 
 
 def words(trace: Trace) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from surgeon.edit.changes import Edit, Splice, with_slices
 from surgeon.edit.plan import Plan, make_plan
 from surgeon.edit.recipe import Recipe
-from surgeon.errors import OutputError
+from surgeon.errors import INSTEAD, OutputError, SelectionError
 from surgeon.onnx.file_graph import FileGraph, Use
 from surgeon.onnx.read_graph import DTYPES, mapped
 from surgeon.onnx.wire import encode_field, encode_header
@@ -64,6 +64,11 @@ def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
             criterion.
         CheckpointError: a tensor cannot be edited exactly.
     """
+    if recipe.remove_outliers and recipe.method is None:
+        raise SelectionError(
+            f"`remove_outliers` {recipe.remove_outliers}: measures what removals do, and of an "
+            f"ONNX file the weights alone are read; {INSTEAD}, or name them with `dims`"
+        )
     plan = make_plan(model.checkpoint, recipe)
     by_tensor: dict[str, list[Edit]] = {}
     for edit in plan.edits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -54,6 +55,11 @@ _FINALISTS = 2  # of those that do not, after a first look at what each adds
 _JOINT = 2  # times what two do on their own, for an effect of both together
 _ADDED = 16  # texts on which to measure what one adds
 _MOST_CHOSEN = 8
+
+_IN_LAYER = re.compile(r"\.\d+\.")
+_START_UP = 8.0  # seconds, for PyTorch and transformers
+_TOKENS = 6_000  # that a race reads of the sample, a removal of a text counted as a text
+_FLOPS = 3e10  # a second, of two cores
 
 
 def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
@@ -145,6 +151,13 @@ def ablate(runner: TorchRunner, options: Options) -> Ranking:
         warnings=(*runner.warnings, *_undecided(first, added, len(run.examples))),
         by_layer=by_size.by_layer,
     )
+
+
+def estimate_seconds(checkpoint: Checkpoint) -> float:
+    """Return how long a measurement takes on two cores, about: two passes over the sample."""
+    shapes = [info.shape for name, info in checkpoint.tensors.items() if _IN_LAYER.search(name)]
+    weights = sum(math.prod(shape) for shape in shapes if len(shape) > 1)
+    return _START_UP + 2 * weights * _TOKENS / _FLOPS
 
 
 def check_min_damage(min_damage: float | None) -> None:

@@ -16,6 +16,9 @@ from surgeon.text import Texts, TextsUsed
 
 SIGMA = 3.0
 
+BY_WEIGHTS = "by weights, not measured"
+"""What is said of an outlier that only a look at the weights has found."""
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -125,9 +128,16 @@ class Ranking:
     def _repr_html_(self) -> str | None:
         return self.to_frame()._repr_html_() if find_spec("pandas") else None
 
+    @property
+    def basis(self) -> str:
+        """What makes an outlier of a dimension: damage that was measured, or a look."""
+        if self.measured:
+            return "measured"
+        return BY_WEIGHTS if self.text is None else f"by {self.method}, not measured"
+
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``scan --json`` prints."""
-        document = asdict(replace(self, by_layer=None))
+        document = asdict(replace(self, by_layer=None)) | {"basis": self.basis}
         for name in ("columns", "text", "by_layer"):
             del document[name]
         return document

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from surgeon.errors import CheckpointError, EvaluationError, SurgeonError, suggesting
+from surgeon.errors import (
+    INSTEAD,
+    CheckpointError,
+    EvaluationError,
+    ExportError,
+    SurgeonError,
+    suggesting,
+)
 from surgeon.families import Site, by_layer
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import find_not_finite
@@ -28,6 +38,8 @@ if TYPE_CHECKING:
 _AT_POSITIONS = ("mlm", "clm")
 # The tasks with a head of its own that text alone is enough for.
 _BY_TEXT = ("mlm", "clm", "rtd", "plm", "denoising")
+
+_BYTES = 4  # of a parameter in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +174,13 @@ def open_torch_runner(checkpoint: Checkpoint, texts: Texts, progress: Progress) 
         ExportError: transformers cannot load it, or not as it is stored.
         EvaluationError: it has no tokenizer, or one that does not know the texts' words.
     """
+    if importlib.util.find_spec("torch") is None:
+        raise ExportError(
+            "PyTorch, which runs the model, is not installed: pip install torch", INSTEAD
+        )
+    _check_memory(checkpoint)
     progress("loading PyTorch", 0, 0)
     from surgeon.torch_model.directory import not_applied
-    from surgeon.torch_model.forward import INSTEAD
     from surgeon.torch_model.heads import detect_task
     from surgeon.torch_model.loading import decoder_start_of, load_model
     from surgeon.torch_model.tokenizer import load_tokenizer
@@ -196,6 +212,26 @@ def open_torch_runner(checkpoint: Checkpoint, texts: Texts, progress: Progress) 
         left_out=_why_left_out(task) if task != model.task else "",
         not_applied=not_applied(checkpoint.directory, checkpoint.config),
     )
+
+
+def free_memory() -> float:
+    """Return the bytes of memory that are free, or can be freed."""
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
+    return math.inf
+
+
+def _check_memory(checkpoint: Checkpoint) -> None:
+    """Refuse a model that does not fit into memory, before it is loaded."""
+    needed, free = _BYTES * checkpoint.parameters_total, free_memory()
+    if needed > free:
+        raise ExportError(
+            f"{checkpoint.name}: its weights take {needed / 1e9:.1f} GB in float32, and "
+            f"{free / 1e9:.1f} GB of memory are free, which fit {free / _BYTES:,.0f} parameters",
+            INSTEAD,
+        )
 
 
 def _why_left_out(task: str) -> str:

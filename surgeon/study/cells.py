@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from surgeon.edit.recipe import Recipe, recipe_from_json
 from surgeon.errors import EvaluationError
+from surgeon.ranking import MEASURED
 from surgeon.study.grid import (
     Fields,
     Grid,
@@ -75,7 +76,7 @@ class Cell:
 def _selection(recipe: Recipe) -> str:
     if recipe.dims is not None:
         return "dims"
-    return "random" if recipe.random is not None else recipe.method
+    return "random" if recipe.random is not None else recipe.method or MEASURED
 
 
 def make_cells(grid: Grid) -> tuple[Cell, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from surgeon.errors import INSTEAD
 from surgeon.families import Site
 from surgeon.tasks.examples import Batch
 from surgeon.torch_model.loading import TorchModel, export_error, quiet
@@ -19,9 +20,6 @@ States: TypeAlias = npt.NDArray[np.float32]
 Moment: TypeAlias = Literal["written", "stream"]
 Consume: TypeAlias = Callable[[int, Moment, States], None]
 """Called with a layer's number, the moment, and the states there, (tokens, hidden)."""
-
-INSTEAD = "use `method` layernorm, which reads only the weights"
-"""What an error about a model that does not run leaves to do."""
 
 
 def run(loaded: TorchModel, batch: Batch) -> States:

@@ -1,5 +1,8 @@
 """The options that choose how dimensions are ranked."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from surgeon import (
@@ -7,13 +10,18 @@ from surgeon import (
     make_plan,
     open_checkpoint,
     plan_from_small_patch,
+    rank_by_layernorm,
     ranking_sample,
     read_record,
     read_texts,
+    read_zscores,
     write_artifact,
     write_small_patch,
 )
 from surgeon.cli import run
+from surgeon.figures.report import _summary
+from surgeon.figures.scan import draw_ranking
+from surgeon.ranking.ranking import BY_WEIGHTS
 
 
 @pytest.fixture
@@ -33,8 +41,8 @@ def data(tmp_path):
         ("scan --method ablation --sigma 2", "--sigma"),
         ("scan --method activations --data nowhere.txt", "--data"),
         ("patch --dims 3 --data DATA --dry-run", "--data"),
-        ("patch --remove-outliers 2 --data DATA --dry-run", "--data"),
-        ("patch --remove-outliers 1 --min-damage 1 --dry-run", "--min-damage"),
+        ("patch --remove-outliers 2 --method layernorm --data DATA --dry-run", "--data"),
+        ("patch --remove-outliers 1 --sigma 2 --dry-run", "--sigma"),
         (
             "scan --method activations --text-column note",
             "--text-column note: is a column of --dat",
@@ -51,11 +59,82 @@ def test_a_method_or_an_option_that_nothing_would_use_is_refused(
 def test_weak_evidence_comes_with_the_command_that_settles_it(minilm, capsys, refused):
     assert run(["scan", str(minilm)]) == 0
     assert f"surgeon scan {minilm} --method ablation measures" in capsys.readouterr().out
-    patch = ["patch", str(minilm), "--remove-outliers", "2", "--dry-run"]
+    patch = ["patch", str(minilm), "--remove-outliers", "2", "--method", "layernorm", "--dry-run"]
     refused(*patch, says="--remove-outliers 2 --method ablation")
     assert run([*patch, "--relax"]) == 0
     told = f"surgeon patch {minilm} --remove-outliers 2 --method ablation measures"
     assert told in capsys.readouterr().out
+
+
+def test_patch_measures_by_default_and_says_what_the_criterion_would_have_chosen(minilm, capsys):
+    assert run(["patch", str(minilm), "--remove-outliers", "2", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "Chosen: 99, 157, by ablation (measured); by the paper's criterion, on the weights alone, "
+        "0 of 384 are outliers, and 267, 127 come first."
+    )
+
+
+def _without_torch(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+
+
+def _without_memory(monkeypatch):
+    monkeypatch.setattr("surgeon.ranking.torch_runner.free_memory", lambda: 1e6)
+
+
+@pytest.mark.parametrize(
+    ("model", "hinder", "reason"),
+    [
+        ("tiny", None, "no tokenizer in it that reads text"),
+        ("minilm", _without_torch, "PyTorch, which runs the model, is not installed"),
+        ("minilm", _without_memory, "take 0.1 GB in float32, and 0.0 GB of memory are free"),
+        ("onnx", None, "of an ONNX file the weights alone are read"),
+    ],
+)
+def test_where_nothing_can_be_measured_it_asks_how_to_choose(
+    model, hinder, reason, minilm, tiny, minilm_patched, tmp_path, refused, monkeypatch, capsys
+):
+    models = {
+        "minilm": minilm,
+        "tiny": tiny("bert"),
+        "onnx": minilm_patched / "onnx" / "model.onnx",
+    }
+    if hinder:
+        hinder(monkeypatch)
+    capsys.readouterr()  # of what made the models
+    options = ["--remove-outliers", "2", "-o", tmp_path / "out"]
+    for says in (reason, "use --method layernorm, which reads only the weights, or name them with"):
+        refused("patch", models[model], *options, says=says)
+    assert not (tmp_path / "out").exists()
+
+
+def test_whatever_names_outliers_by_weights_says_that_they_were_not_measured(
+    minilm, tmp_path, capsys
+):
+    scan = ["scan", str(minilm), "--min-layers", "2"]
+    assert run([*scan, "--plot", str(tmp_path / "scan.svg")]) == 0
+    command = f"surgeon scan {minilm} --method ablation"
+    table = capsys.readouterr().out
+    assert f"Outliers: 267, 127 ({BY_WEIGHTS})" in table
+    assert f"{command} measures what removing each does, in about" in table
+    picture = draw_ranking(
+        rank_by_layernorm(open_checkpoint(minilm), min_layers=2),
+        read_zscores(open_checkpoint(minilm)),
+    )
+    assert picture.headline.endswith(f"(267, 127), {BY_WEIGHTS}")
+    assert run([*scan, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["basis"] == BY_WEIGHTS
+    assert document["measure"]["command"] == command
+    assert 1 < document["measure"]["seconds"] < 60
+    out = tmp_path / "out"
+    options = ["--remove-outliers", "2", "--method", "layernorm", "--min-layers", "2"]
+    assert run(["patch", str(minilm), *options, "--no-onnx", "-o", str(out)]) == 0
+    assert f"Chosen: 267, 127, by layernorm ({BY_WEIGHTS})" in capsys.readouterr().out
+    assert f"by layernorm: {BY_WEIGHTS}" in " ".join((out / "README.md").read_text().split())
+    assert any(BY_WEIGHTS in line for line in _summary(read_record(out)))
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert all(BY_WEIGHTS in line for line in readme.splitlines() if line.startswith("Outliers:"))
 
 
 def test_an_onnx_file_is_not_told_to_run(minilm_patched, capsys):

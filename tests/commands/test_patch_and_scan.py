@@ -8,7 +8,9 @@ from surgeon.cli import run
 
 
 def test_scan_takes_the_weight_file_too(minilm, json_of):
-    assert json_of("scan", minilm / "model.safetensors") == json_of("scan", minilm)
+    file, folder = json_of("scan", minilm / "model.safetensors"), json_of("scan", minilm)
+    assert file.pop("measure")["command"] != folder.pop("measure")["command"]
+    assert file == folder
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def test_scan_takes_a_weight_file_alone_and_says_how_it_knows_the_family(tiny, a
     assert (told.pop("model"), told.pop("architecture")) == ("mine", "BERT-like (by tensor names)")
     assert known.pop("model") != "mine"
     assert known.pop("architecture") == "BERT"
+    assert told.pop("measure") != known.pop("measure")
     assert told == known
 
 
@@ -60,8 +63,9 @@ def test_scan_s_table_names_the_layers_that_flag_a_dimension(minilm, capsys):
     assert run(["scan", str(minilm), "--min-layers", "2"]) == 0
     table = capsys.readouterr().out
     (row,) = [line for line in table.splitlines() if "│ 267 │" in line]
-    assert [cell.strip() for cell in row.split("│")[1:5]] == ["267", "yes", "2 of 6", "0, 1"]
-    assert "Outliers: 267, 127" in table
+    by_weights = "by weights, not measured"
+    assert [cell.strip() for cell in row.split("│")[1:5]] == ["267", by_weights, "2 of 6", "0, 1"]
+    assert f"Outliers: 267, 127 ({by_weights})" in table
 
 
 @pytest.mark.parametrize("suffix", ["png", "html"])
@@ -169,7 +173,8 @@ def test_bad_input_is_one_line_and_exit_code_2(case, tiny, tmp_path, refused):
         (["--dims", "three"], "--dims"),
         (["--dims", "3", "--random", "1"], "--remove-outliers N, --dims LIST or --random N"),
         ([], "exactly one way"),
-        (["--remove-outliers", "2"], "--relax"),
+        (["--remove-outliers", "2", "--method", "layernorm"], "--relax"),
+        (["--remove-outliers", "2", "--sigma", "2"], "--sigma: --method ablation has no use for"),
         (["--dims", "3", "--mode", "cut"], "--mode"),
         (["--dims", "3", "--mode", "scale"], "--mode scale and --factor go together"),
         (["--dims", "3", "--layers", "9"], "no layer 9"),

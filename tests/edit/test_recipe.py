@@ -67,7 +67,7 @@ def test_a_recipe_survives_json(recipe):
         (Recipe(random=2, mode="scale", factor=0.5), "2 random dims: scale by 0.5"),
         (
             Recipe(remove_outliers=2, params=("gain",), sites=("attention",), layers=(0, 1)),
-            "2 strongest by layernorm: zero, gains alone, attention, layers 0,1",
+            "2 strongest by ablation: zero, gains alone, attention, layers 0,1",
         ),
     ],
 )

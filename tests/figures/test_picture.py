@@ -36,9 +36,12 @@ def test_a_vector_that_is_not_there_stays_absent_when_pooled():
     ("outliers", "words"),
     [
         ((), "random: no dimension meets the criterion"),
-        ((7,), "random: 1 outlier dimension (7)"),
-        ((7, 9), "random: 2 outlier dimensions (7, 9)"),
-        (tuple(range(10)), "random: 10 outlier dimensions (0, 1, 2, 3, 4, 5, 6, 7, …)"),
+        ((7,), "random: 1 outlier dimension (7), by weights, not measured"),
+        ((7, 9), "random: 2 outlier dimensions (7, 9), by weights, not measured"),
+        (
+            tuple(range(10)),
+            "random: 10 outlier dimensions (0, 1, 2, 3, 4, 5, 6, 7, …), by weights, not measured",
+        ),
     ],
 )
 def test_the_headline_says_the_result_in_words(outliers, words):
