@@ -22,7 +22,7 @@ _CASES = [  # model, exporter, fresh, config.json beside it
     ("bert", "legacy-14", False, False),
     ("bert", "legacy-17", True, True),
     ("bert", "dynamo", False, False),
-    ("bert", "dynamo", True, True),
+    pytest.param("bert", "dynamo", True, True, marks=pytest.mark.slow),
     ("bert", "dynamo-external", False, True),
     ("bert", "fused", False, False),
     ("bert", "fused", True, True),
@@ -30,7 +30,7 @@ _CASES = [  # model, exporter, fresh, config.json beside it
     ("bart", "dynamo", True, False),
     ("albert", "legacy-14", False, True),
     ("gpt2", "legacy-14", False, True),
-    ("gpt2", "dynamo", False, True),
+    pytest.param("gpt2", "dynamo", False, True, marks=pytest.mark.slow),
     ("llama", "legacy-14", False, True),
     ("gemma2", "dynamo", False, True),
 ]
