@@ -192,9 +192,7 @@ FAMILIES = {
     ),
     "xlnet": _post("XLNet", "LMHeadModel", XLNET, "transformer.layer.1.ff.layer_norm"),
     "bart": _bart("Bart"),
-    "opt, post-norm": _opt(
-        _post, "final_layer_norm", word_embed_proj_dim=12, do_layer_norm_before=False
-    ),
+    "opt, post-norm": _opt(_post, "final_layer_norm", **_POST_OPT),
     "wav2vec2": _sound("Wav2Vec2", "wav2vec2"),
     "gpt2": _gpt("GPT2", GPT, "h.1.mlp.c_proj", head="LMHeadModel", axis=1),
     "gpt_neo": _gpt("GPTNeo", _NEO, "h.1.mlp.c_proj"),
