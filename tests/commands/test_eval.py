@@ -70,10 +70,15 @@ def test_eval_scores_the_task_that_is_asked_for_on_the_columns_that_are_named(
         (["--stride", "5"], "--stride 5: the task drift does not use it"),
         (["--label-column", "x"], "--label-column x: the task drift does not use it"),
         (["--masking", "some"], "--masking"),
-        (["--task", "sts", "--data", "x.csv", "--until-certain"], "score of the whole set"),
+        (["--task", "sts", "--data", "PAIRS", "--until-certain"], "score of the whole set"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_exit_code_2(minilm_patched, refused, options, complaint):
+def test_a_wrong_call_is_one_line_and_exit_code_2(
+    minilm_patched, tmp_path, refused, options, complaint
+):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("A dog.,A cat.,1.5\nA man.,A boy.,4\n")
+    options = [pairs if option == "PAIRS" else option for option in options]
     refused("eval", minilm_patched, *options, says=complaint)
 
 
