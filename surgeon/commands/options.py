@@ -136,6 +136,12 @@ RankingData = Annotated[
         "column of a table; without it, English sentences that surgeon eval does not use.",
     ),
 ]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option(
+        help="Where a method that runs the model does so; auto is the best that PyTorch has here."
+    ),
+]
 TextColumn = Annotated[str | None, setting(EvaluationSettings, "text_column", metavar="NAME")]
 MinDamage = Annotated[
     float | None, setting(Recipe, "min_damage", show_default="0.1 nats, 0.05 of drift")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.commands.options import (
+    Device,
     Force,
     Fresh,
     Json,
@@ -61,6 +62,7 @@ def patch(
     method: Method = _DEFAULTS["method"],
     data: RankingData = None,
     text_column: TextColumn = None,
+    device: Device = "auto",
     sigma: Sigma = _DEFAULTS["sigma"],
     min_layers: MinLayers = None,
     min_damage: MinDamage = None,
@@ -145,6 +147,7 @@ def patch(
             **graph,
             data=data,
             text_column=text_column,
+            device=device if device != "auto" else None,
             method=asked.method
             if asked.method and find_detector(asked.method).needs_model
             else None,
@@ -159,7 +162,7 @@ def patch(
                 model, revision=revision, sites_pattern=sites_pattern, progress=progress
             )
             texts = ranking_texts(data, text_column)
-            plan = make_plan(checkpoint, asked, texts=texts, progress=progress)
+            plan = make_plan(checkpoint, asked, texts=texts, device=device, progress=progress)
         count = f"--remove-outliers {len(plan.dims)}"
         settle = settling("patch", model, revision, sites_pattern, count)
         write = partial(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from surgeon.commands.options import (
+    Device,
     Json,
     Method,
     MinDamage,
@@ -44,6 +45,7 @@ def scan(
     method: Method = None,
     data: RankingData = None,
     text_column: TextColumn = None,
+    device: Device = "auto",
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = None,
     min_damage: MinDamage = None,
@@ -101,6 +103,7 @@ def scan(
             texts=ranking_texts(data, text_column),
             min_damage=min_damage,
             exhaustive=exhaustive,
+            device=device,
             progress=progress,
         )
         if not compare:

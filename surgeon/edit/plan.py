@@ -101,6 +101,7 @@ def make_plan(
     recipe: Recipe,
     *,
     texts: Texts | None = None,
+    device: str = "auto",
     progress: Progress = silent,
 ) -> Plan:
     """Resolve a recipe on a checkpoint. Nothing is written.
@@ -110,14 +111,16 @@ def make_plan(
         recipe: what was asked for.
         texts: what ranks, for a method that runs the model (None: the built-in sample that ranks,
             which is not the one that evaluates).
+        device: where such a method runs it: cpu, cuda, mps, or auto, the best that is there.
         progress: called at each step of such a method.
 
     Raises:
         SelectionError: a dimension, layer or site is not there, too few dimensions meet the
-            criterion and ``relax`` is off, or nothing asks for the texts.
+            criterion and ``relax`` is off, nothing asks for the texts or the device, or there is
+            no such device.
         CheckpointError: a tensor cannot be edited exactly.
     """
-    dims, ranking = _select_dims(checkpoint, recipe, texts, progress)
+    dims, ranking = _select_dims(checkpoint, recipe, texts, device, progress)
     if ranking:
         recipe = recipe.model_copy(update={"method": ranking.method})
     edits = edits_meant(checkpoint, recipe, dims)
@@ -176,6 +179,7 @@ def _select_dims(
     checkpoint: Checkpoint,
     recipe: Recipe,
     texts: Texts | None,
+    device: str,
     progress: Progress,
 ) -> tuple[tuple[int, ...], Ranking | None]:
     """Return the dimensions that a recipe means, and the ranking if one chose them."""
@@ -185,6 +189,8 @@ def _select_dims(
             "`data`: text ranks dimensions for `remove_outliers` N `method` "
             f"{MEASURED}, and nothing else asks for a ranking"
         )
+    if device != "auto" and recipe.remove_outliers is None:
+        raise SelectionError("`device`: goes with `remove_outliers` N alone")
     if recipe.dims is not None:
         return recipe.dims, None
     if recipe.random is not None:
@@ -198,6 +204,7 @@ def _select_dims(
         texts=texts,
         min_damage=recipe.min_damage,
         count=count if "count" in find_detector(recipe.method or MEASURED).takes else None,
+        device=device,
         progress=progress,
     )
     ranking = _rank(checkpoint, recipe, options)

@@ -94,7 +94,7 @@ def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
     """
     check_min_damage(options.min_damage)
     texts = options.texts or ranking_sample()
-    return ablate(open_torch_runner(checkpoint, texts, options.progress), options)
+    return ablate(open_torch_runner(checkpoint, texts, options.progress, options.device), options)
 
 
 def ablate(runner: TorchRunner, options: Options) -> Ranking:
@@ -400,5 +400,5 @@ ABLATION = Detector(
     needs_model=True,
     summary="the damage that removing it does to the model's own task",
     source="Kovaleva et al. 2021, arXiv 2105.06990",
-    takes=("texts", "min_damage", "exhaustive", "count"),
+    takes=("texts", "min_damage", "exhaustive", "count", "device"),
 )

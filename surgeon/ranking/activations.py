@@ -46,7 +46,8 @@ def rank_by_activations(checkpoint: Checkpoint, options: Options) -> Ranking:
         EvaluationError: it has no tokenizer.
     """
     texts = options.texts or ranking_sample()
-    return rank_by_size(open_torch_runner(checkpoint, texts, options.progress), options.progress)
+    runner = open_torch_runner(checkpoint, texts, options.progress, options.device)
+    return rank_by_size(runner, options.progress)
 
 
 def rank_by_size(runner: TorchRunner, progress: Progress) -> Ranking:
@@ -133,5 +134,5 @@ ACTIVATIONS = Detector(
     needs_model=True,
     summary="size of what the layers write, against the median dimension",
     source="He et al. 2024, arXiv 2405.19279 (maximum to median)",
-    takes=("texts",),
+    takes=("texts", "device"),
 )

@@ -83,7 +83,7 @@ def compare_detectors(
         for detector in DETECTORS.values()
         if not detector.needs_model
     ]
-    runner = open_torch_runner(checkpoint, ranking_texts, options.progress)
+    runner = open_torch_runner(checkpoint, ranking_texts, options.progress, options.device)
     by_size = rank_by_size(runner, options.progress)
     ablation = ablate(runner, options)
     shuffled = runner.shuffled(options.seed)

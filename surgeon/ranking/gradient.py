@@ -40,7 +40,8 @@ def rank_by_gradient(checkpoint: Checkpoint, options: Options) -> Ranking:
         EvaluationError: it has no tokenizer, or the texts have nothing to score.
     """
     texts = options.texts or ranking_sample()
-    runner = open_torch_runner(checkpoint, texts, options.progress).shuffled(options.seed)
+    runner = open_torch_runner(checkpoint, texts, options.progress, options.device)
+    runner = runner.shuffled(options.seed)
     examples = runner.examples(runner.settings(options.seed))
     return rank_by_effect(runner, examples[:TEXTS], options)
 
@@ -100,5 +101,5 @@ GRADIENT = Detector(
     needs_model=True,
     summary="the first-order effect of its removal on the model's own task",
     source="Molchanov et al. 2019, arXiv 1906.10771 (Taylor, first order)",
-    takes=("texts",),
+    takes=("texts", "device"),
 )

@@ -208,7 +208,8 @@ class Options:
             (None: that of ``ablation.MIN_DAMAGE``).
         exhaustive: whether every dimension is removed, instead of a shortlist.
         count: how many outliers ``ablation`` is to find (None: all, but 8 at most).
-        seed: of masks, controls and intervals.
+        device: where PyTorch runs the model: cpu, cuda, mps, or auto, the best that is there.
+        seed: of masks, controls and the order of the texts.
         progress: called with each step.
     """
 
@@ -218,6 +219,7 @@ class Options:
     min_damage: float | None = None
     exhaustive: bool = False
     count: int | None = None
+    device: str = "auto"
     seed: int = 0
     progress: Progress = silent
 

@@ -167,12 +167,15 @@ class TorchRunner:
         )
 
 
-def open_torch_runner(checkpoint: Checkpoint, texts: Texts, progress: Progress) -> TorchRunner:
-    """Load a checkpoint in PyTorch and tokenize texts for it.
+def open_torch_runner(
+    checkpoint: Checkpoint, texts: Texts, progress: Progress, device: str = "auto"
+) -> TorchRunner:
+    """Load a checkpoint in PyTorch, on a device, and tokenize texts for it.
 
     Raises:
-        ExportError: transformers cannot load it, or not as it is stored.
+        ExportError: transformers cannot load it, or not as it is stored, or it does not fit.
         EvaluationError: it has no tokenizer, or one that does not know the texts' words.
+        SelectionError: there is no such device.
     """
     if importlib.util.find_spec("torch") is None:
         raise ExportError(
@@ -180,11 +183,13 @@ def open_torch_runner(checkpoint: Checkpoint, texts: Texts, progress: Progress) 
         )
     _check_memory(checkpoint)
     progress("loading PyTorch", 0, 0)
+    from surgeon.torch_model.devices import find_device, move
     from surgeon.torch_model.directory import not_applied
     from surgeon.torch_model.heads import detect_task
     from surgeon.torch_model.loading import decoder_start_of, load_model
     from surgeon.torch_model.tokenizer import load_tokenizer
 
+    device = find_device(device)
     check_sizes(checkpoint, INSTEAD)
     progress("loading the model", 0, 0)
     with suggesting(INSTEAD):
@@ -200,6 +205,7 @@ def open_torch_runner(checkpoint: Checkpoint, texts: Texts, progress: Progress) 
         model = load_model(checkpoint, task if task in _BY_TEXT else "drift")
         if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
             model = load_model(checkpoint, "drift")
+        move(model.model, checkpoint, device)
     max_length = longest_text(checkpoint.config, checkpoint.family, tokenizer.model_max_length)
     return TorchRunner(
         checkpoint=checkpoint,

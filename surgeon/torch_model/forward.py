@@ -24,8 +24,7 @@ Consume: TypeAlias = Callable[[int, Moment, States], None]
 
 def run(loaded: TorchModel, batch: Batch) -> States:
     """Run a batch; the output has shape (sequences, tokens, width)."""
-    states: States = call(loaded, batch).numpy()
-    return states
+    return _states(call(loaded, batch))
 
 
 def run_at(
@@ -37,8 +36,9 @@ def run_at(
     where the model has it as a module of its own.
     """
     counts = [at.size for at in positions]
-    rows = torch.from_numpy(np.repeat(np.arange(len(positions)), counts))
-    columns = torch.from_numpy(np.concatenate(positions))
+    device = loaded.model.device
+    rows = torch.from_numpy(np.repeat(np.arange(len(positions)), counts)).to(device)
+    columns = torch.from_numpy(np.concatenate(positions)).to(device)
     shape = batch["input_ids"].shape
 
     def pick(_module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
@@ -54,7 +54,7 @@ def run_at(
         if handle is not None:
             handle.remove()
     picked = output[0] if tuple(output.shape[:2]) != shape else output[rows, columns]
-    return [part.numpy() for part in picked.split(counts)]
+    return [_states(part) for part in picked.split(counts)]
 
 
 @contextlib.contextmanager
@@ -118,9 +118,14 @@ def _reporter(
     def report(_module: Any, inputs: Any, output: Any) -> None:
         states = inputs if of_input else output
         states = states if isinstance(states, torch.Tensor) else states[0]
-        consume(number, moment, states.reshape(-1, states.shape[-1]).numpy())
+        consume(number, moment, _states(states.reshape(-1, states.shape[-1])))
 
     return report
+
+
+def _states(values: torch.Tensor) -> States:
+    states: States = values.float().cpu().numpy()
+    return states
 
 
 def _common_path(paths: Iterable[str]) -> str:
@@ -144,7 +149,8 @@ def call(
     Raises:
         ExportError: the model's code raised.
     """
-    tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+    device = loaded.model.device
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
     try:
         with mode(), quiet():
             outputs = loaded.model(**tensors)

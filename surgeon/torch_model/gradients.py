@@ -62,7 +62,7 @@ def _sum_of(
             if gradient is None:  # of an expert that no token chose
                 continue
             effect = ((values + offset) * found.part(gradient)).movedim(axis, 0)
-            effects.append(effect.reshape(len(effect), -1).sum(dim=1).double().cpu().numpy())
+            effects.append(effect.reshape(len(effect), -1).sum(dim=1).cpu().double().numpy())
     total: npt.NDArray[np.float64] = np.sum(effects, axis=0)
     return total
 
