@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Run the whole way on a small real model, with no network.
 
-    Scans, patches and evaluates all-MiniLM-L6-v2 twice: a real effect, and none. First the two
+    Patches and evaluates all-MiniLM-L6-v2 twice: a real effect, and none. First the two
     dimensions that do most by measurement on other text than what judges them, then the two that
     the paper's criterion ranks first on the weights.
     """
@@ -46,18 +46,16 @@ def demo(
     checkpoint = open_checkpoint(model, name="all-MiniLM-L6-v2")
     for name, recipe in _recipes().items():
         artifact = folder / name
-        console.print_heading(f"surgeon scan --method {recipe.method}")
+        method = f" --method {recipe.method} --relax" if recipe.method else ""
+        console.print_heading(
+            f"surgeon patch --remove-outliers {_FOUND}{method}, then surgeon eval"
+        )
         console.print_text(recipe.description)
         with console.shown_progress() as progress:
             plan = make_plan(checkpoint, recipe, progress=progress)
         assert plan.ranking is not None
         settle = f"surgeon scan {model} --method ablation"
         console.show_ranking(plan.ranking, top=5, json=False, settle=settle)
-        relax = " --relax" if recipe.relax else ""
-        console.print_heading(
-            f"surgeon patch --remove-outliers {_FOUND} --method {recipe.method}{relax}, "
-            "then surgeon eval"
-        )
         with console.shown_progress() as progress:
             record = write_artifact(plan, artifact, progress=progress)
             evaluation = evaluate(artifact, progress=progress)
@@ -68,7 +66,7 @@ def demo(
     for command in (
         f"surgeon restore {folder / 'measured'} -o {folder / 'original'}",
         f"surgeon patch {model} --random 2 -o {folder / 'random'}",
-        "surgeon patch YOUR_MODEL --remove-outliers 2 --method ablation -o out/",
+        "surgeon patch YOUR_MODEL --remove-outliers 2 -o out/",
         "surgeon eval out/",
     ):
         console.print_text(command)
@@ -80,11 +78,11 @@ def _recipes() -> dict[str, Recipe]:
     return {
         "measured": Recipe(
             remove_outliers=_FOUND,
-            method="ablation",
             description="Which dimensions does the model lean on? Removes candidates and measures.",
         ),
         "criterion": Recipe(
             remove_outliers=_FOUND,
+            method="layernorm",
             relax=True,
             description="What does the paper's criterion say, from the weights alone?",
         ),

@@ -81,9 +81,9 @@ def rank_one(model: str, directory: str, row: str) -> None:
     method = row.split(maxsplit=1)[0]
     texts = MODELS[model][1]() if DETECTORS[method].needs_model else None
     start, cpu = time.perf_counter(), time.process_time()
-    ranking = rank_dimensions(
-        open_checkpoint(directory), method, Options(texts=texts, exhaustive=exhaustive)
-    )
+    count = _COUNT if method == "ablation" else None
+    options = Options(texts=texts, exhaustive=exhaustive, count=count)
+    ranking = rank_dimensions(open_checkpoint(directory), method, options)
     taken = {
         "seconds": time.perf_counter() - start,
         "cpu": time.process_time() - cpu,

@@ -21,7 +21,11 @@ def test_the_demo_finds_a_real_effect_by_measurement_and_none_by_the_criterion(t
     assert records["criterion"]["ranked_on"] is None
     assert verdicts["criterion"]["verdict"] == "intact"
     printed = capsys.readouterr().out
-    assert printed.index("surgeon scan") < printed.index("degraded: ") < printed.index("intact: ")
+    assert (
+        printed.index("surgeon patch")
+        < printed.index("degraded: ")
+        < printed.index("intact, no worse")
+    )
     assert "Next" in printed
 
 
