@@ -132,7 +132,7 @@ def _print_rows(model: str, directory: Path, found: dict) -> None:
     short, whole = (found[row]["seconds"] for row in ("ablation", _EXHAUSTIVE))
     cpu = found["ablation"]["cpu"] / found[_EXHAUSTIVE]["cpu"]
     print(
-        f"\n{model}: the shortlist takes {short / whole:.3f} of the exhaustive run's time, "
+        f"\n{model}: the race takes {short / whole:.3f} of the exhaustive run's time, "
         f"{cpu:.3f} of its CPU time\n"
     )
 
