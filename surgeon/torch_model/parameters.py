@@ -249,7 +249,7 @@ def _namesake(tensor: str, ends: Mapping[str, list[str]]) -> str | None:
     """
     parts = tensor.split(".")
     number = next((at for at, part in enumerate(parts) if part.isdecimal()), None)
-    last = len(parts) - _MODULE_AND_LEAF if number is None else number
+    last = max(0, len(parts) - _MODULE_AND_LEAF) if number is None else number
     for start in range(last + 1):
         if found := ends.get(".".join(parts[start:])):
             return found[0] if len(found) == 1 else None
