@@ -45,7 +45,7 @@ def show_plan(plan: Plan, *, json: bool) -> None:
         print_json(plan.to_json())
         return
     print_table(
-        ["=tensor", "dims", "old", "new"],
+        ["tensor", "dims", "old", "new"],
         [(e.tensor, numbers(e.dims), _values(e.old), _values(e.new)) for e in plan.edits],
         title=f"{plan.checkpoint.name}: {kinds_of(plan.edits)}",
     )
@@ -221,7 +221,7 @@ def show_comparison(comparison: Comparison, *, json: bool) -> None:
         print_text(f"Identical: all {comparison.compared} tensors, bit for bit.")
         return
     print_table(
-        ["=tensor", "what", ">scalars", "dims"],
+        ["tensor", "what", ">scalars", "dims"],
         [
             (t.name, t.reason, f"{t.changed:,}", "spread" if t.dims is None else numbers(t.dims))
             for t in comparison.tensors

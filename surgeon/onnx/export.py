@@ -212,8 +212,12 @@ def _take_storage(loaded: TorchModel, mode: FakeTensorMode, dtype: torch.dtype) 
             for leaf, old in tensors.items():
                 if old in made:
                     tensors[leaf] = made[old]
-                elif old is not None and old.is_floating_point():
+                elif old is None or not old.is_floating_point():
+                    continue
+                elif isinstance(old, torch.nn.Parameter):
                     old.data = old.data.to(dtype)
+                else:
+                    tensors[leaf] = old.to(dtype)  # it may be a view, whose base stays as it was
     return sources
 
 

@@ -135,7 +135,8 @@ def test_scan_reads_a_model_that_is_not_cached_by_ranges_alone(hub, tiny, tmp_pa
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
     assert run(["scan", str(tiny("bert")), "--json"]) == 0
     local = json.loads(capsys.readouterr().out)
-    assert json.loads(captured.out) == {**local, "model": _ID}
+    measure = {**local["measure"], "command": f"surgeon scan {_ID} --method ablation"}
+    assert json.loads(captured.out) == {**local, "model": _ID, "measure": measure}
 
 
 def test_a_picture_of_a_model_that_is_not_cached_fetches_nothing_twice(hub, tmp_path):

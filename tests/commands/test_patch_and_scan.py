@@ -194,7 +194,7 @@ def test_bad_input_is_one_line_and_exit_code_2(case, tiny, tmp_path, refused):
         (["--dims", "3", "--method", "layernorm-count"], "--method: goes with --remove-outliers N"),
         (["--random", "3", "--relax"], "--relax: goes with --remove-outliers N alone"),
         (["--dims", "3", "--seed", "1"], "--seed: goes with --random N alone"),
-        (["--dims", "3", "--no-onnx", "--dtype", "float16"], "--dtype float16: is that of the"),
+        (["--dims", "3", "--no-onnx", "--dtype", "float16"], "--dtype float16: is about the ONNX"),
         (["--nonsense"], "--nonsense"),
     ],
 )
