@@ -12,6 +12,8 @@ The public names stand in ``__init__.pyi``, and are imported when they are first
 ``import surgeon`` costs nothing.
 """
 
+from __future__ import annotations
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -33,9 +33,9 @@ from .model import open_checkpoint as open_checkpoint
 from .model import open_for_scan as open_for_scan
 from .onnx_files.open_onnx import OnnxModel as OnnxModel
 from .onnx_files.open_onnx import open_onnx as open_onnx
+from .onnx_files.patch import OnnxPlan as OnnxPlan
+from .onnx_files.patch import make_onnx_plan as make_onnx_plan
 from .onnx_files.patch import write_onnx_artifact as write_onnx_artifact
-from .onnx_files.plan import OnnxPlan as OnnxPlan
-from .onnx_files.plan import make_onnx_plan as make_onnx_plan
 from .ranking import Agreement as Agreement
 from .ranking import Options as Options
 from .ranking import Ranking as Ranking
@@ -46,8 +46,8 @@ from .ranking import read_zscores as read_zscores
 from .study.atlas import Atlas as Atlas
 from .study.atlas import build_atlas as build_atlas
 from .study.trace import trace_training as trace_training
-from .study.trajectories import Trace as Trace
-from .tasks.options import TaskOptions as TaskOptions
+from .study.training_run import Trace as Trace
+from .tasks.registry import TaskOptions as TaskOptions
 from .text import Texts as Texts
 from .text import built_in_sample as built_in_sample
 from .text import ranking_sample as ranking_sample

@@ -152,7 +152,7 @@ def sweep(grid, folder):
 
 def in_process(queue, work):
     """An engine without processes, so that a test can look into it."""
-    from surgeon.study.jobs import do_job
+    from surgeon.study.engines import do_job
 
     job = None
     while taken := queue.take(job):

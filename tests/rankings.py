@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from surgeon.ranking import (
-    Dimension,
-    Measured,
-    Ranking,
-    ZScores,
-)
+from surgeon.ranking import Dimension, Measured, Ranking, ZScores
 
 _MEASURED = Measured(
     task="drift",

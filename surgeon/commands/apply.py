@@ -41,12 +41,7 @@ def apply(
 
     The base is known by the hashes of its weight files; any other one is refused.
     """
-    from surgeon import (
-        console,
-        open_checkpoint,
-        plan_from_small_patch,
-        write_artifact,
-    )
+    from surgeon import console, open_checkpoint, plan_from_small_patch, write_artifact
 
     if no_onnx:
         refuse_graph_options(dtype, standalone=standalone, fresh=fresh, no_parity=no_parity)

@@ -22,11 +22,7 @@ def diff(
 
     Tensors are compared bit for bit and in pieces, so that memory does not grow with the models.
     """
-    from surgeon import (
-        compare,
-        console,
-        open_checkpoint,
-    )
+    from surgeon import compare, console, open_checkpoint
 
     one, other = open_checkpoint(a), open_checkpoint(b)
     with console.shown_progress() as progress:

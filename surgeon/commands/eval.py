@@ -7,15 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from surgeon.commands.options import (
-    ArtifactDirectory,
-    Json,
-    TextColumn,
-    setting,
-)
+from surgeon.commands.options import ArtifactDirectory, Json, TextColumn, setting
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
-from surgeon.tasks.options import EvaluationSettings
+from surgeon.tasks.registry import EvaluationSettings
 from surgeon.tasks.task import Masking
 
 _setting = partial(setting, EvaluationSettings)
@@ -100,11 +95,7 @@ def evaluate(
     surgeon/evaluations/ the newest of each task and data set; several --task are scored in turn.
     What the recipe says of its evaluation holds where an option does not say otherwise.
     """
-    from surgeon import (
-        TaskOptions,
-        console,
-        save_evaluation,
-    )
+    from surgeon import TaskOptions, console, save_evaluation
     from surgeon import evaluate as run
 
     options = TaskOptions(

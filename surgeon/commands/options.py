@@ -13,7 +13,7 @@ from surgeon.edit.recipe import Recipe, parse_numbers
 from surgeon.errors import SelectionError
 from surgeon.ranking import MEASURED
 from surgeon.settings import SettingsModel
-from surgeon.tasks.options import EvaluationSettings
+from surgeon.tasks.registry import EvaluationSettings
 from surgeon.text import Texts
 
 

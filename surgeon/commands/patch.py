@@ -34,7 +34,7 @@ from surgeon.commands.options import (
     setting,
     settling,
 )
-from surgeon.edit.modes import Mode
+from surgeon.edit.changes import Mode
 from surgeon.edit.recipe import PARAMS, Recipe
 from surgeon.edit.recipe_file import load_recipe
 from surgeon.errors import OutputError, SelectionError

@@ -27,11 +27,7 @@ def report(
     where the dims lie among all by the weights; that of a sweep every figure that its grid makes
     (doses, one dimension or one layer at a time) with random removals as a band.
     """
-    from surgeon import (
-        console,
-        write_report,
-        write_sweep_report,
-    )
+    from surgeon import console, write_report, write_sweep_report
     from surgeon.model.artifact import RECORD
     from surgeon.study.sweep_folder import ROWS, is_sweep
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from surgeon.commands.options import (
-    ArtifactDirectory,
-    Force,
-    Json,
-    Output,
-)
+from surgeon.commands.options import ArtifactDirectory, Force, Json, Output
 
 
 def restore(

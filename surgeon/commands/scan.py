@@ -26,12 +26,7 @@ from surgeon.commands.options import (
     settling,
 )
 from surgeon.errors import SelectionError
-from surgeon.ranking import (
-    DEFAULT,
-    Options,
-    check_options,
-    find_detector,
-)
+from surgeon.ranking import DEFAULT, Options, check_options, find_detector
 from surgeon.ranking.ranking import SIGMA
 
 if TYPE_CHECKING:

@@ -9,11 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from surgeon.commands.options import Address, Cpus, EngineName, Json
-from surgeon.errors import (
-    CheckFailed,
-    Interrupted,
-    OutputError,
-)
+from surgeon.errors import CheckFailed, Interrupted, OutputError
 
 _WRONG_INPUT = 2
 _MANY = 100_000  # cells, beyond which people wonder whether anything happens
@@ -56,9 +52,8 @@ def sweep(
     from surgeon import console
     from surgeon.evaluation.session import check_provider
     from surgeon.progress import duration
-    from surgeon.study.cells import cost_of, make_cells, size_of
     from surgeon.study.engines import choose_engine
-    from surgeon.study.grid import check_grid, doubts_about
+    from surgeon.study.grid import check_grid, cost_of, doubts_about, make_cells, size_of
     from surgeon.study.sweep import preview_sweep, run_sweep
 
     checked = check_grid(file)

@@ -7,13 +7,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import (
-    Force,
-    Json,
-    MinLayers,
-    Sigma,
-    SitesPattern,
-)
+from surgeon.commands.options import Force, Json, MinLayers, Sigma, SitesPattern
 from surgeon.ranking.layernorm import MIN_LAYERS
 from surgeon.ranking.ranking import SIGMA
 
@@ -74,11 +68,7 @@ def trace(
     layer are read, and revisions with the same weights are left out and listed. A trace that was
     stopped resumes.
     """
-    from surgeon import (
-        console,
-        plot_trace,
-        trace_training,
-    )
+    from surgeon import console, plot_trace, trace_training
     from surgeon.figures import check_picture
 
     if plot is not None:

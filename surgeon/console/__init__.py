@@ -5,6 +5,8 @@ document and nothing else on standard output. Each function is imported when it 
 printing an error takes no numpy, which may be what failed to load.
 """
 
+from __future__ import annotations
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -22,13 +22,13 @@ from surgeon.progress import duration
 
 if TYPE_CHECKING:
     from surgeon.edit.recipe import Recipe
-    from surgeon.edit.recipe_file import Checked
-    from surgeon.edit.yaml_file import PlacedProblem
+    from surgeon.edit.recipe_file import Checked, PlacedProblem
     from surgeon.study.atlas import Atlas
-    from surgeon.study.cells import Cell, Cost
+    from surgeon.study.grid import Cell, Cost
     from surgeon.study.run import Outcome, Outlook
     from surgeon.study.sweep import Sweep
-    from surgeon.study.trajectories import Trace, Trajectory
+    from surgeon.study.training_run import Trace, Trajectory
+
 
 _MAX_CELLS = 20
 _MAX_REASONS = 10

@@ -21,14 +21,13 @@ from surgeon.console.printing import (
 from surgeon.edit.changes import kinds_of
 
 if TYPE_CHECKING:
+    from surgeon.edit.files import FileState, Reason
     from surgeon.edit.plan import Plan
     from surgeon.edit.record import Record
-    from surgeon.edit.source_files import Reason
-    from surgeon.edit.transfer import FileState
     from surgeon.edit.verify import Comparison, Verification
     from surgeon.edit.write import Export
     from surgeon.onnx.cache import KeptGraph
-    from surgeon.onnx_files.plan import OnnxPlan
+    from surgeon.onnx_files.patch import OnnxPlan
 
 
 _LEFT_OUT: dict[Reason, str] = {

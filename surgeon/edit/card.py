@@ -8,12 +8,8 @@ from typing import Any
 
 from surgeon.edit.changes import Edit, kinds_of
 from surgeon.edit.plan import Plan
-from surgeon.edit.yaml_file import parse_yaml
-from surgeon.harmless import (
-    fence_for,
-    markdown,
-    markdown_code,
-)
+from surgeon.edit.recipe_file import parse_yaml
+from surgeon.harmless import fence_for, markdown, markdown_code
 
 # Facts about the base model that stay true of an edited copy. Its evaluation results do not.
 _KEPT = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")

@@ -13,12 +13,12 @@ import numpy as np
 from surgeon.edit.changes import Edit
 from surgeon.edit.plan import Plan, make_plan
 from surgeon.edit.recipe import Recipe
-from surgeon.model.architecture import find_architecture
-from surgeon.model.checkpoint import Checkpoint, count_floats
+from surgeon.model.checkpoint import Checkpoint, count_floats, find_architecture
 from surgeon.model.tensors import TensorFile, TensorInfo
 
 if TYPE_CHECKING:
     import torch
+
 
 # The names that the safetensors format has for PyTorch's dtypes.
 _DTYPES = {

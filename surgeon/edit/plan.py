@@ -8,18 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from surgeon.edit.changes import Edit, Splice, count_changed, finite_or_none
-from surgeon.edit.modes import new_values
+from surgeon.edit.changes import Edit, Splice, count_changed, finite_or_none, new_values
+from surgeon.edit.files import path_in_artifact
 from surgeon.edit.recipe import Recipe
 from surgeon.edit.record import OnnxPatch
-from surgeon.edit.source_files import path_in_artifact
-from surgeon.errors import (
-    INSTEAD,
-    CheckpointError,
-    EvaluationError,
-    ExportError,
-    SelectionError,
-)
+from surgeon.errors import INSTEAD, CheckpointError, EvaluationError, ExportError, SelectionError
 from surgeon.families import Site
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from surgeon.edit.card import read_front_matter
+from surgeon.edit.files import CARD, EVALUATION, FileState, hash_file
 from surgeon.edit.record import Record, read_record
-from surgeon.edit.source_files import CARD, EVALUATION
 from surgeon.edit.staging import is_result, is_unfinished
-from surgeon.edit.transfer import FileState, hash_file
 from surgeon.errors import OutputError
 from surgeon.model.artifact import FOLDER, RECORD
 from surgeon.model.files import may_follow, parse_json

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
-from surgeon.edit.modes import Mode
+from surgeon.edit.changes import Mode
 from surgeon.errors import SelectionError
 from surgeon.families import Role
 from surgeon.ranking import DETECTORS, MEASURED
@@ -24,7 +24,7 @@ from surgeon.settings import (
     SettingsModel,
     contradiction,
 )
-from surgeon.tasks.options import EvaluationSettings
+from surgeon.tasks.registry import EvaluationSettings
 
 if TYPE_CHECKING:
     Method: TypeAlias = str

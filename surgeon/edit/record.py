@@ -13,18 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.edit.changes import Edit, Splice, to_json
+from surgeon.edit.files import EXCISED, FileState, Reason
 from surgeon.edit.recipe import recipe_from_json
-from surgeon.edit.source_files import EXCISED, Reason
-from surgeon.edit.transfer import FileState
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.model.artifact import (
-    OWN_HASH,
-    RECORD,
-    SCHEMA,
-    own_hash,
-    read_fields,
-)
-from surgeon.model.safetensors_file import open_safetensors
+from surgeon.model.artifact import OWN_HASH, RECORD, SCHEMA, own_hash, read_fields
+from surgeon.model.tensors import open_safetensors
 from surgeon.text import TextsUsed
 
 

@@ -11,15 +11,14 @@ from typing import Any
 import numpy.typing as npt
 
 from surgeon.edit.changes import BytePatch, Edit, byte_patch, with_slices
+from surgeon.edit.files import FileState, place, transfer
 from surgeon.edit.record import Record, inside, read_excised, read_record
-from surgeon.edit.source_files import place
 from surgeon.edit.staging import check_output, staged
-from surgeon.edit.transfer import FileState, transfer
 from surgeon.errors import CheckpointError
 from surgeon.model import Checkpoint, TensorFile, TensorInfo, open_checkpoint
 from surgeon.model.artifact import RECORD
 from surgeon.model.files import regular_size
-from surgeon.model.safetensors_file import open_safetensors
+from surgeon.model.tensors import open_safetensors
 from surgeon.model.weight_files import converted_name
 from surgeon.progress import Progress, silent
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.edit.files import FileState, hash_file
 from surgeon.edit.plan import Plan, edits_meant
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.edit.staging import check_output, replace_file
-from surgeon.edit.transfer import FileState, hash_file
 from surgeon.errors import CheckpointError, OutputError, SelectionError
 from surgeon.model import Checkpoint
-from surgeon.model.safetensors_file import SafetensorsFile, open_safetensors
+from surgeon.model.tensors import SafetensorsFile, open_safetensors
 from surgeon.progress import Progress, silent
 from surgeon.text import TextsUsed
 

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from surgeon.edit import disk
-from surgeon.edit.source_files import EXPORT
-from surgeon.edit.transfer import FileState, hash_file
+from surgeon.edit.files import EXPORT, FileState, hash_file
 from surgeon.errors import OutputError, SurgeonError
 from surgeon.model.artifact import FOLDER, RECORD
 from surgeon.model.files import may_follow

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from surgeon.edit.changes import Edit, to_json
+from surgeon.edit.files import FileState, inode
 from surgeon.edit.plan import edits_meant
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.edit.record import FileChange, Record, inside, read_record
 from surgeon.edit.restore import open_patched, open_source, source_path, source_states
 from surgeon.edit.staging import is_result
-from surgeon.edit.transfer import FileState, inode
 from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.model import Checkpoint, TensorInfo, open_checkpoint
 from surgeon.model.artifact import RECORD

@@ -13,30 +13,33 @@ from typing import Any
 from surgeon._version import __version__
 from surgeon.edit.card import write_card
 from surgeon.edit.changes import byte_patch
-from surgeon.edit.plan import Plan
-from surgeon.edit.record import FileChange, Record, write_excised
-from surgeon.edit.source_files import (
+from surgeon.edit.files import (
     CARD,
     EXCISED,
     EXPORT,
     ONNX_FOLDER,
     SOURCE_CARD,
+    FileState,
     SourceFiles,
+    hash_file,
+    inode,
     list_source_files,
+    overlay,
     path_in_artifact,
+    transfer,
 )
+from surgeon.edit.plan import Plan
+from surgeon.edit.record import FileChange, Record, write_excised
 from surgeon.edit.staging import check_output, staged
-from surgeon.edit.transfer import FileState, hash_file, inode, overlay, transfer
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.model import Checkpoint, open_checkpoint
 from surgeon.model.artifact import FOLDER, RECORD
 from surgeon.model.pickle_file import PickleFile
-from surgeon.model.safetensors_file import open_safetensors
-from surgeon.model.tensors import FLOATS, TensorFile
+from surgeon.model.tensors import FLOATS, TensorFile, open_safetensors
 from surgeon.model.weight_files import SAFETENSORS, converted_index
 from surgeon.onnx.facts import Dtype, OnnxFacts, OnnxOptions
 from surgeon.progress import Progress, silent
-from surgeon.tasks.sizes import check_sizes
+from surgeon.tasks.configuration import check_sizes
 
 _NO_ONNX = "use `onnx=False` for the safetensors half alone"
 

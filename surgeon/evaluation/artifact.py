@@ -13,25 +13,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.edit.changes import with_slices
-from surgeon.edit.modes import new_values
+from surgeon.edit.changes import new_values, with_slices
+from surgeon.edit.files import EXCISED, hash_file
 from surgeon.edit.plan import draw_dims
 from surgeon.edit.record import Record, inside, read_excised, read_record
-from surgeon.edit.source_files import EXCISED
-from surgeon.edit.transfer import hash_file
 from surgeon.errors import EvaluationError, suggesting
 from surgeon.model.checkpoint import CONFIG
 from surgeon.onnx.facts import OnnxFacts, onnx_facts
 from surgeon.onnx.file_graph import FileGraph
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.tensor_files import tensor_files
-from surgeon.tasks.compare import Variant
-from surgeon.tasks.sizes import check_tokenizer
+from surgeon.tasks.configuration import check_tokenizer
+from surgeon.tasks.task import Variant
 from surgeon.tasks.tokenizer import read_tokenizer
 from surgeon.torch_model.directory import GENERATION_CONFIG
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
 
 Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from surgeon.edit import disk
-from surgeon.edit.source_files import PARTIAL_EVALUATION
+from surgeon.edit.files import PARTIAL_EVALUATION
 from surgeon.edit.staging import replace_file
 from surgeon.errors import CheckpointError, EvaluationError
-from surgeon.model.safetensors_file import open_safetensors
+from surgeon.model.tensors import open_safetensors
 from surgeon.progress import Progress, silent
-from surgeon.tasks.compare import Runner, Variant, compare
 from surgeon.tasks.examples import Example
-from surgeon.tasks.task import Floats
+from surgeon.tasks.task import Floats, Runner, Variant, compare
 
 _BLOCK = 512  # examples that a variant runs at a time,
 _BLOCK_TOKENS = 16_384  # if they have no more tokens: a matter of seconds for a small model

@@ -25,11 +25,9 @@ from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import Finding, find
 from surgeon.model.artifact import RECORD
 from surgeon.progress import Progress, silent
-from surgeon.tasks.compare import BASELINE, Variant
-from surgeon.tasks.options import CONTROLS, EvaluationSettings, TaskOptions
-from surgeon.tasks.registry import TASKS
+from surgeon.tasks.registry import CONTROLS, TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import ALPHA, EARLY, Groups, Interval, chance_of_rank, paired_interval
-from surgeon.tasks.task import Data, Floats, Scores, Task
+from surgeon.tasks.task import BASELINE, Data, Floats, Scores, Task, Variant
 from surgeon.tasks.workload import Workload, prepare
 from surgeon.text import BUILT_IN
 

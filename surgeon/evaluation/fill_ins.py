@@ -10,8 +10,8 @@ import numpy as np
 
 from surgeon.evaluation.result import FillIn
 from surgeon.evaluation.runner import OnnxRunner
-from surgeon.tasks.compare import BASELINE, Variant
 from surgeon.tasks.examples import Example
+from surgeon.tasks.task import BASELINE, Variant
 from surgeon.tasks.tokenizer import TokenizerFacts
 
 if TYPE_CHECKING:

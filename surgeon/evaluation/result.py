@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from surgeon.edit.files import EVALUATION, EVALUATIONS
 from surgeon.edit.recipe import Verdict as ExpectedVerdict
-from surgeon.edit.source_files import EVALUATION, EVALUATIONS
 from surgeon.edit.staging import is_result, replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict

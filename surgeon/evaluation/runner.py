@@ -15,9 +15,8 @@ from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.session import Outputs, ProviderName, Session, open_session
 from surgeon.onnx.token_scores import LABELS, POSITIONS
-from surgeon.tasks.compare import BatchScores, Variant
 from surgeon.tasks.examples import MOST_TOKENS, Example, batch_examples, batches_by_length
-from surgeon.tasks.task import Floats, Task
+from surgeon.tasks.task import BatchScores, Floats, Task, Variant
 
 _TOKENS_PER_CORE = 512  # of a batch: its activations stay in the core's cache, little is padded
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from surgeon.families.family import Family, Objective
-from surgeon.families.infer import infer_family, suggest_pattern
-from surgeon.families.patterns import (
+from surgeon.families.infer import (
+    infer_family,
     propose_dense,
     propose_sites,
     says_offset,
     sites_from_pattern,
+    suggest_pattern,
     whole_match,
 )
 from surgeon.families.registry import FAMILIES, family_of

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from surgeon.errors import UnknownArchitectureError
-from surgeon.families.decoders import DECODERS, LLAMAS, MIXTURES
+from surgeon.families.decoders import DECODERS, LLAMAS, MIXTURES, SEQUENCE_TO_SEQUENCE
 from surgeon.families.encoders import ENCODERS, PERCEPTION
 from surgeon.families.family import Family
-from surgeon.families.sequence_to_sequence import SEQUENCE_TO_SEQUENCE
 
 FAMILIES: tuple[Family, ...] = (
     *ENCODERS,

@@ -13,7 +13,7 @@ from surgeon.errors import OutputError, SelectionError
 if TYPE_CHECKING:
     from surgeon.figures.picture import Picture
     from surgeon.ranking import Ranking, ZScores
-    from surgeon.study.trajectories import Trace
+    from surgeon.study.training_run import Trace
 
 
 _RENDERERS = {".png": "paper", ".svg": "paper", ".pdf": "paper", ".html": "page"}

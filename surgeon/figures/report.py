@@ -10,18 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.edit.changes import Edit
+from surgeon.edit.files import hash_file
 from surgeon.edit.recipe import Recipe
 from surgeon.edit.record import Record, inside, read_record
 from surgeon.edit.restore import open_source
-from surgeon.edit.transfer import hash_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.notes import before_and_after, explain, name_verdict
-from surgeon.evaluation.result import (
-    Evaluation,
-    Score,
-    read_evaluation,
-    read_evaluations,
-)
+from surgeon.evaluation.result import Evaluation, Score, read_evaluation, read_evaluations
 from surgeon.figures.chart import chart
 from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, Line, Lines, Picture, Row, Span

@@ -8,7 +8,7 @@ from surgeon.figures.picture import INK, QUIET, Band, Line, Lines, Mark, Picture
 from surgeon.figures.scan import outliers_in_words
 from surgeon.harmless import shortened
 from surgeon.ranking.ranking import BY_WEIGHTS
-from surgeon.study.trajectories import Trace, Trajectory
+from surgeon.study.training_run import Trace, Trajectory
 
 _COLOURS = ("#b2182b", "#08306b", "#e08214", "#35978f", "#762a83", "#8c510a", "#4a90c8", "#1b7837")
 _CANDIDATES = 3

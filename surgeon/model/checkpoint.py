@@ -1,7 +1,11 @@
-"""A model as it lies in files: its tensors by name, its configuration, and the sites among them."""
+"""A model as it lies in files: its tensors by name, its configuration, and the sites among them.
+
+The sites follow from its family, which the configuration, the tensor names or a pattern says.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.families import Family, Site, by_layer, one_stream
+from surgeon.errors import CheckpointError, UnknownArchitectureError
+from surgeon.families import (
+    Family,
+    Site,
+    Stack,
+    by_layer,
+    family_of,
+    infer_family,
+    one_stream,
+    says_offset,
+    sites_from_pattern,
+    suggest_pattern,
+)
 from surgeon.families.sites import stream_width
 from surgeon.model.ranges import Meter
 from surgeon.model.tensors import FLOATS, TensorFile, TensorInfo
@@ -147,3 +163,121 @@ def find_not_finite(checkpoint: Checkpoint) -> str:
             where = checkpoint.where(name)
             return f"{where}: {name} holds {count} of {info.size} values that are not finite"
     return ""
+
+
+# Training starts a gain at 1, and one that is stored less 1 at 0, and moves neither very far.
+_FEW_BELOW_0, _NEAR_1 = 0.05, 0.5
+
+
+def find_architecture(checkpoint: Checkpoint) -> Architecture:
+    """Find the family and the sites of weights with or without a configuration.
+
+    Raises:
+        UnknownArchitectureError: no row of the registry describes the model.
+        CheckpointError: the weights are not those of the family, or lack layers.
+        SelectionError: ``sites_pattern`` fits no module.
+    """
+    if checkpoint.sites_pattern is not None:
+        return _by_pattern(checkpoint, checkpoint.sites_pattern)
+    folder = checkpoint.directory
+    family = _family(checkpoint)
+    try:
+        sites = family.sites(checkpoint.tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    return Architecture(family, within_config(sites, checkpoint.config, f"{folder}/{CONFIG}"))
+
+
+def _family(checkpoint: Checkpoint) -> Family:
+    if not checkpoint.config:
+        return infer_family(str(checkpoint.files[0].path), checkpoint.shapes)
+    try:
+        return family_of(checkpoint.config.get("model_type"), checkpoint.config)
+    except UnknownArchitectureError as error:
+        # The error begins with the name of the file.
+        message = f"{checkpoint.directory}/{error}; {suggest_pattern(checkpoint.shapes)}"
+        raise UnknownArchitectureError(message) from error
+
+
+def _by_pattern(checkpoint: Checkpoint, pattern: str) -> Architecture:
+    sites = sites_from_pattern(pattern, checkpoint.shapes)
+    if not says_offset(pattern):
+        _check_gains(checkpoint, sites)
+    model_type = checkpoint.config.get("model_type") or "unknown"
+    return Architecture(Family(f"{model_type} by --sites-pattern", (), (), "drift"), sites)
+
+
+def _check_gains(checkpoint: Checkpoint, sites: Iterable[Site]) -> None:
+    """Check that norms which a person named do not seem to store their gain less 1.
+
+    A 0 would not remove a dimension then, but leave it as it is.
+    """
+    norms = (site.gain for site in sites if site.kind != "dense")
+    gains = [gain for gain in norms if checkpoint.tensors[gain].dtype in FLOATS]
+    if not gains:
+        return
+    checkpoint.prefetch(gains)
+    stored = np.concatenate([checkpoint.read(gain).astype(np.float64) for gain in gains])
+    below, mean = np.mean(stored < 0), np.mean(stored)
+    if below > _FEW_BELOW_0 and mean < _NEAR_1:
+        raise CheckpointError(
+            f"`sites_pattern`: the gains it names have a mean of {mean:.2g} and {below:.0%} of "
+            "them lie below 0, where gains lie near 1: the norms may multiply by 1 + what is "
+            f"stored, as Gemma's do. If so, say '1+{checkpoint.sites_pattern}', otherwise '0+…'"
+        )
+
+
+_ONE_STACK = (("num_hidden_layers", "n_layer", "n_layers", "num_layers"),)
+# Each group goes before the next. T5 counts both stacks by num_layers, unless the decoder's own
+# number is there; BART's num_hidden_layers may be that of the encoder.
+_KEYS: Mapping[Stack, tuple[tuple[str, ...], ...]] = {
+    "": _ONE_STACK,
+    "text": _ONE_STACK,
+    "vision": _ONE_STACK,
+    "encoder": (("encoder_layers", "num_encoder_layers"), ("num_layers",)),
+    "decoder": (("decoder_layers", "num_decoder_layers"), ("num_layers",)),
+}
+_PART: Mapping[Stack, str] = {"": "text_config", "text": "text_config", "vision": "vision_config"}
+
+
+def within_config(sites: Iterable[Site], config: Mapping[str, Any], label: str) -> tuple[Site, ...]:
+    """Keep the sites of the layers that a model of this configuration has.
+
+    Layers of the weights beyond that number are never run: transformers leaves them out too. A
+    configuration that names no number, or several, leaves all.
+
+    Args:
+        sites: those that the tensor names show.
+        config: the configuration.
+        label: its path, for errors.
+
+    Raises:
+        CheckpointError: the weights have fewer layers than the configuration says.
+    """
+    found = tuple(sites)
+    wanted = {site.stack: _layers(config, site.stack) for site in found}
+    for stack, count in wanted.items():
+        of_stack = {s.layer for s in found if (s.stack, s.role) == (stack, "output")}
+        if count is not None and of_stack and len(of_stack) < count:
+            raise CheckpointError(
+                f"{label}: says {count}{stack and ' '}{stack} layers, the weights have "
+                f"{len(of_stack)}: the checkpoint is incomplete; fetch it again"
+            )
+    # A final norm has no layer, and is always run.
+    return tuple(s for s in found if (s.layer or 0) < (wanted[s.stack] or math.inf))
+
+
+def _layers(config: Mapping[str, Any], stack: Stack) -> int | None:
+    """Return the number of layers of a stack, None where the configuration leaves it open."""
+    if config.get("model_type") == "albert":  # the layers of a group share its parameters
+        return _agreed(config, ("num_hidden_groups",))
+    part = config.get(_PART.get(stack, ""))
+    parts = (part, config) if isinstance(part, Mapping) else (config,)
+    counts = (_agreed(one, keys) for one in parts for keys in _KEYS[stack])
+    return next((count for count in counts if count is not None), None)
+
+
+def _agreed(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
+    values = [config[key] for key in keys if config.get(key) is not None]
+    usable = all(type(value) is int and value > 0 for value in values)  # bool is no count
+    return values[0] if usable and len(set(values)) == 1 else None

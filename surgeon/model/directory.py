@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.architecture import find_architecture
 from surgeon.model.artifact import is_artifact, recorded_pattern
-from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
+from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats, find_architecture
 from surgeon.model.download import download, find_cached
 from surgeon.model.files import read_object
 from surgeon.model.hub import HubId, parse_hub_id
 from surgeon.model.remote import open_remote
 from surgeon.model.tensors import TensorFile
-from surgeon.model.weight_files import (
-    find_weights,
-    open_one_file,
-    why_missing,
-)
+from surgeon.model.weight_files import find_weights, open_one_file, why_missing
 from surgeon.progress import Progress, silent
 
 _MOST_LABELS = 1_000_000

@@ -34,12 +34,7 @@ from surgeon.model.hub_errors import (
     is_outage,
     retry,
 )
-from surgeon.model.weight_files import (
-    INDEX_SUFFIX,
-    PICKLE,
-    SAFETENSORS,
-    read_index,
-)
+from surgeon.model.weight_files import INDEX_SUFFIX, PICKLE, SAFETENSORS, read_index
 from surgeon.progress import Progress, silent
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from surgeon.errors import CheckpointError, HubUnavailableError
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
+
 _LOG_IN = "set HF_TOKEN or run hf auth login"
 # The host that hf_xet names in an error, which is a RuntimeError whatever it was.
 _XET_HOST = re.compile(r"https?://[^/\s)\"']+")

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from surgeon.errors import CheckpointError, HubUnavailableError
 from surgeon.model.hub import Listing
-from surgeon.model.hub_errors import (
-    PATIENT,
-    SHORT,
-    RetryPolicy,
-    endpoint,
-    may_pass,
-    retry,
-)
-from surgeon.model.safetensors_file import PREFIX
+from surgeon.model.hub_errors import PATIENT, SHORT, RetryPolicy, endpoint, may_pass, retry
+from surgeon.model.tensors import PREFIX
 
 if TYPE_CHECKING:
     from httpx2 import Response

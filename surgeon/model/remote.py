@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.architecture import find_architecture
-from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
+from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats, find_architecture
 from surgeon.model.files import parse_object
 from surgeon.model.hub import Listing, check_index_size, list_weights, parse_index
 from surgeon.model.hub_errors import explained
 from surgeon.model.ranges import QUICK, Meter, RangeReader, Reading, Span, runs_of
-from surgeon.model.safetensors_file import PREFIX, header_length, parse_header
-from surgeon.model.tensors import TensorFile
+from surgeon.model.tensors import PREFIX, TensorFile, header_length, parse_header
 from surgeon.model.torch_pickle import PickleDirectory, StorageHead, read_directory
 from surgeon.model.weight_files import INDEX_SUFFIX, MAX_INDEX, check_index
 

@@ -20,11 +20,7 @@ from typing import Any, TypeAlias
 
 from surgeon.errors import CheckpointError
 from surgeon.model.tensors import BITS, TensorInfo
-from surgeon.model.unpickle import (
-    Call,
-    Global,
-    read_pickle,
-)
+from surgeon.model.unpickle import Call, Global, read_pickle
 
 _MAX_DIRECTORY = 16 * 2**20  # bytes; a model of a thousand tensors takes some 200 thousand
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001

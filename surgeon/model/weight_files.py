@@ -13,8 +13,7 @@ from surgeon.errors import CheckpointError
 from surgeon.model.artifact import recorded_weights
 from surgeon.model.files import is_file_name, parse_object
 from surgeon.model.pickle_file import open_pickle
-from surgeon.model.safetensors_file import open_safetensors
-from surgeon.model.tensors import TensorFile
+from surgeon.model.tensors import TensorFile, open_safetensors
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"

@@ -30,8 +30,8 @@ from surgeon.onnx.parity import Probe, make_feeds, run_probe
 from surgeon.onnx.references import References
 from surgeon.onnx.view import MODEL
 from surgeon.progress import Progress
+from surgeon.tasks.configuration import longest_text
 from surgeon.tasks.examples import Batch, Side
-from surgeon.tasks.sizes import longest_text
 from surgeon.torch_model.heads import AXES, LEFT_PADDED, unscored_head
 from surgeon.torch_model.loading import (
     TorchModel,

@@ -19,8 +19,7 @@ from onnx import TensorProto, helper
 
 from surgeon.model import Checkpoint, TensorFile, TensorInfo
 from surgeon.model.pickle_file import PickleFile
-from surgeon.model.safetensors_file import open_safetensors
-from surgeon.model.tensors import BITS
+from surgeon.model.tensors import BITS, open_safetensors
 
 MODEL = "model.onnx"
 DATA = f"{MODEL}_data"

@@ -19,21 +19,13 @@ from surgeon.model.checkpoint import CONFIG
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.weights import load_graph
-from surgeon.tasks.encoder import Encoder
-from surgeon.tasks.examples import Example, Side, batch_examples
-from surgeon.tasks.sizes import longest_text, read_config
+from surgeon.tasks.configuration import longest_text, read_config
+from surgeon.tasks.examples import Encoder, Example, Side, batch_examples
 from surgeon.tasks.task import TaskName
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 from surgeon.text import built_in_sample
 from surgeon.torch_model.directory import decoder_start
-from surgeon.torch_model.heads import (
-    HEADS,
-    LEFT_PADDED,
-    Head,
-    Rows,
-    declared_head,
-    unscored_head,
-)
+from surgeon.torch_model.heads import HEADS, LEFT_PADDED, Head, Rows, declared_head, unscored_head
 
 _Output: TypeAlias = npt.NDArray[Any]
 

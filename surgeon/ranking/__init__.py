@@ -12,14 +12,7 @@ from surgeon.ranking.detectors import (
     rank_dimensions,
 )
 from surgeon.ranking.layernorm import distances, rank_by_layernorm
-from surgeon.ranking.ranking import (
-    ByLayer,
-    Detector,
-    Dimension,
-    Measured,
-    Options,
-    Ranking,
-)
+from surgeon.ranking.ranking import ByLayer, Detector, Dimension, Measured, Options, Ranking
 from surgeon.ranking.zscores import ZScores, read_zscores
 
 __all__ = [

@@ -27,9 +27,8 @@ from surgeon.ranking.race import (
 )
 from surgeon.ranking.ranking import Detector, Dimension, Measured, Options, Ranking
 from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
-from surgeon.tasks.compare import Variant, observe
 from surgeon.tasks.examples import Example
-from surgeon.tasks.task import Floats, Scores, Settings
+from surgeon.tasks.task import Floats, Scores, Settings, Variant, observe
 from surgeon.text import ranking_sample
 
 MIN_DAMAGE: Mapping[str, float] = {

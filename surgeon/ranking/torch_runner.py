@@ -23,16 +23,15 @@ from surgeon.families import Site, by_layer
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import find_not_finite
 from surgeon.progress import Progress
-from surgeon.tasks.compare import BASELINE, BatchScores, Variant
-from surgeon.tasks.encoder import Encoded, Encoder
-from surgeon.tasks.examples import Example, batch_examples, batches_by_length
+from surgeon.tasks.configuration import check_sizes, longest_text
+from surgeon.tasks.examples import Encoded, Encoder, Example, batch_examples, batches_by_length
 from surgeon.tasks.registry import TASKS
-from surgeon.tasks.sizes import check_sizes, longest_text
-from surgeon.tasks.task import Floats, Settings, Task
+from surgeon.tasks.task import BASELINE, BatchScores, Floats, Settings, Task, Variant
 from surgeon.text import Texts
 
 if TYPE_CHECKING:
     from surgeon.torch_model.loading import TorchModel
+
 
 # The tasks whose output has a row for each token, of which some are asked for.
 _AT_POSITIONS = ("mlm", "clm")

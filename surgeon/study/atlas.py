@@ -12,20 +12,27 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from surgeon.errors import (
-    HubUnavailableError,
-    OutputError,
-    SelectionError,
-)
+from surgeon.errors import HubUnavailableError, OutputError, SelectionError
 from surgeon.model.hub_errors import endpoint
 from surgeon.progress import Progress, silent
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma
 from surgeon.ranking.ranking import SIGMA
-from surgeon.study.engines import Engine, choose_engine
-from surgeon.study.jobs import DONE, JobQueue, Row, Work
-from surgeon.study.journal import Entry, Journal, Layout, lock
-from surgeon.study.run import Outcome, Outlook, look_ahead, run_jobs
-from surgeon.study.table import PARQUET, check_pyarrow, check_suffix, has_columns, open_table
+from surgeon.study.engines import DONE, Engine, JobQueue, Row, Work, choose_engine
+from surgeon.study.run import (
+    PARQUET,
+    Entry,
+    Journal,
+    Layout,
+    Outcome,
+    Outlook,
+    check_pyarrow,
+    check_suffix,
+    has_columns,
+    lock,
+    look_ahead,
+    open_table,
+    run_jobs,
+)
 from surgeon.study.targets import Scan, Target, targets_of
 
 WORKERS = 4

@@ -16,9 +16,9 @@ from filelock import FileLock
 
 from surgeon._version import __version__
 from surgeon.edit.changes import with_slices
+from surgeon.edit.files import hash_file
 from surgeon.edit.plan import Plan, draw_dims, make_plan
 from surgeon.edit.recipe import Recipe, expected_verdict
-from surgeon.edit.transfer import hash_file
 from surgeon.edit.write import write_artifact
 from surgeon.errors import EvaluationError, SurgeonError
 from surgeon.evaluation.artifact import Artifact, draw_controls, open_artifact
@@ -28,13 +28,11 @@ from surgeon.evaluation.verdict import find
 from surgeon.model import Checkpoint, open_checkpoint
 from surgeon.model.artifact import RECORD
 from surgeon.progress import silent
-from surgeon.study.cells import Cell
-from surgeon.study.grid import Model
-from surgeon.study.jobs import Row, describe
-from surgeon.tasks.compare import BASELINE, Variant, compare, observe
-from surgeon.tasks.options import CONTROLS, EvaluationSettings
+from surgeon.study.engines import Row, describe
+from surgeon.study.grid import Cell, Model
+from surgeon.tasks.registry import CONTROLS, EvaluationSettings
 from surgeon.tasks.statistics import chance_of_rank
-from surgeon.tasks.task import Floats, Task
+from surgeon.tasks.task import BASELINE, Floats, Task, Variant, compare, observe
 from surgeon.tasks.workload import Workload, prepare
 
 _DRAWS = 20  # for each control that is wanted, before controls of the cell's own are drawn

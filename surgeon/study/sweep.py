@@ -14,13 +14,10 @@ from surgeon.errors import OutputError
 from surgeon.evaluation.session import ProviderName
 from surgeon.model import open_checkpoint
 from surgeon.progress import Progress, silent
-from surgeon.study.cells import Cell, make_cells
-from surgeon.study.engines import Engine, choose_engine
-from surgeon.study.grid import Grid, Model
-from surgeon.study.jobs import DONE, Row
-from surgeon.study.journal import Entry, Journal
+from surgeon.study.engines import DONE, Engine, Row, choose_engine
+from surgeon.study.grid import Cell, Grid, Model, make_cells
 from surgeon.study.measure import Measurer, hashes_of
-from surgeon.study.run import Outcome, Outlook, look_ahead, run_jobs
+from surgeon.study.run import Entry, Journal, Outcome, Outlook, has_pyarrow, look_ahead, run_jobs
 from surgeon.study.sweep_folder import (
     LAYOUT,
     MODELS,
@@ -31,7 +28,6 @@ from surgeon.study.sweep_folder import (
     open_folder,
     sort_rows,
 )
-from surgeon.study.table import has_pyarrow
 
 
 @dataclass(frozen=True)

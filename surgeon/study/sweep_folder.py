@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.edit import disk
-from surgeon.edit.modes import Mode
+from surgeon.edit.changes import Mode
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
 from surgeon.model.files import parse_json
 from surgeon.ranking.ranking import SIGMA
+from surgeon.study.engines import DONE, Row
 from surgeon.study.grid import Model
-from surgeon.study.jobs import DONE, Row
-from surgeon.study.journal import Journal, Layout, lock, read_lines
+from surgeon.study.run import Journal, Layout, lock, read_lines
 
 ROWS, TABLE, GRID, MODELS = "rows.jsonl", "rows.parquet", "grid.json", "models"
 _LOCK = ".lock"

@@ -17,7 +17,7 @@ from surgeon.model.ranges import FRUGAL, Meter
 from surgeon.model.remote import open_remote
 from surgeon.ranking.layernorm import layers_needed, stand
 from surgeon.ranking.zscores import read_zscores
-from surgeon.study.jobs import FAILED, Row, describe
+from surgeon.study.engines import FAILED, Row, describe
 
 _DIGITS = 5  # after the point; z-scores are at most the root of the hidden size
 

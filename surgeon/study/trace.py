@@ -37,9 +37,16 @@ from surgeon.progress import Progress, silent
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, criterion, layers_needed
 from surgeon.ranking.ranking import SIGMA
 from surgeon.ranking.zscores import ZScores, read_zscores
-from surgeon.study.table import PARQUET, check_pyarrow, check_suffix, has_columns, open_table
-from surgeon.study.training_run import TrainingCheckpoint, find_checkpoints
-from surgeon.study.trajectories import Repeat, Snapshot, Trace, Trajectories, take_snapshot
+from surgeon.study.run import PARQUET, check_pyarrow, check_suffix, has_columns, open_table
+from surgeon.study.training_run import (
+    Repeat,
+    Snapshot,
+    Trace,
+    TrainingCheckpoint,
+    Trajectories,
+    find_checkpoints,
+    take_snapshot,
+)
 
 TOP = 10
 _SUMMARY = ".json"

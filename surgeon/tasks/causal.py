@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.encoder import Encoder, Prepared
-from surgeon.tasks.examples import Example
+from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.masked import MASKED
 from surgeon.tasks.sequences import TEXT_OPTIONS, texts_of
 from surgeon.tasks.task import Data, Settings

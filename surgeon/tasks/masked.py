@@ -21,9 +21,18 @@ import numpy as np
 
 from surgeon.errors import EvaluationError
 from surgeon.tasks.examples import Example
-from surgeon.tasks.sequences import TEXT_OPTIONS, Ids, begin_draw, other_tokens, read_sequences
+from surgeon.tasks.sequences import (
+    TEXT_OPTIONS,
+    Ids,
+    begin_draw,
+    measure_tokens,
+    naive_tokens,
+    observe_tokens,
+    other_tokens,
+    read_sequences,
+    reduce_tokens,
+)
 from surgeon.tasks.task import INVERTED, Settings, Task
-from surgeon.tasks.token_losses import measure_tokens, naive_tokens, observe_tokens, reduce_tokens
 
 _MASKED, _REPLACED = 0.8, 0.9  # up to the first: the mask token, up to the second: another one
 _MEAN_SPAN = 3

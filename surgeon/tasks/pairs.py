@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.tasks.causal import FIRST_NOT_SCORED, predict_next
-from surgeon.tasks.encoder import Encoder, Prepared
-from surgeon.tasks.examples import Example
+from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.masked import mask_id_of
-from surgeon.tasks.sequences import ordinary_places
+from surgeon.tasks.sequences import ordinary_places, token_losses
 from surgeon.tasks.table import Names, locate
 from surgeon.tasks.task import INVERTED, Data, Floats, Scores, Settings, Task, share_of_examples
-from surgeon.tasks.token_losses import token_losses
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:

@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.encoder import Encoder, Prepared
-from surgeon.tasks.examples import Example
+from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.labels import is_missing
 from surgeon.tasks.table import COLUMN_OPTIONS, Names, locate, parse_cell
 from surgeon.tasks.task import INVERTED, Data, Floats, Scores, Settings, Task, share_of_examples
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
+
 
 _LONGEST = 30  # tokens of an answer, as BERT's own evaluation has it
 _STRIDE = 128  # tokens of context that windows share

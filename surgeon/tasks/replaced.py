@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.tasks.examples import Example
-from surgeon.tasks.metrics import detection
+from surgeon.tasks.labels import detection
 from surgeon.tasks.sequences import TEXT_OPTIONS, begin_draw, other_tokens, read_sequences
 from surgeon.tasks.task import INVERTED, SHARE, Floats, Scores, Settings, Task
 

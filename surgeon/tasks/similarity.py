@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.tasks.classification import CORRELATIONS, correlations, naive_numbers
-from surgeon.tasks.encoder import Encoder, Prepared
-from surgeon.tasks.examples import Example
+from surgeon.tasks.configuration import Pooling
+from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.labels import numbers_of
-from surgeon.tasks.pooling import Pooling
 from surgeon.tasks.sequences import TEXT_OPTIONS, read_sequences
 from surgeon.tasks.table import COLUMN_OPTIONS, locate
 from surgeon.tasks.task import Data, Floats, Scores, Settings, Task

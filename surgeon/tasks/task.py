@@ -1,17 +1,17 @@
-"""What a task is, and the scores it gives per example."""
+"""What a task is, the scores it gives per example, and how variants of a model are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.tasks.encoder import Encoder, Prepared
-from surgeon.tasks.examples import Example
-from surgeon.tasks.pooling import Pooling
+from surgeon.errors import SurgeonError
+from surgeon.tasks.configuration import Pooling
+from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.table import Columns, Names, Table
 from surgeon.text import Texts
 
@@ -210,3 +210,71 @@ class Task:
     def takes(self, head: TaskName) -> bool:
         """Whether the task scores what a head of this kind gives."""
         return head in (self.head, *self.other_heads)
+
+
+BatchScores: TypeAlias = tuple[Sequence[int], Iterable[Floats]]
+"""The numbers of a batch's examples, and what the task keeps of each, (kept,)."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model of a comparison; ``dims`` are those edited in it, none in the baseline."""
+
+    name: str
+    dims: tuple[int, ...]
+
+
+BASELINE = Variant("baseline", ())
+
+
+class Runner(Protocol):
+    """Runs examples through any variant of one model: on onnxruntime, or in PyTorch."""
+
+    @property
+    def task(self) -> Task:
+        """What the outputs are scored on."""
+
+    def run(self, variant: Variant, examples: Sequence[Example]) -> Iterator[BatchScores]:
+        """Yield the examples batch by batch, in any order."""
+
+    def not_finite(self, variant: Variant) -> SurgeonError:
+        """Return the error for a variant whose output is not finite, with the cause if known."""
+
+
+def compare(
+    runner: Runner,
+    examples: Sequence[Example],
+    variants: Iterable[Variant],
+    baseline: Floats | None = None,
+) -> Iterator[Floats]:
+    """Yield what the task keeps of every example, (examples, kept), for one variant after another.
+
+    Args:
+        runner: what runs them.
+        examples: the same for every variant.
+        variants: what to compare.
+        baseline: what ``observe`` gave for these examples in the baseline (None: run it first).
+
+    Raises:
+        SurgeonError: a variant's output is not finite.
+    """
+    reference = observe(runner, BASELINE, examples) if baseline is None else baseline
+    for variant in variants:
+        observed = observe(runner, variant, examples) if variant.dims else reference
+        yield runner.task.against(observed, reference)
+
+
+def observe(runner: Runner, variant: Variant, examples: Sequence[Example]) -> Floats:
+    """Return what the task observes of every example in one variant, (examples, observed).
+
+    Raises:
+        SurgeonError: its output is not finite.
+    """
+    rows: dict[int, Floats] = {}
+    with np.errstate(all="ignore"):  # what is not finite is an error below
+        for numbers, observed in runner.run(variant, examples):
+            rows.update(zip(numbers, observed, strict=True))
+    found: Floats = np.stack([rows[number] for number in range(len(examples))])
+    if not np.isfinite(found).all():
+        raise runner.not_finite(variant)
+    return found

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.encoder import Encoder, Prepared
-from surgeon.tasks.examples import Example
-from surgeon.tasks.labels import is_missing, match_labels
-from surgeon.tasks.metrics import detection, rates_by_label
+from surgeon.tasks.examples import Encoder, Example, Prepared
+from surgeon.tasks.labels import detection, is_missing, match_labels, rates_by_label
 from surgeon.tasks.table import Located, Names, Table, locate, parse_cell
 from surgeon.tasks.task import INVERTED, SHARE, Data, Floats, Scores, Settings, Task
 

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from surgeon.errors import EvaluationError
+from surgeon.tasks.configuration import Pooling, read_config, read_pooling
 from surgeon.tasks.data import read_table, read_texts_of
-from surgeon.tasks.encoder import MOST_UNKNOWN, Encoder, Prepared
-from surgeon.tasks.examples import Example
-from surgeon.tasks.options import EvaluationSettings, TaskOptions
-from surgeon.tasks.pooling import Pooling, read_pooling
-from surgeon.tasks.registry import TASKS
-from surgeon.tasks.sizes import read_config
+from surgeon.tasks.examples import MOST_UNKNOWN, Encoder, Example, Prepared
+from surgeon.tasks.registry import TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import Groups
 from surgeon.tasks.table import Columns, Table
 from surgeon.tasks.task import INVERTED, Data, Settings, Task, TaskName
@@ -27,6 +24,7 @@ from surgeon.text import Texts, built_in_sample
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
 
 _MULTI_LABEL = "multi_label_classification"
 

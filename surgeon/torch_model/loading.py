@@ -25,12 +25,7 @@ from surgeon.model.checkpoint import CONFIG
 from surgeon.tasks.task import TaskName
 from surgeon.torch_model.directory import code_named, decoder_start, model_folder, quantization_of
 from surgeon.torch_model.heads import HEADS, Head, detect_task
-from surgeon.torch_model.parameters import (
-    Parameter,
-    check_tensors,
-    find_parameters,
-    match_names,
-)
+from surgeon.torch_model.parameters import Parameter, check_tensors, find_parameters, match_names
 
 # Not in some files and no random numbers: transformers fills it with zeros.
 _FILLED = ("final_logits_bias",)

@@ -22,8 +22,8 @@ from forked import forks
 from safetensors.numpy import save_file
 
 from surgeon import Recipe, make_plan, open_checkpoint, verify, write_artifact, write_small_patch
+from surgeon.edit.files import hash_file
 from surgeon.edit.record import read_record
-from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.model.artifact import RECORD
 from surgeon.text import built_in_sample

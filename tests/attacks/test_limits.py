@@ -22,7 +22,7 @@ from surgeon.edit.card import read_front_matter
 from surgeon.errors import CheckpointError, EvaluationError, SelectionError
 from surgeon.evaluation.blocks import Partial
 from surgeon.tasks.data import read_table
-from surgeon.tasks.encoder import Encoder
+from surgeon.tasks.examples import Encoder
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 
 _LIMITED = """

@@ -20,11 +20,7 @@ from surgeon.tasks.statistics import (
     control_range,
     paired_interval,
 )
-from surgeon.tasks.task import (
-    MARGIN,
-    SHARE,
-    Scores,
-)
+from surgeon.tasks.task import MARGIN, SHARE, Scores
 
 AT_A_LOOK = partial(confidence_sequence, alpha=EARLY)
 AT_THE_END = partial(paired_interval, alpha=ALPHA - EARLY)

@@ -31,9 +31,9 @@ from measure import SURGEON, minilm, run
 from surgeon import built_in_sample
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import OnnxRunner, open_runner
-from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.examples import Example
 from surgeon.tasks.registry import TASKS
+from surgeon.tasks.task import BASELINE, observe
 
 _BLOCK, _BLOCKS, _MASKED = 128, 32, 19
 _BATCH = 32

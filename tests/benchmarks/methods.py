@@ -25,13 +25,7 @@ from antibodies import antibodies
 from measure import minilm, package
 from scipy.stats import spearmanr
 
-from surgeon import (
-    Options,
-    built_in_sample,
-    open_checkpoint,
-    rank_dimensions,
-    ranking_sample,
-)
+from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
 from surgeon.progress import silent
 from surgeon.ranking import DETECTORS
 from surgeon.ranking.ablation import start_run

@@ -23,8 +23,8 @@ from surgeon.edit.recipe import Recipe
 from surgeon.study.grid import Grid, Model
 from surgeon.study.measure import edited, open_model
 from surgeon.study.sweep import run_sweep
-from surgeon.tasks.compare import Variant, compare
-from surgeon.tasks.options import EvaluationSettings
+from surgeon.tasks.registry import EvaluationSettings
+from surgeon.tasks.task import Variant, compare
 
 _DIMS = 384
 

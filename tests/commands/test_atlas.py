@@ -82,7 +82,7 @@ def test_an_atlas_imports_no_framework(hub, listed, tmp_path):
     out = str(tmp_path / "atlas.parquet")
     code = (
         "import sys\nfrom surgeon import build_atlas\n"
-        "from surgeon.study.jobs import do_job\n"
+        "from surgeon.study.engines import do_job\n"
         "def here(queue, work):\n"
         "    while taken := queue.take():\n        yield do_job(taken[0], work)\n"
         f"built = build_atlas(['org/m0', 'org/m3'], __import__('pathlib').Path({out!r}), "

@@ -142,7 +142,7 @@ def test_an_onnx_half_of_other_weights_fails(artifact, tmp_path):
     """Even with a hash in the record that fits it."""
     import onnx
 
-    from surgeon.edit.transfer import hash_file
+    from surgeon.edit.files import hash_file
 
     copy = shutil.copytree(artifact, tmp_path / "copy")
     model_path = copy / "onnx" / "model.onnx"

@@ -8,8 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from surgeon import Recipe, make_plan, open_checkpoint, read_record
 from surgeon.cli import run
-from surgeon.edit.changes import kinds_of
-from surgeon.edit.modes import new_values
+from surgeon.edit.changes import kinds_of, new_values
 from surgeon.errors import CheckpointError, SelectionError
 
 

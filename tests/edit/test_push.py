@@ -10,8 +10,8 @@ from artifacts import EVALUATION, files_of, patch
 from hub_server import connect, serve
 
 from surgeon import read_evaluation, read_record, save_evaluation
+from surgeon.edit.files import hash_file
 from surgeon.edit.push import push
-from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError
 
 

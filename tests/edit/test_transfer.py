@@ -6,9 +6,9 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import surgeon.edit.transfer as transfer_module
+import surgeon.edit.files as transfer_module
 from surgeon.edit.changes import BytePatch
-from surgeon.edit.transfer import hash_file, transfer
+from surgeon.edit.files import hash_file, transfer
 from surgeon.errors import CheckpointError
 
 _PAGE = 4096  # bytes

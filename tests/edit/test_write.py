@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 import surgeon.edit.write as write_module
 from surgeon import Recipe, make_plan, open_checkpoint, read_record, restore, verify, write_artifact
 from surgeon.cli import run
+from surgeon.edit.files import hash_file
 from surgeon.edit.record import read_excised
-from surgeon.edit.transfer import hash_file
 from surgeon.errors import CheckpointError, OutputError
 
 

@@ -20,11 +20,10 @@ from surgeon.evaluation.notes import collapse_of, doubts_about, explain, name_ve
 from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.verdict import Effect, Evidence, weigh, why_unskilled
-from surgeon.tasks.compare import BASELINE, Variant
 from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.statistics import paired_interval
-from surgeon.tasks.task import Settings
+from surgeon.tasks.task import BASELINE, Settings, Variant
 from surgeon.tasks.token_labels import Tags
 from surgeon.tasks.workload import choose_metric
 from surgeon.text import Texts, built_in_sample

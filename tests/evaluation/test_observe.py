@@ -8,18 +8,17 @@ from antibodies import antibodies
 from artifacts import copy_of, patch, texts_of
 
 from surgeon import evaluate
-from surgeon.edit.source_files import PARTIAL_EVALUATION
+from surgeon.edit.files import PARTIAL_EVALUATION
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import blocks
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
 from surgeon.evaluation.session import open_session
-from surgeon.model.safetensors_file import open_safetensors
-from surgeon.tasks import compare
-from surgeon.tasks.compare import BASELINE, observe
+from surgeon.model.tensors import open_safetensors
+from surgeon.tasks import task as compare
 from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS
-from surgeon.tasks.task import Settings
+from surgeon.tasks.task import BASELINE, Settings, observe
 from surgeon.tasks.workload import encoder_of
 from surgeon.text import built_in_sample
 

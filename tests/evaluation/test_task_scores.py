@@ -23,9 +23,9 @@ from surgeon.errors import EvaluationError
 from surgeon.evaluation import fill_ins as fill_ins_module
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
-from surgeon.tasks.compare import BASELINE, observe
 from surgeon.tasks.data import read_table
-from surgeon.tasks.options import EvaluationSettings
+from surgeon.tasks.registry import EvaluationSettings
+from surgeon.tasks.task import BASELINE, observe
 from surgeon.tasks.workload import prepare
 from surgeon.text import built_in_sample
 

@@ -7,7 +7,7 @@ from families import EVERY, save_family
 from surgeon import open_checkpoint
 from surgeon.cli import run
 from surgeon.errors import CheckpointError
-from surgeon.model.architecture import within_config
+from surgeon.model.checkpoint import within_config
 
 _COUNTS = {
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",

@@ -7,7 +7,7 @@ import torch
 from surgeon.errors import CheckpointError
 from surgeon.model import open_checkpoint
 from surgeon.model.pickle_file import open_pickle
-from surgeon.model.safetensors_file import open_safetensors
+from surgeon.model.tensors import open_safetensors
 
 
 class _Bomb:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from surgeon import restore
 from surgeon.errors import CheckpointError
-from surgeon.model.safetensors_file import open_safetensors
+from surgeon.model.tensors import open_safetensors
 
 
 def _raw(header, data=b""):

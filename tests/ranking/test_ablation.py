@@ -8,13 +8,7 @@ from antibodies import antibodies
 from ranking.conftest import PLANTED
 from task_models import save_model
 
-from surgeon import (
-    Options,
-    built_in_sample,
-    open_checkpoint,
-    rank_dimensions,
-    ranking_sample,
-)
+from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
 from surgeon.cli import run
 from surgeon.console import show_ranking
 from surgeon.progress import silent

@@ -9,12 +9,7 @@ import transformers
 from ranking.conftest import PLANTED
 from safetensors.torch import load_file, save_file
 
-from surgeon import (
-    Options,
-    open_checkpoint,
-    rank_dimensions,
-    ranking_sample,
-)
+from surgeon import Options, open_checkpoint, rank_dimensions, ranking_sample
 from surgeon.console import show_ranking
 from surgeon.errors import CheckpointError
 from surgeon.ranking.criteria import CRITERIA, LayerStates

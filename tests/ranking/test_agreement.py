@@ -3,11 +3,7 @@ import json
 import pytest
 from ranking.conftest import PLANTED
 
-from surgeon import (
-    Options,
-    compare_detectors,
-    open_checkpoint,
-)
+from surgeon import Options, compare_detectors, open_checkpoint
 from surgeon.cli import run
 from surgeon.console import show_agreement
 from surgeon.ranking import DETECTORS

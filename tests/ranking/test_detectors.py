@@ -3,11 +3,7 @@ import math
 import pytest
 from ranking.conftest import PLANTED
 
-from surgeon import (
-    Options,
-    open_checkpoint,
-    rank_dimensions,
-)
+from surgeon import Options, open_checkpoint, rank_dimensions
 from surgeon.errors import EvaluationError, SelectionError
 from surgeon.ranking import DETECTORS
 

@@ -18,8 +18,7 @@ from small_models import write_small_model
 from surgeon import build_atlas, open_checkpoint, rank_by_layernorm, read_zscores
 from surgeon.errors import HubUnavailableError, OutputError, SelectionError
 from surgeon.study.atlas import preview_atlas
-from surgeon.study.engines import choose_engine
-from surgeon.study.jobs import JobQueue
+from surgeon.study.engines import JobQueue, choose_engine
 from surgeon.study.run import reason_of
 from surgeon.study.targets import Target, read_list
 

@@ -4,8 +4,7 @@ import pytest
 
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import SelectionError
-from surgeon.study.cells import cost_of, make_cells
-from surgeon.study.grid import check_grid, load_grid
+from surgeon.study.grid import check_grid, cost_of, load_grid, make_cells
 
 _MODELS = "models: [some/model, other/model]\n"
 

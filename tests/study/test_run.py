@@ -18,10 +18,8 @@ from surgeon.console import show_sweep
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import OutputError, SelectionError
 from surgeon.progress import duration
-from surgeon.study.cells import make_cells
-from surgeon.study.engines import choose_engine
-from surgeon.study.grid import load_grid
-from surgeon.study.jobs import do_job, failed_row
+from surgeon.study.engines import choose_engine, do_job, failed_row
+from surgeon.study.grid import load_grid, make_cells
 from surgeon.study.measure import Measurer
 from surgeon.study.sweep import run_sweep
 from surgeon.study.sweep_folder import open_folder, read_rows
@@ -116,7 +114,7 @@ def test_a_worker_ends_when_the_process_that_asked_is_killed():
     code = """
 import forked
 from surgeon.study.engines import run_local
-from surgeon.study.jobs import JobQueue
+from surgeon.study.engines import JobQueue
 from surgeon.study.targets import Target
 list(run_local(JobQueue([Target("any")]), forked.sleep, 1))
 """

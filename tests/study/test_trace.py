@@ -14,8 +14,7 @@ from training_runs import HIDDEN, LAYERS, write_checkpoint, write_run
 from surgeon import open_checkpoint, rank_by_layernorm, read_zscores, trace_training
 from surgeon.errors import CheckpointError, OutputError, SelectionError
 from surgeon.study import trace as trace_module
-from surgeon.study.training_run import find_checkpoints
-from surgeon.study.trajectories import TransientOutlier
+from surgeon.study.training_run import TransientOutlier, find_checkpoints
 
 # Dim 5 leaves, comes back and leaves again; 9 leaves at the end; 3 was out and is no more.
 _OUTS = {0: [], 10: [5, 3], 20: [3], 30: [5], 40: [5], 100: [5, 9]}

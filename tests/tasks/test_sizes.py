@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from surgeon import open_checkpoint
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.families import family_of
-from surgeon.tasks.encoder import Encoder
-from surgeon.tasks.sizes import check_sizes, longest_text
+from surgeon.tasks.configuration import check_sizes, longest_text
+from surgeon.tasks.examples import Encoder
 
 _SMALL = {**TEXT, "num_hidden_layers": 1, "max_position_embeddings": 16}
 _WORDS = ["the", "river", "runs", "past", "old", "towns"]

@@ -13,11 +13,10 @@ from task_models import word_tokenizer
 from tokenizers import processors
 
 from surgeon.errors import EvaluationError, SurgeonError
+from surgeon.tasks.configuration import Pooling, read_pooling
 from surgeon.tasks.data import read_table
-from surgeon.tasks.encoder import Encoder
-from surgeon.tasks.examples import Example, batches_by_length
+from surgeon.tasks.examples import Encoder, Example, batches_by_length
 from surgeon.tasks.masked import mask
-from surgeon.tasks.pooling import Pooling, read_pooling
 from surgeon.tasks.questions import compare
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns
