@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError, SelectionError
@@ -39,7 +39,7 @@ def check_picture(path: Path) -> None:
             raise OutputError(f"`plot` {path}: {target} cannot be written to; name another")
 
 
-def plot_ranking(ranking: Ranking, zscores: ZScores, path: str | Path) -> None:
+def plot_ranking(ranking: Ranking, zscores: ZScores, path: str | Path | None = None) -> Any:
     """Draw a ranking and the z-scores of the same checkpoint.
 
     Two maps of layers × dimensions, gain and bias, with the outliers named (or, where there are
@@ -50,20 +50,22 @@ def plot_ranking(ranking: Ranking, zscores: ZScores, path: str | Path) -> None:
     Args:
         ranking: what a detector found.
         zscores: of the same checkpoint, by ``read_zscores``.
-        path: the file to make; its suffix chooses .png, .svg, .pdf or .html, the last a page of
-            its own that loads nothing.
+        path: the file to make (None: none); its suffix chooses .png, .svg, .pdf or .html, the
+            last a page of its own that loads nothing.
+
+    Returns:
+        The matplotlib ``Figure``; for an .html page, plotly's.
 
     Raises:
         SelectionError: the suffix is none of these.
         OutputError: the file cannot be written there.
     """
-    path = Path(path)
     from surgeon.figures.scan import draw_ranking
 
-    _write(draw_ranking(ranking, zscores), path)
+    return _drawn(draw_ranking(ranking, zscores), path)
 
 
-def plot_trace(trace: Trace, path: str | Path) -> None:
+def plot_trace(trace: Trace, path: str | Path | None = None) -> Any:
     """Draw the norms over the checkpoints of a training run.
 
     Over the steps, one panel below the other: gain and bias of each final outlier, signed, and the
@@ -73,29 +75,37 @@ def plot_trace(trace: Trace, path: str | Path) -> None:
 
     Args:
         trace: by ``trace_training``.
-        path: the file to make; its suffix chooses .png, .svg, .pdf or .html, the last a page of
-            its own that loads nothing.
+        path: the file to make (None: none); its suffix chooses .png, .svg, .pdf or .html, the
+            last a page of its own that loads nothing.
+
+    Returns:
+        The matplotlib ``Figure``; for an .html page, plotly's.
 
     Raises:
         SelectionError: the suffix is none of these.
         OutputError: the file cannot be written there.
     """
-    path = Path(path)
     from surgeon.figures.trace import draw_trace
 
-    _write(draw_trace(trace), path)
+    return _drawn(draw_trace(trace), path)
 
 
-def _write(picture: Picture, path: Path) -> None:
+def _drawn(picture: Picture, path: str | Path | None) -> Any:
+    if path is None:
+        from surgeon.figures.paper import render
+
+        return render(picture, "png")[0]
+    path = Path(path)
     check_picture(path)
     suffix = path.suffix.lower()
     # Imported only when it is used: matplotlib and plotly are slow to come.
     renderer = importlib.import_module(f"surgeon.figures.{_RENDERERS[suffix]}")
-    content: bytes = renderer.render(picture, suffix.removeprefix("."))
+    figure, content = renderer.render(picture, suffix.removeprefix("."))
     try:
         replace_file(path, content)
     except OSError as error:
         raise OutputError(f"`plot` {path}: {error.strerror}; name another file") from error
+    return figure
 
 
 __all__ = ["check_picture", "plot_ranking", "plot_trace"]

@@ -51,7 +51,12 @@ def chart(picture: Picture, name: str, *, first: bool) -> str:
 
     ``name`` is its id in the page: a random one would differ from run to run.
     """
-    drawn: Any = draw(picture).to_html(
+    return embedded(draw(picture), name, first=first)
+
+
+def embedded(figure: go.Figure, name: str, *, first: bool) -> str:
+    """Return what ``draw`` made as HTML, as ``chart`` does."""
+    drawn: Any = figure.to_html(
         full_html=False, include_plotlyjs=first, div_id=name, config=_CONFIG
     )
     return str(drawn)

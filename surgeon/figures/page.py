@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
-from surgeon.figures.chart import chart
+from surgeon.figures.chart import draw, embedded
 from surgeon.figures.picture import FAINT, INK, QUIET, Picture
 from surgeon.harmless import html
 
@@ -44,13 +45,14 @@ td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 
-def render(picture: Picture, form: str) -> bytes:  # noqa: ARG001  (only HTML)
-    """Return a picture as the bytes of a page of its own.
+def render(picture: Picture, form: str) -> tuple[Any, bytes]:  # noqa: ARG001  (only HTML)
+    """Return a picture as plotly's figure, and it as the bytes of a page of its own.
 
     Its policy forbids the browser to load anything, so that nobody learns that it was opened.
     """
-    body = f"{paragraphs(picture.words)}\n{chart(picture, 'picture', first=True)}"
-    return page(picture.headline, body)
+    figure = draw(picture)
+    body = f"{paragraphs(picture.words)}\n{embedded(figure, 'picture', first=True)}"
+    return figure, page(picture.headline, body)
 
 
 def page(title: str, body: str) -> bytes:

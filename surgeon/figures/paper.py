@@ -78,12 +78,13 @@ def own_style() -> AbstractContextManager[None]:
     return styled
 
 
-def render(picture: Picture, form: str) -> bytes:
-    """Return a picture as the bytes of a file of the ``form`` "png", "svg" or "pdf"."""
+def render(picture: Picture, form: str) -> tuple[Figure, bytes]:
+    """Return a picture, and it as the bytes of a file of the ``form`` "png", "svg" or "pdf"."""
     buffer = io.BytesIO()
     with own_style():
-        draw(picture).savefig(buffer, format=form, dpi=DPI, metadata=_UNDATED[form])
-    return buffer.getvalue()
+        figure = draw(picture)
+        figure.savefig(buffer, format=form, dpi=DPI, metadata=_UNDATED[form])
+    return figure, buffer.getvalue()
 
 
 def draw(picture: Picture) -> Figure:

@@ -82,6 +82,13 @@ def test_where_every_dimension_is_an_outlier_there_is_no_band(tmp_path, pretrain
         plot_trace(trace, tmp_path / name)
 
 
+def test_a_plot_returns_its_figure_with_and_without_a_file(tmp_path, pretraining):
+    trace = trace_training([pretraining])
+    for path in (None, tmp_path / "a.svg"):
+        assert len(plot_trace(trace, path).axes) >= 3
+    assert plot_trace(trace, tmp_path / "a.html").data
+
+
 def test_the_same_trace_gives_the_same_bytes(tmp_path, pretraining):
     trace = trace_training([pretraining])
     for suffix in ("png", "svg", "pdf", "html"):
