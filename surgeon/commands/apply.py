@@ -18,7 +18,7 @@ from surgeon.commands.options import (
     Output,
     Revision,
     Standalone,
-    refuse_graph_options,
+    graph_settings,
 )
 
 
@@ -41,22 +41,13 @@ def apply(
 
     The base is known by the hashes of its weight files; any other one is refused.
     """
+    graph = graph_settings(locals())
     from surgeon import console, open_checkpoint, plan_from_small_patch, write_artifact
 
-    if no_onnx:
-        refuse_graph_options(dtype, standalone=standalone, fresh=fresh, no_parity=no_parity)
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(model, revision=revision, progress=progress)
         plan = plan_from_small_patch(edit, checkpoint, progress)
         record = write_artifact(
-            plan,
-            output,
-            onnx=not no_onnx,
-            dtype=dtype,
-            standalone=standalone,
-            fresh=fresh,
-            parity=not no_parity,
-            force=force,
-            progress=progress,
+            plan, output, onnx=not no_onnx, **graph, force=force, progress=progress
         )
     console.show_record(record, output, json=json)

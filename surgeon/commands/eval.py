@@ -14,6 +14,11 @@ from surgeon.tasks.registry import EvaluationSettings
 from surgeon.tasks.task import Masking
 
 _setting = partial(setting, EvaluationSettings)
+_PASSED_ON = (
+    "metric", "margin", "controls", "seed", "provider", "batch_size", "dose", "until_certain",
+    "quantize", "resume",
+)  # fmt: skip
+"""The options that ``surgeon.evaluate`` takes as they are."""
 
 
 def evaluate(
@@ -57,7 +62,7 @@ def evaluate(
             show_default="pairs: --bos where the tokenizer has one",
         ),
     ] = None,
-    document: Annotated[bool, _setting("document", "--document")] = False,
+    document: Annotated[bool | None, _setting("document", "--document")] = None,
     text_column: TextColumn = None,
     pair_column: Annotated[str | None, _setting("pair_column", metavar="NAME")] = None,
     label_column: Annotated[str | None, _setting("label_column", metavar="NAME")] = None,
@@ -68,7 +73,7 @@ def evaluate(
         int | None,
         typer.Option(metavar="N", help="Texts that run at once; changes the speed alone."),
     ] = None,
-    dose: Annotated[bool, _setting("dose", "--dose")] = False,
+    dose: Annotated[bool | None, _setting("dose", "--dose")] = None,
     until_certain: Annotated[
         bool | None,
         _setting(
@@ -77,6 +82,7 @@ def evaluate(
             show_default="--until-certain on the built-in sentences, else --all",
         ),
     ] = None,
+    quantize: Annotated[Literal["int8"] | None, _setting("quantize")] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on where the same evaluation was interrupted."),
@@ -95,38 +101,17 @@ def evaluate(
     surgeon/evaluations/ the newest of each task and data set; several --task are scored in turn.
     What the recipe says of its evaluation holds where an option does not say otherwise.
     """
+    given = locals()
     from surgeon import TaskOptions, console, save_evaluation
     from surgeon import evaluate as run
 
-    options = TaskOptions(
-        mask_rate=mask_rate,
-        masking=masking,
-        block=block,
-        stride=stride,
-        bos=bos,
-        document=document or None,
-        text_column=text_column,
-        pair_column=pair_column,
-        label_column=label_column,
-    )
+    options = TaskOptions(**{name: given[name] for name in TaskOptions.model_fields})
+    settings = {name: given[name] for name in _PASSED_ON}
     evaluations = []
     for name in task or (None,):
         with console.shown_progress() as progress:
             evaluation = run(
-                artifact,
-                texts=data,
-                task=name,
-                metric=metric,
-                margin=margin,
-                options=options,
-                controls=controls,
-                seed=seed,
-                provider=provider,
-                batch_size=batch_size,
-                dose=dose or None,
-                until_certain=until_certain,
-                resume=resume,
-                progress=progress,
+                artifact, texts=data, task=name, options=options, **settings, progress=progress
             )
         save_evaluation(evaluation, artifact)
         evaluations.append(evaluation)

@@ -13,6 +13,7 @@ from surgeon.commands.options import (
     Revision,
     SitesPattern,
     Standalone,
+    graph_settings,
 )
 
 
@@ -34,6 +35,7 @@ def export(
     tokenizer, where Optimum and transformers.js look for them. The graph is compared with PyTorch,
     and every weight is an initializer under its checkpoint name.
     """
+    graph = graph_settings(locals())
     from surgeon import console, open_checkpoint
     from surgeon import export as run
 
@@ -41,14 +43,5 @@ def export(
         checkpoint = open_checkpoint(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
         )
-        done = run(
-            checkpoint,
-            output,
-            dtype=dtype,
-            standalone=standalone,
-            fresh=fresh,
-            parity=not no_parity,
-            force=force,
-            progress=progress,
-        )
+        done = run(checkpoint, output, **graph, force=force, progress=progress)
     console.show_exported(done, output, json=json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -148,22 +149,28 @@ MinDamage = Annotated[
 ]
 
 
-def refuse_graph_options(
-    dtype: str = "float32", *, standalone: bool, fresh: bool, no_parity: bool
-) -> None:
-    """Refuse options of an ONNX half that is not made.
+def graph_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the ONNX half is to be made, by the options above of a command's ``given``.
 
     Raises:
-        SelectionError: there is one.
+        SelectionError: there is one of an ONNX half that is not made.
     """
-    given = {
-        f"--dtype {dtype}": dtype != "float32",
-        "--standalone": standalone,
-        "--fresh": fresh,
-        "--no-parity": no_parity,
+    dtype, made = given["dtype"], not (given.get("no_onnx") or given.get("record_only"))
+    if not made:
+        options = {
+            f"--dtype {dtype}": dtype != "float32",
+            "--standalone": given["standalone"],
+            "--fresh": given["fresh"],
+            "--no-parity": given["no_parity"],
+        }
+        for option in (option for option, is_given in options.items() if is_given):
+            raise SelectionError(f"{option}: is about the ONNX half, which is not made here")
+    return {
+        "dtype": dtype,
+        "standalone": given["standalone"],
+        "fresh": given["fresh"],
+        "parity": not given["no_parity"],
     }
-    for option in (option for option, is_given in given.items() if is_given):
-        raise SelectionError(f"{option}: is about the ONNX half, which is not made here")
 
 
 def ranking_texts(data: str | None, text_column: str | None) -> Texts | None:

@@ -26,10 +26,10 @@ from surgeon.commands.options import (
     SitesPattern,
     Standalone,
     TextColumn,
+    graph_settings,
     is_onnx,
     numbers_of,
     ranking_texts,
-    refuse_graph_options,
     refuse_options,
     setting,
     settling,
@@ -99,6 +99,7 @@ def patch(
     it.
     An existing .onnx file is edited in place of weights.
     """
+    graph = graph_settings(locals())
     from surgeon import (
         console,
         make_onnx_plan,
@@ -131,9 +132,6 @@ def patch(
     )
     if recipe is None:
         _refuse_idle(asked)
-    graph = {"standalone": standalone, "fresh": fresh, "no_parity": no_parity}
-    if no_onnx or record_only:
-        refuse_graph_options(dtype, **graph)
     if output is None and not dry_run:
         wanted = "-o FILE: name the file" if record_only else "-o DIR: name the directory"
         raise OutputError(f"{wanted} to make, or look first with --dry-run")
@@ -144,7 +142,9 @@ def patch(
             record_only=record_only,
             no_onnx=no_onnx,
             dtype=dtype if dtype != "float32" else None,
-            **graph,
+            standalone=standalone,
+            fresh=fresh,
+            no_parity=no_parity,
             data=data,
             text_column=text_column,
             device=device if device != "auto" else None,
@@ -165,15 +165,7 @@ def patch(
             plan = make_plan(checkpoint, asked, texts=texts, device=device, progress=progress)
         count = f"--remove-outliers {len(plan.dims)}"
         settle = settling("patch", model, revision, sites_pattern, count)
-        write = partial(
-            write_artifact,
-            plan,
-            onnx=not no_onnx,
-            dtype=dtype,
-            standalone=standalone,
-            fresh=fresh,
-            parity=not no_parity,
-        )
+        write = partial(write_artifact, plan, onnx=not no_onnx, **graph)
     if doubt := other_model(asked, f"{model} {plan.checkpoint.directory} {plan.checkpoint.name}"):
         console.print_note(f"Note: {doubt}.")
     ranked = plan.ranking is not None and plan.ranking.method != DEFAULT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -30,11 +30,15 @@ def show_evaluations(evaluations: Sequence[Evaluation], *, json: bool) -> None:
 
 
 def _show(evaluation: Evaluation) -> None:
-    from surgeon.evaluation.notes import explain, name_verdict
+    from surgeon.evaluation.notes import explain, explain_cost, name_verdict
 
+    quantized = evaluation.quantized
     _show_scores(evaluation)
-    verdict = (name_verdict(evaluation), _VERDICT_STYLES[evaluation.verdict])
-    print_text(Text.assemble(verdict, f": {plain(explain(evaluation))}"))
+    for form, one in _forms(evaluation):
+        verdict = (name_verdict(one), _VERDICT_STYLES[one.verdict])
+        print_text(Text.assemble(form, verdict, f": {plain(explain(one))}"))
+    if quantized is not None:
+        print_text(explain_cost(quantized))
     if evaluation.expected is not None:
         met = evaluation.verdict == evaluation.expected
         expected = "as its recipe expects" if met else f"its recipe expects {evaluation.expected}"
@@ -82,35 +86,56 @@ def _show(evaluation: Evaluation) -> None:
         )
 
 
+def _forms(evaluation: Evaluation) -> Iterator[tuple[str, Evaluation]]:
+    """Yield what stands before the verdict of each form, and its evaluation."""
+    quantized = evaluation.quantized
+    yield ("in float: " if quantized else ""), evaluation
+    if quantized:
+        yield f"in {quantized.form}: ", quantized.evaluation
+
+
 def _change(delta: float, ci95: tuple[float, float]) -> tuple[str, str]:
     return f"{delta:+.4g}", f"{ci95[0]:+.4g} to {ci95[1]:+.4g}"
 
 
 def _show_scores(evaluation: Evaluation) -> None:
     """Show baseline and patched model, and the controls: their mean, and their range."""
+    data, quantized = evaluation.dataset, evaluation.quantized
+    columns, rows = evaluation.columns, _rows(evaluation)
+    if quantized is not None:
+        # Beside each other the two forms have room for what decides.
+        kept = [columns.index(evaluation.metric), columns.index("change")]
+        rows = [[*row[:2], *(row[2 + place] for place in kept)] for row in rows]
+        others = _rows(quantized.evaluation)
+        for row, other in zip(rows, others, strict=True):
+            row += [other[2 + place] for place in kept]
+        columns = [evaluation.metric, "change", f"in {quantized.form}", "change"]
+    print_table(
+        ["variant", "dims", *(f">{name}" for name in columns)],
+        rows,
+        title=f"{evaluation.model}: {evaluation.title}",
+        caption=f"{evaluation.metric}: {evaluation.unit}; {data.examples} {data.unit}, "
+        f"{data.tokens} tokens of {data.name}; {', '.join(evaluation.providers)}",
+    )
+
+
+def _rows(evaluation: Evaluation) -> list[list[str]]:
     from surgeon.evaluation.result import Score
 
-    controls, data = evaluation.controls, evaluation.dataset
+    controls = evaluation.controls
 
     def row(label: str, score: Score) -> list[str]:
         return [label, numbers(score.dims), *evaluation.row(score)]
 
     rows = [row("baseline", evaluation.baseline), row("patched", evaluation.patched)]
     if len(controls) == 1:
-        rows.append(row("control", controls[0]))
-    else:
-        names = set.intersection(*(set(control.others) for control in controls))
-        means = {name: fmean(control.others[name] for control in controls) for name in names}
-        mean = Score((), fmean(c.value for c in controls), means)
-        rows += [
-            row(f"mean of {len(controls)} controls", mean),
-            row("least of them", min(controls, key=attrgetter("value"))),
-            row("most of them", max(controls, key=attrgetter("value"))),
-        ]
-    print_table(
-        ["variant", "dims", *(f">{name}" for name in evaluation.columns)],
-        rows,
-        title=f"{evaluation.model}: {evaluation.title}",
-        caption=f"{evaluation.metric}: {evaluation.unit}; {data.examples} {data.unit}, "
-        f"{data.tokens} tokens of {data.name}; {', '.join(evaluation.providers)}",
-    )
+        return [*rows, row("control", controls[0])]
+    names = set.intersection(*(set(control.others) for control in controls))
+    means = {name: fmean(control.others[name] for control in controls) for name in names}
+    mean = Score((), fmean(c.value for c in controls), means)
+    return [
+        *rows,
+        row(f"mean of {len(controls)} controls", mean),
+        row("least of them", min(controls, key=attrgetter("value"))),
+        row("most of them", max(controls, key=attrgetter("value"))),
+    ]

@@ -72,7 +72,7 @@ def compare_in_blocks(
     resumed, settled, looked_at = kept is not None, False, 0
     saved, block = time.monotonic(), slice(0)
     try:
-        for block in _blocks(examples, _LOOK if is_settled else _BLOCK):
+        for block in blocks_of(examples, _LOOK if is_settled else _BLOCK):
             left = [n for n in range(len(variants)) if kept is None or _unseen(kept[n, block])]
             observed = compare(runner, examples[block], [variants[number] for number in left])
             for number in left:
@@ -120,7 +120,7 @@ def _loaded(partial: Partial, variants: int, examples: int) -> Floats | None:
     return np.pad(kept, ((0, 0), (0, examples - kept.shape[1]), (0, 0)), constant_values=np.nan)
 
 
-def _blocks(examples: Sequence[Example], most: int) -> Iterator[slice]:
+def blocks_of(examples: Sequence[Example], most: int = _BLOCK) -> Iterator[slice]:
     """Yield blocks that depend only on the examples, so that a resumed run has the same."""
     start, tokens = 0, 0
     for number, example in enumerate(examples):

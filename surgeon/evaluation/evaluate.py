@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import onnxruntime
 
@@ -19,7 +21,16 @@ from surgeon.evaluation.artifact import Artifact, draw_controls, draw_doses, ope
 from surgeon.evaluation.blocks import Compared, compare_in_blocks, partial_of
 from surgeon.evaluation.fill_ins import BLANKS, fill_in
 from surgeon.evaluation.notes import NO_BLANKS, NOTHING_TO_RESUME, notes_of
-from surgeon.evaluation.result import Change, Dose, Evaluation, FillIn, LabelReport, Score
+from surgeon.evaluation.quantized import compare_forms, cost_of, open_quantized
+from surgeon.evaluation.result import (
+    Change,
+    Dose,
+    Evaluation,
+    FillIn,
+    LabelReport,
+    Quantized,
+    Score,
+)
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import Finding, find
@@ -48,6 +59,7 @@ def evaluate(
     batch_size: int | None = None,
     dose: bool | None = None,
     until_certain: bool | None = None,
+    quantize: Literal["int8"] | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
@@ -77,6 +89,8 @@ def evaluate(
         until_certain: whether to stop as soon as an interval that is valid at any number of
             examples settles the verdict (None: on the built-in sentences, and with no metric of the
             whole set). The examples then come in random order.
+        quantize: score every variant in int8 too, on the CPU, as onnxruntime's dynamic
+            quantization makes it (None: not).
         resume: whether to go on where an evaluation with the same settings was interrupted.
         progress: called before each block of examples in each variant.
 
@@ -93,6 +107,7 @@ def evaluate(
         seed=seed,
         dose=dose,
         until_certain=until_certain,
+        quantize=quantize,
     )
     artifact = Path(artifact)
     opened = open_artifact(artifact)
@@ -130,6 +145,9 @@ def evaluate(
     fill_ins = fill_in(runner, patched, work.examples)
     result = _result(opened, work, variants, compared, finding, fill_ins, runner)
     result = replace(result, until_certain=stops_early)
+    if asked.quantize:
+        quantized = _quantized(opened, work, models, runner, judge, progress)
+        result = replace(result, quantized=quantized)
     if resume and not compared.resumed:
         result = replace(result, warnings=(*result.warnings, NOTHING_TO_RESUME))
     partial.remove()
@@ -157,8 +175,13 @@ def _stops_early(asked: EvaluationSettings, work: Workload) -> bool:
             f"`until_certain`: the {work.task.metric} is a score of the whole set, for which no "
             "interval is known that is valid at any number of examples; leave it out"
         )
+    if asked.until_certain and asked.quantize:
+        raise EvaluationError(
+            "`until_certain`: a stop once one verdict is settled leaves that of `quantize` open; "
+            "leave one out"
+        )
     if asked.until_certain is None:
-        return not whole and work.data.name == BUILT_IN
+        return not whole and not asked.quantize and work.data.name == BUILT_IN
     return asked.until_certain
 
 
@@ -177,6 +200,24 @@ def _identity(
         "surgeon": __version__,
         "onnxruntime": onnxruntime.__version__,
     }
+
+
+def _quantized(
+    opened: Artifact,
+    work: Workload,
+    models: Sequence[Variant],
+    runner: OnnxRunner,
+    judge: Callable[[Floats], Finding],
+    progress: Progress,
+) -> Quantized:
+    """Measure the same in int8, quantized into a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        progress("quantizing", 0, 0)
+        quantized = open_quantized(opened, work.task, Path(folder))
+        kept, before, after = compare_forms(runner, quantized, work.examples, models, progress)
+    compared, cost = Compared(kept, settled=False, resumed=False), cost_of(work, before, after)
+    result = _result(opened, work, models, compared, judge(kept), (), runner)
+    return Quantized("int8", replace(result, providers=("CPUExecutionProvider",)), cost)
 
 
 def _result(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from surgeon.evaluation.artifact import Artifact
-from surgeon.evaluation.result import Evaluation, Score
+from surgeon.evaluation.result import Change, Evaluation, Quantized, Score
 from surgeon.evaluation.verdict import FEW, LEAST, Finding
 from surgeon.tasks.classification import guesses
 from surgeon.tasks.statistics import LEAST_CONTROLS, usual_range
@@ -167,6 +167,27 @@ def explain(evaluation: Evaluation) -> str:
         return f"{change}, all of it within {usual}{_left_out(evaluation)}."
     span = _span(evaluation.control_range)
     return f"{change} and random removals do {span}; {_why_open(evaluation)}."
+
+
+def explain_cost(quantized: Quantized) -> str:
+    """Say in one sentence what a form costs, and whether it costs the patched model more."""
+    cost, metric = quantized.cost, quantized.evaluation.metric
+    apart = [one - cost.baseline.delta for one in cost.controls]
+    more = cost.patched.delta - cost.baseline.delta
+    interval = f" ({_ends(cost.difference)})" if cost.difference else ""
+    return (
+        f"{quantized.form} costs the baseline {_change(cost.baseline)} of {metric} and the patched "
+        f"model {_change(cost.patched)}: {more:+.4g}{interval}, where random removals make "
+        f"{min(apart):+.4g} to {max(apart):+.4g}."
+    )
+
+
+def _change(change: Change) -> str:
+    return f"{change.delta:+.4g} ({_ends(change)})"
+
+
+def _ends(change: Change) -> str:
+    return f"95% interval {change.ci95[0]:+.4g} to {change.ci95[1]:+.4g}"
 
 
 def _is_usual(evaluation: Evaluation) -> bool:

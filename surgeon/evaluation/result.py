@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from surgeon.edit.files import EVALUATION, EVALUATIONS
 from surgeon.edit.recipe import Verdict as ExpectedVerdict
@@ -73,6 +73,29 @@ class LabelReport:
     patched: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a form costs a variant: how much worse it scores than the same variant in float.
+
+    ``controls`` have one each, and ``difference`` is how much more it costs the patched model than
+    the baseline (None: of a score that no sum over texts gives, no interval of that is known).
+    """
+
+    baseline: Change
+    patched: Change
+    controls: tuple[float, ...]
+    difference: Change | None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The same evaluation with every variant in another form, and what that form costs."""
+
+    form: Literal["int8"]
+    evaluation: Evaluation
+    cost: Cost
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
     """Baseline, patched model and controls, and what follows from them.
@@ -84,7 +107,7 @@ class Evaluation:
     ``expected`` is the verdict that the artifact's recipe expects. ``options`` are those that the
     task used. ``until_certain`` says whether it was to stop as soon as the verdict was settled,
     and ``stopped_after`` is the number of examples that settled it (None: all were scored).
-    ``intervals`` has the change of every score.
+    ``intervals`` has the change of every score, and ``quantized`` all of it in int8.
 
     The fields stand in the order of ``eval.json``; those with a default are missing in older ones.
     """
@@ -119,6 +142,7 @@ class Evaluation:
     dose: tuple[Dose, ...] = ()
     fill_ins: tuple[FillIn, ...] = ()
     labels: tuple[LabelReport, ...] = ()
+    quantized: Quantized | None = None
 
     @property
     def damages(self) -> tuple[float, ...]:
@@ -161,10 +185,20 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``eval.json`` and ``eval --json``."""
-        document = json.loads(json.dumps(asdict(self)))
-        for score in (document["baseline"], document["patched"], *document["controls"]):
-            score.update(score.pop("others"))
-        return document  # type: ignore[no-any-return]
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for one in _with_quantized(document):
+            for score in (one["baseline"], one["patched"], *one["controls"]):
+                score.update(score.pop("others"))
+            if one["quantized"] is None:
+                del one["quantized"]
+        return document
+
+
+def _with_quantized(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield an evaluation as a document, and that of another form which is in it."""
+    if quantized := document.get("quantized"):
+        yield quantized["evaluation"]
+    yield document
 
 
 def save_evaluation(evaluation: Evaluation, artifact: str | Path) -> Path:
@@ -211,9 +245,10 @@ def _read(path: Path) -> Evaluation:
 
     try:
         document = parse_json(path.read_bytes())
-        for score in (document["baseline"], document["patched"], *document["controls"]):
-            names = [name for name in score if name not in ("dims", "value")]
-            score["others"] = {name: score.pop(name) for name in names}
+        for one in _with_quantized(document):
+            for score in (one["baseline"], one["patched"], *one["controls"]):
+                names = [name for name in score if name not in ("dims", "value")]
+                score["others"] = {name: score.pop(name) for name in names}
         return pydantic.TypeAdapter(Evaluation).validate_python(document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise EvaluationError(f"{path}: damaged or of another version; run surgeon eval") from error

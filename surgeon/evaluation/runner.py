@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -131,9 +132,23 @@ class OnnxRunner:
 
 
 def open_runner(
-    artifact: Artifact, task: Task, provider: ProviderName = "cpu", batch_size: int | None = None
+    artifact: Artifact,
+    task: Task,
+    provider: ProviderName = "cpu",
+    batch_size: int | None = None,
+    *,
+    path: Path | None = None,
+    replaceable: tuple[str, ...] | None = None,
 ) -> OnnxRunner:
     """Open an artifact's graph for a task.
+
+    Args:
+        artifact: the artifact.
+        task: what is scored.
+        provider: where to run.
+        batch_size: as of ``OnnxRunner``.
+        path: another form of the graph (None: its own).
+        replaceable: the edited tensors that the form has as they are (None: all).
 
     Raises:
         EvaluationError: ``batch_size`` is below 1, or as ``open_session`` does.
@@ -141,9 +156,9 @@ def open_runner(
     if batch_size is not None and batch_size < 1:
         raise EvaluationError(f"`batch_size` {batch_size}: give a number of 1 or more")
     session = open_session(
-        artifact.model_path,
+        path or artifact.model_path,
         artifact.facts.outputs,
-        tuple(artifact.baseline),
+        tuple(artifact.baseline) if replaceable is None else replaceable,
         provider,
         per_token=task.reduce is not None,
         width=artifact.tokenizer.get_vocab_size(),

@@ -41,12 +41,14 @@ class Session:
     """A graph whose edited tensors every run may replace.
 
     One session serves all variants: each run feeds its own tensors, so that nothing else can
-    differ between them. ``width`` is the size of the first output's last axis. ``types`` are
-    those of its inputs, which graphs from elsewhere may have otherwise (int32).
+    differ between them. ``replaceable`` are the names of those tensors. ``width`` is the size of
+    the first output's last axis. ``types`` are those of its inputs, which graphs from elsewhere may
+    have otherwise (int32).
     """
 
     runtime: Any
     outputs: tuple[str, ...]
+    replaceable: frozenset[str]
     width: int
     threads: int = 1
     types: Mapping[str, npt.DTypeLike] = field(default_factory=dict)
@@ -59,7 +61,9 @@ class Session:
     def run(
         self, batch: Mapping[str, npt.NDArray[Any]], tensors: Mapping[str, npt.NDArray[Any]]
     ) -> Outputs:
-        """Run a batch with these edited tensors; the outputs come in the order of ``outputs``.
+        """Run a batch with those of these tensors that are replaceable.
+
+        The outputs come in the order of ``outputs``.
 
         Raises:
             EvaluationError: onnxruntime cannot run the graph on it.
@@ -67,7 +71,7 @@ class Session:
         fed = {
             name: array.astype(self.types.get(name, array.dtype), copy=False)
             for name, array in batch.items()
-        } | dict(tensors)
+        } | {name: values for name, values in tensors.items() if name in self.replaceable}
         try:
             if self.providers[0] == _PROVIDERS["cuda"]:
                 return self.run_bound(fed, "cuda")
@@ -75,7 +79,7 @@ class Session:
         except Exception as error:  # onnxruntime raises types of its own
             shape = " × ".join(map(str, batch["input_ids"].shape))
             raise EvaluationError(
-                f"onnxruntime cannot run the graph on {shape} tokens ({_one_line(error)})"
+                f"onnxruntime cannot run the graph on {shape} tokens ({one_line(error)})"
             ) from error
 
     def run_bound(self, fed: Mapping[str, npt.NDArray[Any]], device: str) -> Outputs:
@@ -145,12 +149,12 @@ def open_session(
         )
     except Exception as error:
         raise EvaluationError(
-            f"{path}: onnxruntime does not take it ({_one_line(error)})"
+            f"{path}: onnxruntime does not take it ({one_line(error)})"
         ) from error
     _check_started(runtime, provider, wanted)
     threads = _cores() if runtime.get_providers()[0] == _CPU else 1
     types = {i.name: _TYPES[i.type] for i in runtime.get_inputs() if i.type in _TYPES}
-    return Session(runtime, tuple(outputs), width, threads, types)
+    return Session(runtime, tuple(outputs), frozenset(replaceable), width, threads, types)
 
 
 def check_provider(provider: ProviderName) -> None:
@@ -172,7 +176,8 @@ def _options() -> Any:
     return options
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what another library raised as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

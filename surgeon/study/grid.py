@@ -174,7 +174,7 @@ def doubts_about(grid: Grid) -> Iterator[str]:
 
 def _wrong_tasks(grid: Grid) -> Iterator[Problem]:
     for number, task in enumerate(grid.tasks):
-        for name in ("dose", "until_certain", "seed"):
+        for name in ("dose", "until_certain", "quantize", "seed"):
             if getattr(task, name) is not None:
                 elsewhere = "; seeds: has its seeds" if name == "seed" else ""
                 yield Problem(("tasks", number, name), f"is not for a sweep{elsewhere}")
@@ -316,6 +316,7 @@ def _key(model: Model, recipe: Recipe, hash_of: Callable[[str], str]) -> str:
     content = recipe.to_json()
     for name in ("description", "model", "expect"):  # what is said of it, not what it is
         content.pop(name)
+    content["evaluation"].pop("quantize")  # which no cell has
     if data := content["evaluation"]["data"]:
         content["evaluation"]["data"] = hash_of(data)
     document = json.dumps([model.model_dump(), content], sort_keys=True)

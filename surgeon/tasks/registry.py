@@ -95,3 +95,5 @@ class EvaluationSettings(TaskOptions):
     """Score the first dims alone too: one, two, and so on."""
     until_certain: Flag | None = None
     """Stop once an interval valid at any number of texts settles the verdict, or score all."""
+    quantize: Literal["int8"] | None = None
+    """Score every variant in int8 too, as onnxruntime's dynamic quantization makes it."""

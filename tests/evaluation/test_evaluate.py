@@ -12,11 +12,12 @@ from families import save_family
 from safetensors.numpy import load_file, save_file
 from task_models import save_model
 
-from surgeon import evaluate, open_checkpoint
+from surgeon import evaluate, open_checkpoint, read_evaluation
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError, SurgeonError
 from surgeon.evaluation.artifact import draw_controls, open_artifact
-from surgeon.evaluation.notes import collapse_of, doubts_about, explain, name_verdict
+from surgeon.evaluation.notes import collapse_of, doubts_about, explain, explain_cost, name_verdict
+from surgeon.evaluation.quantized import FilePerVariant
 from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.verdict import Effect, Evidence, weigh, why_unskilled
@@ -53,6 +54,32 @@ def test_a_control_is_what_patching_its_dims_would_give(embedder, embedder_patch
     patch(embedder, tmp_path / "out", onnx=True, dims=control.dims)
     again = evaluate(tmp_path / "out", texts=few, controls=1)
     assert again.patched.value == pytest.approx(control.value, abs=1e-9)
+
+
+def test_in_int8_one_graph_serves_all_variants_as_a_file_of_each_would(
+    embedder_patched, few, monkeypatch
+):
+    asked = {"texts": few, "controls": 2, "quantize": "int8"}
+    shared = evaluate(embedder_patched, **asked)
+    monkeypatch.setattr("surgeon.evaluation.evaluate.open_quantized", FilePerVariant)
+    assert evaluate(embedder_patched, **asked).quantized == shared.quantized
+    assert shared.quantized.evaluation.patched.value != shared.patched.value
+    save(shared, embedder_patched)
+    assert read_evaluation(embedder_patched) == shared
+
+
+def test_in_int8_an_edited_weight_is_quantized_too(iglm_s_patched, antibody_file):
+    result = evaluate(iglm_s_patched, texts=antibody_file, controls=1, quantize="int8")
+    cost, quantized = result.quantized.cost, result.quantized.evaluation
+    for after, before in (
+        (quantized.baseline, result.baseline),
+        (quantized.patched, result.patched),
+    ):
+        assert 0 < abs(after.value - before.value) < 0.05
+    assert cost.patched.delta == pytest.approx(quantized.patched.value - result.patched.value)
+    low, high = cost.difference.ci95
+    assert low < cost.patched.delta - cost.baseline.delta < high
+    assert f"int8 costs the baseline {cost.baseline.delta:+.4g}" in explain_cost(result.quantized)
 
 
 def test_controls_repeat_the_recipe_s_mode_params_and_layers(tmp_path):
@@ -335,6 +362,8 @@ def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, f
         ({"margin": float("nan")}, "`margin`"),
         ({"metric": "accuracy"}, "`metric` accuracy: the task drift has no such metric"),
         ({"texts": texts_of(["one"])}, "an interval takes 2"),
+        ({"quantize": "int4"}, "`quantize`: there is int8"),
+        ({"quantize": "int8", "until_certain": True}, "`until_certain`: a stop"),
     ],
 )
 def test_what_allows_no_verdict_is_refused(minilm_patched, options, complaint):
