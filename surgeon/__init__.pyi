@@ -1,5 +1,4 @@
 from ._version import __version__ as __version__
-from .edit.live import open_live as open_live
 from .edit.live import removed as removed
 from .edit.plan import Plan as Plan
 from .edit.plan import make_plan as make_plan
@@ -43,6 +42,7 @@ from .ranking import compare_detectors as compare_detectors
 from .ranking import rank_by_layernorm as rank_by_layernorm
 from .ranking import rank_dimensions as rank_dimensions
 from .ranking import read_zscores as read_zscores
+from .ranking.live import rank as rank
 from .study.atlas import Atlas as Atlas
 from .study.atlas import build_atlas as build_atlas
 from .study.trace import trace_training as trace_training
@@ -52,3 +52,4 @@ from .text import Texts as Texts
 from .text import built_in_sample as built_in_sample
 from .text import ranking_sample as ranking_sample
 from .text import read_texts as read_texts
+from .torch_model.live import open_live as open_live

@@ -26,8 +26,9 @@ from surgeon.progress import Progress
 from surgeon.tasks.configuration import check_sizes, longest_text
 from surgeon.tasks.examples import Encoded, Encoder, Example, batch_examples, batches_by_length
 from surgeon.tasks.registry import TASKS
-from surgeon.tasks.task import BASELINE, BatchScores, Floats, Settings, Task, Variant
+from surgeon.tasks.task import BASELINE, BatchScores, Floats, Settings, Task, TaskName, Variant
 from surgeon.text import Texts
+from surgeon.torch_model.live import LiveCheckpoint
 
 if TYPE_CHECKING:
     from surgeon.torch_model.loading import TorchModel
@@ -176,6 +177,8 @@ def open_torch_runner(
         EvaluationError: it has no tokenizer, or one that does not know the texts' words.
         SelectionError: there is no such device.
     """
+    if isinstance(checkpoint, LiveCheckpoint):
+        return _live_runner(checkpoint, texts)
     if importlib.util.find_spec("torch") is None:
         raise ExportError(
             "PyTorch, which runs the model, is not installed: pip install torch", INSTEAD
@@ -205,6 +208,33 @@ def open_torch_runner(
         if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
             model = load_model(checkpoint, "drift")
         move(model.model, checkpoint, device)
+    notes = not_applied(checkpoint.directory, checkpoint.config)
+    return _runner(model, tokenizer, texts, task, notes)
+
+
+def _live_runner(checkpoint: LiveCheckpoint, texts: Texts) -> TorchRunner:
+    """Run a model that is in memory, as it is."""
+    from surgeon.torch_model.heads import detect_task
+    from surgeon.torch_model.loading import decoder_start_of, ready_live
+
+    tokenizer = checkpoint.tokenizer
+    if tokenizer is None:
+        raise EvaluationError("`tokenizer`: the method runs the model on text; give transformers'")
+    task = detect_task(checkpoint)
+    model = ready_live(checkpoint, task if task in _BY_TEXT else "drift")
+    if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
+        model = ready_live(checkpoint, "drift")
+    return _runner(model, tokenizer, texts, task)
+
+
+def _runner(
+    model: TorchModel,
+    tokenizer: Any,
+    texts: Texts,
+    task: TaskName,
+    not_applied: tuple[str, ...] = (),
+) -> TorchRunner:
+    checkpoint = model.checkpoint
     max_length = longest_text(checkpoint.config, checkpoint.family, tokenizer.model_max_length)
     return TorchRunner(
         checkpoint=checkpoint,
@@ -215,7 +245,7 @@ def open_torch_runner(
         texts=texts,
         encoded=_encode(texts, tokenizer, max_length),
         left_out=_why_left_out(task) if task != model.task else "",
-        not_applied=not_applied(checkpoint.directory, checkpoint.config),
+        not_applied=not_applied,
     )
 
 

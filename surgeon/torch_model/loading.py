@@ -25,6 +25,7 @@ from surgeon.model.checkpoint import CONFIG
 from surgeon.tasks.task import TaskName
 from surgeon.torch_model.directory import code_named, decoder_start, model_folder, quantization_of
 from surgeon.torch_model.heads import HEADS, Head, detect_task
+from surgeon.torch_model.live import LiveCheckpoint
 from surgeon.torch_model.parameters import Parameter, check_tensors, find_parameters, match_names
 
 # Not in some files and no random numbers: transformers fills it with zeros.
@@ -144,6 +145,26 @@ def load_without_weights(checkpoint: Checkpoint) -> TorchModel:
             where = (folder, checkpoint.directory)
             raise export_error(what, error, remedy, where) from error
     return _ready(checkpoint, head, model, {}, match_names(checkpoint, model))
+
+
+def ready_live(checkpoint: LiveCheckpoint, task: TaskName) -> TorchModel:
+    """Take a model that is in memory for a task, or its body for drift.
+
+    Raises:
+        ExportError: a tensor that is edited is no parameter of it.
+    """
+    model = checkpoint.model.base_model if task == "drift" else checkpoint.model
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = {n: names.get(id(p)) for n, p in checkpoint.model.named_parameters()}
+    edited = [name for site in checkpoint.sites for name in (site.gain, site.bias) if name]
+    for name in edited:
+        if held.get(name) is None:
+            raise ExportError(
+                f"{checkpoint.name}: {name} is no parameter of {type(model).__name__}"
+            )
+    parameters = {name: Parameter(held[name] or "") for name in edited}
+    inputs = _input_names(checkpoint.name, model)
+    return TorchModel(checkpoint, HEADS[task], model, inputs, parameters, {})
 
 
 def _refuse(checkpoint: Checkpoint) -> None:

@@ -5,10 +5,11 @@ import pytest
 import torch
 from artifacts import patch
 from safetensors.torch import load_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 import surgeon
-from surgeon.errors import SelectionError
+from surgeon.errors import EvaluationError, SelectionError
+from surgeon.text import Texts, built_in_sample
 
 
 @pytest.fixture(params=["bert", "gpt2"])
@@ -59,3 +60,31 @@ def test_a_model_in_memory_is_ranked_as_its_checkpoint(folder):
     )
     with pytest.raises(SelectionError, match="did you mean zero"):
         surgeon.removed(model, dims=[3], mode="zeros").__enter__()
+
+
+@pytest.mark.parametrize("method", ["ablation", "activations", "gradient"])
+def test_what_runs_the_model_ranks_one_in_memory_as_its_checkpoint(method, tmp_path, embedder):
+    tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:24]
+    model = AutoModel.from_pretrained(embedder).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = surgeon.rank(model, tokenizer, texts, method=method)
+    stored = surgeon.open_checkpoint(embedder)
+    expected = surgeon.rank_dimensions(stored, method, surgeon.Options(texts=Texts.of(texts)))
+    assert [d.dim for d in found.dimensions[:8]] == [d.dim for d in expected.dimensions[:8]]
+    strengths = [[d.strength for d in ranking.dimensions] for ranking in (found, expected)]
+    np.testing.assert_allclose(*strengths, rtol=1e-3, atol=1e-5)
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_a_model_in_memory_is_ranked_by_the_head_that_it_has(tmp_path, embedder):
+    """A classifier takes labels: its body's drift is measured, in bfloat16 as it is."""
+    model = AutoModelForSequenceClassification.from_pretrained(embedder, dtype=torch.bfloat16)
+    tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:16]
+    found = surgeon.rank(model, tokenizer, texts)
+    assert (found.measured.task, found.measured.texts) == ("drift", "texts")
+    assert "without its head" in found.evidence
+    with pytest.raises(EvaluationError, match="`tokenizer`: the method runs the model on text"):
+        surgeon.rank(model)
+    assert surgeon.rank(model, method="layernorm").basis == "by weights, not measured"

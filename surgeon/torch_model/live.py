@@ -1,0 +1,103 @@
+"""A transformers model in memory, seen as a checkpoint: to rank, and to plan an edit of."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surgeon.model.checkpoint import Checkpoint, count_floats, find_architecture
+from surgeon.model.tensors import TensorFile, TensorInfo
+
+if TYPE_CHECKING:
+    import torch
+
+# The names that the safetensors format has for PyTorch's dtypes.
+_DTYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LiveTensors(TensorFile):
+    """The tensors of a model in memory, of which ``state`` holds the values as they are now."""
+
+    state: Mapping[str, torch.Tensor]
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yield a tensor's bytes in one piece, from whatever device it is on."""
+        import torch
+
+        values = self.state[name].detach().cpu().contiguous().flatten()
+        yield values.view(torch.uint8).numpy().tobytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveCheckpoint(Checkpoint):
+    """A checkpoint that is a ``model`` in memory, with the ``tokenizer`` for it, if there is one.
+
+    The methods that run a model run this one, as it is, in its dtype and on its device.
+    """
+
+    model: Any
+    tokenizer: Any = None
+
+
+def open_live(
+    model: Any, *, sites_pattern: str | None = None, tokenizer: Any = None
+) -> LiveCheckpoint:
+    """See a transformers model in PyTorch as a checkpoint, to rank or to plan an edit of.
+
+    Args:
+        model: a ``PreTrainedModel``, on any device and in any dtype; it is not changed.
+        sites_pattern: as of ``open_checkpoint``.
+        tokenizer: transformers' for it, which a method that runs the model needs.
+
+    Raises:
+        UnknownArchitectureError: no row of the registry describes it (once its sites are needed).
+        CheckpointError: its tensors are not those of its family, such as experts that are joined.
+    """
+    state, infos, start = model.state_dict(), {}, 0
+    for name, tensor in state.items():
+        dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
+        if dtype is not None:
+            end = start + tensor.numel() * tensor.element_size()
+            infos[name] = TensorInfo(name, dtype, tuple(tensor.shape), start, end)
+            start = end
+    called = Path(model.name_or_path or type(model).__name__)
+    files = (LiveTensors(called, infos, state),)
+    return LiveCheckpoint(
+        name=called.name,
+        directory=called,
+        # The class that was saved may have had another head.
+        config=model.config.to_dict() | {"architectures": [type(model).__name__]},
+        files=files,
+        describe=find_architecture,
+        parameters_total=count_floats(files),
+        sites_pattern=sites_pattern,
+        model=model,
+        tokenizer=tokenizer,
+    )
+
+
+@contextlib.contextmanager
+def left_as_it_was(model: Any) -> Iterator[None]:
+    """Run a model as an evaluation does; afterwards its modes and gradients are as they were."""
+    training = [module for module in model.modules() if module.training]
+    learning = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    cached = getattr(model.config, "use_cache", None)
+    model.eval()
+    model.config.use_cache = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        for parameter, requires_grad, gradient in learning:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
+        model.config.use_cache = cached
