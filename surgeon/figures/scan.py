@@ -141,7 +141,8 @@ def _shares(layers: int, labels: Sequence[str], rows: _Rows) -> Panel:
 
 
 def _damages(measured: Measured, rows: _Rows) -> Panel:
-    bound = max(measured.min_damage, *measured.control_range)
+    chance = measured.control_range
+    bound = max(measured.min_damage, *(chance or ()))
     largest = max((dimension.damage or 0.0 for dimension, _ in rows), default=0.0)
     # The largest damage can be a hundred times the least that counts; both must be seen.
     above = bound if 0 < _WIDE * bound < largest else None
@@ -150,7 +151,7 @@ def _damages(measured: Measured, rows: _Rows) -> Panel:
         x_title=f"rise of the {measured.metric}, with its 95% interval\n{measured.unit}",
         share=5.0,
         rows=tuple(_damage(dimension, row) for dimension, row in rows),
-        span=Span(*measured.control_range, "random removals"),
+        span=Span(*chance, "random removals") if chance else None,
         threshold=Threshold(measured.min_damage, "least damage that counts"),
         log_above=above,
     )

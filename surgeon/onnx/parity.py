@@ -28,8 +28,7 @@ the layers add theirs up.
 """
 
 _ERRORS_ONLY = 3
-_LENGTHS = (5, 9, 14, 24, 48)  # tokens of the sequences that are drawn
-_SENTENCES = 10
+_LENGTHS = (5, 9, 14, 24, 48)  # tokens of the sequences that are drawn; as many sentences
 _TARGETS = 3  # tokens to predict, in any order (Yang et al. 2019, section 2.2)
 
 
@@ -162,7 +161,7 @@ def _sequences(loaded: TorchModel, tokenizer: Any | None, pad: int) -> list[list
         sentences = built_in_sample().lines
         # Quietly: some are longer than the model takes, and are cut afterwards.
         with quiet(), panics_as_errors(f"{loaded.checkpoint.name}: its tokenizer"):
-            encoded = [tokenizer(line)["input_ids"] for line in sentences[:_SENTENCES]]
+            encoded = [tokenizer(line)["input_ids"] for line in sentences[: len(_LENGTHS)]]
         flat = [token for ids in encoded for token in ids]
         if flat.count(tokenizer.unk_token_id) < len(flat) / 4:
             return sorted(encoded, key=len)

@@ -114,8 +114,11 @@ def ablate(runner: TorchRunner, options: Options) -> Ranking:
     first = choice.race_alone([(dim,) for dim in tried])
     added = choice.choose(first)
     texts, task, baseline = runner.texts, runner.task, run.scores(()).value
-    # No loss and no drift is below zero, so that no removal can lower one by more than it is.
-    random_range = max(first.control_range[0], 0.0 - baseline), first.control_range[1]
+    beyond, chance = "which no candidate did, so that no random removal ran", None
+    if first.control_range:
+        # No loss and no drift is below zero, so that no removal can lower one by more than it is.
+        chance = max(first.control_range[0], 0.0 - baseline), first.control_range[1]
+        beyond = f"its interval beyond the {chance[0]:.3g} to {chance[1]:.3g} of random removals"
     left_out = f"; {runner.left_out}" if runner.left_out else ""
     most = max(damage.texts for damage in first.damages.values())
     return Ranking(
@@ -126,9 +129,8 @@ def ablate(runner: TorchRunner, options: Options) -> Ranking:
         method=ABLATION.name,
         evidence=f"{task.metric} on at most {most} of {len(run.examples)} texts of {texts.name}, "
         f"{len(tried)} of {checkpoint.hidden_size} dimensions removed alone{left_out}",
-        criterion=f"a damage of {run.min_damage:g} or more, its interval beyond the "
-        f"{random_range[0]:.3g} to {random_range[1]:.3g} of random removals: alone, beside those "
-        "chosen before, or two together",
+        criterion=f"a damage of {run.min_damage:g} or more, {beyond}: alone, beside those chosen "
+        "before, or two together",
         dimensions=_in_order(by_size, run, first, added),
         outliers=tuple(added),
         columns=("", ""),
@@ -141,7 +143,7 @@ def ablate(runner: TorchRunner, options: Options) -> Ranking:
             sha256=texts.sha256,
             examples=most,
             baseline=baseline,
-            control_range=random_range,
+            control_range=chance,
             min_damage=run.min_damage,
             error=ERROR,
             removals=run.removals,

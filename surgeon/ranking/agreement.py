@@ -136,7 +136,8 @@ def _remove_firsts(
         after = run.scores(sorted(dims))
         damages[dims] = (after.value - before.value, paired_interval(after, before))
     best, best_interval = max(damages.values())
-    beyond_chance = best_interval[0] > measured.control_range[1] and best >= measured.min_damage
+    chance = measured.control_range
+    beyond_chance = chance and best_interval[0] > chance[1] and best >= measured.min_damage
     results = [
         MethodResult(
             method=ranking.method,

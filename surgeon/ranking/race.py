@@ -44,13 +44,14 @@ class Race:
 
     ``named`` are the candidates that met the criterion, strongest first, at most as many as were
     asked for, and ``undecided`` those that could yet do as much, or meet it, when the texts ran
-    out. ``damages`` are what each did when it was last looked at.
+    out. ``damages`` are what each did when it was last looked at. ``control_range`` is None where
+    no random removal ran, since no candidate did the least damage.
     """
 
     named: tuple[Removal, ...]
     undecided: tuple[Removal, ...]
     damages: Mapping[Removal, Damage]
-    control_range: Interval
+    control_range: Interval | None
 
 
 def blocks_of(texts: int, first: int = FIRST_BLOCK) -> Iterator[int]:
@@ -99,8 +100,8 @@ def run_race(
     A candidate is taken when its whole interval lies beyond the range of random removals and the
     ``least`` damage, on all texts when it lies beyond that range and the damage is the least or
     more. It is dropped when its interval lies below either, or below those of as many taken ones
-    as are wanted. The random removals get another block only while one of their own intervals
-    could keep a candidate from being taken.
+    as are wanted. The random removals run once a candidate may do the least damage, and get another
+    block only while one of their own intervals could keep a candidate from being taken.
 
     Args:
         candidates: what to remove.
@@ -112,9 +113,13 @@ def run_race(
     """
     measure = functools.cache(measure)
     running, damages = list(candidates), dict[Removal, Damage]()
-    taken, seen = set[Removal](), blocks[0]
+    seen, chance = blocks[0], None
     for texts in blocks:
+        taken = set[Removal]()
         damages.update({removal: measure(removal, texts) for removal in running})
+        running = [removal for removal in running if damages[removal].interval[1] >= least]
+        if not running:
+            break
         low = {removal: damages[removal].interval[0] for removal in running}
         # Before the last block, what is taken must do the least damage for certain.
         sure = least if texts < blocks[-1] else -math.inf
