@@ -54,8 +54,8 @@ class Checkpoint:
         directory: where the files are; of a model that is read from the Hub, its id.
         config: the configuration, empty if there is none.
         files: the files that hold the tensors.
-        describe: finds the architecture: by the configuration, or in the graph of an ONNX file.
         parameters_total: the number of scalars that are weights; buffers of indices do not count.
+        describe: finds the architecture (None: by the configuration, the names or the pattern).
         index: the name of the index, if the files are shards.
         revision: the commit on the Hub.
         sites_pattern: what a person said about the norms of an architecture without a row.
@@ -69,8 +69,8 @@ class Checkpoint:
     directory: Path
     config: Mapping[str, Any]
     files: tuple[TensorFile, ...]
-    describe: Callable[[Checkpoint], Architecture]
     parameters_total: int
+    describe: Callable[[Checkpoint], Architecture] | None = None
     index: str | None = None
     revision: str | None = None
     sites_pattern: str | None = None
@@ -121,7 +121,7 @@ class Checkpoint:
             CheckpointError: the weights are not those of the family, or lack layers.
             SelectionError: ``sites_pattern`` fits no module.
         """
-        found = self.describe(self)
+        found = (self.describe or find_architecture)(self)
         return Architecture(found.family, one_stream(found.sites, self.shapes))
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 from surgeon.errors import CheckpointError
 from surgeon.model.artifact import is_artifact, recorded_pattern
-from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats, find_architecture
+from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
 from surgeon.model.download import download, find_cached
 from surgeon.model.files import read_object
 from surgeon.model.hub import HubId, parse_hub_id
@@ -130,7 +130,6 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         directory=directory,
         config=config or {},
         files=files,
-        describe=find_architecture,
         parameters_total=count_floats(files),
         index=index,
         revision=revision,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats, find_architecture
+from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
 from surgeon.model.files import parse_object
 from surgeon.model.hub import Listing, check_index_size, list_weights, parse_index
 from surgeon.model.hub_errors import explained
@@ -141,7 +141,6 @@ def open_remote(
                 directory=file.path,
                 config=config.result(),
                 files=(file,),
-                describe=find_architecture,
                 parameters_total=count_floats([file]),
                 revision=listing.commit,
                 sites_pattern=sites_pattern,

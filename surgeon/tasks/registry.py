@@ -38,9 +38,9 @@ TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
 if TYPE_CHECKING:
-    TaskName: TypeAlias = str
+    TaskChoice: TypeAlias = str
 else:
-    TaskName = Literal[tuple(TASKS)]
+    TaskChoice = Literal[tuple(TASKS)]
 
 CONTROLS = 10
 """How many random removals an edit is compared with where no setting says otherwise."""
@@ -81,7 +81,7 @@ class EvaluationSettings(TaskOptions):
     meaningless. In a recipe's file the path of ``data`` starts from that file.
     """
 
-    task: TaskName | None = None
+    task: TaskChoice | None = None
     """What to score, such as sts or glue/mnli; without it, what the head is for."""
     data: Annotated[str, AfterValidator(_from_folder)] | None = None
     """A file of texts or of labelled rows; its path starts from this file. Or hf:org/name."""

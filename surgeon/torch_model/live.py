@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgeon.model.checkpoint import Checkpoint, count_floats, find_architecture
+from surgeon.model.checkpoint import Checkpoint, count_floats
 from surgeon.model.tensors import TensorFile, TensorInfo
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ def open_live(
         # The class that was saved may have had another head.
         config=model.config.to_dict() | {"architectures": [type(model).__name__]},
         files=files,
-        describe=find_architecture,
         parameters_total=count_floats(files),
         sites_pattern=sites_pattern,
         model=model,
