@@ -12,7 +12,7 @@ import numpy as np
 
 from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.edit.record import Record
-from surgeon.model.artifact import OWN_HASH, RECORD, own_hash
+from surgeon.model.files import OWN_HASH, RECORD, own_hash
 from surgeon.text import Texts
 
 _SCORE = {"dims": [3, 9], "value": 0.5, "accuracy": 0.5}

@@ -28,7 +28,7 @@ def report(
     (doses, one dimension or one layer at a time) with random removals as a band.
     """
     from surgeon import console, write_report, write_sweep_report
-    from surgeon.model.artifact import RECORD
+    from surgeon.model.files import RECORD
     from surgeon.study.sweep_folder import ROWS, is_sweep
 
     if not is_sweep(folder) and not (folder / RECORD).is_file():

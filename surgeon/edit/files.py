@@ -17,9 +17,8 @@ import numpy as np
 from surgeon.edit.changes import BytePatch, Splice, in_order
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.model import Checkpoint
-from surgeon.model.artifact import FOLDER
 from surgeon.model.checkpoint import CONFIG
-from surgeon.model.files import in_module_folder, is_for_loader, may_follow, regular_size
+from surgeon.model.files import FOLDER, in_module_folder, is_for_loader, may_follow, regular_size
 from surgeon.model.pickle_file import PickleFile
 from surgeon.model.weight_files import converted_name
 

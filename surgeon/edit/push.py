@@ -11,8 +11,7 @@ from surgeon.edit.files import CARD, EVALUATION, FileState, hash_file
 from surgeon.edit.record import Record, read_record
 from surgeon.edit.staging import is_result, is_unfinished
 from surgeon.errors import OutputError
-from surgeon.model.artifact import FOLDER, RECORD
-from surgeon.model.files import may_follow, parse_json
+from surgeon.model.files import FOLDER, RECORD, may_follow, parse_json
 from surgeon.model.hub import hub_api, looks_like_hub_id, parse_hub_id
 from surgeon.model.hub_errors import answers_like_the_hub, endpoint, explained
 from surgeon.progress import Progress, silent

@@ -16,7 +16,7 @@ from surgeon.edit.changes import Edit, Splice, to_json
 from surgeon.edit.files import EXCISED, FileState, Reason
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.model.artifact import OWN_HASH, RECORD, SCHEMA, own_hash, read_fields
+from surgeon.model.files import OWN_HASH, RECORD, SCHEMA, own_hash, read_fields
 from surgeon.model.tensors import open_safetensors
 from surgeon.text import TextsUsed
 

@@ -16,8 +16,7 @@ from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.edit.staging import check_output, staged
 from surgeon.errors import CheckpointError
 from surgeon.model import Checkpoint, TensorFile, TensorInfo, open_checkpoint
-from surgeon.model.artifact import RECORD
-from surgeon.model.files import regular_size
+from surgeon.model.files import RECORD, regular_size
 from surgeon.model.tensors import open_safetensors
 from surgeon.model.weight_files import converted_name
 from surgeon.progress import Progress, silent

@@ -21,8 +21,7 @@ from typing import TypeAlias
 from surgeon.edit import disk
 from surgeon.edit.files import EXPORT, FileState, hash_file
 from surgeon.errors import OutputError, SurgeonError
-from surgeon.model.artifact import FOLDER, RECORD
-from surgeon.model.files import may_follow
+from surgeon.model.files import FOLDER, RECORD, may_follow
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a file system takes no more."""

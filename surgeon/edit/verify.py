@@ -19,7 +19,7 @@ from surgeon.edit.restore import open_patched, open_source, source_path, source_
 from surgeon.edit.staging import is_result
 from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.model import Checkpoint, TensorInfo, open_checkpoint
-from surgeon.model.artifact import RECORD
+from surgeon.model.files import RECORD
 from surgeon.model.tensors import BITS
 from surgeon.progress import Progress, silent
 

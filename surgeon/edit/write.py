@@ -33,7 +33,7 @@ from surgeon.edit.record import FileChange, Record, write_excised
 from surgeon.edit.staging import check_output, staged
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.model import Checkpoint, open_checkpoint
-from surgeon.model.artifact import FOLDER, RECORD
+from surgeon.model.files import FOLDER, RECORD
 from surgeon.model.pickle_file import PickleFile
 from surgeon.model.tensors import FLOATS, TensorFile, open_safetensors
 from surgeon.model.weight_files import SAFETENSORS, converted_index

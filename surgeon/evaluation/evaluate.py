@@ -34,7 +34,7 @@ from surgeon.evaluation.result import (
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import Finding, find
-from surgeon.model.artifact import RECORD
+from surgeon.model.files import RECORD
 from surgeon.progress import Progress, silent
 from surgeon.tasks.registry import CONTROLS, TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import ALPHA, EARLY, Groups, Interval, chance_of_rank, paired_interval

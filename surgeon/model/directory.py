@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.artifact import is_artifact, recorded_pattern
 from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
 from surgeon.model.download import download, find_cached
-from surgeon.model.files import read_object
+from surgeon.model.files import is_artifact, read_object, recorded_pattern
 from surgeon.model.hub import HubId, parse_hub_id
 from surgeon.model.remote import open_remote
 from surgeon.model.tensors import TensorFile

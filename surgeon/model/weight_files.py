@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.artifact import recorded_weights
-from surgeon.model.files import is_file_name, parse_object
+from surgeon.model.files import is_file_name, parse_object, recorded_weights
 from surgeon.model.pickle_file import open_pickle
 from surgeon.model.tensors import TensorFile, open_safetensors
 

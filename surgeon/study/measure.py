@@ -26,7 +26,7 @@ from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import find
 from surgeon.model import Checkpoint, open_checkpoint
-from surgeon.model.artifact import RECORD
+from surgeon.model.files import RECORD
 from surgeon.progress import silent
 from surgeon.study.engines import Row, describe
 from surgeon.study.grid import Cell, Model

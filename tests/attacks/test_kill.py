@@ -25,7 +25,7 @@ from surgeon import Recipe, make_plan, open_checkpoint, verify, write_artifact, 
 from surgeon.edit.files import hash_file
 from surgeon.edit.record import read_record
 from surgeon.errors import CheckpointError, OutputError
-from surgeon.model.artifact import RECORD
+from surgeon.model.files import RECORD
 from surgeon.text import built_in_sample
 
 _KILLS = int(os.environ.get("SURGEON_KILLS", "12"))
