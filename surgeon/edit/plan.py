@@ -53,6 +53,9 @@ class Plan:
     splices: Mapping[str, tuple[Splice, ...]] = field(default_factory=dict)
     onnx_patch: OnnxPatch | None = None
 
+    def __repr__(self) -> str:
+        return f"<Plan of {self.checkpoint.name}: dimensions {', '.join(map(str, self.dims))}>"
+
     @property
     def parameters_changed(self) -> int:
         """How many scalars end up with another value."""

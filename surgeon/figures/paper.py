@@ -111,11 +111,20 @@ def draw(picture: Picture) -> Figure:
     return paper.figure
 
 
+class _Shown(Figure):
+    """A figure that a notebook shows, also one that has not prepared matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=DPI / 2)
+        return buffer.getvalue()
+
+
 class _Paper:
     """A figure of ``width`` × ``height`` inches; positions count from its top left corner."""
 
     def __init__(self, width: float, height: float) -> None:
-        self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+        self.figure = _Shown(figsize=(width, height), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)  # can measure texts
         self._width, self._height = width, height
 

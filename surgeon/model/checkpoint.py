@@ -78,6 +78,9 @@ class Checkpoint:
     conversion: str | None = None
     meter: Meter | None = None
 
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.name}: {self.parameters_total:,} parameters>"
+
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor by name, in the order of the files."""

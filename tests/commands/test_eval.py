@@ -183,6 +183,8 @@ def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifa
     small = tmp_path / "edit.surgeon"
     surgeon.write_small_patch(surgeon.make_plan(checkpoint, surgeon.Recipe(dims=(5,))), str(small))
     plan = surgeon.plan_from_small_patch(str(small), checkpoint)
+    assert repr(plan) == "<Plan of source: dimensions 5>"
+    assert repr(plan.checkpoint) == "<Checkpoint source: 22,713,216 parameters>"
     surgeon.write_artifact(plan, str(tmp_path / "again"), onnx=False)
     with pytest.raises(surgeon.SurgeonError, match="did you mean zero"):
         surgeon.Recipe(dims=(5,), mode="zeros")

@@ -85,7 +85,9 @@ def test_where_every_dimension_is_an_outlier_there_is_no_band(tmp_path, pretrain
 def test_a_plot_returns_its_figure_with_and_without_a_file(tmp_path, pretraining):
     trace = trace_training([pretraining])
     for path in (None, tmp_path / "a.svg"):
-        assert len(plot_trace(trace, path).axes) >= 3
+        figure = plot_trace(trace, path)
+        assert len(figure.axes) >= 3
+        assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
     assert plot_trace(trace, tmp_path / "a.html").data
 
 
