@@ -315,6 +315,8 @@ class _Hub(_Handler):
             return self._xet_token(model)
         revision = argument if action in ("revision", "tree") else "main"
         if (found := hub.find(model, revision)) is None:
+            if action == "tree" and hub.find(model, revision.rpartition("/")[0]):
+                return self._refuse(404, "EntryNotFound", "no such folder")
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         name, root = found
         if action == "tree":

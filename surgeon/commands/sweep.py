@@ -18,7 +18,7 @@ _EACH = 6e-5  # seconds to lay out one
 
 def sweep(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A grid, as YAML; see the README for one.")
+        Path, typer.Argument(metavar="FILE", help="A grid, as YAML; docs/sweep.md has one.")
     ],
     output: Annotated[
         Path | None,

@@ -42,6 +42,6 @@ def family_of(model_type: object, config: Mapping[str, object] | None = None) ->
         )
     known = len({name for family in FAMILIES for name in family.model_types})
     raise UnknownArchitectureError(
-        f"config.json: model_type {model_type!r} is not an architecture that surgeon knows (its "
-        f"README names the {known} that it does)"
+        f"config.json: model_type {model_type!r} is not an architecture that surgeon knows "
+        f"(docs/models.md names the {known} that it does)"
     )
