@@ -19,6 +19,7 @@ from tiny import make_unequal
 import surgeon
 from surgeon.cli import _COMMANDS, EXAMPLES, app, run
 from surgeon.families import FAMILIES
+from surgeon.tasks.registry import TASKS
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = {
@@ -149,9 +150,10 @@ def test_a_command_that_a_sentence_names_exists_with_its_options():
                 assert given <= known | {"--help"}, (page, line)
 
 
-def test_every_family_command_and_public_name_is_in_the_docs():
+def test_every_family_task_command_and_public_name_is_in_the_docs():
     models = _PAGES["docs/models.md"]
     assert not [family.name for family in FAMILIES if family.name not in models]
+    assert not [task for task in TASKS if f"`{task}`" not in _PAGES["docs/tasks.md"]]
     whole = "\n".join(_PAGES.values())
     assert not [command for command in _COMMANDS if f"surgeon {command}" not in whole]
     shown = set(re.findall(r"^::: surgeon\.(\w+)$", _PAGES["docs/api.md"], re.MULTILINE))
