@@ -11,10 +11,9 @@ from surgeon.settings import Count, Flag, Number, Seed, SettingsModel
 from surgeon.tasks.causal import CAUSAL
 from surgeon.tasks.classification import CLASSIFICATION, GLUE, REGRESSION
 from surgeon.tasks.data import PREFIX
-from surgeon.tasks.masked import DENOISING, MASKED, PERMUTED
+from surgeon.tasks.masked import DENOISING, MASKED, PERMUTED, REPLACED
 from surgeon.tasks.pairs import PAIRS
 from surgeon.tasks.questions import QUESTIONS
-from surgeon.tasks.replaced import REPLACED
 from surgeon.tasks.similarity import DRIFT, SIMILARITY
 from surgeon.tasks.task import Masking, Task
 from surgeon.tasks.token_labels import TOKEN_LABELS
