@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import gc
 import json
 import os
 import shutil
@@ -22,6 +22,9 @@ from safetensors.torch import load_file, save_file
 from task_models import save_model
 
 from surgeon.cli import run
+
+# Torch's exporter makes objects by the million, and torch itself has as many that never go.
+gc.set_threshold(50_000, 20, 50)
 
 _PROTEIN_TOKENIZER = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
 
@@ -113,23 +116,15 @@ def tiny(tmp_path_factory):
     """Make a tiny checkpoint of a family, by its name in the table of families, once."""
     made: dict[str, Path] = {}
 
+    from families import save_family  # brings the configurations of every family
+
     def make(family: str) -> Path:
         if family not in made:
             made[family] = tmp_path_factory.mktemp("tiny") / family
-            save_tiny(family, made[family])
+            save_family(family, made[family], layers=3)
         return made[family]
 
     return make
-
-
-def save_tiny(family: str, folder: Path) -> None:
-    """Save a family's tiny model with three layers, of which no two parameters are equal."""
-    from families import EVERY
-    from tiny import make_unequal
-
-    config = copy.deepcopy(EVERY[family].config)
-    config.num_hidden_layers = 3
-    make_unequal(EVERY[family].model, config).save_pretrained(folder)
 
 
 def rename_tensors(source: Path, target: Path, rename) -> None:

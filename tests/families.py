@@ -6,6 +6,7 @@ A row names transformers' classes by what they begin with: ``Bert`` for ``BertCo
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 
@@ -426,9 +427,9 @@ MIXTURES = {
 EVERY = {**FAMILIES, **ODD, **KIN, **MIXTURES}
 
 
-def save_family(name: str, folder: Path) -> None:
-    """Save a family's tiny model."""
-    _made(name).save_pretrained(folder)
+def save_family(name: str, folder: Path, layers: int | None = None) -> None:
+    """Save a family's tiny model, with another number of layers than two if it is given."""
+    _made(name, layers).save_pretrained(folder)
 
 
 def save_family_in_shards(name: str, folder: Path) -> None:
@@ -439,5 +440,8 @@ def save_family_in_shards(name: str, folder: Path) -> None:
 
 
 @functools.cache
-def _made(name: str) -> t.PreTrainedModel:
-    return make_unequal(EVERY[name].model, EVERY[name].config)
+def _made(name: str, layers: int | None = None) -> t.PreTrainedModel:
+    config = copy.deepcopy(EVERY[name].config)
+    if layers is not None:
+        config.num_hidden_layers = layers
+    return make_unequal(EVERY[name].model, config)

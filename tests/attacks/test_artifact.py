@@ -57,11 +57,12 @@ def test_no_text_of_an_artifact_is_more_than_text(artifact, tmp_path, capfd, nam
             write_record(folder, changed)
         else:
             file.write_text(json.dumps(changed))
-        for command in (
+        commands = (
+            ["report", str(folder), "-o", str(page), "--force"],
             ["verify", str(folder)],
             ["restore", str(folder), "-o", str(tmp_path / "back"), "--force"],
-            ["report", str(folder), "-o", str(page), "--force"],
-        ):
+        )
+        for command in commands[: 3 if name == "record.json" else 1]:  # what reads that file
             page.unlink(missing_ok=True)
             assert run(command) in (0, 1, 2), (path, command)
             said = "".join(capfd.readouterr())

@@ -165,6 +165,28 @@ def _export(source, folder, name, how):
     return path
 
 
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """Give a copy of what is exported into a folder, once for a key."""
+    folder, made = tmp_path_factory.mktemp("exports"), {}
+
+    def copy(key, make, target):
+        if key not in made:
+            made[key] = folder / str(len(made))
+            make(made[key])
+        return shutil.copytree(made[key], target)
+
+    return copy
+
+
+@pytest.fixture(scope="module")
+def mlm_at(source, copied):
+    """Give an exported masked model in a folder."""
+    return lambda target: copied(
+        "mlm", lambda folder: _export(source("mlm"), folder, "mlm", "legacy-14"), target
+    )
+
+
 def _export_made(model, folder, how="legacy-14"):
     """Export a model with its configuration and a tokenizer beside it."""
     path = export(model, folder / "model.onnx", how)
@@ -180,23 +202,19 @@ def _configure(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_a_fused_graph_is_evaluated(source, tmp_path):
-    plain = _export(source("mlm"), tmp_path / "plain", "mlm", "legacy-14")
-    fused = fuse(plain, tmp_path / "fused/model.onnx")
-    for file in source("mlm").glob("*.json"):
+def test_a_fused_graph_is_evaluated(mlm, plain, tmp_path):
+    fused = fuse(mlm / "model.onnx", tmp_path / "fused/model.onnx")
+    for file in mlm.glob("*.json"):
         shutil.copy(file, fused.parent)
-    one, other = (
-        evaluate(_patch_file(path, tmp_path / f"{n}-out"), texts=_TEXTS, controls=3)
-        for n, path in enumerate((plain, fused))
-    )
-    assert other.delta == pytest.approx(one.delta, abs=1e-4)
-    assert [c.dims for c in one.controls] == [c.dims for c in other.controls]
+    result = evaluate(_patch_file(fused, tmp_path / "out"), texts=_TEXTS, controls=3)
+    assert result.delta == pytest.approx(plain.delta, abs=1e-4)
+    assert [c.dims for c in result.controls] == [c.dims for c in plain.controls]
 
 
 @pytest.fixture
-def mlm(source, tmp_path):
+def mlm(mlm_at, tmp_path):
     """Give an exported masked model's folder, to be changed."""
-    return _export(source("mlm"), tmp_path / "changed", "mlm", "legacy-14").parent
+    return mlm_at(tmp_path / "changed")
 
 
 def _change(folder, change):
@@ -207,10 +225,10 @@ def _change(folder, change):
 
 
 @pytest.fixture(scope="module")
-def plain(source, tmp_path_factory):
+def plain(mlm_at, tmp_path_factory):
     """Give what the patched masked model scores, as it was exported."""
     folder = tmp_path_factory.mktemp("plain")
-    path = _export(source("mlm"), folder / "exported", "mlm", "legacy-14")
+    path = mlm_at(folder / "exported") / "model.onnx"
     return evaluate(_patch_file(path, folder / "out"), texts=_TEXTS, controls=3)
 
 
@@ -470,12 +488,12 @@ def test_of_a_graph_quantized_by_the_batch_each_text_is_run_alone(mlm, tmp_path)
         (["a", "b", "c"], "id2label is not an object of labels by number"),
     ],
 )
-def test_labels_that_are_not_the_graph_s_are_refused(tmp_path, names, complaint):
+def test_labels_that_are_not_the_graph_s_are_refused(copied, tmp_path, names, complaint):
     config = transformers.BertConfig(**_SMALL, id2label=_THREE)
-    folder = tmp_path / "model"
-    path = _export_made(_made(transformers.BertForSequenceClassification, config), folder)
+    model = _made(transformers.BertForSequenceClassification, config)
+    folder = copied("labels", lambda folder: _export_made(model, folder), tmp_path / "model")
     _configure(folder, id2label=names)
-    out = _patch_file(path, tmp_path / "out")
+    out = _patch_file(folder / "model.onnx", tmp_path / "out")
     with pytest.raises(EvaluationError, match=complaint):
         evaluate(out, texts=_data("classification", tmp_path))
 
@@ -510,11 +528,12 @@ def test_positions_that_begin_after_the_padding_token_cannot_be_fed(tmp_path):
     ],
 )
 def test_an_output_that_is_not_what_is_declared_is_refused_before_anything_is_scored(
-    tmp_path, capfd, kind, changes, complaint
+    copied, tmp_path, capfd, kind, changes, complaint
 ):
-    path = _export_made(_made(getattr(transformers, kind), _BERT), tmp_path / "model")
-    _configure(path.parent, **changes)
-    out = _patch_file(path, tmp_path / "out")
+    model = _made(getattr(transformers, kind), _BERT)
+    folder = copied(kind, lambda folder: _export_made(model, folder), tmp_path / "model")
+    _configure(folder, **changes)
+    out = _patch_file(folder / "model.onnx", tmp_path / "out")
     (tmp_path / "long.txt").write_text(" ".join(_LINES))
     capfd.readouterr()
     with pytest.raises(EvaluationError, match=complaint):
