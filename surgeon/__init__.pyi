@@ -23,6 +23,7 @@ from .evaluation.result import Evaluation as Evaluation
 from .evaluation.result import read_evaluation as read_evaluation
 from .evaluation.result import read_evaluations as read_evaluations
 from .evaluation.result import save_evaluation as save_evaluation
+from .figures import plot_agreement as plot_agreement
 from .figures import plot_ranking as plot_ranking
 from .figures import plot_trace as plot_trace
 from .figures.report import write_report as write_report

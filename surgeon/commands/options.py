@@ -72,8 +72,8 @@ Plot = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Draw the z-scores and the ranking: FILE.png, .svg, .pdf or .html, replaced if it is "
-        "there.",
+        help="Draw the z-scores and the ranking: FILE.png, .svg, .pdf or .html. An earlier picture "
+        "there is replaced, and any other file kept, as FILE.replaced.",
     ),
 ]
 ArtifactDirectory = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from surgeon.commands.options import (
     Device,
+    Force,
     Json,
     Method,
     MinDamage,
@@ -58,6 +59,16 @@ def scan(
         ),
     ] = False,
     plot: Plot = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="FILE.csv or FILE.parquet: a row for each dimension, with its z-scores.",
+        ),
+    ] = None,
+    force: Force = False,
     top: Annotated[
         int, typer.Option(min=1, help="How many dimensions the table shows; outliers it shows all.")
     ] = 10,
@@ -77,6 +88,7 @@ def scan(
         open_checkpoint,
         open_for_scan,
         open_onnx,
+        plot_agreement,
         plot_ranking,
         rank_dimensions,
         read_zscores,
@@ -87,10 +99,12 @@ def scan(
     detector = find_detector(method or DEFAULT)
     if compare and method is not None:
         raise SelectionError("--compare: runs every method; leave out --method")
-    if compare and plot is not None:
-        raise SelectionError("--plot: draws one ranking; leave out --compare")
+    if compare and output is not None:
+        raise SelectionError("-o: is the table of one ranking; leave out --compare")
     if plot is not None:
         check_picture(plot)
+    if output is not None:
+        console.check_ranking_table(output, force=force)
     with console.shown_progress() as progress:
         options = Options(
             sigma=sigma,
@@ -119,13 +133,22 @@ def scan(
             ranking = rank_dimensions(checkpoint, detector.name, options)
     if compare:
         console.show_agreement(agreement, json=json)
+        if plot is not None:
+            plot_agreement(agreement, plot)
+            console.print_note(f"Picture: {plot}")
         return
+    zscores = ranking.zscores
+    if zscores is None and (json or plot is not None or output is not None):
+        zscores = read_zscores(checkpoint)
     settle = None if is_onnx(model) else settling("scan", model, revision, sites_pattern)
     seconds = estimate_seconds(checkpoint)
-    console.show_ranking(ranking, top, json=json, settle=settle, seconds=seconds)
-    if plot is not None:
-        plot_ranking(ranking, read_zscores(checkpoint), plot)
+    console.show_ranking(ranking, top, json=json, settle=settle, seconds=seconds, zscores=zscores)
+    if plot is not None and zscores is not None:
+        plot_ranking(ranking, zscores, plot)
         console.print_note(f"Picture: {plot}")
+    if output is not None and zscores is not None:
+        console.write_ranking_table(ranking, zscores, output, force=force)
+        console.print_note(f"Written: {output}")
     if checkpoint.meter is not None:
         of = checkpoint.conversion
         commit = f"{of} ({checkpoint.revision}), the conversion of its pickle" if of else None

@@ -42,8 +42,8 @@ def trace(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw the norms over the steps: FILE.png, .svg, .pdf or .html, "
-            "replaced if it is there.",
+            help="Draw the norms over the steps: FILE.png, .svg, .pdf or .html. An earlier picture "
+            "there is replaced, and any other file kept, as FILE.replaced.",
         ),
     ] = None,
     output: Annotated[

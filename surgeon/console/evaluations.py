@@ -101,15 +101,20 @@ def _change(delta: float, ci95: tuple[float, float]) -> tuple[str, str]:
 def _show_scores(evaluation: Evaluation) -> None:
     """Show baseline and patched model, and the controls: their mean, and their range."""
     data, quantized = evaluation.dataset, evaluation.quantized
-    columns, rows = evaluation.columns, _rows(evaluation)
+    by_damage = sorted(evaluation.controls, key=attrgetter("value"))
+    places = [evaluation.controls.index(one) for one in (by_damage[0], by_damage[-1])]
+    columns, rows = evaluation.columns, _rows(evaluation, places)
     if quantized is not None:
         # Beside each other the two forms have room for what decides.
-        kept = [columns.index(evaluation.metric), columns.index("change")]
-        rows = [[*row[:2], *(row[2 + place] for place in kept)] for row in rows]
-        others = _rows(quantized.evaluation)
-        for row, other in zip(rows, others, strict=True):
-            row += [other[2 + place] for place in kept]
-        columns = [evaluation.metric, "change", f"in {quantized.form}", "change"]
+        decides = 2 + columns.index(evaluation.metric)
+        cost, others = quantized.cost, _rows(quantized.evaluation, places)
+        costs = [cost.baseline.delta, cost.patched.delta, fmean(cost.controls)]
+        costs += [cost.controls[place] for place in places]
+        rows = [
+            [*row[:2], row[decides], other[decides], f"{more:+.4g}"]
+            for row, other, more in zip(rows, others, costs, strict=False)
+        ]
+        columns = [evaluation.metric, f"in {quantized.form}", f"cost of {quantized.form}"]
     print_table(
         ["variant", "dims", *(f">{name}" for name in columns)],
         rows,
@@ -119,7 +124,8 @@ def _show_scores(evaluation: Evaluation) -> None:
     )
 
 
-def _rows(evaluation: Evaluation) -> list[list[str]]:
+def _rows(evaluation: Evaluation, places: Sequence[int]) -> list[list[str]]:
+    """Return the rows of the table; ``places`` are those of the least and the worst control."""
     from surgeon.evaluation.result import Score
 
     controls = evaluation.controls
@@ -133,9 +139,6 @@ def _rows(evaluation: Evaluation) -> list[list[str]]:
     names = set.intersection(*(set(control.others) for control in controls))
     means = {name: fmean(control.others[name] for control in controls) for name in names}
     mean = Score((), fmean(c.value for c in controls), means)
-    return [
-        *rows,
-        row(f"mean of {len(controls)} controls", mean),
-        row("least of them", min(controls, key=attrgetter("value"))),
-        row("most of them", max(controls, key=attrgetter("value"))),
-    ]
+    rows.append(row(f"mean of {len(controls)} controls", mean))
+    labels = ("least of them", "most of them")
+    return rows + [row(*pair) for pair in zip(labels, (controls[n] for n in places), strict=True)]

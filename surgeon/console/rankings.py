@@ -11,25 +11,32 @@ from surgeon.progress import duration
 
 if TYPE_CHECKING:
     from surgeon.edit.plan import Plan
-    from surgeon.ranking import Agreement, Dimension, Ranking
+    from surgeon.ranking import Agreement, Dimension, Ranking, ZScores
 
 
 _OUTLIERS_SHOWN = 6
 
 
 def show_ranking(
-    ranking: Ranking, top: int, *, json: bool, settle: str | None = None, seconds: float = 0
+    ranking: Ranking,
+    top: int,
+    *,
+    json: bool,
+    settle: str | None = None,
+    seconds: float = 0,
+    zscores: ZScores | None = None,
 ) -> None:
     """Show the strongest dimensions, and which of them are outliers.
 
     ``settle`` is the command that measures where nothing was measured (None: there is none), and
-    ``seconds`` what it takes, about.
+    ``seconds`` what it takes, about. The JSON document has the ``zscores``.
     """
     if ranking.measured:
         settle = None
     if json:
         measure = {"command": settle, "seconds": round(seconds)} if settle else None
-        print_json(ranking.to_json() | {"measure": measure})
+        vectors = {"zscores": zscores.to_json()} if zscores else {}
+        print_json(ranking.to_json() | {"measure": measure} | vectors)
         return
     from surgeon.ranking.criteria import CRITERIA
 

@@ -177,8 +177,8 @@ def explain_cost(quantized: Quantized) -> str:
     interval = f" ({_ends(cost.difference)})" if cost.difference else ""
     return (
         f"{quantized.form} costs the baseline {_change(cost.baseline)} of {metric} and the patched "
-        f"model {_change(cost.patched)}: {more:+.4g}{interval}, where random removals make "
-        f"{min(apart):+.4g} to {max(apart):+.4g}."
+        f"model {_change(cost.patched)}, a difference of {more:+.4g}{interval}; random removals "
+        f"make one of {min(apart):+.4g} to {max(apart):+.4g}."
     )
 
 

@@ -12,10 +12,11 @@ from surgeon.errors import OutputError, SelectionError
 
 if TYPE_CHECKING:
     from surgeon.figures.picture import Picture
-    from surgeon.ranking import Ranking, ZScores
+    from surgeon.ranking import Agreement, Ranking, ZScores
     from surgeon.study.training_run import Trace
 
 
+_ENDS = 8192  # bytes of a picture in which it says what made it
 _RENDERERS = {".png": "paper", ".svg": "paper", ".pdf": "paper", ".html": "page"}
 
 
@@ -65,6 +66,18 @@ def plot_ranking(ranking: Ranking, zscores: ZScores, path: str | Path | None = N
     return _drawn(draw_ranking(ranking, zscores), path)
 
 
+def plot_agreement(agreement: Agreement, path: str | Path | None = None) -> Any:
+    """Draw what removing each method's first dimensions together does, with its interval.
+
+    Args:
+        agreement: by ``compare_detectors``.
+        path: as of ``plot_ranking``; returns and raises as that does.
+    """
+    from surgeon.figures.scan import draw_agreement
+
+    return _drawn(draw_agreement(agreement), path)
+
+
 def plot_trace(trace: Trace, path: str | Path | None = None) -> Any:
     """Draw the norms over the checkpoints of a training run.
 
@@ -90,6 +103,14 @@ def plot_trace(trace: Trace, path: str | Path | None = None) -> Any:
     return _drawn(draw_trace(trace), path)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture that surgeon drew, of which another may take the place."""
+    from surgeon.figures.picture import MADE_BY
+
+    content, made_by = path.read_bytes(), MADE_BY.encode()
+    return made_by in content[:_ENDS] or made_by in content[-_ENDS:]
+
+
 def _drawn(picture: Picture, path: str | Path | None) -> Any:
     if path is None:
         from surgeon.figures.paper import render
@@ -102,10 +123,10 @@ def _drawn(picture: Picture, path: str | Path | None) -> Any:
     renderer = importlib.import_module(f"surgeon.figures.{_RENDERERS[suffix]}")
     figure, content = renderer.render(picture, suffix.removeprefix("."))
     try:
-        replace_file(path, content)
+        replace_file(path, content, is_picture)
     except OSError as error:
         raise OutputError(f"`plot` {path}: {error.strerror}; name another file") from error
     return figure
 
 
-__all__ = ["check_picture", "plot_ranking", "plot_trace"]
+__all__ = ["check_picture", "plot_agreement", "plot_ranking", "plot_trace"]

@@ -9,7 +9,7 @@ from typing import Any
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
 from surgeon.figures.chart import draw, embedded
-from surgeon.figures.picture import FAINT, INK, QUIET, Picture
+from surgeon.figures.picture import FAINT, INK, MADE_BY, QUIET, Picture
 from surgeon.harmless import html
 
 _SUFFIXES = (".html", ".htm")
@@ -23,6 +23,7 @@ _PAGE = """\
 script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
+<meta name="generator" content="{made_by}">
 <style>
 body {{ margin: 1.6rem auto; min-width: 1000px; max-width: 1240px; padding: 0 1rem; color: {ink};
   font: 15px/1.45 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }}
@@ -57,7 +58,9 @@ def render(picture: Picture, form: str) -> tuple[Any, bytes]:  # noqa: ARG001  (
 
 def page(title: str, body: str) -> bytes:
     """Return a page as the bytes of a file; ``body`` is HTML, ``title`` plain text."""
-    whole = _PAGE.format(title=html(title), body=body, ink=INK, quiet=QUIET, faint=FAINT)
+    whole = _PAGE.format(
+        title=html(title), body=body, made_by=MADE_BY, ink=INK, quiet=QUIET, faint=FAINT
+    )
     return whole.encode()
 
 

@@ -23,6 +23,7 @@ from surgeon.figures.picture import (
     FEW,
     GROUND,
     INK,
+    MADE_BY,
     QUIET,
     Bars,
     Dots,
@@ -62,12 +63,13 @@ _STYLE = {
 }
 
 _UNDATED: dict[str, dict[str, Any]] = {
-    "png": {},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
+    "png": {"Software": MADE_BY},
+    "svg": {"Date": None, "Creator": MADE_BY},
+    "pdf": {"CreationDate": None, "Creator": MADE_BY},
 }
 
 _LEFT, _RIGHT, _BETWEEN = 0.8, 0.3, 0.35  # inches, as all that follows
+_CHARACTER = 0.075  # of a label
 _TOP, _HEADLINE, _LINE, _GAP = 0.22, 0.36, 0.2, 0.16
 _NAMED, _POINTED = 0.36, 0.12  # above a panel: where marks are named, and where they only point
 
@@ -102,8 +104,8 @@ def draw(picture: Picture) -> Figure:
         paper.text(0.25, _TOP + _HEADLINE + number * _LINE, line, fontsize=9.5, color=QUIET)
     for row, places in zip(picture.rows, rooms, strict=True):
         taken = sum(room.right for room in places) + _BETWEEN * (len(row) - 1)
-        unit = (picture.width - _LEFT - _RIGHT - taken) / sum(panel.share for panel in row)
-        left = _LEFT
+        left = _left_of(row[0])
+        unit = (picture.width - left - _RIGHT - taken) / sum(panel.share for panel in row)
         for panel, room in zip(row, places, strict=True):
             _draw(panel, _Place(paper, left, top, unit * panel.share, room))
             left += unit * panel.share + room.right + _BETWEEN
@@ -166,6 +168,12 @@ def _room(panel: Panel, *, first: bool) -> _Room:
             names = _NAMED if first and marks else 0.0
             return _Room(0.26 + names, 1.75, 0.55 if panel.x_title else 0.28, names, right=0.45)
     raise TypeError(type(panel))
+
+
+def _left_of(panel: Panel) -> float:
+    """Return the room to the left of a row of panels, for the labels of the first."""
+    labels = [row.label for row in panel.rows] if isinstance(panel, Dots) else []
+    return max(_LEFT, 0.2 + _CHARACTER * max(map(len, labels), default=0))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ INK, QUIET, FAINT = "#1a1a1a", "#5f6b76", "#c9d1d8"
 OUTLIER, REMOVED = "#b2182b", "#6a2c91"
 GROUND = "#f5f7f8"
 
+MADE_BY = "norm-surgeon"
+"""What a picture's file says of what drew it."""
+
 MAX_COLUMNS = 550
 """Of a map; more would be too narrow to see on a page or a screen."""
 

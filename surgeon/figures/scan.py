@@ -25,7 +25,7 @@ from surgeon.figures.picture import (
     pooled,
 )
 from surgeon.harmless import shortened
-from surgeon.ranking import ByLayer, Dimension, Measured, Ranking, ZScores, distances
+from surgeon.ranking import Agreement, ByLayer, Dimension, Measured, Ranking, ZScores, distances
 
 _CLIP, _STEP = 6.0, 3.0
 _COLOURS = (  # z-score → colour; blue and red stay apart in every common colour blindness
@@ -50,6 +50,7 @@ _LISTED = 8
 _WIDE = 12  # times the threshold: one linear scale does not show both
 _SMALLEST = 0.1  # of a logarithmic axis: a gain of 0 has none
 _MODEL = 64  # characters of a name
+_MOST = 0.9  # of the damage that any method's first dimensions do
 
 
 def draw_ranking(ranking: Ranking, zscores: ZScores, removed: Sequence[int] = ()) -> Picture:
@@ -253,3 +254,45 @@ def words(ranking: Ranking, zscores: ZScores) -> tuple[str, ...]:
         else f"Damage measured on {measured.examples:,} texts of {shortened(measured.texts)}: "
         f"{measured.metric}, {measured.unit}",
     )
+
+
+def draw_agreement(agreement: Agreement) -> Picture:
+    """Describe what removing each method's first dimensions together does."""
+    measured, count = agreement.measured, agreement.count
+    rows = []
+    for found in agreement.standings:
+        first = ", ".join(map(str, found.first[:count]))
+        text = signed(found.damage)
+        ends = " to ".join(map(signed, found.interval))
+        row = Row(
+            f"{found.method}: {first}",
+            OUTLIER if found.captured is not None and found.captured > _MOST else QUIET,
+            bold=False,
+            values=(found.damage,),
+            filled=(True,),
+            hover=(f"{found.method}, without {first}: {text} ({ends})",),
+            interval=found.interval,
+            text=text,
+        )
+        captured = found.captured or 0.0
+        rows.append((row, replace(row, values=(captured,), text=f"{captured:.0%}", interval=None)))
+    damages = Dots(
+        title=f"Damage of the first {count}, removed together",
+        x_title=f"rise of the {measured.metric}, with its 95% interval\n{measured.unit}",
+        y_title="method, and its first dimensions",
+        share=5.0,
+        rows=tuple(row for row, _ in rows),
+        span=Span(*measured.control_range, "one random removal"),
+        threshold=Threshold(measured.min_damage, "least damage that counts"),
+    )
+    shares = Bars(
+        title="Captured", x_title="share of the most", share=2.2, rows=tuple(r for _, r in rows)
+    )
+    size = f"{agreement.layers} layers × {agreement.hidden_size:,} dimensions"
+    chosen, judged = shortened(measured.texts), shortened(agreement.held_out)
+    words = (
+        f"{shortened(agreement.architecture)}, {size}; each method chose on {chosen}",
+        f"Damage measured on {agreement.examples:,} texts of {judged}, which chose nothing",
+    )
+    model = shortened(agreement.model, _MODEL)
+    return Picture(f"{model}: the methods side by side", words, ((damages, shares),))

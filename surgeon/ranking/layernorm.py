@@ -67,6 +67,7 @@ def rank_zscores(
         criterion=criterion(zscores, sigma, needed),
         columns=_COLUMNS,
         by_layer=distances(zscores, sigma),
+        zscores=zscores,
     )
 
 
@@ -112,6 +113,7 @@ def rank_by_count(
         criterion=f"either beyond {sigma:g}σ, in at least {needed} of {layers} layers",
         columns=_COLUMNS,
         by_layer=distances(zscores, sigma, either=True),
+        zscores=zscores,
     )
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
+from surgeon.ranking.zscores import ZScores
 from surgeon.text import Texts, TextsUsed
 
 SIGMA = 3.0
@@ -97,7 +98,7 @@ class Ranking:
     ``measured`` is how damages were measured, ``weak`` why the evidence is weak where it is, and
     ``warnings`` what else a person should know. ``columns`` name the score and the strength for
     people ("": not worth a column). ``text`` is what a forward pass read, and ``by_layer`` what
-    the layers that flag a dimension judged by.
+    the layers that flag a dimension judged by, ``zscores`` what a look at the weights read.
     """
 
     model: str
@@ -115,6 +116,7 @@ class Ranking:
     columns: tuple[str, str] = ("", "strength")
     text: TextsUsed | None = None
     by_layer: ByLayer | None = field(default=None, compare=False, repr=False)
+    zscores: ZScores | None = field(default=None, compare=False, repr=False)
 
     def __repr__(self) -> str:
         found = ", ".join(map(str, self.outliers)) or "none"
@@ -138,8 +140,8 @@ class Ranking:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``scan --json`` prints."""
-        document = asdict(replace(self, by_layer=None)) | {"basis": self.basis}
-        for name in ("columns", "text", "by_layer"):
+        document = asdict(replace(self, by_layer=None, zscores=None)) | {"basis": self.basis}
+        for name in ("columns", "text", "by_layer", "zscores"):
             del document[name]
         return document
 

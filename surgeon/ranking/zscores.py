@@ -14,6 +14,7 @@ from surgeon.errors import CheckpointError
 from surgeon.families import Kind, Site, Stack, by_layer
 from surgeon.model import Checkpoint
 
+_DIGITS = 4  # behind the point, in JSON
 _SLAB = 2**20  # weights converted to float64 at a time
 # Bytes of a remote model that are fetched together: all norms of any model, all output dense layers
 # of GPT-2, three of Llama 13B's.
@@ -44,6 +45,18 @@ class ZScores:
     bias: npt.NDArray[np.float64] | None
     gain_name: str
     evidence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: a list of each layer's, None for a bias that is not there."""
+        gain, bias = (
+            None
+            if values is None
+            else [
+                None if np.isnan(row).any() else np.round(row, _DIGITS).tolist() for row in values
+            ]
+            for values in (self.gain, self.bias)
+        )
+        return {"rows": self.rows, "gain_name": self.gain_name, "gain": gain, "bias": bias}
 
     @property
     def smaller(self) -> _Vector:

@@ -1,9 +1,13 @@
 import json
 import shutil
 
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from surgeon import open_checkpoint, read_zscores
 from surgeon.cli import run
 
 
@@ -78,6 +82,40 @@ def test_scan_draws_a_picture_and_says_where_beside_the_one_document(
     assert json.loads(captured.out)["outliers"] == []
     assert str(path) in "".join(captured.err.split("\n"))
     assert path.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_scan_writes_a_row_for_each_dimension_with_its_z_scores(
+    suffix, tiny, tmp_path, json_of, refused
+):
+    path = tmp_path / f"table{suffix}"
+    found = json_of("scan", tiny("bert"), "-o", path)
+    read = pyarrow.csv.read_csv if suffix == ".csv" else pyarrow.parquet.read_table
+    table = {
+        name: column.to_pylist()
+        for name, column in zip(read(path).column_names, read(path).columns, strict=True)
+    }
+    zscores = read_zscores(open_checkpoint(tiny("bert")))
+    assert table["dim"] == [d["dim"] for d in found["dimensions"]]
+    np.testing.assert_allclose(table["gain_z_2"], zscores.gain[2][table["dim"]])
+    np.testing.assert_allclose(table["bias_z_0"], zscores.bias[0][table["dim"]])
+    np.testing.assert_allclose(found["zscores"]["bias"], zscores.bias, atol=1e-4)
+    refused("scan", tiny("bert"), "-o", path, says="already exists")
+    assert run(["scan", str(tiny("bert")), "-o", str(path), "--force"]) == 0
+    assert not path.with_name(f"{path.name}.replaced").exists()
+    path.write_bytes(b"mine")
+    assert run(["scan", str(tiny("bert")), "-o", str(path), "--force"]) == 0
+    assert path.with_name(f"{path.name}.replaced").read_bytes() == b"mine"
+
+
+def test_a_picture_takes_the_place_of_a_picture_alone(tiny, tmp_path):
+    path, kept = tmp_path / "a.html", tmp_path / "a.html.replaced"
+    for _ in range(2):
+        assert run(["scan", str(tiny("bert")), "--plot", str(path)]) == 0
+    assert not kept.exists()
+    path.write_bytes(b"mine")
+    assert run(["scan", str(tiny("bert")), "--plot", str(path)]) == 0
+    assert kept.read_bytes() == b"mine"
 
 
 def test_scan_refuses_a_picture_that_cannot_be_before_it_reads_the_model(tmp_path, refused):

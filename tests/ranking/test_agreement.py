@@ -1,9 +1,10 @@
 import json
 
 import pytest
+from pictures import assert_legible
 from ranking.conftest import PLANTED
 
-from surgeon import Options, compare_detectors, open_checkpoint
+from surgeon import Options, compare_detectors, open_checkpoint, plot_agreement
 from surgeon.cli import run
 from surgeon.console import show_agreement
 from surgeon.ranking import DETECTORS
@@ -35,6 +36,15 @@ def test_the_table_says_what_each_method_is_and_whose(agreement, capsys):
     lines = capsys.readouterr().out.splitlines()
     for name, detector in DETECTORS.items():
         assert f"{name}: {detector.summary} ({detector.source})" in lines
+
+
+def test_the_methods_are_drawn_with_their_labels_whole(agreement):
+    figure = plot_agreement(agreement)
+    assert_legible(figure, least=20)
+    assert {
+        f"{name}: {', '.join(map(str, s.first[:2]))}"
+        for name, s in zip(DETECTORS, agreement.standings, strict=True)
+    } <= {text.get_text() for text in figure.axes[0].get_yticklabels()}
 
 
 def test_where_no_damage_is_beyond_chance_there_is_nothing_to_capture(planted):
