@@ -259,6 +259,7 @@ def words(ranking: Ranking, zscores: ZScores) -> tuple[str, ...]:
 def draw_agreement(agreement: Agreement) -> Picture:
     """Describe what removing each method's first dimensions together does."""
     measured, count = agreement.measured, agreement.count
+    chance = measured.control_range
     rows = []
     for found in agreement.standings:
         first = ", ".join(map(str, found.first[:count]))
@@ -282,7 +283,7 @@ def draw_agreement(agreement: Agreement) -> Picture:
         y_title="method, and its first dimensions",
         share=5.0,
         rows=tuple(row for row, _ in rows),
-        span=Span(*measured.control_range, "one random removal"),
+        span=Span(*chance, "one random removal") if chance else None,
         threshold=Threshold(measured.min_damage, "least damage that counts"),
     )
     shares = Bars(
