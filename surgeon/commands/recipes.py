@@ -21,12 +21,18 @@ def list_recipes(context: typer.Context, json: Json = False) -> None:
 
     A recipe is an operation as a YAML file: surgeon patch MODEL --recipe NAME|FILE performs it.
     """
+    if context.invoked_subcommand is None:
+        list_(json=json)
+
+
+@recipes.command("list")
+def list_(json: Json = False) -> None:
+    """List the recipes that ship with surgeon, as the command alone does."""
     from surgeon import console
     from surgeon.edit.recipe_file import load_recipe, shipped_recipes
 
-    if context.invoked_subcommand is None:
-        found = {name: load_recipe(name) for name in shipped_recipes()}
-        console.show_recipes(found, json=json)
+    found = {name: load_recipe(name) for name in shipped_recipes()}
+    console.show_recipes(found, json=json)
 
 
 @recipes.command()

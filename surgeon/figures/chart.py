@@ -59,7 +59,7 @@ def embedded(figure: go.Figure, name: str, *, first: bool) -> str:
     drawn: Any = figure.to_html(
         full_html=False, include_plotlyjs=first, div_id=name, config=_CONFIG
     )
-    return str(drawn)
+    return f'<div class="chart">{drawn}</div>'
 
 
 def draw(picture: Picture) -> go.Figure:

@@ -25,15 +25,23 @@ script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
 <title>{title}</title>
 <meta name="generator" content="{made_by}">
 <style>
-body {{ margin: 1.6rem auto; min-width: 1000px; max-width: 1240px; padding: 0 1rem; color: {ink};
+:root {{ color-scheme: light dark; --ink: {ink}; --quiet: {quiet}; --faint: {faint}; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e8eaec; --quiet: #a3afb9; --faint: #3a444d; }}
+  body {{ background: #14181b; }}
+}}
+body {{ margin: 1.6rem auto; max-width: 1240px; padding: 0 1rem; color: var(--ink);
   font: 15px/1.45 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }}
 h1 {{ font-size: 1.45rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .4rem; }}
 h3 {{ font-size: 1rem; margin: 1.4rem 0 .2rem; }}
-p {{ margin: 0; color: {quiet}; }}
-p.verdict {{ color: {ink}; font-size: 1.1rem; margin: .6rem 0; }}
-table {{ border-collapse: collapse; margin: .8rem 0; }}
-th, td {{ padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid {faint}; }}
+p {{ margin: 0; color: var(--quiet); overflow-wrap: anywhere; }}
+p.verdict {{ color: var(--ink); font-size: 1.1rem; margin: .6rem 0; }}
+table {{ border-collapse: collapse; margin: .8rem 0; display: block; overflow-x: auto; }}
+th, td {{ padding: .25rem .9rem .25rem 0; text-align: left;
+  border-bottom: 1px solid var(--faint); }}
+.chart {{ overflow-x: auto; background: #fff; }}
+.chart .plotly-graph-div {{ min-width: 960px; }}
 pre {{ margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }}
 td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 </style>

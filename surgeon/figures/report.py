@@ -15,7 +15,7 @@ from surgeon.edit.recipe import Recipe
 from surgeon.edit.record import Record, inside, read_record
 from surgeon.edit.restore import open_source
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.notes import before_and_after, explain, name_verdict
+from surgeon.evaluation.notes import before_and_after, explain, explain_cost, name_verdict
 from surgeon.evaluation.result import Evaluation, Score, read_evaluation, read_evaluations
 from surgeon.figures.chart import chart
 from surgeon.figures.page import check_page, paragraphs, table, write_page
@@ -54,6 +54,7 @@ def write_report(artifact: str | Path, path: str | Path, *, force: bool = False)
         chart(draw_scores(evaluation), "scores", first=True),
         _scores(evaluation),
         *([chart(draw_dose(evaluation), "dose", first=False)] if evaluation.dose else []),
+        *_quantized(evaluation),
         *(["<h2>Blanks filled in</h2>", _blanks(evaluation)] if evaluation.fill_ins else []),
         "<h2>What was edited</h2>",
         _edits(record),
@@ -80,6 +81,7 @@ def _summary(record: Record) -> list[str]:
     return [
         f"{record.architecture}; {changed} ({recipe['mode']}{factor}), other bytes as they were.",
         *_choice(recipe),
+        *_texts(record),
         f"Made by surgeon {record.surgeon} on {record.created}{origin}.",
     ]
 
@@ -95,6 +97,14 @@ def _choice(recipe: Mapping[str, Any]) -> list[str]:
     return [f"The dimensions were chosen by {method}: by {by}, not measured."]
 
 
+def _texts(record: Record) -> list[str]:
+    """Say which texts chose the dimensions, if any did."""
+    used = record.ranked_on
+    if used is None:
+        return []
+    return [f"Chosen on {len(used.lines):,} texts of {used.name}, sha256 {used.sha256[:16]}…."]
+
+
 def _scores(evaluation: Evaluation) -> str:
     def row(name: str, score: Score) -> list[str]:
         return [name, ", ".join(map(str, score.dims)), *evaluation.row(score)]
@@ -107,6 +117,16 @@ def _scores(evaluation: Evaluation) -> str:
     ]
     heads = ["variant", "dims", *evaluation.columns]
     return table(heads, rows, numbers=len(evaluation.columns))
+
+
+def _quantized(evaluation: Evaluation) -> Iterator[str]:
+    """Yield the section about another form, if the evaluation has one."""
+    quantized = evaluation.quantized
+    if quantized is not None:
+        verdict = name_verdict(quantized.evaluation)
+        yield f"<h2>In {quantized.form}</h2>"
+        yield paragraphs([f"{verdict}: {explain(quantized.evaluation)}", explain_cost(quantized)])
+        yield _scores(quantized.evaluation)
 
 
 def _blanks(evaluation: Evaluation) -> str:
@@ -203,8 +223,11 @@ def _conditions(evaluation: Evaluation) -> list[str]:
     size = f"{data.examples:,} {data.unit} ({data.tokens:,} tokens) of {data.name}"
     what = f"{evaluation.title}: {evaluation.metric}, {evaluation.unit}"
     stopped = ", which settled the verdict" if evaluation.stopped_after is not None else ""
+    worst = max(evaluation.controls, key=lambda control: control.value)
+    damage, dims = worst.value - evaluation.baseline.value, ", ".join(map(str, worst.dims))
     lines = [
         f"{what}, on {size}{stopped}, sha256 {data.sha256[:16]}…; seed {evaluation.seed}.",
+        f"The worst of {len(evaluation.controls)} random removals, of {dims}: {damage:+.4g}.",
         f"{', '.join(evaluation.providers)}; {versions}.",
     ]
     return lines + [f"Note: {warning}." for warning in evaluation.warnings]

@@ -8,7 +8,10 @@ from surgeon.edit.recipe_file import shipped_recipes
 
 def test_the_list_has_every_recipe_that_ships(capsys, json_of):
     assert run(["recipes"]) == 0
+    alone = capsys.readouterr().out
+    assert run(["recipes", "list"]) == 0
     table = capsys.readouterr().out
+    assert table == alone
     listed = json_of("recipes")["recipes"]
     assert [recipe["name"] for recipe in listed] == list(shipped_recipes())
     assert all(f" {name} " in table for name in shipped_recipes())

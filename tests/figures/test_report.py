@@ -58,6 +58,8 @@ def test_the_report_says_what_was_done_and_what_it_did(report, evaluated):
     assert text.count("encoder.layer.") >= 12
     assert "24 of 22,713,216 parameters changed (zero)" in text
     assert "Note: with" not in text
+    assert "The worst of 5 random removals, of " in text
+    assert "@media (prefers-color-scheme: dark)" in text
     assert "<pre>surgeon patch model --dims 99,157 -o out</pre>" in text
     asked = "--task drift --seed 0 --controls 5 --data &#x27;a few&#x27;"
     assert f"<pre>surgeon eval out {asked}</pre>" in text
