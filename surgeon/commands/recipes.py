@@ -27,7 +27,7 @@ def list_recipes(context: typer.Context, json: Json = False) -> None:
 
 @recipes.command("list")
 def list_(json: Json = False) -> None:
-    """List the recipes that ship with surgeon, as the command alone does."""
+    """List the recipes that ship with surgeon."""
     from surgeon import console
     from surgeon.edit.recipe_file import load_recipe, shipped_recipes
 
