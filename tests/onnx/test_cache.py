@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,29 +14,17 @@ from task_models import save_model
 
 from surgeon import Recipe, make_plan, open_checkpoint, verify, write_artifact
 from surgeon.cli import run
+from surgeon.errors import ExportError
 from surgeon.onnx import cache
 from surgeon.onnx.export import make_graph
-from surgeon.torch_model.loading import load_model
+from surgeon.progress import silent
 
 
 @pytest.fixture
-def empty(tmp_path, monkeypatch):
+def kept(tmp_path, monkeypatch):
     """An empty cache of this test's own; returns what is in it."""
     monkeypatch.setenv("SURGEON_CACHE", str(tmp_path / "cache"))
     return cache.list_graphs
-
-
-@pytest.fixture
-def exports(monkeypatch):
-    """The checkpoints that are exported."""
-    exported = []
-
-    def make(checkpoint, *given, **how):
-        exported.append(checkpoint.directory)
-        return make_graph(checkpoint, *given, **how)
-
-    monkeypatch.setattr("surgeon.onnx.export.make_graph", make)
-    return exported
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +33,27 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(model, tmp_path_factory):
-    """The first artifact of the model, and the cache that its graph is kept in."""
-    folder = tmp_path_factory.mktemp("first")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("SURGEON_CACHE", str(folder / "cache"))
-        return _patch(model, folder / "out"), folder / "cache"
+def made(model, tmp_path_factory):
+    """The graph of the model without dimension 3, exported once, and what PyTorch gives."""
+    folder = tmp_path_factory.mktemp("made") / "onnx"
+    _patch(model, folder.with_name("patched"), onnx=False)
+    patched = open_checkpoint(folder.with_name("patched"))
+    folder.mkdir()
+    return make_graph(patched, folder, "float32", silent, compare=True)
 
 
 @pytest.fixture
-def kept(first, empty, tmp_path):
-    """A cache of this test's own that has the model's graph; returns what is in it."""
-    shutil.copytree(first[1], tmp_path / "cache")
-    return empty
+def exports(model, made, monkeypatch):
+    """The checkpoints that are exported; the model is not traced again each time."""
+    exported = []
+
+    def make(checkpoint, *given, **how):
+        exported.append(checkpoint.directory)
+        same = checkpoint.config == open_checkpoint(model).config
+        return made if same else make_graph(checkpoint, *given, **how)
+
+    monkeypatch.setattr("surgeon.onnx.export.make_graph", make)
+    return exported
 
 
 def _patch(model, output, **how):
@@ -73,9 +70,11 @@ def _with_other_values(model, folder):
 
 
 def test_other_weights_of_an_architecture_take_its_graph_without_torch(
-    model, first, tmp_path, kept
+    model, made, tmp_path, kept, monkeypatch
 ):
-    first, _ = first
+    with monkeypatch.context() as context:
+        context.setattr("surgeon.onnx.export.make_graph", lambda *_given, **_how: made)
+        first = _patch(model, tmp_path / "first")
     other = _with_other_values(model, tmp_path / "other")
     code = (
         "import sys\nfrom surgeon.cli import run\n"
@@ -113,20 +112,18 @@ def test_what_an_export_depends_on_is_in_the_key(model, tmp_path, monkeypatch):
     assert len(keys) == 5
 
 
-def test_a_damaged_graph_is_exported_anew(model, tmp_path, kept, exports):
-    (graph,) = kept()
-    path = cache.graphs_folder() / f"{graph.key}.graph.zip"
-    content = path.read_bytes()
-    for damaged in (content[:0], b"x" * len(content), content[:-9]):
-        path.write_bytes(damaged)
-        assert cache.find_graph(graph.key) is None
-    for name in ("a", "b"):
+@pytest.mark.parametrize("damage", [lambda c: c[:0], lambda c: c[:-9], lambda c: b"x" * len(c)])
+def test_a_damaged_graph_is_exported_anew(model, tmp_path, kept, exports, damage):
+    key = _patch(model, tmp_path / "a").onnx["graph_key"]
+    path = cache.graphs_folder() / f"{key}.graph.zip"
+    path.write_bytes(damage(path.read_bytes()))
+    for name, exported in (("b", 2), ("c", 2)):
         _patch(model, tmp_path / name)
-        assert len(exports) == 1
+        assert len(exports) == exported
 
 
 def test_weights_that_are_loaded_otherwise_are_not_given_a_kept_graph(
-    tiny, tmp_path, empty, exports
+    tiny, tmp_path, kept, monkeypatch
 ):
     """The files have the embeddings twice, and transformers ties them where they are equal."""
     for name, shift in (("equal", 0), ("unequal", 1)):
@@ -135,24 +132,31 @@ def test_weights_that_are_loaded_otherwise_are_not_given_a_kept_graph(
         tensors["lm_head.weight"] = tensors["transformer.wte.weight"] + np.float32(shift)
         save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     patch(tmp_path / "equal", tmp_path / "a", onnx=True)
-    assert len(empty()) == 1
-    patch(tmp_path / "unequal", tmp_path / "b", onnx=True)
-    assert len(exports) == 2
-    assert verify(tmp_path / "b").passed
+    assert len(kept()) == 1
+
+    def refuse(*_given, **_how):
+        raise ExportError("exported anew")
+
+    monkeypatch.setattr("surgeon.onnx.export.make_graph", refuse)
+    patch(tmp_path / "equal", tmp_path / "b", onnx=True)
+    with pytest.raises(ExportError, match="exported anew"):
+        patch(tmp_path / "unequal", tmp_path / "c", onnx=True)
 
 
 def test_the_commands_list_and_clear_and_the_size_is_bounded(
-    tiny, tmp_path, kept, monkeypatch, capsys
+    model, made, tmp_path, kept, exports, monkeypatch, capsys
 ):
+    _patch(model, tmp_path / "a")
+    capsys.readouterr()
     assert run(["cache", "list", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)["graphs"]
     assert entry["task"] == "classification"
     assert entry["bytes"] < 100_000
     monkeypatch.setattr(cache, "_MOST_BYTES", entry["bytes"] * 3 // 2)
-    patch(tiny("bert"), tmp_path / "b", onnx=True)
-    assert [graph.task for graph in kept()] == ["mlm"]
+    cache.keep_graph("another", replace(made[0], name="newer"))
+    assert [graph.model for graph in kept()] == ["newer"]
     assert run(["cache", "list"]) == 0
-    assert "mlm" in capsys.readouterr().out
+    assert "newer" in capsys.readouterr().out
     assert run(["cache", "clear"]) == 0
     assert capsys.readouterr().out.startswith("1 graphs removed from")
     assert kept() == ()
@@ -169,14 +173,13 @@ def test_a_cache_that_cannot_be_written_to_fails_no_patch(
     assert "the graph was not kept" in caplog.text
 
 
-@pytest.mark.usefixtures("empty")
 def test_a_model_larger_than_memory_is_not_compared_and_it_is_said(
-    model, tmp_path, monkeypatch, capsys
+    model, made, tmp_path, kept, monkeypatch, capsys
 ):
     monkeypatch.setattr("surgeon.onnx.half.memory_left", lambda: 1000)
     monkeypatch.setattr("surgeon.onnx.export.load_model", None)
     assert run(["patch", str(model), "--dims", "3", "-o", str(tmp_path / "out")]) == 0
     assert "not compared with PyTorch" in capsys.readouterr().out
     monkeypatch.setattr("surgeon.onnx.half.memory_left", lambda: None)
-    monkeypatch.setattr("surgeon.onnx.export.load_model", load_model)
+    monkeypatch.setattr("surgeon.onnx.export.make_graph", lambda *_given, **_how: made)
     assert _patch(model, tmp_path / "compared").onnx["parity"] is not None
