@@ -11,7 +11,7 @@ import time
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from surgeon.errors import Interrupted, SurgeonError
 
@@ -50,16 +50,55 @@ EXAMPLES = {
 }
 """Arguments that show what each command is for, in its help."""
 
+_GROUPS = {  # heading in the help of a command with many options → the options under it
+    "Model": ("revision", "sites_pattern"),
+    "Dimensions": (
+        *("remove_outliers", "dims", "random", "recipe", "relax", "method", "device", "sigma"),
+        *("min_layers", "min_damage", "exhaustive", "compare"),
+    ),
+    "Edit": ("mode", "factor", "params", "layers", "sites"),
+    "Task": ("task", "metric", "mask_rate", "masking", "block", "stride", "bos"),
+    "Texts": ("data", "text_column", "document", "pair_column", "label_column"),
+    "Verdict": ("margin", "controls", "dose", "until_certain", "quantize", "expect"),
+    "ONNX": ("no_onnx", "dtype", "standalone", "fresh", "no_parity"),
+    "Work": (
+        *("provider", "batch_size", "resume", "engine", "workers", "address", "cpus", "gpus"),
+        *("retry", "rate", "max_mb"),
+    ),
+    "Output": ("output", "force", "json", "plot", "top", "dry_run", "record_only"),
+}
+_HEADING = {option: heading for heading, options in _GROUPS.items() for option in options}
+_MANY = 10  # options, from which on they are grouped
+
 # What the loader of libraries, numpy, PyTorch and threads say where an address space is full.
 _OUT_OF_MEMORY = ("failed to map segment", "allocate memory", "start new thread", "bad_alloc")
 _PIPE_CLOSED = 141  # as a shell says it of a process that SIGPIPE ended
 
 
+class _Command(TyperCommand):
+    """A command whose help has its options in groups, where they are many."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        params = self.get_params(ctx)
+        rows: dict[str, list[Any]] = {title: [] for title in ("Arguments", *_GROUPS, "Options")}
+        for param in params:
+            group = "Options" if len(params) < _MANY else _HEADING.get(str(param.name), "Options")
+            title = "Arguments" if param.param_type_name == "argument" else group
+            if row := param.get_help_record(ctx):
+                rows[title].append(row)
+        for title, found in rows.items():
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+
+
 class _Commands(TyperGroup):
     """The commands, each imported only when it is called or listed."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (typer's signature)
-        return list(_COMMANDS)
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        names: Any = dict.fromkeys(_COMMANDS)
+        self.commands = names  # which the help lists, and of which one is meant by a misspelt one
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  (typer's signature)
         if cmd_name not in _COMMANDS:
@@ -71,7 +110,7 @@ class _Commands(TyperGroup):
         commands = typer.Typer(add_completion=False, rich_markup_mode=None)
         calls = [f"  surgeon {cmd_name} {arguments}" for arguments in EXAMPLES.get(cmd_name, ())]
         epilog = "\n".join(["\b", "Examples:", *calls]) if calls else None
-        commands.command(cmd_name, epilog=epilog)(found)
+        commands.command(cmd_name, cls=_Command, epilog=epilog)(found)
         return typer.main.get_command(commands)
 
     def invoke(self, ctx: Any) -> Any:
@@ -229,7 +268,7 @@ def _message(error: BaseException) -> str:
         error = MemoryError()
     match error:
         case typer.TyperException():
-            return f"{error.format_message()} (try --help)"
+            return f"{error.format_message().replace('Value error, ', '')} (try --help)"
         case OSError(filename=str(name), strerror=str(reason)):
             return f"{name}: {reason}{_what_to_do(error)}"
         case OSError(strerror=str(reason)):

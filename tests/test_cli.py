@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pretraining import write_run
 
 import surgeon
 from surgeon import console
-from surgeon.cli import EXAMPLES, app, run
+from surgeon.cli import _COMMANDS, _GROUPS, EXAMPLES, app, run
 from surgeon.console.printing import as_options, print_text
 
 _HEAVY = (
@@ -95,13 +96,30 @@ def test_the_shell_can_complete_commands_and_options():
     assert "--remove-outliers" in complete("surgeon patch --rem", 2)
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["scan"], ["scan", "--nonsense"]])
-def test_a_wrong_command_is_one_line_and_exit_code_2(arguments, capsys):
-    assert run(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("surgeon: ")
-    assert captured.err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("nonsense", "No such command 'nonsense'. (try --help)"),
+        ("scna", "Did you mean 'scan'?"),
+        ("scan", "Missing argument"),
+        ("scan model --metod x", "--method"),
+        ("patch model --mode zeros", "--mode': 'zeros' is not one of 'zero', 'scale', 'mean'"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_exit_code_2(arguments, says, refused):
+    refused(*arguments.split(), says=says)
+
+
+def test_the_help_of_a_command_groups_its_options_where_they_are_many(capsys):
+    commands = typer.main.get_command(app)
+    there = {p.name for n in _COMMANDS for p in commands.get_command(None, n).params}
+    assert {option for options in _GROUPS.values() for option in options} <= there
+    assert run(["patch", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    headings = [line for line in lines if re.fullmatch(r"\w+:", line)]
+    assert headings[:5] == ["Arguments:", "Model:", "Dimensions:", "Edit:", "Texts:"]
+    assert run(["verify", "--help"]) == 0
+    assert "Output:" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("message", ["", "interrupted; the same call with --resume goes on"])

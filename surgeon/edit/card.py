@@ -85,6 +85,11 @@ weights is the base model's.{_choice(plan)}
 All old and new values, and the hash of every file before and after, are in
 `surgeon/record.json`; the old values, bit for bit, in `surgeon/excised.safetensors`.
 
+## Effect
+
+`surgeon eval` measures it and keeps the newest result on each task and data set in
+`surgeon/evaluations`, with its baseline and random removals; `surgeon report` shows them all.
+
 ## Undo
 
     pip install norm-surgeon

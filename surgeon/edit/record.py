@@ -18,6 +18,7 @@ from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.model.files import OWN_HASH, RECORD, SCHEMA, own_hash, read_fields
 from surgeon.model.tensors import open_safetensors
+from surgeon.ranking import Dimension, Measured
 from surgeon.text import TextsUsed
 
 
@@ -58,13 +59,26 @@ class OnnxPatch:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What chose the dims, and what was found of each: the fields are those of ``Ranking``."""
+
+    method: str
+    basis: str
+    evidence: str
+    criterion: str
+    dimensions: tuple[Dimension, ...]
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """All that ``restore``, ``eval`` and an auditor need to know of an operation.
 
     ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
     ``sites_pattern`` is what a person said about the norms, if the tensor names were not enough.
     ``left_out_because`` says why each path in ``left_out`` is not here; older records leave it out.
-    ``notes`` say what was asked for that the model does not have.
+    ``notes`` say what was asked for that the model does not have, ``choice`` is None where the dims
+    were named or drawn, and ``versions`` are of the libraries that had a part.
     """
 
     surgeon: str
@@ -88,6 +102,8 @@ class Record:
     sites_pattern: str | None = None
     left_out_because: Mapping[str, Reason] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    choice: Choice | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
     @property

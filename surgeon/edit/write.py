@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import os
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from surgeon.edit.files import (
     transfer,
 )
 from surgeon.edit.plan import Plan
-from surgeon.edit.record import FileChange, Record, write_excised
+from surgeon.edit.record import Choice, FileChange, Record, write_excised
 from surgeon.edit.staging import check_output, staged
 from surgeon.errors import ExportError, SurgeonError
 from surgeon.model import Checkpoint, open_checkpoint
@@ -264,7 +265,27 @@ def _record(
         onnx_patch=plan.onnx_patch,
         ranked_on=plan.ranked_on,
         sites_pattern=checkpoint.sites_pattern,
+        choice=_choice(plan),
+        versions=_versions(plan, exported=onnx is not None),
     )
+
+
+def _choice(plan: Plan) -> Choice | None:
+    """Return what the ranking says of the dims that it chose, if one did."""
+    ranking = plan.ranking
+    if ranking is None:
+        return None
+    found = {dimension.dim: dimension for dimension in ranking.dimensions}
+    dimensions = tuple(found[dim] for dim in plan.dims)
+    said = (ranking.method, ranking.basis, ranking.evidence, ranking.criterion)
+    return Choice(*said, dimensions, ranking.measured)
+
+
+def _versions(plan: Plan, *, exported: bool) -> dict[str, str]:
+    """Return the versions of the libraries that read the weights, ranked and exported."""
+    ran = exported or (plan.ranking is not None and plan.ranking.text is not None)
+    names = ("numpy", *(("torch", "transformers") if ran else ()), *(("onnx",) if exported else ()))
+    return {name: metadata.version(name) for name in names}
 
 
 def _origin(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from surgeon.edit.changes import Edit
 from surgeon.edit.files import hash_file
@@ -49,6 +48,7 @@ def write_report(artifact: str | Path, path: str | Path, *, force: bool = False)
     dims = ", ".join(map(str, record.dims))
     sections = [
         paragraphs(_summary(record)),
+        *_damages(record),
         f'<p class="verdict"><b>{name_verdict(evaluation)}</b>: {html(explain(evaluation))}</p>',
         "<h2>What it did</h2>",
         chart(draw_scores(evaluation), "scores", first=True),
@@ -80,21 +80,52 @@ def _summary(record: Record) -> list[str]:
     origin = f" from revision {record.revision}" if record.revision else ""
     return [
         f"{record.architecture}; {changed} ({recipe['mode']}{factor}), other bytes as they were.",
-        *_choice(recipe),
+        *_choice(record),
         *_texts(record),
-        f"Made by surgeon {record.surgeon} on {record.created}{origin}.",
+        f"Made by surgeon {record.surgeon} on {record.created}{origin}{_with(record.versions)}.",
     ]
 
 
-def _choice(recipe: Mapping[str, Any]) -> list[str]:
+def _choice(record: Record) -> list[str]:
     """Say what chose the dimensions, and whether what they do was measured."""
-    method = recipe.get("method") or MEASURED
-    if not recipe.get("remove_outliers"):
+    method, choice = record.recipe.get("method") or MEASURED, record.choice
+    if choice:
+        return [
+            f"The dimensions were chosen by {choice.method}, {choice.basis}: {choice.evidence}.",
+            f"What makes an outlier: {choice.criterion}.",
+        ]
+    if not record.recipe.get("remove_outliers"):
         return []
-    if method == MEASURED:
-        return [f"The dimensions were chosen by {method}: measured, by removing each."]
+    # The record of an earlier version names the method alone.
     by = method if find_detector(method).needs_model else "weights"
-    return [f"The dimensions were chosen by {method}: by {by}, not measured."]
+    how = "measured, by removing each" if method == MEASURED else f"by {by}, not measured"
+    return [f"The dimensions were chosen by {method}: {how}."]
+
+
+def _damages(record: Record) -> list[str]:
+    """Return a table of what the removal of each dimension did when they were chosen, if any."""
+    if record.choice is None or record.choice.measured is None:
+        return []
+
+    def change(value: float | None, interval: tuple[float, float] | None) -> str:
+        ends = f" ({interval[0]:+.4g} to {interval[1]:+.4g})" if interval else ""
+        return "" if value is None else f"{value:+.4g}{ends}"
+
+    rows = [
+        [
+            str(found.dim),
+            change(found.damage, found.interval),
+            change(found.added, found.added_interval),
+            "" if found.examples is None else f"{found.examples:,}",
+        ]
+        for found in record.choice.dimensions
+    ]
+    heads = ["dim", "damage alone (interval)", "beside those before it (interval)", "texts"]
+    return [table(heads, rows)]
+
+
+def _with(versions: Mapping[str, str]) -> str:
+    return "".join(f", {name} {version}" for name, version in versions.items())
 
 
 def _texts(record: Record) -> list[str]:
@@ -219,7 +250,6 @@ def _files(artifact: Path, record: Record) -> str:
 
 def _conditions(evaluation: Evaluation) -> list[str]:
     data = evaluation.dataset
-    versions = ", ".join(f"{name} {version}" for name, version in evaluation.versions.items())
     size = f"{data.examples:,} {data.unit} ({data.tokens:,} tokens) of {data.name}"
     what = f"{evaluation.title}: {evaluation.metric}, {evaluation.unit}"
     stopped = ", which settled the verdict" if evaluation.stopped_after is not None else ""
@@ -228,7 +258,7 @@ def _conditions(evaluation: Evaluation) -> list[str]:
     lines = [
         f"{what}, on {size}{stopped}, sha256 {data.sha256[:16]}…; seed {evaluation.seed}.",
         f"The worst of {len(evaluation.controls)} random removals, of {dims}: {damage:+.4g}.",
-        f"{', '.join(evaluation.providers)}; {versions}.",
+        f"{', '.join(evaluation.providers)}{_with(evaluation.versions)}.",
     ]
     return lines + [f"Note: {warning}." for warning in evaluation.warnings]
 

@@ -143,7 +143,7 @@ def ablate(runner: TorchRunner, options: Options) -> Ranking:
             sha256=texts.sha256,
             examples=most,
             baseline=baseline,
-            control_range=chance,
+            control_range=chance if chance and np.isfinite(chance).all() else None,
             min_damage=run.min_damage,
             error=ERROR,
             removals=run.removals,

@@ -54,8 +54,8 @@ class Measured:
 
     ``metric`` in ``unit`` is the score of ``task``, ``baseline`` its value for the model as it is,
     on ``examples`` of the texts. ``control_range`` is where the removal of one random dimension
-    lies (None: none ran, since no dimension did as much as counts), ``min_damage`` the least effect
-    that counts. All intervals of the dimensions hold at once
+    lies (None: it has no ends, or none ran, since no dimension did as much as counts), and
+    ``min_damage`` the least effect that counts. All intervals of the dimensions hold at once
     but for a chance of ``error``. It took as long as ``passes`` of the model over all texts, of
     the model as it is and in ``removals``.
     """

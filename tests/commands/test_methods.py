@@ -19,7 +19,7 @@ from surgeon import (
     write_small_patch,
 )
 from surgeon.cli import run
-from surgeon.figures.report import _summary
+from surgeon.figures.report import _damages, _summary
 from surgeon.figures.scan import draw_ranking
 from surgeon.ranking.ranking import BY_WEIGHTS
 
@@ -70,12 +70,22 @@ def test_weak_evidence_comes_with_the_command_that_settles_it(minilm, capsys, re
     assert told in capsys.readouterr().out
 
 
-def test_patch_measures_by_default_and_says_what_the_criterion_would_have_chosen(minilm, capsys):
-    assert run(["patch", str(minilm), "--remove-outliers", "2", "--dry-run"]) == 0
+def test_patch_measures_by_default_and_says_what_the_criterion_would_have_chosen(
+    minilm, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    patch = ["patch", str(minilm), "--remove-outliers", "2", "--no-onnx", "-o", str(out)]
+    assert run(patch) == 0
     assert capsys.readouterr().out.splitlines()[0] == (
         "Chosen: 99, 157, by ablation (measured); by the paper's criterion, on the weights alone, "
         "0 of 384 are outliers, and 267, 127 come first."
     )
+    record = read_record(out)
+    first, second = record.choice.dimensions
+    assert first.damage > second.added > record.choice.measured.control_range[1]
+    (damages,) = _damages(record)
+    assert damages.count(f"{first.damage:+.4g} (") == 2  # alone, and beside none before it
+    assert f"{second.added:+.4g} ({second.added_interval[0]:+.4g} to " in damages
 
 
 def _without_torch(monkeypatch):
@@ -156,6 +166,9 @@ def test_patch_takes_a_method_and_its_text_and_the_record_keeps_which(minilm, da
     assert record.dims == (99, 157)
     assert record.recipe["method"] == "activations"
     assert record.ranked_on == read_texts(data).used()
+    assert record.choice.basis == "by activations, not measured"
+    assert [found.dim for found in record.choice.dimensions] == [99, 157]
+    assert {"torch", "transformers"} <= record.versions.keys()
     assert "Glaciers" not in (out / "surgeon" / "record.json").read_text()
 
 
