@@ -43,9 +43,9 @@ def show_recipes(recipes: Mapping[str, Recipe], *, json: bool) -> None:
     rows = []
     for name, recipe in recipes.items():
         verdict = recipe.expect.verdict if recipe.expect else None
-        rows.append((name, recipe.model or "any", recipe.summary, verdict or ""))
+        rows.append((name, recipe.summary, verdict or ""))
     print_table(
-        ("=name", "for", "does", "expected"),
+        ("=name", "does", "=expected"),
         rows,
         caption="surgeon recipes show NAME prints one; surgeon patch --recipe NAME does it",
     )

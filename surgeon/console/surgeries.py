@@ -170,8 +170,8 @@ def show_graphs(graphs: Sequence[KeptGraph], folder: Path, *, json: bool) -> Non
         return
     if graphs:
         print_table(
-            ["key", "exported of", "task", "last used", "bytes"],
-            [(g.key, g.model, g.task, g.used, f"{g.bytes:,}") for g in graphs],
+            ["=key", "exported of", "task", "=last used", ">bytes"],
+            [(g.key[:8], g.model, g.task, g.used[:16], f"{g.bytes:,}") for g in graphs],
             title=str(folder),
         )
     else:

@@ -59,7 +59,8 @@ def embedded(figure: go.Figure, name: str, *, first: bool) -> str:
     drawn: Any = figure.to_html(
         full_html=False, include_plotlyjs=first, div_id=name, config=_CONFIG
     )
-    return f'<div class="chart">{drawn}</div>'
+    panels = sum(1 for _ in figure.select_xaxes())
+    return f'<div class="{"chart wide" if panels > 1 else "chart"}">{drawn}</div>'
 
 
 def draw(picture: Picture) -> go.Figure:

@@ -41,7 +41,7 @@ table {{ border-collapse: collapse; margin: .8rem 0; display: block; overflow-x:
 th, td {{ padding: .25rem .9rem .25rem 0; text-align: left;
   border-bottom: 1px solid var(--faint); }}
 .chart {{ overflow-x: auto; background: #fff; }}
-.chart .plotly-graph-div {{ min-width: 960px; }}
+.wide .plotly-graph-div {{ min-width: 960px; }}
 pre {{ margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }}
 td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 </style>
