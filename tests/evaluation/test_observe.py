@@ -181,7 +181,7 @@ def test_what_was_observed_is_kept_after_a_while_too(minilm_patched, tmp_path, m
 def test_blocks_are_of_so_many_texts_and_tokens():
     sizes = [300] * 60 + [20_000] + [10] * 600
     examples = [Example((1,) * size) for size in sizes]
-    assert [(b.start, b.stop) for b in blocks._blocks(examples, blocks._BLOCK)] == [
+    assert [(b.start, b.stop) for b in blocks.blocks_of(examples, blocks._BLOCK)] == [
         (0, 54),
         (54, 60),
         (60, 61),
