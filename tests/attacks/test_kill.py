@@ -1,7 +1,7 @@
 """A surgeon that is killed leaves each output old or new, and nothing of anybody's is gone.
 
 ``SURGEON_KILLS`` sets at how many moments a patch is killed by the clock; half as often two run at
-one output, and each command is killed at a quarter as many of its calls to the disk (CI: 12; the
+one output, and each command is killed at a quarter as many of its calls to the disk (CI: 8; the
 claims were run with 200, by which each call has its kill).
 """
 
@@ -28,7 +28,7 @@ from surgeon.errors import CheckpointError, OutputError
 from surgeon.model.files import RECORD
 from surgeon.text import built_in_sample
 
-_KILLS = int(os.environ.get("SURGEON_KILLS", "12"))
+_KILLS = int(os.environ.get("SURGEON_KILLS", "8"))
 _PATCH = """
 import sys
 from pathlib import Path

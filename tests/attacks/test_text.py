@@ -67,7 +67,7 @@ def test_the_model_card_says_it_as_text(artifact):
     said = "".join(token.content for token in inline if token.type == "code_inline")
     assert said.count("<img src=x") == 2 + 1 + 6  # the heading, the base, the architecture, tensors
     headings = [token for token in tokens if token.type == "heading_open"]
-    assert len(headings) == 4
+    assert len(headings) == 5
     (code,) = (token.content for token in tokens if token.type == "fence")
     assert yaml.safe_load(code)["model"] == HOSTILE
     cells = [token.type for token in tokens if token.type in ("tr_open", "td_open")]
