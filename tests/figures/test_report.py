@@ -60,6 +60,9 @@ def test_the_report_says_what_was_done_and_what_it_did(report, evaluated):
     assert "Note: with" not in text
     assert "The worst of 5 random removals, of " in text
     assert "@media (prefers-color-scheme: dark)" in text
+    # The maps keep their width on a narrow screen; scores and doses fit it.
+    assert text.count('<div class="chart wide">') == 1
+    assert text.count('<div class="chart">') == 2
     assert "<pre>surgeon patch model --dims 99,157 -o out</pre>" in text
     asked = "--task drift --seed 0 --controls 5 --data &#x27;a few&#x27;"
     assert f"<pre>surgeon eval out {asked}</pre>" in text

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from benchmarks.race_error_rates import FIELDS, LAWS, LEAST, WANTED, race
 
-from surgeon.ranking.race import ERROR, blocks_of
+from surgeon.ranking.race import ERROR, Damage, blocks_of, run_race
 
 _LAWS = ("exponential", "Student t, 2.5 degrees", "lognormal, σ = 1.5", "Pareto, 1.5")
 
@@ -35,6 +35,23 @@ def test_a_negligible_damage_is_none_however_sure():
     field = np.full(14, 0.8 * LEAST)
     _, found, _ = race(field, lambda rng, n: rng.normal(1, 0.1, n), np.random.default_rng(0))
     assert found.named == ()
+
+
+def test_no_random_removal_runs_where_no_candidate_may_do_the_least_damage():
+    ran = []
+
+    def measure(removal, texts):
+        ran.append(removal)
+        high = 0.2 if texts < 8 else 0.05
+        return Damage(0.01, (0.0, high if removal == (1,) else 0.05), texts)
+
+    found = run_race([(2,)], [(7,)], measure, (4, 8), wanted=1, least=0.1)
+    assert found.control_range is None
+    assert found.named == found.undecided == ()
+    assert ran == [(2,)]
+    # One that may do it at first: then they run, and what is known of chance is said.
+    assert run_race([(1,)], [(7,)], measure, (4, 8), wanted=1, least=0.1).control_range is not None
+    assert (7,) in ran
 
 
 def test_blocks_double_up_to_all_texts():
