@@ -2,7 +2,6 @@ from ._version import __version__ as __version__
 from .edit.live import removed as removed
 from .edit.plan import Plan as Plan
 from .edit.plan import make_plan as make_plan
-from .edit.push import push as push
 from .edit.recipe import Recipe as Recipe
 from .edit.recipe_file import load_recipe as load_recipe
 from .edit.record import Record as Record
@@ -19,6 +18,7 @@ from .edit.write import export as export
 from .edit.write import write_artifact as write_artifact
 from .errors import SurgeonError as SurgeonError
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.push import push as push
 from .evaluation.result import Evaluation as Evaluation
 from .evaluation.result import read_evaluation as read_evaluation
 from .evaluation.result import read_evaluations as read_evaluations

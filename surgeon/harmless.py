@@ -12,6 +12,7 @@ from html import escape
 
 _STAND_IN = "\N{REPLACEMENT CHARACTER}"
 _WORDS = re.compile(r"(?!.*www\.)[^\W\d_](?:[^\W_]|[ .,/()+-])*", re.IGNORECASE)
+_CELL = re.compile(r"(?!.*www\.)(?:[^\W_]|[ .,:%()+→…−-])*", re.IGNORECASE)
 _LONGEST = 200  # characters of a name in a card or a picture
 
 
@@ -51,6 +52,12 @@ def markdown_code(text: str) -> str:
     fence = fence_for(name, least=1)
     gap = " " if name.startswith("`") or name.endswith("`") else ""
     return f"{fence}{gap}{name}{gap}{fence}"
+
+
+def markdown_cell(text: str) -> str:
+    """Return text for a cell of a Markdown table: words and numbers as they are, else as code."""
+    name = shortened(text)
+    return name if _CELL.fullmatch(name) else markdown_code(name).replace("|", "\\|")
 
 
 def fence_for(text: str, *, least: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -198,10 +198,43 @@ def _is_usual(evaluation: Evaluation) -> bool:
 
 def before_and_after(evaluation: Evaluation) -> str:
     """Say what baseline and patched model score, in the metric's own direction."""
-    scores = evaluation.baseline.value, evaluation.patched.value
-    metric = evaluation.metric.removeprefix(INVERTED)
-    before, after = scores if metric == evaluation.metric else (1 - score for score in scores)
-    return f"{metric} {before:.4g} → {after:.4g}"
+    before, after = (_own(evaluation, s.value) for s in (evaluation.baseline, evaluation.patched))
+    return f"{evaluation.metric.removeprefix(INVERTED)} {before:.4g} → {after:.4g}"
+
+
+def _own(evaluation: Evaluation, score: float) -> float:
+    """Return a score in the direction of the metric that it is 1 less, if it is one."""
+    return 1 - score if evaluation.metric.startswith(INVERTED) else score
+
+
+def tabulate(evaluations: Iterable[Evaluation]) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the rows of a table of evaluations, with scores in their own direction.
+
+    A change and its interval are of the patched model, in the direction of the score.
+    """
+    heads = ["task", "data", "n", "verdict", "score", "change (95% interval)", "random removals"]
+    heads += ["controls", "seed", "masking"]
+    return heads, [_row(evaluation) for evaluation in evaluations]
+
+
+def _row(evaluation: Evaluation) -> list[str]:
+    data, ends = evaluation.dataset, evaluation.ci95
+    sign = -1 if evaluation.metric.startswith(INVERTED) else 1
+    low, high = sorted(sign * end + 0.0 for end in ends)  # no −0
+    random = sorted(_own(evaluation, control.value) for control in evaluation.controls)
+    masked, how = evaluation.mask_rate, evaluation.options.get("masking", "")
+    return [
+        evaluation.task,
+        f"{data.name}, sha256 {data.sha256[:8]}…",
+        f"{data.examples:,} {data.unit}" + (", early stop" if evaluation.stopped_after else ""),
+        name_verdict(evaluation),
+        before_and_after(evaluation),
+        f"{sign * evaluation.delta:+.4g} ({low:+.4g} to {high:+.4g})",
+        f"{random[0]:.4g} to {random[-1]:.4g}",
+        str(len(random)),
+        str(evaluation.seed),
+        "" if masked is None else f"{masked:.0%} {how}".strip(),
+    ]
 
 
 def _left_out(evaluation: Evaluation) -> str:

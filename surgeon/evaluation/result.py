@@ -144,6 +144,10 @@ class Evaluation:
     labels: tuple[LabelReport, ...] = ()
     quantized: Quantized | None = None
 
+    def __post_init__(self) -> None:
+        if not self.controls:
+            raise ValueError("an evaluation has random controls")
+
     @property
     def damages(self) -> tuple[float, ...]:
         """How much worse each control scored than the baseline."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from surgeon.edit.recipe import Recipe
 from surgeon.edit.record import Record, inside, read_record
 from surgeon.edit.restore import open_source
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.notes import before_and_after, explain, explain_cost, name_verdict
+from surgeon.evaluation.notes import explain, explain_cost, name_verdict, tabulate
 from surgeon.evaluation.result import Evaluation, Score, read_evaluation, read_evaluations
 from surgeon.figures.chart import chart
 from surgeon.figures.page import check_page, paragraphs, table, write_page
@@ -64,7 +64,7 @@ def write_report(artifact: str | Path, path: str | Path, *, force: bool = False)
         "<h2>How it was measured</h2>",
         paragraphs(_conditions(evaluation)),
         "<h2>All that was measured</h2>",
-        _measured(read_evaluations(artifact)),
+        table(*tabulate(read_evaluations(artifact))),
         "<h2>Commands</h2>",
         *(f"<pre>{html(command)}</pre>" for command in _commands(record, evaluation)),
         "<h2>Files</h2>",
@@ -176,27 +176,6 @@ def _edits(record: Record) -> str:
     rows = [[edit.tensor, *values(edit)] for edit in record.edits]
     more = "tensors, in surgeon/record.json"
     return table(["tensor", "before", "after"], rows, most=_EDITS, more=more)
-
-
-def _measured(evaluations: Iterable[Evaluation]) -> str:
-    """Return a table of the newest evaluation on each task and data set."""
-    rows = [
-        [
-            e.task,
-            f"{e.dataset.name}, sha256 {e.dataset.sha256[:8]}…",
-            name_verdict(e),
-            before_and_after(e),
-            f"{e.delta:+.4g} ({e.ci95[0]:+.4g} to {e.ci95[1]:+.4g})",
-            f"{e.dataset.examples:,} {e.dataset.unit}"
-            + (", early stop" if e.stopped_after else ""),
-            str(len(e.controls)),
-            str(e.seed),
-            "" if e.mask_rate is None else f"{e.mask_rate:.0%} {e.options.get('masking', '')}",
-        ]
-        for e in evaluations
-    ]
-    heads = ["task", "data", "verdict", "score", "change (95%)", "n", "controls", "seed", "masked"]
-    return table(heads, rows)
 
 
 def _commands(record: Record, evaluation: Evaluation) -> list[str]:

@@ -149,7 +149,7 @@ def test_two_revisions_of_one_id_are_refused():
 
 
 def test_importing_the_module_does_not_import_huggingface_hub():
-    modules = ("model.download", "model.remote", "edit.push")
+    modules = ("model.download", "model.remote", "evaluation.push")
     code = f"import sys, {', '.join(f'surgeon.{name}' for name in modules)}\n"
     code += "print('huggingface_hub' in sys.modules, 'httpx2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,10 +9,9 @@ import pytest
 from artifacts import EVALUATION, files_of, patch
 from hub_server import connect, serve
 
-from surgeon import read_evaluation, read_record, save_evaluation
-from surgeon.edit.files import hash_file
-from surgeon.edit.push import push
-from surgeon.errors import CheckpointError, OutputError
+from surgeon import read_evaluation, read_record, save_evaluation, verify
+from surgeon.errors import CheckpointError, EvaluationError, OutputError
+from surgeon.evaluation.push import push
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,8 @@ def made(tiny, tmp_path_factory):
 def _evaluate(artifact, model, dims):
     """Save an evaluation as if it had been of this model and these dims."""
     patched = {**EVALUATION["patched"], "dims": dims}
-    document = {**EVALUATION, "model": model, "patched": patched}
+    dataset = {**EVALUATION["dataset"], "sha256": "0" * 64}
+    document = {**EVALUATION, "model": model, "patched": patched, "dataset": dataset}
     (artifact / "surgeon" / "eval.json").write_text(json.dumps(document))
     save_evaluation(read_evaluation(artifact), artifact)
 
@@ -49,18 +49,38 @@ def hub(tmp_path, monkeypatch):
         yield server
 
 
-def test_what_is_uploaded_is_the_artifact_with_its_card_byte_for_byte(hub, artifact, capfd):
-    told = []
+def _assert_uploaded(hub, files):
+    """All files are uploaded as they are, but the card and the record that has its hash."""
+    own = {"README.md", "surgeon/record.json"}
+    assert {n: hub.uploaded[n] for n in hub.uploaded.keys() - own} == {
+        n: files[n] for n in files.keys() - own
+    }
+    assert hub.uploaded["README.md"].startswith(files["README.md"])
+
+
+def _pulled(hub, folder):
+    """What was uploaded, as a folder that passes every check."""
+    for name, content in hub.uploaded.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert verify(folder).passed
+    return folder
+
+
+def test_what_is_uploaded_is_the_artifact_byte_for_byte_beside_the_card(hub, artifact, capfd):
+    told, whole = [], files_of(artifact)
     url = push(artifact, "org/patched", progress=lambda *report: told.append(report))
     assert url == f"{hub.url}/org/patched/commit/{'c' * 40}"
-    assert hub.uploaded == files_of(artifact)
+    _assert_uploaded(hub, whole)
+    assert files_of(artifact) == whole
     assert hub.uploaded.keys() >= {
         "README.md",
         "model.safetensors",
         "notes [draft].txt",
         "surgeon/record.json",
         "surgeon/eval.json",
-        "surgeon/evaluations/name-texts-00.json",
+        "surgeon/evaluations/name-texts-00000000.json",
         "surgeon/excised.safetensors",
     }
     authorized = {r.authorization for r in hub.requests if not r.path.startswith("/lfs/")}
@@ -69,12 +89,41 @@ def test_what_is_uploaded_is_the_artifact_with_its_card_byte_for_byte(hub, artif
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_card_that_is_uploaded_shows_every_evaluation_and_the_record_has_its_hash(
+    hub, artifact, tmp_path
+):
+    first = read_evaluation(artifact)
+    hostile = "x | <img src=//a> [b](http://c) `d` **e**\n# f"
+    data = dataclasses.replace(first.dataset, name=hostile, examples=1500, unit="windows")
+    other = {"metric": "1 − F1", "mask_rate": 0.15, "options": {"masking": "bert"}, "dataset": data}
+    save_evaluation(dataclasses.replace(first, task="mlm", stopped_after=9, **other), artifact)
+    push(artifact, "org/patched")
+    card = hub.uploaded["README.md"].decode()
+    heads, _, *rows = card.partition("\n## Evaluations\n\n")[2].splitlines()
+    assert heads.startswith("| task | data | n | verdict | score | change (95% interval) |")
+    code = r"``x \| <img src=//a> [b](http://c) `d` **e** # f, sha256 00000000…``"
+    verdict = "intact, by less than the margin that matters"
+    assert rows == [
+        (
+            f"| mlm | {code} | 1,500 windows, early stop | {verdict} | F1 0.5 → 0.5 "
+            "| -0.1 (-0.2 to +0) | 0.5 to 0.5 | 2 | 0 | 15% bert |"
+        ),
+        (
+            f"| name | texts, sha256 00000000… | 9 texts | {verdict} | name 0.5 → 0.5 "
+            "| +0.1 (+0 to +0.2) | 0.5 to 0.5 | 2 | 0 |  |"
+        ),
+    ]
+    pulled, uploaded = _pulled(hub, tmp_path / "pulled"), dict(hub.uploaded)
+    push(pulled, "org/again")
+    assert hub.uploaded == uploaded
+
+
 def test_what_an_eval_left_that_was_killed_is_not_uploaded(hub, artifact):
     whole = files_of(artifact)
     for name in ("eval.partial.npz", ".eval.json.0123456789abcdef.surgeon-staging"):
         (artifact / "surgeon" / name).touch()
     assert push(artifact, "org/patched")
-    assert hub.uploaded == whole
+    _assert_uploaded(hub, whole)
 
 
 def test_pushing_again_adds_to_the_same_repository(hub, artifact):
@@ -85,7 +134,7 @@ def test_the_pipeline_of_xet_uploads_small_files_too(hub, artifact, monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
     hub.large_uploads = False
     assert push(artifact, "org/patched").startswith(f"{hub.url}/org/patched/commit/")
-    assert hub.uploaded == files_of(artifact)
+    _assert_uploaded(hub, files_of(artifact))
 
 
 def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifact):
@@ -93,20 +142,21 @@ def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifac
     shutil.rmtree(artifact / "surgeon" / "evaluations")
     _is_refused(artifact, "never evaluated.*surgeon eval.*`unverified=True`", hub)
     push(artifact, "org/patched", unverified=True)
-    assert hub.uploaded == files_of(artifact)
+    _assert_uploaded(hub, files_of(artifact))
+    assert hub.uploaded["README.md"].endswith(b"None: what the edit does was not measured.\n")
 
 
 @pytest.mark.parametrize(("model", "dims"), [("other", [3, 9]), ("tiny", [3])])
 @pytest.mark.parametrize("unverified", [False, True])
 def test_an_evaluation_of_something_else_is_refused(hub, artifact, model, dims, unverified):
     _evaluate(artifact, model, dims)
-    _is_refused(artifact, "json: is about another edit", hub, unverified=unverified)
+    _is_refused(artifact, "is about another edit", hub, unverified=unverified)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": 1, "patched": 2}'])
 def test_a_damaged_evaluation_is_refused(hub, artifact, text):
     (artifact / "surgeon" / "eval.json").write_text(text)
-    _is_refused(artifact, "eval.json: damaged|about another edit", hub)
+    _is_refused(artifact, "eval.json: damaged", hub)
 
 
 def _tamper(artifact):
@@ -195,13 +245,7 @@ def test_a_base_model_that_is_named_is_in_the_card_and_the_record_that_are_uploa
     assert b"base_model: google-bert/bert-base-uncased\n" in hub.uploaded["README.md"]
     changed = {name for name, content in hub.uploaded.items() if content != before[name]}
     assert changed == {"README.md", "surgeon/record.json"}
-    for name, content in hub.uploaded.items():
-        path = tmp_path / "pulled" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    assert hash_file(tmp_path / "pulled" / "README.md") == (
-        read_record(tmp_path / "pulled").files["README.md"].after
-    )
+    _pulled(hub, tmp_path / "pulled")
 
 
 @pytest.mark.parametrize("outage", ["offline", "refused"])
@@ -258,7 +302,7 @@ def _fails_in_one_line(artifact, complaint, capfd):
 
 
 def _is_refused(artifact, complaint, hub, *, unverified=False):
-    with pytest.raises(OutputError, match=complaint) as caught:
+    with pytest.raises((OutputError, EvaluationError), match=complaint) as caught:
         push(artifact, "org/patched", unverified=unverified)
     assert "\n" not in str(caught.value)
     assert hub.requests == []
@@ -266,7 +310,7 @@ def _is_refused(artifact, complaint, hub, *, unverified=False):
 
 
 def test_in_a_process_of_its_own_the_environment_rules(hub, artifact):
-    code = "import sys; from pathlib import Path; from surgeon.edit.push import push\n"
+    code = "import sys; from pathlib import Path; from surgeon.evaluation.push import push\n"
     code += "print(push(Path(sys.argv[1]), 'org/patched', private=True))"
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     settings = {
@@ -284,6 +328,6 @@ def test_in_a_process_of_its_own_the_environment_rules(hub, artifact):
     )
     assert done.stdout.split() == [f"{hub.url}/org/patched/commit/{'c' * 40}"]
     assert done.stderr == ""
-    assert hub.uploaded == files_of(artifact)
+    _assert_uploaded(hub, files_of(artifact))
     (created,) = [r for r in hub.requests if r.path == "/api/repos/create"]
     assert json.loads(created.body)["visibility"] == "private"

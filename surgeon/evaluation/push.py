@@ -1,20 +1,25 @@
-"""Artifact → Hub: upload what surgeon made and nothing else."""
+"""Artifact → Hub: upload what surgeon made and nothing else, with a card of what was measured."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from surgeon.edit.card import read_front_matter
 from surgeon.edit.files import CARD, EVALUATION, FileState, hash_file
 from surgeon.edit.record import Record, read_record
-from surgeon.edit.staging import is_result, is_unfinished
+from surgeon.edit.staging import is_unfinished
 from surgeon.errors import OutputError
-from surgeon.model.files import FOLDER, RECORD, may_follow, parse_json
+from surgeon.evaluation.notes import tabulate
+from surgeon.evaluation.result import Evaluation, read_evaluations
+from surgeon.harmless import markdown_cell
+from surgeon.model.files import FOLDER, RECORD, may_follow
 from surgeon.model.hub import hub_api, looks_like_hub_id, parse_hub_id
 from surgeon.model.hub_errors import answers_like_the_hub, endpoint, explained
 from surgeon.progress import Progress, silent
+
+_HEADING = "\n## Evaluations\n"
 
 
 def push(
@@ -28,6 +33,9 @@ def push(
 ) -> str:
     """Upload an artifact with its card to a model repository, and return the commit's URL.
 
+    The card that is uploaded also shows the newest evaluation on each task and data set, and the
+    record that is uploaded has the hash of that card.
+
     Args:
         artifact: the directory that an operation made.
         repo_id: ``name`` or ``organization/name``, or its address; made if it does not exist.
@@ -39,6 +47,7 @@ def push(
 
     Raises:
         CheckpointError: the directory is no artifact, or the Hub does not take it.
+        EvaluationError: an evaluation is damaged.
         OutputError: the artifact was not evaluated, is not as surgeon made it, its card names no
             base model that the Hub takes, or it would be seen by others though ``private`` is set.
     """
@@ -49,22 +58,28 @@ def push(
         raise OutputError(f"{repo_id}: no name of a repository; give one like organization/name")
     repo_id = target.model
     names = sorted(_files(artifact))
-    for name in filter(is_result, names):
-        _check_evaluation(artifact / name, record)
+    evaluations = read_evaluations(artifact)
+    for one in evaluations:
+        if (one.model, one.patched.dims) != (record.model, record.dims):
+            raise OutputError(
+                f"{artifact}: its evaluation on {one.task} is about another edit; run surgeon eval "
+                "again"
+            )
     if EVALUATION not in names and not unverified:
         raise OutputError(
             f"{artifact}: never evaluated, so nobody knows what the edit does; run surgeon eval "
             "first, or push it as it is with `unverified=True`"
         )
     _check_files(artifact, record, names, progress)
-    changed = _name_base_model(artifact, record, base_model)
+    card = _card(artifact / CARD, evaluations, base_model)
+    changed = {CARD: card, RECORD: _with_card(record, card)}
     with explained(repo_id, to_write=True), answers_like_the_hub(repo_id):
         from huggingface_hub import CommitOperationAdd
 
         api = hub_api()
         progress(f"uploading to {repo_id}", 0, 0)
         # Before there is a repository.
-        _check_card(artifact, changed.get(CARD) or (artifact / CARD).read_bytes())
+        _check_card(artifact, card)
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise OutputError(f"{repo_id}: exists and is public; make it private, or name another")
@@ -78,33 +93,52 @@ def push(
     return str(commit.commit_url)
 
 
-def _name_base_model(artifact: Path, record: Record, base_model: str | None) -> dict[str, bytes]:
-    """Return the card with another base model, and the record of that card, by their names.
+def _card(path: Path, evaluations: Sequence[Evaluation], base_model: str | None) -> bytes:
+    """Return the card with what was measured, and with another base model where one is named.
 
     Raises:
         OutputError: the name in the card, or ``base_model``, is no Hub id.
     """
-    from blake3 import blake3
     from huggingface_hub import RepoCard
 
-    if base_model is None:
-        named = read_front_matter(artifact / CARD).get("base_model")
-        for name in named if isinstance(named, list) else [named]:
-            if not isinstance(name, str) or not looks_like_hub_id(name):
-                raise OutputError(
-                    f"{artifact / CARD}: names {name!r} as its base model, which the Hub does not "
-                    "take; name it with `base_model` ORG/NAME"
-                )
-        return {}
-    found = parse_hub_id(base_model)
-    if found is None:
-        raise OutputError(f"`base_model` {base_model}: no Hub id; give one like organization/name")
-    card = RepoCard((artifact / CARD).read_text("utf-8"))
-    card.data["base_model"] = found.model
-    content = str(card).encode()
-    after = FileState(len(content), blake3(content).hexdigest())
+    # That of an artifact which came from the Hub has such a section.
+    text = path.read_bytes().decode("utf-8", "replace").partition(_HEADING)[0].rstrip()
+    text = f"{text}\n{_HEADING}\n{_measured(evaluations)}\n"
+    if base_model is not None:
+        found = parse_hub_id(base_model)
+        if found is None:
+            raise OutputError(
+                f"`base_model` {base_model}: no Hub id; give one like organization/name"
+            )
+        card = RepoCard(text)
+        card.data["base_model"] = found.model
+        return str(card).encode()
+    named = read_front_matter(path).get("base_model")
+    for name in named if isinstance(named, list) else [named]:
+        if not isinstance(name, str) or not looks_like_hub_id(name):
+            raise OutputError(
+                f"{path}: names {name!r} as its base model, which the Hub does not take; name it "
+                "with `base_model` ORG/NAME"
+            )
+    return text.encode()
+
+
+def _measured(evaluations: Sequence[Evaluation]) -> str:
+    """Return the evaluations as a table of Markdown."""
+    if not evaluations:
+        return "None: what the edit does was not measured."
+    heads, rows = tabulate(evaluations)
+    lines = [heads, ["---"] * len(heads), *([markdown_cell(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _with_card(record: Record, card: bytes) -> bytes:
+    """Return the record as it is of an artifact with that card."""
+    from blake3 import blake3
+
+    after = FileState(len(card), blake3(card).hexdigest())
     files = {**record.files, CARD: dataclasses.replace(record.files[CARD], after=after)}
-    return {CARD: content, RECORD: dataclasses.replace(record, files=files).to_bytes()}
+    return dataclasses.replace(record, files=files).to_bytes()
 
 
 def _check_card(artifact: Path, card: bytes) -> None:
@@ -142,17 +176,6 @@ def _files(artifact: Path) -> Iterator[str]:
         name = path.relative_to(artifact).as_posix()
         if path.is_file() and not is_unfinished(name):
             yield name
-
-
-def _check_evaluation(path: Path, record: Record) -> None:
-    """Check that an evaluation is of this model and these dimensions."""
-    try:
-        evaluation = parse_json(path.read_bytes())
-        about = (evaluation["model"], tuple(evaluation["patched"]["dims"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: damaged ({error}); run surgeon eval again") from error
-    if about != (record.model, record.dims):
-        raise OutputError(f"{path}: is about another edit; run surgeon eval again")
 
 
 def _check_files(artifact: Path, record: Record, names: list[str], progress: Progress) -> None:
