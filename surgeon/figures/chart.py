@@ -46,16 +46,11 @@ _CONFIG = {
 _Cell: TypeAlias = dict[str, int]  # row and column of a panel, as plotly takes them
 
 
-def chart(picture: Picture, name: str, *, first: bool) -> str:
-    """Return a picture as HTML. The first of a page brings the script that draws them all.
+def embedded(figure: go.Figure, name: str, *, first: bool) -> str:
+    """Return a figure as HTML. The first of a page brings the script that draws them all.
 
     ``name`` is its id in the page: a random one would differ from run to run.
     """
-    return embedded(draw(picture), name, first=first)
-
-
-def embedded(figure: go.Figure, name: str, *, first: bool) -> str:
-    """Return what ``draw`` made as HTML, as ``chart`` does."""
     drawn: Any = figure.to_html(
         full_html=False, include_plotlyjs=first, div_id=name, config=_CONFIG
     )
@@ -119,9 +114,7 @@ def _height(panel: Panel) -> int:
             return min(460, max(200 if scale.title else 120, 17 * len(rows)))
         case Dots(rows=rows) | Bars(rows=rows):
             return max(25 * len(rows), 120)
-        case Lines() | Strip():
-            return 230
-    raise TypeError(type(panel))
+    return 230
 
 
 def _markup(words: str) -> str:
@@ -131,7 +124,7 @@ def _markup(words: str) -> str:
 
 def _write_title(panel: Panel, figure: go.Figure, cell: _Cell, size: int) -> None:
     title = f"<b>{_markup(panel.title)}</b>"
-    if isinstance(panel, Lines) and panel.band and not _in_legend(panel):
+    if isinstance(panel, Lines) and panel.band and len(panel.lines) > 1:  # else in the legend
         title += f"  <span style='color:{QUIET}'>({_markup(panel.band.meaning)})</span>"
     figure.add_annotation(
         text=title,
@@ -161,7 +154,7 @@ def _draw_map(panel: Map, figure: go.Figure, cell: _Cell) -> None:
         if panel.columns
         else {"x0": (raster.width - 1) / 2, "dx": raster.width}
     )
-    heatmap = go.Heatmap(
+    figure.add_heatmap(
         z=raster.values.astype(np.float32),
         y=panel.rows,
         customdata=raster.dims.astype(np.int32),
@@ -169,8 +162,8 @@ def _draw_map(panel: Map, figure: go.Figure, cell: _Cell) -> None:
         hovertemplate=f"dim %{{customdata}}, layer %{{y}}: {_markup(panel.value)} "
         f"%{{z:{panel.form}}}{panel.unit}<extra></extra>",
         **places,
+        **cell,
     )
-    figure.add_trace(heatmap, **cell)
     if panel.columns:
         figure.update_xaxes(type="category", nticks=24, **cell)
     else:
@@ -207,42 +200,35 @@ def _name_marks(panel: Map, figure: go.Figure) -> None:
     places = spread(wanted, widths, 0, _NARROWEST, 6)
     for mark, own, x in zip(marks, wanted, places, strict=True):
         text = f"<b>{_markup(mark.text)}</b>" if mark.bold else _markup(mark.text)
-        font = {"color": mark.colour, "size": 13}
-        at = {"x": mark.x, "y": -0.5, "row": 1, "col": 1}
-        figure.add_annotation(
-            text=text, xshift=x - own, yshift=22, showarrow=False, font=font, **at
-        )
-        figure.add_annotation(  # its line, which ends below all names
-            text="", ax=x - own, ay=-13, arrowhead=0, arrowwidth=1, arrowcolor=mark.colour, **at
-        )
+        stroke = {"arrowhead": 0, "arrowwidth": 1, "arrowcolor": mark.colour}
+        font, at = {"color": mark.colour, "size": 13}, {"x": mark.x, "y": -0.5, "row": 1, "col": 1}
+        figure.add_annotation(text=text, ax=x - own, ay=-22, font=font, **stroke, **at)
 
 
 @_draw.register
 def _draw_dots(panel: Dots, figure: go.Figure, cell: _Cell) -> None:
     for number, row in enumerate(panel.rows):
         low, high = row.interval or (0, 0)
-        figure.add_trace(
-            go.Scatter(
-                x=row.values,
-                y=[number] * len(row.values),
-                mode="markers",
-                marker={
-                    "size": 9 if row.interval else 8,
-                    "color": [row.colour if filled else "white" for filled in row.filled],
-                    "line": {"color": row.colour, "width": 1.2},
-                },
-                error_x={
-                    "array": [high - value for value in row.values],
-                    "arrayminus": [value - low for value in row.values],
-                    "thickness": 2.5,
-                    "width": 0,
-                    "color": row.colour,
-                    "visible": row.interval is not None,
-                },
-                hovertext=list(map(in_chart, row.hover)),
-                hovertemplate="%{hovertext}<extra></extra>",
-                showlegend=False,
-            ),
+        figure.add_scatter(
+            x=row.values,
+            y=[number] * len(row.values),
+            mode="markers",
+            marker={
+                "size": 9 if row.interval else 8,
+                "color": [row.colour if filled else "white" for filled in row.filled],
+                "line": {"color": row.colour, "width": 1.2},
+            },
+            error_x={
+                "array": [high - value for value in row.values],
+                "arrayminus": [value - low for value in row.values],
+                "thickness": 2.5,
+                "width": 0,
+                "color": row.colour,
+                "visible": row.interval is not None,
+            },
+            hovertext=list(map(in_chart, row.hover)),
+            hovertemplate="%{hovertext}<extra></extra>",
+            showlegend=False,
             **cell,
         )
         colour = row.colour if row.bold else INK if row.values else QUIET
@@ -268,20 +254,18 @@ def _draw_dots(panel: Dots, figure: go.Figure, cell: _Cell) -> None:
 
 @_draw.register
 def _draw_bars(panel: Bars, figure: go.Figure, cell: _Cell) -> None:
-    figure.add_trace(
-        go.Bar(
-            x=[value for row in panel.rows for value in row.values],
-            y=list(range(len(panel.rows))),
-            orientation="h",
-            width=0.6,
-            marker_color=[row.colour for row in panel.rows],
-            text=[_markup(row.text) for row in panel.rows],
-            textposition="outside",
-            cliponaxis=False,
-            hovertext=[in_chart(text) for row in panel.rows for text in row.hover],
-            hovertemplate="%{hovertext}<extra></extra>",
-            showlegend=False,
-        ),
+    figure.add_bar(
+        x=[value for row in panel.rows for value in row.values],
+        y=list(range(len(panel.rows))),
+        orientation="h",
+        width=0.6,
+        marker_color=[row.colour for row in panel.rows],
+        text=[_markup(row.text) for row in panel.rows],
+        textposition="outside",
+        cliponaxis=False,
+        hovertext=[in_chart(text) for row in panel.rows for text in row.hover],
+        hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=False,
         **cell,
     )
     _label_rows(panel, figure, cell)
@@ -310,7 +294,7 @@ def _label_rows(panel: Dots | Bars, figure: go.Figure, cell: _Cell) -> None:
 def _draw_lines(panel: Lines, figure: go.Figure, cell: _Cell) -> None:
     shown = {trace.name for trace in figure.data}
     if panel.band is not None:
-        shows = _in_legend(panel) and panel.band.meaning not in shown
+        shows = len(panel.lines) == 1 and panel.band.meaning not in shown
         figure.add_trace(_area(panel.band, showlegend=shows), **cell)
     for line in panel.lines:
         figure.add_trace(_line(line, showlegend=line.name not in shown), **cell)
@@ -327,11 +311,6 @@ def _draw_lines(panel: Lines, figure: go.Figure, cell: _Cell) -> None:
         )
     figure.update_xaxes(range=panel.x_range, ticks="outside", tickformat=",", **cell)
     _set_ticks(panel.ticks, figure, cell)
-
-
-def _in_legend(panel: Lines) -> bool:
-    """Whether the legend says what the band is: it does beside a single line."""
-    return len(panel.lines) == 1
 
 
 def _area(band: Band, *, showlegend: bool) -> go.Scatter:
@@ -388,7 +367,7 @@ def _draw_strip(panel: Strip, figure: go.Figure, cell: _Cell) -> None:
     groups = (("one dimension", _BAR, ~named), (_markup(panel.named_are), OUTLIER, named))
     for name, colour, chosen in groups:
         if chosen.any():
-            bars = go.Bar(
+            figure.add_bar(
                 x=panel.dims[chosen],
                 y=panel.values[chosen],
                 width=1,
@@ -396,8 +375,8 @@ def _draw_strip(panel: Strip, figure: go.Figure, cell: _Cell) -> None:
                 marker={"color": colour, "line": {"width": 0}},
                 hovertemplate="dimension %{x}: %{y:+.4g}<extra></extra>",
                 showlegend=True,
+                **cell,
             )
-            figure.add_trace(bars, **cell)
     for dim, value in zip(panel.dims[named], panel.values[named], strict=True):
         shift = -10 if value < 0 else 10
         figure.add_annotation(x=dim, y=value, text=str(dim), showarrow=False, yshift=shift, **cell)

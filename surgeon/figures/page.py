@@ -28,7 +28,8 @@ script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
 :root {{ color-scheme: light dark; --ink: {ink}; --quiet: {quiet}; --faint: {faint}; }}
 @media (prefers-color-scheme: dark) {{
   :root {{ --ink: #e8eaec; --quiet: #a3afb9; --faint: #3a444d; }}
-  body {{ background: #14181b; }}
+  body {{ background: #141414; }}  /* white, as the filter makes it */
+  .chart {{ filter: invert(.92) hue-rotate(180deg); }}
 }}
 body {{ margin: 1.6rem auto; max-width: 1240px; padding: 0 1rem; color: var(--ink);
   font: 15px/1.45 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }}
@@ -40,8 +41,9 @@ p.verdict {{ color: var(--ink); font-size: 1.1rem; margin: .6rem 0; }}
 table {{ border-collapse: collapse; margin: .8rem 0; display: block; overflow-x: auto; }}
 th, td {{ padding: .25rem .9rem .25rem 0; text-align: left;
   border-bottom: 1px solid var(--faint); }}
-.chart {{ overflow-x: auto; background: #fff; }}
-.wide .plotly-graph-div {{ min-width: 960px; }}
+.chart {{ overflow-x: auto; background: #fff; margin: .6rem 0; }}
+.chart > svg {{ max-width: 100%; height: auto; }}
+.wide > * {{ min-width: 960px; }}
 pre {{ margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }}
 td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 </style>

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from textwrap import wrap
 from typing import Any
@@ -16,8 +16,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
-from matplotlib.transforms import Transform
 
 from surgeon.figures.picture import (
     FEW,
@@ -38,28 +36,33 @@ from surgeon.figures.picture import (
 from surgeon.harmless import plain
 
 DPI = 200
+_WIDE = 8  # inches of a picture that is not for narrow screens
+_ASIDE: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
 _DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 2}
 _GREY, _ABSENT = "#d7dee2", "#eceff1"
 _APART = 13.0  # pixels between two marks
-_ASIDE = 2.0  # and between the names of two lines
+_CLOSE = 2.0  # and between the names of two lines
 _MANY = 16  # layers whose dots are small
 
 _STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": QUIET,
     "axes.labelcolor": INK,
     "axes.labelsize": 9,
     "axes.linewidth": 0.6,
     "font.family": "DejaVu Sans",  # comes with matplotlib: every machine draws the same
     "font.size": 9,
+    "legend.borderaxespad": 0.2,
+    "legend.borderpad": 0.1,
+    "legend.columnspacing": 1.4,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
     "svg.hashsalt": "surgeon",  # the same ranking gives the same bytes
     "text.color": INK,
     "text.parse_math": False,  # a model may have a $ in its name
-    "xtick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.color": QUIET,
-    "ytick.labelcolor": INK,
-    "ytick.labelsize": 8.5,
+    **{f"{axis}tick.color": QUIET for axis in "xy"},
+    **{f"{axis}tick.labelcolor": INK for axis in "xy"},
+    **{f"{axis}tick.labelsize": 8.5 for axis in "xy"},
 }
 
 _UNDATED: dict[str, dict[str, Any]] = {
@@ -89,19 +92,26 @@ def render(picture: Picture, form: str) -> tuple[Figure, bytes]:
     return figure, buffer.getvalue()
 
 
+def embedded(picture: Picture) -> str:
+    """Return a picture as SVG for a page, which says the words itself."""
+    svg = render(replace(picture, headline="", words=()), "svg")[1].decode()
+    fits = "chart" if picture.width < _WIDE else "chart wide"
+    return f'<div class="{fits}">{svg[svg.index("<svg") :]}</div>'
+
+
 def draw(picture: Picture) -> Figure:
     """Lay a picture out from its top: the words, and the rows of panels."""
     words = [part for line in picture.words for part in wrap(line, int(12.3 * picture.width))]
-    top = _TOP + _HEADLINE + _LINE * len(words) + _GAP
+    top = _TOP + _HEADLINE + _LINE * len(words) + _GAP if picture.headline else 0.0
     rooms = [[_room(panel, first=row is picture.rows[0]) for panel in row] for row in picture.rows]
-    paper = _Paper(
-        picture.width, top + sum(room.above + room.size + room.below for room, *_ in rooms)
-    )
-    headline = paper.text(0.25, _TOP, picture.headline, fontsize=14, fontweight="bold")
-    free = (picture.width - 0.5) * DPI
-    headline.set_fontsize(14 * min(1.0, free / headline.get_window_extent().width))
+    height = top + sum(room.above + room.size + room.below for room, *_ in rooms)
+    paper = _Paper(figsize=(picture.width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(paper)  # can measure texts
+    headline = paper.write(0.25, _TOP, picture.headline, fontsize=14, fontweight="bold")
+    taken, free = headline.get_window_extent().width, (picture.width - 0.5) * DPI
+    headline.set_fontsize(14 * min(1.0, free / max(taken, 1)))
     for number, line in enumerate(words):
-        paper.text(0.25, _TOP + _HEADLINE + number * _LINE, line, fontsize=9.5, color=QUIET)
+        paper.write(0.25, _TOP + _HEADLINE + number * _LINE, line, fontsize=9.5, color=QUIET)
     for row, places in zip(picture.rows, rooms, strict=True):
         taken = sum(room.right for room in places) + _BETWEEN * (len(row) - 1)
         left = _left_of(row[0])
@@ -110,36 +120,27 @@ def draw(picture: Picture) -> Figure:
             _draw(panel, _Place(paper, left, top, unit * panel.share, room))
             left += unit * panel.share + room.right + _BETWEEN
         top += places[0].above + places[0].size + places[0].below
-    return paper.figure
+    return paper
 
 
-class _Shown(Figure):
-    """A figure that a notebook shows, also one that has not prepared matplotlib."""
+class _Paper(Figure):
+    """A figure, also for a notebook; positions count in inches from its top left corner."""
+
+    def panel(self, left: float, top: float, width: float, height: float) -> Axes:
+        (x, y), (inches, high) = self.at(left, top + height), self.get_size_inches()
+        return self.add_axes((x, y, width / inches, height / high))
+
+    def write(self, left: float, top: float, words: str, **font: Any) -> Text:
+        """Write a line that hangs from ``top``."""
+        return self.text(*self.at(left, top), plain(words), va="top", **font)
+
+    def at(self, left: float, top: float) -> tuple[float, float]:
+        return left / self.get_figwidth(), 1 - top / self.get_figheight()
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=DPI / 2)
         return buffer.getvalue()
-
-
-class _Paper:
-    """A figure of ``width`` × ``height`` inches; positions count from its top left corner."""
-
-    def __init__(self, width: float, height: float) -> None:
-        self.figure = _Shown(figsize=(width, height), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(self.figure)  # can measure texts
-        self._width, self._height = width, height
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        x, y = self.at(left, top + height)
-        return self.figure.add_axes((x, y, width / self._width, height / self._height))
-
-    def text(self, left: float, top: float, words: str, **font: Any) -> Text:
-        """Write a line that hangs from ``top``."""
-        return self.figure.text(*self.at(left, top), plain(words), va="top", **font)
-
-    def at(self, left: float, top: float) -> tuple[float, float]:
-        return left / self._width, 1 - top / self._height
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _room(panel: Panel, *, first: bool) -> _Room:
 def _left_of(panel: Panel) -> float:
     """Return the room to the left of a row of panels, for the labels of the first."""
     labels = [row.label for row in panel.rows] if isinstance(panel, Dots) else []
-    return max(_LEFT, 0.2 + _CHARACTER * max(map(len, labels), default=0))
+    return max(_LEFT, 0.4 + _CHARACTER * max(map(len, labels), default=0))
 
 
 @dataclass(frozen=True)
@@ -188,18 +189,11 @@ class _Place:
 
     def axes(self, panel: Panel) -> Axes:
         """Write the title and return the axes below it."""
-        self.paper.text(self.left, self.top, panel.title, fontsize=10, fontweight="bold")
-        axes = self.paper.axes(self.left, self.top + self.room.above, self.width, self.room.size)
+        self.paper.write(self.left, self.top, panel.title, fontsize=10, fontweight="bold")
+        axes = self.paper.panel(self.left, self.top + self.room.above, self.width, self.room.size)
         axes.set(xlabel=panel.x_title, ylabel=panel.y_title)
         axes.tick_params(labelbottom=bool(panel.x_title))
         return axes
-
-    def strip(self) -> Axes:
-        """Return axes between the title and the panel, for names."""
-        top = self.top + self.room.above - self.room.names
-        strip = self.paper.axes(self.left, top, self.width, self.room.names)
-        strip.axis("off")
-        return strip
 
 
 @singledispatch
@@ -231,8 +225,8 @@ def _draw_map(panel: Map, place: _Place) -> None:
     if place.room.names == _NAMED:
         side = place.left + place.width + 0.2
         size = min(place.room.size, 2.0)
-        scale = place.paper.axes(side, place.top + place.room.above, 0.13, size)
-        bar = place.paper.figure.colorbar(image, cax=scale, extend="both", extendfrac=0.04)
+        scale = place.paper.panel(side, place.top + place.room.above, 0.13, size)
+        bar = place.paper.colorbar(image, cax=scale, extend="both", extendfrac=0.04)
         values, labels = zip(*panel.scale.ticks, strict=True)
         bar.set_ticks(values, labels=labels)
         scale.tick_params(length=2.5, width=0.6, labelsize=8)
@@ -242,24 +236,21 @@ def _draw_marks(marks: Sequence[Mark], place: _Place, x_range: tuple[float, floa
     """Name the marks above a panel, moved apart, or only point at them from above a further one."""
     if not marks or not place.room.names:
         return
-    strip = place.strip()
+    top = place.top + place.room.above - place.room.names
+    strip = place.paper.panel(place.left, top, place.width, place.room.names)
     strip.set(xlim=x_range, ylim=(0, 1))
+    strip.axis("off")
     if place.room.names == _POINTED:
         for mark in marks:
             strip.plot([mark.x, mark.x], [1, 0], color=mark.colour, linewidth=0.7)
         return
     texts = [
         strip.text(
-            mark.x,
-            0.5,
-            mark.text,
-            ha="center",
-            color=mark.colour,
-            fontsize=9,
+            mark.x, 0.5, mark.text, ha="center", color=mark.colour,
             fontweight="bold" if mark.bold else "normal",
         )
         for mark in marks
-    ]
+    ]  # fmt: skip
     pixel = (x_range[1] - x_range[0]) / strip.get_window_extent().width
     widths = [text.get_window_extent().width * pixel for text in texts]
     places = spread([mark.x for mark in marks], widths, *x_range, _APART * pixel)
@@ -278,7 +269,6 @@ def _label_rows(axes: Axes, panel: Dots | Bars) -> None:
         if row.bold:
             label.set(color=row.colour, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
     for number in range(0, count, 2):
         axes.axhspan(number - 0.5, number + 0.5, color=GROUND, linewidth=0, zorder=0)
 
@@ -300,9 +290,9 @@ def _draw_dots(panel: Dots, place: _Place) -> None:
             zorder=4,
         )
         colour = row.colour if row.bold else INK if row.values else QUIET
-        _annotate(
-            axes, row.text, (1, number), axes.get_yaxis_transform(), (5, 0),
-            va="center", fontsize=8.5, color=colour,
+        axes.annotate(
+            row.text, (1, number), (5, 0), ("axes fraction", "data"), va="center", fontsize=8.5,
+            color=colour, **_ASIDE,
         )  # fmt: skip
     if panel.span is not None:
         span = panel.span
@@ -318,15 +308,14 @@ def _draw_dots(panel: Dots, place: _Place) -> None:
         axes.set_xscale("symlog", linthresh=panel.log_above)
         axes.set_xlabel(f"{panel.x_title}; logarithmic above {panel.log_above:g}")
     if panel.log_above is not None:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
     if panel.span is not None:
-        _legend(axes, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
     elif panel.threshold is not None:
-        where = (panel.threshold.value, 1)
-        _annotate(
-            axes, panel.threshold.label, where, axes.get_xaxis_transform(), (0, 1.5), ha="center"
-        )
+        value, label = panel.threshold.value, panel.threshold.label
+        unit = ("data", "axes fraction")
+        axes.annotate(label, (value, 1), (0, 1.5), unit, ha="center", fontsize=8, **_ASIDE)
 
 
 @_draw.register
@@ -335,12 +324,11 @@ def _draw_bars(panel: Bars, place: _Place) -> None:
     _label_rows(axes, panel)
     for number, row in enumerate(panel.rows):
         (share,) = row.values
-        axes.barh(number, share, height=0.56, color=row.colour, zorder=2)
+        axes.barh(number, share, height=0.56, color=row.colour)
         colour = INK if share else QUIET
         axes.text(share + 0.02, number, row.text, va="center", fontsize=8.5, color=colour)
-    axes.set_xlim(0, 1.45)
-    axes.set_xticks([0, 0.5, 1])
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set(xlim=(0, 1.45), xticks=[0, 0.5, 1])
+    axes.xaxis.set_major_formatter("{x:.0%}")
 
 
 @_draw.register
@@ -349,22 +337,25 @@ def _draw_lines(panel: Lines, place: _Place) -> None:
     axes = place.axes(panel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(panel.x_range)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    if panel.ticks:
+        axes.set_xticks(*zip(*panel.ticks, strict=True))
+    else:
+        axes.locator_params("x", nbins=8, integer=True)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     if panel.band is not None:
         band = panel.band
         axes.fill_between(
             band.xs, band.low, band.high, color=_GREY, linewidth=0, zorder=1, label=band.meaning
         )
         corner = place.paper.at(place.left + place.width, place.top)
-        _legend(
-            axes, loc="upper right", bbox_to_anchor=corner, fontsize=8.5,
-            bbox_transform=place.paper.figure.transFigure, labelcolor=QUIET,
+        axes.legend(
+            loc="upper right", bbox_to_anchor=corner, fontsize=8.5,
+            bbox_transform=place.paper.transFigure, labelcolor=QUIET,
         )  # fmt: skip
     if panel.threshold is not None:
         value, label = panel.threshold.value, panel.threshold.label
         axes.axhline(value, **_DASHED)
-        _annotate(axes, label, (0, value), axes.get_yaxis_transform(), (4, 3))
+        axes.annotate(label, (0, value), (4, 3), ("axes fraction", "data"), fontsize=8, **_ASIDE)
     for line in panel.lines:
         marker = "." if len(line.xs) <= FEW and not line.thin else None
         width, zorder = (0.9, 2) if line.thin else (1.4, 3)
@@ -372,6 +363,8 @@ def _draw_lines(panel: Lines, place: _Place) -> None:
             line.xs, line.ys, color=line.colour, linewidth=width, marker=marker, markersize=4,
             zorder=zorder,
         )  # fmt: skip
+        if line.low:
+            axes.vlines(line.xs, line.low, line.high, color=line.colour, linewidth=1)
         if line.mark is not None:
             y = line.ys[line.xs.index(line.mark)]
             axes.axvline(line.mark, color=line.colour, linewidth=0.7, alpha=0.6, zorder=1)
@@ -380,7 +373,8 @@ def _draw_lines(panel: Lines, place: _Place) -> None:
                 zorder=5, clip_on=False,
             )  # fmt: skip
     axes.margins(y=0.08)
-    _name_ends(axes, [line for line in panel.lines if line.end])
+    if named := [line for line in panel.lines if line.end]:
+        _name_ends(axes, named)
 
 
 def _name_ends(axes: Axes, lines: Sequence[Line]) -> None:
@@ -396,37 +390,6 @@ def _name_ends(axes: Axes, lines: Sequence[Line]) -> None:
         for line in ordered
     ]  # fmt: skip
     heights = [text.get_window_extent().height * pixel for text in texts]
-    places = spread([line.ys[-1] for line in ordered], heights, low, high, _ASIDE * pixel)
+    places = spread([line.ys[-1] for line in ordered], heights, low, high, _CLOSE * pixel)
     for text, y in zip(texts, places, strict=True):
         text.set_y(y)
-
-
-def _legend(axes: Axes, **where: Any) -> None:
-    axes.legend(
-        frameon=False,
-        borderpad=0.1,
-        borderaxespad=0.2,
-        columnspacing=1.4,
-        handlelength=2.2,
-        **where,
-    )
-
-
-def _annotate(
-    axes: Axes,
-    words: str,
-    place: tuple[float, float],
-    unit: Transform,
-    shift: tuple[float, float],
-    **font: Any,
-) -> None:
-    """Write words at a place on the axes, moved by ``shift`` points."""
-    axes.annotate(
-        words,
-        place,
-        xycoords=unit,
-        xytext=shift,
-        textcoords="offset points",
-        annotation_clip=False,
-        **{"fontsize": 8, **font},
-    )

@@ -16,8 +16,8 @@ from surgeon.edit.restore import open_source
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.notes import explain, explain_cost, name_verdict, tabulate
 from surgeon.evaluation.result import Evaluation, Score, read_evaluation, read_evaluations
-from surgeon.figures.chart import chart
 from surgeon.figures.page import check_page, paragraphs, table, write_page
+from surgeon.figures.paper import embedded
 from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, Line, Lines, Picture, Row, Span
 from surgeon.figures.scan import draw_ranking, standing
 from surgeon.harmless import html
@@ -26,6 +26,7 @@ from surgeon.text import BUILT_IN
 
 # What ``patch`` is told beside the dims.
 _OPTIONS = ("mode", "factor", "params", "layers", "sites")
+_NARROW = 4.8  # inches of a chart that a narrow screen shows whole
 _EDITS = 24  # rows of the table; the record has them all
 
 
@@ -51,16 +52,16 @@ def write_report(artifact: str | Path, path: str | Path, *, force: bool = False)
         *_damages(record),
         f'<p class="verdict"><b>{name_verdict(evaluation)}</b>: {html(explain(evaluation))}</p>',
         "<h2>What it did</h2>",
-        chart(draw_scores(evaluation), "scores", first=True),
+        embedded(draw_scores(evaluation)),
         _scores(evaluation),
-        *([chart(draw_dose(evaluation), "dose", first=False)] if evaluation.dose else []),
+        *([embedded(draw_dose(evaluation))] if evaluation.dose else []),
         *_quantized(evaluation),
         *(["<h2>Blanks filled in</h2>", _blanks(evaluation)] if evaluation.fill_ins else []),
         "<h2>What was edited</h2>",
         _edits(record),
         "<h2>The source by its weights</h2>",
         paragraphs([*scan.words, standing(ranking, record.dims)]),
-        chart(scan, "scan", first=False),
+        embedded(scan),
         "<h2>How it was measured</h2>",
         paragraphs(_conditions(evaluation)),
         "<h2>All that was measured</h2>",
@@ -267,12 +268,12 @@ def draw_scores(evaluation: Evaluation) -> Picture:
         ],
     )
     panel = Dots(
-        x_title=f"change of the {evaluation.metric} ({evaluation.unit})",
+        x_title=f"change of the {evaluation.metric}\n{evaluation.unit}",
         y_title="variant",
         rows=(patched, random),
         span=Span(*evaluation.control_range, "range of random removals"),
     )
-    return Picture("", (), ((panel,),))
+    return Picture("", (), ((panel,),), width=_NARROW)
 
 
 def draw_dose(evaluation: Evaluation) -> Picture:
@@ -299,4 +300,4 @@ def draw_dose(evaluation: Evaluation) -> Picture:
         band=Band(ends, (low, low), (high, high), "range of random removals"),
         ticks=tuple(enumerate(labels)),
     )
-    return Picture("", (), ((panel,),))
+    return Picture("", (), ((panel,),), width=_NARROW)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from surgeon.errors import OutputError
-from surgeon.figures.chart import chart
+from surgeon.figures.chart import draw, embedded
 from surgeon.figures.grouping import Subject, model_name, path_name, short_names, subjects
 from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.sweep import MANY_DIMS, draw_sweep, edit_in_words
@@ -91,7 +91,7 @@ def _drawn(rows: Sequence[Measurement], subject: Subject, numbers: Iterator[int]
     for picture in pictures[:_FIGURES]:
         number = next(numbers)
         yield f"<h3>{html(picture.headline)}</h3>"
-        yield chart(picture, f"figure-{number}", first=number == 0)
+        yield embedded(draw(picture), f"figure-{number}", first=number == 0)
     if (left := len(pictures) - _FIGURES) > 0:
         yield f"<p>and {left} more figures of one selection in fewer layers or sites</p>"
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import re
 import shutil
 
 import numpy as np
@@ -92,10 +91,12 @@ def test_the_newest_evaluation_of_each_task_and_data_set_is_kept_and_reported(ev
     assert read_evaluations(artifact) == (other,)
 
 
-def test_the_report_loads_nothing(report):
+def test_the_report_loads_nothing_runs_nothing_and_is_small(report):
     text = report.read_text()
     assert "default-src 'none'" in text
     assert_loads_nothing(text)
+    assert "<script" not in text
+    assert len(text) < 1_000_000
 
 
 def test_the_source_is_read_with_the_excised_values_in_place(minilm, minilm_patched):
@@ -106,19 +107,19 @@ def test_the_source_is_read_with_the_excised_values_in_place(minilm, minilm_patc
     np.testing.assert_array_equal(read_zscores(source).gain, read_zscores(original).gain)
 
 
-def test_a_browser_draws_every_chart(report, tmp_path):
-    drawn = browse(report, "--dump-dom")
-    assert len(re.findall(r'id="(?:scores|dose|scan)" class="[^"]*js-plotly-plot', drawn)) == 3
-    assert drawn.count("main-svg") >= 3
-    picture = tmp_path / "page.png"
-    browse(report, "--window-size=1300,2600", f"--screenshot={picture}")
+@pytest.mark.parametrize(("preferred", "ground"), [(1, 0xFFFFFF), (0, 0x141414)])
+def test_a_browser_draws_every_chart_light_or_dark(report, tmp_path, preferred, ground):
     from matplotlib.image import imread
 
-    pixels = imread(picture)[..., :3]
+    assert report.read_text().count("<svg") == 3
+    picture, scheme = tmp_path / "page.png", f"--blink-settings=preferredColorScheme={preferred}"
+    browse(report, "--window-size=1300,2600", scheme, f"--screenshot={picture}")
+    pixels = np.rint(imread(picture)[..., :3] * 255).astype(int) @ (1 << 16, 1 << 8, 1)
+    colours, counts = np.unique(pixels, return_counts=True)
     assert pixels.shape[0] == 2600
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200  # text, maps and bands, not a blank
-    left_margin = pixels[:, :5]
-    assert (left_margin == 1).all()
+    assert len(colours) > 200  # text, maps and bands, not a blank
+    assert (pixels[:, :5] == ground).all()
+    assert counts[colours == ground] > 0.7 * pixels.size  # charts have the page's ground too
 
 
 def test_what_cannot_be_reported_is_told_in_one_line(minilm_patched, evaluated, tmp_path, capsys):
