@@ -1,4 +1,5 @@
 from ._version import __version__ as __version__
+from .console.printing import shown_progress as shown_progress
 from .edit.live import removed as removed
 from .edit.plan import Plan as Plan
 from .edit.plan import make_plan as make_plan

@@ -1,3 +1,4 @@
+import inspect
 import io
 import json
 import os
@@ -12,9 +13,9 @@ import typer
 from pretraining import write_run
 
 import surgeon
-from surgeon import console
 from surgeon.cli import _COMMANDS, _GROUPS, EXAMPLES, app, run
 from surgeon.console.printing import as_options, print_text
+from surgeon.progress import silent
 
 _HEAVY = (
     "torch",
@@ -203,14 +204,53 @@ def test_importing_the_package_imports_nothing_else():
 
 def test_long_work_says_in_a_log_how_far_it_is_and_short_work_nothing(capsys):
     now = 0.0
-    with console.shown_progress(clock=lambda: now) as progress:
+    with surgeon.shown_progress(clock=lambda: now) as progress:
         for number in range(1, 8):
             now = 10.0 * number
             progress("copying", number, 7)
-    assert capsys.readouterr() == ("", "copying: 3 of 7\ncopying: 6 of 7\ncopying: 7 of 7\n")
-    with console.shown_progress(clock=lambda: 0.0) as progress:
-        progress("120 of 480 cells, 3 failed", 120, 480)
+        now = 110.0
+        progress("flushing to disk", 0, 0)
+        now, step = 120.0, "removing dimensions"
+        progress(step, 0, 900)
+        now = 130.0
+        progress(step, 1, 900)
+        now = 150.0
+        progress(step, 2, 900)
+    lines = (
+        "copying: 3 of 7, about 40 s left",
+        "copying: 6 of 7, about 10 s left",
+        "flushing to disk",
+        "removing dimensions: 2 of 900, about 5 h left",
+    )
+    assert capsys.readouterr() == ("", "".join(f"{line}\n" for line in lines))
+    with surgeon.shown_progress(clock=lambda: 0.0) as progress:
+        progress("cells, 3 failed", 120, 480)
     assert capsys.readouterr() == ("", "")
+
+
+# What reads or lists a little, and what makes a value of others.
+_QUICK = {
+    *(
+        "built_in_sample",
+        "load_recipe",
+        "make_onnx_plan",
+        "open_live",
+        "open_onnx",
+        "plot_agreement",
+    ),
+    *("plot_ranking", "plot_trace", "rank_by_layernorm", "ranking_sample", "read_evaluation"),
+    *("read_evaluations", "read_record", "read_texts", "read_zscores", "removed"),
+    *("save_evaluation", "shown_progress"),
+}
+
+
+def test_every_function_that_may_take_long_says_how_far_it_is():
+    functions = {n for n in surgeon.__all__ if inspect.isfunction(getattr(surgeon, n))}
+    assert functions > _QUICK
+    for name in functions - _QUICK:
+        progress = inspect.signature(getattr(surgeon, name)).parameters["progress"]
+        assert progress.kind is progress.KEYWORD_ONLY, name
+        assert progress.default is silent, name
 
 
 # Who starts the tests may have had SIGINT ignored, as shells do for jobs in the background.

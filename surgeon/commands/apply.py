@@ -46,7 +46,7 @@ def apply(
 
     with console.shown_progress() as progress:
         checkpoint = open_checkpoint(model, revision=revision, progress=progress)
-        plan = plan_from_small_patch(edit, checkpoint, progress)
+        plan = plan_from_small_patch(edit, checkpoint, progress=progress)
         record = write_artifact(
             plan, output, onnx=not no_onnx, **graph, force=force, progress=progress
         )

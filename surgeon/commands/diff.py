@@ -26,7 +26,7 @@ def diff(
 
     one, other = open_checkpoint(a), open_checkpoint(b)
     with console.shown_progress() as progress:
-        comparison = compare(one, other, progress)
+        comparison = compare(one, other, progress=progress)
     console.show_comparison(comparison, json=json)
     if exit_code and not comparison.identical:
         raise CheckFailed(f"{a} and {b} differ")

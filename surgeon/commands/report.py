@@ -37,7 +37,6 @@ def report(
             f"(which have {ROWS}); name the folder of one"
         )
     with console.shown_progress() as progress:
-        progress("drawing", 0, 0)
         write = write_sweep_report if is_sweep(folder) else write_report
-        write(folder, output, force=force)
+        write(folder, output, force=force, progress=progress)
     console.print_note(f"Report: {output}")

@@ -113,7 +113,6 @@ def scan(
             min_damage=min_damage,
             exhaustive=exhaustive,
             device=device,
-            progress=progress,
         )
         if not compare:
             check_options(detector, options)
@@ -128,9 +127,9 @@ def scan(
                 model, revision=revision, sites_pattern=sites_pattern, progress=progress
             )
         if compare:
-            agreement = compare_detectors(checkpoint, options)
+            agreement = compare_detectors(checkpoint, options, progress=progress)
         else:
-            ranking = rank_dimensions(checkpoint, detector.name, options)
+            ranking = rank_dimensions(checkpoint, detector.name, options, progress=progress)
     if compare:
         console.show_agreement(agreement, json=json)
         if plot is not None:

@@ -15,7 +15,7 @@ def verify(artifact: ArtifactDirectory, json: Json = False) -> None:
     from surgeon import verify as run
 
     with console.shown_progress() as progress:
-        verification = run(artifact, progress)
+        verification = run(artifact, progress=progress)
     console.show_verification(verification, json=json)
     if not verification.passed:
         failed = [check.name for check in verification.checks if not check.passed]

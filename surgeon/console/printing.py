@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from json import dumps
 from typing import Any, Literal, TextIO
 
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.harmless import plain, shortened
-from surgeon.progress import Progress
+from surgeon.progress import Progress, duration
 
 SHOWN = 12
 """Numbers of a list that a table shows."""
@@ -150,60 +151,64 @@ def print_caution(words: str) -> None:
 
 
 _EVERY = 30  # seconds: what takes less says nothing to a log
+_PACE = 600  # seconds, by which it is estimated how long the rest of a step takes
 
 
 @contextlib.contextmanager
 def shown_progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Progress]:
-    """Show long-running steps on standard error: on a terminal as bars.
+    """Show long-running steps on standard error, and how long the rest of each takes.
 
-    Elsewhere, such as in the log of a job, there is a line every 30 seconds, and one at the end if
-    there was any: whoever reads it can tell work from a hang.
+    On a terminal, and in a notebook that has ipywidgets, as a bar. Elsewhere, such as in the log of
+    a job, there is a line every 30 seconds, and one at the end if there was any: whoever reads it
+    can tell work from a hang.
+
+        with surgeon.shown_progress() as progress:
+            surgeon.evaluate("out/", progress=progress)
     """
-    # Bound to standard error as it is now, which a noisy library may be kept from for a while.
-    console = Console(file=sys.stderr, highlight=False)
-    shown = _bars(console) if console.is_terminal else _lines(sys.stderr, clock)
-    with shown as progress:
-        yield progress
-
-
-@contextlib.contextmanager
-def _bars(console: Console) -> Iterator[Progress]:
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
+    # Bound to standard error as it is now, which a noisy library may be kept from for a while.
+    stream = sys.stderr
+    console = Console(file=stream, highlight=False)
+    room = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what the others leave
+    bars = Bars(
+        TextColumn("{task.description}", markup=False, table_column=room),
+        BarColumn(10),
         TimeElapsedColumn(),
         TextColumn("left:"),
         TimeRemainingColumn(),
+        console=console,
+        expand=True,
+        get_time=clock,
+        speed_estimate_period=_PACE,
+        transient=True,
     )
-    with Bars(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("starting", total=None)
-
-        def report(step: str, done: int, total: int) -> None:
-            bars.update(task, description=plain(step), completed=done, total=total or None)
-
-        yield report
-
-
-@contextlib.contextmanager
-def _lines(stream: TextIO, clock: Callable[[], float]) -> Iterator[Progress]:
-    printed_at, printed, latest = clock(), "", ""
+    task = bars.add_task("starting", total=None)
+    began = printed_at = clock()
+    printed, latest = "", ""
 
     def report(step: str, done: int, total: int) -> None:
-        nonlocal printed_at, printed, latest
-        # Steps of a study say themselves how many of how many.
-        latest = f"{step}: {done:,} of {total:,}" if total and " of " not in step else step
-        if clock() - printed_at >= _EVERY:
+        nonlocal task, printed_at, printed, latest
+        latest = plain(f"{step}: {done:,} of {total:,}" if total else step)
+        if bars.tasks[0].total != (total or None) or done < bars.tasks[0].completed:
+            bars.remove_task(task)  # another step has another pace
+            task = bars.add_task(latest, total=total or None, completed=done)
+            bars.tasks[0].start_time = began
+        bars.update(task, description=latest, completed=done)
+        if not bars.live.is_started and clock() - printed_at >= _EVERY:
+            rest = bars.tasks[0].time_remaining
             printed_at, printed = clock(), latest
-            _print(latest, stream)
+            _print(f"{latest}, about {duration(rest)} left" if rest else latest, stream)
 
-    yield report
+    widgets = console.is_jupyter and find_spec("ipywidgets") is not None
+    with bars if console.is_terminal or widgets else contextlib.nullcontext():
+        yield report
     if printed and latest != printed:
         _print(latest, stream)
 
 
 def _print(line: str, stream: TextIO) -> None:
-    stream.write(f"{' '.join(plain(line).split())}\n")
+    stream.write(f"{' '.join(line.split())}\n")
     stream.flush()

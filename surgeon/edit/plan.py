@@ -201,20 +201,19 @@ def _select_dims(
         min_damage=recipe.min_damage,
         count=count if "count" in find_detector(recipe.method or MEASURED).takes else None,
         device=device,
-        progress=progress,
     )
-    ranking = _rank(checkpoint, recipe, options)
+    ranking = _rank(checkpoint, recipe, options, progress)
     if len(ranking.outliers) < count and not recipe.relax:
         raise SelectionError(_too_few(ranking, count))
     return tuple(d.dim for d in ranking.dimensions[:count]), ranking
 
 
-def _rank(checkpoint: Checkpoint, recipe: Recipe, options: Options) -> Ranking:
+def _rank(checkpoint: Checkpoint, recipe: Recipe, options: Options, progress: Progress) -> Ranking:
     """Rank as a recipe says; where it does not say how, and nothing can be measured, ask."""
     if recipe.method is not None:
-        return rank_dimensions(checkpoint, recipe.method, options)
+        return rank_dimensions(checkpoint, recipe.method, options, progress=progress)
     try:
-        return rank_dimensions(checkpoint, MEASURED, options)
+        return rank_dimensions(checkpoint, MEASURED, options, progress=progress)
     except (CheckpointError, EvaluationError, ExportError) as error:
         instead = "" if INSTEAD in str(error) else f"; {INSTEAD}"
         raise SelectionError(

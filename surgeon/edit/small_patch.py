@@ -80,7 +80,7 @@ def write_small_patch(
 
 
 def plan_from_small_patch(
-    path: str | Path, checkpoint: Checkpoint, progress: Progress = silent
+    path: str | Path, checkpoint: Checkpoint, *, progress: Progress = silent
 ) -> Plan:
     """Resolve a small patch on a base; ``write_artifact`` then performs it.
 

@@ -54,7 +54,7 @@ class Verification:
         }
 
 
-def verify(artifact: str | Path, progress: Progress = silent) -> Verification:
+def verify(artifact: str | Path, *, progress: Progress = silent) -> Verification:
     """Check an artifact against its record.
 
     The files are those recorded, each with its hash; with the excised values put back, the weights
@@ -202,7 +202,7 @@ class Comparison:
         }
 
 
-def compare(a: Checkpoint, b: Checkpoint, progress: Progress = silent) -> Comparison:
+def compare(a: Checkpoint, b: Checkpoint, *, progress: Progress = silent) -> Comparison:
     """Compare two checkpoints tensor by tensor, whatever files they lie in, piece by piece.
 
     Memory does not grow with the checkpoints, pickles aside.

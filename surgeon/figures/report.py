@@ -21,6 +21,7 @@ from surgeon.figures.paper import embedded
 from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, Line, Lines, Picture, Row, Span
 from surgeon.figures.scan import draw_ranking, standing
 from surgeon.harmless import html
+from surgeon.progress import Progress, silent
 from surgeon.ranking import MEASURED, find_detector, rank_by_layernorm, read_zscores
 from surgeon.text import BUILT_IN
 
@@ -30,8 +31,12 @@ _NARROW = 4.8  # inches of a chart that a narrow screen shows whole
 _EDITS = 24  # rows of the table; the record has them all
 
 
-def write_report(artifact: str | Path, path: str | Path, *, force: bool = False) -> None:
+def write_report(
+    artifact: str | Path, path: str | Path, *, force: bool = False, progress: Progress = silent
+) -> None:
     """Write one self-contained HTML page about an artifact that was evaluated.
+
+    ``force`` replaces such a page, and ``progress`` is called with each file that is hashed for it.
 
     Raises:
         CheckpointError: the directory is no artifact.
@@ -69,7 +74,7 @@ def write_report(artifact: str | Path, path: str | Path, *, force: bool = False)
         "<h2>Commands</h2>",
         *(f"<pre>{html(command)}</pre>" for command in _commands(record, evaluation)),
         "<h2>Files</h2>",
-        _files(artifact, record),
+        _files(artifact, record, progress),
     ]
     write_page(path, f"{record.model} without {dims}", sections, force=force)
 
@@ -215,10 +220,11 @@ def _as_options(settings: Mapping[str, object]) -> Iterator[str]:
             yield ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _files(artifact: Path, record: Record) -> str:
+def _files(artifact: Path, record: Record, progress: Progress) -> str:
     """Return a table of the files that the record lists, with two hashes of what they hold now."""
     rows = []
-    for name, change in record.files.items():
+    for number, (name, change) in enumerate(record.files.items()):
+        progress(f"hashing {name}", number, len(record.files))
         path = artifact / inside(name)
         now = hash_file(path)  # which refuses what is no regular file
         with path.open("rb") as file:

@@ -13,6 +13,7 @@ from surgeon.figures.grouping import Subject, model_name, path_name, short_names
 from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.sweep import MANY_DIMS, draw_sweep, edit_in_words
 from surgeon.harmless import html
+from surgeon.progress import Progress, silent
 from surgeon.study.grid import Model
 from surgeon.study.sweep_folder import ROWS, Failure, Measurement, Rows, read_rows
 from surgeon.tasks.registry import TASKS
@@ -21,12 +22,14 @@ _DIMS = 6
 _FIGURES = 40  # of one model and task; a page of more is slow to open
 
 
-def write_sweep_report(folder: str | Path, path: str | Path, *, force: bool = False) -> None:
+def write_sweep_report(
+    folder: str | Path, path: str | Path, *, force: bool = False, progress: Progress = silent
+) -> None:
     """Write one self-contained HTML page about the rows of a sweep.
 
     It draws every figure that the grid makes: dose-response over the number of dims or the factor,
     one dimension at a time for all layers or in each, one layer at a time; with what random
-    removals did as a band.
+    removals did as a band. ``progress`` is called with each model and task.
 
     Raises:
         OutputError: the folder holds no row of a sweep or a damaged one, or the file exists and
@@ -45,7 +48,8 @@ def write_sweep_report(folder: str | Path, path: str | Path, *, force: bool = Fa
     )
     found = subjects(measured)
     headings = short_names(found, lambda subject, parts: _heading(subject, models, parts))
-    for subject, rows in found.items():
+    for number, (subject, rows) in enumerate(found.items()):
+        progress(f"drawing {headings[subject]}", number, len(found))
         sections.append(f"<h2>{html(headings[subject])}</h2>")
         sections.extend(_drawn(rows, subject, numbers))
         sections.append(_strongest(rows))

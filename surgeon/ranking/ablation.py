@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
+from surgeon.progress import Progress, silent
 from surgeon.ranking.activations import rank_by_size
 from surgeon.ranking.gradient import rank_by_effect
 from surgeon.ranking.layernorm import rank_by_count, rank_by_layernorm
@@ -61,7 +63,9 @@ _TOKENS = 6_000  # that a race reads of the sample, a removal of a text counted 
 _FLOPS = 3e10  # a second, of two cores
 
 
-def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
+def rank_by_ablation(
+    checkpoint: Checkpoint, options: Options, progress: Progress = silent
+) -> Ranking:
     """Rank dimensions by the damage that their removal does to the model's own task.
 
     The task is the loss of the language-model head (masked, causal, replaced or permuted tokens,
@@ -93,15 +97,17 @@ def rank_by_ablation(checkpoint: Checkpoint, options: Options) -> Ranking:
     """
     check_min_damage(options.min_damage)
     texts = options.texts or ranking_sample()
-    return ablate(open_torch_runner(checkpoint, texts, options.progress, options.device), options)
+    runner = open_torch_runner(checkpoint, texts, progress, options.device)
+    return ablate(runner, options, progress)
 
 
-def ablate(runner: TorchRunner, options: Options) -> Ranking:
+def ablate(runner: TorchRunner, options: Options, progress: Progress) -> Ranking:
     """Rank by ablation with a model that is loaded already."""
     checkpoint = runner.checkpoint
     run = start_run(runner, options)
-    by_size = rank_by_size(run.runner.of_first(FIRST_BLOCK), options.progress)
-    by_effect = rank_by_effect(run.runner, run.examples[:FIRST_BLOCK], options)
+    by_size = rank_by_size(run.runner.of_first(FIRST_BLOCK), progress)
+    first_texts = run.examples[:FIRST_BLOCK]
+    by_effect = rank_by_effect(run.runner, first_texts, options.seed, progress)
     candidates = shortlist(
         {
             _FROM_TEXT: (by_size, by_effect),
@@ -110,7 +116,8 @@ def ablate(runner: TorchRunner, options: Options) -> Ranking:
     )
     tried = range(checkpoint.hidden_size) if options.exhaustive else candidates
     # The same controls for a shortlist and for all dimensions, so that the range is the same.
-    choice = _Choice(run, run.draw_controls(candidates), options.count or _MOST_CHOSEN)
+    controls = run.draw_controls(candidates)
+    choice = _Choice(run, controls, options.count or _MOST_CHOSEN, progress)
     first = choice.race_alone([(dim,) for dim in tried])
     added = choice.choose(first)
     texts, task, baseline = runner.texts, runner.task, run.scores(()).value
@@ -252,6 +259,7 @@ class _Choice:
     run: AblationRun
     controls: list[Removal]
     count: int
+    progress: Progress
     rounds: list[float] = field(default_factory=lambda: [ERROR])
 
     def race_alone(self, candidates: Sequence[Removal]) -> Race:
@@ -341,10 +349,20 @@ class _Choice:
         wanted: int = 1,
     ) -> Race:
         error = self._next_error() / (len(candidates) + len(controls))
+        beside = f" beside {len(given)}" if given else ""
+        measured = Counter[int]()  # on so many texts
+
+        def measure(removal: Removal, texts: int) -> Damage:
+            # All race on the first texts, and fewer on more.
+            step, most = f"removing dimensions{beside}, {texts} texts", len(candidates)
+            self.progress(step, min(measured[texts], most), most)
+            measured[texts] += 1
+            return self._measure(removal, given, error, texts)
+
         return run_race(
             candidates,
             controls,
-            lambda removal, texts: self._measure(removal, given, error, texts),
+            measure,
             self._blocks,
             wanted=wanted,
             least=self.run.min_damage,
@@ -352,8 +370,6 @@ class _Choice:
 
     def _measure(self, removal: Removal, given: Removal, error: float, texts: int) -> Damage:
         texts = min(texts, len(self.run.examples))
-        beside = f" beside {', '.join(map(str, given))}" if given else ""
-        self.run.options.progress(f"removing dimensions{beside}, {texts} texts", 0, 0)
         before, after = (self.run.scores(dims, texts) for dims in (given, (*given, *removal)))
         return damage_of(after, before, error)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.model import Checkpoint
-from surgeon.progress import Progress
+from surgeon.progress import Progress, silent
 from surgeon.ranking.criteria import CRITERIA, LayerStates
 from surgeon.ranking.ranking import ByLayer, Detector, Options, Ranking, over_median, rank
 from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
@@ -26,7 +26,9 @@ MIN_LAYERS = 0.75
 _MOST_TOKENS = 2048  # of one batch
 
 
-def rank_by_activations(checkpoint: Checkpoint, options: Options) -> Ranking:
+def rank_by_activations(
+    checkpoint: Checkpoint, options: Options, progress: Progress = silent
+) -> Ranking:
     """Rank dimensions by how large they get at the last operation of each layer.
 
     A dimension's size in a layer is its largest magnitude over all tokens, divided by that of the
@@ -46,8 +48,8 @@ def rank_by_activations(checkpoint: Checkpoint, options: Options) -> Ranking:
         EvaluationError: it has no tokenizer.
     """
     texts = options.texts or ranking_sample()
-    runner = open_torch_runner(checkpoint, texts, options.progress, options.device)
-    return rank_by_size(runner, options.progress)
+    runner = open_torch_runner(checkpoint, texts, progress, options.device)
+    return rank_by_size(runner, progress)
 
 
 def rank_by_size(runner: TorchRunner, progress: Progress) -> Ranking:

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from surgeon.model import Checkpoint
-from surgeon.ranking.ablation import ablate, check_min_damage, start_run
+from surgeon.progress import Progress, silent
+from surgeon.ranking.ablation import AblationRun, ablate, check_min_damage, start_run
 from surgeon.ranking.activations import rank_by_size
 from surgeon.ranking.detectors import DETECTORS, options_for
 from surgeon.ranking.gradient import TEXTS, rank_by_effect
 from surgeon.ranking.ranking import Measured, Options, Ranking
-from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
+from surgeon.ranking.torch_runner import open_torch_runner
 from surgeon.tasks.statistics import Interval, paired_interval
 from surgeon.text import Texts, built_in_sample, ranking_sample
 
@@ -65,12 +66,17 @@ class Agreement:
 
 
 def compare_detectors(
-    checkpoint: Checkpoint, options: Options | None = None, count: int = COUNT
+    checkpoint: Checkpoint,
+    options: Options | None = None,
+    count: int = COUNT,
+    *,
+    progress: Progress = silent,
 ) -> Agreement:
     """Rank by every detector, and measure what removing each one's first ``count`` dims does.
 
     The built-in sample that evaluates measures what the one that ranks has ranked. Of texts that
-    the options name, every other line ranks and the rest measures.
+    the options name, every other line ranks and the rest measures. ``progress`` is called at each
+    step.
 
     Raises:
         SurgeonError: what the detectors raise.
@@ -79,19 +85,23 @@ def compare_detectors(
     check_min_damage(options.min_damage)
     ranking_texts, held_out = _split(options.texts)
     rankings = [
-        detector.rank(checkpoint, options_for(detector, options))
+        detector.rank(checkpoint, options_for(detector, options), progress)
         for detector in DETECTORS.values()
         if not detector.needs_model
     ]
-    runner = open_torch_runner(checkpoint, ranking_texts, options.progress, options.device)
-    by_size = rank_by_size(runner, options.progress)
-    ablation = ablate(runner, options)
+    runner = open_torch_runner(checkpoint, ranking_texts, progress, options.device)
+    by_size = rank_by_size(runner, progress)
+    ablation = ablate(runner, options, progress)
     shuffled = runner.shuffled(options.seed)
     examples = shuffled.examples(shuffled.settings(options.seed))[:TEXTS]
-    rankings += [by_size, rank_by_effect(shuffled, examples, options), ablation]
+    rankings += [by_size, rank_by_effect(shuffled, examples, options.seed, progress), ablation]
     assert ablation.measured is not None
     results, judged = _remove_firsts(
-        rankings, ablation.measured, runner.with_texts(held_out), count, options
+        rankings,
+        ablation.measured,
+        start_run(runner.with_texts(held_out), options),
+        count,
+        progress,
     )
     firsts = {result.method: set(result.first[:count]) for result in results}
     return Agreement(
@@ -121,18 +131,17 @@ def _split(texts: Texts | None) -> tuple[Texts, Texts]:
 def _remove_firsts(
     rankings: Sequence[Ranking],
     measured: Measured,
-    runner: TorchRunner,
+    run: AblationRun,
     count: int,
-    options: Options,
+    progress: Progress,
 ) -> tuple[tuple[MethodResult, ...], int]:
     """Remove each method's first dims together; return the results and the number of examples."""
-    run = start_run(runner, options)
     before = run.scores(())
     tops = [frozenset(d.dim for d in ranking.dimensions[:count]) for ranking in rankings]
     damages = {}
     different = sorted(set(tops), key=sorted)
     for number, dims in enumerate(different):
-        options.progress("removing each method's first together", number, len(different))
+        progress("removing each method's first together", number, len(different))
         after = run.scores(sorted(dims))
         damages[dims] = (after.value - before.value, paired_interval(after, before))
     best, best_interval = max(damages.values())

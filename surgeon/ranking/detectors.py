@@ -6,6 +6,7 @@ import dataclasses
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
+from surgeon.progress import Progress, silent
 from surgeon.ranking.ablation import ABLATION
 from surgeon.ranking.activations import ACTIVATIONS
 from surgeon.ranking.gradient import GRADIENT
@@ -23,7 +24,7 @@ MEASURED = ABLATION.name
 
 # BERT-medium, with 8, is the smallest model for which the paper names a dimension.
 _FEW_LAYERS = 8
-_EVERYWHERE = ("seed", "progress")
+_EVERYWHERE = "seed"
 
 
 def find_detector(method: str) -> Detector:
@@ -38,7 +39,11 @@ def find_detector(method: str) -> Detector:
 
 
 def rank_dimensions(
-    checkpoint: Checkpoint, method: str = DEFAULT, options: Options | None = None
+    checkpoint: Checkpoint,
+    method: str = DEFAULT,
+    options: Options | None = None,
+    *,
+    progress: Progress = silent,
 ) -> Ranking:
     """Rank a checkpoint's dimensions by a detector.
 
@@ -46,6 +51,7 @@ def rank_dimensions(
         checkpoint: an open checkpoint of a known architecture.
         method: a name in ``DETECTORS``.
         options: its settings.
+        progress: called at each step.
 
     Raises:
         SelectionError: there is no such method, or it does not take one of the options.
@@ -53,7 +59,7 @@ def rank_dimensions(
     """
     detector, options = find_detector(method), options or Options()
     check_options(detector, options)
-    ranking = detector.rank(checkpoint, options)
+    ranking = detector.rank(checkpoint, options, progress)
     if detector.needs_model:
         return ranking
     return dataclasses.replace(ranking, weak=_why_weak(ranking))
@@ -61,7 +67,7 @@ def rank_dimensions(
 
 def options_for(detector: Detector, options: Options) -> Options:
     """Return the options with those that a detector does not take left at their defaults."""
-    return Options(**{name: getattr(options, name) for name in (*_EVERYWHERE, *detector.takes)})
+    return Options(**{name: getattr(options, name) for name in (_EVERYWHERE, *detector.takes)})
 
 
 def check_options(detector: Detector, options: Options) -> None:
@@ -71,7 +77,7 @@ def check_options(detector: Detector, options: Options) -> None:
         SelectionError: one is set.
     """
     for field in dataclasses.fields(Options):
-        taken = field.name in (*_EVERYWHERE, *detector.takes)
+        taken = field.name in (_EVERYWHERE, *detector.takes)
         if not taken and getattr(options, field.name) != field.default:
             takers = [d.name for d in DETECTORS.values() if field.name in d.takes]
             raise SelectionError(

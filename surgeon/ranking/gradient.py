@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from surgeon.model import Checkpoint
+from surgeon.progress import Progress, silent
 from surgeon.ranking.ranking import ByLayer, Detector, Options, Ranking, over_median, rank
 from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
 from surgeon.tasks.examples import Example, batch_examples
@@ -20,7 +21,9 @@ TEXTS = 32
 """Texts that the method reads: a few rank well, and more cost more than they tell."""
 
 
-def rank_by_gradient(checkpoint: Checkpoint, options: Options) -> Ranking:
+def rank_by_gradient(
+    checkpoint: Checkpoint, options: Options, progress: Progress = silent
+) -> Ranking:
     """Rank dimensions by the first-order effect of their removal on the model's own task.
 
     The effect on a text is gain·∂L/∂gain + bias·∂L/∂bias, summed over the output sites of all
@@ -40,15 +43,17 @@ def rank_by_gradient(checkpoint: Checkpoint, options: Options) -> Ranking:
         EvaluationError: it has no tokenizer, or the texts have nothing to score.
     """
     texts = options.texts or ranking_sample()
-    runner = open_torch_runner(checkpoint, texts, options.progress, options.device)
+    runner = open_torch_runner(checkpoint, texts, progress, options.device)
     runner = runner.shuffled(options.seed)
     examples = runner.examples(runner.settings(options.seed))
-    return rank_by_effect(runner, examples[:TEXTS], options)
+    return rank_by_effect(runner, examples[:TEXTS], options.seed, progress)
 
 
-def rank_by_effect(runner: TorchRunner, examples: Sequence[Example], options: Options) -> Ranking:
+def rank_by_effect(
+    runner: TorchRunner, examples: Sequence[Example], seed: int, progress: Progress
+) -> Ranking:
     """Rank by the gradients on some examples, with a model that is loaded already."""
-    effects = _effects(runner, examples, options)
+    effects = _effects(runner, examples, seed, progress)
     layers = len(runner.layers)
     # The last row is of the sum: layers may work against each other.
     sizes = np.sqrt(np.mean(np.square([*effects, effects.sum(axis=0)]), axis=1))
@@ -79,16 +84,18 @@ def rank_by_effect(runner: TorchRunner, examples: Sequence[Example], options: Op
     )
 
 
-def _effects(runner: TorchRunner, examples: Sequence[Example], options: Options) -> Floats:
+def _effects(
+    runner: TorchRunner, examples: Sequence[Example], seed: int, progress: Progress
+) -> Floats:
     """Return the effect of each dimension's removal on each text, (layers, texts, hidden)."""
     from surgeon.torch_model.gradients import first_order
 
     pad = int(runner.tokenizer.pad_token_id or 0)
     found = []
     for number, example in enumerate(examples):
-        options.progress("computing gradients", number, len(examples))
+        progress("computing gradients", number, len(examples))
         batch = batch_examples([example], runner.model.graph_inputs, pad)
-        effect = first_order(runner.model, runner.layers, batch, example, options.seed + number)
+        effect = first_order(runner.model, runner.layers, batch, example, seed + number)
         if not np.isfinite(effect).all():
             raise runner.not_finite()
         found.append(effect)

@@ -186,7 +186,7 @@ def layers_needed(min_layers: float, layers: int) -> int:
 
 LAYERNORM = Detector(
     "layernorm",
-    lambda checkpoint, options: rank_by_layernorm(
+    lambda checkpoint, options, _: rank_by_layernorm(
         checkpoint, sigma=options.sigma, min_layers=options.min_layers
     ),
     needs_model=False,
@@ -196,7 +196,7 @@ LAYERNORM = Detector(
 )
 LAYERNORM_COUNT = Detector(
     "layernorm-count",
-    lambda checkpoint, options: rank_by_count(
+    lambda checkpoint, options, _: rank_by_count(
         checkpoint, sigma=options.sigma, min_layers=options.min_layers
     ),
     needs_model=False,

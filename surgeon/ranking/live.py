@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from surgeon.progress import Progress, silent
 from surgeon.ranking.detectors import MEASURED, find_detector, rank_dimensions
 from surgeon.ranking.ranking import Options, Ranking
 from surgeon.text import Texts, read_texts
@@ -19,6 +20,7 @@ def rank(
     *,
     method: str = MEASURED,
     sites_pattern: str | None = None,
+    progress: Progress = silent,
     **settings: Any,
 ) -> Ranking:
     """Rank the dimensions of a transformers model in memory, as it is now.
@@ -32,7 +34,8 @@ def rank(
         texts: what ranks: strings, or a file with one text per line (None: English sentences).
         method: what ranks: ablation, activations, gradient, layernorm or layernorm-count.
         sites_pattern: as of ``open_checkpoint``.
-        settings: any other field of ``Options``, such as ``min_damage=0.2`` or ``progress=print``.
+        progress: called at each step.
+        settings: any other field of ``Options``, such as ``min_damage=0.2``.
 
     Raises:
         SelectionError: there is no such method or setting, or the method does not take it.
@@ -46,4 +49,5 @@ def rank(
         texts = Texts.of(texts)
     checkpoint = open_live(model, sites_pattern=sites_pattern, tokenizer=tokenizer)
     with left_as_it_was(model):
-        return rank_dimensions(checkpoint, method, Options(texts=texts, **settings))
+        options = Options(texts=texts, **settings)
+        return rank_dimensions(checkpoint, method, options, progress=progress)

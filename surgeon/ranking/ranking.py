@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.model import Checkpoint
-from surgeon.progress import Progress, silent
+from surgeon.progress import Progress
 from surgeon.ranking.zscores import ZScores
 from surgeon.text import Texts, TextsUsed
 
@@ -213,7 +213,6 @@ class Options:
         count: how many outliers ``ablation`` is to find (None: all, but 8 at most).
         device: where PyTorch runs the model: cpu, cuda, mps, or auto, the best that is there.
         seed: of masks, controls and the order of the texts.
-        progress: called with each step.
     """
 
     sigma: float = SIGMA
@@ -224,7 +223,6 @@ class Options:
     count: int | None = None
     device: str = "auto"
     seed: int = 0
-    progress: Progress = silent
 
 
 @dataclass(frozen=True)
@@ -236,7 +234,7 @@ class Detector:
     """
 
     name: str
-    rank: Callable[[Checkpoint, Options], Ranking]
+    rank: Callable[[Checkpoint, Options, Progress], Ranking]
     needs_model: bool
     summary: str
     source: str

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from surgeon.edit import disk
 from surgeon.edit.staging import staged_file
 from surgeon.errors import OutputError
 from surgeon.model.files import parse_json
-from surgeon.progress import Progress, duration
+from surgeon.progress import Progress
 from surgeon.study.engines import DONE, FAILED, Engine, Job, JobQueue, Row, Work
 
 J = TypeVar("J", bound=Job)
@@ -100,15 +99,15 @@ def run_jobs(
     left = _unfinished(jobs, entries, retry=retry)
     kept = len(jobs) - len(left)
     failed = 0 if retry else _count(jobs, entries)[FAILED]
-    progress(_describe(kept, failed, len(jobs), unit), kept, len(jobs))
-    first = 0.0
+
+    def report(ended: int) -> None:
+        progress(f"{unit}, {failed} failed" if failed else unit, ended, len(jobs))
+
+    report(kept)
     for ended, row in enumerate(engine(JobQueue(left, rate), work) if left else (), start=kept + 1):
         journal.append(row)
         failed += row["status"] == FAILED
-        now = time.monotonic()
-        first = first or now  # before, workers started and models were exported
-        pace = (ended - kept - 1) / (now - first) if now > first else 0.0
-        progress(_describe(ended, failed, len(jobs), unit, pace), ended, len(jobs))
+        report(ended)
     reasons = Counter(
         reason_of(entries[job.key].error or "", job.to_json()["model"])
         for job in jobs
@@ -125,14 +124,6 @@ def _unfinished(jobs: Sequence[J], entries: Mapping[str, Entry], *, retry: bool)
 
 def _count(jobs: Iterable[Job], entries: Mapping[str, Entry]) -> Counter[str]:
     return Counter(entries[job.key].status for job in jobs if job.key in entries)
-
-
-def _describe(ended: int, failed: int, total: int, unit: str, pace: float = 0.0) -> str:
-    """Say how far a study is, and at ``pace`` jobs a second how long the rest takes."""
-    text = f"{ended} of {total} {unit}" + (f", {failed} failed" if failed else "")
-    if not pace or ended == total:
-        return text
-    return f"{text}, {pace:.2g} a second, about {duration((total - ended) / pace)} left"
 
 
 _SPECIFIC = (  # what differs between errors of a kind → what stands for it
