@@ -14,7 +14,7 @@ from pretraining import write_run
 
 import surgeon
 from surgeon.cli import _COMMANDS, _GROUPS, EXAMPLES, app, run
-from surgeon.console.printing import as_options, print_text
+from surgeon.console.printing import as_options, print_table, print_text
 from surgeon.progress import silent
 
 _HEAVY = (
@@ -360,8 +360,21 @@ def test_a_terminal_wraps_between_words_and_a_file_gets_whole_lines(monkeypatch)
         print_text(sentence)
         lines[is_terminal] = stream.getvalue().splitlines()
     assert lines[False] == [sentence]
-    assert " ".join(map(str.strip, lines[True])) == sentence
+    assert " ".join(lines[True]) == sentence
+    assert lines[True][0] == "Eight words are written to one"
     assert [len(line) <= 30 for line in lines[True]].count(False) == 1
+
+
+@pytest.mark.parametrize("width", [80, 52])
+def test_a_table_breaks_no_word_that_has_room(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    tensor, values = "encoder.layer.0.output.weight", "-0.09588, -0.06571, -0.1025, -0.00012"
+    print_table(["tensor", ">dims", "layers that flag it"], [(tensor, "99, 157", values)] * 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    words = re.findall(r"[^\s┃│┏━┳┓┡╇┩└─┴┘]+", "\n".join(lines))
+    heads = ["tensor", "dims", "layers", "that", "flag", "it"]
+    assert sorted(words) == sorted(heads + 2 * [tensor, "99,", "157", *values.split()])
 
 
 def test_the_examples_in_the_help_are_calls_that_the_command_takes():

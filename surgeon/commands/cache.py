@@ -11,9 +11,10 @@ cache = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @cache.callback(invoke_without_command=True)
 def show(context: typer.Context) -> None:
-    """List or remove the ONNX graphs that surgeon keeps, one for each architecture and dtype.
+    """List or remove the ONNX graphs that surgeon keeps.
 
-    They hold no weights. SURGEON_CACHE, or XDG_CACHE_HOME, says where they are.
+    There is one for each architecture and dtype, without weights. SURGEON_CACHE, or
+    XDG_CACHE_HOME, says where they are.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -30,7 +31,7 @@ def list_(json: Json = False) -> None:
 
 @cache.command()
 def clear(json: Json = False) -> None:
-    """Remove all graphs; the next patch of each architecture exports anew."""
+    """Remove all graphs, so that the next patches export anew."""
     from surgeon import console
     from surgeon.onnx.cache import clear_graphs, graphs_folder
 

@@ -69,7 +69,7 @@ def demo(
         "surgeon patch YOUR_MODEL --remove-outliers 2 -o out/",
         "surgeon eval out/",
     ):
-        console.print_text(command)
+        console.print_line(command)
 
 
 def _recipes() -> dict[str, Recipe]:

@@ -55,7 +55,7 @@ def check(
     ],
     json: Json = False,
 ) -> None:
-    """Find all that is wrong with recipes: a line each, with its line and column."""
+    """Find all that is wrong with recipes, by line and column."""
     from surgeon import console
     from surgeon.edit.recipe import Recipe
     from surgeon.edit.recipe_file import check_file, find_recipe
@@ -68,7 +68,7 @@ def check(
 
 @recipes.command()
 def schema() -> None:
-    """Print the JSON Schema of recipes, by which editors complete and check them."""
+    """Print the JSON Schema of recipes, for editors to check by."""
     from surgeon import console
     from surgeon.edit.recipe_file import recipe_schema
 

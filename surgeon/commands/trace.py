@@ -59,7 +59,7 @@ def trace(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Show which dimensions became outliers in a training run, and when.
+    """Show when dimensions became outliers in a training run.
 
     Reads the gains and biases of each checkpoint and judges them by the paper's criterion, as scan
     does. The step is the number after step, checkpoint, iter or epoch in a checkpoint's name, such

@@ -2,6 +2,7 @@ from .evaluations import show_evaluations as show_evaluations
 from .printing import print_error as print_error
 from .printing import print_heading as print_heading
 from .printing import print_json as print_json
+from .printing import print_line as print_line
 from .printing import print_note as print_note
 from .printing import print_text as print_text
 from .printing import show_log as show_log

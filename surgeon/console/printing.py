@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from json import dumps
 from typing import Any, Literal, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -61,6 +62,11 @@ def numbers(values: Sequence[int], limit: int | None = SHOWN) -> str:
     return f"{shown}, … ({len(values)})" if limit and len(values) > limit else shown
 
 
+def in_layers(layers: Sequence[int] | None) -> str:
+    """Return layers as words (None: all)."""
+    return "all layers" if layers is None else f"layer{'s' * (len(layers) > 1)} {numbers(layers)}"
+
+
 def print_table(
     heads: Sequence[str],
     rows: Iterable[Sequence[str | Text]],
@@ -69,24 +75,47 @@ def print_table(
     caption: str | None = None,
     lines: bool = False,
 ) -> None:
-    """Print a table to standard output.
+    """Print a table to standard output, wrapped between words wherever they have room.
 
     Args:
-        heads: of the columns; ">" before one sets it to the right, as numbers are, and "=" keeps
-            each of its cells on a line.
+        heads: of the columns; ">" before one sets it to the right, as numbers are.
         rows: a cell for each column.
         title: above the table.
         caption: below it.
         lines: between the rows.
     """
+    console, cells = out(), [list(row) for row in rows]
     table = Table(title=title, caption=caption, show_lines=lines)
-    for head in heads:
-        name = head.lstrip(">=")
+    names = [head.lstrip(">") for head in heads]
+    columns = [[str(cell) for cell in column] for column in zip(names, *cells, strict=True)]
+    room = console.width - 3 * len(names) - 1  # without the lines between columns
+    for head, name, width in zip(heads, names, _widths(columns, room), strict=True):
         justify: Literal["left", "right"] = "right" if head.startswith(">") else "left"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=head.startswith("="))
-    for row in rows:
+        table.add_column(name, justify=justify, overflow="fold", width=width)
+    for row in cells:
         table.add_row(*row)
-    out().print(table)
+    console.print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """Return how wide columns are that keep words whole; those that want least get all they want.
+
+    Where everything has room, or the longest words have none, rich knows better (None).
+    """
+    longest = [max(map(cell_len, column)) for column in columns]
+    least = [
+        max(cell_len(word) for cell in column for word in cell.split(" ")) for column in columns
+    ]
+    spare = room - sum(least)
+    if sum(longest) <= room or spare < 0:
+        return [None] * len(columns)
+    widths: list[int | None] = [*least]
+    wanted = [whole - word for whole, word in zip(longest, least, strict=True)]
+    order = sorted(range(len(columns)), key=wanted.__getitem__)
+    for done, place in enumerate(order):
+        more = min(wanted[place], spare // (len(order) - done))
+        widths[place], spare = least[place] + more, spare - more
+    return widths
 
 
 def as_options(message: str) -> str:
@@ -140,9 +169,27 @@ def print_text(message: str | Text, style: str = "") -> None:
 
 
 def _print_wrapped(console: Console, message: str | Text, style: str) -> None:
+    text = console.render_str(message) if isinstance(message, str) else message
     # A path or a name that is longer than a line stays whole, so that it can be copied.
-    wrap = console.is_terminal
-    console.print(message, style=style, soft_wrap=not wrap, overflow="ignore", crop=False)
+    breaks = _breaks(text.plain, console.width) if console.is_terminal else ()
+    for line in text.divide(breaks):
+        line.rstrip()
+        console.print(line, style=style, soft_wrap=True)
+
+
+def _breaks(text: str, width: int) -> Iterator[int]:
+    """Yield where lines of so many characters begin, after the first."""
+    start = end = 0
+    for gap in re.finditer(" +|$", text):
+        if gap.start() - start > width and end > start:
+            yield end
+            start = end
+        end = gap.end()
+
+
+def print_line(message: str) -> None:
+    """Print a line that nothing breaks, such as a command to copy."""
+    out().print(message, soft_wrap=True)
 
 
 def print_caution(words: str) -> None:

@@ -122,11 +122,19 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
     for standing in standings:
         detector = find_detector(standing.method)
         print_text(f"{detector.name}: {detector.summary} ({detector.source})")
+    methods = list(agreement.overlap)
     print_table(
-        ["", *(f">{method}" for method in agreement.overlap)],
+        ["", *(f">{method}" for method in methods[:-1])],
         [
-            (method, *("" if name == method else str(shared) for name, shared in others.items()))
-            for method, others in agreement.overlap.items()
+            (
+                one,
+                *(
+                    "" if place >= row else str(agreement.overlap[one][other])
+                    for place, other in enumerate(methods[:-1])
+                ),
+            )
+            for row, one in enumerate(methods)
+            if row
         ],
         title=f"dimensions shared among the first {count}",
     )
@@ -149,7 +157,7 @@ def _show_dimensions(ranking: Ranking, dimensions: tuple[Dimension, ...]) -> Non
     flagged = any(dimension.flags for dimension in dimensions)
     evidence: tuple[str, ...] = (">layers that flag it", "which")
     if ranking.measured:
-        evidence = (">damage", "=95% interval", ">texts", ">added")
+        evidence = (">damage", "95% interval", ">texts", ">added")
     joint = any(dimension.added is not None for dimension in dimensions)
     added = "; added: the damage beside the outliers above it" if joint else ""
     print_table(

@@ -11,9 +11,11 @@ from rich.text import Text
 
 from surgeon.console.printing import (
     as_options,
+    in_layers,
     numbers,
     print_error,
     print_json,
+    print_line,
     print_note,
     print_table,
     print_text,
@@ -45,7 +47,7 @@ def show_recipes(recipes: Mapping[str, Recipe], *, json: bool) -> None:
         verdict = recipe.expect.verdict if recipe.expect else None
         rows.append((name, recipe.summary, verdict or ""))
     print_table(
-        ("=name", "does", "=expected"),
+        ("name", "does", "expected"),
         rows,
         caption="surgeon recipes show NAME prints one; surgeon patch --recipe NAME does it",
     )
@@ -80,7 +82,7 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) 
     print_table(
         ("model", "operation", "task", "data", "seed"),
         rows,
-        title=f"{cost.cells:,} cells of {cost.models} models",
+        title=f"{cost.cells:,} cells of {cost.models} model{'s' * (cost.models > 1)}",
     )
     print_text(
         f"About {cost.variants:,} runs of a model over its texts, {cost.texts:,} texts in all. "
@@ -135,20 +137,24 @@ def _show_measured(folder: Path) -> None:
         (
             f"{Path(row.model.model).name}, {row.task}",
             f"{row.selection}: {numbers(row.dims)}",
-            f"{row.operation}, "
-            + ("all layers" if row.layers is None else f"layers {numbers(row.layers)}"),
-            f"{row.delta:+.4g} ({row.ci95[0]:+.4g} to {row.ci95[1]:+.4g})",
+            f"{row.operation}, {in_layers(row.layers)}",
+            f"{row.delta:+.4g}",
+            f"{row.ci95[0]:+.4g} to {row.ci95[1]:+.4g}",
             row.verdict,
         )
         for row in measured[:_MAX_CELLS]
     ]
     left = len(measured) - len(rows)
+    heads, first = ["model, task", "dims", "does", ">change", ">95% interval", "verdict"], 0
+    if len({(row.model, row.task) for row in measured}) == 1:
+        first = 1  # the title says it
     print_table(
-        ("model, task", "dims", "does", ">change (95% interval)", "=verdict"),
-        rows,
+        heads[first:],
+        [row[first:] for row in rows],
+        title=rows[0][0] if first else None,
         caption=f"and {left:,} more" if left > 0 else None,
     )
-    print_text(f"Next: surgeon report {shlex.quote(str(folder))} -o report.html")
+    print_line(f"Next: surgeon report {shlex.quote(str(folder))} -o report.html")
 
 
 def show_outlook(ahead: Outlook, models: int, *, json: bool) -> None:

@@ -11,9 +11,11 @@ from rich.text import Text
 
 from surgeon.console.printing import (
     SHOWN,
+    in_layers,
     numbers,
     print_caution,
     print_json,
+    print_line,
     print_note,
     print_table,
     print_text,
@@ -132,15 +134,13 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
             print_text(f"Left out, since {why}: {', '.join(names)}")
     print_text(f"Artifact: {output}")
     what = "verify" if record.onnx is None else "eval"
-    print_text(f"Next: surgeon {what} {shlex.quote(str(output))}")
+    print_line(f"Next: surgeon {what} {shlex.quote(str(output))}")
 
 
 def _operation(recipe: Mapping[str, Any]) -> str:
     """Say what a recorded recipe does to the dimensions."""
     factor = "" if recipe["factor"] is None else f" by {recipe['factor']:g}"
-    layers = recipe.get("layers")
-    where = "all layers" if layers is None else f"layers {numbers(layers)}"
-    return f"{recipe['mode']}{factor} in {where}"
+    return f"{recipe['mode']}{factor} in {in_layers(recipe.get('layers'))}"
 
 
 def _show_conversion(record: Record, now: str) -> None:
@@ -170,7 +170,7 @@ def show_graphs(graphs: Sequence[KeptGraph], folder: Path, *, json: bool) -> Non
         return
     if graphs:
         print_table(
-            ["=key", "exported of", "task", "=last used", ">bytes"],
+            ["key", "exported of", "task", "last used", ">bytes"],
             [(g.key[:8], g.model, g.task, g.used[:16], f"{g.bytes:,}") for g in graphs],
             title=str(folder),
         )

@@ -190,7 +190,7 @@ class Recipe(SettingsModel):
         if self.sites != ("output",):
             parts.append(" and ".join(self.sites))
         if self.layers is not None:
-            parts.append(f"layers {_join(self.layers)}")
+            parts.append(f"layer{'s' * (len(self.layers) > 1)} {_join(self.layers)}")
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:

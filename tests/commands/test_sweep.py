@@ -28,7 +28,7 @@ def test_a_dry_run_shows_the_grid_and_its_cost_and_runs_nothing(grid, tmp_path, 
     before = sorted(tmp_path.iterdir())
     assert run(["sweep", str(grid), "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    for part in ("32 cells of 1 models", "11 more", "dims 99,157: zero"):
+    for part in ("32 cells of 1 model", "11 more", "dims 99,157: zero"):
         assert part in shown
     document = json_of("sweep", grid, "--dry-run")
     assert len(document["cells"]) == document["cost"]["cells"] == 32
