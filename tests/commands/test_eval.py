@@ -186,8 +186,9 @@ def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifa
     assert repr(plan) == "<Plan of source: dimensions 5>"
     assert repr(plan.checkpoint) == "<Checkpoint source: 22,713,216 parameters>"
     surgeon.write_artifact(plan, str(tmp_path / "again"), onnx=False)
-    with pytest.raises(surgeon.SurgeonError, match="did you mean zero"):
-        surgeon.Recipe(dims=(5,), mode="zeros")
+    for wrong, says in (({"mode": "zeros"}, "mean zero"), ({"params": ("weight",)}, "gain, bias")):
+        with pytest.raises(surgeon.SurgeonError, match=says):
+            surgeon.Recipe(dims=(5,), **wrong)
 
 
 def test_several_tasks_are_scored_in_turn_and_each_is_kept(artifact, tmp_path, capsys):

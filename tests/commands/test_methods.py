@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from surgeon import (
     Recipe,
@@ -76,13 +77,20 @@ def test_patch_measures_by_default_and_says_what_the_criterion_would_have_chosen
     out = tmp_path / "out"
     patch = ["patch", str(minilm), "--remove-outliers", "2", "--no-onnx", "-o", str(out)]
     assert run(patch) == 0
-    assert capsys.readouterr().out.splitlines()[0] == (
+    chosen, done, _, following = capsys.readouterr().out.splitlines()
+    assert "at dimensions 99, 157 (output layernorm; zero in all layers), all other bytes" in done
+    assert following == f"Next: surgeon verify {out}"
+    assert chosen == (
         "Chosen: 99, 157, by ablation (measured); by the paper's criterion, on the weights alone, "
         "0 of 384 are outliers, and 267, 127 come first."
     )
     record = read_record(out)
     first, second = record.choice.dimensions
     assert first.damage > second.added > record.choice.measured.control_range[1]
+    report = " ".join(_summary(record))
+    assert "The dimensions were chosen by ablation, measured: drift on at most" in report
+    assert " of 120 texts of built-in ranking sentences" in report
+    assert f"torch {torch.__version__}, transformers " in report
     (damages,) = _damages(record)
     assert damages.count(f"{first.damage:+.4g} (") == 2  # alone, and beside none before it
     assert f"{second.added:+.4g} ({second.added_interval[0]:+.4g} to " in damages
