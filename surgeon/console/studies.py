@@ -129,15 +129,16 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
 
 
 def _show_measured(folder: Path) -> None:
-    """Show what a sweep measured, and how to look at all of it."""
+    """Show what a sweep measured, the largest changes first, and how to look at all of it."""
+    from surgeon.figures.sweep import edit_in_words
     from surgeon.study.sweep_folder import read_rows
 
-    measured = read_rows(folder).measured
+    measured = sorted(read_rows(folder).measured, key=lambda row: -abs(row.delta))
     rows = [
         (
             f"{Path(row.model.model).name}, {row.task}",
             f"{row.selection}: {numbers(row.dims)}",
-            f"{row.operation}, {in_layers(row.layers)}",
+            f"{edit_in_words(row)}, {in_layers(row.layers)}",
             f"{row.delta:+.4g}",
             f"{row.ci95[0]:+.4g} to {row.ci95[1]:+.4g}",
             row.verdict,
@@ -152,7 +153,7 @@ def _show_measured(folder: Path) -> None:
         heads[first:],
         [row[first:] for row in rows],
         title=rows[0][0] if first else None,
-        caption=f"and {left:,} more" if left > 0 else None,
+        caption=f"and {left:,} more, which changed it less" if left > 0 else None,
     )
     print_line(f"Next: surgeon report {shlex.quote(str(folder))} -o report.html")
 

@@ -69,10 +69,14 @@ def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(sweep, smal
     assert all(not {3, 9} & set(control["dims"]) for control in row["controls"])
 
 
-def test_a_control_of_a_sweep_is_the_removal_that_it_says(sweep, tmp_path, capsys):
-    show_sweep(sweep("selections: [{each: 0-15}]\n"), json=False)
+def test_a_control_of_a_sweep_is_the_removal_that_it_says(sweep, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    operations = "operations: [{}, {mode: scale, factor: 0.5}]"
+    show_sweep(sweep(f"selections: [{{each: 0-15}}]\n{operations}\n"), json=False)
     shown = capsys.readouterr().out
-    assert shown.count("zero gain and") == 16
+    assert 0 < shown.count("scale gain and bias by 0.5, all layers") < 20
+    assert shown.count("gain and bias") == 20
+    assert "and 12 more, which changed it less" in shown
     assert f"Next: surgeon report {tmp_path / 'out'} -o report.html" in shown
     rows = {tuple(row["dims"]): row for row in _rows(tmp_path / "out")}
     controls = [control for row in rows.values() for control in row["controls"]]
