@@ -122,20 +122,14 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
     for standing in standings:
         detector = find_detector(standing.method)
         print_text(f"{detector.name}: {detector.summary} ({detector.source})")
-    methods = list(agreement.overlap)
+    *methods, _ = overlap = agreement.overlap
+    triangle = [
+        (method, *map(str, list(shared.values())[:place]), *[""] * (len(methods) - place))
+        for place, (method, shared) in enumerate(overlap.items())
+    ]
     print_table(
-        ["", *(f">{method}" for method in methods[:-1])],
-        [
-            (
-                one,
-                *(
-                    "" if place >= row else str(agreement.overlap[one][other])
-                    for place, other in enumerate(methods[:-1])
-                ),
-            )
-            for row, one in enumerate(methods)
-            if row
-        ],
+        ["", *(f">{method}" for method in methods)],
+        triangle[1:],
         title=f"dimensions shared among the first {count}",
     )
     if any(standing.captured is None for standing in standings):

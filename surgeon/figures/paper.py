@@ -191,7 +191,8 @@ class _Place:
         """Write the title and return the axes below it."""
         self.paper.write(self.left, self.top, panel.title, fontsize=10, fontweight="bold")
         axes = self.paper.panel(self.left, self.top + self.room.above, self.width, self.room.size)
-        axes.set(xlabel=panel.x_title, ylabel=panel.y_title)
+        lines = (plain(line) for line in panel.x_title.split("\n"))
+        axes.set(xlabel="\n".join(lines), ylabel=plain(panel.y_title))
         axes.tick_params(labelbottom=bool(panel.x_title))
         return axes
 

@@ -75,15 +75,18 @@ def test_the_newest_evaluation_of_each_task_and_data_set_is_kept_and_reported(ev
     artifact = shutil.copytree(evaluated, tmp_path / "out")
     first = read_evaluation(artifact)
     again = dataclasses.replace(first, seed=7)
-    other = dataclasses.replace(first, task="glue/mnli", verdict="intact")
+    hostile = "<script>\x1b[31m"
+    other = dataclasses.replace(first, task="glue/mnli", verdict="intact", metric=hostile)
     for evaluation in (again, other):
         save_evaluation(evaluation, artifact)
     assert read_evaluation(artifact) == other
     assert read_evaluations(artifact) == (again, other)
     assert verify(artifact).passed
     write_report(artifact, tmp_path / "report.html")
-    table = (tmp_path / "report.html").read_text().partition("All that was measured")[2]
-    table = table.partition("</table>")[0]
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "\x1b" not in page
+    table = page.partition("All that was measured")[2].partition("</table>")[0]
     assert table.count("<tr>") == 3
     assert "<td>glue/mnli</td>" in table
     # An artifact of an earlier version has only the last.
