@@ -238,11 +238,9 @@ def show_verification(verification: Verification, *, json: bool) -> None:
         print_json(verification.to_json())
         return
     marks = {True: Text("ok", "green"), False: Text("failed", "bold red")}
-    print_table(
-        ["check", "", "found"],
-        [(check.name, marks[check.passed], check.found) for check in verification.checks],
-        title=verification.model,
-    )
+    rows = [(check.name, marks[check.passed], check.found) for check in verification.checks]
+    heads = ["check", "", "found"][: 3 if any(found for *_, found in rows) else 2]
+    print_table(heads, [row[: len(heads)] for row in rows], title=verification.model)
     if verification.passed:
         print_text(f"All {len(verification.checks)} checks passed.")
 

@@ -84,19 +84,10 @@ def plot_trace(trace: Trace, path: str | Path | None = None) -> Any:
     Over the steps, one panel below the other: gain and bias of each final outlier, signed, and the
     distance that the criterion judges by, each against a band of all other dimensions, with a mark
     where it became an outlier. Where there are none, the strongest dimensions are drawn quietly.
-    The file appears whole or not at all.
 
     Args:
         trace: by ``trace_training``.
-        path: the file to make (None: none); its suffix chooses .png, .svg, .pdf or .html, the
-            last a page of its own that loads nothing.
-
-    Returns:
-        The matplotlib ``Figure``; for an .html page, plotly's.
-
-    Raises:
-        SelectionError: the suffix is none of these.
-        OutputError: the file cannot be written there.
+        path: as of ``plot_ranking``; returns and raises as that does.
     """
     from surgeon.figures.trace import draw_trace
 

@@ -54,8 +54,9 @@ def embedded(figure: go.Figure, name: str, *, first: bool) -> str:
     drawn: Any = figure.to_html(
         full_html=False, include_plotlyjs=first, div_id=name, config=_CONFIG
     )
-    panels = sum(1 for _ in figure.select_xaxes())
-    return f'<div class="{"chart wide" if panels > 1 else "chart"}">{drawn}</div>'
+    # Lines in one panel alone can be read on a narrow screen.
+    wide = len(list(figure.select_xaxes())) > 1 or figure.data[0].type != "scatter"
+    return f'<div class="{"chart wide" if wide else "chart"}">{drawn}</div>'
 
 
 def draw(picture: Picture) -> go.Figure:
