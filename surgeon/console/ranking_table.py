@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surgeon.edit.files import check_new_file
 from surgeon.edit.staging import replace_file
-from surgeon.errors import OutputError
 
 if TYPE_CHECKING:
     from surgeon.ranking import Ranking, ZScores
@@ -26,20 +25,15 @@ def check_ranking_table(path: Path, *, force: bool) -> None:
     """Refuse a table that could not be written, before anything is computed for it.
 
     Raises:
-        OutputError: its suffix is neither, pyarrow is not there for a table in Parquet, there is no
-            such folder, or the file exists and ``force`` is off.
+        OutputError: its suffix is neither, pyarrow is not there for a table in Parquet, or it is
+            not as ``check_new_file`` says.
     """
     from surgeon.study.run import PARQUET, check_pyarrow, check_suffix
 
     check_suffix(path, (_CSV, PARQUET), f"give {_CSV} or {PARQUET}")
     if path.suffix.lower() == PARQUET:
         check_pyarrow(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"`output` {path}: name a file in a directory that exists")
-    if os.path.lexists(path) and not force:
-        raise OutputError(
-            f"`output` {path}: already exists; name another, or replace it with `force=True`"
-        )
+    check_new_file(path, force=force)
 
 
 def write_ranking_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -158,6 +159,26 @@ def is_duplicate_weights(path: str) -> bool:
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_new_file(path: Path, *, force: bool) -> None:
+    """Refuse a file that could not be written, before anything is computed for it.
+
+    Raises:
+        OutputError: it is a directory, exists and ``force`` is off, or its folder takes no files.
+    """
+    if path.is_dir():
+        raise OutputError(f"`output` {path}: is a directory; name a file in it")
+    if os.path.lexists(path) and not force:
+        raise OutputError(
+            f"`output` {path}: already exists; name another, or replace it with `force=True`"
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"`output` {path}: there is no folder {path.parent}; make it first")
+    try:  # some folders, such as /proc, take no files, whatever their permissions say
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OutputError(f"`output` {path}: {error.strerror}; name another") from error
 
 
 _PIECE = 2**21  # bytes read at a time: enough for the threads of BLAKE3 to share

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from surgeon.edit.files import check_new_file
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
 from surgeon.figures.chart import draw, embedded
@@ -118,14 +119,8 @@ def check_page(path: Path, *, force: bool) -> None:
     """Refuse a page that could not be written, before anything is read for it.
 
     Raises:
-        OutputError: the file exists and ``force`` is off, its name is not one of a page, or there
-            is no such folder.
+        OutputError: its name is not one of a page, or it is not as ``check_new_file`` says.
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise OutputError(f"`output` {path}: a report is a page; give it a name that ends in .html")
-    if path.exists() and not force:
-        raise OutputError(
-            f"`output` {path}: already exists; name another, or replace it with `force=True`"
-        )
-    if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"`output` {path}: name a file in a directory that exists")
+    check_new_file(path, force=force)

@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from surgeon.edit import disk
+from surgeon.edit.files import check_new_file
 from surgeon.edit.staging import replace_file
 from surgeon.errors import (
     CheckpointError,
     HubUnavailableError,
     Interrupted,
-    OutputError,
     SelectionError,
 )
 from surgeon.model import open_for_scan
@@ -248,25 +246,14 @@ def _check_output(path: Path, *, force: bool) -> None:
     """Refuse a file that could not be written, before anything is read for it.
 
     Raises:
-        OutputError: its suffix is neither, pyarrow is not there for a table, the file exists and
-            ``force`` is off, or its folder takes no new files.
+        OutputError: its suffix is neither, pyarrow is not there for a table, or it is not as
+            ``check_new_file`` says.
     """
     advice = f"give {PARQUET} for every z-score, or {_SUMMARY} for the result"
     check_suffix(path, (PARQUET, _SUMMARY), advice)
     if path.suffix.lower() == PARQUET:
         check_pyarrow(path)
-    if path.is_dir():
-        raise OutputError(f"`output` {path}: is a directory; name a file in it")
-    if os.path.lexists(path) and not force:
-        raise OutputError(
-            f"`output` {path}: already exists; name another, or replace it with `force=True`"
-        )
-    if not path.parent.is_dir():
-        raise OutputError(f"`output` {path}: there is no folder {path.parent}; make it first")
-    try:  # some folders, such as /proc, take no files, whatever their permissions say
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise OutputError(f"`output` {path}: {error.strerror}; name another") from error
+    check_new_file(path, force=force)
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ def test_what_cannot_be_reported_is_told_in_one_line(minilm_patched, evaluated, 
     (tmp_path / "there.html").write_text("mine")
     with pytest.raises(OutputError, match="already exists"):
         write_report(evaluated, tmp_path / "there.html")
-    with pytest.raises(OutputError, match="in a directory that exists"):
+    with pytest.raises(OutputError, match="none; make it first"):
         write_report(evaluated, tmp_path / "none" / "a.html")
     shutil.copytree(evaluated, tmp_path / "damaged")
     (tmp_path / "damaged" / "surgeon" / "eval.json").write_text('{"task": 1}')
