@@ -239,8 +239,10 @@ def _conditions(evaluation: Evaluation) -> list[str]:
     size = f"{data.examples:,} {data.unit} ({data.tokens:,} tokens) of {data.name}"
     what = f"{evaluation.title}: {evaluation.metric}, {evaluation.unit}"
     stopped = ", which settled the verdict" if evaluation.stopped_after is not None else ""
-    worst = max(evaluation.controls, key=lambda control: control.value)
-    damage, dims = worst.value - evaluation.baseline.value, ", ".join(map(str, worst.dims))
+    damage, worst = max(
+        zip(evaluation.damages, evaluation.controls, strict=True), key=lambda p: p[0]
+    )
+    dims = ", ".join(map(str, worst.dims))
     lines = [
         f"{what}, on {size}{stopped}, sha256 {data.sha256[:16]}…; seed {evaluation.seed}.",
         f"The worst of {len(evaluation.controls)} random removals, of {dims}: {damage:+.4g}.",
@@ -251,28 +253,11 @@ def _conditions(evaluation: Evaluation) -> list[str]:
 
 def draw_scores(evaluation: Evaluation) -> Picture:
     """Describe the change of the score: the patched model's, and each random removal's."""
-    base, controls = evaluation.baseline.value, evaluation.controls
-    changes = [control.value - base for control in controls]
-    patched = Row(
-        "patched",
-        OUTLIER,
-        bold=False,
-        values=[evaluation.delta],
-        filled=[True],
-        hover=[f"patched: {evaluation.delta:+.4g}"],
-        interval=evaluation.ci95,
-    )
-    random = Row(
-        "random removals",
-        QUIET,
-        bold=False,
-        values=changes,
-        filled=[False] * len(changes),
-        hover=[
-            f"without {', '.join(map(str, control.dims))}: {change:+.4g}"
-            for control, change in zip(controls, changes, strict=True)
-        ],
-    )
+    damages = evaluation.damages
+    ours, filled, ci95 = [evaluation.delta], [True], evaluation.ci95
+    patched = Row("patched", OUTLIER, bold=False, values=ours, filled=filled, interval=ci95)
+    hollow = [False] * len(damages)
+    random = Row("random removals", QUIET, bold=False, values=damages, filled=hollow)
     panel = Dots(
         x_title=f"change of the {evaluation.metric}\n{evaluation.unit}",
         y_title="variant",
@@ -286,15 +271,14 @@ def draw_dose(evaluation: Evaluation) -> Picture:
     """Describe the change of the score as the dims are removed one by one, with its interval."""
     doses = evaluation.dose
     labels = ["none", *(f"+ {dose.dims[-1]}" for dose in doses)]
-    changes = [0.0, *(dose.delta for dose in doses)]
-    places, ends = list(range(len(labels))), (-0.3, len(doses) + 0.3)
+    ends = (-0.3, len(doses) + 0.3)
     low, high = evaluation.control_range
     line = Line(
         name="these dimensions",
         colour=OUTLIER,
-        xs=places,
-        ys=changes,
-        hover=[f"{label}: {change:+.4g}" for label, change in zip(labels, changes, strict=True)],
+        xs=list(range(len(labels))),
+        ys=[0.0, *(dose.delta for dose in doses)],
+        hover=(),
         low=[0.0, *(dose.ci95[0] for dose in doses)],
         high=[0.0, *(dose.ci95[1] for dose in doses)],
     )
@@ -306,4 +290,4 @@ def draw_dose(evaluation: Evaluation) -> Picture:
         band=Band(ends, (low, low), (high, high), "range of random removals"),
         ticks=tuple(enumerate(labels)),
     )
-    return Picture("", (), ((panel,),), width=_NARROW)
+    return Picture("", (), ((panel,),), width=max(_NARROW, 0.6 * len(labels)))
