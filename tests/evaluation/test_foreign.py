@@ -124,7 +124,14 @@ def _document(result):
     return {key: value for key, value in document.items() if key not in ("model", "warnings")}
 
 
-@pytest.mark.parametrize("name", [*_LANGUAGE_MODELS, *MODELS])
+_SLOW = ("clm, of experts", "denoising", "plm")  # their graphs take longest to export
+_EACH = [
+    pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name
+    for name in (*_LANGUAGE_MODELS, *MODELS)
+]
+
+
+@pytest.mark.parametrize("name", _EACH)
 def test_a_patched_onnx_file_is_evaluated_as_the_patched_weights_are(
     source, patched_once, tmp_path, name
 ):

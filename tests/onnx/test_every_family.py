@@ -36,14 +36,11 @@ _OF_ONE_LAYER = {
     "gpt_neox", "opt", "opt, post-norm", "bloom", "mistral", "gemma", "phi", "phi3", "openai-gpt",
     "nemotron",
 }  # fmt: skip
-# Graphs of which no test of tests/evaluation makes one of its kind; the others are slow together.
-_QUICK = {"deberta-v2, as v3", "qwen3", "t5"}
 
 
 def _case(name, *values):
     # A group is a model, so that with ``--dist loadgroup`` one worker exports it, once.
-    slow = () if name in _QUICK else (pytest.mark.slow,)
-    return pytest.param(name, *values, marks=(*slow, pytest.mark.xdist_group(name)))
+    return pytest.param(name, *values, marks=(pytest.mark.slow, pytest.mark.xdist_group(name)))
 
 
 _EACH = [_case(name) for name in TASKS]

@@ -26,13 +26,13 @@ _CASES = [  # model, exporter, fresh, config.json beside it
     ("bert", "dynamo-external", False, True),
     ("bert", "fused", False, False),
     ("bert", "fused", True, True),
-    ("bart", "dynamo", True, True),
-    ("bart", "dynamo", True, False),
+    pytest.param("bart", "dynamo", True, True, marks=pytest.mark.slow),
+    pytest.param("bart", "dynamo", True, False, marks=pytest.mark.slow),
     ("albert", "legacy-14", False, True),
     ("gpt2", "legacy-14", False, True),
     pytest.param("gpt2", "dynamo", False, True, marks=pytest.mark.slow),
     ("llama", "legacy-14", False, True),
-    ("gemma2", "dynamo", False, True),
+    pytest.param("gemma2", "dynamo", False, True, marks=pytest.mark.slow),
 ]
 
 

@@ -101,7 +101,10 @@ def test_a_view_computes_what_a_standalone_file_does(sharded, tmp_path):
     assert verify(tmp_path / "out").passed
 
 
-@pytest.mark.parametrize("task", ["clm, of experts", "denoising"])
+@pytest.mark.parametrize(
+    "task",
+    ["clm", *(pytest.param(t, marks=pytest.mark.slow) for t in ("clm, of experts", "denoising"))],
+)
 def test_eval_says_of_a_bfloat16_view_what_it_says_of_a_standalone_file(tmp_path, task):
     save_model(task, tmp_path / "full")
     _save_rounded(tmp_path / "full", tmp_path / "model")
@@ -180,7 +183,9 @@ def test_tensors_at_odd_offsets_get_a_file_of_their_own_and_it_is_told(tiny, tmp
     assert verify(tmp_path / "out").passed
 
 
-@pytest.mark.parametrize("name", ["bert", "mixtral", pytest.param("bart", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mixtral", "bart"))]
+)
 def test_a_graph_is_the_same_whether_the_weights_were_loaded_or_not(name, tmp_path):
     save_family(name, tmp_path / "model", layers=1)
     checkpoint = open_checkpoint(tmp_path / "model")

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from ranking.conftest import PLANTED
 from task_models import save_model
 
 from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
-from surgeon.cli import run
 from surgeon.console import show_ranking
 from surgeon.progress import silent
 from surgeon.ranking.ablation import start_run
@@ -92,33 +90,27 @@ def test_minilm_s_first_two_do_what_the_best_pairs_do_on_other_sentences(minilm,
     assert damages[267, 127] < 0.05 * best
 
 
-def test_antiberty_has_no_outlier_and_patch_refuses_to_remove_two(
-    antiberty, few_antibodies, tmp_path, capsys
-):
-    options = ["--method", "ablation", "--data", str(few_antibodies)]
-    assert run(["scan", str(antiberty), *options, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["outliers"] == []
-    assert document["measured"]["task"] == "mlm"
-    strongest = document["dimensions"][0]
-    assert strongest["damage"] < 0.02
-    out = str(tmp_path / "out")
-    assert run(["patch", str(antiberty), "--remove-outliers", "2", *options, "-o", out]) == 2
-    complaint = capsys.readouterr().err
-    assert complaint.count("\n") == 1
-    assert f"{strongest['dim']} (damage {strongest['damage']:.3g}, " in complaint
-    assert "a damage of 0.1 or more" in complaint
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", ["iglm", "iglm_s"])
-def test_iglm_has_no_outlier(name, few_antibodies, request, capsys):
+@pytest.mark.parametrize(
+    ("name", "task"), [("antiberty", "mlm"), ("iglm", "clm"), ("iglm_s", "clm")]
+)
+def test_models_of_antibodies_have_no_outlier(name, task, few_antibodies, request, json_of):
     model = request.getfixturevalue(name)
-    options = ["--method", "ablation", "--data", str(few_antibodies), "--json"]
-    assert run(["scan", str(model), *options]) == 0
-    document = json.loads(capsys.readouterr().out)
+    document = json_of("scan", model, "--method", "ablation", "--data", few_antibodies)
     assert document["outliers"] == []
-    assert document["measured"]["task"] == "clm"
+    assert document["measured"]["task"] == task
+    assert document["dimensions"][0]["damage"] < 0.1
+
+
+def test_patch_refuses_to_remove_outliers_that_are_none(
+    iglm_s, few_antibodies, tmp_path, json_of, refused
+):
+    options = ["--method", "ablation", "--data", few_antibodies]
+    strongest = json_of("scan", iglm_s, *options)["dimensions"][0]
+    says = f"{strongest['dim']} (damage {strongest['damage']:.3g}, "
+    out = tmp_path / "out"
+    line = refused("patch", iglm_s, "--remove-outliers", "2", *options, "-o", out, says=says)
+    assert "a damage of 0.1 or more" in line
+    assert not out.exists()
 
 
 def test_a_smaller_least_damage_lets_more_in(planted):
