@@ -103,7 +103,7 @@ def test_a_view_computes_what_a_standalone_file_does(sharded, tmp_path):
 
 @pytest.mark.parametrize(
     "task",
-    ["clm", *(pytest.param(t, marks=pytest.mark.slow) for t in ("clm, of experts", "denoising"))],
+    ["drift", *(pytest.param(t, marks=pytest.mark.slow) for t in ("clm, of experts", "denoising"))],
 )
 def test_eval_says_of_a_bfloat16_view_what_it_says_of_a_standalone_file(tmp_path, task):
     save_model(task, tmp_path / "full")
