@@ -82,6 +82,7 @@ def test_the_same_patch_twice_gives_the_same_bytes(tiny, patched_once, tmp_path)
     for record in records:
         assert record.pop("created")
         assert record.pop("blake3")  # which is that of the time too
+        assert record["onnx"].pop("parity")  # another test may have exported the graph meanwhile
     assert records[0] == records[1]
 
 
