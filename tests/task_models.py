@@ -6,7 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 import transformers as t
 from tiny import BART, TEXT, make_unequal
@@ -56,6 +58,15 @@ MODELS = {
     "token-classification": (t.BertForTokenClassification, t.BertConfig(**_TEXT, **_NAMES)),
     "question-answering": (t.BertForQuestionAnswering, t.BertConfig(**_TEXT)),
 }
+
+
+# Their graphs take longest to export.
+_SLOW = ("clm, of experts", "denoising", "plm")
+
+
+def each(*names: str) -> list[Any]:
+    """Return values of a parameter, of which the models that take long are slow tests."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in _SLOW else n for n in names]
 
 
 def save_model(name: str, folder: Path) -> Path:

@@ -43,6 +43,7 @@ def _with(document, path, value):
     return whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["record.json", "eval.json"])
 def test_no_text_of_an_artifact_is_more_than_text(artifact, tmp_path, capfd, name):
     folder, page = tmp_path / "out", tmp_path / "page.html"

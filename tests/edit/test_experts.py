@@ -161,6 +161,7 @@ def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(evaluated, pat
     assert [site.layer for site in model.sites if site.role == "output"] == [0] * 8 + [1] * 8
 
 
+@pytest.mark.slow
 def test_experts_are_exported_in_float16_too(tmp_path):
     save_family("mixtral", tmp_path / "model", layers=1)
     exported = export(open_checkpoint(tmp_path / "model"), tmp_path / "out", dtype="float16")

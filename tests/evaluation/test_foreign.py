@@ -12,7 +12,7 @@ import transformers
 from artifacts import texts_of, write_record
 from onnx import TensorProto, helper, numpy_helper
 from onnx_exports import TOKENS, export, fuse
-from task_models import MODELS, save_model, word_tokenizer
+from task_models import MODELS, each, save_model, word_tokenizer
 from tiny import TEXT, make_unequal
 
 from surgeon import (
@@ -124,14 +124,7 @@ def _document(result):
     return {key: value for key, value in document.items() if key not in ("model", "warnings")}
 
 
-_SLOW = ("clm, of experts", "denoising", "plm")  # their graphs take longest to export
-_EACH = [
-    pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name
-    for name in (*_LANGUAGE_MODELS, *MODELS)
-]
-
-
-@pytest.mark.parametrize("name", _EACH)
+@pytest.mark.parametrize("name", each(*_LANGUAGE_MODELS, *MODELS))
 def test_a_patched_onnx_file_is_evaluated_as_the_patched_weights_are(
     source, patched_once, tmp_path, name
 ):

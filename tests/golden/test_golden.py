@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from task_models import save_model
+from task_models import each, save_model
 
 from surgeon.cli import _COMMANDS, run
 from surgeon.text import built_in_sample
@@ -144,7 +144,7 @@ def test_the_record_of_a_tiny_artifact(family, tiny, tmp_path, capsys):
     _check(f"diff/{family}.json", _stable(found, {tiny(family): "MODEL", tmp_path: "TMP"}))
 
 
-@pytest.mark.parametrize("task", [*_LABELLED, "rtd", "plm", "denoising", "clm, of experts"])
+@pytest.mark.parametrize("task", each(*_LABELLED, "rtd", "plm", "denoising", "clm, of experts"))
 def test_the_scores_of_a_task(task, patched_once, tmp_path, capsys):
     artifact = patched_once(save_model(task, tmp_path / task), 3, 8)
     data = tmp_path / "data.jsonl"

@@ -14,7 +14,7 @@ import transformers
 from families import save_family
 from onnx_exports import initializers
 from safetensors.torch import load_file, save_file
-from task_models import save_model
+from task_models import each, save_model
 from tiny import LLAMA, make_unequal
 
 from surgeon import Recipe, evaluate, make_plan, open_checkpoint, restore, verify, write_artifact
@@ -101,10 +101,7 @@ def test_a_view_computes_what_a_standalone_file_does(sharded, tmp_path):
     assert verify(tmp_path / "out").passed
 
 
-@pytest.mark.parametrize(
-    "task",
-    ["drift", *(pytest.param(t, marks=pytest.mark.slow) for t in ("clm, of experts", "denoising"))],
-)
+@pytest.mark.parametrize("task", each("drift", "clm, of experts", "denoising"))
 def test_eval_says_of_a_bfloat16_view_what_it_says_of_a_standalone_file(tmp_path, task):
     save_model(task, tmp_path / "full")
     _save_rounded(tmp_path / "full", tmp_path / "model")

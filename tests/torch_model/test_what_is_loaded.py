@@ -426,6 +426,7 @@ def _save_esm(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_esm_in_its_own_layout_is_patched_and_evaluated(tmp_path, asked):
     model = _save_esm(tmp_path / "model")
     _bring_code(model)
