@@ -22,6 +22,7 @@ from forked import forks
 from safetensors.numpy import save_file
 
 from surgeon import Recipe, make_plan, open_checkpoint, verify, write_artifact, write_small_patch
+from surgeon.cli import run as surgeon
 from surgeon.edit.files import hash_file
 from surgeon.edit.record import read_record
 from surgeon.errors import CheckpointError, OutputError
@@ -148,8 +149,7 @@ def world(tiny, embedder_patched, run, tmp_path_factory):
     ((code, _, printed),) = run(["eval", world / "evaluated", *data])
     assert code == 0, printed
     # Its graph is kept from here on, so that each later run makes the same calls.
-    ((code, _, printed),) = run(["export", world / "model", "-o", world.with_name("exported")])
-    assert code == 0, printed
+    assert surgeon(["export", str(world / "model"), "-o", str(world.with_name("exported"))]) == 0
     return world
 
 

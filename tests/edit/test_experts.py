@@ -120,6 +120,7 @@ def evaluated(tmp_path_factory, patched_once):
     return source, out, lines, evaluate(out, texts=texts, controls=2)
 
 
+@pytest.mark.slow
 def test_a_mixture_is_scored_as_pytorch_scores_it(evaluated):
     source, out, lines, result = evaluated
     for folder, score in ((source, result.baseline), (out, result.patched)):
@@ -129,6 +130,7 @@ def test_a_mixture_is_scored_as_pytorch_scores_it(evaluated):
     assert abs(result.patched.value - result.baseline.value) > 0.01
 
 
+@pytest.mark.slow
 def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(evaluated):
     _, out, _, _ = evaluated
     graph = onnx.load(out / "onnx/model.onnx").graph
@@ -139,6 +141,7 @@ def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(e
     assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
 
 
+@pytest.mark.slow
 def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
     source, out, _, _ = evaluated
     export(open_checkpoint(source), tmp_path / "exported")
@@ -154,6 +157,7 @@ def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
         assert one[name].tobytes() == other[name].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", [r".*\.w2\.weight", r".*\.experts\.\d+\.w2"])
 def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(evaluated, pattern):
     model = open_onnx(evaluated[1] / "onnx/model.onnx", pattern).checkpoint

@@ -225,6 +225,7 @@ def test_replaced_token_detection(made):
     assert others["F1"] == pytest.approx(metrics.f1_score(labels, guesses), **METRIC)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_permuted_tokens(made):
     model, artifact = made("plm")
@@ -244,6 +245,7 @@ def test_permuted_tokens(made):
     assert result.baseline.others["perplexity"] == pytest.approx(np.exp(loss / tokens), rel=1e-3)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_text_infilling(made, tokenizer):
     model, artifact = made("denoising")
