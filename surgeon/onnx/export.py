@@ -199,14 +199,14 @@ _RENAMED = {
 _run_decompositions = ExportedProgram.run_decompositions
 
 
-def _decompose(program: ExportedProgram, table: Mapping[Any, Any]) -> ExportedProgram:
-    """Decompose what ONNX has no function for, if there is any in a program.
+def _decompose(program: ExportedProgram, decomp_table: Mapping[Any, Any]) -> ExportedProgram:
+    """Decompose what ONNX has no function for, as ``run_decompositions`` does, if there is any.
 
     torch does it by tracing the program again, which takes twice as long as the first time.
     """
     nodes = [node for node in program.graph.nodes if isinstance(node.target, OperatorBase)]
-    if not all(_is_in_onnx(node.target, table) for node in nodes):
-        return _run_decompositions(program, table)
+    if not all(_is_in_onnx(node.target, decomp_table) for node in nodes):
+        return _run_decompositions(program, decomp_table)
     for node in nodes:
         node.target = _RENAMED.get(node.target, node.target)
         if node.target.name().startswith("aten::to."):  # a cast, or nothing
