@@ -8,11 +8,12 @@ from typing import Any
 
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
-from surgeon.ranking.ablation import AblationRun, ablate, check_min_damage, start_run
+from surgeon.ranking.ablation import ablate, check_min_damage
 from surgeon.ranking.activations import rank_by_size
 from surgeon.ranking.detectors import DETECTORS, options_for
 from surgeon.ranking.gradient import TEXTS, rank_by_effect
 from surgeon.ranking.ranking import Measured, Options, Ranking
+from surgeon.ranking.removals import AblationRun, start_run
 from surgeon.ranking.torch_runner import open_torch_runner
 from surgeon.tasks.statistics import Interval, paired_interval
 from surgeon.text import Texts, built_in_sample, ranking_sample

@@ -208,7 +208,7 @@ class Options:
         texts: what a forward pass reads, one text per line (None: the built-in sample that ranks,
             which is not the one that evaluates).
         min_damage: the least damage that makes an outlier, in the unit of the model's own task
-            (None: that of ``ablation.MIN_DAMAGE``).
+            (None: that of ``removals.MIN_DAMAGE``).
         exhaustive: whether every dimension is removed, instead of a shortlist.
         count: how many outliers ``ablation`` is to find (None: all, but 8 at most).
         device: where PyTorch runs the model: cpu, cuda, mps, or auto, the best that is there.

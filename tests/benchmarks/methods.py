@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
 from surgeon.progress import silent
 from surgeon.ranking import DETECTORS
-from surgeon.ranking.ablation import start_run
+from surgeon.ranking.removals import start_run
 from surgeon.ranking.torch_runner import open_torch_runner
 from surgeon.text import Texts
 

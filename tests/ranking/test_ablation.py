@@ -10,7 +10,7 @@ from task_models import save_model
 from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
 from surgeon.console import show_ranking
 from surgeon.progress import silent
-from surgeon.ranking.ablation import start_run
+from surgeon.ranking.removals import start_run
 from surgeon.ranking.torch_runner import open_torch_runner
 
 
