@@ -62,7 +62,7 @@ def rank_by_ablation(
     whatever more texts can no longer make an outlier is dropped, until the ``count`` that are
     asked for are told from the rest (``race.run_race``). ``exhaustive`` races every dimension.
 
-    A damage meets the criterion if it is at least ``min_damage`` (``removals.MIN_DAMAGE``) and its whole
+    A damage meets the criterion if it is at least ``min_damage`` (``MIN_DAMAGE``) and its whole
     interval lies beyond the range of random removals (``statistics.control_range``). The intervals
     of all candidates and rounds hold at once, in 95 of 100 cases, whenever each of them was last
     looked at. Outliers are the dimensions whose removal alone meets it, chosen one after another:
