@@ -7,10 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import FileIO
 from pathlib import Path, PurePosixPath
+from threading import Event
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -181,7 +183,7 @@ def check_new_file(path: Path, *, force: bool) -> None:
         raise OutputError(f"`output` {path}: {error.strerror}; name another") from error
 
 
-_PIECE = 2**21  # bytes read at a time: enough for the threads of BLAKE3 to share
+_PIECE = 2**20  # bytes read at a time: they fit in a core's cache
 _SPAN = 2**26  # bytes that the kernel copies at a time
 _FICLONE = 0x40049409  # ioctl of Linux: share the extents of another file (man ioctl_ficlone)
 
@@ -227,20 +229,47 @@ def transfer(
     Raises:
         CheckpointError: the source does not hold ``old``, or the splices do not fit it.
     """
-    from blake3 import blake3
-
     regular_size(source)
-    found = source.stat()
-    ordered = in_order(splices, source)
+    found, ordered, stopped = source.stat(), in_order(splices, source), Event()
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not ordered:
-            _copy(source, target)
-    # By its own threads: a thread of ours that hashed during the copy took a fifth longer in all.
-    before, after = (blake3(max_threads=blake3.AUTO) for _ in range(2))
+    spliced = target if ordered else None
+    with ThreadPoolExecutor(1) as pool:  # which hashes while this thread has the kernel copy
+        states = pool.submit(_read_through, source, spliced, old, new, ordered, stopped)
+        try:
+            if target is not None and not ordered:
+                _copy(source, target)
+            before, after = states.result()
+        finally:
+            stopped.set()
+    now = source.stat()
+    if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+        raise _changed(source)
+    if target is not None and new is not None and not ordered:
+        overlay(new, target)
+    return before, after
+
+
+def _read_through(
+    source: Path,
+    target: Path | None,
+    old: BytePatch | None,
+    new: BytePatch | None,
+    splices: Sequence[Splice],
+    stopped: Event,
+) -> tuple[FileState, FileState]:
+    """Hash a file as it is and with its changes, and write the latter to a target if there is one.
+
+    Both hashes take a piece while the core's cache has it.
+    """
+    from blake3 import blake3
+
+    # One thread each: BLAKE3's own would wait for a core that the copy has.
+    before, after = blake3(), blake3()
+    size = source.stat().st_size
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(source.open("rb", buffering=0))
-        written = stack.enter_context(target.open("xb")) if target and ordered else None
+        written = stack.enter_context(target.open("xb")) if target else None
 
         def emit(content: bytes | memoryview) -> None:
             after.update(content)
@@ -248,33 +277,28 @@ def transfer(
                 written.write(content)
 
         position = 0
-        for splice in (*ordered, Splice(found.st_size, 0, b"")):
-            for start, piece in _pieces(file, position, splice.start):
+        for splice in (*splices, Splice(size, 0, b"")):
+            for start, piece in _pieces(file, position, splice.start, stopped):
                 before.update(piece)
-                if new or ordered:
+                if new or splices:
                     _apply(source, old, new, start, piece)
                     emit(piece)
-            for _, piece in _pieces(file, splice.start, splice.end):
+            for _, piece in _pieces(file, splice.start, splice.end, stopped):
                 before.update(piece)
             emit(splice.content)
             position = splice.end
-    now = source.stat()
-    if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
-        raise _changed(source)
-    if target is not None and new is not None and not ordered:
-        overlay(new, target)
-    state = FileState(found.st_size, before.hexdigest())
-    if not (new or ordered):
+    state = FileState(size, before.hexdigest())
+    if not (new or splices):
         return state, state
-    growth = sum(len(splice.content) - splice.length for splice in ordered)
-    return state, FileState(found.st_size + growth, after.hexdigest())
+    growth = sum(len(splice.content) - splice.length for splice in splices)
+    return state, FileState(size + growth, after.hexdigest())
 
 
-def _pieces(file: FileIO, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
+def _pieces(file: FileIO, start: int, end: int, stopped: Event) -> Iterator[tuple[int, memoryview]]:
     """Yield a span of a file, and where each piece is; they come in the same buffer."""
     buffer = memoryview(bytearray(min(_PIECE, end - start)))
     file.seek(start)
-    while start < end and (length := file.readinto(buffer[: end - start])):
+    while not stopped.is_set() and (length := file.readinto(buffer[: end - start])):
         yield start, buffer[:length]
         start += length
 
