@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import io
 import os
@@ -93,7 +94,7 @@ class _Command(TyperCommand):
 
 
 class _Commands(TyperGroup):
-    """The commands, each imported only when it is called or listed."""
+    """The commands, each imported only when it is called."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
@@ -113,6 +114,10 @@ class _Commands(TyperGroup):
         commands.command(cmd_name, cls=_Command, epilog=epilog)(found)
         return typer.main.get_command(commands)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  (as above)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(name)) for name in _COMMANDS])
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -120,6 +125,18 @@ class _Commands(TyperGroup):
             raise Interrupted(str(stopped) or "interrupted") from stopped
         except BrokenPipeError as closed:  # which typer would end with 1
             raise typer.Exit(_end_of_pipe()) from closed
+
+
+def _summary(name: str) -> str:
+    """Read the first line of a command's docstring; an import of them all takes a second."""
+    from importlib import resources
+
+    module, _, function = _COMMANDS[name].partition(":")
+    source = (resources.files("surgeon.commands") / f"{module}.py").read_text("utf-8")
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    # Where a command has commands of its own, the first function says what they are for.
+    described = next((node for node in functions if node.name == function), functions[0])
+    return (ast.get_docstring(described) or "").partition("\n")[0]
 
 
 app = typer.Typer(cls=_Commands, invoke_without_command=True, rich_markup_mode=None)
