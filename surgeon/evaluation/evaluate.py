@@ -34,12 +34,12 @@ from surgeon.evaluation.result import (
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import Finding, find
+from surgeon.evaluation.workload import Workload, prepare
 from surgeon.model.files import RECORD
 from surgeon.progress import Progress, silent
 from surgeon.tasks.registry import CONTROLS, TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import ALPHA, EARLY, Groups, Interval, chance_of_rank, paired_interval
 from surgeon.tasks.task import BASELINE, Data, Floats, Scores, Task, Variant
-from surgeon.tasks.workload import Workload, prepare
 from surgeon.text import BUILT_IN
 
 _KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks keep of an example
@@ -161,7 +161,7 @@ def _with_recorded(artifact: Artifact, asked: EvaluationSettings) -> EvaluationS
     """
     recorded = recorded_settings(artifact.record.recipe)
     task = recorded.task
-    about_another = task is not None and not TASKS[task].takes(artifact.facts.task)
+    about_another = task is not None and artifact.facts.task not in TASKS[task].heads
     if about_another or asked.task not in (None, task):
         return asked
     return recorded.model_copy(update=asked.given())

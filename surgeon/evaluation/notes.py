@@ -9,10 +9,10 @@ import numpy as np
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.result import Change, Evaluation, Quantized, Score
 from surgeon.evaluation.verdict import FEW, LEAST, Finding
+from surgeon.evaluation.workload import Workload
 from surgeon.tasks.classification import guesses
 from surgeon.tasks.statistics import LEAST_CONTROLS, usual_range
 from surgeon.tasks.task import INVERTED, Floats, Settings, Task
-from surgeon.tasks.workload import Workload
 from surgeon.text import fingerprint
 
 _NAMED = 3  # controls that a sentence names
@@ -96,7 +96,7 @@ def collapse_of(
     task: Task, baseline: Floats, patched: Floats, settings: Settings
 ) -> tuple[str, ...]:
     """Name the one answer that a patched model gives to all examples, and its baseline does not."""
-    if task.head != "classification":
+    if "classification" not in task.heads:
         return ()
     if task.numeric:
         constant = np.ptp(patched[:, 1]) == 0 < np.ptp(baseline[:, 1])

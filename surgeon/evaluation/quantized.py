@@ -21,6 +21,7 @@ from surgeon.evaluation.blocks import blocks_of
 from surgeon.evaluation.result import Change, Cost
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import one_line
+from surgeon.evaluation.workload import Workload
 from surgeon.onnx.weights import make_replaceable
 from surgeon.progress import Progress
 from surgeon.tasks.examples import Example
@@ -36,7 +37,6 @@ from surgeon.tasks.task import (
     observe,
     ratio_of_sums,
 )
-from surgeon.tasks.workload import Workload
 
 _QUANTIZED = {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "MatMulInteger"}
 

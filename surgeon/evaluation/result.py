@@ -15,10 +15,10 @@ from surgeon.edit.recipe import Verdict as ExpectedVerdict
 from surgeon.edit.staging import is_result, replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
+from surgeon.evaluation.workload import Dataset
 from surgeon.model.files import parse_json
 from surgeon.tasks.statistics import Interval
 from surgeon.tasks.task import INVERTED
-from surgeon.tasks.workload import Dataset
 
 _NAME = 100  # characters of the name of an evaluation's file that say what it is of
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from surgeon.evaluation.workload import Workload
 from surgeon.tasks.examples import Example
 from surgeon.tasks.statistics import (
     ALPHA,
@@ -23,7 +24,6 @@ from surgeon.tasks.statistics import (
     usual_range,
 )
 from surgeon.tasks.task import MARGIN, Floats, Scores, Settings, Task
-from surgeon.tasks.workload import Workload
 
 Verdict: TypeAlias = Literal["degraded", "intact", "inconclusive"]
 
@@ -119,7 +119,7 @@ def effect_of(scored: Scores, baseline: Scores, measure: Measure = paired_interv
 
 def _scale(task: Task, examples: Sequence[Example], baseline: Floats, settings: Settings) -> float:
     """Return what the smallest damage that matters is a share of."""
-    if not task.relative or task.metric != "squared error":
+    if task.metric != "squared error":
         return 1.0
     constant = next(iter(task.naive(examples, baseline, settings).values()))
     return task.scores(constant, settings)[task.metric].value
@@ -239,7 +239,7 @@ def why_unskilled(
     predictors = task.naive(examples, observed, settings)
     if not predictors:
         return None
-    if task.head == "classification" and np.ptp(observed[:, 0]) == 0:
+    if "classification" in task.heads and np.ptp(observed[:, 0]) == 0:
         return "all examples have the same label"
     own = task.scores(observed, settings)[task.metric]
     for name, naive in predictors.items():

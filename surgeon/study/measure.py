@@ -25,6 +25,7 @@ from surgeon.evaluation.artifact import Artifact, draw_controls, open_artifact
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import find
+from surgeon.evaluation.workload import Workload, prepare
 from surgeon.model import Checkpoint, open_checkpoint
 from surgeon.model.files import RECORD
 from surgeon.progress import silent
@@ -33,7 +34,6 @@ from surgeon.study.grid import Cell, Model
 from surgeon.tasks.registry import CONTROLS, EvaluationSettings
 from surgeon.tasks.statistics import chance_of_rank
 from surgeon.tasks.task import BASELINE, Floats, Task, Variant, compare, observe
-from surgeon.tasks.workload import Workload, prepare
 
 _DRAWS = 20  # for each control that is wanted, before controls of the cell's own are drawn
 _KEY_BYTES = 12

@@ -156,32 +156,28 @@ CLASSIFICATION = Task(
     title="classification",
     metric="error rate",
     unit="share of examples whose likeliest label is wrong",
-    head="classification",
+    heads=("classification",),
     read=functools.partial(read_labels, ()),
     observe=_observe,
     measure=measure_labels,
     by_label=_by_label,
-    further=("log-loss", f"{INVERTED}accuracy", f"{INVERTED}F1 (macro)", f"{INVERTED}Matthews"),
+    further=("log-loss", f"{INVERTED}accuracy"),
     whole=(f"{INVERTED}F1 (macro)", f"{INVERTED}Matthews"),
     naive=_naive_labels,
     options=COLUMN_OPTIONS,
-    needs="table",
 )
 REGRESSION = Task(
     name="regression",
     title="regression",
     metric="squared error",
     unit="mean of the squared difference from the label",
-    head="classification",
+    heads=("classification",),
     read=_read_numbers,
     observe=_observe,
     measure=_measure_numbers,
-    further=CORRELATIONS,
     whole=CORRELATIONS,
     naive=naive_numbers,
-    relative=True,
     options=COLUMN_OPTIONS,
-    needs="table",
     numeric=True,
 )
 
@@ -204,15 +200,14 @@ def _measure(
 def _task(
     name: str, columns: Names, official: str | None = None, split: str = "validation"
 ) -> Task:
-    task, whole = f"glue/{name}", (f"{INVERTED}{official}",) if official else ()
+    task = f"glue/{name}"
     return dataclasses.replace(
         CLASSIFICATION,
         name=task,
         title=f"GLUE {name}",
         read=functools.partial(read_labels, CLASSES[task]),
         measure=functools.partial(_measure, task, official),
-        further=("log-loss", f"{INVERTED}accuracy", *whole),
-        whole=whole,
+        whole=(f"{INVERTED}{official}",) if official else (),
         columns=columns,
         sample=f"hf:nyu-mll/glue:{name}:{split}",
     )

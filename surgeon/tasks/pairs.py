@@ -96,8 +96,7 @@ PAIRS = Task(
     title="minimal pairs",
     metric="error rate",
     unit="share of pairs in which the good sentence is not the likelier one",
-    head="clm",
-    other_heads=("mlm",),
+    heads=("clm", "mlm"),
     read=_read,
     observe=_observe,
     measure=_measure,
@@ -105,6 +104,5 @@ PAIRS = Task(
     naive=_naive,
     reduce=_reduce,
     options={"bos": None, "text_column": None, "pair_column": None},
-    needs="table",
     columns=Names(("sentence_good", "good"), ("sentence_bad", "bad")),
 )

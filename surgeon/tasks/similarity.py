@@ -69,15 +69,13 @@ SIMILARITY = Task(
     title="semantic textual similarity",
     metric="1 − Spearman",
     unit="1 − rank correlation of the cosines with the scores",
-    head="drift",
+    heads=("drift",),
     read=_read_pairs,
     observe=_observe_pair,
     measure=correlations,
-    further=CORRELATIONS,
     whole=CORRELATIONS,
     naive=naive_numbers,
     options=COLUMN_OPTIONS,
-    needs="table",
 )
 
 
@@ -107,7 +105,7 @@ DRIFT = Task(
     title="representation drift",
     metric="drift",
     unit="1 − cosine to the baseline",
-    head="drift",
+    heads=("drift",),
     read=functools.partial(read_sequences, _whole),
     prepare=_whole,
     observe=_observe_text,

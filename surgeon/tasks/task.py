@@ -145,7 +145,7 @@ class Task:
         metric: the score that the verdict is about where nothing else is asked for; larger is
             worse.
         unit: of the metric.
-        head: what the model's head must be for.
+        heads: what the model's head must be for, one of them.
         read: makes examples of the data.
         observe: reduces the output of one example to what is kept of it: (tokens, width), with a
             leading axis where the example has several sequences or the graph several outputs.
@@ -155,7 +155,7 @@ class Task:
         by_label: numbers of each label apart: {label: {number: value}}, such as its recall.
         further: other metrics that the verdict may be about (``metric``), larger being worse;
             "1 − …" is made of a score that is larger where it is better.
-        whole: those of the metrics that are scores of the whole set: no sum over examples gives
+        whole: more such metrics, which are scores of the whole set: no sum over examples gives
             them.
         naive: what predictors without skill would be observed to do, by their names, from the
             examples and the baseline's observations: a constant answer, the baseline's own answers
@@ -166,13 +166,9 @@ class Task:
             example whose tokens were scored inside the graph; None for a task that is not about
             choosing tokens.
         options: the user's options that it uses, and their defaults.
-        needs: whether the data are texts or a table.
         columns: what its data sets call the columns, where the user names none.
         sample: the data set of the Hub to take where none is named; None for English sentences,
             or for no data at all where a table is needed.
-        other_heads: further heads that it takes, beside ``head``.
-        relative: whether the smallest change that matters is a share of what the best constant
-            answer scores: of a metric whose unit is that of the labels.
         numeric: whether it takes a classifier's head of one output, which is a number.
     """
 
@@ -180,7 +176,7 @@ class Task:
     title: str
     metric: str
     unit: str
-    head: TaskName
+    heads: tuple[TaskName, ...]
     read: Callable[[Data, Encoder, Settings], Prepared]
     observe: Callable[[npt.NDArray[np.float32], Example], Floats]
     measure: Callable[[Floats, Settings], Mapping[str, Scores]]
@@ -192,12 +188,19 @@ class Task:
     against: Callable[[Floats, Floats], Floats] = _as_observed
     reduce: Callable[[Floats, Floats, Example], Floats] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    needs: Literal["texts", "table"] = "texts"
     columns: Names = field(default_factory=Names)
     sample: str | None = None
-    other_heads: tuple[TaskName, ...] = ()
-    relative: bool = False
     numeric: bool = False
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that the verdict may be about, the one that decides first."""
+        return tuple(dict.fromkeys((self.metric, *self.further, *self.whole)))
+
+    @property
+    def needs_table(self) -> bool:
+        """Whether the data are rows of named values, and not texts alone."""
+        return self.prepare is None
 
     def scores(self, observed: Floats, settings: Settings) -> dict[str, Scores]:
         """Return all scores of a variant by name, the one that decides among them."""
@@ -206,10 +209,6 @@ class Task:
             name = self.metric.removeprefix(INVERTED)
             found = {self.metric: one_minus(found[name]), **found} if name in found else found
         return found
-
-    def takes(self, head: TaskName) -> bool:
-        """Whether the task scores what a head of this kind gives."""
-        return head in (self.head, *self.other_heads)
 
 
 BatchScores: TypeAlias = tuple[Sequence[int], Iterable[Floats]]

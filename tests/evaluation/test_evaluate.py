@@ -21,12 +21,12 @@ from surgeon.evaluation.quantized import FilePerVariant
 from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.verdict import Effect, Evidence, weigh, why_unskilled
+from surgeon.evaluation.workload import choose_metric
 from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.statistics import paired_interval
 from surgeon.tasks.task import BASELINE, Settings, Variant
 from surgeon.tasks.token_labels import Tags
-from surgeon.tasks.workload import choose_metric
 from surgeon.text import Texts, built_in_sample
 
 
@@ -272,22 +272,23 @@ def test_every_task_s_further_metrics_can_decide():
     labels, words = np.arange(12) % 2, np.full(12, 4.0)
     settings = Settings(0, 0.0, None, (), labels=("LABEL_0", "LABEL_1"))
     for task in TASKS.values():
-        if task.head == "classification":
+        if "classification" in task.heads:
             good = np.column_stack([labels, labels if task.numeric else np.eye(2)[labels]])
         elif task.name == "token-classification":
             good = np.column_stack([0 * words, words, words, words, words])
         else:
-            good = np.ones((12, 6 if task.name == "rtd" else 2 if task.needs == "table" else 5))
+            good = np.ones((12, 6 if task.name == "rtd" else 2 if task.needs_table else 5))
         good = good[:, :1] if task.name == "drift" else good
         good = good[:, :3] if task.name in ("mlm", "plm", "denoising") else good
-        for name in (task.metric, *task.further):
+        for name in task.metrics:
             chosen = choose_metric(task, name.removeprefix("1 − "))
             assert chosen.metric == name
             assert name in chosen.scores(good.astype(float), settings)
-        assert set(task.whole) <= {task.metric, *task.further}
     assert choose_metric(TASKS["glue/cola"], "matthews").metric == "1 − Matthews"
     with pytest.raises(EvaluationError, match="no such metric; give one of error rate, log-loss"):
         choose_metric(TASKS["glue/sst2"], "BLEU")
+    with pytest.raises(EvaluationError, match=r"give one of Spearman, Pearson$"):
+        choose_metric(TASKS["sts"], "BLEU")
 
 
 def _controls(result, *damages):

@@ -30,10 +30,10 @@ from surgeon.edit.restore import open_source
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
+from surgeon.evaluation.workload import prepare
 from surgeon.tasks.examples import make_batch
 from surgeon.tasks.registry import EvaluationSettings
 from surgeon.tasks.task import Variant, observe
-from surgeon.tasks.workload import prepare
 from surgeon.text import built_in_sample
 
 DIMS = (3, 8)

@@ -14,12 +14,12 @@ from surgeon.evaluation import blocks
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
 from surgeon.evaluation.session import open_session
+from surgeon.evaluation.workload import prepare
 from surgeon.model.tensors import open_safetensors
 from surgeon.tasks import task as compare
 from surgeon.tasks.examples import Example, make_batch
-from surgeon.tasks.registry import TASKS
-from surgeon.tasks.task import BASELINE, Settings, observe
-from surgeon.tasks.workload import encoder_of
+from surgeon.tasks.registry import TASKS, EvaluationSettings
+from surgeon.tasks.task import BASELINE, observe
 from surgeon.text import built_in_sample
 
 
@@ -30,10 +30,7 @@ def _runner(artifact, batch_size=None):
 
 def _examples(artifact, texts):
     opened = open_artifact(artifact)
-    tokenizer = opened.facts.tokenizer
-    settings = Settings(0, 0.15, tokenizer.mask_id, tokenizer.special_ids)
-    sequences = encoder_of(opened).encode(texts.lines).sequences
-    return [TASKS[opened.facts.task].prepare(ids, settings) for ids in sequences]
+    return prepare(opened, EvaluationSettings(), texts).examples
 
 
 @pytest.mark.parametrize("name", ["minilm_patched", "antiberty_patched", "iglm_s_patched"])

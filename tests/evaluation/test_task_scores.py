@@ -23,10 +23,10 @@ from surgeon.errors import EvaluationError
 from surgeon.evaluation import fill_ins as fill_ins_module
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
+from surgeon.evaluation.workload import prepare
 from surgeon.tasks.data import read_table
 from surgeon.tasks.registry import EvaluationSettings
 from surgeon.tasks.task import BASELINE, observe
-from surgeon.tasks.workload import prepare
 from surgeon.text import built_in_sample
 
 LINES = sorted(built_in_sample().lines, key=len)[:24]

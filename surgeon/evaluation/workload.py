@@ -2,75 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.configuration import Pooling, read_config, read_pooling
+from surgeon.evaluation.artifact import Artifact
+from surgeon.tasks.configuration import read_config, read_pooling
 from surgeon.tasks.data import read_table, read_texts_of
 from surgeon.tasks.examples import MOST_UNKNOWN, Encoder, Example, Prepared
 from surgeon.tasks.registry import TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import Groups
 from surgeon.tasks.table import Columns, Table
-from surgeon.tasks.task import INVERTED, Data, Settings, Task, TaskName
-from surgeon.tasks.tokenizer import TokenizerFacts, begin_with, beginning_id, read_tokenizer
+from surgeon.tasks.task import INVERTED, Data, Settings, Task
+from surgeon.tasks.tokenizer import begin_with, beginning_id, read_tokenizer
 from surgeon.text import Texts, built_in_sample
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-
 _MULTI_LABEL = "multi_label_classification"
-
-
-class Facts(Protocol):
-    """What is known of a model's outputs and of the text that it takes."""
-
-    @property
-    def task(self) -> TaskName:
-        """What its head is for."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """A classifier's, in the order of its outputs."""
-
-    @property
-    def max_length(self) -> int:
-        """The most tokens of a text."""
-
-    @property
-    def decoder_start_id(self) -> int | None:
-        """The token that a decoder's input begins with."""
-
-    @property
-    def tokenizer(self) -> TokenizerFacts | None:
-        """Where its tokenizer is, and the ids that scoring must know."""
-
-
-class TextModel(Protocol):
-    """A model that reads text, such as an opened artifact."""
-
-    @property
-    def name(self) -> str:
-        """What people know it by."""
-
-    @property
-    def directory(self) -> Path:
-        """Where its files are."""
-
-    @property
-    def facts(self) -> Facts:
-        """What is known of it."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer, without its own padding and truncation."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +49,19 @@ class Dataset:
 class Workload:
     """Examples ready to run, of which every variant sees the same.
 
-    ``longest`` is how many tokens a text is cut to, and ``prepared`` how the examples came about.
+    ``prepared`` has them, and how they came about; ``longest`` is how many tokens a text is cut to.
     """
 
     task: Task
     settings: Settings
     data: Data
     prepared: Prepared
-    examples: Sequence[Example]
     longest: int
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples, in the order in which they run."""
+        return self.prepared.examples
 
     @cached_property
     def texts(self) -> Groups:
@@ -118,9 +74,9 @@ class Workload:
         """Return the same with the texts in random order, each with all the examples that it is."""
         rng = np.random.default_rng([self.settings.seed, len(self.examples)])
         places = rng.permutation(int(self.texts.max()) + 1)
-        ranks = np.argsort(places)[self.texts]
-        order = np.argsort(ranks, kind="stable")
-        return dataclasses.replace(self, examples=tuple(self.examples[n] for n in order))
+        order = np.argsort(np.argsort(places)[self.texts], kind="stable")
+        examples = tuple(self.examples[number] for number in order)
+        return replace(self, prepared=replace(self.prepared, examples=examples))
 
     def dataset(self, seen: int | None = None) -> Dataset:
         """Return what a result says of the data, if this many examples were seen (None: all)."""
@@ -131,7 +87,7 @@ class Workload:
             examples=len(examples),
             tokens=sum(example.tokens for example in examples),
             scored_tokens=sum(example.scored for example in examples),
-            skipped=prepared.given - len(prepared.examples),
+            skipped=prepared.given - len(self.examples),
             truncated=prepared.truncated,
             unknown=prepared.unknown,
             unit=prepared.unit,
@@ -139,7 +95,7 @@ class Workload:
 
 
 def prepare(
-    model: TextModel,
+    artifact: Artifact,
     asked: EvaluationSettings,
     data: Data | Sequence[str] | str | Path | None = None,
     metric: str | None = None,
@@ -147,7 +103,7 @@ def prepare(
     """Choose the task, read the data and make the examples that an evaluation runs.
 
     Args:
-        model: what is evaluated.
+        artifact: what is evaluated.
         asked: the settings, those of the recipe among them.
         data: texts or rows, or what names some (None: what ``asked`` names, or the task's own).
         metric: what the verdict is about (None: the task's own).
@@ -156,24 +112,20 @@ def prepare(
         EvaluationError: the data cannot be read or give no examples, the graph has no head for
             the task, or a setting is not for it.
     """
-    task = choose_metric(choose_task(model, asked.task), metric)
-    settings = make_settings(model, task, asked, asked.seed or 0)
-    read = find_data(task, asked.data if data is None else data, settings)
-    prepared = make_examples(model, task, settings, read)
-    longest = longest_of(model, settings.pooling)
-    return Workload(task, settings, read, prepared, prepared.examples, longest)
+    task = choose_metric(_choose_task(artifact, asked.task), metric)
+    settings = _settings(artifact, task, asked)
+    read = _read_data(task, asked.data if data is None else data, settings)
+    encoder = _encoder(artifact, settings)
+    prepared = _examples(task, settings, read, encoder)
+    return Workload(task, settings, read, prepared, encoder.max_length)
 
 
-def choose_task(model: TextModel, name: str | None) -> Task:
-    """Return the task of a name, or (None) that of the model's head.
-
-    Raises:
-        EvaluationError: there is no such task, or the model's head is for another.
-    """
-    facts = model.facts
-    if read_config(model.directory).get("problem_type") == _MULTI_LABEL:
+def _choose_task(artifact: Artifact, name: str | None) -> Task:
+    """Return the task of a name, or (None) that of the model's head."""
+    facts = artifact.facts
+    if read_config(artifact.directory).get("problem_type") == _MULTI_LABEL:
         raise EvaluationError(
-            f"{model.directory}: config.json declares the problem_type {_MULTI_LABEL}, in which "
+            f"{artifact.directory}: config.json declares the problem_type {_MULTI_LABEL}, in which "
             "a text has any number of labels at once, and no task scores that; restore, verify and "
             "diff work"
         )
@@ -182,22 +134,22 @@ def choose_task(model: TextModel, name: str | None) -> Task:
     wanted = TASKS[name or facts.task]
     if wanted.name == "classification" == facts.task and len(facts.labels) == 1:
         wanted = TASKS["regression"]
-    fitting = [task for task in TASKS.values() if _fits(task, model)]
+    fitting = [task for task in TASKS.values() if _fits(task, artifact)]
     if wanted not in fitting:
         labels = f" with {len(facts.labels)} labels" if facts.labels else ""
-        takes = "a model exported without a head" if wanted.head == "drift" else "another head"
+        takes = "a model exported without a head" if "drift" in wanted.heads else "another head"
         raise EvaluationError(
-            f"`task` {wanted.name}: takes {takes}, and the graph of {model.name} gives "
+            f"`task` {wanted.name}: takes {takes}, and the graph of {artifact.name} gives "
             f"what its head for {facts.task}{labels} does; leave it out, or choose of "
             f"{', '.join(task.name for task in fitting)}"
         )
     return wanted
 
 
-def _fits(task: Task, model: TextModel) -> bool:
-    if task.head == "classification" == model.facts.task:
-        return (len(model.facts.labels) == 1) == task.numeric
-    return task.takes(model.facts.task)
+def _fits(task: Task, artifact: Artifact) -> bool:
+    head, labels = artifact.facts.task, artifact.facts.labels
+    one_number = head == "classification" and len(labels) == 1
+    return head in task.heads and task.numeric == one_number
 
 
 def choose_metric(task: Task, name: str | None) -> Task:
@@ -208,10 +160,9 @@ def choose_metric(task: Task, name: str | None) -> Task:
     """
     if name is None:
         return task
-    metrics = {_folded(metric): metric for metric in (*task.further, task.metric)}
-    metric = metrics.get(_folded(name))
+    metric = {_folded(metric): metric for metric in task.metrics}.get(_folded(name))
     if metric is None:
-        known = ", ".join(other.removeprefix(INVERTED) for other in (task.metric, *task.further))
+        known = ", ".join(metric.removeprefix(INVERTED) for metric in task.metrics)
         raise EvaluationError(
             f"`metric` {name}: the task {task.name} has no such metric; give one of {known}"
         )
@@ -219,7 +170,7 @@ def choose_metric(task: Task, name: str | None) -> Task:
         return task
     inverted = metric.startswith(INVERTED)
     unit = f"{INVERTED}the {metric.removeprefix(INVERTED)} of all examples" if inverted else metric
-    return dataclasses.replace(task, metric=metric, unit=unit)
+    return replace(task, metric=metric, unit=unit)
 
 
 def _folded(metric: str) -> str:
@@ -227,24 +178,20 @@ def _folded(metric: str) -> str:
     return "".join(filter(str.isalnum, metric.removeprefix(INVERTED).casefold()))
 
 
-def make_settings(model: TextModel, task: Task, options: TaskOptions, seed: int) -> Settings:
-    """Check the options and fill in the task's defaults.
-
-    Raises:
-        EvaluationError: the task does not use an option.
-    """
-    values = _used(task, options)
-    facts, tokenizer = model.facts, model.facts.tokenizer
+def _settings(artifact: Artifact, task: Task, asked: EvaluationSettings) -> Settings:
+    """Check the options and fill in the task's defaults."""
+    values = _used(task, asked)
+    facts, tokenizer = artifact.facts, artifact.facts.tokenizer
     return Settings(
-        seed=seed,
+        seed=asked.seed or 0,
         mask_rate=values.get("mask_rate") or 0.0,
         mask_id=tokenizer.mask_id if tokenizer else None,
         special_ids=tokenizer.special_ids if tokenizer else (),
-        vocabulary=model.tokenizer.get_vocab_size(),
+        vocabulary=artifact.tokenizer.get_vocab_size(),
         masking=values.get("masking") or "all",
         block=values.get("block"),
         stride=values.get("stride"),
-        bos=_bos(model, values.get("bos", False)),
+        bos=_bos(artifact, values.get("bos", False)),
         document=bool(values.get("document")),
         columns=Columns(
             values.get("text_column"),
@@ -255,7 +202,7 @@ def make_settings(model: TextModel, task: Task, options: TaskOptions, seed: int)
         labels=facts.labels,
         head=facts.task,
         decoder_start_id=facts.decoder_start_id,
-        pooling=read_pooling(model.directory) if task.name == "sts" else None,
+        pooling=read_pooling(artifact.directory) if task.name == "sts" else None,
     )
 
 
@@ -275,12 +222,12 @@ def _used(task: Task, options: TaskOptions) -> Mapping[str, Any]:
     }
 
 
-def _bos(model: TextModel, wanted: bool | None) -> int | None:  # noqa: FBT001
+def _bos(artifact: Artifact, wanted: bool | None) -> int | None:  # noqa: FBT001
     """Return the token to put before each text; ``wanted`` is None for one if there is one."""
-    causal = model.facts.task == "clm"
+    causal = artifact.facts.task == "clm"
     if wanted is False or (wanted is None and not causal):
         return None
-    found = beginning_id(model.directory, model.facts.tokenizer)
+    found = beginning_id(artifact.directory, artifact.facts.tokenizer)
     if wanted and (found is None or not causal):
         raise EvaluationError(
             "`bos`: takes a causal model whose tokenizer names a BOS or EOS token in "
@@ -289,41 +236,46 @@ def _bos(model: TextModel, wanted: bool | None) -> int | None:  # noqa: FBT001
     return found
 
 
-def find_data(
+def _read_data(
     task: Task, data: Data | Sequence[str] | str | Path | None, settings: Settings
 ) -> Data:
-    """Read what was named, or the task's own sample.
-
-    Raises:
-        EvaluationError: it cannot be read, or the task has no sample of its own.
-    """
-    if settings.document and (data is None or not isinstance(data, str | Path)):
+    """Read what was named, or the task's own sample."""
+    if settings.document and not isinstance(data, str | Path):
         raise EvaluationError("`document`: is for a text file that `data` names")
     if isinstance(data, Texts | Table):
         return data
     if not isinstance(data, str | Path | None):
         return Texts.of(data)
-    if data is None and task.sample is None and task.needs == "table":
+    source = task.sample if data is None else str(data)
+    if not task.needs_table:
+        if source is None:
+            return built_in_sample()
+        return read_texts_of(source, settings.columns, document=settings.document)
+    if source is None:
         raise EvaluationError(
             f"`data`: {task.name} takes labelled rows; give a CSV, TSV, JSON, JSON Lines or "
             "Parquet file, or hf:org/name"
         )
-    source = task.sample if data is None else str(data)
-    if source is None:
-        return built_in_sample()
-    if task.needs == "table":
-        return read_table(source)
-    return read_texts_of(source, settings.columns, document=settings.document)
+    return read_table(source)
 
 
-def make_examples(model: TextModel, task: Task, settings: Settings, data: Data) -> Prepared:
-    """Tokenize data with the model's own tokenizer and make the task's examples.
+def _encoder(artifact: Artifact, settings: Settings) -> Encoder:
+    """Return the model's tokenizer with the limits that go with it.
 
-    Raises:
-        EvaluationError: the model has no tokenizer or one that does not know the words of the
-            data, or fewer than two examples come of them.
+    With ``bos``, that token is the one special token that it adds.
     """
-    encoder = encoder_of(model, settings.pooling, settings.bos)
+    facts, tokenizer, pooling = artifact.facts, artifact.tokenizer, settings.pooling
+    if settings.bos is not None:
+        tokenizer = read_tokenizer(artifact.directory, facts.tokenizer)  # another, to be changed
+        begin_with(tokenizer, settings.bos)
+    longest = facts.max_length
+    if pooling is not None and pooling.max_length is not None:
+        longest = min(longest, pooling.max_length)
+    return Encoder(tokenizer, longest, facts.tokenizer.unknown_id if facts.tokenizer else None)
+
+
+def _examples(task: Task, settings: Settings, data: Data, encoder: Encoder) -> Prepared:
+    """Make the task's examples, two or more, of texts that the tokenizer knows."""
     prepared = task.read(data, encoder, settings)
     tokens = sum(example.tokens for example in prepared.examples)  # of texts left out, none
     if data.lines and prepared.unknown > MOST_UNKNOWN * tokens:
@@ -333,7 +285,7 @@ def make_examples(model: TextModel, task: Task, settings: Settings, data: Data) 
         one = "only one example" if given == 1 else f"only one of {given} gives an example"
         advice = "cut it with `block` N" if settings.document else "give two or more"
         raise EvaluationError(f"`data` {data.name}: {one}, and an interval takes 2; {advice}")
-    if not found and task.needs == "table":
+    if not found and task.needs_table:
         raise EvaluationError(
             f"`data` {data.name}: none of {given} rows has a label to compare with and a text that "
             "this model's tokenizer knows; give labelled rows, or name the columns with "
@@ -345,25 +297,3 @@ def make_examples(model: TextModel, task: Task, settings: Settings, data: Data) 
             "knows; give text of the kind the model was trained on"
         )
     return prepared
-
-
-def encoder_of(model: TextModel, pooling: Pooling | None = None, bos: int | None = None) -> Encoder:
-    """Return the model's tokenizer with the limits that go with it.
-
-    With ``bos``, that token is the one special token that it adds.
-
-    Raises:
-        EvaluationError: the model has no tokenizer, or it cannot be read.
-    """
-    facts, tokenizer = model.facts, model.tokenizer
-    if bos is not None:
-        tokenizer = read_tokenizer(model.directory, facts.tokenizer)  # another, to be changed
-        begin_with(tokenizer, bos)
-    unknown = facts.tokenizer.unknown_id if facts.tokenizer else None
-    return Encoder(tokenizer, longest_of(model, pooling), unknown)
-
-
-def longest_of(model: TextModel, pooling: Pooling | None) -> int:
-    """Return how many tokens a text is cut to: the model's limit, or a lower one of a sentence."""
-    limits = (model.facts.max_length, pooling.max_length if pooling else None)
-    return min(limit for limit in limits if limit is not None)
