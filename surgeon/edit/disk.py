@@ -57,6 +57,22 @@ def sync(file: Path | int) -> None:
             os.close(descriptor)
 
 
+def lock(descriptor: int, *, wait: bool) -> bool | None:
+    """Lock an open file or folder until it is closed; False where somebody else has it.
+
+    None where the system, or the file system, has no locks.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
 def _renameat2(source: Path, target: Path, flag: int) -> bool:
     """Rename by the call of Linux that has flags (man 2 renameat2).
 

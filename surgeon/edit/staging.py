@@ -193,7 +193,7 @@ def _make_hidden(output: Path, target: Path, *, is_folder: bool) -> tuple[Path, 
             raise
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
-            _lock(lock, wait=True)
+            disk.lock(lock, wait=True)
             if _is_open_as(lock, path):
                 return path, lock
             os.close(lock)
@@ -287,20 +287,9 @@ def _locked(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _lock(descriptor, wait=False)
+        yield disk.lock(descriptor, wait=False) or False
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock an open file or directory; False where somebody has it, or the system has no locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except (ImportError, OSError):
-        return False
-    return True
 
 
 def _is_open_as(descriptor: int, path: Path) -> bool:

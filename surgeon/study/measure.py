@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from blake3 import blake3
-from filelock import FileLock
 
 from surgeon._version import __version__
+from surgeon.edit import disk
 from surgeon.edit.changes import with_slices
 from surgeon.edit.files import hash_file
 from surgeon.edit.plan import Plan, draw_dims, make_plan
@@ -208,7 +208,8 @@ def open_model(
     key = blake3(facts.encode()).hexdigest(_KEY_BYTES)
     exported = folder / key
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{key}.lock"):  # of processes that need the same model
+    with (folder / f"{key}.lock").open("wb") as locked:
+        disk.lock(locked.fileno(), wait=True)  # processes may need the same model
         if not (exported / RECORD).is_file():
             nothing = Recipe(dims=(0,), mode="scale", factor=1.0, sites=roles)
             write_artifact(make_plan(checkpoint, nothing), exported, progress=silent)

@@ -261,44 +261,29 @@ def not_a_row(path: Path, number: int, layout: Layout) -> OutputError:
 
 
 def lock(file: BinaryIO, output: Path) -> None:
-    """Keep a file to this process for as long as it is open.
+    """Keep a file to this process for as long as it is open, where there are locks.
 
     Raises:
         OutputError: another process has it.
     """
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # a system without such locks
-        return
-    except BlockingIOError as error:
-        raise OutputError(
-            f"`output` {output}: another run is writing there; wait for it"
-        ) from error
+    if disk.lock(file.fileno(), wait=False) is False:
+        raise OutputError(f"`output` {output}: another run is writing there; wait for it")
 
 
 PARQUET = ".parquet"
 
 
-def check_suffix(output: Path, known: Sequence[str], advice: str) -> None:
-    """Refuse a file that would not be what its name says.
+def check_table(output: Path, suffixes: Sequence[str], advice: str) -> None:
+    """Refuse a file that could not be written in the end as its suffix says.
 
     Raises:
-        OutputError: the suffix is not one of the known ones.
+        OutputError: the suffix is not one of these, or is Parquet's and pyarrow is not installed.
     """
-    if output.suffix.lower() not in known:
-        found = f"the suffix {output.suffix}" if output.suffix else "no suffix"
+    suffix = output.suffix.lower()
+    if suffix not in suffixes:
+        found = f"the suffix {output.suffix}" if suffix else "no suffix"
         raise OutputError(f"`output` {output}: has {found}; {advice}")
-
-
-def check_pyarrow(output: Path) -> None:
-    """Refuse a table that could not be written in the end.
-
-    Raises:
-        OutputError: pyarrow is not installed.
-    """
-    if not has_pyarrow():
+    if suffix == PARQUET and not has_pyarrow():
         raise OutputError(
             f"`output` {output}: Parquet needs pyarrow; run: pip install 'norm-surgeon[study]'"
         )

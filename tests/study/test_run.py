@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import os
@@ -308,6 +309,15 @@ def test_a_folder_of_something_else_and_one_in_use_are_refused(grid_file, tmp_pa
         open_folder(tmp_path / "out"),
     ):
         pass
+
+
+def test_a_file_system_without_locks_does_not_stop_a_sweep(tmp_path, monkeypatch):
+    def not_there(_descriptor, _how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", not_there)
+    with open_folder(tmp_path / "out") as journal:
+        assert journal.entries == {}
 
 
 @pytest.mark.parametrize(
