@@ -69,7 +69,7 @@ def atlas(
     from surgeon.study.engines import choose_engine
     from surgeon.study.targets import read_list
 
-    targets = read_list(models)
+    targets, chosen = read_list(models), choose_engine(engine, workers, address, cpus)
     if dry_run:
         ahead = preview_atlas(
             targets, output, sigma=sigma, min_layers=min_layers, rate=rate, retry=retry
@@ -78,7 +78,6 @@ def atlas(
         return
     if output is None:
         raise OutputError("-o FILE: name the table, or look first with --dry-run")
-    chosen = choose_engine(engine, workers, address, cpus)
     with console.shown_progress() as progress:
         built = build_atlas(
             targets,
@@ -86,7 +85,7 @@ def atlas(
             engine=chosen,
             sigma=sigma,
             min_layers=min_layers,
-            max_bytes=int(max_mb * 1e6),
+            max_bytes=max_mb * 1e6,
             rate=rate,
             retry=retry,
             progress=progress,

@@ -63,6 +63,7 @@ def sweep(
         raise typer.Exit(_WRONG_INPUT)
     if (size := size_of(grid)) > _MANY:
         console.print_note(f"{size:,} cells: to lay them out takes about {duration(size * _EACH)}.")
+    chosen = choose_engine(engine, workers, address, cpus, gpus)
     if dry_run:
         cells = make_cells(grid)
         ahead = preview_sweep(cells, output, retry=retry, workers=workers)
@@ -72,7 +73,6 @@ def sweep(
         return
     if output is None:
         raise OutputError("-o DIR: name the folder of the results, or look first with --dry-run")
-    chosen = choose_engine(engine, workers, address, cpus, gpus)
     if address is None:  # the nodes of a cluster may have what this machine has not
         check_provider(provider)
     # The nodes of a cluster need not share the folder of the results.

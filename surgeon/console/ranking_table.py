@@ -25,14 +25,11 @@ def check_ranking_table(path: Path, *, force: bool) -> None:
     """Refuse a table that could not be written, before anything is computed for it.
 
     Raises:
-        OutputError: its suffix is neither, pyarrow is not there for a table in Parquet, or it is
-            not as ``check_new_file`` says.
+        OutputError: as ``check_table`` and ``check_new_file``.
     """
-    from surgeon.study.run import PARQUET, check_pyarrow, check_suffix
+    from surgeon.study.run import PARQUET, check_table
 
-    check_suffix(path, (_CSV, PARQUET), f"give {_CSV} or {PARQUET}")
-    if path.suffix.lower() == PARQUET:
-        check_pyarrow(path)
+    check_table(path, (_CSV, PARQUET), f"give {_CSV} or {PARQUET}")
     check_new_file(path, force=force)
 
 

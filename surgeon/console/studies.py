@@ -108,11 +108,11 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
     if json:
         print_json(sweep.to_json())
         return
-    earlier = f", {sweep.kept} of them by an earlier run" if sweep.kept else ""
-    failed = f"; {sweep.failed} failed" if sweep.failed else ""
+    failed = f", {sweep.failed:,} failed" if sweep.failed else ""
+    earlier = f"; {sweep.kept:,} of them in an earlier run" if sweep.kept else ""
     table = "and rows.parquet " if sweep.table else ""
     print_text(
-        f"{sweep.done} of {sweep.total} cells done{earlier}{failed}. "
+        f"{sweep.total:,} cells: {sweep.done:,} done{failed}{earlier}. "
         f"rows.jsonl {table}in {sweep.folder}"
     )
     for reason, cells in _reasons(sweep):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -25,8 +26,7 @@ from surgeon.study.run import (
     Layout,
     Outcome,
     Outlook,
-    check_pyarrow,
-    check_suffix,
+    check_table,
     has_columns,
     lock,
     look_ahead,
@@ -43,7 +43,7 @@ OUTAGES = 5
 """So many models in a row that the network, the Hub or the token failed: then the run stops."""
 
 _START = b'{"atlas":1'
-_GROUP = 2**18  # rows of the table that are in memory at once
+_GROUP = 64  # models of the table that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def build_atlas(
     engine: Engine | None = None,
     sigma: float = SIGMA,
     min_layers: float = MIN_LAYERS,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: float = MAX_BYTES,
     rate: float = RATE,
     retry: bool = False,
     progress: Progress = silent,
@@ -111,9 +111,7 @@ def build_atlas(
     """
     output = Path(output)
     targets, start = targets_of(models), time.monotonic()
-    _check(sigma, min_layers, max_bytes, rate)
-    _check_suffix(output)
-    check_pyarrow(output)
+    _check(output, sigma, min_layers, max_bytes, rate)
     _check_online()
     reading = _Reading(output, engine or choose_engine("local", WORKERS))
     with open_rows(output, sigma, min_layers) as journal:
@@ -160,10 +158,9 @@ def preview_atlas(
         OutputError: ``output`` is something else or of another criterion.
     """
     targets = targets_of(models)
-    _check(sigma, min_layers, MAX_BYTES, rate)
+    _check(output, sigma, min_layers, MAX_BYTES, rate)
     entries: dict[str, Entry] = {}
     if output is not None:
-        _check_suffix(output)
         path = rows_path(output)
         _check_ours(output, path)
         if path.is_file():
@@ -178,7 +175,9 @@ def rows_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.rows.jsonl")
 
 
-def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None:
+def _check(
+    output: Path | None, sigma: float, min_layers: float, max_bytes: float, rate: float
+) -> None:
     check_sigma(sigma)
     if not (0 < min_layers < 1 or (min_layers >= 1 and min_layers == int(min_layers))):
         raise SelectionError(
@@ -186,12 +185,10 @@ def _check(sigma: float, min_layers: float, max_bytes: int, rate: float) -> None
         )
     if not (math.isfinite(rate) and rate > 0):
         raise SelectionError(f"`rate` {rate:g}: give a positive number of models per second")
-    if max_bytes <= 0:
-        raise SelectionError(f"`max_bytes` {max_bytes}: give a positive number")
-
-
-def _check_suffix(output: Path) -> None:
-    check_suffix(output, (PARQUET,), f"an atlas is Parquet: give FILE{PARQUET}")
+    if not max_bytes > 0:
+        raise SelectionError("`max_bytes`: give a positive number")
+    if output is not None:
+        check_table(output, (PARQUET,), f"an atlas is Parquet: give FILE{PARQUET}")
 
 
 def _check_online() -> None:
@@ -293,21 +290,9 @@ def write_atlas(output: Path, rows: Iterable[Row]) -> None:
 
     schema = _schema(pa)
     with open_table(output, schema, lambda path: has_columns(path, schema.names)) as writer:
-        for batches in _groups(_batch(pa, schema, row) for row in rows):
-            writer.write_table(pa.Table.from_batches(batches))
-
-
-def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
-    group: list[Any] = []
-    size = 0
-    for batch in batches:
-        group.append(batch)
-        size += batch.num_rows
-        if size >= _GROUP:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+        batches = (_batch(pa, schema, row) for row in rows)
+        while group := list(itertools.islice(batches, _GROUP)):
+            writer.write_table(pa.Table.from_batches(group))
 
 
 def _schema(pa: Any) -> Any:

@@ -92,7 +92,7 @@ class Scan:
 
     sigma: float
     min_layers: float
-    max_bytes: int
+    max_bytes: float
 
     def __call__(self, target: Target) -> Row:
         """Return what a model's row says of its scan, or of why that failed."""
@@ -126,7 +126,7 @@ def _scan(target: Target, scan: Scan, meter: Meter) -> Row:
     }
 
 
-def _check_size(checkpoint: Checkpoint, most: int) -> None:
+def _check_size(checkpoint: Checkpoint, most: float) -> None:
     """Refuse a model whose layers end in dense weights that are too large to fetch for a scan."""
     sites = [site for site in checkpoint.sites if site.role == "output"]
     infos = [checkpoint.tensors[n] for site in sites for n in (site.gain, site.bias) if n]

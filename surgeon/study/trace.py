@@ -35,14 +35,14 @@ from surgeon.progress import Progress, silent
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, criterion, layers_needed
 from surgeon.ranking.ranking import SIGMA
 from surgeon.ranking.zscores import ZScores, read_zscores
-from surgeon.study.run import PARQUET, check_pyarrow, check_suffix, has_columns, open_table
+from surgeon.study.run import PARQUET, check_table, has_columns, open_table
 from surgeon.study.training_run import (
     Repeat,
     Snapshot,
     Trace,
     TrainingCheckpoint,
-    Trajectories,
     find_checkpoints,
+    follow,
     take_snapshot,
 )
 
@@ -94,6 +94,8 @@ def trace_training(
         OutputError: ``output`` exists, or cannot be made.
     """
     check_sigma(sigma)
+    if top < 1:
+        raise SelectionError(f"`top` {top}: give a number of 1 or more")
     if output is not None:
         _check_output(output, force=force)
     name, found = find_checkpoints(checkpoints, revisions, skip)
@@ -106,7 +108,9 @@ def trace_training(
         with _open_rows(output, force=force) as add_rows:
             for number, checkpoint in enumerate(kept):
                 progress(f"reading {checkpoint.label}", number, len(kept))
-                zscores, facts, size = _read(checkpoint, listings[checkpoint], sites_pattern)
+                zscores, architecture, size = _read(checkpoint, listings[checkpoint], sites_pattern)
+                layers, hidden = zscores.gain.shape
+                facts = _Facts(architecture, layers, hidden, zscores.evidence, zscores.gain_name)
                 expected = expected or facts
                 _check_alike(kept[0], expected, checkpoint, facts)
                 needed = layers_needed(min_layers, facts.layers)
@@ -118,7 +122,6 @@ def trace_training(
             f"interrupted; of {len(kept)} checkpoints, {len(snapshots)} are read, and those of the "
             "Hub are kept: run the same command again to go on"
         ) from error
-    run = Trajectories([one.step for one in kept], snapshots, facts.layers, needed)
     of_hub = [size for size in received if size is not None]
     last = listings[kept[-1]]
     trace = Trace(
@@ -128,10 +131,7 @@ def trace_training(
         sigma=sigma,
         needed=needed,
         checkpoints=kept,
-        outliers=run.outliers,
-        trajectories=run.strongest(top),
-        transient=run.transient(),
-        bulk=run.bulk(),
+        **follow([one.step for one in kept], snapshots, facts.layers, needed, top),
         bytes_read=sum(of_hub) if of_hub else None,
         repeats=repeats,
     )
@@ -188,11 +188,11 @@ class _Facts:
 
 def _read(
     checkpoint: TrainingCheckpoint, listing: Listing | None, sites_pattern: str | None
-) -> tuple[ZScores, _Facts, int | None]:
-    """Read one checkpoint, and count the bytes off the Hub; nothing of it stays open."""
+) -> tuple[ZScores, str, int | None]:
+    """Return a checkpoint's z-scores, its architecture, and how many bytes came off the Hub."""
     path = None if listing is None else _kept_path(listing, sites_pattern)
     if path is not None and (kept := _read_kept(path)) is not None:
-        return kept[0], _facts(*kept), 0
+        return *kept, 0
     with _named(checkpoint):
         if listing is None:
             opened = open_for_scan(
@@ -209,7 +209,7 @@ def _read(
         zscores, architecture = read_zscores(opened), opened.family.name
     if path is not None:
         _keep(path, zscores, architecture)
-    return zscores, _facts(zscores, architecture), opened.meter.received if opened.meter else None
+    return zscores, architecture, opened.meter.received if opened.meter else None
 
 
 @contextlib.contextmanager
@@ -227,11 +227,6 @@ def _named(checkpoint: TrainingCheckpoint) -> Iterator[None]:
         raise CheckpointError(f"{where}{error}{advice}") from error
 
 
-def _facts(zscores: ZScores, architecture: str) -> _Facts:
-    layers, hidden = zscores.gain.shape
-    return _Facts(architecture, layers, hidden, zscores.evidence, zscores.gain_name)
-
-
 def _check_alike(
     first: TrainingCheckpoint, expected: _Facts, checkpoint: TrainingCheckpoint, found: _Facts
 ) -> None:
@@ -246,13 +241,10 @@ def _check_output(path: Path, *, force: bool) -> None:
     """Refuse a file that could not be written, before anything is read for it.
 
     Raises:
-        OutputError: its suffix is neither, pyarrow is not there for a table, or it is not as
-            ``check_new_file`` says.
+        OutputError: as ``check_table`` and ``check_new_file``.
     """
     advice = f"give {PARQUET} for every z-score, or {_SUMMARY} for the result"
-    check_suffix(path, (PARQUET, _SUMMARY), advice)
-    if path.suffix.lower() == PARQUET:
-        check_pyarrow(path)
+    check_table(path, (PARQUET, _SUMMARY), advice)
     check_new_file(path, force=force)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from itertools import compress, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -208,7 +208,7 @@ class Trajectory:
     strength: tuple[float, ...]
     reach: tuple[float, ...]
     gain_z: tuple[float, ...]
-    bias_z: tuple[float, ...] | None
+    bias_z: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class Bulk:
     strength: Band
     reach: Band
     gain_z: Band
-    bias_z: Band | None
+    bias_z: Band | None = None
 
 
 @dataclass(frozen=True)
@@ -327,76 +327,78 @@ def take_snapshot(zscores: ZScores, sigma: float, needed: int) -> Snapshot:
     )
 
 
-class Trajectories:
-    """The snapshots of a run as arrays of shape (steps, hidden)."""
+def follow(
+    steps: Sequence[int], snapshots: Sequence[Snapshot], layers: int, needed: int, top: int
+) -> dict[str, Any]:
+    """Return what a ``Trace`` has of its dimensions: ``outliers``, ``trajectories`` and the like.
 
-    def __init__(
-        self, steps: Sequence[int], snapshots: Sequence[Snapshot], layers: int, needed: int
-    ) -> None:
-        counts = np.stack([one.standing.counts for one in snapshots])
-        self._steps, self._flagged = np.array(steps), counts >= needed
-        self._score = counts / layers
-        self._strength = np.stack([one.standing.strength for one in snapshots])
-        self._reach = np.stack([one.reach for one in snapshots])
-        self._gain_z = np.stack([one.gain_z for one in snapshots])
-        biases = [one.bias_z for one in snapshots if one.bias_z is not None]
-        self._bias_z = np.stack(biases) if biases else None
-        self._order = snapshots[-1].standing.order
-
-    @property
-    def outliers(self) -> tuple[int, ...]:
-        """The outliers of the last checkpoint, strongest first."""
-        return tuple(int(dim) for dim in self._order if self._flagged[-1, dim])
-
-    def strongest(self, count: int) -> tuple[Trajectory, ...]:
-        """Return the trajectories of all outliers, and of others to make ``count``."""
+    The trajectories are those of all outliers, and of others to make ``top``.
+    """
+    # Arrays of shape (steps, hidden), as are those of the series.
+    counts = np.stack([one.standing.counts for one in snapshots])
+    flagged = counts >= needed
+    series = {
+        "strength": np.stack([one.standing.strength for one in snapshots]),
+        "reach": np.stack([one.reach for one in snapshots]),
+        "gain_z": np.stack([one.gain_z for one in snapshots]),
+    }
+    if biases := [one.bias_z for one in snapshots if one.bias_z is not None]:
+        series["bias_z"] = np.stack(biases)
+    order = snapshots[-1].standing.order.tolist()
+    outliers = tuple(dim for dim in order if flagged[-1, dim])
+    return {
+        "outliers": outliers,
         # Every outlier is flagged by more layers than any other dimension, so they come first.
-        dims = self._order[: max(count, len(self.outliers))]
-        return tuple(self._of(int(dim)) for dim in dims)
+        "trajectories": tuple(
+            _trajectory(dim, steps, flagged[:, dim], {"score": counts / layers, **series})
+            for dim in order[: max(top, len(outliers))]
+        ),
+        "transient": _transient(steps, flagged),
+        "bulk": _bulk(series, ~flagged[-1]),
+    }
 
-    def transient(self) -> tuple[TransientOutlier, ...]:
-        """Return the dimensions that were outliers but no longer are, by when they came."""
-        dims = np.flatnonzero(self._flagged.any(axis=0) & ~self._flagged[-1])
-        at = {int(dim): self._steps[self._flagged[:, dim]].tolist() for dim in dims}
-        found = [TransientOutlier(dim, steps[0], steps[-1]) for dim, steps in at.items()]
-        return tuple(sorted(found, key=lambda outlier: (outlier.first, outlier.dim)))
 
-    def bulk(self) -> Bulk | None:
-        """Return where the dimensions lie that are not outliers at the end, if there are any."""
-        rest = ~self._flagged[-1]
-        if not rest.any():
-            return None
-        return Bulk(
-            dims=int(rest.sum()),
-            strength=_band(self._strength[:, rest]),
-            reach=_band(self._reach[:, rest]),
-            gain_z=_band(self._gain_z[:, rest]),
-            bias_z=None if self._bias_z is None else _band(self._bias_z[:, rest]),
-        )
+_Series: TypeAlias = Mapping[str, npt.NDArray[np.float64]]
 
-    def _of(self, dim: int) -> Trajectory:
-        flagged = self._flagged[:, dim]
-        outlier = bool(flagged[-1])
-        in_bulk = np.flatnonzero(~flagged)
-        left = int(in_bulk[-1]) + 1 if in_bulk.size else 0
-        return Trajectory(
-            dim=dim,
-            outlier=outlier,
-            left_at=int(self._steps[left]) if outlier else None,
-            last_in_bulk=int(self._steps[left - 1]) if outlier and left else None,
-            flagged_at=tuple(self._steps[flagged].tolist()),
-            score=_floats(self._score[:, dim]),
-            strength=_floats(self._strength[:, dim]),
-            reach=_floats(self._reach[:, dim]),
-            gain_z=_floats(self._gain_z[:, dim]),
-            bias_z=None if self._bias_z is None else _floats(self._bias_z[:, dim]),
-        )
+
+def _trajectory(
+    dim: int, steps: Sequence[int], flagged: npt.NDArray[np.bool_], series: _Series
+) -> Trajectory:
+    outlier = bool(flagged[-1])
+    in_bulk = np.flatnonzero(~flagged)
+    left = int(in_bulk[-1]) + 1 if in_bulk.size else 0
+    return Trajectory(
+        dim=dim,
+        outlier=outlier,
+        left_at=steps[left] if outlier else None,
+        last_in_bulk=steps[left - 1] if outlier and left else None,
+        flagged_at=tuple(compress(steps, flagged)),
+        **{name: _floats(values[:, dim]) for name, values in series.items()},
+    )
+
+
+def _transient(
+    steps: Sequence[int], flagged: npt.NDArray[np.bool_]
+) -> tuple[TransientOutlier, ...]:
+    """Return the dimensions that were outliers but no longer are, by when they came."""
+    found = []
+    for dim in np.flatnonzero(flagged.any(axis=0) & ~flagged[-1]).tolist():
+        at = list(compress(steps, flagged[:, dim]))
+        found.append(TransientOutlier(dim, at[0], at[-1]))
+    return tuple(sorted(found, key=lambda outlier: (outlier.first, outlier.dim)))
+
+
+def _bulk(series: _Series, rest: npt.NDArray[np.bool_]) -> Bulk | None:
+    """Return where the dimensions lie that are not outliers at the end, if there are any."""
+    if not rest.any():
+        return None
+    bands = {name: _band(values[:, rest]) for name, values in series.items()}
+    return Bulk(dims=int(rest.sum()), **bands)
 
 
 def _band(values: npt.NDArray[np.float64]) -> Band:
-    low, median, high = np.percentile(values, [1, 50, 99], axis=1)
-    return Band(_floats(low), _floats(median), _floats(high))
+    return Band(*map(_floats, np.percentile(values, [1, 50, 99], axis=1)))
 
 
 def _floats(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    return tuple(map(float, values))
+    return tuple(values.tolist())

@@ -101,6 +101,8 @@ def test_an_atlas_imports_no_framework(hub, listed, tmp_path):
         ("org/a\nno id\n", ["-o", "a.parquet"], "models.txt:2: 'no id' is not a Hub id"),
         ("# none\n", ["-o", "a.parquet"], "names no model"),
         ("org/a\n", ["-o", "a.parquet", "--sigma", "0"], "--sigma 0"),
+        ("org/a\n", ["-o", "a.parquet", "--max-mb", "nan"], "--max-mb: give a positive number"),
+        ("org/a\n", ["--dry-run", "--workers", "0"], "--workers 0"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(tmp_path, refused, text, options, complaint):

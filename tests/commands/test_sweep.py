@@ -87,6 +87,7 @@ def test_a_sweep_that_is_interrupted_says_how_to_go_on(tiny, tmp_path):
     [
         ([], "-o DIR"),
         (["-o", "out", "--workers", "0"], "--workers 0"),
+        (["--dry-run", "--workers", "0"], "--workers 0"),
         (["-o", "out", "--engine", "ray", "--cpus", "-1"], "--cpus -1: give a number of 0 or more"),
         (["-o", "out", "--engine", "ray", "--gpus", "nan"], "--gpus nan: give a number"),
         (["-o", "out", "--engine", "ray", "--gpus", "1.5"], "--gpus 1.5: above 1, Ray takes whole"),

@@ -335,7 +335,7 @@ def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, 
         ({"sigma": -1}, "`sigma` -1"),
         ({"min_layers": 1.5}, "`min_layers` 1.5"),
         ({"min_layers": 0}, "`min_layers` 0"),
-        ({"max_bytes": 0}, "`max_bytes` 0"),
+        ({"max_bytes": 0}, "`max_bytes`: give a positive number"),
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused(tmp_path, options, complaint):

@@ -210,6 +210,8 @@ def test_one_checkpoint_or_a_path_with_revisions_is_refused(run):
         trace_training([run / "step-10" / "model.safetensors"])
     with pytest.raises(SelectionError, match="no checkpoints"):
         trace_training([])
+    with pytest.raises(SelectionError, match="`top` 0: give a number of 1 or more"):
+        trace_training([run], top=0)
     with pytest.raises(SelectionError, match="is not a Hub id; leave it out"):
         trace_training([run], revisions="step*")
     with pytest.raises(SelectionError, match="for one model on the Hub; 2 are given"):
