@@ -37,13 +37,13 @@ from .onnx_files.open_onnx import open_onnx as open_onnx
 from .onnx_files.patch import OnnxPlan as OnnxPlan
 from .onnx_files.patch import make_onnx_plan as make_onnx_plan
 from .onnx_files.patch import write_onnx_artifact as write_onnx_artifact
-from .ranking import Agreement as Agreement
 from .ranking import Options as Options
 from .ranking import Ranking as Ranking
-from .ranking import compare_detectors as compare_detectors
 from .ranking import rank_by_layernorm as rank_by_layernorm
 from .ranking import rank_dimensions as rank_dimensions
 from .ranking import read_zscores as read_zscores
+from .ranking.agreement import Agreement as Agreement
+from .ranking.agreement import compare_detectors as compare_detectors
 from .ranking.live import rank as rank
 from .study.atlas import Atlas as Atlas
 from .study.atlas import build_atlas as build_atlas

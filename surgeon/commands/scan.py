@@ -27,7 +27,7 @@ from surgeon.commands.options import (
     settling,
 )
 from surgeon.errors import SelectionError
-from surgeon.ranking import DEFAULT, Options, check_options, find_detector
+from surgeon.ranking import DEFAULT, Options, check_options, estimate_seconds, find_detector
 from surgeon.ranking.ranking import SIGMA
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ def scan(
         read_zscores,
     )
     from surgeon.figures import check_picture
-    from surgeon.ranking.ablation import estimate_seconds
 
     detector = find_detector(method or DEFAULT)
     if compare and method is not None:

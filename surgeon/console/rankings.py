@@ -11,7 +11,8 @@ from surgeon.progress import duration
 
 if TYPE_CHECKING:
     from surgeon.edit.plan import Plan
-    from surgeon.ranking import Agreement, Dimension, Ranking, ZScores
+    from surgeon.ranking import Dimension, Ranking, ZScores
+    from surgeon.ranking.agreement import Agreement
 
 
 _OUTLIERS_SHOWN = 6

@@ -12,7 +12,8 @@ from surgeon.errors import OutputError, SelectionError
 
 if TYPE_CHECKING:
     from surgeon.figures.picture import Picture
-    from surgeon.ranking import Agreement, Ranking, ZScores
+    from surgeon.ranking import Ranking, ZScores
+    from surgeon.ranking.agreement import Agreement
     from surgeon.study.training_run import Trace
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -25,7 +25,10 @@ from surgeon.figures.picture import (
     pooled,
 )
 from surgeon.harmless import shortened
-from surgeon.ranking import Agreement, ByLayer, Dimension, Measured, Ranking, ZScores, distances
+from surgeon.ranking import ByLayer, Dimension, Measured, Ranking, ZScores, distances
+
+if TYPE_CHECKING:
+    from surgeon.ranking.agreement import Agreement
 
 _CLIP, _STEP = 6.0, 3.0
 _COLOURS = (  # z-score → colour; blue and red stay apart in every common colour blindness

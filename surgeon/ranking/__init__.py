@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from surgeon.ranking.agreement import Agreement, compare_detectors
 from surgeon.ranking.detectors import (
     DEFAULT,
     DETECTORS,
     MEASURED,
     check_options,
+    estimate_seconds,
     find_detector,
     rank_dimensions,
 )
 from surgeon.ranking.layernorm import distances, rank_by_layernorm
-from surgeon.ranking.ranking import ByLayer, Detector, Dimension, Measured, Options, Ranking
+from surgeon.ranking.ranking import ByLayer, Dimension, Measured, Options, Ranking
 from surgeon.ranking.zscores import ZScores, read_zscores
 
 __all__ = [
     "DEFAULT",
     "DETECTORS",
     "MEASURED",
-    "Agreement",
     "ByLayer",
-    "Detector",
     "Dimension",
     "Measured",
     "Options",
     "Ranking",
     "ZScores",
     "check_options",
-    "compare_detectors",
     "distances",
+    "estimate_seconds",
     "find_detector",
     "rank_by_layernorm",
     "rank_dimensions",

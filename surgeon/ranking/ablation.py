@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from surgeon.errors import SelectionError
-from surgeon.model import Checkpoint
-from surgeon.progress import Progress, silent
-from surgeon.ranking.activations import rank_by_size
+from surgeon.progress import Progress
+from surgeon.ranking.activations import rank_by_activations
 from surgeon.ranking.gradient import rank_by_effect
 from surgeon.ranking.layernorm import rank_by_count, rank_by_layernorm
 from surgeon.ranking.race import (
@@ -27,11 +23,10 @@ from surgeon.ranking.race import (
     find_most,
     run_race,
 )
-from surgeon.ranking.ranking import Detector, Dimension, Measured, Options, Ranking
+from surgeon.ranking.ranking import Dimension, Measured, Options, Ranking
 from surgeon.ranking.removals import AblationRun, start_run
-from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
+from surgeon.ranking.torch_runner import TorchRunner
 from surgeon.tasks.task import Scores
-from surgeon.text import ranking_sample
 
 _FROM_WEIGHTS = 2  # candidates of each criterion on the weights
 _FROM_TEXT = 5  # of the activations, and of the gradients
@@ -41,15 +36,8 @@ _JOINT = 2  # times what two do on their own, for an effect of both together
 _ADDED = 16  # texts on which to measure what one adds
 _MOST_CHOSEN = 8
 
-_IN_LAYER = re.compile(r"\.\d+\.")
-_START_UP = 8.0  # seconds, for PyTorch and transformers
-_TOKENS = 6_000  # that a race reads of the sample, a removal of a text counted as a text
-_FLOPS = 3e10  # a second, of two cores
 
-
-def rank_by_ablation(
-    checkpoint: Checkpoint, options: Options, progress: Progress = silent
-) -> Ranking:
+def rank_by_ablation(runner: TorchRunner, options: Options, progress: Progress) -> Ranking:
     """Rank dimensions by the damage that their removal does to the model's own task.
 
     The task is the loss of the language-model head (masked, causal, replaced or permuted tokens,
@@ -74,30 +62,19 @@ def rank_by_ablation(
     for what was not measured; ``strength`` is the damage alone, or the score by activations.
 
     Raises:
-        ExportError: the model does not load or run in PyTorch.
+        ExportError: the model does not run in PyTorch.
         CheckpointError: a tensor holds values that are not finite.
-        EvaluationError: it has no tokenizer, or the texts have nothing to score.
-        SelectionError: ``min_damage`` is negative or not a number.
+        EvaluationError: the texts have nothing to score.
     """
-    check_min_damage(options.min_damage)
-    texts = options.texts or ranking_sample()
-    runner = open_torch_runner(checkpoint, texts, progress, options.device)
-    return ablate(runner, options, progress)
-
-
-def ablate(runner: TorchRunner, options: Options, progress: Progress) -> Ranking:
-    """Rank by ablation with a model that is loaded already."""
     checkpoint = runner.checkpoint
     run = start_run(runner, options)
-    by_size = rank_by_size(run.runner.of_first(FIRST_BLOCK), progress)
+    by_size = rank_by_activations(run.runner.of_first(FIRST_BLOCK), options, progress)
     first_texts = run.examples[:FIRST_BLOCK]
     by_effect = rank_by_effect(run.runner, first_texts, options.seed, progress)
-    candidates = shortlist(
-        {
-            _FROM_TEXT: (by_size, by_effect),
-            _FROM_WEIGHTS: (rank_by_layernorm(checkpoint), rank_by_count(checkpoint)),
-        }
-    )
+    by_weights = rank_by_layernorm(checkpoint), rank_by_count(checkpoint)
+    firsts = [d.dim for ranking in (by_size, by_effect) for d in ranking.dimensions[:_FROM_TEXT]]
+    firsts += [d.dim for ranking in by_weights for d in ranking.dimensions[:_FROM_WEIGHTS]]
+    candidates = tuple(dict.fromkeys(firsts))
     tried = range(checkpoint.hidden_size) if options.exhaustive else candidates
     # The same controls for a shortlist and for all dimensions, so that the range is the same.
     controls = run.draw_controls(candidates)
@@ -117,7 +94,7 @@ def ablate(runner: TorchRunner, options: Options, progress: Progress) -> Ranking
         architecture=checkpoint.family.name,
         layers=len(runner.layers),
         hidden_size=checkpoint.hidden_size,
-        method=ABLATION.name,
+        method="ablation",
         evidence=f"{task.metric} on at most {most} of {len(run.examples)} texts of {texts.name}, "
         f"{len(tried)} of {checkpoint.hidden_size} dimensions removed alone{left_out}",
         criterion=f"a damage of {run.min_damage:g} or more, {beyond}: alone, beside those chosen "
@@ -143,34 +120,6 @@ def ablate(runner: TorchRunner, options: Options, progress: Progress) -> Ranking
         warnings=(*runner.warnings, *_undecided(first, added, len(run.examples))),
         by_layer=by_size.by_layer,
     )
-
-
-def estimate_seconds(checkpoint: Checkpoint) -> float:
-    """Return how long a measurement takes on two cores, about: two passes over the sample."""
-    shapes = [info.shape for name, info in checkpoint.tensors.items() if _IN_LAYER.search(name)]
-    weights = sum(math.prod(shape) for shape in shapes if len(shape) > 1)
-    return _START_UP + 2 * weights * _TOKENS / _FLOPS
-
-
-def check_min_damage(min_damage: float | None) -> None:
-    """Refuse a least damage that is negative or not a number.
-
-    Raises:
-        SelectionError: it is.
-    """
-    if min_damage is not None and not (math.isfinite(min_damage) and min_damage >= 0):
-        raise SelectionError(f"`min_damage` {min_damage:g}: give a number of 0 or more")
-
-
-def shortlist(rankings: Mapping[int, Sequence[Ranking]]) -> tuple[int, ...]:
-    """Return the dimensions that cheap rankings put first, each once; a count to some of them."""
-    firsts = [
-        dimension.dim
-        for count, some in rankings.items()
-        for ranking in some
-        for dimension in ranking.dimensions[:count]
-    ]
-    return tuple(dict.fromkeys(firsts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,13 +279,3 @@ def _in_order(
 def _finite(damage: Damage | None) -> tuple[float, float] | None:
     """Return an interval that has ends."""
     return damage.interval if damage and np.isfinite(damage.interval).all() else None
-
-
-ABLATION = Detector(
-    "ablation",
-    rank_by_ablation,
-    needs_model=True,
-    summary="the damage that removing it does to the model's own task",
-    source="Kovaleva et al. 2021, arXiv 2105.06990",
-    takes=("texts", "min_damage", "exhaustive", "count", "device"),
-)

@@ -11,14 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.model import Checkpoint
-from surgeon.progress import Progress, silent
+from surgeon.progress import Progress
 from surgeon.ranking.criteria import CRITERIA, LayerStates
-from surgeon.ranking.ranking import ByLayer, Detector, Options, Ranking, over_median, rank
-from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
+from surgeon.ranking.ranking import ByLayer, Options, Ranking, over_median, rank
+from surgeon.ranking.torch_runner import TorchRunner
 from surgeon.tasks.examples import make_batch
 from surgeon.tasks.task import Floats
-from surgeon.text import ranking_sample
 
 MIN_RATIO = 3.0
 MIN_LAYERS = 0.75
@@ -26,9 +24,7 @@ MIN_LAYERS = 0.75
 _MOST_TOKENS = 2048  # of one batch
 
 
-def rank_by_activations(
-    checkpoint: Checkpoint, options: Options, progress: Progress = silent
-) -> Ranking:
+def rank_by_activations(runner: TorchRunner, _options: Options, progress: Progress) -> Ranking:
     """Rank dimensions by how large they get at the last operation of each layer.
 
     A dimension's size in a layer is its largest magnitude over all tokens, divided by that of the
@@ -43,17 +39,9 @@ def rank_by_activations(
     A size is not a damage: a large dimension may be one that nothing reads.
 
     Raises:
-        ExportError: the model does not load or run in PyTorch.
+        ExportError: the model does not run in PyTorch.
         CheckpointError: a tensor holds values that are not finite.
-        EvaluationError: it has no tokenizer.
     """
-    texts = options.texts or ranking_sample()
-    runner = open_torch_runner(checkpoint, texts, progress, options.device)
-    return rank_by_size(runner, progress)
-
-
-def rank_by_size(runner: TorchRunner, progress: Progress) -> Ranking:
-    """Rank by activations with a model that is loaded already."""
     largest, met = _run(runner, progress)
     written, stream = (over_median(largest[moment]) for moment in ("written", "stream"))
     large = written >= MIN_RATIO
@@ -66,7 +54,7 @@ def rank_by_size(runner: TorchRunner, progress: Progress) -> Ranking:
         score=written.mean(axis=0),
         strength=stream.mean(axis=0),
         met=met,
-        method=ACTIVATIONS.name,
+        method="activations",
         evidence="largest magnitude that a layer's last operation writes, over that of its median "
         "dimension",
         criterion=f"{MIN_RATIO:g} or more in at least {needed} of {len(large)} layers",
@@ -128,13 +116,3 @@ def _of_one_length(sequences: tuple[tuple[int, ...], ...]) -> Iterator[list[tupl
         batch.append(sequence)
     if batch:
         yield batch
-
-
-ACTIVATIONS = Detector(
-    "activations",
-    rank_by_activations,
-    needs_model=True,
-    summary="size of what the layers write, against the median dimension",
-    source="He et al. 2024, arXiv 2405.19279 (maximum to median)",
-    takes=("texts", "device"),
-)

@@ -8,10 +8,7 @@ from typing import Any
 
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
-from surgeon.ranking.ablation import ablate, check_min_damage
-from surgeon.ranking.activations import rank_by_size
-from surgeon.ranking.detectors import DETECTORS, options_for
-from surgeon.ranking.gradient import TEXTS, rank_by_effect
+from surgeon.ranking.detectors import DETECTORS, MEASURED, rank_weights
 from surgeon.ranking.ranking import Measured, Options, Ranking
 from surgeon.ranking.removals import AblationRun, start_run
 from surgeon.ranking.torch_runner import open_torch_runner
@@ -83,27 +80,16 @@ def compare_detectors(
         SurgeonError: what the detectors raise.
     """
     options = options or Options()
-    check_min_damage(options.min_damage)
     ranking_texts, held_out = _split(options.texts)
-    rankings = [
-        detector.rank(checkpoint, options_for(detector, options), progress)
-        for detector in DETECTORS.values()
-        if not detector.needs_model
-    ]
+    on_weights = [d for d in DETECTORS.values() if not d.needs_model]
+    on_text = [d for d in DETECTORS.values() if d.needs_model]
+    rankings = [rank_weights(detector, checkpoint, options) for detector in on_weights]
     runner = open_torch_runner(checkpoint, ranking_texts, progress, options.device)
-    by_size = rank_by_size(runner, progress)
-    ablation = ablate(runner, options, progress)
-    shuffled = runner.shuffled(options.seed)
-    examples = shuffled.examples(shuffled.settings(options.seed))[:TEXTS]
-    rankings += [by_size, rank_by_effect(shuffled, examples, options.seed, progress), ablation]
+    rankings += [detector.rank(runner, options, progress) for detector in on_text]
+    ablation = next(ranking for ranking in rankings if ranking.method == MEASURED)
     assert ablation.measured is not None
-    results, judged = _remove_firsts(
-        rankings,
-        ablation.measured,
-        start_run(runner.with_texts(held_out), options),
-        count,
-        progress,
-    )
+    judging = start_run(runner.with_texts(held_out), options)
+    results = _remove_firsts(rankings, ablation.measured, judging, count, progress)
     firsts = {result.method: set(result.first[:count]) for result in results}
     return Agreement(
         model=checkpoint.name,
@@ -115,7 +101,7 @@ def compare_detectors(
         overlap={a: {b: len(firsts[a] & firsts[b]) for b in firsts} for a in firsts},
         attainable=max(result.damage for result in results),
         held_out=held_out.name,
-        examples=judged,
+        examples=len(judging.examples),
         measured=ablation.measured,
         warnings=ablation.warnings,
     )
@@ -135,8 +121,8 @@ def _remove_firsts(
     run: AblationRun,
     count: int,
     progress: Progress,
-) -> tuple[tuple[MethodResult, ...], int]:
-    """Remove each method's first dims together; return the results and the number of examples."""
+) -> tuple[MethodResult, ...]:
+    """Remove each method's first dims together."""
     before = run.scores(())
     tops = [frozenset(d.dim for d in ranking.dimensions[:count]) for ranking in rankings]
     damages = {}
@@ -148,7 +134,7 @@ def _remove_firsts(
     best, best_interval = max(damages.values())
     chance = measured.control_range
     beyond_chance = chance and best_interval[0] > chance[1] and best >= measured.min_damage
-    results = [
+    return tuple(
         MethodResult(
             method=ranking.method,
             first=tuple(d.dim for d in ranking.dimensions[: max(count, _FIRST)]),
@@ -158,5 +144,4 @@ def _remove_firsts(
             captured=damages[dims][0] / best if beyond_chance else None,
         )
         for ranking, dims in zip(rankings, tops, strict=True)
-    ]
-    return tuple(results), len(run.examples)
+    )

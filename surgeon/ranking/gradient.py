@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from surgeon.model import Checkpoint
-from surgeon.progress import Progress, silent
-from surgeon.ranking.ranking import ByLayer, Detector, Options, Ranking, over_median, rank
-from surgeon.ranking.torch_runner import TorchRunner, open_torch_runner
+from surgeon.progress import Progress
+from surgeon.ranking.ranking import ByLayer, Options, Ranking, over_median, rank
+from surgeon.ranking.torch_runner import TorchRunner
 from surgeon.tasks.examples import Example, batch_examples
 from surgeon.tasks.task import Floats
-from surgeon.text import ranking_sample
 
 MIN_RATIO = 5.0
 MIN_SHARE = 1 / 3
@@ -21,9 +19,7 @@ TEXTS = 32
 """Texts that the method reads: a few rank well, and more cost more than they tell."""
 
 
-def rank_by_gradient(
-    checkpoint: Checkpoint, options: Options, progress: Progress = silent
-) -> Ranking:
+def rank_by_gradient(runner: TorchRunner, options: Options, progress: Progress) -> Ranking:
     """Rank dimensions by the first-order effect of their removal on the model's own task.
 
     The effect on a text is gain·∂L/∂gain + bias·∂L/∂bias, summed over the output sites of all
@@ -38,12 +34,10 @@ def rank_by_gradient(
     each other, neither has a gradient.
 
     Raises:
-        ExportError: the model does not load or run in PyTorch.
+        ExportError: the model does not run in PyTorch.
         CheckpointError: a tensor holds values that are not finite.
-        EvaluationError: it has no tokenizer, or the texts have nothing to score.
+        EvaluationError: the texts have nothing to score.
     """
-    texts = options.texts or ranking_sample()
-    runner = open_torch_runner(checkpoint, texts, progress, options.device)
     runner = runner.shuffled(options.seed)
     examples = runner.examples(runner.settings(options.seed))
     return rank_by_effect(runner, examples[:TEXTS], options.seed, progress)
@@ -52,7 +46,7 @@ def rank_by_gradient(
 def rank_by_effect(
     runner: TorchRunner, examples: Sequence[Example], seed: int, progress: Progress
 ) -> Ranking:
-    """Rank by the gradients on some examples, with a model that is loaded already."""
+    """Rank by the gradients on some examples."""
     effects = _effects(runner, examples, seed, progress)
     layers = len(runner.layers)
     # The last row is of the sum: layers may work against each other.
@@ -66,7 +60,7 @@ def rank_by_effect(
         needed=1,
         score=score,
         strength=sizes[-1],
-        method=GRADIENT.name,
+        method="gradient",
         evidence=f"first-order effect of its removal, summed over {layers} layers, over that of "
         f"the median dimension, on {len(examples)} texts",
         criterion=f"{MIN_RATIO:g} or more, and a third of the largest",
@@ -100,13 +94,3 @@ def _effects(
             raise runner.not_finite()
         found.append(effect)
     return np.stack(found, axis=1)
-
-
-GRADIENT = Detector(
-    "gradient",
-    rank_by_gradient,
-    needs_model=True,
-    summary="the first-order effect of its removal on the model's own task",
-    source="Molchanov et al. 2019, arXiv 1906.10771 (Taylor, first order)",
-    takes=("texts", "device"),
-)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
-from surgeon.ranking.ranking import SIGMA, ByLayer, Detector, Ranking, rank
+from surgeon.ranking.ranking import SIGMA, ByLayer, Ranking, rank
 from surgeon.ranking.zscores import ZScores, read_zscores
 
 MIN_LAYERS = 0.5
-
-_COLUMNS = ("", "mean |z|")
 
 
 def rank_by_layernorm(
@@ -43,31 +42,18 @@ def rank_by_layernorm(
         SelectionError: ``sigma`` or ``min_layers`` makes no sense for this model.
         CheckpointError: a vector holds values that are not finite.
     """
-    min_layers = MIN_LAYERS if min_layers is None else min_layers
-    layers_needed(min_layers, checkpoint.layers)  # refused before anything is read
+    # Refused before anything is read.
+    needed = layers_needed(MIN_LAYERS if min_layers is None else min_layers, checkpoint.layers)
     check_sigma(sigma)
-    return rank_zscores(checkpoint, read_zscores(checkpoint), sigma, min_layers)
-
-
-def rank_zscores(
-    checkpoint: Checkpoint, zscores: ZScores, sigma: float, min_layers: float
-) -> Ranking:
-    """Rank dimensions by z-scores that were read: the rest of ``rank_by_layernorm``."""
-    needed = layers_needed(min_layers, checkpoint.layers)
-    standing = stand(zscores, sigma)
-    return rank(
+    zscores = read_zscores(checkpoint)
+    return _rank(
         checkpoint,
-        flags=zscores.smaller > sigma,
-        counts=standing.counts,
-        needed=needed,
-        score=standing.counts / len(zscores.rows),
-        strength=standing.strength,
-        method=LAYERNORM.name,
-        evidence=zscores.evidence,
+        zscores,
+        distances(zscores, sigma),
+        stand(zscores, sigma).counts,
+        needed,
+        method="layernorm",
         criterion=criterion(zscores, sigma, needed),
-        columns=_COLUMNS,
-        by_layer=distances(zscores, sigma),
-        zscores=zscores,
     )
 
 
@@ -101,19 +87,37 @@ def rank_by_count(
     # A bias that is not there is NaN, which lies beyond nothing.
     biases = np.abs(zscores.bias) > sigma if zscores.bias is not None else np.zeros_like(gains)
     counts = np.maximum(gains.sum(axis=0), biases.sum(axis=0))
+    return _rank(
+        checkpoint,
+        zscores,
+        distances(zscores, sigma, either=True),
+        counts,
+        needed,
+        method="layernorm-count",
+        criterion=f"either beyond {sigma:g}σ, in at least {needed} of {layers} layers",
+    )
+
+
+def _rank(
+    checkpoint: Checkpoint,
+    zscores: ZScores,
+    by_layer: ByLayer,
+    counts: npt.NDArray[np.int64],
+    needed: int,
+    **described: Any,
+) -> Ranking:
     return rank(
         checkpoint,
-        flags=gains | biases,
+        flags=by_layer.values > by_layer.threshold,
         counts=counts,
         needed=needed,
-        score=counts / layers,
-        strength=zscores.larger.mean(axis=0),
-        method=LAYERNORM_COUNT.name,
+        score=counts / len(zscores.rows),
+        strength=by_layer.values.mean(axis=0),
         evidence=zscores.evidence,
-        criterion=f"either beyond {sigma:g}σ, in at least {needed} of {layers} layers",
-        columns=_COLUMNS,
-        by_layer=distances(zscores, sigma, either=True),
+        columns=("", "mean |z|"),
+        by_layer=by_layer,
         zscores=zscores,
+        **described,
     )
 
 
@@ -182,25 +186,3 @@ def layers_needed(min_layers: float, layers: int) -> int:
             "layers below 1, such as 0.5"
         )
     return int(needed)
-
-
-LAYERNORM = Detector(
-    "layernorm",
-    lambda checkpoint, options, _: rank_by_layernorm(
-        checkpoint, sigma=options.sigma, min_layers=options.min_layers
-    ),
-    needs_model=False,
-    summary="gain and bias both far from their mean, in half of the layers",
-    source="Kovaleva et al. 2021, arXiv 2105.06990",
-    takes=("sigma", "min_layers"),
-)
-LAYERNORM_COUNT = Detector(
-    "layernorm-count",
-    lambda checkpoint, options, _: rank_by_count(
-        checkpoint, sigma=options.sigma, min_layers=options.min_layers
-    ),
-    needs_model=False,
-    summary="gain or bias far from their mean, in more than a quarter of the layers",
-    source="Puccetti et al. 2022, arXiv 2205.11380",
-    takes=("sigma", "min_layers"),
-)

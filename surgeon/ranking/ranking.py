@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
-from surgeon.progress import Progress
 from surgeon.ranking.zscores import ZScores
 from surgeon.text import Texts, TextsUsed
 
@@ -213,6 +214,9 @@ class Options:
         count: how many outliers ``ablation`` is to find (None: all, but 8 at most).
         device: where PyTorch runs the model: cpu, cuda, mps, or auto, the best that is there.
         seed: of masks, controls and the order of the texts.
+
+    Raises:
+        SelectionError: ``min_damage`` is negative or not a number.
     """
 
     sigma: float = SIGMA
@@ -224,18 +228,7 @@ class Options:
     device: str = "auto"
     seed: int = 0
 
-
-@dataclass(frozen=True)
-class Detector:
-    """A way to rank dimensions.
-
-    ``needs_model`` is whether it runs the model in PyTorch, on text; the others read a few
-    tensors of the weights. ``takes`` are the options that it uses.
-    """
-
-    name: str
-    rank: Callable[[Checkpoint, Options, Progress], Ranking]
-    needs_model: bool
-    summary: str
-    source: str
-    takes: tuple[str, ...]
+    def __post_init__(self) -> None:
+        least = self.min_damage
+        if least is not None and not (math.isfinite(least) and least >= 0):
+            raise SelectionError(f"`min_damage` {least:g}: give a number of 0 or more")

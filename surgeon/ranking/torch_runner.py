@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from surgeon.tasks.configuration import check_sizes, longest_text
 from surgeon.tasks.examples import Encoded, Encoder, Example, batch_examples, batches_by_length
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.task import BASELINE, BatchScores, Floats, Settings, Task, TaskName, Variant
-from surgeon.text import Texts
+from surgeon.text import Texts, ranking_sample
 from surgeon.torch_model.live import LiveCheckpoint
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _AT_POSITIONS = ("mlm", "clm")
 _BY_TEXT = ("mlm", "clm", "rtd", "plm", "denoising")
 
 _BYTES = 4  # of a parameter in float32
+
+_Model = TypeVar("_Model", bound=Checkpoint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,15 +170,18 @@ class TorchRunner:
 
 
 def open_torch_runner(
-    checkpoint: Checkpoint, texts: Texts, progress: Progress, device: str = "auto"
+    checkpoint: Checkpoint, texts: Texts | None, progress: Progress, device: str = "auto"
 ) -> TorchRunner:
     """Load a checkpoint in PyTorch, on a device, and tokenize texts for it.
+
+    Without texts it is the built-in sample that ranks.
 
     Raises:
         ExportError: transformers cannot load it, or not as it is stored, or it does not fit.
         EvaluationError: it has no tokenizer, or one that does not know the texts' words.
         SelectionError: there is no such device.
     """
+    texts = texts or ranking_sample()
     if isinstance(checkpoint, LiveCheckpoint):
         return _live_runner(checkpoint, texts)
     if importlib.util.find_spec("torch") is None:
@@ -187,8 +192,7 @@ def open_torch_runner(
     progress("loading PyTorch", 0, 0)
     from surgeon.torch_model.devices import find_device, move
     from surgeon.torch_model.directory import not_applied
-    from surgeon.torch_model.heads import detect_task
-    from surgeon.torch_model.loading import decoder_start_of, load_model
+    from surgeon.torch_model.loading import load_model
     from surgeon.torch_model.tokenizer import load_tokenizer
 
     device = find_device(device)
@@ -201,12 +205,8 @@ def open_torch_runner(
             f"{checkpoint.directory}: no tokenizer in it that reads text; put its files "
             f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {INSTEAD}"
         )
-    task = detect_task(checkpoint)
-    # What other heads are for takes labels: their body alone is scored.
     with suggesting(INSTEAD):
-        model = load_model(checkpoint, task if task in _BY_TEXT else "drift")
-        if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
-            model = load_model(checkpoint, "drift")
+        task, model = _load_for_text(checkpoint, tokenizer, load_model)
         move(model.model, checkpoint, device)
     notes = not_applied(checkpoint.directory, checkpoint.config)
     return _runner(model, tokenizer, texts, task, notes)
@@ -214,17 +214,27 @@ def open_torch_runner(
 
 def _live_runner(checkpoint: LiveCheckpoint, texts: Texts) -> TorchRunner:
     """Run a model that is in memory, as it is."""
-    from surgeon.torch_model.heads import detect_task
-    from surgeon.torch_model.loading import decoder_start_of, ready_live
+    from surgeon.torch_model.loading import ready_live
 
     tokenizer = checkpoint.tokenizer
     if tokenizer is None:
         raise EvaluationError("`tokenizer`: the method runs the model on text; give transformers'")
-    task = detect_task(checkpoint)
-    model = ready_live(checkpoint, task if task in _BY_TEXT else "drift")
-    if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
-        model = ready_live(checkpoint, "drift")
+    task, model = _load_for_text(checkpoint, tokenizer, ready_live)
     return _runner(model, tokenizer, texts, task)
+
+
+def _load_for_text(
+    checkpoint: _Model, tokenizer: Any, load: Callable[[_Model, TaskName], TorchModel]
+) -> tuple[TaskName, TorchModel]:
+    """Load a model for its own task, or its body where text alone is not enough for that."""
+    from surgeon.torch_model.heads import detect_task
+    from surgeon.torch_model.loading import decoder_start_of
+
+    task = detect_task(checkpoint)
+    model = load(checkpoint, task if task in _BY_TEXT else "drift")
+    if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
+        model = load(checkpoint, "drift")
+    return task, model
 
 
 def _runner(

@@ -18,10 +18,17 @@ from families import save_family
 from safetensors.torch import load_file, save_file
 from task_models import save_model
 
-from surgeon import Recipe, evaluate, export, make_plan, open_checkpoint, write_artifact
+from surgeon import (
+    Options,
+    Recipe,
+    evaluate,
+    export,
+    make_plan,
+    open_checkpoint,
+    rank_dimensions,
+    write_artifact,
+)
 from surgeon.errors import ExportError, SurgeonError
-from surgeon.ranking.ablation import rank_by_ablation
-from surgeon.ranking.ranking import Options
 from surgeon.text import ranking_sample
 from surgeon.torch_model.directory import model_folder, tokenizer_folder
 from surgeon.torch_model.loading import decoder_start_of, load_model
@@ -104,7 +111,7 @@ def _refusals(model, output, **how):
     for attempt in (
         lambda: write_artifact(plan, output),
         lambda: export(checkpoint, output),
-        lambda: rank_by_ablation(checkpoint, Options(texts=_TEXTS)),
+        lambda: rank_dimensions(checkpoint, "ablation", Options(texts=_TEXTS)),
     ):
         with pytest.raises(SurgeonError) as caught:
             attempt()
@@ -136,7 +143,9 @@ def test_what_lies_beside_the_weights_changes_nothing_and_is_named(tmp_path, ask
     record = write_artifact(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out")
     result = evaluate(tmp_path / "out", texts=_TEXTS, controls=2)
     options = Options(texts=_TEXTS)
-    wanted, found = (rank_by_ablation(open_checkpoint(m), options) for m in (plain, laden))
+    wanted, found = (
+        rank_dimensions(open_checkpoint(m), "ablation", options) for m in (plain, laden)
+    )
     for sentences in (
         exported.onnx.not_applied,
         record.onnx["not_applied"],
@@ -436,7 +445,7 @@ def test_esm_in_its_own_layout_is_patched_and_evaluated(tmp_path, asked):
     result = evaluate(tmp_path / "out", texts=texts, controls=2)
     assert (result.task, result.dataset.unknown) == ("mlm", 0)
     assert result.dataset.tokens == 8 * 62  # cut, with a token at each end
-    assert rank_by_ablation(open_checkpoint(model), Options(texts=texts)).dimensions
+    assert rank_dimensions(open_checkpoint(model), "ablation", Options(texts=texts)).dimensions
     assert not list(tmp_path.rglob("ran"))
 
 
