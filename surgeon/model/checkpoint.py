@@ -6,7 +6,7 @@ The sites follow from its family, which the configuration, the tensor names or a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,7 @@ class Checkpoint:
         config: the configuration, empty if there is none.
         files: the files that hold the tensors.
         parameters_total: the number of scalars that are weights; buffers of indices do not count.
-        describe: finds the architecture (None: by the configuration, the names or the pattern).
+        known: the architecture (None: by the configuration, the names or the pattern).
         index: the name of the index, if the files are shards.
         revision: the commit on the Hub.
         sites_pattern: what a person said about the norms of an architecture without a row.
@@ -70,7 +70,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     files: tuple[TensorFile, ...]
     parameters_total: int
-    describe: Callable[[Checkpoint], Architecture] | None = None
+    known: Architecture | None = None
     index: str | None = None
     revision: str | None = None
     sites_pattern: str | None = None
@@ -124,7 +124,7 @@ class Checkpoint:
             CheckpointError: the weights are not those of the family, or lack layers.
             SelectionError: ``sites_pattern`` fits no module.
         """
-        found = (self.describe or find_architecture)(self)
+        found = self.known or find_architecture(self)
         return Architecture(found.family, one_stream(found.sites, self.shapes))
 
     @property

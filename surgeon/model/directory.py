@@ -53,8 +53,8 @@ def open_checkpoint(
             raise CheckpointError(f"`revision` {revision}: {path} is a path, which has none")
         return _open_local(path, name, sites_pattern)
     found = hub_id(model, revision)
-    snapshot = download(found.model, found.revision, progress)
-    return replace(_open_local(snapshot.path, name, sites_pattern), conversion=snapshot.conversion)
+    folder, conversion = download(found.model, found.revision, progress)
+    return replace(_open_local(folder, name, sites_pattern), conversion=conversion)
 
 
 def hub_id(model: str | Path, revision: str | None = None) -> HubId:
@@ -84,9 +84,9 @@ def open_for_scan(
     if os.path.lexists(model):
         return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
     found = hub_id(model, revision)
-    snapshot = find_cached(found.model, found.revision)
-    if snapshot is not None:
-        return _open_local(snapshot.path, None, sites_pattern)
+    folder = find_cached(found.model, found.revision)
+    if folder is not None:
+        return _open_local(folder, None, sites_pattern)
     progress("asking the Hub", 0, 0)
     return open_remote(found.model, found.revision, sites_pattern=sites_pattern)
 

@@ -12,7 +12,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,22 +43,9 @@ if TYPE_CHECKING:
 _MODULE = 64 * 2**20  # bytes; weights in a folder below that are a module, above a second model
 
 
-@dataclass(frozen=True)
-class HubSnapshot:
-    """A repository in the cache: ``path`` is a model directory, ``revision`` the commit.
-
-    ``conversion`` is the pull request that it is of, as in ``Listing``.
-    """
-
-    path: Path
-    model_id: str
-    revision: str
-    conversion: str | None = None
-
-
 def download(
     model_id: str, revision: str | None = None, progress: Progress = silent
-) -> HubSnapshot:
+) -> tuple[Path, str | None]:
     """Have a model in the cache: its weights in one format, and what else its loaders read.
 
     Without a connection, or while the Hub is down, a cached snapshot is taken as it is.
@@ -69,6 +55,10 @@ def download(
         revision: a branch, a tag or a commit (None: the default branch, or the Hub's own conversion
             of its pickle to safetensors).
         progress: called with the bytes received.
+
+    Returns:
+        The folder in the cache, named after the commit, and the pull request that is converted
+        weights, as in ``Listing``.
 
     Raises:
         CheckpointError: the repository cannot be had, or has no weights that surgeon reads.
@@ -82,7 +72,7 @@ def download(
             snapshot = find_cached(model_id, revision) if is_outage(error) else None
             if snapshot is None:
                 raise
-            return snapshot
+            return snapshot, None
         name, asked = listing.model_id, listing.conversion or revision
         with answers_like_the_hub(name):
             # Notes the commit in the cache, under the revision's name, for when there is no Hub.
@@ -90,7 +80,7 @@ def download(
         if at.resolved != listing.commit:
             raise CheckpointError(f"{name}: changed while it was listed; try again")
         try:
-            return _fetch(at, listing, progress)
+            return _fetch(at, listing, progress), listing.conversion
         except KeyboardInterrupt as stopped:
             raise Interrupted(
                 f"{name}: the download was interrupted; run the same command again to go on, what "
@@ -98,8 +88,8 @@ def download(
             ) from stopped
 
 
-def find_cached(model_id: str, revision: str | None = None) -> HubSnapshot | None:
-    """Return what the cache has, without asking the Hub: the weights whole and the configuration.
+def find_cached(model_id: str, revision: str | None = None) -> Path | None:
+    """Return a model's folder in the cache, if it is whole there, without asking the Hub.
 
     A branch is where it was when it was last asked for.
 
@@ -110,25 +100,23 @@ def find_cached(model_id: str, revision: str | None = None) -> HubSnapshot | Non
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     with explained(model_id, revision):
-        known = _cached_id(model_id)
         try:
-            path = Path(
-                snapshot_download(
-                    known,
-                    revision=revision,
-                    local_files_only=True,
-                    allow_patterns=["config.json"],
-                )
+            folder = snapshot_download(
+                _cached_id(model_id),
+                revision=revision,
+                local_files_only=True,
+                allow_patterns=["config.json"],
             )
         except LocalEntryNotFoundError:
             return None
+        path = Path(folder)
         weights = find_weights_name({entry.name for entry in path.iterdir() if entry.is_file()})
         if weights is None or not (path / "config.json").is_file():
             return None
         indexed = weights.endswith(INDEX_SUFFIX)
         shards = set(read_index(path / weights).values()) if indexed else {weights}
         whole = all((path / shard).is_file() for shard in shards)
-        return HubSnapshot(path, known, path.name) if whole else None
+        return path if whole else None
 
 
 def _cached_id(model_id: str) -> str:
@@ -144,7 +132,7 @@ def _cached_id(model_id: str) -> str:
     return "/".join(found[0].name.split("--")[1:]) if len(found) == 1 else model_id
 
 
-def _fetch(revision: ResolvedRevision, listing: Listing, progress: Progress) -> HubSnapshot:
+def _fetch(revision: ResolvedRevision, listing: Listing, progress: Progress) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
     model_id, weights = listing.model_id, listing.weights
@@ -166,7 +154,7 @@ def _fetch(revision: ResolvedRevision, listing: Listing, progress: Progress) -> 
                 allow_patterns=sorted(map(glob.escape, wanted)),
                 tqdm_class=_reporting(progress, f"downloading {model_id}", total, stopped),
             )
-    return HubSnapshot(Path(path), model_id, listing.commit, listing.conversion)
+    return Path(path)
 
 
 @contextlib.contextmanager

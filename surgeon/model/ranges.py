@@ -6,7 +6,6 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from surgeon.errors import CheckpointError, HubUnavailableError
@@ -166,19 +165,17 @@ class Reading:
     """What a request costs against a byte.
 
     ``header_guess`` is how many bytes the first request for a header asks for. Two tensors come
-    in one request if less than ``gap`` bytes lie between them; so do those that are nearest to
-    each other as long as all that is read between them is at most ``slack`` of what is wanted.
+    in one request if less than ``gap`` bytes lie between them.
     """
 
     header_guess: int = 128 * 1024  # holds most headers whole
     gap: int = 64 * 1024  # cheaper to read than to leave out
-    slack: float = 0.0
     connections: int = 8
     policy: RetryPolicy = SHORT
 
 
 QUICK = Reading()
-FRUGAL = Reading(header_guess=PREFIX, gap=1, slack=0.05, connections=4, policy=PATIENT)
+FRUGAL = Reading(header_guess=PREFIX, gap=1024, connections=4, policy=PATIENT)
 
 
 @dataclass(eq=False)
@@ -201,28 +198,13 @@ class Span(NamedTuple):
     end: int
 
 
-def runs_of(spans: Iterable[Span], reading: Reading) -> Iterator[list[Span]]:
-    """Yield spans of a file in runs, each to be read in one piece, the gaps in it included."""
-    ordered = sorted(spans)
-    limit = max(reading.gap, _affordable_gap(ordered, reading.slack) + 1)
+def runs_of(spans: Iterable[Span], gap: int) -> Iterator[list[Span]]:
+    """Yield spans of a file in runs with gaps below ``gap``, each to be read in one piece."""
     run: list[Span] = []
-    for span in ordered:
-        if run and span.start - max(before.end for before in run) >= limit:
+    for span in sorted(spans):
+        if run and span.start - max(before.end for before in run) >= gap:
             yield run
             run = []
         run.append(span)
     if run:
         yield run
-
-
-def _affordable_gap(ordered: list[Span], slack: float) -> int:
-    """Return the largest gap that, read with all smaller ones, keeps within ``slack``."""
-    left = slack * sum(span.end - span.start for span in ordered)
-    gaps = sorted(max(0, after.start - before.end) for before, after in pairwise(ordered))
-    largest = 0
-    for gap, equal in groupby(gaps):
-        left -= gap * len(list(equal))
-        if left < 0:
-            break
-        largest = gap
-    return largest

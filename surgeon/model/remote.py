@@ -59,7 +59,7 @@ class RemoteWeights(TensorFile):
         for name in wanted:
             spans[self.homes[name]].update(self._spans(name))
         reading = self.ranges.reading
-        runs = [(file, run) for file, found in spans.items() for run in runs_of(found, reading)]
+        runs = [(file, run) for file, found in spans.items() for run in runs_of(found, reading.gap)]
         received: dict[tuple[str, Span], bytes] = {}
         with explained(str(self.path)), ThreadPoolExecutor(reading.connections) as pool:
             for contents in pool.map(lambda run: self._fetch(*run), runs):

@@ -72,12 +72,18 @@ class TensorFile:
                 tensor cannot be read.
         """
         info = self.tensors[name]
-        dtype = editable_dtype(str(self.path), info)
+        if info.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{self.path}: tensor {name} is stored as {info.dtype} of shape "
+                f"{list(info.shape)}, quantized or packed, which cannot be edited exactly; name "
+                "sites that are float vectors with `sites` (final, embeddings), or give the model "
+                "before it was quantized"
+            )
         raw = bytearray()
         for piece in self.pieces(name):
             raw += piece
         try:
-            return np.frombuffer(raw, dtype=dtype).reshape(info.shape)
+            return np.frombuffer(raw, float_dtype(info.dtype)).reshape(info.shape)
         except ValueError as error:  # an empty one may claim any size of its other axes
             raise CheckpointError(
                 f"{self.path}: tensor {name} claims the shape {info.shape} ({error})"
@@ -99,21 +105,6 @@ class TensorFile:
 
     def prefetch(self, names: Iterable[str]) -> None:
         """Fetch tensors together, ahead of ``read``; on disk there is no need."""
-
-
-def editable_dtype(label: str, info: TensorInfo) -> np.dtype[Any]:
-    """Return the numpy dtype of a tensor that can be edited; ``label`` names its file in errors.
-
-    Raises:
-        CheckpointError: the dtype is not one of ``FLOATS``.
-    """
-    if info.dtype not in FLOATS:
-        raise CheckpointError(
-            f"{label}: tensor {info.name} is stored as {info.dtype} of shape {list(info.shape)}, "
-            "quantized or packed, which cannot be edited exactly; name sites that are float "
-            "vectors with `sites` (final, embeddings), or give the model before it was quantized"
-        )
-    return float_dtype(info.dtype)
 
 
 def float_dtype(name: str) -> np.dtype[Any]:

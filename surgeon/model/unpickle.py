@@ -10,7 +10,7 @@ import pickletools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import IO, Any
 
 _MOST_STEPS = 4_000_000  # some 60 for a tensor, and each may make an object
 _SHOWN = 60  # characters of a name in an error
@@ -47,17 +47,7 @@ class Call:
     arguments: tuple[Any, ...]
 
 
-class Readable(Protocol):
-    """A file, or the mapping of one."""
-
-    def read(self, size: int = ..., /) -> bytes:
-        """Return so many bytes, or those that are left."""
-
-    def readline(self) -> bytes:
-        """Return what is left of a line."""
-
-
-def read_pickle(file: Readable, persistent: Callable[[Any], Any]) -> Any:
+def read_pickle(file: IO[bytes], persistent: Callable[[Any], Any]) -> Any:
     """Follow one pickle to its end and return what it holds.
 
     Args:
@@ -77,8 +67,7 @@ def read_pickle(file: Readable, persistent: Callable[[Any], Any]) -> Any:
         del stack[start:]
         return values
 
-    source: Any = file
-    instructions: Any = pickletools.genops(source)
+    instructions: Any = pickletools.genops(file)
     for step, (operation, argument, _) in enumerate(instructions):
         if step > _MOST_STEPS:
             raise ValueError(f"a pickle of more than {_MOST_STEPS:,} instructions")

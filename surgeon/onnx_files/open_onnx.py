@@ -78,13 +78,12 @@ def open_onnx(path: str | Path, sites_pattern: str | None = None) -> OnnxModel:
         raise type(error)(f"{path}: {_in_branches(graph) or error}") from error
     # A row of no templates: the sites were found in the graph.
     family = Family(architecture, (), (), "drift")
-    described = Architecture(family, in_order(one.site for one in found))
     checkpoint = Checkpoint(
         name=root.resolve().name if config else path.stem,
         directory=root,
         config=config,
         files=tensor_files(graph),
-        describe=lambda _: described,
+        known=Architecture(family, in_order(one.site for one in found)),
         parameters_total=sum(
             s.info.size for s in graph.tensors.values() if s.info.dtype in _WEIGHTS
         ),

@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from surgeon.model.checkpoint import Checkpoint, count_floats
 from surgeon.model.tensors import TensorFile, TensorInfo
+from surgeon.model.torch_pickle import DTYPES
 
 if TYPE_CHECKING:
     import torch
-
-# The names that the safetensors format has for PyTorch's dtypes.
-_DTYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ def open_live(
     """
     state, infos, start = model.state_dict(), {}, 0
     for name, tensor in state.items():
-        dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
+        dtype = DTYPES.get(str(tensor.dtype).removeprefix("torch."))
         if dtype is not None:
             end = start + tensor.numel() * tensor.element_size()
             infos[name] = TensorInfo(name, dtype, tuple(tensor.shape), start, end)

@@ -157,12 +157,11 @@ def test_importing_the_module_does_not_import_huggingface_hub():
 
 
 def test_only_the_needed_files_are_fetched_and_the_commit_is_kept(hub, full):
-    snapshot = download("org/full")
-    assert hub.fetched() == _files(snapshot.path) == _KEPT
-    assert all((snapshot.path / f).read_bytes() == (full / f).read_bytes() for f in _KEPT)
-    assert snapshot.model_id == "org/full"
-    assert snapshot.revision == commit_of("org/full") == snapshot.path.name
-    assert open_checkpoint(snapshot.path).tensors == open_checkpoint(full).tensors
+    folder, _ = download("org/full")
+    assert hub.fetched() == _files(folder) == _KEPT
+    assert all((folder / f).read_bytes() == (full / f).read_bytes() for f in _KEPT)
+    assert folder.name == commit_of("org/full")
+    assert open_checkpoint(folder).tensors == open_checkpoint(full).tensors
 
 
 def test_a_second_download_fetches_nothing(hub):
@@ -175,17 +174,17 @@ def test_a_second_download_fetches_nothing(hub):
 def test_what_is_cached_is_known_without_asking_the_hub(hub):
     assert find_cached("org/full") is None
     assert hub.requests == []
-    snapshot = download("org/full")
+    folder, _ = download("org/full")
     hub.requests.clear()
-    assert find_cached("org/full") == find_cached("org/full", snapshot.revision) == snapshot
+    assert find_cached("org/full") == find_cached("org/full", folder.name) == folder
     assert find_cached("org/full", "v1") is None
-    (snapshot.path / "model.safetensors").unlink()
+    (folder / "model.safetensors").unlink()
     assert find_cached("org/full") is None
     assert hub.requests == []
 
 
 def test_a_pickle_is_fetched_only_where_there_are_no_safetensors(hub):
-    assert _files(download("pickled").path) == {"config.json", "pytorch_model.bin"}
+    assert _files(download("pickled")[0]) == {"config.json", "pytorch_model.bin"}
 
 
 @pytest.mark.parametrize("index", ["model.safetensors", "pytorch_model.bin"])
@@ -197,9 +196,9 @@ def test_shards_are_those_that_the_index_names(hub, tmp_path, index):
     weight_map = dict(zip("ab", shards, strict=True))
     (folder / f"{index}.index.json").write_text(json.dumps({"weight_map": weight_map}))
     hub.repositories["org/shards"] = folder
-    snapshot = download("org/shards")
-    assert _files(snapshot.path) == {"config.json", f"{index}.index.json", *shards}
-    (snapshot.path / shards[1]).unlink()
+    folder, _ = download("org/shards")
+    assert _files(folder) == {"config.json", f"{index}.index.json", *shards}
+    (folder / shards[1]).unlink()
     hub.status = 503
     with pytest.raises(CheckpointError, match="try again later"):
         download("org/shards")  # a cache with one shard missing is no model
@@ -209,13 +208,13 @@ def test_big_weights_in_a_folder_are_another_model_and_stay_there(hub, full):
     path = full / "checkpoint-500" / "model.safetensors"
     with path.open("wb") as file:
         file.truncate(65 * 2**20)
-    assert "checkpoint-500/model.safetensors" not in _files(download("org/full").path)
+    assert "checkpoint-500/model.safetensors" not in _files(download("org/full")[0])
 
 
 def test_a_revision_is_had_by_name_and_by_commit(hub):
-    by_name = download("org/full", "v1")
-    assert by_name.revision == commit_of("org/full")
-    assert download("org/full", by_name.revision) == by_name
+    folder, _ = by_name = download("org/full", "v1")
+    assert folder.name == commit_of("org/full")
+    assert download("org/full", folder.name) == by_name
     hub.status = 503
     assert download("org/full", "v1") == by_name
 
@@ -224,8 +223,8 @@ def test_a_revision_is_had_by_name_and_by_commit(hub):
 def test_progress_tells_the_bytes_and_nothing_else_does(hub, capfd, monkeypatch, xet):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", not xet)
     told = []
-    snapshot = download("org/full", progress=lambda *report: told.append(report))
-    total = sum((snapshot.path / name).stat().st_size for name in _KEPT)
+    folder, _ = download("org/full", progress=lambda *report: told.append(report))
+    total = sum((folder / name).stat().st_size for name in _KEPT)
     assert told[-1] == ("downloading org/full", total, total)
     assert [report[1] for report in told] == sorted(report[1] for report in told)
     assert capfd.readouterr() == ("", "")
@@ -247,10 +246,10 @@ def test_without_the_hub_the_cache_serves_and_without_weights_in_it_the_error_sa
         _break(hub, broken, outage)
         _is_refused("org/full", complaint=_OUTAGES[outage], capfd=capfd)
     hub.status, hub.delay = None, 0.0
-    snapshot = download("org/full")
+    folder, _ = snapshot = download("org/full")
     _break(hub, monkeypatch, outage)
     assert download("org/full") == snapshot
-    (snapshot.path / "model.safetensors").unlink()
+    (folder / "model.safetensors").unlink()
     _is_refused("org/full", complaint=_OUTAGES[outage], capfd=capfd)
 
 
@@ -360,7 +359,7 @@ def test_a_download_waits_as_it_is_asked_to(hub, monkeypatch, status):
     waited = []
     monkeypatch.setattr(retry, "sleep", waited.append)
     hub.status, hub.failures, hub.headers = status, 2, {"Retry-After": "7"}
-    assert download("org/full").model_id == "org/full"
+    assert download("org/full")[0].name == commit_of("org/full")
     assert [int(seconds) for seconds in waited] == [7, 7]
 
 
@@ -404,10 +403,10 @@ def test_an_interrupted_download_says_how_to_go_on(hub, full, cache, tmp_path, x
 
 def test_a_renamed_repository_is_known_by_its_name_of_today(hub):
     hub.renamed = {"full": "org/full", "old/name": "org/full"}
-    snapshot = download("full")
-    assert snapshot.model_id == "org/full"
+    folder, _ = snapshot = download("full")
+    assert folder.parent.parent.name == "models--org--full"
     assert open_remote("old/name").name == "org/full"
-    assert find_cached("full") == snapshot
+    assert find_cached("full") == folder
     hub.status = 503
     assert download("full") == snapshot
 
@@ -457,19 +456,15 @@ def converted(hub, full, tmp_path):
 @pytest.mark.parametrize("discussions", [True, False])
 def test_the_hubs_own_conversion_is_taken_in_place_of_a_pickle(hub, converted, discussions):
     hub.discussions = discussions
-    snapshot = download("org/pickle")
-    assert (snapshot.conversion, snapshot.revision) == (
-        "refs/pr/3",
-        commit_of("org/pickle", "refs/pr/3"),
-    )
-    assert (snapshot.path / "model.safetensors").is_file()
-    assert not (snapshot.path / "pytorch_model.bin").exists()
+    folder, conversion = download("org/pickle")
+    assert (conversion, folder.name) == ("refs/pr/3", commit_of("org/pickle", "refs/pr/3"))
+    assert (folder / "model.safetensors").is_file()
+    assert not (folder / "pytorch_model.bin").exists()
     remote = open_remote("org/pickle")
-    assert (remote.conversion, remote.revision) == (snapshot.conversion, snapshot.revision)
+    assert (remote.conversion, remote.revision) == (conversion, folder.name)
     plan = make_plan(open_checkpoint("org/pickle"), Recipe(dims=(3,)))
     assert plan.notes == ("weights of refs/pr/3, the conversion of its pickle",)
-    named = download("org/pickle", "refs/pr/3")
-    assert (named.conversion, named.revision) == (None, snapshot.revision)
+    assert download("org/pickle", "refs/pr/3") == (folder, None)
 
 
 @pytest.mark.parametrize("case", ["somebody's", "another tokenizer", "another pickle"])
@@ -480,9 +475,9 @@ def test_a_pull_request_that_changes_something_is_no_conversion(hub, converted, 
     else:
         name = "tokenizer.json" if case == "another tokenizer" else "pytorch_model.bin"
         (converted / name).write_bytes(b"changed")
-    snapshot = download("org/pickle")
-    assert (snapshot.conversion, snapshot.revision) == (None, commit_of("org/pickle"))
-    assert (snapshot.path / "pytorch_model.bin").is_file()
+    folder, conversion = download("org/pickle")
+    assert (conversion, folder.name) == (None, commit_of("org/pickle"))
+    assert (folder / "pytorch_model.bin").is_file()
 
 
 @pytest.mark.parametrize(
@@ -522,10 +517,10 @@ import sys
 from surgeon.model.download import download
 from surgeon.errors import CheckpointError
 try:
-    snapshot = download(sys.argv[1])
+    folder, _ = download(sys.argv[1])
 except CheckpointError as error:
     sys.exit(str(error))
-print(snapshot.path, snapshot.revision)
+print(folder, folder.name)
 """
 
 
