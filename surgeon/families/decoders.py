@@ -19,18 +19,25 @@ _QK_LAYERNORMS = ("self_attn.q_layernorm", "self_attn.k_layernorm")
 _QUERY_NORMS = ("self_attn.query_layernorm", "self_attn.key_layernorm")
 _FAIRSEQ_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
 
-_GPT_J = layers_of("dense", "h", "mlp.fc_out", "attn.out_proj", final="ln_f")
-_BLOOM = layers_of(
-    "dense",
-    "h",
-    "mlp.dense_4h_to_h",
-    "self_attention.dense",
-    embeddings="word_embeddings_layernorm",
-    final="ln_f",
+_gpt = partial(layers_of, "dense", "h", final="ln_f")
+_layers = partial(layers_of, "dense", "layers")
+_GPT_2 = _gpt("mlp.c_proj", "attn.c_proj", "crossattention.c_proj", axis=1)
+_GPT_BIGCODE = _gpt("mlp.c_proj", "attn.c_proj", "crossattention.c_proj")
+_GPT_NEO = _gpt("mlp.c_proj", "attn.attention.out_proj")
+_GPT_J = _gpt("mlp.fc_out", "attn.out_proj")
+_GPT_NEOX = _layers("mlp.dense_4h_to_h", "attention.dense", final="final_layer_norm")
+_PERSIMMON = _layers("mlp.dense_4h_to_h", "self_attn.dense", final="final_layernorm")
+_OPT = layers_of(
+    "dense", "decoder.layers", "fc2", "self_attn.out_proj", final="decoder.final_layer_norm"
 )
-_XGLM = layers_of(
-    "dense", "layers", "fc2", "self_attn.out_proj", "encoder_attn.out_proj", final="layer_norm"
+_OPT_POST_NORM = layers_of(
+    "layernorm", "decoder.layers", "final_layer_norm", "self_attn_layer_norm"
 )
+_XGLM = _layers("fc2", "self_attn.out_proj", "encoder_attn.out_proj", final="layer_norm")
+_BLOOM = _gpt("mlp.dense_4h_to_h", "self_attention.dense", embeddings="word_embeddings_layernorm")
+_MPT = layers_of("dense", "blocks", "ffn.down_proj", "attn.out_proj", final="norm_f")
+_PHI = _layers("mlp.fc2", "self_attn.dense", final="final_layernorm")
+_STARCODER_2 = _layers("mlp.c_proj", "self_attn.o_proj", final="norm")
 
 
 def _decoder(
@@ -44,91 +51,29 @@ def _decoder(
 
 
 DECODERS: tuple[Family, ...] = (
-    _decoder(
-        "GPT-2",
-        "gpt2",
-        layers_of(
-            "dense", "h", "mlp.c_proj", "attn.c_proj", "crossattention.c_proj", final="ln_f", axis=1
-        ),
-        *_CROSS_NORMS,
-    ),
+    _decoder("GPT-2", "gpt2", _GPT_2, *_CROSS_NORMS),
     # The first GPT is post-norm.
     _decoder("GPT", "openai-gpt", layers_of("layernorm", "h", "ln_2", "ln_1")),
-    _decoder(
-        "GPT-BigCode",
-        "gpt_bigcode",
-        layers_of("dense", "h", "mlp.c_proj", "attn.c_proj", "crossattention.c_proj", final="ln_f"),
-        *_CROSS_NORMS,
-    ),
-    _decoder(
-        "GPT-Neo",
-        "gpt_neo",
-        layers_of("dense", "h", "mlp.c_proj", "attn.attention.out_proj", final="ln_f"),
-        *_GPT_NORMS,
-    ),
+    _decoder("GPT-BigCode", "gpt_bigcode", _GPT_BIGCODE, *_CROSS_NORMS),
+    _decoder("GPT-Neo", "gpt_neo", _GPT_NEO, *_GPT_NORMS),
     _decoder("GPT-J", "gptj", _GPT_J, "ln_1"),
     _decoder("CodeGen", "codegen", _GPT_J, "ln_1"),
-    _decoder(
-        "GPT-NeoX",
-        "gpt_neox",
-        layers_of(
-            "dense", "layers", "mlp.dense_4h_to_h", "attention.dense", final="final_layer_norm"
-        ),
-        *_TWO_NORMS,
-    ),
-    _decoder(
-        "Persimmon",
-        "persimmon",
-        layers_of(
-            "dense", "layers", "mlp.dense_4h_to_h", "self_attn.dense", final="final_layernorm"
-        ),
-        *_TWO_NORMS,
-        *_QK_LAYERNORMS,
-    ),
-    _decoder(
-        "OPT",
-        "opt",
-        layers_of(
-            "dense", "decoder.layers", "fc2", "self_attn.out_proj", final="decoder.final_layer_norm"
-        ),
-        *_FAIRSEQ_NORMS,
-        do_layer_norm_before=(True, None),
-    ),
+    _decoder("GPT-NeoX", "gpt_neox", _GPT_NEOX, *_TWO_NORMS),
+    _decoder("Persimmon", "persimmon", _PERSIMMON, *_TWO_NORMS, *_QK_LAYERNORMS),
+    _decoder("OPT", "opt", _OPT, *_FAIRSEQ_NORMS, do_layer_norm_before=(True, None)),
     # OPT-350m, alone of its series, is post-norm.
-    _decoder(
-        "OPT",
-        "opt",
-        layers_of("layernorm", "decoder.layers", "final_layer_norm", "self_attn_layer_norm"),
-        do_layer_norm_before=(False,),
-    ),
+    _decoder("OPT", "opt", _OPT_POST_NORM, do_layer_norm_before=(False,)),
     _decoder("XGLM", "xglm", _XGLM, *_FAIRSEQ_NORMS),
     _decoder("BioGPT", "biogpt", _XGLM, *_FAIRSEQ_NORMS),
     _decoder("BLOOM", "bloom", _BLOOM, *_TWO_NORMS),
     _decoder("Falcon", "falcon", _BLOOM, *_TWO_NORMS, "ln_attn", "ln_mlp"),
-    _decoder(
-        "MPT",
-        "mpt",
-        layers_of("dense", "blocks", "ffn.down_proj", "attn.out_proj", final="norm_f"),
-        "norm_1",
-        "norm_2",
-    ),
-    _decoder(
-        "Phi",
-        "phi",
-        layers_of("dense", "layers", "mlp.fc2", "self_attn.dense", final="final_layernorm"),
-        "input_layernorm",
-        *_QK_LAYERNORMS,
-    ),
-    _decoder(
-        "StarCoder2",
-        "starcoder2",
-        layers_of("dense", "layers", "mlp.c_proj", "self_attn.o_proj", final="norm"),
-        *_TWO_NORMS,
-    ),
+    _decoder("MPT", "mpt", _MPT, "norm_1", "norm_2"),
+    _decoder("Phi", "phi", _PHI, "input_layernorm", *_QK_LAYERNORMS),
+    _decoder("StarCoder2", "starcoder2", _STARCODER_2, *_TWO_NORMS),
 )
 
 
-_llama_layers = partial(layers_of, "dense", "layers", "mlp.down_proj", "self_attn.o_proj")
+_llama_layers = partial(_layers, "mlp.down_proj", "self_attn.o_proj")
 _LLAMA = _llama_layers(final="norm", norm="rmsnorm")
 # Since Gemma 2 there is one more norm between the output dense layer and the stream, and OLMo 2 has
 # that one alone, on what a block gives.
@@ -138,8 +83,17 @@ _normed_layers = partial(
 _GEMMA_2 = _normed_layers(final="norm", norm="rmsnorm", gain_offset=1.0)
 _GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *_QK_NORMS)
 _OLMO_2 = _normed_layers(final="norm", norm="rmsnorm")
+_GLM_4 = layers_of(
+    "rmsnorm",
+    "layers",
+    "post_mlp_layernorm",
+    "post_self_attn_layernorm",
+    final="norm",
+    norm="rmsnorm",
+)
 
 _ATTENTION = SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj")
+_LAYERNORM = SiteTemplate("final", "layernorm", "norm")
 _RMSNORM = SiteTemplate("final", "rmsnorm", "norm")
 _RMSNORM_1P = SiteTemplate("final", "rmsnorm", "norm", gain_offset=1.0)
 # In hybrids most layers have an attention that is linear in the length.
@@ -149,6 +103,12 @@ _HYBRID = (
     _RMSNORM_1P,
 )
 _HYBRID_NORMS = (*_TWO_NORMS, *_QK_NORMS, "linear_attn.norm")
+_LFM_2 = (
+    SiteTemplate("output", "dense", "layers.{layer}.feed_forward.w2"),
+    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
+    SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
+    SiteTemplate("final", "rmsnorm", "embedding_norm"),
+)
 # The block that predicts more than one token ahead.
 _MORE_TOKENS = "mtp."
 
@@ -163,6 +123,11 @@ def _other_norm(name: str, *model_types: str, norm: Kind, gain_offset: float = 0
     """A Llama whose final norm is of another kind, or multiplies by 1 + what it stores."""
     templates = _llama_layers(final="norm", norm=norm, gain_offset=gain_offset)
     return Family(name, model_types, templates, "clm", inner_norms=(*_TWO_NORMS, *_QK_NORMS))
+
+
+def _hybrid(name: str, model_type: str, ends: tuple[SiteTemplate, ...]) -> Family:
+    templates, norms = (*ends, *_HYBRID), _HYBRID_NORMS
+    return Family(name, (model_type,), templates, "clm", inner_norms=norms, unused=_MORE_TOKENS)
 
 
 def _olmo_2(name: str, model_type: str) -> Family:
@@ -198,43 +163,12 @@ LLAMAS: tuple[Family, ...] = (
     _olmo_2("OLMo 2", "olmo2"),
     _olmo_2("OLMo 3", "olmo3"),
     _olmo_2("EXAONE 4", "exaone4"),
-    _decoder(
-        "GLM-4",
-        "glm4",
-        layers_of(
-            "rmsnorm",
-            "layers",
-            "post_mlp_layernorm",
-            "post_self_attn_layernorm",
-            final="norm",
-            norm="rmsnorm",
-        ),
-        *_TWO_NORMS,
-    ),
+    _decoder("GLM-4", "glm4", _GLM_4, *_TWO_NORMS),
     Family("Gemma 2", ("gemma2",), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     _olmo_2("FlexOlmo", "flex_olmo"),
-    Family(
-        "Qwen3.5",
-        ("qwen3_5_text",),
-        (SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj"), *_HYBRID),
-        "clm",
-        inner_norms=_HYBRID_NORMS,
-        unused=_MORE_TOKENS,
-    ),
-    _decoder(
-        "LFM2",
-        "lfm2",
-        (
-            SiteTemplate("output", "dense", "layers.{layer}.feed_forward.w2"),
-            SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
-            SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
-            SiteTemplate("final", "rmsnorm", "embedding_norm"),
-        ),
-        "operator_norm",
-        "ffn_norm",
-        *_QK_LAYERNORMS,
-    ),
+    _hybrid("Qwen3.5", "qwen3_5_text", _layers("mlp.down_proj")),
+    _decoder("LFM2", "lfm2", _LFM_2, "operator_norm", "ffn_norm", *_QK_LAYERNORMS),
 )
 
 
@@ -262,12 +196,7 @@ def _mixture(
 
 MIXTURES: tuple[Family, ...] = (
     _decoder("Mixtral", "mixtral", (*_MIXTRAL, _RMSNORM), *_TWO_NORMS),
-    _decoder(
-        "Phi-3.5-MoE",
-        "phimoe",
-        (*_MIXTRAL, SiteTemplate("final", "layernorm", "norm")),
-        *_TWO_NORMS,
-    ),
+    _decoder("Phi-3.5-MoE", "phimoe", (*_MIXTRAL, _LAYERNORM), *_TWO_NORMS),
     _decoder("MiniMax-M2", "minimax_m2", (*_MIXTRAL, _RMSNORM), *_TWO_NORMS, *_QK_NORMS),
     _mixture("Qwen2-MoE", "qwen2_moe"),
     _mixture("Qwen3-MoE", "qwen3_moe"),
@@ -281,14 +210,7 @@ MIXTURES: tuple[Family, ...] = (
     _mixture("Hunyuan-MoE", "hunyuan_v1_moe", _QUERY_NORMS),
     _mixture("Solar Open", "solar_open"),
     _mixture("EXAONE MoE", "exaone_moe", unused=_MORE_TOKENS),
-    Family(
-        "Qwen3-Next",
-        ("qwen3_next",),
-        (*_QWEN_MOE, *_HYBRID),
-        "clm",
-        inner_norms=_HYBRID_NORMS,
-        unused=_MORE_TOKENS,
-    ),
+    _hybrid("Qwen3-Next", "qwen3_next", _QWEN_MOE),
 )
 
 
@@ -296,21 +218,10 @@ def _both(templates: tuple[SiteTemplate, ...]) -> tuple[SiteTemplate, ...]:
     return under("encoder", "encoder", templates) + under("decoder", "decoder", templates)
 
 
-_BART = _both(
-    layers_of(
-        "layernorm",
-        "layers",
-        "final_layer_norm",
-        "self_attn_layer_norm",
-        "encoder_attn_layer_norm",
-        embeddings="layernorm_embedding",
-    )
-)
+_BART = _both(layers_of("layernorm", "layers", *_FAIRSEQ_NORMS, embeddings="layernorm_embedding"))
 # BART's modules in another order: the norms of its layers' names come before the blocks here.
 _MBART = _both(
-    layers_of(
-        "dense",
-        "layers",
+    _layers(
         "fc2",
         "self_attn.out_proj",
         "encoder_attn.out_proj",
@@ -318,7 +229,6 @@ _MBART = _both(
         final="layer_norm",
     )
 )
-_MBART_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
 # Their heads are their embeddings, so that every checkpoint has one (facebook/bart-base, which
 # fills in blanks, declares a BartModel).
 _SHARED_EMBEDDING = ("shared.", "embed_tokens.")
@@ -349,7 +259,7 @@ def _bart(name: str, model_type: str) -> Family:
 
 def _mbart(name: str, model_type: str, objective: Objective = "denoising") -> Family:
     head = _SHARED_EMBEDDING if objective == "denoising" else ()
-    return Family(name, (model_type,), _MBART, objective, head, inner_norms=_MBART_NORMS)
+    return Family(name, (model_type,), _MBART, objective, head, inner_norms=_FAIRSEQ_NORMS)
 
 
 def _t5(name: str, *model_types: str) -> Family:

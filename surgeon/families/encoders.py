@@ -6,14 +6,26 @@ from functools import partial
 
 from surgeon.families.family import Family, SiteTemplate, layers_of, under
 
-_BERT = layers_of(
-    "layernorm",
+_post_norm = partial(layers_of, "layernorm", embeddings="embeddings.LayerNorm")
+_BERT = _post_norm(
     "encoder.layer",
     "output.LayerNorm",
     "attention.output.LayerNorm",
     "crossattention.output.LayerNorm",  # of a decoder
-    embeddings="embeddings.LayerNorm",
 )
+_MPNET = _post_norm("encoder.layer", "output.LayerNorm", "attention.LayerNorm")
+_DISTILBERT = _post_norm("transformer.layer", "output_layer_norm", "sa_layer_norm")
+_ALBERT = _post_norm(
+    "encoder.albert_layer_groups",
+    "albert_layers.0.full_layer_layer_norm",
+    "albert_layers.0.attention.LayerNorm",
+)
+# v2, not v3, adds a convolution to what the first layer gives, and normalises again.
+_DEBERTA_V2 = (
+    *_BERT,
+    SiteTemplate("output", "layernorm", "encoder.conv.LayerNorm", only_layer=0),
+)
+_XLNET = layers_of("layernorm", "layer", "ff.layer_norm", "rel_attn.layer_norm")
 # BERT's modules with the norms before them.
 _pre_bert = partial(
     layers_of,
@@ -23,15 +35,19 @@ _pre_bert = partial(
     "attention.output.dense",
     "crossattention.output.dense",
 )
+_ESM = _pre_bert(
+    embeddings="embeddings.layer_norm",  # of ESM-1b
+    final="encoder.emb_layer_norm_after",
+)
+_MEGATRON = _pre_bert(final="encoder.ln")
+_ROBERTA_PRE_NORM = _pre_bert(embeddings="embeddings.LayerNorm", final="LayerNorm")
+_ROBERTA_XL = _pre_bert(final="encoder.LayerNorm")
 _MODERNBERT = layers_of(
     "dense", "layers", "mlp.Wo", "attn.Wo", embeddings="embeddings.norm", final="final_norm"
 )
 _MODERNBERT_NORMS = ("attn_norm", "mlp_norm")
-_PREDICTIONS, _LM_HEAD, _GENERATOR = (
-    ("cls.predictions.",),
-    ("lm_head.",),
-    ("generator_predictions.",),
-)
+_PREDICTIONS, _LM_HEAD = ("cls.predictions.",), ("lm_head.",)
+_GENERATOR = ("generator_predictions.",)
 
 
 def _bert(name: str, *model_types: str) -> Family:
@@ -40,6 +56,12 @@ def _bert(name: str, *model_types: str) -> Family:
 
 def _roberta(name: str, *model_types: str) -> Family:
     return Family(name, model_types, _BERT, "mlm", _LM_HEAD, "after padding")
+
+
+def _pre_norm(
+    name: str, model_type: str, templates: tuple[SiteTemplate, ...], *norms: str
+) -> Family:
+    return Family(name, (model_type,), templates, "mlm", _LM_HEAD, "after padding", norms)
 
 
 ENCODERS: tuple[Family, ...] = (
@@ -57,103 +79,44 @@ ENCODERS: tuple[Family, ...] = (
     # ELECTRA's discriminator has no language-model head, but one of its own.
     Family("ELECTRA", ("electra",), _BERT, "mlm", _GENERATOR),
     Family("ConvBERT", ("convbert",), _BERT, "mlm", _GENERATOR),
-    Family(
-        "MPNet",
-        ("mpnet",),
-        layers_of(
-            "layernorm",
-            "encoder.layer",
-            "output.LayerNorm",
-            "attention.LayerNorm",
-            embeddings="embeddings.LayerNorm",
-        ),
-        "mlm",
-        _LM_HEAD,
-        position_offset=2,
-    ),
-    Family(
-        "DistilBERT",
-        ("distilbert",),
-        layers_of(
-            "layernorm",
-            "transformer.layer",
-            "output_layer_norm",
-            "sa_layer_norm",
-            embeddings="embeddings.LayerNorm",
-        ),
-        "mlm",
-        ("vocab_transform.",),
-    ),
+    Family("MPNet", ("mpnet",), _MPNET, "mlm", _LM_HEAD, 2),
+    Family("DistilBERT", ("distilbert",), _DISTILBERT, "mlm", ("vocab_transform.",)),
     # A layer here is a group, whose parameters all the layers of the group share. Groups of
     # several different layers exist in no published checkpoint.
     Family(
         "ALBERT",
         ("albert",),
-        layers_of(
-            "layernorm",
-            "encoder.albert_layer_groups",
-            "albert_layers.0.full_layer_layer_norm",
-            "albert_layers.0.attention.LayerNorm",
-            embeddings="embeddings.LayerNorm",
-        ),
+        _ALBERT,
         "mlm",
         ("predictions.",),
         when={"inner_group_num": (1, None)},
     ),
     _bert("DeBERTa", "deberta"),
-    Family(
-        "DeBERTa-v2",
-        ("deberta-v2",),
-        # v2, not v3, adds a convolution to what the first layer gives, and normalises again.
-        (*_BERT, SiteTemplate("output", "layernorm", "encoder.conv.LayerNorm", only_layer=0)),
-        "mlm",
-        _PREDICTIONS,
-    ),
-    Family(
-        "XLNet",
-        ("xlnet",),
-        layers_of("layernorm", "layer", "ff.layer_norm", "rel_attn.layer_norm"),
-        "plm",
-        ("lm_loss.",),
-    ),
+    Family("DeBERTa-v2", ("deberta-v2",), _DEBERTA_V2, "mlm", _PREDICTIONS),
+    Family("XLNet", ("xlnet",), _XLNET, "plm", ("lm_loss.",)),
     # Pre-norm: the last operation of a layer is the output dense layer.
-    Family(
-        "ESM",
-        ("esm",),
-        _pre_bert(
-            embeddings="embeddings.layer_norm",  # of ESM-1b
-            final="encoder.emb_layer_norm_after",
-        ),
-        "mlm",
-        _LM_HEAD,
-        "after padding",
-        ("LayerNorm", "attention.LayerNorm"),
-    ),
+    _pre_norm("ESM", "esm", _ESM, "LayerNorm", "attention.LayerNorm"),
     Family(
         "Megatron-BERT",
         ("megatron-bert",),
-        _pre_bert(final="encoder.ln"),
+        _MEGATRON,
         "mlm",
         _PREDICTIONS,
         inner_norms=("ln", "attention.ln"),
     ),
-    Family(
+    _pre_norm(
         "RoBERTa-PreLayerNorm",
-        ("roberta-prelayernorm",),
-        _pre_bert(embeddings="embeddings.LayerNorm", final="LayerNorm"),
-        "mlm",
-        _LM_HEAD,
-        "after padding",
-        ("attention.LayerNorm", "intermediate.LayerNorm"),
+        "roberta-prelayernorm",
+        _ROBERTA_PRE_NORM,
+        "attention.LayerNorm",
+        "intermediate.LayerNorm",
     ),
-    Family(
+    _pre_norm(
         "XLM-RoBERTa-XL",
-        ("xlm-roberta-xl",),
-        _pre_bert(final="encoder.LayerNorm"),
-        "mlm",
-        _LM_HEAD,
-        "after padding",
-        ("LayerNorm", "attention.self_attn_layer_norm"),
+        "xlm-roberta-xl",
+        _ROBERTA_XL,
+        "LayerNorm",
+        "attention.self_attn_layer_norm",
     ),
     Family(
         "ModernBERT",
