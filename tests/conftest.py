@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -18,8 +19,7 @@ from antibodies import antibodies
 from artifacts import patch
 from benchmarks import measure
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
-from task_models import save_model
+from safetensors.numpy import load_file, save_file
 
 from surgeon.cli import run
 
@@ -36,6 +36,17 @@ def graphs(tmp_path_factory) -> None:
     os.environ["SURGEON_CACHE"] = str(
         root.parent / "graphs" if "PYTEST_XDIST_WORKER" in os.environ else root / "graphs"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torch_s_table_of_onnx_functions() -> None:
+    """Read it once: torch parses the source of 500 functions anew for each export, a third of it.
+
+    Imports of torch stay out of this module: the process that only hands out tests loads it too.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 
 @pytest.fixture(scope="session")
@@ -188,6 +199,8 @@ def iglm_s_patched(iglm_s, patched_once) -> Path:
 @pytest.fixture(scope="session")
 def embedder(tmp_path_factory) -> Path:
     """A tiny BERT of one layer, without a head, that knows the built-in sentences' words."""
+    from task_models import save_model  # brings torch
+
     return save_model("drift", tmp_path_factory.mktemp("models") / "drift")
 
 
