@@ -14,7 +14,7 @@ from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact
 from surgeon.tasks.configuration import read_config, read_pooling
 from surgeon.tasks.data import read_table, read_texts_of
-from surgeon.tasks.examples import MOST_UNKNOWN, Encoder, Example, Prepared
+from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.registry import TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import Groups
 from surgeon.tasks.table import Columns, Table
@@ -277,8 +277,7 @@ def _encoder(artifact: Artifact, settings: Settings) -> Encoder:
 def _examples(task: Task, settings: Settings, data: Data, encoder: Encoder) -> Prepared:
     """Make the task's examples, two or more, of texts that the tokenizer knows."""
     prepared = task.read(data, encoder, settings)
-    tokens = sum(example.tokens for example in prepared.examples)  # of texts left out, none
-    if data.lines and prepared.unknown > MOST_UNKNOWN * tokens:
+    if data.lines and prepared.mostly_unknown:  # with all tokens of texts left out, they may not be
         encoder.check_known(encoder.encode(data.lines), data.lines, data.name)
     given, found = prepared.given, len(prepared.examples)
     if found == 1:

@@ -86,12 +86,8 @@ def _declared_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
     head = _head(path, config, family, outputs)
     scored = _scored(head, outputs)
     inputs = _inputs(path, graph.graph, head, family)
-    tokenizer = find_tokenizer(directory, Path(model).parent.as_posix(), config.get("pad_token_id"))
-    if tokenizer is None:
-        raise EvaluationError(
-            f"{directory}: no tokenizer.json in it; put the model's own beside the ONNX file and "
-            "patch again"
-        )
+    folder = Path(model).parent.as_posix()
+    tokenizer, longest = find_tokenizer(directory, folder, config.get("pad_token_id"))
     left_out, missing = unscored_head(config, family, head.task)
     return OnnxFacts(
         model=model,
@@ -99,9 +95,9 @@ def _declared_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
         inputs=inputs,
         output=scored[0],
         opset=int(opset),
-        max_length=longest_text(config, family, tokenizer.longest),
+        max_length=longest_text(config, family, longest),
         vectors=(),
-        tokenizer=tokenizer.facts,
+        tokenizer=tokenizer,
         parity=None,
         outputs=scored,
         labels=_labels(directory / CONFIG, config, head.task),
@@ -231,7 +227,8 @@ def _decoder_start(directory: Path, config: Mapping[str, Any], head: Head) -> in
 
 def _examples(facts: OnnxFacts, encoder: Encoder) -> list[Example]:
     """Make a short and a long example with all that the graph may take."""
-    encoded = sorted(encoder.encode(built_in_sample().lines[:_TEXTS]).sequences, key=len)
+    texts = encoder.encode(built_in_sample().lines[:_TEXTS]).examples
+    encoded = sorted((example.ids for example in texts), key=len)
     # A tokenizer that knows no English word and no unknown one makes nothing of it.
     found = [ids if len(ids) > 1 else (0, 1, 1, 0) for ids in (encoded[0], encoded[-1])]
     return [

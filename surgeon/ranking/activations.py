@@ -95,7 +95,7 @@ def _run(
         if moment == ("written" if runner.layers[number][0].kind == "layernorm" else "stream"):
             states[number].add(values)
 
-    done, sequences = 0, runner.encoded.sequences
+    done, sequences = 0, runner.sequences
     for batch in _of_one_length(sequences):
         progress("watching the activations", done, len(sequences))
         watch(runner.model, runner.layers, make_batch(batch, runner.model.inputs, 0), take)

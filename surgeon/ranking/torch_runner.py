@@ -24,7 +24,7 @@ from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import find_not_finite
 from surgeon.progress import Progress
 from surgeon.tasks.configuration import check_sizes, longest_text
-from surgeon.tasks.examples import Encoded, Encoder, Example, batch_examples, batches_by_length
+from surgeon.tasks.examples import Encoder, Example, batch_examples, batches_by_length
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.task import BASELINE, BatchScores, Floats, Settings, Task, TaskName, Variant
 from surgeon.text import Texts, ranking_sample
@@ -48,9 +48,10 @@ _Model = TypeVar("_Model", bound=Checkpoint)
 class TorchRunner:
     """Runs a model in PyTorch, whole or without dimensions at the output sites of all layers.
 
-    ``layers`` are the output sites of each layer: one, or those of experts. ``encoded`` are the
-    token sequences of ``texts``. ``left_out`` says why a head that is there is not scored ("": it
-    is), and ``not_applied`` which code and adapters beside the weights had no part.
+    ``layers`` are the output sites of each layer: one, or those of experts. ``sequences`` are the
+    tokens of each of the ``texts``, of which ``truncated`` were cut. ``left_out`` says why a head
+    that is there is not scored ("": it is), and ``not_applied`` which code and adapters beside the
+    weights had no part.
     """
 
     checkpoint: Checkpoint
@@ -59,7 +60,8 @@ class TorchRunner:
     tokenizer: Any
     max_length: int
     texts: Texts
-    encoded: Encoded
+    sequences: tuple[tuple[int, ...], ...]
+    truncated: int
     left_out: str = ""
     not_applied: tuple[str, ...] = ()
 
@@ -71,27 +73,25 @@ class TorchRunner:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know about the model and the texts."""
-        cut = self.encoded.truncated
+        cut = self.truncated
         texts = "text was" if cut == 1 else "texts were"
         found = (f"{cut} {texts} cut to {self.max_length} tokens",) if cut else ()
         return (*self.not_applied, *found)
 
     def with_texts(self, texts: Texts) -> TorchRunner:
         """Return the same model with other texts."""
-        return replace(self, texts=texts, encoded=_encode(texts, self.tokenizer, self.max_length))
+        sequences, truncated = _encode(texts, self.tokenizer, self.max_length)
+        return replace(self, texts=texts, sequences=sequences, truncated=truncated)
 
     def shuffled(self, seed: int) -> TorchRunner:
         """Return the same with its different texts in random order: the first are a sample."""
-        different = tuple(dict.fromkeys(filter(None, self.encoded.sequences)))
+        different = tuple(dict.fromkeys(filter(None, self.sequences)))
         order = np.random.default_rng([seed, len(different)]).permutation(len(different))
-        sequences = tuple(different[number] for number in order)
-        return replace(self, encoded=replace(self.encoded, sequences=sequences))
+        return replace(self, sequences=tuple(different[number] for number in order))
 
     def of_first(self, count: int) -> TorchRunner:
         """Return the same with its first texts alone."""
-        return replace(
-            self, encoded=replace(self.encoded, sequences=self.encoded.sequences[:count])
-        )
+        return replace(self, sequences=self.sequences[:count])
 
     def settings(self, seed: int) -> Settings:
         """Return the settings of the task, all but the seed at their defaults."""
@@ -114,7 +114,7 @@ class TorchRunner:
         """
         prepare = self.task.prepare
         assert prepare is not None
-        prepared = [prepare(ids, settings) for ids in self.encoded.sequences]
+        prepared = [prepare(ids, settings) for ids in self.sequences]
         examples = tuple(example for example in prepared if example is not None)
         if len(examples) < 2:
             raise EvaluationError(
@@ -246,6 +246,7 @@ def _runner(
 ) -> TorchRunner:
     checkpoint = model.checkpoint
     max_length = longest_text(checkpoint.config, checkpoint.family, tokenizer.model_max_length)
+    sequences, truncated = _encode(texts, tokenizer, max_length)
     return TorchRunner(
         checkpoint=checkpoint,
         model=model,
@@ -253,7 +254,8 @@ def _runner(
         tokenizer=tokenizer,
         max_length=max_length,
         texts=texts,
-        encoded=_encode(texts, tokenizer, max_length),
+        sequences=sequences,
+        truncated=truncated,
         left_out=_why_left_out(task) if task != model.task else "",
         not_applied=not_applied,
     )
@@ -288,11 +290,13 @@ def _why_left_out(task: str) -> str:
     return f"without its head, since {task} takes {lacks}"
 
 
-def _encode(texts: Texts, tokenizer: Any, max_length: int) -> Encoded:
-    """Tokenize texts, and refuse those that the model cannot read."""
+def _encode(
+    texts: Texts, tokenizer: Any, max_length: int
+) -> tuple[tuple[tuple[int, ...], ...], int]:
+    """Return the tokens of each text and how many were cut; refuse what the model cannot read."""
     from surgeon.torch_model.tokenizer import text_encoder
 
     encoder = Encoder(text_encoder(tokenizer), max_length, tokenizer.unk_token_id)
     encoded = encoder.encode(texts.lines)
     encoder.check_known(encoded, texts.lines, texts.name)
-    return encoded
+    return tuple(example.ids for example in encoded.examples), encoded.truncated

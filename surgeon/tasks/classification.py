@@ -69,7 +69,7 @@ def _read_examples(
         for example, reference in zip(encoded.examples, references, strict=True)
         if reference is not None and example.ids
     )
-    return Prepared(examples, len(references), encoded.truncated, encoded.unknown)
+    return dataclasses.replace(encoded, examples=examples)
 
 
 def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:

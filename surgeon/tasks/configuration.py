@@ -179,7 +179,9 @@ _MODES: Mapping[str, Callable[[Floats], Floats]] = {
     "mean": lambda states: states.mean(axis=0),
     "mean_sqrt_len_tokens": lambda states: states.sum(axis=0) / np.sqrt(len(states)),
     # Each token by its place, as for causal models (Muennighoff 2022).
-    "weightedmean": lambda states: np.average(states, axis=0, weights=_places(states)),
+    "weightedmean": lambda states: np.average(
+        states, axis=0, weights=np.arange(1.0, len(states) + 1)
+    ),
     "lasttoken": lambda states: states[-1],
 }
 # The way older files say the same.
@@ -195,10 +197,6 @@ _SWITCHES = {
 _KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 # Others change the vector after the pooling, with weights that the graph does not have.
 _HARMLESS = ("Transformer", "Pooling", "Normalize")
-
-
-def _places(states: Floats) -> Floats:
-    return np.arange(1.0, len(states) + 1)
 
 
 @dataclass(frozen=True)

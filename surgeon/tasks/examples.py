@@ -168,36 +168,8 @@ def _target_mapping(places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     return mapping
 
 
-MOST_UNKNOWN = 0.2
-"""The share of unknown tokens above which texts do not fit the model."""
-
+_MOST_UNKNOWN = 0.2  # share of the tokens, above which texts do not fit the model
 _AT_ONCE = 4096  # texts: what the tokenizer makes of each takes some kilobytes
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token sequences of the texts, in their order, cut to the model's length.
-
-    A text of no token of its own, special ones aside, has none at all: there is nothing to score.
-    ``types`` are the token types of each sequence, () for all 0. ``truncated`` counts the
-    sequences that were cut, ``unknown`` the tokens that the tokenizer does not know.
-    """
-
-    sequences: tuple[tuple[int, ...], ...]
-    truncated: int
-    unknown: int
-    types: tuple[tuple[int, ...], ...]
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens, special ones included."""
-        return sum(map(len, self.sequences))
-
-    @property
-    def examples(self) -> list[Example]:
-        """Each sequence as an example of which nothing is asked yet."""
-        pairs = zip(self.sequences, self.types, strict=True)
-        return [Example(ids, types=types) for ids, types in pairs]
 
 
 @dataclass(frozen=True)
@@ -215,6 +187,16 @@ class Prepared:
     unknown: int
     unit: str = "texts"
     notes: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of all examples, special ones included."""
+        return sum(example.tokens for example in self.examples)
+
+    @property
+    def mostly_unknown(self) -> bool:
+        """Whether too few tokens are known: a model shows nothing on such texts."""
+        return self.unknown > _MOST_UNKNOWN * self.tokens
 
 
 @dataclass(frozen=True)
@@ -239,13 +221,13 @@ class Encoder:
     max_length: int
     unknown_id: int | None
 
-    def encode(self, texts: Sequence[str | tuple[str, str]]) -> Encoded:
-        """Tokenize texts or pairs of texts, special tokens included, cut to the length.
+    def encode(self, texts: Sequence[str | tuple[str, str]]) -> Prepared:
+        """Make an example of each text or pair of texts, of which nothing is asked yet.
 
-        Of a pair, the longer text is cut first.
+        The special tokens are included, and it is cut to the length: of a pair, the longer text
+        first. A text without a token of its own has no tokens: there is nothing to score.
         """
-        sequences: list[tuple[int, ...]] = []
-        types: list[tuple[int, ...]] = []
+        examples: list[Example] = []
         truncated = 0
         for start in range(0, len(texts), _AT_ONCE):
             some = list(texts[start : start + _AT_ONCE])
@@ -254,13 +236,14 @@ class Encoder:
             cut = self.tokenizer.encode_batch(some)
             self.tokenizer.no_truncation()
             for length, encoding in zip(lengths, cut, strict=True):
-                ordinary = 0 in encoding.special_tokens_mask
-                sequences.append(tuple(encoding.ids) if ordinary else ())
-                types.append(tuple(encoding.type_ids) if any(encoding.type_ids) else ())
+                ids = encoding.ids if 0 in encoding.special_tokens_mask else ()
+                types = encoding.type_ids if any(encoding.type_ids) else ()
+                examples.append(Example(tuple(ids), types=tuple(types)))
                 truncated += length > len(encoding.ids)
-        return Encoded(tuple(sequences), truncated, self.count_unknown(sequences), tuple(types))
+        unknown = self.count_unknown(example.ids for example in examples)
+        return Prepared(tuple(examples), len(texts), truncated, unknown)
 
-    def cut_in_blocks(self, texts: Sequence[str], block: int) -> Encoded:
+    def cut_in_blocks(self, texts: Sequence[str], block: int) -> Prepared:
         """Join the tokens of all texts and cut them to blocks; the last may be shorter.
 
         Each has ``block`` tokens, with the special ones that the tokenizer puts around a text.
@@ -274,12 +257,11 @@ class Encoder:
         stream = tuple(token for encoding in encodings for token in encoding.ids)
         bodies = [stream[start : start + size] for start in range(0, len(stream), size)]
         first, last = frame.types
-        return Encoded(
-            sequences=tuple((*frame.before, *body, *frame.after) for body in bodies),
-            truncated=0,
-            unknown=self.count_unknown([stream]),
-            types=tuple((*first, *(0 for _ in body), *last) for body in bodies),
+        examples = tuple(
+            Example((*frame.before, *body, *frame.after), types=(*first, *(0 for _ in body), *last))
+            for body in bodies
         )
+        return Prepared(examples, len(examples), 0, self.count_unknown([stream]), "blocks")
 
     def count_unknown(self, sequences: Iterable[Sequence[Any]]) -> int:
         """Return how many tokens of some sequences the tokenizer does not know."""
@@ -308,7 +290,7 @@ class Encoder:
             )
         return block - special
 
-    def check_known(self, encoded: Encoded, texts: Sequence[str], name: str) -> None:
+    def check_known(self, encoded: Prepared, texts: Sequence[str], name: str) -> None:
         """Refuse texts that the model cannot read: it shows nothing on them.
 
         Args:
@@ -319,17 +301,13 @@ class Encoder:
         Raises:
             EvaluationError: the tokenizer does not know too many of their tokens.
         """
-        if not _is_unknown(encoded):
+        if not encoded.mostly_unknown:
             return
         remedy = "give `data` FILE, text of the kind that this model reads"
         for case, change in (("lower", str.lower), ("upper", str.upper)):
-            if not _is_unknown(self.encode([change(text) for text in texts])):
+            if not self.encode([change(text) for text in texts]).mostly_unknown:
                 remedy = f"it knows them in {case} case: give `data` FILE, the texts in {case} case"
         raise EvaluationError(
             f"{encoded.unknown} of {encoded.tokens} tokens of {name} are unknown to the tokenizer, "
             f"so nothing can be measured on them; {remedy}"
         )
-
-
-def _is_unknown(encoded: Encoded) -> bool:
-    return encoded.unknown > MOST_UNKNOWN * encoded.tokens

@@ -29,7 +29,8 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         ask = _hidden_one_by_one
         ordinary = tuple(set(settings.special_ids) - {encoder.unknown_id})
         settings = dataclasses.replace(settings, special_ids=ordinary)
-    goods, bads = encoded.sequences[::2], encoded.sequences[1::2]
+    sequences = [example.ids for example in encoded.examples]
+    goods, bads = sequences[::2], sequences[1::2]
     examples, same = [], 0
     for first, second in zip(goods, bads, strict=True):
         same += bool(first) and first == second

@@ -163,7 +163,6 @@ def _f1(first: Sequence[str], second: Sequence[str]) -> float:
 def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
     overlap, exact = observed.T
     return {
-        "1 − F1": share_of_examples(1 - overlap),
         "F1": share_of_examples(overlap),
         "exact match": share_of_examples(exact),
     }

@@ -52,13 +52,7 @@ def read_sequences(
         if example is not None:
             fits = len(example.ids) == len(whole.types)
             examples.append(dataclasses.replace(example, types=whole.types) if fits else example)
-    return Prepared(
-        tuple(examples),
-        len(encoded.sequences),
-        encoded.truncated,
-        encoded.unknown,
-        "texts" if block is None else "blocks",
-    )
+    return dataclasses.replace(encoded, examples=tuple(examples))
 
 
 @dataclass(frozen=True, eq=False)

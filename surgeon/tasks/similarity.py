@@ -51,7 +51,7 @@ def _read_pairs(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         for first, second, score in zip(halves[::2], halves[1::2], scores, strict=True)
         if score is not None and first.ids and second.ids
     )
-    return Prepared(examples, len(scores), encoded.truncated, encoded.unknown)
+    return dataclasses.replace(encoded, examples=examples, given=len(scores))
 
 
 def _observe_pair(states: npt.NDArray[np.float32], example: Example) -> Floats:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,18 +23,6 @@ Span: TypeAlias = tuple[str, int, int]
 
 _MARKS = ("B", "I", "E", "S", "L", "U")  # of a label that says where in an entity a word is
 _NAMES = Names(("tokens", "words"), label=("ner_tags", "ner", "tags"))
-
-
-@dataclass(frozen=True)
-class Tags:
-    """What the outputs stand for.
-
-    ``rewritten`` is whether the data's labels were of another scheme than the model's, so that its
-    guesses are compared as entities too.
-    """
-
-    labels: tuple[str, ...]
-    rewritten: bool
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
@@ -73,7 +60,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
                     positions=positions,
                     labels=labels,
                     types=tuple(encoding.type_ids[: len(ids)]),
-                    reference=Tags(settings.labels, rewritten),
+                    reference=(settings.labels, rewritten),
                 )
             )
     return Prepared(tuple(examples), len(source.rows), truncated, unknown)
@@ -190,18 +177,19 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
 def _count(guessed: npt.NDArray[np.int64], example: Example) -> Floats:
     """Return wrong words, words, and for each kind of entity those right, found and there.
 
-    That is (2 + 3 × kinds,): first those that were found and are right of each kind.
+    That is (2 + 3 × kinds,): first those that were found and are right of each kind. Where the
+    data's tags were rewritten in the model's scheme, so are its guesses.
     """
-    tags: Tags = example.reference
-    rows = [[tags.labels[n] for n in row] for row in (guessed, example.labels)]
-    if tags.rewritten:
-        rows = [in_scheme(row, tags.labels) for row in rows]
+    labels, rewritten = example.reference
+    rows = [[labels[n] for n in row] for row in (guessed, example.labels)]
+    if rewritten:
+        rows = [in_scheme(row, labels) for row in rows]
     wrong = sum(guess != label for guess, label in zip(*rows, strict=True))
     found, there = (set(spans_of(row)) for row in rows)
     counts = [
         sum(kind == span[0] for span in spans)
         for spans in (found & there, found, there)
-        for kind in _kinds_of(tags.labels)
+        for kind in _kinds_of(labels)
     ]
     return np.array([wrong, len(rows[0]), *counts], dtype=np.float64)
 

@@ -47,16 +47,10 @@ class TokenizerFacts:
     kind: Literal["tokenizers", "transformers"] = "tokenizers"
 
 
-@dataclass(frozen=True)
-class FoundTokenizer:
-    """A tokenizer's facts, and how long a text it takes in tokens (None: it does not say)."""
+def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> tuple[TokenizerFacts, int | None]:
+    """Find ``tokenizer.json`` beside an ONNX file: in a directory, or below it in ``folder``.
 
-    facts: TokenizerFacts
-    longest: int | None
-
-
-def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer | None:
-    """Find ``tokenizer.json`` in an artifact, or below it in ``folder``; None without one.
+    Returns its facts, and how long a text it takes in tokens (None: it does not say).
 
     ``tokenizer_config.json`` or ``special_tokens_map.json`` beside it name the tokens that mask,
     pad and stand for unknown words; a mask token is known by its usual names too. The
@@ -64,12 +58,15 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
 
     Raises:
         CheckpointError: a file is damaged.
-        EvaluationError: the tokenizer cannot be read.
+        EvaluationError: there is none, or it cannot be read.
     """
     places = (_TOKENIZER, PurePosixPath(folder, _TOKENIZER).as_posix())
     file = next((place for place in places if (directory / place).is_file()), None)
     if file is None:
-        return None
+        raise EvaluationError(
+            f"{directory}: no tokenizer.json in it; put the model's own beside the ONNX file and "
+            "patch again"
+        )
     path = directory / file
     settings, tokenizer = _settings_in(path.parent), _read(path)
     size = tokenizer.get_vocab_size()
@@ -83,16 +80,14 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> FoundTokenizer 
     special.update(n for role, n in named.items() if n is not None and role != "mask")
     usual = (number for name in _MASKS if (number := tokenizer.token_to_id(name)) in special)
     mask, pad = named["mask"], count_or_none(pad_id, least=0, most=size - 1)
-    return FoundTokenizer(
-        TokenizerFacts(
-            file=file,
-            mask_id=next(usual, None) if mask is None else mask,
-            pad_id=(named["pad"] or 0) if pad is None else pad,
-            unknown_id=named["unk"],
-            special_ids=tuple(sorted(special)),
-        ),
-        length_or_none(settings[0].get("model_max_length")),
+    facts = TokenizerFacts(
+        file=file,
+        mask_id=next(usual, None) if mask is None else mask,
+        pad_id=(named["pad"] or 0) if pad is None else pad,
+        unknown_id=named["unk"],
+        special_ids=tuple(sorted(special)),
     )
+    return facts, length_or_none(settings[0].get("model_max_length"))
 
 
 def _settings_in(*folders: Path) -> list[Mapping[str, Any]]:

@@ -276,8 +276,8 @@ def _write_card(path, tiny):
 
 
 def _tokenize(path, _tiny):
-    found = find_tokenizer(path.parent, "", None)
-    tokenizer = read_tokenizer(path.parent, found.facts)
+    facts, _ = find_tokenizer(path.parent, "", None)
+    tokenizer = read_tokenizer(path.parent, facts)
     tokenizer.encode_batch(["the a b", ("bb" * 50, "a é \0")])
 
 

@@ -119,7 +119,8 @@ def _tokenizer(folder, **parts):
     for name, part in parts.items():
         setattr(made, name, part)
     made.save(str(folder / "tokenizer.json"))
-    return read_tokenizer(folder, find_tokenizer(folder, "", None).facts)
+    facts, _ = find_tokenizer(folder, "", None)
+    return read_tokenizer(folder, facts)
 
 
 @pytest.mark.parametrize(
