@@ -44,7 +44,7 @@ class Texts:
     raw: bytes
 
     @classmethod
-    def of(cls, lines: Iterable[object], name: str = "texts") -> Texts:
+    def of(cls, lines: Iterable[object]) -> Texts:
         """Make texts of strings, each one text.
 
         Raises:
@@ -54,9 +54,9 @@ class Texts:
         for text in lines:
             if not isinstance(text, str):
                 kind = type(text).__name__
-                raise EvaluationError(f"`{name}`: give strings, one for each text; found {kind}")
+                raise EvaluationError(f"`texts`: give strings, one for each text; found {kind}")
             texts.append(text)
-        return cls(name, nonblank(texts), "\n".join(texts).encode(errors="surrogatepass"))
+        return cls("texts", nonblank(texts), "\n".join(texts).encode(errors="surrogatepass"))
 
     @property
     def sha256(self) -> str:
@@ -97,16 +97,25 @@ def read_texts(path: str | Path, *, document: bool = False) -> Texts:
         EvaluationError: the file is missing, is not UTF-8, or holds no text.
     """
     path = Path(path)
-    if path.is_dir():
-        raise EvaluationError(f"`data` {path}: is a folder; give a text file in it")
-    if not path.is_file():
-        raise EvaluationError(f"`data` {path}: no such file; give a text file, one text per line")
-    raw = path.read_bytes()
+    raw = read_data_file(path, "a text file")
     content = decoded(path.name, raw)
     texts = Texts(path.name, nonblank((content,) if document else lines_of(content)), raw)
     if not texts.lines:
         raise EvaluationError(f"`data` {path}: the file holds no text; put one text on each line")
     return texts
+
+
+def read_data_file(path: Path, kind: str) -> bytes:
+    """Read a file of ``data``; ``kind`` is what an error asks for.
+
+    Raises:
+        EvaluationError: there is no such file.
+    """
+    if path.is_dir():
+        raise EvaluationError(f"`data` {path}: is a folder; give {kind} in it")
+    if not path.is_file():
+        raise EvaluationError(f"`data` {path}: no such file; give {kind}")
+    return path.read_bytes()
 
 
 def lines_of(content: str) -> list[str]:

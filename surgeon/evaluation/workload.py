@@ -181,6 +181,7 @@ def _folded(metric: str) -> str:
 def _settings(artifact: Artifact, task: Task, asked: EvaluationSettings) -> Settings:
     """Check the options and fill in the task's defaults."""
     values = _used(task, asked)
+    text, pair, label = (values.get(f"{role}_column") for role in ("text", "pair", "label"))
     facts, tokenizer = artifact.facts, artifact.facts.tokenizer
     return Settings(
         seed=asked.seed or 0,
@@ -193,12 +194,7 @@ def _settings(artifact: Artifact, task: Task, asked: EvaluationSettings) -> Sett
         stride=values.get("stride"),
         bos=_bos(artifact, values.get("bos", False)),
         document=bool(values.get("document")),
-        columns=Columns(
-            values.get("text_column"),
-            values.get("pair_column"),
-            values.get("label_column"),
-            task.columns,
-        ),
+        columns=Columns(text, pair, label, task.columns),
         labels=facts.labels,
         head=facts.task,
         decoder_start_id=facts.decoder_start_id,
@@ -283,6 +279,8 @@ def _examples(task: Task, settings: Settings, data: Data, encoder: Encoder) -> P
     if found == 1:
         one = "only one example" if given == 1 else f"only one of {given} gives an example"
         advice = "cut it with `block` N" if settings.document else "give two or more"
+        if settings.block is not None:
+            advice = f"give more text, or a `block` below {settings.block}"
         raise EvaluationError(f"`data` {data.name}: {one}, and an interval takes 2; {advice}")
     if not found and task.needs_table:
         raise EvaluationError(
@@ -291,8 +289,9 @@ def _examples(task: Task, settings: Settings, data: Data, encoder: Encoder) -> P
             "`label_column` and `text_column`"
         )
     if not found:
+        texts = given or len(data.lines)  # of no token at all, no block is made
         raise EvaluationError(
-            f"`data` {data.name}: none of {given} texts has tokens that this model's tokenizer "
+            f"`data` {data.name}: none of {texts} texts has tokens that this model's tokenizer "
             "knows; give text of the kind the model was trained on"
         )
     return prepared

@@ -39,15 +39,10 @@ CORRELATIONS = (f"{INVERTED}Pearson", f"{INVERTED}Spearman")
 """The metrics that are made of ``correlations``."""
 
 
-def read_labels(
+def _read_labels(
     classes: tuple[str, ...], data: Data, encoder: Encoder, settings: Settings
 ) -> Prepared:
-    """Make examples of the rows that have a label; ``classes`` are what integers stand for.
-
-    Raises:
-        EvaluationError: the data are no table, lack a column or a text, or have a label that is
-            none of the model's.
-    """
+    """Make examples of the rows that have a label; ``classes`` are what integers stand for."""
     located = locate(data, settings.columns)
     known = located.table.classes.get(str(located.label), classes)
     numbers = match_labels(located.labels, known, settings.labels, located.table.name)
@@ -157,7 +152,7 @@ CLASSIFICATION = Task(
     metric="error rate",
     unit="share of examples whose likeliest label is wrong",
     heads=("classification",),
-    read=functools.partial(read_labels, ()),
+    read=functools.partial(_read_labels, ()),
     observe=_observe,
     measure=measure_labels,
     by_label=_by_label,
@@ -205,7 +200,7 @@ def _task(
         CLASSIFICATION,
         name=task,
         title=f"GLUE {name}",
-        read=functools.partial(read_labels, CLASSES[task]),
+        read=functools.partial(_read_labels, CLASSES[task]),
         measure=functools.partial(_measure, task, official),
         whole=(f"{INVERTED}{official}",) if official else (),
         columns=columns,

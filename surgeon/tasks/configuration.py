@@ -184,15 +184,7 @@ _MODES: Mapping[str, Callable[[Floats], Floats]] = {
     ),
     "lasttoken": lambda states: states[-1],
 }
-# The way older files say the same.
-_SWITCHES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
+_ENDS = ("", "_token", "_tokens")  # of a mode's name in older files
 # Older releases named the file of the limits after the model's architecture.
 _KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 # Others change the vector after the pooling, with weights that the graph does not have.
@@ -274,7 +266,9 @@ def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
     config = read_object(path)
     if config is None:
         raise EvaluationError(f"{path}: no such file, and modules.json names it; put it there")
-    named = config.get("pooling_mode") or [m for s, m in _SWITCHES.items() if config.get(s)]
+    # Older files say pooling_mode_cls_token, pooling_mode_mean_tokens or pooling_mode_lasttoken.
+    switched = [mode for mode in _MODES for end in _ENDS if config.get(f"pooling_mode_{mode}{end}")]
+    named = config.get("pooling_mode") or switched
     modes = tuple(named or ["mean"]) if isinstance(named, list) else (named,)
     if unknown := [mode for mode in modes if not isinstance(mode, str) or mode not in _MODES]:
         raise EvaluationError(f"{path}: pools by {unknown[0]}; known are {', '.join(_MODES)}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from surgeon.errors import EvaluationError
 from surgeon.tasks.table import Columns, Table, locate
-from surgeon.text import Texts, decoded, lines_of, nonblank, read_texts
+from surgeon.text import Texts, decoded, lines_of, nonblank, read_data_file, read_texts
 
 PREFIX = "hf:"
 """What the name of a data set on the Hub begins with."""
@@ -23,7 +23,7 @@ _DELIMITERS = ",;\t|"  # of a file that is called CSV
 # GLUE's files have lone quotation marks inside their cells.
 _TABS: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 _SPACES: Mapping[str, Any] = {**_TABS, "delimiter": " ", "skipinitialspace": True}
-_HEAD = 65_536  # characters that tell a delimiter
+_HEAD = 65_536  # characters by which the delimiter is found
 _MOST_UNPACKED = 2**27  # bytes of a Parquet file's values,
 _MOST_PACKING = 20  # or so many times those of the file
 _AT_ONCE = 2**29  # bytes of rows that are unpacked together
@@ -70,10 +70,7 @@ def read_table(source: str | Path) -> Table:
     if str(source).startswith(PREFIX):
         return _read_hub(str(source))
     path = Path(source)
-    if path.is_dir():
-        raise EvaluationError(f"`data` {path}: is a folder; give a file of labelled rows in it")
-    if not path.is_file():
-        raise EvaluationError(f"`data` {path}: no such file; give a file of labelled rows")
+    raw = read_data_file(path, "a file of labelled rows")
     suffix = path.suffix.lower()
     # Where a table is needed, a text file has words with their labels.
     read = _words if suffix == ".txt" else _FORMATS.get(suffix)
@@ -82,7 +79,7 @@ def read_table(source: str | Path) -> Table:
             f"`data` {path}: rows are read from {', '.join(_FORMATS)} files; save it as one of them"
         )
     try:
-        table = read(path.name, path.read_bytes())
+        table = read(path.name, raw)
     except MemoryError as error:
         raise EvaluationError(f"`data` {path}: needs more memory than is available") from error
     except (ValueError, RecursionError, csv.Error) as error:
@@ -237,7 +234,7 @@ def _parquet(name: str, raw: bytes) -> Table:
 def _unpacked_rows(file: Any, size: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet file of bounded size: a few bytes of it can stand for millions.
 
-    Its own description is checked first. That does not tell how often a value is repeated, so that
+    Its own description is checked first. That does not say how often a value is repeated, so that
     only so many rows are unpacked at once as fit even if each has the largest value there may be.
     """
     most = max(_MOST_UNPACKED, _MOST_PACKING * size)

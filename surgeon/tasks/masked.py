@@ -53,7 +53,7 @@ def mask_id_of(settings: Settings) -> int:
     """
     if settings.mask_id is None:
         raise EvaluationError(
-            "the tokenizer has no mask token, so the masked loss is undefined; name one in its "
+            "the tokenizer has no mask token, so no token can be hidden; name one in its "
             "tokenizer_config.json and patch again"
         )
     return settings.mask_id
@@ -97,10 +97,12 @@ def infill(ids: tuple[int, ...], settings: Settings) -> Example | None:
 
     None if it has none.
     """
-    start = settings.decoder_start_id
-    if settings.mask_id is None or start is None:
-        missing = "tokenizer has no mask token" if start is not None else "decoder has no start"
-        raise EvaluationError(f"the {missing}, so the loss of text infilling is undefined")
+    hidden_by, start = mask_id_of(settings), settings.decoder_start_id
+    if start is None:
+        raise EvaluationError(
+            "the decoder has no token to start with, so it can write no text; name its "
+            "decoder_start_token_id in config.json and patch again"
+        )
     draw = begin_draw(ids, settings)
     if draw is None:
         return None
@@ -112,7 +114,7 @@ def infill(ids: tuple[int, ...], settings: Settings) -> Example | None:
     spans = dict(zip(starts, lengths, strict=True))
     noisy, place = [], first
     for unit in range(units):
-        noisy.append(settings.mask_id if unit in spans else ids[place])
+        noisy.append(hidden_by if unit in spans else ids[place])
         place += int(spans.get(unit, 1))
     return Example(
         ids=(*ids[:first], *noisy, *ids[end:]),

@@ -60,8 +60,13 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     tokenizer.enable_truncation(encoder.max_length, stride=stride, strategy="only_second")
     try:
         encoded = tokenizer.encode_batch(pairs)
-    except Exception as error:  # the library raises plain Exception, for a question too long
-        raise EvaluationError(f"`data` {data.name}: a question is too long ({error})") from error
+    except EvaluationError as error:
+        if error.__cause__ is None:  # a text that no tokenizer takes
+            raise
+        raise EvaluationError(
+            f"`data` {data.name}: a question leaves no room for its context in the "
+            f"{encoder.max_length} tokens that the model reads at once; shorten it, or leave it out"
+        ) from error
     finally:
         tokenizer.no_truncation()
     examples, optional = [], () in answers

@@ -118,7 +118,7 @@ class _PythonEncoding:
             "is, which this task needs; save the tokenizer as tokenizer.json and patch again"
         )
 
-    sequence_ids = word_ids = offsets
+    sequence_ids = word_ids = overflowing = offsets
 
 
 class _PythonTokenizer:

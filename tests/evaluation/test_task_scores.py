@@ -347,6 +347,16 @@ def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
         evaluate(artifact, texts=texts_of(["a", "b"]), task="drift")
 
 
+def test_too_few_blocks_are_named_as_such(made):
+    _, artifact = made("rtd")
+    for line, complaint in (
+        ("the day", "only one example, .* give more text, or a `block` below 16"),
+        ("\x07", "none of 2 texts has tokens"),
+    ):
+        with pytest.raises(EvaluationError, match=complaint):
+            evaluate(artifact, texts=texts_of([line] * 2), options=TaskOptions(block=16))
+
+
 @torch.no_grad()
 def test_one_output_is_a_regression(made, tokenizer, tmp_path):
     model, artifact = made("regression")

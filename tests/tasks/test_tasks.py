@@ -22,7 +22,7 @@ from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns
 from surgeon.tasks.task import Settings
 from surgeon.tasks.token_labels import in_scheme, spans_of
-from surgeon.tasks.tokenizer import begin_with
+from surgeon.tasks.tokenizer import BoundedTokenizer, begin_with
 from surgeon.text import Texts
 
 _SETTINGS = Settings(seed=0, mask_rate=0.15, mask_id=4, special_ids=(0, 1, 2, 3, 4))
@@ -407,6 +407,24 @@ def test_windows_and_blocks_of_a_causal_model_score_each_token_once():
         _read("clm", texts, (), tokenizer, block=1)
     with pytest.raises(EvaluationError, match=r"`stride` 9: .* `block`"):
         _read("clm", texts, (), tokenizer, block=10, stride=9)
+
+
+def test_a_question_without_room_for_its_context_is_not_a_text_that_is_too_long(tmp_path):
+    tokenizer = BoundedTokenizer(word_tokenizer().backend_tokenizer, "tokenizer.json")
+    row = {"question": "the day " * 40, "context": "the day", "answer": "day"}
+    with pytest.raises(EvaluationError, match="leaves no room for its context in the 64 tokens"):
+        _read("question-answering", _table(tmp_path, "d.jsonl", [row]), (), tokenizer)
+    row = {**row, "question": "the", "context": "day " * 300_000}
+    with pytest.raises(EvaluationError, match=r"^text 1 has 1,200,003 characters"):
+        _read("question-answering", _table(tmp_path, "d.jsonl", [row]), (), tokenizer)
+
+
+def test_a_model_without_a_mask_token_or_a_start_of_its_decoder_is_no_model_to_fill_in_text():
+    settings = dataclasses.replace(_SETTINGS, decoder_start_id=3)
+    with pytest.raises(EvaluationError, match=r"no mask token, .*; name one in its tokenizer_c"):
+        TASKS["denoising"].prepare(_SEQUENCE, dataclasses.replace(settings, mask_id=None))
+    with pytest.raises(EvaluationError, match=r"decoder_start_token_id in config\.json and patch"):
+        TASKS["denoising"].prepare(_SEQUENCE, _SETTINGS)
 
 
 def test_pairs_that_are_the_same_to_the_tokenizer_are_left_out(tmp_path):

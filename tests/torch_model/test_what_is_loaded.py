@@ -469,8 +469,9 @@ def test_a_tokenizer_in_python_alone_encodes_as_transformers_does(tmp_path, name
             assert encoded.ids == own(*pair, truncation=bool(most), max_length=most)["input_ids"]
             assert len(encoded.ids) == len(encoded.type_ids) == len(encoded.special_tokens_mask)
     encoder.no_truncation()
-    with pytest.raises(SurgeonError, match="in Python only"):
-        _ = encoder.encode("MKTV").offsets
+    for further in ("offsets", "overflowing"):
+        with pytest.raises(SurgeonError, match="in Python only"):
+            getattr(encoder.encode("MKTV"), further)
 
 
 def test_the_start_of_a_decoder_may_be_said_with_the_generation(tmp_path):
