@@ -163,24 +163,25 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_new_file(path: Path, *, force: bool) -> None:
+def check_new_file(path: Path, *, force: bool, option: str = "output") -> None:
     """Refuse a file that could not be written, before anything is computed for it.
+
+    ``option`` is what asked for it.
 
     Raises:
         OutputError: it is a directory, exists and ``force`` is off, or its folder takes no files.
     """
+    asked = f"`{option}` {path}"
     if path.is_dir():
-        raise OutputError(f"`output` {path}: is a directory; name a file in it")
+        raise OutputError(f"{asked}: is a directory; name a file in it")
     if os.path.lexists(path) and not force:
-        raise OutputError(
-            f"`output` {path}: already exists; name another, or replace it with `force=True`"
-        )
+        raise OutputError(f"{asked}: already exists; name another, or replace it with `force=True`")
     if not path.parent.is_dir():
-        raise OutputError(f"`output` {path}: there is no folder {path.parent}; make it first")
+        raise OutputError(f"{asked}: there is no folder {path.parent}; make it first")
     try:  # some folders, such as /proc, take no files, whatever their permissions say
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise OutputError(f"`output` {path}: {error.strerror}; name another") from error
+        raise OutputError(f"{asked}: {error.strerror}; name another") from error
 
 
 _PIECE = 2**20  # bytes read at a time: they fit in a core's cache

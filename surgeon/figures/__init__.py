@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surgeon.edit.files import check_new_file
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError, SelectionError
 
@@ -26,19 +26,13 @@ def check_picture(path: Path) -> None:
 
     Raises:
         SelectionError: the suffix is none of those that can be drawn.
-        OutputError: there is no such folder, or it or the existing file cannot be written to.
+        OutputError: it is a directory, or there is no such folder, or one that takes no files.
     """
     if path.suffix.lower() not in _RENDERERS:
         *most, last = _RENDERERS
         found = f"the suffix {path.suffix}" if path.suffix else "no suffix"
         raise SelectionError(f"`plot` {path}: has {found}; give {', '.join(most)} or {last}")
-    if path.is_dir():
-        raise OutputError(f"`plot` {path}: is a directory; name a file in it")
-    if not path.parent.is_dir():
-        raise OutputError(f"`plot` {path}: there is no folder {path.parent}; make it first")
-    for target in (path.parent, path):
-        if target.exists() and not os.access(target, os.W_OK):
-            raise OutputError(f"`plot` {path}: {target} cannot be written to; name another")
+    check_new_file(path, force=True, option="plot")
 
 
 def plot_ranking(ranking: Ranking, zscores: ZScores, path: str | Path | None = None) -> Any:
@@ -99,8 +93,10 @@ def is_picture(path: Path) -> bool:
     """Whether a file is a picture that surgeon drew, of which another may take the place."""
     from surgeon.figures.picture import MADE_BY
 
-    content, made_by = path.read_bytes(), MADE_BY.encode()
-    return made_by in content[:_ENDS] or made_by in content[-_ENDS:]
+    with path.open("rb") as file:
+        first = file.read(_ENDS)
+        file.seek(max(0, path.stat().st_size - _ENDS))
+        return MADE_BY.encode() in first or MADE_BY.encode() in file.read()
 
 
 def _drawn(picture: Picture, path: str | Path | None) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from itertools import takewhile
 from operator import attrgetter
 from pathlib import Path
@@ -17,22 +16,10 @@ Dims: TypeAlias = tuple[int, ...]
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One model measured in one way: what rows must share to be in one picture."""
-
-    model: Model
-    task: str
-    metric: str
-    data: str | None
-    mask_rate: float | None
-    controls: int | None
-
-
-def subjects(rows: Iterable[Measurement]) -> Mapping[Subject, list[Measurement]]:
-    """Group measurements by what was measured, in the order of the rows."""
-    key = attrgetter(*(field.name for field in fields(Subject)))
-    return grouped(rows, lambda row: Subject(*key(row)))
+def subjects(rows: Iterable[Measurement]) -> list[list[Measurement]]:
+    """Group measurements by what was measured: rows of one group can be in one picture."""
+    what = attrgetter("model", "task", "metric", "data", "mask_rate", "controls")
+    return list(grouped(rows, what).values())
 
 
 def grouped(

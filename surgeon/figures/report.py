@@ -10,7 +10,7 @@ from pathlib import Path
 
 from surgeon.edit.changes import Edit
 from surgeon.edit.files import hash_file
-from surgeon.edit.recipe import Recipe
+from surgeon.edit.recipe import Recipe, recipe_from_json
 from surgeon.edit.record import Record, inside, read_record
 from surgeon.edit.restore import open_source
 from surgeon.errors import EvaluationError
@@ -27,6 +27,7 @@ from surgeon.text import BUILT_IN
 
 # What ``patch`` is told beside the dims.
 _OPTIONS = ("mode", "factor", "params", "layers", "sites")
+_EDITED = {"zero": "without {}", "mean": "with {} at the mean", "scale": "with {} scaled"}
 _NARROW = 4.8  # inches of a chart that a narrow screen shows whole
 _EDITS = 24  # rows of the table; the record has them all
 
@@ -51,7 +52,6 @@ def write_report(
     source = open_source(artifact)
     ranking, zscores = rank_by_layernorm(source), read_zscores(source)
     scan = draw_ranking(ranking, zscores, record.dims)
-    dims = ", ".join(map(str, record.dims))
     sections = [
         paragraphs(_summary(record)),
         *_damages(record),
@@ -76,7 +76,12 @@ def write_report(
         "<h2>Files</h2>",
         _files(artifact, record, progress),
     ]
-    write_page(path, f"{record.model} without {dims}", sections, force=force)
+    write_page(path, _title(record), sections, force=force)
+
+
+def _title(record: Record) -> str:
+    dims = ", ".join(map(str, record.dims))
+    return f"{record.model} {_EDITED[record.recipe['mode']].format(dims)}"
 
 
 def _summary(record: Record) -> list[str]:
@@ -186,9 +191,8 @@ def _edits(record: Record) -> str:
 
 def _commands(record: Record, evaluation: Evaluation) -> list[str]:
     """Return what makes the artifact, its last evaluation and its source again."""
-    usual = Recipe(dims=record.dims)
-    done = usual.model_copy(update=dict(record.recipe))
-    changed = (name for name in _OPTIONS if _tuple(done, name) != _tuple(usual, name))
+    done, usual = recipe_from_json(record.recipe, "record"), Recipe(dims=record.dims)
+    changed = (name for name in _OPTIONS if getattr(done, name) != getattr(usual, name))
     recipe = {"dims": record.dims, **{name: getattr(done, name) for name in changed}}
     asked = {
         "task": evaluation.task,
@@ -204,11 +208,6 @@ def _commands(record: Record, evaluation: Evaluation) -> list[str]:
         shlex.join(["surgeon", "eval", "out", *_as_options(asked)]),
         "surgeon restore out -o source",
     ]
-
-
-def _tuple(recipe: Recipe, name: str) -> object:
-    value = getattr(recipe, name)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _as_options(settings: Mapping[str, object]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from surgeon.errors import OutputError
 from surgeon.figures.chart import draw, embedded
-from surgeon.figures.grouping import Subject, model_name, path_name, short_names, subjects
+from surgeon.figures.grouping import model_name, path_name, short_names, subjects
 from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.sweep import MANY_DIMS, draw_sweep, edit_in_words
 from surgeon.harmless import html
@@ -46,12 +46,12 @@ def write_sweep_report(
     models = short_names(
         [*(row.model for row in measured), *(row.model for row in failed)], model_name
     )
-    found = subjects(measured)
-    headings = short_names(found, lambda subject, parts: _heading(subject, models, parts))
-    for number, (subject, rows) in enumerate(found.items()):
-        progress(f"drawing {headings[subject]}", number, len(found))
-        sections.append(f"<h2>{html(headings[subject])}</h2>")
-        sections.extend(_drawn(rows, subject, numbers))
+    groups = subjects(measured)
+    names = short_names(range(len(groups)), lambda n, parts: _heading(groups[n][0], models, parts))
+    for number, rows in enumerate(groups):
+        progress(f"drawing {names[number]}", number, len(groups))
+        sections.append(f"<h2>{html(names[number])}</h2>")
+        sections.extend(_drawn(rows, numbers))
         sections.append(_strongest(rows))
     if failed:
         sections += ["<h2>Cells that failed</h2>", _failures(failed, models)]
@@ -80,18 +80,18 @@ def _summary(read: Rows) -> list[str]:
     return lines
 
 
-def _heading(subject: Subject, models: Mapping[Model, str], parts: int) -> str:
-    data = f" on {path_name(subject.data, parts)}" if subject.data else ""
-    masked = f", {subject.mask_rate:.4g} of it masked" if subject.mask_rate is not None else ""
+def _heading(row: Measurement, models: Mapping[Model, str], parts: int) -> str:
+    data = f" on {path_name(row.data, parts)}" if row.data else ""
+    masked = f", {row.mask_rate:.4g} of it masked" if row.mask_rate is not None else ""
     # Nobody wonders about the number of controls unless nothing else differs.
-    controls = f", {subject.controls} controls" if subject.controls and parts > 1 else ""
-    return f"{models[subject.model]}: {subject.task}{data}{masked}{controls}"
+    controls = f", {row.controls} controls" if row.controls and parts > 1 else ""
+    return f"{models[row.model]}: {row.task}{data}{masked}{controls}"
 
 
-def _drawn(rows: Sequence[Measurement], subject: Subject, numbers: Iterator[int]) -> Iterator[str]:
-    task = TASKS.get(subject.task)
+def _drawn(rows: Sequence[Measurement], numbers: Iterator[int]) -> Iterator[str]:
+    metric, task = rows[0].metric, TASKS.get(rows[0].task)
     # On two lines: the unit of some metrics is a sentence.
-    pictures = draw_sweep(rows, f"{subject.metric}\n({task.unit})" if task else subject.metric)
+    pictures = draw_sweep(rows, f"{metric}\n({task.unit})" if task else metric)
     for picture in pictures[:_FIGURES]:
         number = next(numbers)
         yield f"<h3>{html(picture.headline)}</h3>"

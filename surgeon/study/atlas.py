@@ -42,7 +42,6 @@ MAX_BYTES = 500_000_000
 OUTAGES = 5
 """So many models in a row that the network, the Hub or the token failed: then the run stops."""
 
-_START = b'{"atlas":1'
 _GROUP = 64  # models of the table that are in memory at once
 
 
@@ -215,24 +214,16 @@ def open_rows(output: Path, sigma: float, min_layers: float) -> Iterator[Journal
 
 
 def _check_ours(output: Path, path: Path) -> None:
-    if not path.is_file():
-        if output.exists() or path.exists():
-            raise OutputError(
-                f"`output` {output}: exists but is not an atlas with its rows; choose another path"
-            )
-        return
-    with path.open("rb") as file:
-        start = file.read(len(_START))
-    if not _START.startswith(start):
+    if not path.is_file() and (output.exists() or path.exists()):
         raise OutputError(
-            f"`output` {output}: {path} exists but has no rows of an atlas; choose another path"
+            f"`output` {output}: exists but is not an atlas with its rows; choose another path"
         )
 
 
 def _read_journal(output: Path, file: BinaryIO, sigma: float, min_layers: float) -> Journal:
     layout = Layout(
         "an atlas",
-        start=b'{"',
+        start=b'{"model":',
         key=lambda row: Target(row["model"], row["asked"]).key,
         note=lambda row: len(row.get("outliers", ())),
         header={"atlas": 1, "sigma": sigma, "min_layers": min_layers},

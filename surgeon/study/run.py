@@ -149,9 +149,9 @@ def reason_of(error: str, model: str) -> str:
 class Layout:
     """What the journal of one kind of study looks like.
 
-    ``study`` is what errors call it. Every line starts with ``start``. ``key`` returns the key of
-    a row's job, and ``note`` what else of the row is kept in memory. ``header`` is the first line
-    where the first is not a row.
+    ``study`` is what errors call it. Every row starts with ``start``. ``key`` returns the key of
+    its job, and ``note`` what else of it is kept in memory. ``header`` is the first line where
+    that is not a row.
     """
 
     study: str
@@ -187,6 +187,8 @@ class Journal:
         self.entries: dict[str, Entry] = {}
         for number, (start, row) in enumerate(read_lines(path, file, layout), start=1):
             if number == 1 and layout.header is not None:
+                if row.keys() != layout.header.keys():
+                    raise not_a_row(path, number, layout)
                 self.header = row
                 continue
             try:
@@ -219,18 +221,21 @@ class Journal:
 
     def _write(self, row: Row) -> int:
         start = self._file.seek(0, os.SEEK_END)
-        line = json.dumps(row, allow_nan=False, separators=(",", ":"))
-        self._file.write(f"{line}\n".encode())
+        self._file.write(_line(row))
         self._file.flush()
         disk.sync(self._file.fileno())
         return start
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def read_lines(path: Path, file: BinaryIO, layout: Layout) -> Iterator[tuple[int, Row]]:
     """Yield where each line of a journal starts, and what it says.
 
     A last line that was cut off is left out. It is removed from a file that may be written to, if
-    it begins as rows do: the file may be somebody's own.
+    it begins as the line would: the file may be somebody's own.
 
     Raises:
         OutputError: a line is not a JSON object.
@@ -238,7 +243,8 @@ def read_lines(path: Path, file: BinaryIO, layout: Layout) -> Iterator[tuple[int
     start = file.seek(0)
     for number, raw in enumerate(file, start=1):
         if not raw.endswith(b"\n"):
-            if not raw.startswith(layout.start[: len(raw)]):
+            whole = _line(layout.header) if number == 1 and layout.header else layout.start
+            if not raw.startswith(whole[: len(raw)]):
                 raise not_a_row(path, number, layout)
             if file.writable():
                 file.truncate(start)
@@ -255,9 +261,8 @@ def read_lines(path: Path, file: BinaryIO, layout: Layout) -> Iterator[tuple[int
 
 def not_a_row(path: Path, number: int, layout: Layout) -> OutputError:
     """Return the error for a line that is not a row."""
-    return OutputError(
-        f"{path}:{number}: is not a row of {layout.study}; remove the line, or choose another path"
-    )
+    remedy = "choose another path" if number == 1 else "remove the line, or choose another path"
+    return OutputError(f"{path}:{number}: is not a row of {layout.study}; {remedy}")
 
 
 def lock(file: BinaryIO, output: Path) -> None:

@@ -168,7 +168,6 @@ class Failure:
     """A cell that gave no result, and why."""
 
     model: Model
-    operation: str
     error: str
 
 

@@ -22,6 +22,7 @@ from surgeon import (
 from surgeon.cli import run
 from surgeon.edit.restore import open_source
 from surgeon.errors import CheckpointError, EvaluationError, OutputError
+from surgeon.figures.report import _title
 from surgeon.text import Texts, built_in_sample
 
 
@@ -69,6 +70,13 @@ def test_the_report_says_what_was_done_and_what_it_did(report, evaluated):
     assert hashlib.sha256(weights).hexdigest() in text
     recorded = read_record(evaluated).files["model.safetensors"].after.blake3
     assert f"<td>{recorded[:16]}…, as recorded</td>" in text
+
+
+def test_a_title_says_of_dimensions_that_were_scaled_that_they_are_there(evaluated):
+    record = read_record(evaluated)
+    scaled = dataclasses.replace(record, recipe={**record.recipe, "mode": "scale", "factor": 2.0})
+    assert _title(record) == "model without 99, 157"
+    assert _title(scaled) == "model with 99, 157 scaled"
 
 
 def test_the_newest_evaluation_of_each_task_and_data_set_is_kept_and_reported(evaluated, tmp_path):

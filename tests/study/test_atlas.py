@@ -302,11 +302,13 @@ def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, 
         build_atlas(["org/m0"], out)
     assert out.read_text() == "mine"
     out.unlink()
-    rows.write_text("mine too")
-    with pytest.raises(OutputError, match="has no rows of an atlas"):
-        build_atlas(["org/m0"], out)
-    assert rows.read_text() == "mine too"
-    rows.unlink()
+    for somebody in ("mine too", '{"model": "no end of line"}', '{"id": 1}\n'):
+        rows.write_text(somebody)
+        for act in (build_atlas, preview_atlas):
+            with pytest.raises(OutputError, match=r"rows\.jsonl:1: is not a row of an atlas"):
+                act(["org/m0"], out)
+        assert rows.read_text() == somebody
+    rows.write_text('{"atlas":1,"si')  # as a kill in the middle of the first write leaves it
     build_atlas(["org/m0"], out, engine=in_process)
     with pytest.raises(OutputError, match=r"begun with `sigma` 3\.0 `min_layers` 0\.5"):
         build_atlas(["org/m0"], out, sigma=2.0)

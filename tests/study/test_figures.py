@@ -192,7 +192,7 @@ def test_what_was_measured_differently_is_not_averaged():
         {"mask_rate": 0.5},
     ]
     rows = [row, *(Measurement(**{**vars(row), **other}) for other in others)]
-    assert [len(same) for same in subjects(rows).values()] == [1] * 6
+    assert [len(same) for same in subjects(rows)] == [1] * 6
 
 
 @pytest.mark.parametrize(
