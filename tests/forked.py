@@ -5,6 +5,7 @@ Run as a program, this is that process: it reads jobs, a line of JSON each, and 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import mmap
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 _MODULES = (
     "huggingface_hub.hf_api",
     "onnxruntime",
+    "pandas",
     "plotly.graph_objects",
     "pyarrow.parquet",
     "pydantic",
@@ -30,12 +32,13 @@ _MODULES = (
     "yaml",
     "surgeon.cli",
     "surgeon.model.hub",
-    "surgeon.console",
+    *(f"surgeon.console.{name}" for name in ("evaluations", "rankings", "surgeries")),
     "surgeon.figures.report",
     "surgeon.figures.sweep_report",
     "surgeon.evaluation.evaluate",
     "surgeon.study.sweep",
     "surgeon.study.measure",
+    "surgeon.onnx_files.patch",
     "surgeon.edit.write",
     "surgeon.edit.restore",
     "surgeon.edit.small_patch",
@@ -53,16 +56,18 @@ def forks():
 
     That is its exit code (negative for a signal that it did not survive), how many calls to the
     disk it made, and what it printed. Before the call of number ``end_at`` it gets the signal
-    ``by``; ``meet`` has all wait for each other before their first rename, so that they race.
+    ``by``, or after ``end_after`` seconds one that nothing hears; ``meet`` has all wait for each
+    other before their first rename, so that they race.
     """
     command = [sys.executable, __file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def run(*jobs, end_at=None, by=signal.SIGKILL, meet=False):
+        def run(*jobs, end_at=None, by=signal.SIGKILL, end_after=0.0, meet=False):
             listed = [list(map(str, job)) for job in jobs]
-            line = {"jobs": listed, "end_at": end_at, "by": by, "meet": meet}
+            end = end_at, by, end_after
+            line = {"jobs": listed, "end": end, "meet": meet}
             process.stdin.write(json.dumps(line).encode() + b"\n")
             process.stdin.flush()
             return [tuple(answer) for answer in json.loads(process.stdout.readline())]
@@ -76,14 +81,14 @@ def forks():
 def _serve():
     for name in _MODULES:
         importlib.import_module(name)
+    gc.freeze()  # else each fork copies the pages of all that was imported, in its first collection
     # A process in the background of a shell, or of nohup, starts with these ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for line in sys.stdin:
         asked = json.loads(line)
         barrier = multiprocessing.Barrier(len(asked["jobs"])) if asked["meet"] else None
-        end = asked["end_at"], asked["by"]
-        children = [_fork(job, end, barrier) for job in asked["jobs"]]
+        children = [_fork(job, asked["end"], barrier) for job in asked["jobs"]]
         answers = []
         for pid, counter, printed in children:
             _, status = os.waitpid(pid, 0)
@@ -103,7 +108,9 @@ def _fork(job, end, barrier):
         os.dup2(printed.fileno(), stream)
     code = 99
     try:
-        _count_calls(counter, *end, barrier)
+        *at_a_call, after = end
+        signal.setitimer(signal.ITIMER_REAL, after)
+        _count_calls(counter, *at_a_call, barrier)
         if job[0] == "sweep":
             code = sweep(*job[1:])
         else:

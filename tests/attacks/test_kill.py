@@ -11,8 +11,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -30,16 +28,12 @@ from surgeon.model.files import RECORD
 from surgeon.text import built_in_sample
 
 _KILLS = int(os.environ.get("SURGEON_KILLS", "8"))
-_PATCH = """
-import sys
-from pathlib import Path
-from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
-import surgeon.edit.staging, surgeon.edit.small_patch, surgeon.edit.card, yaml, blake3
-print("ready", flush=True)
-plan = make_plan(open_checkpoint(sys.argv[1]), Recipe(dims=(3, 9)))
-write_artifact(plan, Path(sys.argv[2]), onnx=False, force=True)
-print("done", flush=True)
-"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    with forks() as run:
+        yield run
 
 
 @pytest.fixture
@@ -58,11 +52,11 @@ def model(tmp_path):
     return folder
 
 
-def test_a_kill_at_any_moment_leaves_the_output_absent_or_complete(model, tmp_path):
+def test_a_kill_at_any_moment_leaves_the_output_absent_or_complete(model, tmp_path, run):
     source = {path.name: hash_file(path) for path in model.iterdir()}
     output = tmp_path / "out"
     rng = random.Random(0)
-    longest = min(_run(model, output, kill_after=None) for _ in range(2))
+    longest = min(_patch(run, model, output) for _ in range(2))
     assert verify(output).passed
     seen = set()
     for number in range(_KILLS):
@@ -71,7 +65,7 @@ def test_a_kill_at_any_moment_leaves_the_output_absent_or_complete(model, tmp_pa
         # At a random moment of each stretch of time, so that the early ones are among them.
         moment = (number + rng.random()) / _KILLS
         # Timed anew by each run that was done before its kill: the machine may have been busy.
-        longest = min(longest, _run(model, output, kill_after=1.2 * moment * longest))
+        longest = min(longest, _patch(run, model, output, 1.2 * moment * longest))
         assert {path.name: hash_file(path) for path in model.iterdir()} == source
         if output.exists():
             assert verify(output).passed
@@ -81,27 +75,18 @@ def test_a_kill_at_any_moment_leaves_the_output_absent_or_complete(model, tmp_pa
         assert len(left) <= 1
         assert all(name.startswith(".out.") for name in left)
     assert seen == {True, False} or _KILLS < 5
-    _run(model, output, kill_after=None)
+    assert _patch(run, model, output) < math.inf
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
 
 
-def _run(model, output, kill_after):
-    """Run a patch, kill it some seconds after its imports; return how long one not killed took."""
-    command = [sys.executable, "-c", _PATCH, str(model), str(output)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        start = time.perf_counter()
-        if kill_after is None:
-            process.wait()
-            assert process.returncode == 0
-        else:
-            try:
-                process.wait(kill_after)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                return math.inf
-        return time.perf_counter() - start
+def _patch(run, model, output, end_after=0.0):
+    """Run a patch, which a signal ends after some seconds; return how long one not ended took."""
+    start = time.perf_counter()
+    command = ["patch", model, "--dims", "3,9", "--no-onnx", "--force", "-o", output]
+    ((code, _, printed),) = run(command, end_after=end_after)
+    took = time.perf_counter() - start
+    assert code == 0 or (end_after and code == -signal.SIGALRM), printed
+    return took if code == 0 else math.inf
 
 
 _MINE = b"written by somebody: "
@@ -125,12 +110,6 @@ _COMMANDS = (
     ("export model -o out", "nothing"),
     ("patch model --dims 5 -o out --force", "an artifact with a graph"),
 )
-
-
-@pytest.fixture(scope="module")
-def run():
-    with forks() as run:
-        yield run
 
 
 @pytest.fixture(scope="module")

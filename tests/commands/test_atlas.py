@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from forked import in_process
 from hub_server import connect, serve
 from small_models import write_small_model
 
@@ -17,9 +18,8 @@ def hub(tmp_path, monkeypatch):
     with serve({**made, "org/gated": made["org/m0"], "org/closed": made["org/m0"]}) as server:
         server.gated.update({"org/gated", "org/closed"})
         connect(monkeypatch, server.url, tmp_path / "cache")
-        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+        # Workers are processes, whose start is not what these tests are about.
+        monkeypatch.setattr("surgeon.study.engines.choose_engine", lambda *_: in_process)
         yield server
 
 
@@ -78,8 +78,10 @@ def test_a_dry_run_counts_and_asks_for_nothing(hub, listed, tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.glob("atlas*")} == before
 
 
-def test_an_atlas_imports_no_framework(hub, listed, tmp_path):
+def test_an_atlas_imports_no_framework(hub, tmp_path, monkeypatch):
     out = str(tmp_path / "atlas.parquet")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     code = (
         "import sys\nfrom surgeon import build_atlas\n"
         "from surgeon.study.engines import do_job\n"

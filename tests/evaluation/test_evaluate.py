@@ -8,7 +8,6 @@ import onnxruntime
 import pytest
 from antibodies import antibodies
 from artifacts import copy_of, patch, texts_of, write_record
-from families import save_family
 from safetensors.numpy import load_file, save_file
 from task_models import save_model
 
@@ -26,7 +25,6 @@ from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.statistics import paired_interval
 from surgeon.tasks.task import BASELINE, Settings, Variant
-from surgeon.tasks.token_labels import Tags
 from surgeon.text import Texts, built_in_sample
 
 
@@ -82,16 +80,15 @@ def test_in_int8_an_edited_weight_is_quantized_too(iglm_s_patched, antibody_file
     assert f"int8 costs the baseline {cost.baseline.delta:+.4g}" in explain_cost(result.quantized)
 
 
-def test_controls_repeat_the_recipe_s_mode_params_and_layers(tmp_path):
-    save_family("bert", tmp_path / "source")
+def test_controls_repeat_the_recipe_s_mode_params_and_layers(tiny, tmp_path):
     recipe = {"mode": "mean", "params": ("gain",), "layers": (1,)}
-    patch(tmp_path / "source", tmp_path / "out", onnx=True, dims=(3,), **recipe)
+    patch(tiny("bert"), tmp_path / "out", onnx=True, dims=(3,), **recipe)
     opened = open_artifact(tmp_path / "out")
     baseline = opened.tensors(BASELINE)
     control = opened.tensors(Variant("control", (7,)))
     (name,) = baseline
     assert name == "bert.encoder.layer.1.output.LayerNorm.weight"
-    gain = open_checkpoint(tmp_path / "source").read(name)
+    gain = open_checkpoint(tiny("bert")).read(name)
     np.testing.assert_array_equal(baseline[name], gain)
     np.testing.assert_array_equal(np.flatnonzero(control[name] != gain), [7])
     assert control[name][7] == np.float32(gain.astype(np.float64).mean())
@@ -212,11 +209,11 @@ def test_a_baseline_is_held_against_a_constant_and_a_shuffled_predictor():
 
 
 def test_a_tagger_that_finds_nothing_has_no_skill():
-    names = Tags(("O", "B-PER"), rewritten=False)
+    names, rewritten = ("O", "B-PER"), False
     rng = np.random.default_rng(0)
     tags = [(rng.random(12) < 0.15).astype(np.int64) for _ in range(60)]
     examples = [
-        Example((number,), np.arange(12), labels, reference=names)
+        Example((number,), np.arange(12), labels, reference=(names, rewritten))
         for number, labels in enumerate(tags)
     ]
     task = TASKS["token-classification"]

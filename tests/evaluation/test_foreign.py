@@ -39,8 +39,8 @@ from surgeon.text import built_in_sample
 DIMS = (3, 8)
 _LINES = sorted(built_in_sample().lines, key=len)[:24]
 _TEXTS = texts_of(_LINES)
-_SMALL = {**TEXT, "vocab_size": 800, "attn_implementation": "eager"}
-_GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 800}
+_SMALL = {**TEXT, "num_hidden_layers": 1, "vocab_size": 800, "attn_implementation": "eager"}
+_GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "vocab_size": 800}
 _LANGUAGE_MODELS = {
     "mlm": (transformers.BertForMaskedLM, transformers.BertConfig(**_SMALL, pad_token_id=0)),
     "clm": (

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from artifacts import files_of, patch
+from families import save_family
 from safetensors.numpy import load_file, save_file
 from task_models import save_model
 
@@ -122,12 +123,11 @@ def test_a_damaged_graph_is_exported_anew(model, tmp_path, kept, exports, damage
         assert len(exports) == exported
 
 
-def test_weights_that_are_loaded_otherwise_are_not_given_a_kept_graph(
-    tiny, tmp_path, kept, monkeypatch
-):
+def test_weights_that_are_loaded_otherwise_are_not_given_a_kept_graph(tmp_path, kept, monkeypatch):
     """The files have the embeddings twice, and transformers ties them where they are equal."""
     for name, shift in (("equal", 0), ("unequal", 1)):
-        source = shutil.copytree(tiny("gpt2"), tmp_path / name)
+        source = tmp_path / name
+        save_family("gpt2", source, layers=1)
         tensors = load_file(source / "model.safetensors")
         tensors["lm_head.weight"] = tensors["transformer.wte.weight"] + np.float32(shift)
         save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})

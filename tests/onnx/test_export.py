@@ -91,16 +91,6 @@ def test_checkpoint_names_with_gamma_and_no_prefix_are_kept_in_onnx(one_layer, t
     assert stored["encoder.layer.0.output.LayerNorm.gamma"][3] == 0
 
 
-def test_a_half_precision_checkpoint_is_exported_in_float32_with_equal_vectors(one_layer, tmp_path):
-    model = transformers.AutoModelForMaskedLM.from_pretrained(one_layer)
-    model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
-    record = _patch(tmp_path / "half", tmp_path / "out", mode="scale", factor=0.3)
-    checkpoint = open_checkpoint(tmp_path / "out")
-    names = record.onnx["vectors"]
-    for name, values in read_initializers(tmp_path / "out/onnx/model.onnx", names).items():
-        np.testing.assert_array_equal(values, checkpoint.read(name).astype(np.float32))
-
-
 def test_the_graph_holds_no_path_of_the_machine_that_made_it(minilm_patched):
     model = onnx.load(minilm_patched / "onnx" / "model.onnx")
     assert len(model.graph.node) > 100
@@ -248,9 +238,10 @@ def test_a_head_is_in_the_tensors_and_declared_or_nothing_is(tiny, tmp_path, hea
 
 def test_a_bart_without_a_head_is_one_with_the_head_that_it_shares(tmp_path):
     """facebook/bart-base declares a BartModel, and fills in blanks with its embeddings."""
-    transformers.BartModel(MODELS["denoising"][1]).save_pretrained(tmp_path / "model")
-    record = _patch(tmp_path / "model", tmp_path / "out")
-    assert record.onnx["task"] == "denoising"
+    transformers.BartModel(MODELS["denoising"][1]).save_pretrained(tmp_path)
+    loaded = load_model(open_checkpoint(tmp_path))
+    assert loaded.task == "denoising"
+    assert loaded.model.lm_head.weight is loaded.model.model.shared.weight
 
 
 def test_the_facts_of_an_older_record_are_read(minilm_patched):
@@ -321,6 +312,7 @@ def test_a_float16_graph_holds_the_rounded_vectors_and_takes_and_gives_the_same(
     assert verify(tmp_path / "out").passed
 
 
+@pytest.mark.slow
 def test_a_model_that_looks_at_its_values_in_float16_is_exported_too(tmp_path):
     """Transformers' BART clamps what is infinite, which a graph cannot find out."""
     save_model("denoising", tmp_path / "model")
@@ -395,11 +387,13 @@ def test_a_classifier_without_a_padding_token_is_told_where_to_name_it(tmp_path)
 
 
 def test_a_text_longer_than_the_model_s_length_is_cut_without_a_word(tmp_path, capfd):
-    save_model("classification", tmp_path / "model")
-    path = tmp_path / "model" / "tokenizer_config.json"
+    loaded = load_model(open_checkpoint(save_model("classification", tmp_path)))
+    path = tmp_path / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 8}))
+    tokenizer = load_tokenizer(tmp_path)
     capfd.readouterr()
-    _patch(tmp_path / "model", tmp_path / "out")
+    feeds = make_feeds(loaded, tokenizer, tokenizer.model_max_length, 0, "right")
+    assert max(feed["input_ids"].shape[1] for feed in feeds) == 8
     assert capfd.readouterr().err == ""
 
 
