@@ -134,11 +134,13 @@ def _show_measured(folder: Path) -> None:
     from surgeon.study.sweep_folder import read_rows
 
     measured = sorted(read_rows(folder).measured, key=lambda row: -abs(row.delta))
+    by_seed = len({row.seed for row in measured}) > 1
     rows = [
         (
             f"{Path(row.model.model).name}, {row.task}",
             f"{row.selection}: {numbers(row.dims)}",
             f"{edit_in_words(row)}, {in_layers(row.layers)}",
+            *([str(row.seed)] if by_seed else []),
             f"{row.delta:+.4g}",
             f"{row.ci95[0]:+.4g} to {row.ci95[1]:+.4g}",
             row.verdict,
@@ -146,7 +148,9 @@ def _show_measured(folder: Path) -> None:
         for row in measured[:_MAX_CELLS]
     ]
     left = len(measured) - len(rows)
-    heads, first = ["model, task", "dims", "does", ">change", ">95% interval", "verdict"], 0
+    heads = ["model, task", "dims", "does", ">change", ">95% interval", "verdict"]
+    heads[3:3] = [">seed"] if by_seed else []
+    first = 0
     if len({(row.model, row.task) for row in measured}) == 1:
         first = 1  # the title says it
     print_table(

@@ -83,8 +83,7 @@ def _declared_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
     except UnknownArchitectureError:
         family = None
     outputs = [value.name for value in graph.graph.output]
-    head = _head(path, config, family, outputs)
-    scored = _scored(head, outputs)
+    head, scored = _head(path, config, family, outputs)
     inputs = _inputs(path, graph.graph, head, family)
     folder = Path(model).parent.as_posix()
     tokenizer, longest = find_tokenizer(directory, folder, config.get("pad_token_id"))
@@ -142,13 +141,12 @@ def _probe(directory: Path, facts: OnnxFacts) -> OnnxFacts:
 
 def _head(
     path: Path, config: Mapping[str, Any], family: Family | None, outputs: Sequence[str]
-) -> Head:
-    """Find the head that is declared, if the graph gives what it does, else the body."""
-    if any(name in outputs for name in _STATES) and "logits" not in outputs:
-        return HEADS["drift"]
-    head = declared_head(config, family)
-    if head is not None and _scored(head, outputs):
-        return head
+) -> tuple[Head, tuple[str, ...]]:
+    """Return the head that is declared, if the graph has its outputs, else the body, and these."""
+    states = any(name in outputs for name in _STATES) and "logits" not in outputs
+    head = HEADS["drift"] if states else declared_head(config, family)
+    if head is not None and (scored := _scored(head, outputs)):
+        return head, scored
     raise EvaluationError(
         f"{path}: gives {', '.join(outputs)}, and {CONFIG} does not say what that is to be "
         "scored on; put the model's own beside it (model_type and architectures), or export with "

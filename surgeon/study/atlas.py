@@ -270,8 +270,8 @@ class _Reading:
         last = self.missed[-1]
         reason = last["error"].removeprefix(f"{last['model']}: ")
         return HubUnavailableError(
-            f"{endpoint()}: {len(self.missed)} models could not be read, {last['model']} the last "
-            f"({reason}); they have no row in {rows_path(self.output)}: run it again to go on"
+            f"{endpoint()}: could not read {len(self.missed)} of the models, {last['model']} last "
+            f"({reason}), so {rows_path(self.output)} has no row of them: run it again to go on"
         )
 
 

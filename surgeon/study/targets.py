@@ -47,16 +47,13 @@ def read_list(path: Path) -> tuple[Target, ...]:
     """Read a list of models: a Hub id per line, ``@revision`` after it or not, ``#`` comments.
 
     Raises:
-        SelectionError: there is no such file, it names no model, or a line is not a Hub id.
+        SelectionError: it cannot be read, names no model, or a line is not a Hub id.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise SelectionError(f"{path}: no such file; give a list of Hub ids, one a line") from error
-    except IsADirectoryError as error:
-        raise SelectionError(f"{path}: is a directory; give a list of Hub ids") from error
-    except UnicodeDecodeError as error:
-        raise SelectionError(f"{path}: is not UTF-8 text; give a list of Hub ids") from error
+    except (OSError, UnicodeDecodeError) as error:
+        found = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise SelectionError(f"{path}: {found}; give a list of Hub ids, one a line") from error
     entries = ((f"{path}:{n}: ", line.partition("#")[0]) for n, line in enumerate(lines, start=1))
     targets = _once(_target(where, text.strip()) for where, text in entries if text.strip())
     if not targets:

@@ -48,7 +48,7 @@ from surgeon.study.training_run import (
 
 TOP = 10
 _SUMMARY = ".json"
-_COLUMNS = ("step", "layer", "dim", "gain_z", "bias_z")
+_KEPT = "norm-surgeon"  # the folder in the Hub's cache of assets
 
 
 def trace_training(
@@ -263,23 +263,22 @@ def _open_rows(path: Path | None, *, force: bool) -> Iterator[Callable[[int, ZSc
     import pyarrow as pa
 
     whole, real = pa.int32(), pa.float32()
-    names = dict(zip(_COLUMNS, (pa.int64(), whole, whole, real, real), strict=True))
-    schema = pa.schema(list(names.items()))
+    types = {"step": pa.int64(), "layer": whole, "dim": whole, "gain_z": real, "bias_z": real}
+    schema = pa.schema(types)
 
     def add(step: int, zscores: ZScores) -> None:
         layers, hidden = zscores.gain.shape
         bias = np.full_like(zscores.gain, np.nan) if zscores.bias is None else zscores.bias
-        columns = [
-            np.full(layers * hidden, step),
-            np.repeat(np.arange(layers), hidden),
-            np.tile(np.arange(hidden), layers),
-            zscores.gain.ravel(),
-            pa.array(bias.ravel(), mask=np.isnan(bias).ravel()),
-        ]
-        arrays = [pa.array(c).cast(t) for c, t in zip(columns, names.values(), strict=True)]
-        writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        columns = {
+            "step": np.full(layers * hidden, step),
+            "layer": np.repeat(np.arange(layers), hidden),
+            "dim": np.tile(np.arange(hidden), layers),
+            "gain_z": zscores.gain.ravel(),
+            "bias_z": pa.array(bias.ravel(), from_pandas=True),  # NaN becomes null
+        }
+        writer.write_table(pa.table(columns).cast(schema))
 
-    ours = partial(has_columns, names=_COLUMNS) if force else None
+    ours = partial(has_columns, names=schema.names) if force else None
     with open_table(path, schema, ours) as writer:
         yield add
 
@@ -305,7 +304,7 @@ def _kept_path(listing: Listing, sites_pattern: str | None) -> Path:
     """Return where the z-scores of a checkpoint on the Hub are kept until its trace is done."""
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_ASSETS_CACHE, "norm-surgeon", "trace", *listing.model_id.split("/"))
+    folder = Path(constants.HF_ASSETS_CACHE, _KEPT, "trace", *listing.model_id.split("/"))
     asked = hashlib.sha256(repr(sites_pattern).encode()).hexdigest()[:8]
     return folder / f"{listing.commit}-{asked}.npz"
 
@@ -340,5 +339,7 @@ def _forget(path: Path) -> None:
     """Remove what ``_keep`` wrote, and the folders that it made for it."""
     disk.remove(path)
     with contextlib.suppress(OSError):  # there are others in it
-        for folder in list(path.parents)[:4]:
+        for folder in path.parents:
             folder.rmdir()
+            if folder.name == _KEPT:
+                break

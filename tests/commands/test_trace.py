@@ -90,6 +90,17 @@ def test_a_pattern_chooses_among_the_revisions(hub, json_of):
     assert json_of("trace", _ID, "--revisions", "step1????")["steps"] == [10000, 11000]
 
 
+def test_what_is_kept_meanwhile_goes_and_the_cache_it_was_in_stays(
+    checkpoints, tmp_path, monkeypatch, json_of
+):
+    (tmp_path / "assets").mkdir()
+    with serve({"small-run": checkpoints / "step0"}) as server:
+        server.branches["small-run"] = {f"step{n}": checkpoints / f"step{n}" for n in (0, 1000)}
+        connect(monkeypatch, server.url, tmp_path / "cache")
+        assert json_of("trace", "small-run", "--revisions", "step*")["steps"] == [0, 1000]
+    assert list((tmp_path / "assets").iterdir()) == []
+
+
 def test_names_are_skipped_of_folders_and_of_revisions(hub, checkpoints, json_of):
     for named in ([str(checkpoints)], [_ID, "--revisions", "step*"]):
         traced = json_of("trace", *named, "--skip", "step?000", "--skip", "step0")

@@ -86,6 +86,16 @@ def test_a_control_of_a_sweep_is_the_removal_that_it_says(sweep, tmp_path, capsy
         assert control["value"] == rows[tuple(control["dims"])]["patched"]
 
 
+def test_changes_of_several_seeds_are_shown_with_their_seeds(sweep, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    for seeds, heads in (("[5]", []), ("[5, 6]", ["seed"])):
+        show_sweep(sweep(f"selections: [dims: [3]]\nseeds: {seeds}\n"), json=False)
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"{len(heads) + 1} cells: {len(heads) + 1} done")
+        head = next(line for line in shown.splitlines() if "verdict" in line)
+        assert [name for name in head.split() if name == "seed"] == heads
+
+
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
     sweep, grid_file, exported, tmp_path
 ):
