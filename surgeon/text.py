@@ -48,7 +48,7 @@ class Texts:
         """Make texts of strings, each one text.
 
         Raises:
-            EvaluationError: one is something else.
+            EvaluationError: there is none, or one is something else.
         """
         texts = []
         for text in lines:
@@ -56,7 +56,10 @@ class Texts:
                 kind = type(text).__name__
                 raise EvaluationError(f"`texts`: give strings, one for each text; found {kind}")
             texts.append(text)
-        return cls("texts", nonblank(texts), "\n".join(texts).encode(errors="surrogatepass"))
+        kept = nonblank(texts)
+        if not kept:
+            raise EvaluationError("`texts`: holds no text; give strings, one for each text")
+        return cls("texts", kept, "\n".join(texts).encode(errors="surrogatepass"))
 
     @property
     def sha256(self) -> str:

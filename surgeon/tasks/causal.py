@@ -32,7 +32,7 @@ Words are counted as lm-eval does: one more than there are gaps of white space i
 """
 
 
-def predict_next(ids: tuple[int, ...], settings: Settings) -> Example | None:  # noqa: ARG001
+def predict_next(ids: tuple[int, ...], settings: Settings) -> Example | None:
     """Ask for each token at the position before it; None for a single token."""
     tokens = np.array(ids, dtype=np.int64)
     return Example(ids, np.arange(len(ids) - 1), tokens[1:]) if len(ids) > 1 else None

@@ -77,7 +77,7 @@ def guesses(observed: Floats) -> npt.NDArray[np.int64]:
     return np.asarray(observed[:, 1:].argmax(axis=1))
 
 
-def measure_labels(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def measure_labels(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     """Return the scores of labels, the log-loss in nats among them.
 
     F1 is averaged over the labels that occur.
@@ -100,9 +100,7 @@ def _by_label(observed: Floats, settings: Settings) -> Mapping[str, Mapping[str,
 
 
 def _naive_labels(
-    examples: Sequence[Example],  # noqa: ARG001
-    observed: Floats,
-    settings: Settings,
+    examples: Sequence[Example], observed: Floats, settings: Settings
 ) -> Mapping[str, Floats]:
     counts = np.bincount(observed[:, 0].astype(np.int64), minlength=observed.shape[1] - 1)
     constant = np.log((counts + 1) / (counts + 1).sum())
@@ -110,9 +108,7 @@ def _naive_labels(
 
 
 def naive_numbers(
-    examples: Sequence[Example],  # noqa: ARG001
-    observed: Floats,
-    settings: Settings,
+    examples: Sequence[Example], observed: Floats, settings: Settings
 ) -> Mapping[str, Floats]:
     """Return what the mean for all would be observed as, and the answers to other examples."""
     return _naive("the mean for all", observed[:, 0].mean(), observed, settings)
@@ -128,7 +124,7 @@ def _naive(
     return {name: constant, "its own answers shuffled": shuffled}
 
 
-def correlations(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def correlations(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     """Return Pearson's and Spearman's correlation of what is expected and what is predicted.
 
     ``observed`` has both, (examples, 2).

@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def read_table(source: str | Path) -> Table:
         raise EvaluationError(
             f"`data` {path}: not a {suffix[1:].upper()} file that can be read ({error})"
         ) from error
-    if not table.rows and table.headless is None:
+    if not table.rows and not table.groups:
         raise EvaluationError(f"`data` {path}: the file holds no rows")
     return table
 
@@ -142,28 +142,13 @@ def _groups(
 
 def _delimited(name: str, raw: bytes, content: str, dialect: Mapping[str, Any]) -> Table:
     groups = _groups(content, dialect, strict=True)
-    lines = [row for group in groups for row in group]
-    if not lines:
-        return Table(name, (), raw)
-    header = lines[0]
-    for number, row in enumerate(lines, start=1):
+    lines = (row for group in groups for row in group)
+    header, rows = next(lines, []), []
+    for number, row in enumerate(lines, start=2):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells and the first has {len(header)}")
-
-    def table(names: Sequence[str], rows: Iterable[Sequence[Any]], **more: Any) -> Table:
-        named = (dict(zip(names, row, strict=True)) for row in rows)
-        return Table(name, tuple(named), raw, **more)
-
-    numbers = [str(number) for number in range(1, len(header) + 1)]
-    sentences = table(numbers, map(_columns, groups)) if len(groups) > 1 else None
-    headless = table(numbers, lines)
-    return table(header, lines[1:], first_line=2, headless=headless, sentences=sentences)
-
-
-def _columns(group: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Return the words of a sentence and their labels, a list of each."""
-    words = [row for row in group if row[0] != "-DOCSTART-"]
-    return [[row[place] for row in words] for place in range(len(group[0]))]
+        rows.append(dict(zip(header, row, strict=True)))
+    return Table(name, tuple(rows), raw, first_line=2, groups=tuple(groups))
 
 
 def _json_lines(name: str, raw: bytes) -> Table:

@@ -120,31 +120,25 @@ def batch_examples(
     longest = max(len(e.ids) for e in examples)
 
     def padded(rows: Sequence[Sequence[int]], fill: int = 0) -> npt.NDArray[np.int64]:
-        return _padded(rows, longest, fill, side)
-
-    def places() -> npt.NDArray[np.int64]:
-        return padded([e.places for e in examples])
-
-    def decoder_ids() -> npt.NDArray[np.int64]:
-        # Always on the right: a decoder sees no token after its own, so padding changes nothing.
-        rows = [e.decoder_ids for e in examples]
-        return _padded(rows, max(map(len, rows)), pad, "right")
+        return _padded(rows, fill, side, longest)
 
     arrays: Mapping[str, Callable[[], npt.NDArray[Any]]] = {
         "input_ids": lambda: padded([e.ids for e in examples], pad),
         "attention_mask": lambda: padded([(1,) * len(e.ids) for e in examples]),
         "position_ids": lambda: padded([range(len(e.ids)) for e in examples]),
         "token_type_ids": lambda: padded([e.types for e in examples]),
-        "decoder_input_ids": decoder_ids,
-        "perm_mask": lambda: _perm_mask(places()),
-        "target_mapping": lambda: _target_mapping(places()),
+        # Always on the right: a decoder sees no token after its own, so padding changes nothing.
+        "decoder_input_ids": lambda: _padded([e.decoder_ids for e in examples], pad, "right"),
+        "perm_mask": lambda: _perm_mask(padded([e.places for e in examples])),
+        "target_mapping": lambda: _target_mapping(padded([e.places for e in examples])),
     }
     return {name: arrays[name]() for name in inputs}
 
 
 def _padded(
-    rows: Sequence[Sequence[int]], width: int, fill: int, side: Side
+    rows: Sequence[Sequence[int]], fill: int, side: Side, width: int = 0
 ) -> npt.NDArray[np.int64]:
+    width = max(width, *map(len, rows))
     array = np.full((len(rows), width), fill, dtype=np.int64)
     for row, values in enumerate(rows):
         start = width - len(values) if side == "left" else 0

@@ -189,7 +189,7 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     return np.array([losses.sum(), len(losses), *(outcome.sum() for outcome in outcomes)])
 
 
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     loss, tokens, found, false, missed, left = observed.T
     return {
         "loss": Scores(loss, tokens),
@@ -199,9 +199,7 @@ def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # n
 
 
 def _naive(
-    examples: Sequence[Example],
-    observed: Floats,
-    settings: Settings,  # noqa: ARG001
+    examples: Sequence[Example], observed: Floats, settings: Settings
 ) -> Mapping[str, Floats]:
     """Return what would be observed if each token were as likely replaced as any is."""
     tokens = np.array([example.labels.size for example in examples])

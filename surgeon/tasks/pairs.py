@@ -68,13 +68,13 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     return _reduce(*token_losses(logits, example), example)
 
 
-def _reduce(losses: Floats, hits: Floats, example: Example) -> Floats:  # noqa: ARG001
+def _reduce(losses: Floats, hits: Floats, example: Example) -> Floats:
     """Return the log-probabilities of the good and of the bad sentence, in nats."""
     good = int(example.reference)
     return np.array([-losses[:good].sum(), -losses[good:].sum()])
 
 
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     good, bad = observed.T
     right = (good > bad).astype(np.float64)
     return {

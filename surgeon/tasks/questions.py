@@ -165,7 +165,7 @@ def _f1(first: Sequence[str], second: Sequence[str]) -> float:
     return 2 * common / (len(first) + len(second))
 
 
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     overlap, exact = observed.T
     return {
         "F1": share_of_examples(overlap),
@@ -174,9 +174,7 @@ def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # n
 
 
 def _naive(
-    examples: Sequence[Example],
-    observed: Floats,  # noqa: ARG001
-    settings: Settings,  # noqa: ARG001
+    examples: Sequence[Example], observed: Floats, settings: Settings
 ) -> Mapping[str, Floats]:
     """Return what no answer at all would be observed as, and the right one to another question."""
     expected = [example.reference.answers for example in examples]

@@ -123,7 +123,7 @@ def reduce_tokens(losses: Floats, hits: Floats, example: Example) -> Floats:
     return np.array([losses.sum(), hits.sum(), len(losses), *read], dtype=np.float64)
 
 
-def measure_tokens(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def measure_tokens(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     """Return the loss in nats and the top-1 accuracy, both per scored token, and the perplexity.
 
     Where bytes and words were counted, the loss per byte and the perplexity per word, which do not

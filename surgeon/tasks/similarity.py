@@ -79,7 +79,7 @@ SIMILARITY = Task(
 )
 
 
-def _whole(ids: tuple[int, ...], settings: Settings) -> Example | None:  # noqa: ARG001
+def _whole(ids: tuple[int, ...], settings: Settings) -> Example | None:
     return Example(ids) if ids else None
 
 
@@ -95,7 +95,7 @@ def _drift(observed: Floats, baseline: Floats) -> Floats:
     return np.where(same, 0.0, apart)[:, None]
 
 
-def _measure_drift(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def _measure_drift(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     drift = observed[:, 0]
     return {"drift": Scores(drift, np.ones_like(drift), bounds=(0.0, _MOST))}
 

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,10 +27,8 @@ class Table:
         rows: the values by column.
         raw: the bytes of the file, for its hash.
         first_line: the line of the first row in the file.
-        headless: the same rows by number ("1", "2", …), for a file whose first line may be a row
-            as well as a header; None where the format names its columns.
-        sentences: the same rows by number, where blank lines make groups of them: a list of words
-            and of labels for each group, as in CoNLL's files.
+        groups: the cells of all lines, in the groups that blank lines make, of a file whose first
+            line may be a row as well as a header; () where the format names its columns.
         classes: what integers stand for, in order, by column, where the format says so.
     """
 
@@ -38,9 +36,22 @@ class Table:
     rows: tuple[Mapping[str, Any], ...]
     raw: bytes
     first_line: int = 1
-    headless: Table | None = None
-    sentences: Table | None = None
+    groups: tuple[list[list[str]], ...] = ()
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def headless(self) -> Table:
+        """Return the lines, the first too, as rows whose columns are numbers ("1", "2", …)."""
+        return self._by_number([row for group in self.groups for row in group])
+
+    def sentences(self) -> Table:
+        """Return the groups of lines, as in CoNLL's files: of each column a list of its words."""
+        groups = ([row for row in group if row[0] != "-DOCSTART-"] for group in self.groups)
+        width = len(self.groups[0][0])
+        return self._by_number([[[r[n] for r in group] for n in range(width)] for group in groups])
+
+    def _by_number(self, rows: Sequence[Sequence[Any]]) -> Table:
+        numbered = ({str(n): cell for n, cell in enumerate(row, start=1)} for row in rows)
+        return Table(self.name, tuple(numbered), self.raw)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -178,22 +189,23 @@ def locate(
     """
     if not isinstance(data, Table):
         raise EvaluationError(f"`data` {data.name}: labelled rows are needed, and these are texts")
-    table, headless, usual = data, data.headless, columns.usual
+    table, usual = data, columns.usual
     if pair is None and usual.text:
         pair = bool(usual.pair or columns.pair)
-    header = list(headless.rows[0].values()) if headless is not None else []
-    if headless is not None and columns.given:
-        table = headless if set(columns.given) <= set(headless.columns) else table
-    elif headless is not None and not _known(usual) & {name.casefold() for name in header}:
-        names, cells = headless.columns, len(headless.columns) + (not label)
+    header = data.groups[0][0] if data.groups else []
+    numbers = [str(number) for number in range(1, len(header) + 1)]
+    if columns.given:
+        table = data.headless() if set(columns.given) <= set(numbers) else data
+    elif header and not _known(usual) & {name.casefold() for name in header}:
+        cells = len(header) + (not label)
         if cells in {False: (2,), True: (3,), None: (2, 3)}[pair]:
-            second = names[1] if cells == 3 else None
-            return Located(headless, names[0], second, names[-1] if label else None)
+            second = numbers[1] if cells == 3 else None
+            return Located(data.headless(), numbers[0], second, numbers[-1] if label else None)
         needed = [names for names in (usual.text, usual.pair, usual.label) if names]
-        if needed and all(set(names) & set(headless.columns) for names in needed):
-            table = headless
+        if needed and all(set(names) & set(numbers) for names in needed):
+            table = data.headless()
     if not table.rows:
-        what = "a header and no rows" if headless is not None else "no rows"
+        what = "a header and no rows" if header else "no rows"
         raise EvaluationError(f"`data` {table.name}: has {what}; give some")
     text = _find(table, columns.text, (*usual.text, *_USUAL.text), "text", needed=True) or ""
     second = third = None
@@ -202,8 +214,8 @@ def locate(
         second = _find(table, columns.pair, others, "pair", needed=pair is True)
     if label:
         third = _find(table, columns.label, (*usual.label, *_USUAL.label), "label", needed=True)
-    for name in (text, second, third):
-        if table is not headless and header.count(name) > 1:
+    for name in filter(None, (text, second, third)):
+        if table is data and header.count(name) > 1:
             raise EvaluationError(
                 f"`data` {table.name}: {header.count(name)} columns are called {name}; give each a "
                 "name of its own"
@@ -224,7 +236,7 @@ def _find(
     if given is not None:
         found = given if given in table.columns else None
     if found is None and (needed or given is not None):
-        by_number = ", by its number if the first line is not a header" if table.headless else ""
+        by_number = ", by its number if the first line is not a header" if table.groups else ""
         what = f"no column {given}" if given else f"no column for the {role}, such as {usual[0]}"
         raise EvaluationError(
             f"`data` {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "

@@ -127,11 +127,11 @@ def one_minus(scores: Scores) -> Scores:
     return Scores(scores.total, scores.weight, lambda total, weight: 1 - statistic(total, weight))
 
 
-def _nothing(*given: Any) -> Mapping[str, Any]:  # noqa: ARG001
+def _nothing(*given: Any) -> Mapping[str, Any]:
     return {}
 
 
-def _as_observed(observed: Floats, baseline: Floats) -> Floats:  # noqa: ARG001
+def _as_observed(observed: Floats, baseline: Floats) -> Floats:
     return observed
 
 

@@ -70,11 +70,11 @@ def _located(data: Data, settings: Settings) -> Located:
     """Find words and labels: columns of lists, or the lines of each sentence."""
     if (
         not isinstance(data, Table)
-        or data.sentences is None
+        or len(data.groups) < 2  # the sentences
         or set(_NAMES.text) & {name.casefold() for name in data.columns}
     ):
         return locate(data, settings.columns, pair=False)
-    sentences = data.sentences
+    sentences = data.sentences()
     if settings.columns.given:
         return locate(sentences, settings.columns, pair=False)
     return Located(sentences, sentences.columns[0], None, sentences.columns[-1])
@@ -199,7 +199,7 @@ def _entities(observed: Floats) -> Floats:
     return observed[:, 2:].reshape(len(observed), 3, -1).swapaxes(0, 1)
 
 
-def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:  # noqa: ARG001
+def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     wrong, words = observed.T[:2]
     error = Scores(wrong, words, bounds=SHARE)
     return {"error rate": error, **detection(*_entities(observed).sum(axis=2))}
@@ -210,9 +210,7 @@ def _by_label(observed: Floats, settings: Settings) -> Mapping[str, Mapping[str,
 
 
 def _naive(
-    examples: Sequence[Example],
-    observed: Floats,  # noqa: ARG001
-    settings: Settings,  # noqa: ARG001
+    examples: Sequence[Example], observed: Floats, settings: Settings
 ) -> Mapping[str, Floats]:
     """Return what the most frequent label, for every word, would be observed as."""
     label = np.bincount(np.concatenate([example.labels for example in examples])).argmax()

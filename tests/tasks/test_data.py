@@ -12,6 +12,7 @@ from surgeon.tasks.data import _parts, read_table, read_texts_of
 from surgeon.tasks.labels import is_missing, match_labels
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns, Names, locate, parse_cell
+from surgeon.text import Texts
 
 ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
 LINES = "\n".join(map(json.dumps, ROWS)) + "\n"
@@ -123,6 +124,13 @@ def test_a_table_whose_columns_cannot_be_told_is_refused(tmp_path, content, opti
 def test_texts_are_lines_or_a_column(tmp_path, name, content, column, lines):
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert list(read_texts_of(str(tmp_path / name), Columns(column)).lines) == lines
+
+
+def test_texts_in_memory_are_strings_and_one_at_least_is_not_blank():
+    assert Texts.of(["One.", " "]).lines == ("One.",)
+    for texts, complaint in (([], "holds no text"), ([" "], "holds no text"), ([1], "found int")):
+        with pytest.raises(EvaluationError, match=complaint):
+            Texts.of(texts)
 
 
 def test_a_csv_file_of_two_columns_without_a_header_needs_the_number_of_one(tmp_path):
@@ -296,7 +304,7 @@ TAGS = [["B-ORG", "O"], ["B-PER", "I-PER"]]
 )
 def test_blank_lines_part_the_sentences_of_conll_files(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    table = read_table(tmp_path / name).sentences
+    table = read_table(tmp_path / name).sentences()
     first, *_, last = table.columns
     kept = [row for row in table.rows if row[first]]
     assert [row[first] for row in kept] == WORDS
