@@ -140,7 +140,7 @@ def _choose_task(artifact: Artifact, name: str | None) -> Task:
         takes = "a model exported without a head" if "drift" in wanted.heads else "another head"
         raise EvaluationError(
             f"`task` {wanted.name}: takes {takes}, and the graph of {artifact.name} gives "
-            f"what its head for {facts.task}{labels} does; leave it out, or choose of "
+            f"what its head for {facts.task}{labels} does; leave it out, or give one of "
             f"{', '.join(task.name for task in fitting)}"
         )
     return wanted

@@ -223,8 +223,8 @@ def read_pooling(directory: Path) -> Pooling | None:
     modules = _modules(listing)
     if "Pooling" not in modules or not set(modules) <= set(_HARMLESS):
         raise EvaluationError(
-            f"{listing}: names the modules {', '.join(modules)}, and sts embeds with no others "
-            f"than {', '.join(_HARMLESS)}"
+            f"{listing}: names the modules {', '.join(modules)}, and sts embeds only with "
+            f"{', '.join(_HARMLESS)}; give `task` drift, which needs none of them"
         )
     inside = directory / modules.get("Transformer", "")
     found = (read_object(inside / f"sentence_{kind}_config.json") for kind in _KINDS)
@@ -233,11 +233,19 @@ def read_pooling(directory: Path) -> Pooling | None:
     modes, with_prompt = _modes(pooling)
     further = read_object(directory / settings) or {}
     prompts, chosen = further.get("prompts"), further.get("default_prompt_name")
-    prompt = prompts.get(chosen, "") if isinstance(prompts, dict) else ""
+    prompt: Any = ""
+    if chosen is not None:
+        prompt = prompts.get(str(chosen)) if isinstance(prompts, dict) else None
     if not isinstance(prompt, str):
-        raise EvaluationError(f"{directory / settings}: its prompt {chosen} is not a text")
+        raise EvaluationError(
+            f"{directory / settings}: its prompts have no text called {chosen}, which "
+            "default_prompt_name says; correct one of them"
+        )
     if prompt and not with_prompt:
-        raise EvaluationError(f"{pooling}: pools without the prompt, which sts does not")
+        raise EvaluationError(
+            f"{pooling}: leaves the prompt out of the pooling (include_prompt), which sts cannot "
+            "do; give `task` drift"
+        )
     longest = length_or_none(limits.get("max_seq_length"))
     return Pooling(modes, prompt, longest, bool(limits.get("do_lower_case", False)))
 

@@ -32,7 +32,7 @@ class Example:
 
     Attributes:
         ids: the tokens.
-        positions: where the output is scored, (scored,); empty where it is so as a whole.
+        positions: where the output is scored, (scored,); empty where all of it is.
         labels: what is expected there, (scored,).
         types: the token types; empty for all 0.
         decoder_ids: what the decoder of an encoder-decoder takes.

@@ -202,10 +202,12 @@ def _naive(
     examples: Sequence[Example], observed: Floats, settings: Settings
 ) -> Mapping[str, Floats]:
     """Return what would be observed if each token were as likely replaced as any is."""
+    from scipy.special import xlog1py, xlogy
+
     tokens = np.array([example.labels.size for example in examples])
     replaced = np.array([example.labels.sum() for example in examples])
     share, constant = replaced.sum() / tokens.sum(), np.zeros_like(observed)
-    constant[:, 0] = -replaced * np.log(share) - (tokens - replaced) * np.log1p(-share)
+    constant[:, 0] = -xlogy(replaced, share) - xlog1py(tokens - replaced, -share)
     constant[:, 1], constant[:, 4], constant[:, 5] = tokens, replaced, tokens - replaced
     return {"the share of replaced tokens for each": constant}
 

@@ -65,7 +65,7 @@ def test_eval_scores_the_task_that_is_asked_for_on_the_columns_that_are_named(
         (["--controls", "0"], "--controls: give a number of 1 or more; found 0"),
         (["--expect", "fine"], "--expect"),
         (["--task", "nope"], "--task: there is mlm, clm, "),
-        (["--task", "glue/mnli"], "for drift does; leave it out, or choose of drift, sts"),
+        (["--task", "glue/mnli"], "for drift does; leave it out, or give one of drift, sts"),
         (["--task", "sts"], "sts takes labelled rows"),
         (["--stride", "5"], "--stride 5: the task drift does not use it"),
         (["--label-column", "x"], "--label-column x: the task drift does not use it"),

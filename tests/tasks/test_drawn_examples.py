@@ -64,6 +64,13 @@ def test_a_replaced_token_is_always_another_and_never_special():
         assert not np.isin(ids[1:-1], SETTINGS.special_ids).any()
 
 
+def test_where_every_token_is_replaced_a_constant_guess_loses_nothing():
+    examples = [TASKS["rtd"].prepare((token,), SETTINGS) for token in (7, 9)]
+    assert [example.labels.tolist() for example in examples] == [[1], [1]]
+    (guessed,) = TASKS["rtd"].naive(examples, np.ones((2, 6)), SETTINGS).values()
+    assert guessed[:, 0].tolist() == [0, 0]
+
+
 def test_a_permuted_token_sees_what_is_given_and_what_came_before_it():
     short = SEQUENCE[:12]
     settings = dataclasses.replace(SETTINGS, mask_rate=0.3)

@@ -184,9 +184,17 @@ def test_pooling_is_that_of_sentence_transformers(tmp_path, config, modes):
 
 def test_a_module_with_weights_of_its_own_is_refused(tmp_path):
     _sentence_transformer(tmp_path, {}, "Transformer", "Pooling", "Dense")
-    with pytest.raises(EvaluationError, match="Dense, and sts embeds with no others"):
+    with pytest.raises(EvaluationError, match=r"Dense, and sts embeds only with .* `task` drift"):
         read_pooling(tmp_path)
     assert read_pooling(tmp_path / "nothing") is None
+
+
+def test_a_prompt_that_is_not_pooled_is_refused(tmp_path):
+    _sentence_transformer(tmp_path, {"include_prompt": False}, "Transformer", "Pooling")
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    (tmp_path / _PROMPTS).write_text(json.dumps(prompts))
+    with pytest.raises(EvaluationError, match=r"leaves the prompt out .*; give `task` drift"):
+        read_pooling(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "distilbert", "xlnet"])
@@ -223,11 +231,9 @@ _PROMPTS = "config_sentence_transformers.json"
         ("1_Pooling/config.json", {"pooling_mode": [7]}, "pools by 7; known are"),
         ("1_Pooling/config.json", {"pooling_mode": "attention"}, "pools by attention; known are"),
         ("sentence_bert_config.json", "8", "not a JSON object"),
-        (
-            _PROMPTS,
-            {"prompts": {"query": 5}, "default_prompt_name": "query"},
-            "its prompt query",
-        ),
+        (_PROMPTS, {"prompts": {"q": 5}, "default_prompt_name": "q"}, "its prompts have no text "),
+        (_PROMPTS, {"prompts": {"q": ""}, "default_prompt_name": ["q"]}, "its prompts have no "),
+        (_PROMPTS, {"default_prompt_name": "q"}, "its prompts have no text called q"),
     ],
 )
 def test_sentence_transformers_files_of_an_odd_shape_are_named(tmp_path, file, content, complaint):
