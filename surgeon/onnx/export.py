@@ -18,9 +18,7 @@ from unittest import mock
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from torch._ops import OperatorBase, OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from surgeon.errors import ExportError
@@ -30,6 +28,7 @@ from surgeon.onnx.experts import MATRICES, expand_experts, fold_experts
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.onnx.parity import Probe, make_feeds, run_probe
 from surgeon.onnx.references import References
+from surgeon.onnx.traced_once import traced_once
 from surgeon.onnx.view import MODEL
 from surgeon.progress import Progress
 from surgeon.tasks.configuration import longest_text
@@ -147,7 +146,7 @@ def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
             quiet(),
             contextlib.redirect_stderr(io.StringIO()),
             _with_stand_in(loaded),
-            mock.patch.object(ExportedProgram, "run_decompositions", _decompose),
+            traced_once(),
         ):
             expert = fold_experts(loaded, mode)
             program = torch.onnx.export(
@@ -182,52 +181,6 @@ def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
             value.name = name
     _strip_traces(model)
     return model
-
-
-# Composite operations in models' code for which ONNX has functions, and others by another name.
-_IN_ONNX = {
-    "chunk", "contiguous", "dropout", "einsum", "flatten", "layer_norm", "linear", "matmul",
-    "reshape", "softmax", "sym_size", "to", "type_as", "unflatten", "where",
-}  # fmt: skip
-_RENAMED = {
-    torch.ops.aten.__and__.Tensor: torch.ops.aten.bitwise_and.Tensor,
-    torch.ops.aten.__or__.Tensor: torch.ops.aten.bitwise_or.Tensor,
-    torch.ops.aten.min.other: torch.ops.aten.minimum.default,
-    torch.ops.aten.max.other: torch.ops.aten.maximum.default,
-}
-
-_run_decompositions = ExportedProgram.run_decompositions
-
-
-def _decompose(program: ExportedProgram, decomp_table: Mapping[Any, Any]) -> ExportedProgram:
-    """Decompose what ONNX has no function for, as ``run_decompositions`` does, if there is any.
-
-    torch does it by tracing the program again, which takes twice as long as the first time.
-    """
-    nodes = [node for node in program.graph.nodes if isinstance(node.target, OperatorBase)]
-    if not all(_is_in_onnx(node.target, decomp_table) for node in nodes):
-        return _run_decompositions(program, decomp_table)
-    for node in nodes:
-        node.target = _RENAMED.get(node.target, node.target)
-        if node.target.name().startswith("aten::to."):  # a cast, or nothing
-            source, made = node.args[0], node.meta["val"].dtype
-            node.target = torch.ops.aten._to_copy.default  # noqa: SLF001  # its name
-            node.args, node.kwargs = (source,), {"dtype": made}
-            if source.meta["val"].dtype == made and "output" not in {n.op for n in node.users}:
-                node.replace_all_uses_with(source)
-                program.graph.erase_node(node)
-    program.graph_module.recompile()
-    return program
-
-
-def _is_in_onnx(operation: OperatorBase, table: Mapping[Any, Any]) -> bool:
-    """Whether torch would leave an operation of a traced program as it is, given its table."""
-    if not isinstance(operation, OpOverload) or operation._schema.is_mutable:  # noqa: SLF001
-        return False
-    if operation in _RENAMED:
-        return True
-    name, _, _ = operation.name().removeprefix("aten::").partition(".")
-    return operation not in table and (name in _IN_ONNX or not operation._can_decompose())  # noqa: SLF001
 
 
 class _Traced(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here

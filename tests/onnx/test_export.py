@@ -22,7 +22,6 @@ from surgeon import evaluate, open_checkpoint, read_record, verify
 from surgeon.console import show_record
 from surgeon.errors import ExportError, ParityError
 from surgeon.families import family_of
-from surgeon.onnx import export
 from surgeon.onnx.facts import onnx_facts
 from surgeon.onnx.parity import Probe, check_parity, make_feeds, run_probe
 from surgeon.onnx.weights import read_initializers
@@ -395,40 +394,3 @@ def test_a_text_longer_than_the_model_s_length_is_cut_without_a_word(tmp_path, c
     feeds = make_feeds(loaded, tokenizer, tokenizer.model_max_length, 0, "right")
     assert max(feed["input_ids"].shape[1] for feed in feeds) == 8
     assert capfd.readouterr().err == ""
-
-
-class _Masked(torch.nn.Module):
-    def forward(self, x, mask):
-        kept = (mask & mask).to(torch.bool).to("cpu")
-        return torch.nn.functional.gelu(x.to(x.dtype).masked_fill(~kept, 0.0)).to(torch.float16)
-
-
-class _InPlace(torch.nn.Module):
-    def forward(self, x, mask):
-        return x.clone().add_(mask)
-
-
-_GELU = torch.ops.aten.gelu.default
-
-
-@pytest.mark.parametrize(
-    ("module", "table", "again"),
-    [(_Masked, {}, False), (_Masked, {_GELU: None}, True), (_InPlace, {}, True)],
-)
-def test_a_model_is_traced_again_only_where_onnx_lacks_an_operation(
-    monkeypatch, module, table, again
-):
-    """What tracing again would change is neither left nor looked for in vain."""
-    traced = []
-    monkeypatch.setattr(
-        export, "_run_decompositions", lambda program, _table: traced.append(program) or program
-    )
-    given = torch.randn(2, 3), torch.tensor([[1, 0, 1], [1, 1, 0]])
-    program = torch.export.export(module(), given)
-    expected = module()(*given)
-    made = export._decompose(program, table)
-    assert bool(traced) == again
-    torch.testing.assert_close(made.module()(*given), expected)
-    targets = [n.target.name() for n in made.graph.nodes if n.op == "call_function"]
-    assert again or ("aten::_to_copy" in targets and "aten::bitwise_and.Tensor" in targets)
-    assert again or not any(name.startswith(("aten::to.", "aten::__and__")) for name in targets)

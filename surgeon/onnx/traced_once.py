@@ -1,0 +1,85 @@
+"""What the exporter does to a traced program, without tracing it again where that changes nothing.
+
+torch's exporter (torch.onnx, ``dynamo=True``) runs a program twice more once it is traced: to
+decompose its operations into those of ONNX, and to insert the casts that PyTorch does by itself.
+Together they take longer than the trace, and in most models find little to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._ops import OperatorBase, OpOverload
+from torch.export import ExportedProgram
+from torch.fx import Interpreter, Node
+
+# Composite operations in models' code for which ONNX has functions, and others by another name.
+_IN_ONNX = {
+    "chunk", "contiguous", "dropout", "einsum", "flatten", "layer_norm", "linear", "matmul",
+    "reshape", "softmax", "sym_size", "to", "type_as", "unflatten", "where",
+}  # fmt: skip
+_RENAMED = {
+    torch.ops.aten.__and__.Tensor: torch.ops.aten.bitwise_and.Tensor,
+    torch.ops.aten.__or__.Tensor: torch.ops.aten.bitwise_or.Tensor,
+    torch.ops.aten.min.other: torch.ops.aten.minimum.default,
+    torch.ops.aten.max.other: torch.ops.aten.maximum.default,
+}
+
+_run_decompositions = ExportedProgram.run_decompositions
+_run_node = Interpreter.run_node
+
+
+@contextlib.contextmanager
+def traced_once() -> Iterator[None]:
+    """Have exports within the block run again only what is not known of a program."""
+    known: dict[Node, tuple[Any, Any]] = {}
+
+    def decompose_and_note(program: ExportedProgram, table: Mapping[Any, Any]) -> ExportedProgram:
+        made = decompose(program, table)
+        nodes = (node for node in made.graph.nodes if "val" in node.meta)
+        known.update((node, (node.args, node.kwargs)) for node in nodes)
+        return made
+
+    def run_node(interpreter: Interpreter, node: Node) -> Any:
+        """Return what a node was traced to give, as long as it has the inputs that it had then."""
+        if node.op == "call_function" and known.get(node) == (node.args, node.kwargs):
+            return node.meta["val"]
+        return _run_node(interpreter, node)
+
+    with (
+        mock.patch.object(ExportedProgram, "run_decompositions", decompose_and_note),
+        mock.patch.object(Interpreter, "run_node", run_node),
+    ):
+        yield
+
+
+def decompose(program: ExportedProgram, decomp_table: Mapping[Any, Any]) -> ExportedProgram:
+    """Decompose what ONNX has no function for, as ``run_decompositions`` does, if there is any."""
+    nodes = [node for node in program.graph.nodes if isinstance(node.target, OperatorBase)]
+    if not all(_is_in_onnx(node.target, decomp_table) for node in nodes):
+        return _run_decompositions(program, decomp_table)
+    for node in nodes:
+        node.target = _RENAMED.get(node.target, node.target)
+        if node.target.name().startswith("aten::to."):  # a cast, or nothing
+            source, made = node.args[0], node.meta["val"].dtype
+            node.target = torch.ops.aten._to_copy.default  # noqa: SLF001  # its name
+            node.args, node.kwargs = (source,), {"dtype": made}
+            if source.meta["val"].dtype == made and "output" not in {n.op for n in node.users}:
+                node.replace_all_uses_with(source)
+                program.graph.erase_node(node)
+    program.graph_module.recompile()
+    return program
+
+
+def _is_in_onnx(operation: OperatorBase, table: Mapping[Any, Any]) -> bool:
+    """Whether torch would leave an operation of a traced program as it is, given its table."""
+    if not isinstance(operation, OpOverload) or operation._schema.is_mutable:  # noqa: SLF001
+        return False
+    if operation in _RENAMED:
+        return True
+    name, _, _ = operation.name().removeprefix("aten::").partition(".")
+    return operation not in table and (name in _IN_ONNX or not operation._can_decompose())  # noqa: SLF001

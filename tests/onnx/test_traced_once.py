@@ -1,0 +1,78 @@
+"""Exports run a traced program again only for what is not known of it."""
+
+import pytest
+import torch
+
+from surgeon.onnx import traced_once
+
+
+class _Masked(torch.nn.Module):
+    def forward(self, x, mask):
+        kept = (mask & mask).to(torch.bool).to("cpu")
+        return torch.nn.functional.gelu(x.to(x.dtype).masked_fill(~kept, 0.0)).to(torch.float16)
+
+
+class _InPlace(torch.nn.Module):
+    def forward(self, x, mask):
+        return x.clone().add_(mask)
+
+
+_GELU = torch.ops.aten.gelu.default
+
+
+@pytest.mark.parametrize(
+    ("module", "table", "again"),
+    [(_Masked, {}, False), (_Masked, {_GELU: None}, True), (_InPlace, {}, True)],
+)
+def test_a_model_is_traced_again_only_where_onnx_lacks_an_operation(
+    monkeypatch, module, table, again
+):
+    """What tracing again would change is neither left nor looked for in vain."""
+    traced = []
+    monkeypatch.setattr(
+        traced_once,
+        "_run_decompositions",
+        lambda program, _table: traced.append(program) or program,
+    )
+    given = torch.randn(2, 3), torch.tensor([[1, 0, 1], [1, 1, 0]])
+    program = torch.export.export(module(), given)
+    expected = module()(*given)
+    made = traced_once.decompose(program, table)
+    assert bool(traced) == again
+    torch.testing.assert_close(made.module()(*given), expected)
+    targets = [n.target.name() for n in made.graph.nodes if n.op == "call_function"]
+    assert again or ("aten::_to_copy" in targets and "aten::bitwise_and.Tensor" in targets)
+    assert again or not any(name.startswith(("aten::to.", "aten::__and__")) for name in targets)
+
+
+class _Mixed(torch.nn.Module):
+    """PyTorch converts what these operations take by itself, and ONNX has to be told."""
+
+    def forward(self, x, n):
+        return torch.sqrt(n) * x + (n > 0.5) * 2 + n / 2, torch.tanh(torch.sin(x)).half() * 3 + n
+
+
+def test_the_casts_that_pytorch_does_by_itself_are_found_without_running_the_rest(monkeypatch):
+    ran = []
+    run_node = traced_once._run_node
+    monkeypatch.setattr(
+        traced_once,
+        "_run_node",
+        lambda interpreter, node: ran.append(str(node.target)) or run_node(interpreter, node),
+    )
+    given = torch.randn(3), torch.tensor([1, 2, 3])
+
+    def export():
+        model = _Mixed().eval()
+        program = torch.onnx.export(model, given, dynamo=True, optimize=False, verbose=False)
+        return [
+            (node.op_type, *(value.dtype for value in (*node.inputs, *node.outputs)))
+            for node in program.model.graph
+        ]
+
+    expected = export()
+    with traced_once.traced_once():
+        assert export() == expected
+    assert [name for name, *_ in expected].count("Cast") > 4
+    assert "aten.sqrt.default" in ran  # of integers: it is given floats
+    assert not {"aten.sin.default", "aten.tanh.default"} & set(ran)
