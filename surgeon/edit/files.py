@@ -198,8 +198,18 @@ class FileState:
 
 
 def hash_file(path: Path) -> FileState:
-    """Hash a file in constant memory."""
-    return transfer(path, None)[0]
+    """Hash a file in constant memory.
+
+    Raises:
+        CheckpointError: it is no regular file, or changed meanwhile.
+    """
+    from blake3 import blake3
+
+    hasher, size = blake3(), regular_size(path)
+    with _unchanged(path), path.open("rb", buffering=0) as file:
+        for _, piece in _pieces(file, 0, size):
+            hasher.update(piece)
+    return FileState(size, hasher.hexdigest())
 
 
 def inode(path: Path) -> tuple[int, int]:
@@ -231,27 +241,35 @@ def transfer(
         CheckpointError: the source does not hold ``old``, or the splices do not fit it.
     """
     regular_size(source)
-    found, ordered, stopped = source.stat(), in_order(splices, source), Event()
+    ordered, stopped = in_order(splices, source), Event()
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
     spliced = target if ordered else None
-    with ThreadPoolExecutor(1) as pool:  # which hashes while this thread has the kernel copy
-        states = pool.submit(_read_through, source, spliced, old, new, ordered, stopped)
+    # The pool hashes while this thread has the kernel copy.
+    with _unchanged(source), ThreadPoolExecutor(1) as pool:
+        states = pool.submit(_hash_both, source, spliced, old, new, ordered, stopped)
         try:
             if target is not None and not ordered:
                 _copy(source, target)
             before, after = states.result()
         finally:
             stopped.set()
-    now = source.stat()
-    if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
-        raise _changed(source)
     if target is not None and new is not None and not ordered:
         overlay(new, target)
     return before, after
 
 
-def _read_through(
+@contextlib.contextmanager
+def _unchanged(path: Path) -> Iterator[None]:
+    """Refuse a file that changes while the block reads it."""
+    found = path.stat()
+    yield
+    now = path.stat()
+    if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+        raise _changed(path)
+
+
+def _hash_both(
     source: Path,
     target: Path | None,
     old: BytePatch | None,
@@ -295,11 +313,13 @@ def _read_through(
     return state, FileState(size + growth, after.hexdigest())
 
 
-def _pieces(file: FileIO, start: int, end: int, stopped: Event) -> Iterator[tuple[int, memoryview]]:
+def _pieces(
+    file: FileIO, start: int, end: int, stopped: Event | None = None
+) -> Iterator[tuple[int, memoryview]]:
     """Yield a span of a file, and where each piece is; they come in the same buffer."""
     buffer = memoryview(bytearray(min(_PIECE, end - start)))
     file.seek(start)
-    while not stopped.is_set() and (length := file.readinto(buffer[: end - start])):
+    while not (stopped and stopped.is_set()) and (length := file.readinto(buffer[: end - start])):
         yield start, buffer[:length]
         start += length
 
