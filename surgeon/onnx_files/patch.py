@@ -87,7 +87,7 @@ def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
         edit = same[0] if len(same) == 1 else dataclasses.replace(same[0], layer=None)
         planned = {use for each in same for use in _uses(model, each)}
         packed = model.graph.tensors[tensor].packed  # its scalars have no places to be written at
-        if packed or not _all_uses(model.graph, tensor) <= planned:
+        if packed or _is_read_elsewhere(model.graph, tensor, planned):
             split = Split(tensor, _free_name(tensor, taken), tuple(sorted(planned)))
             taken.add(split.copy)
             splits.append(split)
@@ -132,25 +132,25 @@ def _uses(model: OnnxModel, edit: Edit) -> set[Use]:
     return {use for use in uses if use is not None}
 
 
-def _all_uses(graph: FileGraph, tensor: str) -> set[Use]:
-    """Return where a tensor is read; (-1, n) stands for what is no node's input."""
-    uses, names = set[Use](), [tensor]
+def _is_read_elsewhere(graph: FileGraph, tensor: str, planned: set[Use]) -> bool:
+    """Whether a tensor, or what Identity nodes make of it, is read but where it is planned."""
+    names = [tensor]
     for name in names:  # grows by what Identity nodes pass on
         for number, slot in graph.readers.get(name, ()):
             if graph.nodes[number].operation == "Identity":
                 names.extend(graph.nodes[number].outputs)
-            else:
-                uses.add((number, slot))
+            elif (number, slot) not in planned:
+                return True
     if not graph.outputs.isdisjoint(names):
-        uses.add((-1, 0))
-    if any(not node.captured.isdisjoint(names) for node in graph.nodes):
-        uses.add((-1, 1))
+        return True
     stored = graph.tensors[tensor]
-    for other in (*graph.tensors.values(), *graph.others):
-        overlaps = other.info.start < stored.info.end and stored.info.start < other.info.end
-        if other is not stored and other.location == stored.location and overlaps:
-            uses.add((-1, 2))  # two names for the same bytes of a data file
-    return uses
+    return any(not node.captured.isdisjoint(names) for node in graph.nodes) or any(
+        other is not stored
+        and other.location == stored.location
+        and other.info.start < stored.info.end
+        and stored.info.start < other.info.end
+        for other in (*graph.tensors.values(), *graph.others)  # two names for the same bytes
+    )
 
 
 def _free_name(tensor: str, taken: set[str]) -> str:

@@ -124,7 +124,7 @@ def build_atlas(
             retry=retry,
             rate=rate,
         )
-        if reading.rows or not reading.missed:
+        if journal.entries or not reading.missed:
             progress("writing the table", outcome.done + outcome.failed, outcome.total)
             listed = [target.key for target in targets if target.key in journal.entries]
             keys = list(dict.fromkeys([*listed, *journal.entries]))
@@ -248,7 +248,6 @@ class _Reading:
 
     output: Path
     engine: Engine
-    rows: int = 0
     bytes_read: int = 0
     missed: list[Row] = field(default_factory=list)
 
@@ -258,7 +257,6 @@ class _Reading:
             self.bytes_read += row.get("bytes_read", 0)
             if not row.pop("outage", False):
                 in_a_row = 0
-                self.rows += 1
                 yield row
                 continue
             self.missed.append(row)

@@ -69,7 +69,7 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
     evaluation = settings.model_copy(update={"until_certain": False})
     recipe = plan.recipe.model_copy(update={"evaluation": evaluation})
     return {
-        "dims": list(plan.dims),
+        "dims": plan.dims,
         "task": work.task.name,
         "metric": work.task.metric,
         "examples": dataset.examples,
@@ -85,8 +85,7 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
         "verdict": finding.verdict,
         "expected": expected_verdict(cell.recipe.to_json(), work.task.name),
         "controls": [
-            {"dims": list(dims), "value": value}
-            for dims, value in zip(controls, values[2:], strict=True)
+            {"dims": dims, "value": value} for dims, value in zip(controls, values[2:], strict=True)
         ],
         "parameters_changed": plan.parameters_changed,
         # What reproduces the cell: ``patch`` with its recipe, then ``eval``.
@@ -95,10 +94,10 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
             "revision": opened.checkpoint.revision,
             "files": opened.hashes,
             "recipe": recipe.to_json(),
-            "dims": list(plan.dims),
+            "dims": plan.dims,
             "parameters_total": opened.checkpoint.parameters_total,
             "data_sha256": dataset.sha256,
-            "providers": list(runner.session.providers),
+            "providers": runner.session.providers,
             "versions": {
                 "surgeon": __version__,
                 "onnxruntime": onnxruntime.__version__,

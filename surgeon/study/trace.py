@@ -97,7 +97,9 @@ def trace_training(
     if top < 1:
         raise SelectionError(f"`top` {top}: give a number of 1 or more")
     if output is not None:
-        _check_output(output, force=force)
+        advice = f"give {PARQUET} for every z-score, or {_SUMMARY} for the result"
+        check_table(output, (PARQUET, _SUMMARY), advice)
+        check_new_file(output, force=force)
     name, found = find_checkpoints(checkpoints, revisions, skip)
     listings = {checkpoint: _listing(checkpoint, progress) for checkpoint in found}
     kept, repeats = _without_repeats(listings)
@@ -235,17 +237,6 @@ def _check_alike(
             f"{checkpoint.label}: has {found} ({found.evidence}), but {first.label} has {expected} "
             f"({expected.evidence}); give the checkpoints of one run"
         )
-
-
-def _check_output(path: Path, *, force: bool) -> None:
-    """Refuse a file that could not be written, before anything is read for it.
-
-    Raises:
-        OutputError: as ``check_table`` and ``check_new_file``.
-    """
-    advice = f"give {PARQUET} for every z-score, or {_SUMMARY} for the result"
-    check_table(path, (PARQUET, _SUMMARY), advice)
-    check_new_file(path, force=force)
 
 
 @contextlib.contextmanager
