@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 _ENDS = 8192  # bytes of a picture in which it says what made it
+# What is before the name of what made a .png, .svg, .pdf or .html: prose may have that name too.
+_SIGNS = (b"tEXtSoftware\0", b"<dc:title>", b"/Creator (", b'<meta name="generator" content="')
 _RENDERERS = {".png": "paper", ".svg": "paper", ".pdf": "paper", ".html": "page"}
 
 
@@ -96,7 +98,9 @@ def is_picture(path: Path) -> bool:
     with path.open("rb") as file:
         first = file.read(_ENDS)
         file.seek(max(0, path.stat().st_size - _ENDS))
-        return MADE_BY.encode() in first or MADE_BY.encode() in file.read()
+        last = file.read()
+    signs = [sign + MADE_BY.encode() for sign in _SIGNS]
+    return any(sign in part for sign in signs for part in (first, last))
 
 
 def _drawn(picture: Picture, path: str | Path | None) -> Any:

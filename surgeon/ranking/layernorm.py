@@ -179,8 +179,8 @@ def layers_needed(min_layers: float, layers: int) -> int:
     Raises:
         SelectionError: it is neither a count of them nor a share below 1.
     """
-    needed = math.ceil(min_layers * layers) if min_layers < 1 else min_layers
-    if not (math.isfinite(min_layers) and 1 <= needed <= layers and needed == int(needed)):
+    needed = math.ceil(min_layers * layers) if 0 < min_layers < 1 else min_layers
+    if not (1 <= needed <= layers and needed == int(needed)):
         raise SelectionError(
             f"`min_layers` {min_layers:g}: give a count from 1 to {layers}, or a share of the "
             "layers below 1, such as 0.5"

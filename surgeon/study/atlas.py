@@ -178,7 +178,7 @@ def _check(
     output: Path | None, sigma: float, min_layers: float, max_bytes: float, rate: float
 ) -> None:
     check_sigma(sigma)
-    if not (0 < min_layers < 1 or (min_layers >= 1 and min_layers == int(min_layers))):
+    if not (0 < min_layers < 1 or (1 <= min_layers < math.inf and min_layers == int(min_layers))):
         raise SelectionError(
             f"`min_layers` {min_layers:g}: give a count, or a share of the layers below 1"
         )

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 from artifacts import files_of, patch
+from rankings import random_ranking
 
-from surgeon import verify
+from surgeon import plot_ranking, verify
 from surgeon.cli import run
 from surgeon.edit.record import read_record
 
@@ -223,6 +224,16 @@ def test_a_page_that_surgeon_did_not_make_is_known_by_its_head(tmp_path):
     (tmp_path / "ours").write_bytes(page("title", "body"))
     (tmp_path / "theirs").write_bytes(b"<!DOCTYPE html>\n<html><title>mine</title></html>")
     assert [is_page(tmp_path / name) for name in ("ours", "theirs", "none")] == [True, False, False]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "html"])
+def test_a_picture_replaces_an_earlier_one_alone(tmp_path, suffix):
+    path, mine = tmp_path / f"scan.{suffix}", b"<p>Mine, of what norm-surgeon drew.</p>"
+    path.write_bytes(mine)
+    for _ in range(2):
+        plot_ranking(*random_ranking(hidden=16), path)
+    assert path.with_name(f"{path.name}.replaced").read_bytes() == mine
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def _pipe(path):

@@ -72,6 +72,7 @@ def test_fewer_layers_or_a_smaller_sigma_widen_the_criterion(tmp_path, vectors):
         {"min_layers": 1.5},
         {"min_layers": -1},
         {"min_layers": float("inf")},
+        {"min_layers": -float("inf")},
     ],
 )
 def test_options_without_sense_are_refused(tmp_path, vectors, options):

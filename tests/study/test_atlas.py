@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -341,6 +342,7 @@ def test_what_is_no_atlas_or_another_s_is_refused_and_left_alone(hub, tmp_path, 
         ({"sigma": -1}, "`sigma` -1"),
         ({"min_layers": 1.5}, "`min_layers` 1.5"),
         ({"min_layers": 0}, "`min_layers` 0"),
+        ({"min_layers": math.inf}, "`min_layers` inf"),
         ({"max_bytes": 0}, "`max_bytes`: give a positive number"),
     ],
 )
