@@ -15,6 +15,12 @@ def artifact(minilm_patched, tmp_path):
 
 
 @pytest.fixture
+def small(embedder_patched, tmp_path):
+    """One of a tiny model, where no verdict is asked for."""
+    return copy_of(embedder_patched, tmp_path / "small")
+
+
+@pytest.fixture
 def data(tmp_path):
     path = tmp_path / "data.txt"
     path.write_text("\n".join(f"Sentence number {i} is about the weather." for i in range(8)))
@@ -130,34 +136,34 @@ def test_eval_says_whether_the_verdict_is_what_the_recipe_expects(
     "fields", [{}, {"evaluation": {"task": "mlm"}, "expect": {"verdict": "degraded"}}]
 )
 def test_a_recipe_that_expects_nothing_of_the_task_cannot_be_what_is_expected(
-    artifact, data, capsys, fields
+    small, data, capsys, fields
 ):
-    _with_recipe(artifact, **fields)
+    _with_recipe(small, **fields)
     options = ["--data", data, "--controls", "5", "--expect", "recipe"]
-    assert run(["eval", str(artifact), *options]) == 2
+    assert run(["eval", str(small), *options]) == 2
     assert "the recipe expects no verdict of drift" in capsys.readouterr().err
 
 
 def test_the_command_and_python_measure_as_the_recipe_says_where_nothing_says_otherwise(
-    artifact, data, tmp_path, json_of
+    small, data, tmp_path, json_of
 ):
     other = tmp_path / "other.txt"
     other.write_text("One text.\nAnother text.\nA third one.\n")
     settings = {"task": "drift", "data": str(other), "controls": 5, "seed": 3, "dose": True}
-    _with_recipe(artifact, evaluation=settings)
-    asked = json_of("eval", artifact)
+    _with_recipe(small, evaluation=settings)
+    asked = json_of("eval", small)
     assert asked["dataset"]["examples"] == 3
     assert (len(asked["controls"]), asked["seed"], len(asked["dose"])) == (5, 3, 2)
-    assert asked == json.loads(json.dumps(surgeon.evaluate(artifact).to_json()))
-    otherwise = json_of("eval", artifact, "--data", data, "--controls", "6")
+    assert asked == json.loads(json.dumps(surgeon.evaluate(small).to_json()))
+    otherwise = json_of("eval", small, "--data", data, "--controls", "6")
     assert otherwise["dataset"]["examples"] == 8
     assert (len(otherwise["controls"]), otherwise["seed"]) == (6, 3)
-    result = surgeon.evaluate(artifact, seed=0)
+    result = surgeon.evaluate(small, seed=0)
     assert (result.seed, len(result.dose)) == (0, 2)
-    result = surgeon.evaluate(artifact, dose=False)
+    result = surgeon.evaluate(small, dose=False)
     assert (result.seed, len(result.dose)) == (3, 0)
-    _with_recipe(artifact, evaluation={**settings, "task": "mlm"})  # about another task
-    assert surgeon.evaluate(artifact, texts=Path(data), controls=1).seed == 0
+    _with_recipe(small, evaluation={**settings, "task": "mlm"})  # about another task
+    assert surgeon.evaluate(small, texts=Path(data), controls=1).seed == 0
 
 
 def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifact, tmp_path):

@@ -118,13 +118,13 @@ def test_one_session_gives_each_variant_the_output_of_a_session_of_its_own(minil
     assert not np.array_equal(baseline, patched)
 
 
-def test_the_same_evaluation_twice_gives_the_same_document(minilm_patched, few):
-    first, second = (evaluate(minilm_patched, texts=few, controls=3) for _ in range(2))
+def test_the_same_evaluation_twice_gives_the_same_document(embedder_patched, few):
+    first, second = (evaluate(embedder_patched, texts=few, controls=3) for _ in range(2))
     assert first.to_json() == second.to_json()
 
 
-def test_the_result_file_is_strict_json_with_all_that_was_measured(minilm_patched, few, tmp_path):
-    copy_of(minilm_patched, tmp_path / "out")
+def test_the_result_file_is_strict_json_with_all_that_was_measured(embedder_patched, few, tmp_path):
+    copy_of(embedder_patched, tmp_path / "out")
     result = evaluate(tmp_path / "out", texts=few, controls=3)
     path = save(result, tmp_path / "out")
     document = json.loads(path.read_text(), parse_constant=pytest.fail)
@@ -321,8 +321,8 @@ def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(mi
     assert name_verdict(result) == result.verdict != "intact"
 
 
-def test_what_is_larger_where_it_is_better_is_shown_in_its_own_direction(minilm_patched, few):
-    result = evaluate(minilm_patched, texts=few, controls=1)
+def test_what_is_larger_where_it_is_better_is_shown_in_its_own_direction(embedder_patched, few):
+    result = evaluate(embedder_patched, texts=few, controls=1)
     spearman = dataclasses.replace(
         result,
         metric="1 − Spearman",
@@ -334,8 +334,8 @@ def test_what_is_larger_where_it_is_better_is_shown_in_its_own_direction(minilm_
     assert spearman.row(spearman.patched) == ["0.69", "0.31", "+0.177", "0.69"]
 
 
-def test_a_score_that_got_better_is_not_said_to_want_more_data(minilm_patched, few):
-    result = evaluate(minilm_patched, texts=few, controls=3)
+def test_a_score_that_got_better_is_not_said_to_want_more_data(embedder_patched, few):
+    result = evaluate(embedder_patched, texts=few, controls=3)
     changes = {"controls": _controls(result, 0.0, 0.1, 0.2), "control_range": (-0.1, 0.2)}
     better = dataclasses.replace(
         result, delta=-1.0, ci95=(-1.2, -0.8), verdict="inconclusive", **changes

@@ -77,7 +77,7 @@ def _cross_entropy(logits, example):
 def test_masked_loss_of_texts_and_in_blocks_with_bert_s_masking(
     antiberty, antiberty_patched, options
 ):
-    texts = texts_of(antibodies(8))
+    texts = texts_of(antibodies(4))
     result = evaluate(antiberty_patched, texts=texts, options=TaskOptions(**options), controls=1)
     model = transformers.AutoModelForMaskedLM.from_pretrained(antiberty).eval()
     examples = _examples(antiberty_patched, texts, **options)
