@@ -27,6 +27,9 @@ from surgeon.families.sites import (
     split_layer,
 )
 
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""The shape of every tensor, by name."""
+
 
 @dataclass(frozen=True)
 class _Fit:
@@ -42,7 +45,7 @@ class _Fit:
         return other.templates > self.templates and other.layers >= self.layers
 
 
-def infer_family(label: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
+def infer_family(label: str, shapes: Shapes) -> Family:
     """Return a row for weights without a configuration, named after the first that they fit.
 
     Where several rows fit, those that describe the weights by fewer templates are out. The rest
@@ -80,7 +83,7 @@ def infer_family(label: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
     )
 
 
-def _fit(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> _Fit | None:
+def _fit(family: Family, shapes: Shapes) -> _Fit | None:
     try:
         places = family.places(shapes)
         sites = one_stream(family.sites(shapes), shapes)
@@ -101,7 +104,7 @@ def _has_its_norms(
     family: Family,
     sites: Iterable[Site],
     layers: Collection[str],
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Shapes,
 ) -> bool:
     """Whether a model of the family could have these sites and no others."""
     found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}
@@ -115,7 +118,7 @@ def _has_its_norms(
         return False
     # A norm that the row does not know may come after what is the last operation by the row.
     gains = {site.gain for site in sites}
-    others = [norm for norm in norms_in(shapes) if norm.layer in layers and norm.gain not in gains]
+    others = [norm for norm in _norms(shapes) if norm.layer in layers and norm.gain not in gains]
     return all(norm.name in family.inner_norms for norm in others)
 
 
@@ -129,12 +132,11 @@ def _candidates(fits: Iterable[_Fit]) -> str:
     return " or ".join(dict.fromkeys(named))
 
 
-def _remedy(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    likely = likely_ends(shapes)
-    return f"put config.json beside it, or give `sites_pattern` REGEX{likely and f'; {likely}'}"
+def _remedy(shapes: Shapes) -> str:
+    return f"put config.json beside it, or give `sites_pattern` REGEX{_likely_ends(shapes)}"
 
 
-def suggest_pattern(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def suggest_pattern(shapes: Shapes) -> str:
     """Say which ``sites_pattern`` to try on a model of an unknown architecture.
 
     If its tensors are named like those of a known family, it is the one for that family's output
@@ -147,19 +149,15 @@ def suggest_pattern(shapes: Mapping[str, tuple[int, ...]]) -> str:
         family = infer_family("", shapes)
         sites = one_stream(family.sites(shapes), shapes)
     except (CheckpointError, UnknownArchitectureError):
-        likely = likely_ends(shapes)
-        return f"name what ends each layer with `sites_pattern` REGEX{likely and f'; {likely}'}"
+        return f"name what ends each layer with `sites_pattern` REGEX{_likely_ends(shapes)}"
     output = [site for site in sites if site.role == "output"]
-    patterns = dict.fromkeys(pattern_of(site.gain.rpartition(".")[0]) for site in output)
+    patterns = dict.fromkeys(_pattern_of(site.gain.rpartition(".")[0]) for site in output)
     sign = "1+" if output[0].gain_offset else ""
     return (
         f"its tensor names are those of {family.name.partition('-like')[0]}: if its layers end as "
         f"there, say so with `sites_pattern` '{sign}{'|'.join(patterns)}'"
     )
 
-
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-"""The shape of every tensor, by name."""
 
 # "1+REGEX": the norms store their gain less 1; "0+REGEX": they store it as it is.
 _OFFSET = re.compile(r"([01])\+(.*)", re.DOTALL)
@@ -235,8 +233,7 @@ def says_offset(pattern: str) -> bool:
 def _why_no_module(matches: Callable[[str], bool], shapes: Shapes) -> str:
     bare = next(filter(matches, shapes), None)
     if bare is None:
-        likely = likely_ends(shapes)
-        return f"matches no module{likely and f'; {likely}'}"
+        return f"matches no module{_likely_ends(shapes)}"
     what = "the weights of all experts in one tensor" if "experts" in bare else "a tensor"
     return (
         f"{bare} is {what}, of shape {list(shapes[bare])}, and no module with a weight, which is "
@@ -262,7 +259,7 @@ def _site(pattern: str, path: str, leaves: Mapping[str, str], shapes: Shapes) ->
 
 
 @dataclass(frozen=True)
-class Module:
+class _Module:
     """A module with a weight: ``name`` is its path below ``layer``, which is "" outside of them."""
 
     path: str
@@ -271,18 +268,22 @@ class Module:
     gain: str
     bias: str | None
 
-    @property
-    def pattern(self) -> str:
-        """The pattern of the modules that have its place in the other layers and experts."""
-        return pattern_of(self.path)
+
+def _modules(shapes: Shapes) -> list[_Module]:
+    found = []
+    for path, leaves in _leaves(shapes).items():
+        gain, bias = gain_and_bias(leaves)
+        if gain is not None:
+            found.append(_Module(path, *split_layer(path), gain, bias))
+    return found
 
 
-def norms_in(shapes: Shapes) -> list[Module]:
+def _norms(shapes: Shapes) -> list[_Module]:
     """Return the modules whose name says norm or ln."""
     return [module for module in _modules(shapes) if _NORM.search(module.path.rpartition(".")[2])]
 
 
-def pattern_of(path: str) -> str:
+def _pattern_of(path: str) -> str:
     """Return the pattern of the modules that have a module's place in other layers and experts."""
     layer, _ = split_layer(path)
     parts = [re.escape(part) for part in path.split(".")]
@@ -300,9 +301,8 @@ def propose_sites(shapes: Shapes) -> list[str]:
     A candidate is a module whose name says norm or ln, with a vector for a gain, of one length
     in every layer. Which of them is the last operation of a layer the names cannot tell for sure.
 
-    Returns:
-        Regular expressions for module paths: those whose names are most like a layer's end first,
-        then those of the most layers, else in the order of the file.
+    Those whose names are most like a layer's end come first, then those of the most layers, else
+    in the order of the file.
     """
     return [pattern for pattern, _ in _score_norms(shapes)]
 
@@ -311,15 +311,12 @@ def propose_dense(shapes: Shapes) -> list[str]:
     """Propose patterns for the output dense layers of the layers, for models with norms first.
 
     A candidate is outside attention and gives as many dimensions as the stream has, from another
-    number.
-
-    Returns:
-        Regular expressions for module paths: those named like the end of a feed-forward block
-        first, else in the order of the file.
+    number. Those named like the end of a feed-forward block come first, else in the order of the
+    file.
     """
     hidden = _width(shapes)
     found = Counter(
-        module.pattern
+        _pattern_of(module.path)
         for module in _modules(shapes)
         if module.layer and _gives(hidden, shapes[module.gain], shapes.get(module.bias or ""))
     )
@@ -327,14 +324,14 @@ def propose_dense(shapes: Shapes) -> list[str]:
     return sorted(repeated, key=lambda pattern: not _FEED_FORWARD.search(_plain(pattern)))
 
 
-def likely_ends(shapes: Shapes) -> str:
-    """Say in words what is likely to end a layer, for an error; nothing if nothing is."""
-    norms = [pattern for pattern, score in _score_norms(shapes) if score >= 0]
-    dense = propose_dense(shapes)
+def _likely_ends(shapes: Shapes) -> str:
+    """Say in words what is likely to end a layer, to end an error; nothing if nothing is."""
+    scored, dense = _score_norms(shapes), propose_dense(shapes)
+    norms = [pattern for pattern, score in scored if score >= 0]
     cubes = (name for name, shape in shapes.items() if len(shape) == _OF_EXPERTS)
     fused = next(filter(_FUSED.search, cubes), None)
     if not norms and not dense and not fused:
-        norms = propose_sites(shapes)
+        norms = [pattern for pattern, _ in scored]
     if any("experts" in pattern for pattern in dense):
         dense = ["|".join(dense)]  # a layer ends with the sum of what they give
     likely = [
@@ -342,20 +339,19 @@ def likely_ends(shapes: Shapes) -> str:
         for what, patterns in (("norms", norms), ("dense layers", dense))
         if patterns
     ]
-    notes = [
-        f"by names and shapes that is likely {', or '.join(likely)}" if likely else "",
-        f"its experts are fused in {fused}, and surgeon does not edit those" if fused else "",
-    ]
-    return "; ".join(filter(None, notes))
+    said = f"; by names and shapes that is likely {', or '.join(likely)}" if likely else ""
+    if fused:
+        said += f"; its experts are fused in {fused}, and surgeon does not edit those"
+    return said
 
 
 def _score_norms(shapes: Shapes) -> list[tuple[str, int]]:
     """Return the patterns of norms, with how like a layer's end they are: below 0, unlike it."""
     hidden = _width(shapes)
     lengths: dict[str, list[tuple[int, ...]]] = {}
-    for norm in norms_in(shapes):
+    for norm in _norms(shapes):
         if norm.layer:
-            lengths.setdefault(norm.pattern, []).append(shapes[norm.gain])
+            lengths.setdefault(_pattern_of(norm.path), []).append(shapes[norm.gain])
     scored = []
     for pattern, found in lengths.items():
         if len(found) > 1 and len(found[0]) == 1 and len(set(found)) == 1:
@@ -371,7 +367,7 @@ def _width(shapes: Shapes) -> int:
     """Return how many dimensions most norms outside the layers have, or else most in them."""
     lengths = Counter(
         (not norm.layer, shapes[norm.gain][0])
-        for norm in norms_in(shapes)
+        for norm in _norms(shapes)
         if len(shapes[norm.gain]) == 1
     )
     ranked = sorted(lengths, key=lambda one: (one[0], lengths[one]), reverse=True)
@@ -382,15 +378,6 @@ def _gives(hidden: int, weight: tuple[int, ...], bias: tuple[int, ...] | None) -
     if len(weight) != 2 or weight[0] == weight[1] or bias not in (None, (hidden,)):
         return False
     return weight[0] == hidden or (bias is not None and weight[1] == hidden)
-
-
-def _modules(shapes: Shapes) -> list[Module]:
-    found = []
-    for path, leaves in _leaves(shapes).items():
-        gain, bias = gain_and_bias(leaves)
-        if gain is not None:
-            found.append(Module(path, *split_layer(path), gain, bias))
-    return found
 
 
 def _leaves(tensors: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -25,7 +25,8 @@ _PACKED_NAMES = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
 GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
 BIAS_NAMES = ("bias", "beta")
 _EXPERT = re.compile(r"\.experts\.\d+\.|\.shared_(experts?|mlp)\.")
-_LAYER = re.compile(r"((?:.*?\.)?[0-9]+)(?:\.(.*))?")
+# Python reads no number of thousands of digits, which a name may have.
+_LAYER = re.compile(r"((?:.*?\.)?[0-9]{1,9})(?:\.(.*))?")
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from surgeon.errors import CheckpointError, Interrupted
 from surgeon.model.files import in_module_folder, is_for_loader
 from surgeon.model.hub import (
     Listing,
-    check_index_size,
     find_weights_name,
     hub_api,
     list_weights,
-    parse_index,
+    read_shards,
 )
 from surgeon.model.hub_errors import (
     SHORT,
@@ -138,11 +137,14 @@ def _fetch(revision: ResolvedRevision, listing: Listing, progress: Progress) -> 
     model_id, weights = listing.model_id, listing.weights
     assert weights is not None  # of list_weights
     wanted = {weights, *_beside_weights(listing.sizes)}
+
+    def fetch(name: str) -> bytes:
+        return Path(
+            hf_hub_download(model_id, name, revision=revision, endpoint=endpoint())
+        ).read_bytes()
+
     with _xet_gives_up_soon():
-        if weights.endswith(INDEX_SUFFIX):
-            check_index_size(listing, weights)
-            index = hf_hub_download(model_id, weights, revision=revision, endpoint=endpoint())
-            wanted.update(parse_index(listing, weights, Path(index).read_bytes()).values())
+        wanted.update(read_shards(listing, fetch).values())
         total = sum(listing.sizes[name] or 0 for name in wanted)
         with _stopped_by_ctrl_c() as stopped:
             path = snapshot_download(

@@ -60,18 +60,20 @@ def regular_size(path: Path) -> int:
 
 _POINTER = b"version https://git-lfs"
 
-POINTER_BYTES = len(_POINTER)
-"""Bytes at the start of a file that show whether it is a pointer."""
 
-
-def refuse_pointer(label: str, start: bytes) -> None:
-    """Refuse a file that is a pointer by its first bytes; ``label`` names it in errors.
+def weights_size(path: Path) -> int:
+    """Return the size of a file of weights.
 
     Raises:
-        CheckpointError: it is one.
+        CheckpointError: as ``regular_size``, or git-LFS left a pointer in its place.
     """
-    if start.startswith(_POINTER):
-        raise CheckpointError(f"{label}: is a git-LFS pointer, not the weights; run git lfs pull")
+    size = regular_size(path)
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(
+                f"{path}: is a git-LFS pointer, not the weights; run git lfs pull"
+            )
+    return size
 
 
 _NAMES = (

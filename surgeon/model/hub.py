@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -223,23 +223,25 @@ def hub_api() -> HfApi:
     return HfApi(endpoint=endpoint(), library_name="norm-surgeon")
 
 
-def check_index_size(listing: Listing, name: str) -> None:
-    """Refuse an index of shards that is too large to be one, before it is fetched."""
-    size = listing.sizes[name] or 0
+def read_shards(listing: Listing, fetch: Callable[[str], bytes]) -> Mapping[str, str]:
+    """Return tensor → shard as a repository's index says, nothing for weights in one file.
+
+    Args:
+        listing: the files of the repository.
+        fetch: what returns the content of a file.
+
+    Raises:
+        CheckpointError: it is no index or too large for one, or names a file that is not there.
+    """
+    name = listing.weights or ""
+    if not name.endswith(INDEX_SUFFIX):
+        return {}
+    size, label = listing.sizes[name] or 0, f"{listing.model_id}/{name}"
     if size > MAX_INDEX:
         raise CheckpointError(
             f"{listing.model_id}: {name} has {size} bytes; an index has {MAX_INDEX}"
         )
-
-
-def parse_index(listing: Listing, name: str, content: bytes) -> Mapping[str, str]:
-    """Return tensor → shard as an index of a repository says.
-
-    Raises:
-        CheckpointError: it is no index, or names a file that is not there.
-    """
-    label = f"{listing.model_id}/{name}"
-    shards = weight_map(label, parse_object(label, content))
+    shards = weight_map(label, parse_object(label, fetch(name)))
     for shard in sorted(set(shards.values()) - listing.sizes.keys()):
         raise CheckpointError(f"{label}: names {shard}, which is not there")
     return shards

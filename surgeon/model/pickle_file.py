@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from surgeon.errors import CheckpointError
-from surgeon.model.files import POINTER_BYTES, refuse_pointer, regular_size
+from surgeon.model.files import weights_size
 from surgeon.model.tensors import BITS, PIECE, TensorFile
 from surgeon.model.torch_pickle import read_directory
 
@@ -86,9 +86,8 @@ def open_pickle(path: Path) -> PickleFile:
         CheckpointError: the file is no PyTorch pickle, carries more than tensors, or holds a
             dtype that safetensors cannot hold.
     """
-    size = regular_size(path)
+    size = weights_size(path)
     with path.open("rb") as file:
-        refuse_pointer(str(path), file.read(POINTER_BYTES))
 
         def part(start: int, length: int) -> bytes:
             return os.pread(file.fileno(), length, start)

@@ -13,12 +13,12 @@ from typing import Any
 from surgeon.errors import CheckpointError
 from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
 from surgeon.model.files import parse_object
-from surgeon.model.hub import Listing, check_index_size, list_weights, parse_index
+from surgeon.model.hub import Listing, list_weights, read_shards
 from surgeon.model.hub_errors import explained
 from surgeon.model.ranges import QUICK, Meter, RangeReader, Reading, Span, runs_of
 from surgeon.model.tensors import PREFIX, TensorFile, header_length, parse_header
 from surgeon.model.torch_pickle import PickleDirectory, StorageHead, read_directory
-from surgeon.model.weight_files import INDEX_SUFFIX, MAX_INDEX, check_index
+from surgeon.model.weight_files import MAX_INDEX, check_index
 
 _MAX_CONFIG = 10_000_000
 _PICKLE_BLOCK = 32 * 1024  # bytes of a pickle's directory that are read together
@@ -124,7 +124,7 @@ def open_remote(
         ranges = RangeReader(listing, reading, meter)
         with ThreadPoolExecutor(reading.connections) as pool:
             config = pool.submit(_read_config, ranges)
-            index = _read_index(ranges, weights)
+            index = read_shards(listing, lambda name: ranges.whole(name, MAX_INDEX))
             names = sorted(set(index.values())) or [weights]
             found = dict(zip(names, pool.map(partial(_find_tensors, ranges), names), strict=True))
             check_index(listing.model_id, index, {n: found[n].tensors for n in names})
@@ -154,14 +154,6 @@ def _read_config(ranges: RangeReader) -> dict[str, Any]:
     if CONFIG not in ranges.listing.sizes:
         raise CheckpointError(f"{label}: no such file; the model cannot be read without it")
     return parse_object(label, ranges.whole(CONFIG, _MAX_CONFIG))
-
-
-def _read_index(ranges: RangeReader, weights: str) -> Mapping[str, str]:
-    """Return tensor → shard as the index says, or nothing for weights in one file."""
-    if not weights.endswith(INDEX_SUFFIX):
-        return {}
-    check_index_size(ranges.listing, weights)
-    return parse_index(ranges.listing, weights, ranges.whole(weights, MAX_INDEX))
 
 
 def _find_tensors(ranges: RangeReader, name: str) -> PickleDirectory:

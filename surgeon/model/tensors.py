@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import CheckpointError
-from surgeon.model.files import POINTER_BYTES, Pairs, parse_json, refuse_pointer, regular_size
+from surgeon.model.files import Pairs, parse_json, weights_size
 
 PIECE = 4 * 2**20
 """Bytes per piece of a tensor that is read in pieces; a multiple of every element's size."""
@@ -163,12 +163,9 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     Raises:
         CheckpointError: the file is shorter than it claims, or the header is not one.
     """
-    size = regular_size(path)
+    size = weights_size(path)
     with path.open("rb") as file:
-        start = file.read(max(PREFIX, POINTER_BYTES))
-        refuse_pointer(str(path), start)
-        length = header_length(str(path), start[:PREFIX], size)
-        file.seek(PREFIX)
+        length = header_length(str(path), file.read(PREFIX), size)
         tensors, metadata = parse_header(str(path), file.read(length), size)
     return SafetensorsFile(path, tensors, metadata)
 

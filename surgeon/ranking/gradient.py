@@ -82,7 +82,7 @@ def _effects(
     runner: TorchRunner, examples: Sequence[Example], seed: int, progress: Progress
 ) -> Floats:
     """Return the effect of each dimension's removal on each text, (layers, texts, hidden)."""
-    from surgeon.torch_model.gradients import first_order
+    from surgeon.torch_model.forward import first_order
 
     pad = int(runner.tokenizer.pad_token_id or 0)
     found = []

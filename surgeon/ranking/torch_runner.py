@@ -190,9 +190,8 @@ def open_torch_runner(
         )
     _check_memory(checkpoint)
     progress("loading PyTorch", 0, 0)
-    from surgeon.torch_model.devices import find_device, move
     from surgeon.torch_model.directory import not_applied
-    from surgeon.torch_model.loading import load_model
+    from surgeon.torch_model.loading import find_device, load_model, move
     from surgeon.torch_model.tokenizer import load_tokenizer
 
     device = find_device(device)

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 import transformers
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from surgeon.errors import ExportError
+from surgeon.errors import ExportError, SelectionError
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
 from surgeon.tasks.task import TaskName
@@ -35,6 +35,14 @@ _SEGMENTS_COMPARED = ("xlnet",)
 _PLAIN = ("F64", "F32", "F16", "BF16")
 _NUMBER_OF_EXPERT = re.compile(r"\.experts\.\d+\.")
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+# Best first, for auto.
+_THERE: Mapping[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+    "cpu": lambda: True,
+}
+_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -83,23 +91,17 @@ def load_model(checkpoint: Checkpoint, task: TaskName | None = None) -> TorchMod
         ExportError: transformers cannot load it, or not as it is stored.
     """
     head = HEADS[task or detect_task(checkpoint)]
-    _refuse(checkpoint)
-    with model_folder(checkpoint) as folder:
-        try:
-            with quiet():
-                model, report = getattr(transformers, head.auto_class).from_pretrained(
-                    folder,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    dtype=torch.float32,
-                    attn_implementation="eager",  # exports to a cleaner graph than SDPA
-                    ignore_mismatched_sizes=True,  # the report has them, an error would not
-                    output_loading_info=True,
-                )
-        except Exception as error:
-            what = f"{checkpoint.name}: transformers cannot load the model"
-            raise export_error(what, error, folder=(folder, checkpoint.directory)) from error
+    with _for_transformers(checkpoint, "cannot load the model") as folder:
+        model, report = getattr(transformers, head.auto_class).from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation="eager",  # exports to a cleaner graph than SDPA
+            ignore_mismatched_sizes=True,  # the report has them, an error would not
+            output_loading_info=True,
+        )
     # Without a head, the pooler is not among the outputs; anything else would be random numbers.
     ignored = (*_FILLED, "pooler") if head.task == "drift" else _FILLED
     derived = {name for name in report["missing_keys"] if any(part in name for part in ignored)}
@@ -117,7 +119,6 @@ def load_without_weights(checkpoint: Checkpoint) -> TorchModel:
         ExportError: transformers cannot make it, or one of its tensors cannot be told by its name.
     """
     head = HEADS[detect_task(checkpoint)]
-    _refuse(checkpoint)
     mode, register = FakeTensorMode(), torch.nn.Module.register_parameter
 
     def without_storage(module: Any, name: str, parameter: Any) -> None:
@@ -127,23 +128,20 @@ def load_without_weights(checkpoint: Checkpoint) -> TorchModel:
                 empty = torch.empty(parameter.shape, dtype=parameter.dtype)
             register(module, name, torch.nn.Parameter(empty, requires_grad=False))
 
-    with model_folder(checkpoint) as folder:
-        try:
-            with quiet(), mock.patch.object(torch.nn.Module, "register_parameter", without_storage):
-                config = transformers.AutoConfig.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=False
-                )
-                model = getattr(transformers, head.auto_class).from_config(
-                    config,
-                    trust_remote_code=False,
-                    dtype=torch.float32,
-                    attn_implementation="eager",
-                )
-        except Exception as error:
-            what = f"{checkpoint.name}: transformers cannot make the model without its weights"
-            remedy = "let them be loaded, without `parity=False`"
-            where = (folder, checkpoint.directory)
-            raise export_error(what, error, remedy, where) from error
+    what, remedy = (
+        "cannot make the model without its weights",
+        "let them be loaded, without `parity=False`",
+    )
+    with (
+        _for_transformers(checkpoint, what, remedy) as folder,
+        mock.patch.object(torch.nn.Module, "register_parameter", without_storage),
+    ):
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        model = getattr(transformers, head.auto_class).from_config(
+            config, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+        )
     return _ready(checkpoint, head, model, {}, match_names(checkpoint, model))
 
 
@@ -167,10 +165,61 @@ def ready_live(checkpoint: LiveCheckpoint, task: TaskName) -> TorchModel:
     return TorchModel(checkpoint, HEADS[task], model, inputs, parameters, {})
 
 
-def _refuse(checkpoint: Checkpoint) -> None:
+def find_device(asked: str) -> str:
+    """Return the device of a name, or for "auto" the best that is there.
+
+    Raises:
+        SelectionError: PyTorch has none of that name here.
+    """
+    there = [name for name, is_there in _THERE.items() if is_there()]
+    if asked == "auto":
+        return there[0]
+    if asked not in there:
+        raise SelectionError(
+            f"`device` {asked}: PyTorch {torch.__version__} has {' and '.join(there)} here; use "
+            "one of these, or auto"
+        )
+    return asked
+
+
+def move(model: torch.nn.Module, checkpoint: Checkpoint, device: str) -> None:
+    """Move a model that was loaded in float32 to a device, in the dtype of most of its weights.
+
+    On the CPU it stays in float32.
+
+    Raises:
+        ExportError: it does not fit.
+    """
+    if device == "cpu":
+        return
+    sizes: dict[str, int] = {}
+    for info in checkpoint.tensors.values():
+        sizes[info.dtype] = sizes.get(info.dtype, 0) + info.size
+    dtype = _DTYPES.get(max(sizes, key=lambda name: sizes[name]), torch.float32)
+    try:
+        model.to(device=device, dtype=dtype)
+    except torch.OutOfMemoryError as error:
+        raise ExportError(
+            f"{checkpoint.name}: its {checkpoint.parameters_total:,} parameters in {dtype} do not "
+            f"fit into the memory of {device}",
+            "use `device` cpu",
+        ) from error
+
+
+@contextlib.contextmanager
+def _for_transformers(checkpoint: Checkpoint, what: str, remedy: str = "") -> Iterator[Path]:
+    """Yield the folder that transformers gets; what it raises is one line that says ``what``."""
     _refuse_unknown_code(checkpoint)
     _refuse_packed(checkpoint)
     _refuse_uneven_experts(checkpoint)
+    with model_folder(checkpoint) as folder:
+        try:
+            with quiet():
+                yield folder
+        except Exception as error:
+            where = (folder, checkpoint.directory)
+            what = f"{checkpoint.name}: transformers {what}"
+            raise export_error(what, error, remedy, where) from error
 
 
 def _ready(

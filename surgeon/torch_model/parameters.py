@@ -25,7 +25,7 @@ _Prints: TypeAlias = tuple[Array, int]
 """A fingerprint of 64 bits of each row of a tensor, and the rows' width."""
 
 _IN_LAYER = re.compile(r".*?\.\d+\.")
-_EXPERT = re.compile(r".*?\.(?P<layer>\d+)\..*\.experts\.(?P<expert>\d+)\..*")
+_EXPERT = re.compile(r".*?\.(?P<layer>\d+)\..*\.experts\.(?P<expert>\d{1,9})\..*")
 _MERGED = re.compile(r"\.experts\.\w+$")  # by transformers, of those of all experts of a layer
 _MODULE_AND_LEAF = 2  # components of a name that say what a tensor outside the layers is
 _PIECE = 2**22  # scalars of a tensor that are looked at together

@@ -270,6 +270,12 @@ def test_a_pattern_makes_output_sites_by_the_shapes(pattern, kind, axis, bias):
     assert one_stream(sites, _UNKNOWN) == sites
 
 
+def test_a_number_of_thousands_of_digits_is_none_of_a_layer():
+    shapes = {f"layers.{'9' * 5000}.norm.weight": (16,)}
+    (site,) = sites_from_pattern(r"layers\.\d+\.norm", shapes)
+    assert site.layer is None
+
+
 @pytest.mark.parametrize(
     ("pattern", "complaint"),
     [

@@ -9,7 +9,7 @@ from surgeon import open_checkpoint, ranking_sample
 from surgeon.progress import silent
 from surgeon.ranking.torch_runner import open_torch_runner
 from surgeon.tasks.examples import batch_examples
-from surgeon.torch_model.gradients import first_order
+from surgeon.torch_model.forward import first_order
 
 
 @pytest.mark.parametrize("task", ["rtd", "plm", "denoising"])
