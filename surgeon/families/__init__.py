@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-from surgeon.families.family import Family, Objective
-from surgeon.families.infer import (
-    infer_family,
-    propose_dense,
-    propose_sites,
-    says_offset,
-    sites_from_pattern,
-    suggest_pattern,
-    whole_match,
-)
-from surgeon.families.registry import FAMILIES, family_of
-from surgeon.families.sites import (
-    ROLES,
-    Kind,
-    Role,
-    Site,
-    Stack,
-    by_layer,
-    canonical_name,
-    in_order,
-    is_expert,
-    one_stream,
-    stream_width,
-)
-
-__all__ = [
-    "FAMILIES",
-    "ROLES",
-    "Family",
-    "Kind",
-    "Objective",
-    "Role",
-    "Site",
-    "Stack",
-    "by_layer",
-    "canonical_name",
-    "family_of",
-    "in_order",
-    "infer_family",
-    "is_expert",
-    "one_stream",
-    "propose_dense",
-    "propose_sites",
-    "says_offset",
-    "sites_from_pattern",
-    "stream_width",
-    "suggest_pattern",
-    "whole_match",
-]
+from surgeon.families.family import Family as Family
+from surgeon.families.infer import infer_family as infer_family
+from surgeon.families.infer import says_offset as says_offset
+from surgeon.families.infer import sites_from_pattern as sites_from_pattern
+from surgeon.families.infer import suggest_pattern as suggest_pattern
+from surgeon.families.infer import whole_match as whole_match
+from surgeon.families.registry import FAMILIES as FAMILIES
+from surgeon.families.registry import family_of as family_of
+from surgeon.families.sites import ROLES as ROLES
+from surgeon.families.sites import Kind as Kind
+from surgeon.families.sites import Role as Role
+from surgeon.families.sites import Site as Site
+from surgeon.families.sites import Stack as Stack
+from surgeon.families.sites import by_layer as by_layer
+from surgeon.families.sites import canonical_name as canonical_name
+from surgeon.families.sites import one_stream as one_stream

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import CheckpointError, Interrupted
+from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import in_module_folder, is_for_loader
 from surgeon.model.hub import (
     Listing,
@@ -95,27 +96,19 @@ def find_cached(model_id: str, revision: str | None = None) -> Path | None:
     Raises:
         CheckpointError: the cache holds an index of shards that is none.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
     with explained(model_id, revision):
-        try:
-            folder = snapshot_download(
-                _cached_id(model_id),
-                revision=revision,
-                local_files_only=True,
-                allow_patterns=["config.json"],
-            )
-        except LocalEntryNotFoundError:
+        config = try_to_load_from_cache(_cached_id(model_id), CONFIG, revision=revision)
+        if not isinstance(config, str):
             return None
-        path = Path(folder)
-        weights = find_weights_name({entry.name for entry in path.iterdir() if entry.is_file()})
-        if weights is None or not (path / "config.json").is_file():
+        folder = Path(config).parent
+        weights = find_weights_name({entry.name for entry in folder.iterdir() if entry.is_file()})
+        if weights is None:
             return None
         indexed = weights.endswith(INDEX_SUFFIX)
-        shards = set(read_index(path / weights).values()) if indexed else {weights}
-        whole = all((path / shard).is_file() for shard in shards)
-        return path if whole else None
+        shards = set(read_index(folder / weights).values()) if indexed else {weights}
+        return folder if all((folder / shard).is_file() for shard in shards) else None
 
 
 def _cached_id(model_id: str) -> str:

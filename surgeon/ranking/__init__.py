@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from surgeon.ranking.detectors import (
-    DEFAULT,
-    DETECTORS,
-    MEASURED,
-    check_options,
-    estimate_seconds,
-    find_detector,
-    rank_dimensions,
-)
-from surgeon.ranking.layernorm import distances, rank_by_layernorm
-from surgeon.ranking.ranking import ByLayer, Dimension, Measured, Options, Ranking
-from surgeon.ranking.zscores import ZScores, read_zscores
-
-__all__ = [
-    "DEFAULT",
-    "DETECTORS",
-    "MEASURED",
-    "ByLayer",
-    "Dimension",
-    "Measured",
-    "Options",
-    "Ranking",
-    "ZScores",
-    "check_options",
-    "distances",
-    "estimate_seconds",
-    "find_detector",
-    "rank_by_layernorm",
-    "rank_dimensions",
-    "read_zscores",
-]
+from surgeon.ranking.detectors import DEFAULT as DEFAULT
+from surgeon.ranking.detectors import DETECTORS as DETECTORS
+from surgeon.ranking.detectors import MEASURED as MEASURED
+from surgeon.ranking.detectors import check_options as check_options
+from surgeon.ranking.detectors import estimate_seconds as estimate_seconds
+from surgeon.ranking.detectors import find_detector as find_detector
+from surgeon.ranking.detectors import rank_dimensions as rank_dimensions
+from surgeon.ranking.layernorm import distances as distances
+from surgeon.ranking.layernorm import rank_by_layernorm as rank_by_layernorm
+from surgeon.ranking.ranking import ByLayer as ByLayer
+from surgeon.ranking.ranking import Dimension as Dimension
+from surgeon.ranking.ranking import Measured as Measured
+from surgeon.ranking.ranking import Options as Options
+from surgeon.ranking.ranking import Ranking as Ranking
+from surgeon.ranking.zscores import ZScores as ZScores
+from surgeon.ranking.zscores import read_zscores as read_zscores

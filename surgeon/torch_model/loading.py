@@ -128,12 +128,11 @@ def load_without_weights(checkpoint: Checkpoint) -> TorchModel:
                 empty = torch.empty(parameter.shape, dtype=parameter.dtype)
             register(module, name, torch.nn.Parameter(empty, requires_grad=False))
 
-    what, remedy = (
-        "cannot make the model without its weights",
-        "let them be loaded, without `parity=False`",
-    )
+    remedy = "let them be loaded, without `parity=False`"
     with (
-        _for_transformers(checkpoint, what, remedy) as folder,
+        _for_transformers(
+            checkpoint, "cannot make the model without its weights", remedy
+        ) as folder,
         mock.patch.object(torch.nn.Module, "register_parameter", without_storage),
     ):
         config = transformers.AutoConfig.from_pretrained(

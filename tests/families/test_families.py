@@ -7,14 +7,8 @@ from tiny import GPT, TEXT, XLNET
 
 from surgeon import open_checkpoint
 from surgeon.errors import CheckpointError, SelectionError, UnknownArchitectureError
-from surgeon.families import (
-    FAMILIES,
-    family_of,
-    one_stream,
-    propose_dense,
-    propose_sites,
-    sites_from_pattern,
-)
+from surgeon.families import FAMILIES, family_of, one_stream, sites_from_pattern
+from surgeon.families.infer import propose_dense, propose_sites
 
 _ENCODERS = ("bert", "roberta", "electra", "mpnet", "distilbert")
 

@@ -11,7 +11,8 @@ from tiny import GEMMA, LLAMA, TOKENS
 
 from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.errors import CheckpointError, UnknownArchitectureError
-from surgeon.families import propose_sites, suggest_pattern
+from surgeon.families import suggest_pattern
+from surgeon.families.infer import propose_sites
 
 _GEMMA_2 = r"model\.layers\.\d+\.post_feedforward_layernorm"
 
