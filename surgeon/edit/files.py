@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from threading import Event
@@ -21,7 +20,14 @@ from surgeon.edit.changes import BytePatch, Splice, in_order
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
-from surgeon.model.files import FOLDER, in_module_folder, is_for_loader, may_follow, regular_size
+from surgeon.model.files import (
+    FOLDER,
+    in_module_folder,
+    is_for_loader,
+    matches,
+    may_follow,
+    regular_size,
+)
 from surgeon.model.pickle_file import PickleFile
 from surgeon.model.weight_files import converted_name
 
@@ -105,7 +111,7 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
 def _why_no_folder(directory: Path, path: str) -> Reason | None:
     if PurePosixPath(path).name in _BOOKKEEPING:
         return "bookkeeping"
-    if "/" not in path and _matches(path.lower(), _FOLDERS):
+    if "/" not in path and matches(path.lower(), _FOLDERS):
         return "weights"
     return "links" if (directory / path).is_symlink() else None
 
@@ -154,13 +160,9 @@ _FOLDERS = (
 def is_duplicate_weights(path: str) -> bool:
     """Whether a file, relative to the model directory, holds the model's weights once more."""
     *folders, name = PurePosixPath(path.lower()).parts
-    if _matches(name, _MODULES) or FOLDER in folders[:1]:
+    if matches(name, _MODULES) or FOLDER in folders[:1]:
         return False
-    return _matches(name, _ANYWHERE) or (not folders and _matches(name, _AT_THE_TOP))
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return matches(name, _ANYWHERE) or (not folders and matches(name, _AT_THE_TOP))
 
 
 def check_new_file(path: Path, *, force: bool, option: str = "output") -> None:

@@ -20,7 +20,6 @@ from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import in_module_folder, is_for_loader
 from surgeon.model.hub import (
     Listing,
-    find_weights_name,
     hub_api,
     list_weights,
     read_shards,
@@ -33,7 +32,13 @@ from surgeon.model.hub_errors import (
     is_outage,
     retry,
 )
-from surgeon.model.weight_files import INDEX_SUFFIX, PICKLE, SAFETENSORS, read_index
+from surgeon.model.weight_files import (
+    INDEX_SUFFIX,
+    PICKLE,
+    SAFETENSORS,
+    find_weights_name,
+    read_index,
+)
 from surgeon.progress import Progress, silent
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import codecs
 import json
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, TypeGuard
@@ -100,7 +100,7 @@ def is_for_loader(path: str) -> bool:
     folder, name = PurePosixPath(path).parts[:-1], PurePosixPath(path).name
     if folder and not in_module_folder(path):
         return False
-    return _matches(name, _NAMES) and not _matches(name, _WEIGHTS)
+    return matches(name, _NAMES) and not matches(name, _WEIGHTS)
 
 
 def in_module_folder(path: str) -> bool:
@@ -109,7 +109,8 @@ def in_module_folder(path: str) -> bool:
     return bool(rest) and _FOLDERS.fullmatch(first) is not None
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name is one that a pattern of a shell stands for."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 

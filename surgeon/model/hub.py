@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from surgeon.model.weight_files import (
     MAX_INDEX,
     PICKLE,
     SAFETENSORS,
+    find_weights_name,
     no_weights_among,
     weight_map,
 )
@@ -208,12 +209,6 @@ def list_files(model_id: str, revision: str | None) -> Listing:
     if not looks_like_hub_id(canonical):
         raise CheckpointError(f"{model_id}: {endpoint()} calls it {canonical!r}, which is no id")
     return Listing(canonical, commit, sizes, hashes)
-
-
-def find_weights_name(names: Collection[str]) -> str | None:
-    """Return the file with the weights, or the index of its shards; safetensors come first."""
-    known = (SAFETENSORS, SAFETENSORS + INDEX_SUFFIX, PICKLE, PICKLE + INDEX_SUFFIX)
-    return next((name for name in known if name in names), None)
 
 
 def hub_api() -> HfApi:

@@ -10,8 +10,6 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -116,11 +114,11 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
     from huggingface_hub import constants, errors
 
     hub = endpoint()
-    not_here = "" if to_write else "no such file or directory here, "
+    not_here = "" if to_write else "no such file or directory here, and "
     not_found = (
         f"{hub} does not let you write there; {_LOG_IN}, with a token that may write"
         if to_write
-        else f"{not_here}and no such model on {hub}, or a private one; check the name, and for a "
+        else f"{not_here}no such model on {hub}, or a private one; check the name, and for a "
         f"private one {_LOG_IN}"
     )
     match error:
@@ -146,7 +144,7 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
         case errors.HfHubHTTPError():
             return _explain_status(error, not_found)
         case errors.OfflineModeIsEnabled():
-            cached = "" if to_write else f"not in the cache ({constants.HF_HUB_CACHE}), and "
+            cached = "" if to_write else f"not in the cache ({constants.HF_HUB_CACHE}): "
             return f"{not_here}{cached}HF_HUB_OFFLINE is set; unset it to reach the Hub"
         case httpx2.HTTPError() | httpx2.InvalidURL():
             return _explain_network(error, not_here)
@@ -184,10 +182,7 @@ def _explain_network(error: Any, not_here: str) -> str:
             f"{host}, where the Hub keeps the content of files, cannot be reached ({reason}); "
             "allow that host in the firewall or proxy"
         )
-    also = "and " if not_here else ""
-    return (
-        f"{not_here}{also}{hub} cannot be reached ({reason}); check the connection and HF_ENDPOINT"
-    )
+    return f"{not_here}{hub} cannot be reached ({reason}); check the connection and HF_ENDPOINT"
 
 
 def _explain_status(error: Any, not_found: str) -> str:
@@ -271,7 +266,7 @@ def _quiet() -> Iterator[None]:
 
 
 _T = TypeVar("_T")
-_LONGEST_GUESS = 30.0  # seconds between two tries where the server does not say how long
+_FIRST_GUESS, _LONGEST_GUESS = 0.5, 30.0  # seconds, where the server does not say how long
 
 
 @dataclass(frozen=True)
@@ -282,13 +277,12 @@ class RetryPolicy:
     its API are repeated, a body that broke off among them; it takes no bound for a wait that the
     server asks for, and has no jitter. tenacity would replace the loop of ``retry`` alone.
 
-    ``tries`` counts the first one. ``first`` is the wait before the second, in seconds, doubled
-    for each further one, where the server names none. A wait that it names is kept to, unless it
-    is over ``longest``: then the request has failed.
+    ``tries`` counts the first one. Where the server names no wait, it is half a second before the
+    second, doubled for each further one. A wait that it names is kept to, unless it is over
+    ``longest`` seconds: then the request has failed.
     """
 
     tries: int = 3
-    first: float = 0.5
     longest: float = 60.0
 
 
@@ -307,7 +301,7 @@ def retry(ask: Callable[[], _T], policy: RetryPolicy) -> _T:
         try:
             return ask()
         except httpx2.HTTPError as error:
-            wait = _wait_after(error, policy.first * 2**number, policy.longest)
+            wait = _wait_after(error, _FIRST_GUESS * 2**number, policy.longest)
             if wait is None:
                 raise
         sleep(wait)
@@ -335,18 +329,14 @@ def _wait_after(error: Exception, guess: float, longest: float) -> float | None:
 
 
 def seconds_asked_for(headers: Any) -> float | None:
-    """Return the seconds of ``Retry-After`` (RFC 9110 10.2.3) or of the Hub's ``RateLimit``."""
+    """Return the seconds of ``Retry-After``, or of the Hub's ``RateLimit``.
+
+    A date (RFC 9110 10.2.3) is none to huggingface_hub either.
+    """
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value[:9])
-    if value:
-        try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        at = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0.0, (at - datetime.now(UTC)).total_seconds())
     limit = parse_ratelimit_headers(headers)
     return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else None

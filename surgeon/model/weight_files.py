@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.files import is_file_name, parse_object, recorded_weights
+from surgeon.model.files import is_file_name, matches, parse_object, recorded_weights
 from surgeon.model.pickle_file import open_pickle
 from surgeon.model.tensors import TensorFile, open_safetensors
 
@@ -18,6 +18,7 @@ SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
 
+_NAMES = (SAFETENSORS, SAFETENSORS + INDEX_SUFFIX, PICKLE, PICKLE + INDEX_SUFFIX)
 _ADAPTER = "adapter_model.safetensors"
 _MERGE = "is a PEFT adapter, not a model: merge it into its base model, save that and give it"
 _NUMBERED = re.compile(r"-\d{5}-of-(?P<of>\d{5})\.")
@@ -53,23 +54,24 @@ def find_weights(directory: Path) -> tuple[tuple[TensorFile, ...], str | None]:
     Raises:
         CheckpointError: there are none, or an index does not fit its shards.
     """
-    readers: dict[str, Callable[[Path], TensorFile]] = {
-        SAFETENSORS: open_safetensors,
-        PICKLE: open_pickle,
-    }
-    for whole, open_file in readers.items():
-        if (directory / whole).is_file():
-            return (open_file(directory / whole),), None
-        index = directory / (whole + INDEX_SUFFIX)
-        if index.is_file():
-            names = read_index(index)
-            files = [open_file(path) for path in _present(directory, names.values(), "index")]
-            check_index(str(directory), names, {file.path.name: file.tensors for file in files})
-            return tuple(files), index.name
+    name = next((name for name in _NAMES if (directory / name).is_file()), None)
+    if name is not None:
+        open_file = open_safetensors if name.startswith(SAFETENSORS) else open_pickle
+        if not name.endswith(INDEX_SUFFIX):
+            return (open_file(directory / name),), None
+        names = read_index(directory / name)
+        files = [open_file(path) for path in _present(directory, names.values(), "index")]
+        check_index(str(directory), names, {file.path.name: file.tensors for file in files})
+        return tuple(files), name
     if recorded := recorded_weights(directory):
         return tuple(map(open_safetensors, _present(directory, recorded, "record"))), None
     others = sorted(path.name for path in directory.iterdir() if not path.is_dir())
     raise CheckpointError(f"{directory}: {no_weights_among(others, 'give', directory)}")
+
+
+def find_weights_name(names: Collection[str]) -> str | None:
+    """Return the file with the weights, or the index of its shards; safetensors come first."""
+    return next((name for name in _NAMES if name in names), None)
 
 
 def open_one_file(path: Path) -> TensorFile:
@@ -181,7 +183,7 @@ def _found_instead(names: Sequence[str], give: str, directory: Path | None) -> s
     if _ADAPTER in names or "adapter_config.json" in names:
         return f"it {_MERGE}"
     for path in [directory / name for name in names] if directory else ():
-        if not path.is_file() and _matches(path.name, _WEIGHTS):
+        if not path.is_file() and matches(path.name, _WEIGHTS):
             return f"found {path.name}, which {why_missing(path)}"
     weights = [name for name in names if name.endswith(".safetensors")]
     several = [n for n in weights if (_is_shard(directory / n) if directory else _is_numbered(n))]
@@ -199,23 +201,17 @@ def _found_instead(names: Sequence[str], give: str, directory: Path | None) -> s
         last = folders[-1]
         more = f" and {len(folders) - 1} more with weights" if len(folders) > 1 else ""
         return f"found the folder {last.relative_to(directory).as_posix()}{more}: give {last}"
-    of_model = [name for name in names if not _matches(name, _OF_TRAINING)]
+    of_model = [name for name in names if not matches(name, _OF_TRAINING)]
     for suffixes, remedy in _REMEDIES:
         if found := [name for name in of_model if name.lower().endswith(suffixes)]:
             return f"found {found[0]}{remedy}"
     return "nothing like them is there"
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
-
-
 def _folders_with_weights(directory: Path) -> list[Path]:
     """Return the folders below with a model in it; of a training run's, the last one last."""
-    whole = (SAFETENSORS, PICKLE)
-    wanted = [*whole, *(name + INDEX_SUFFIX for name in whole)]
     below = [folder for pattern in ("*", "snapshots/*") for folder in directory.glob(pattern)]
-    found = [folder for folder in below if any((folder / name).is_file() for name in wanted)]
+    found = [folder for folder in below if any((folder / name).is_file() for name in _NAMES)]
     return sorted(found, key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)])
 
 

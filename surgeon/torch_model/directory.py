@@ -11,13 +11,12 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
-from surgeon.model.files import read_object
+from surgeon.model.files import matches, read_object
 from surgeon.model.pickle_file import PickleFile
 from surgeon.model.weight_files import INDEX_SUFFIX, SAFETENSORS
 from surgeon.tasks.tokenizer import count_or_none
@@ -93,7 +92,7 @@ def tokenizer_files(source: Path) -> list[Path]:
     return [
         entry
         for entry in source.iterdir()
-        if entry.is_file() and not any(fnmatch(entry.name, p) for p in _NO_TOKENIZER)
+        if entry.is_file() and not matches(entry.name, _NO_TOKENIZER)
     ]
 
 
