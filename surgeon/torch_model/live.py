@@ -79,18 +79,19 @@ def open_live(
 
 @contextlib.contextmanager
 def left_as_it_was(model: Any) -> Iterator[None]:
-    """Run a model as an evaluation does; afterwards its modes and gradients are as they were."""
+    """Run a model as an evaluation does; its modes, gradients and settings are put back."""
+    from unittest import mock
+
     training = [module for module in model.modules() if module.training]
     learning = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    cached = getattr(model.config, "use_cache", None)
     model.eval()
-    model.config.use_cache = False
     try:
-        yield
+        # Not every configuration has the setting, which would be saved with the model.
+        with mock.patch.object(model.config, "use_cache", new=False, create=True):
+            yield
     finally:
         for module in training:
             module.training = True
         for parameter, requires_grad, gradient in learning:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
-        model.config.use_cache = cached

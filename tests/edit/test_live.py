@@ -5,7 +5,14 @@ import pytest
 import torch
 from artifacts import patch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from tiny import DISTIL
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
+)
 
 import surgeon
 from surgeon.errors import EvaluationError, SelectionError
@@ -76,6 +83,14 @@ def test_what_runs_the_model_ranks_one_in_memory_as_its_checkpoint(method, tmp_p
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_a_configuration_without_a_cache_is_afterwards_as_it_was():
+    model = DistilBertModel(DistilBertConfig(**DISTIL))
+    before = model.config.to_dict()
+    assert "use_cache" not in before
+    assert surgeon.rank(model, method="layernorm").dimensions
+    assert model.config.to_dict() == before
 
 
 def test_a_model_in_memory_is_ranked_by_the_head_that_it_has(tmp_path, embedder):
