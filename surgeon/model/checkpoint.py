@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,10 @@ from surgeon.families import (
     suggest_pattern,
 )
 from surgeon.families.sites import stream_width
-from surgeon.model.ranges import Meter
 from surgeon.model.tensors import FLOATS, TensorFile, TensorInfo
+
+if TYPE_CHECKING:
+    from surgeon.model.ranges import Meter
 
 CONFIG = "config.json"
 

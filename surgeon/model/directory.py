@@ -9,10 +9,7 @@ from typing import Any
 
 from surgeon.errors import CheckpointError
 from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
-from surgeon.model.download import download, find_cached
 from surgeon.model.files import is_artifact, read_object, recorded_pattern
-from surgeon.model.hub import HubId, parse_hub_id
-from surgeon.model.remote import open_remote
 from surgeon.model.tensors import TensorFile
 from surgeon.model.weight_files import find_weights, open_one_file, why_missing
 from surgeon.progress import Progress, silent
@@ -52,21 +49,12 @@ def open_checkpoint(
         if revision is not None:
             raise CheckpointError(f"`revision` {revision}: {path} is a path, which has none")
         return _open_local(path, name, sites_pattern)
+    from surgeon.model.download import download  # which a path has no use for
+    from surgeon.model.hub import hub_id
+
     found = hub_id(model, revision)
     folder, conversion = download(found.model, found.revision, progress)
     return replace(_open_local(folder, name, sites_pattern), conversion=conversion)
-
-
-def hub_id(model: str | Path, revision: str | None = None) -> HubId:
-    """Read MODEL, which is no path, as an id on the Hub.
-
-    Raises:
-        CheckpointError: it can be none.
-    """
-    found = parse_hub_id(str(model), revision)
-    if found is None:
-        raise CheckpointError(f"{model}: no such file or directory, and no Hub id either")
-    return found
 
 
 def open_for_scan(
@@ -83,6 +71,10 @@ def open_for_scan(
     """
     if os.path.lexists(model):
         return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)
+    from surgeon.model.download import find_cached
+    from surgeon.model.hub import hub_id
+    from surgeon.model.remote import open_remote
+
     found = hub_id(model, revision)
     folder = find_cached(found.model, found.revision)
     if folder is not None:

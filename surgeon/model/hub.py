@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surgeon.errors import CheckpointError
@@ -103,6 +104,18 @@ def parse_hub_id(text: str, revision: str | None = None) -> HubId | None:
     if revision is not None and named not in (None, revision):
         raise CheckpointError(f"`revision` {revision}: {text.strip()} names {named}; give one")
     return HubId(model, revision if revision is not None else named)
+
+
+def hub_id(model: str | Path, revision: str | None = None) -> HubId:
+    """Read MODEL, which is no path, as an id on the Hub.
+
+    Raises:
+        CheckpointError: it can be none.
+    """
+    found = parse_hub_id(str(model), revision)
+    if found is None:
+        raise CheckpointError(f"{model}: no such file or directory, and no Hub id either")
+    return found
 
 
 def _from_page(text: str) -> tuple[str, str | None]:

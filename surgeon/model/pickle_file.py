@@ -14,7 +14,6 @@ import numpy as np
 from surgeon.errors import CheckpointError
 from surgeon.model.files import weights_size
 from surgeon.model.tensors import BITS, PIECE, TensorFile
-from surgeon.model.torch_pickle import read_directory
 
 _BLOCK = 2**18  # bytes of the directory that are read together
 # How the safetensors library orders the tensors of a file that it writes, the first one last.
@@ -86,6 +85,8 @@ def open_pickle(path: Path) -> PickleFile:
         CheckpointError: the file is no PyTorch pickle, carries more than tensors, or holds a
             dtype that safetensors cannot hold.
     """
+    from surgeon.model.torch_pickle import read_directory  # which safetensors have no use for
+
     size = weights_size(path)
     with path.open("rb") as file:
 

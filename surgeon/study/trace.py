@@ -24,10 +24,9 @@ from surgeon.errors import (
     SelectionError,
 )
 from surgeon.model import open_for_scan
-from surgeon.model.directory import hub_id
 from surgeon.model.download import find_cached
 from surgeon.model.files import read_object
-from surgeon.model.hub import Listing, list_weights
+from surgeon.model.hub import Listing, hub_id, list_weights
 from surgeon.model.hub_errors import PATIENT, explained
 from surgeon.model.ranges import FRUGAL
 from surgeon.model.remote import open_remote
