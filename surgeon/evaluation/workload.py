@@ -273,8 +273,7 @@ def _encoder(artifact: Artifact, settings: Settings) -> Encoder:
 def _examples(task: Task, settings: Settings, data: Data, encoder: Encoder) -> Prepared:
     """Make the task's examples, two or more, of texts that the tokenizer knows."""
     prepared = task.read(data, encoder, settings)
-    if data.lines and prepared.mostly_unknown:  # with all tokens of texts left out, they may not be
-        encoder.check_known(encoder.encode(data.lines), data.lines, data.name)
+    encoder.check_known(prepared, data.lines, data.name)
     given, found = prepared.given, len(prepared.examples)
     if found == 1:
         one = "only one example" if given == 1 else f"only one of {given} gives an example"

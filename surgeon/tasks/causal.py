@@ -85,6 +85,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         given=len(examples) + empty,
         truncated=0,
         unknown=encoder.count_unknown(ids for ids, _ in streams),
+        tokens=sum(len(ids) for ids, _ in streams),
         unit=unit,
         notes=() if encoder.frame_of(texts).before else (FIRST_NOT_SCORED,),
     )

@@ -171,21 +171,17 @@ class Prepared:
     """Examples, and how they came about.
 
     ``given`` is the number of texts or rows; ``truncated`` of their sequences were cut, and
-    ``unknown`` tokens are not in the vocabulary. ``unit`` is what an example is one of, in the
-    plural, and ``notes`` say what a reader should know of how the data were read.
+    ``unknown`` of all their ``tokens`` are not in the vocabulary. ``unit`` is what an example is
+    one of, in the plural, and ``notes`` say what a reader should know of how the data were read.
     """
 
     examples: tuple[Example, ...]
     given: int
     truncated: int
     unknown: int
+    tokens: int
     unit: str = "texts"
     notes: tuple[str, ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens of all examples, special ones included."""
-        return sum(example.tokens for example in self.examples)
 
     @property
     def mostly_unknown(self) -> bool:
@@ -235,7 +231,8 @@ class Encoder:
                 examples.append(Example(tuple(ids), types=tuple(types)))
                 truncated += length > len(encoding.ids)
         unknown = self.count_unknown(example.ids for example in examples)
-        return Prepared(tuple(examples), len(texts), truncated, unknown)
+        tokens = sum(len(example.ids) for example in examples)
+        return Prepared(tuple(examples), len(texts), truncated, unknown, tokens)
 
     def cut_in_blocks(self, texts: Sequence[str], block: int) -> Prepared:
         """Join the tokens of all texts and cut them to blocks; the last may be shorter.
@@ -255,7 +252,8 @@ class Encoder:
             Example((*frame.before, *body, *frame.after), types=(*first, *(0 for _ in body), *last))
             for body in bodies
         )
-        return Prepared(examples, len(examples), 0, self.count_unknown([stream]), "blocks")
+        unknown, tokens = self.count_unknown([stream]), sum(len(e.ids) for e in examples)
+        return Prepared(examples, len(examples), 0, unknown, tokens, "blocks")
 
     def count_unknown(self, sequences: Iterable[Sequence[Any]]) -> int:
         """Return how many tokens of some sequences the tokenizer does not know."""
@@ -288,7 +286,7 @@ class Encoder:
         """Refuse texts that the model cannot read: it shows nothing on them.
 
         Args:
-            encoded: the texts as tokens.
+            encoded: what was made of the texts.
             texts: the texts; as they are in lower or upper case, they may be known.
             name: what an error calls them.
 

@@ -44,8 +44,8 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         notes.append(f"left out, because the tokenizer reads both sentences as the same: {same}")
     if settings.head == "clm" and not encoder.frame_of(located.table.texts(located.text)).before:
         notes.append(FIRST_NOT_SCORED)
-    return Prepared(
-        tuple(examples), len(goods), encoded.truncated, encoded.unknown, "pairs", tuple(notes)
+    return dataclasses.replace(
+        encoded, examples=tuple(examples), given=len(goods), unit="pairs", notes=tuple(notes)
     )
 
 

@@ -81,7 +81,8 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
             dataclasses.replace(inputs[0], further=tuple(inputs[1:]), reference=question)
         )
     unknown = encoder.count_unknown(part.ids for e in examples for part in e.sequences)
-    return Prepared(tuple(examples), len(table.rows), 0, unknown)
+    tokens = sum(example.tokens for example in examples)
+    return Prepared(tuple(examples), len(table.rows), 0, unknown, tokens)
 
 
 def _context_offsets(window: Encoding) -> tuple[tuple[int, int] | None, ...]:

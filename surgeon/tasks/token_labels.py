@@ -38,13 +38,14 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     classes = source.classes.get(str(located.label), ())
     flat = [tag for row in tags for tag in row]
     numbers = iter(match_labels(flat, classes, settings.labels, source.name))
-    examples, truncated, unknown = [], 0, 0
+    examples, truncated, unknown, tokens = [], 0, 0, 0
     for texts in words:
         expected = [next(numbers) for _ in texts]
         encoding = encoder.tokenizer.encode(texts, is_pretokenized=True)
         ids = tuple(encoding.ids[: encoder.max_length])
         truncated += len(ids) < len(encoding.ids)
         unknown += ids.count(encoder.unknown_id)
+        tokens += len(ids)
         # The first token of a word bears its label (Devlin et al. 2019, 5.3).
         first: dict[int, int] = {}
         for place, word in enumerate(encoding.word_ids[: len(ids)]):
@@ -63,7 +64,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
                     reference=(settings.labels, rewritten),
                 )
             )
-    return Prepared(tuple(examples), len(source.rows), truncated, unknown)
+    return Prepared(tuple(examples), len(source.rows), truncated, unknown, tokens)
 
 
 def _located(data: Data, settings: Settings) -> Located:

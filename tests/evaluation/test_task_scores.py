@@ -347,6 +347,15 @@ def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
         evaluate(artifact, texts=texts_of(["a", "b"]), task="drift")
 
 
+def test_columns_that_are_not_scored_do_not_make_unknown_texts_known(made, tmp_path):
+    _, artifact = made("classification")
+    rows = [{"text": "\u65e5\u672c", "label": "neutral", "note": line} for line in LINES]
+    with pytest.raises(
+        EvaluationError, match=r"48 of 96 tokens of data\.jsonl are unknown to the t"
+    ):
+        evaluate(artifact, texts=_rows(tmp_path, rows), controls=1)
+
+
 def test_too_few_blocks_are_named_as_such(made):
     _, artifact = made("rtd")
     for line, complaint in (
