@@ -72,8 +72,8 @@ def _number(value: Any, place: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise EvaluationError(
-            f"`data` {place}: the label {value} is not a number, and this model has one output, "
-            "which predicts numbers"
+            f"`data` {place}: the label {value} is not a number, and the task compares numbers; "
+            "name the column of numbers with `label_column`"
         )
     return number
 

@@ -30,9 +30,9 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     words, tags = _rows(located, settings.labels)
     rewritten = _of_another_scheme(tags, settings.labels)
     if rewritten:
-        tags = [
-            [None if old is None else new for old, new in zip(row, written, strict=True)]
-            for row, written in ((row, in_scheme(row, settings.labels)) for row in tags)
+        tags = [  # a word without a tag stays without
+            [tag and new for tag, new in zip(row, in_scheme(row, settings.labels), strict=True)]
+            for row in tags
         ]
     source = located.table
     classes = source.classes.get(str(located.label), ())

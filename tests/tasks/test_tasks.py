@@ -317,6 +317,13 @@ def test_minus_one_is_a_number_on_a_scale_below_zero_and_a_label_of_a_model_that
     assert [example.reference for example in prepared.examples] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("task", ["regression", "sts"])
+def test_a_label_that_must_be_a_number_names_its_row(tmp_path, task):
+    rows = [{"text": "the", "text2": "day", "label": label} for label in (1, "much")]
+    with pytest.raises(EvaluationError, match=r"row 3: the label much is not a number, and the ta"):
+        _read(task, _table(tmp_path, "d.csv", rows))
+
+
 def test_words_without_a_label_are_passed_over(tmp_path):
     row = {"tokens": ["the", "day", "the"], "ner_tags": ["O", -100, "B-PER"]}
     (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", [row]), BIO).examples
