@@ -22,6 +22,8 @@ _IN_ONNX = {
     "chunk", "contiguous", "dropout", "einsum", "flatten", "layer_norm", "linear", "matmul",
     "reshape", "softmax", "sym_size", "to", "type_as", "unflatten", "where",
 }  # fmt: skip
+_COPIES = ("aten::to.", "aten::detach")
+_MAKES_NEW = {"layer_norm", "linear", "matmul", "softmax"}  # of the composite ones
 _RENAMED = {
     torch.ops.aten.__and__.Tensor: torch.ops.aten.bitwise_and.Tensor,
     torch.ops.aten.__or__.Tensor: torch.ops.aten.bitwise_or.Tensor,
@@ -60,11 +62,14 @@ def traced_once() -> Iterator[None]:
 def decompose(program: ExportedProgram, decomp_table: Mapping[Any, Any]) -> ExportedProgram:
     """Decompose what ONNX has no function for, as ``run_decompositions`` does, if there is any."""
     nodes = [node for node in program.graph.nodes if isinstance(node.target, OperatorBase)]
-    if not all(_is_in_onnx(node.target, decomp_table) for node in nodes):
-        return _run_decompositions(program, decomp_table)
+    operations: dict[Node, OperatorBase] = {}
     for node in nodes:
-        node.target = _RENAMED.get(node.target, node.target)
-        if node.target.name().startswith("aten::to."):  # a cast, or nothing
+        operations[node] = _without_effect(node, operations)
+    if not all(_is_in_onnx(operation, decomp_table) for operation in operations.values()):
+        return _run_decompositions(program, decomp_table)
+    for node, operation in operations.items():
+        node.target = _RENAMED.get(operation, operation)
+        if node.target.name().startswith(_COPIES):  # a cast, or nothing
             source, made = node.args[0], node.meta["val"].dtype
             node.target = torch.ops.aten._to_copy.default  # noqa: SLF001  # its name
             node.args, node.kwargs = (source,), {"dtype": made}
@@ -75,11 +80,44 @@ def decompose(program: ExportedProgram, decomp_table: Mapping[Any, Any]) -> Expo
     return program
 
 
+def _without_effect(node: Node, before: Mapping[Node, OperatorBase]) -> OperatorBase:
+    """Return a node's operation, or that which does not change its input if nobody sees the change.
+
+    ``before`` are the operations of the nodes before it.
+    """
+    operation = node.target
+    assert isinstance(operation, OperatorBase)
+    if not isinstance(operation, OpOverload) or not operation._schema.is_mutable:  # noqa: SLF001
+        return operation
+    changed, name = node.args[0], operation.name().removeprefix("aten::")
+    name, _, overload = name.partition(".")
+    pure = getattr(getattr(torch.ops.aten, name.rstrip("_"), None), overload or "default", None)
+    values = [n.meta["val"] for n in node.all_input_nodes]
+    dtypes = {v.dtype for v in (*values, node.meta["val"]) if isinstance(v, torch.Tensor)}
+    if (
+        pure is None
+        or len(dtypes) > 1
+        or len(changed.users) > 1
+        or not _is_new(before.get(changed))
+    ):
+        return operation
+    return pure
+
+
+def _is_new(operation: object) -> bool:
+    """Whether what an operation gives shares no memory with what it takes."""
+    if not isinstance(operation, OpOverload):
+        return False
+    name, _, _ = operation.name().removeprefix("aten::").partition(".")
+    shared = any(result.alias_info for result in operation._schema.returns)  # noqa: SLF001
+    return not shared and (name in _MAKES_NEW or not operation._can_decompose())  # noqa: SLF001
+
+
 def _is_in_onnx(operation: OperatorBase, table: Mapping[Any, Any]) -> bool:
     """Whether torch would leave an operation of a traced program as it is, given its table."""
     if not isinstance(operation, OpOverload) or operation._schema.is_mutable:  # noqa: SLF001
         return False
-    if operation in _RENAMED:
-        return True
     name, _, _ = operation.name().removeprefix("aten::").partition(".")
+    if operation in _RENAMED or name == "detach":
+        return True
     return operation not in table and (name in _IN_ONNX or not operation._can_decompose())  # noqa: SLF001
