@@ -145,34 +145,36 @@ def _shares(layers: int, labels: Sequence[str], rows: _Rows) -> Panel:
 
 
 def _damages(measured: Measured, rows: _Rows) -> Panel:
-    chance = measured.control_range
-    bound = max(measured.min_damage, *(chance or ()))
+    bound = max(measured.min_damage, *(measured.control_range or ()))
     largest = max((dimension.damage or 0.0 for dimension, _ in rows), default=0.0)
     # The largest damage can be a hundred times the least that counts; both must be seen.
     above = bound if 0 < _WIDE * bound < largest else None
+    drawn = [
+        replace(row, text="not measured")
+        if dimension.damage is None
+        else _with_damage(row, f"dim {dimension.dim}", dimension.damage, dimension.interval)
+        for dimension, row in rows
+    ]
+    panel = _damage_panel(measured, "Damage when it is removed", drawn, "random removals")
+    return replace(panel, log_above=above)
+
+
+def _damage_panel(measured: Measured, title: str, rows: Sequence[Row], span: str) -> Dots:
     return Dots(
-        title="Damage when it is removed",
+        title=title,
         x_title=f"rise of the {measured.metric}, with its 95% interval\n{measured.unit}",
         share=5.0,
-        rows=tuple(_damage(dimension, row) for dimension, row in rows),
-        span=Span(*chance, "random removals") if chance else None,
+        rows=tuple(rows),
+        span=Span(*measured.control_range, span) if measured.control_range else None,
         threshold=Threshold(measured.min_damage, "least damage that counts"),
-        log_above=above,
     )
 
 
-def _damage(dimension: Dimension, row: Row) -> Row:
-    if dimension.damage is None:
-        return replace(row, text="not measured")
-    text = signed(dimension.damage)
-    between = " to ".join(map(signed, dimension.interval or ()))
+def _with_damage(row: Row, name: str, damage: float, interval: tuple[float, float] | None) -> Row:
+    text, between = signed(damage), " to ".join(map(signed, interval or ()))
+    hover = f"{name}: {text}{between and f' ({between})'}"
     return replace(
-        row,
-        values=(dimension.damage,),
-        filled=(True,),
-        hover=(f"dim {dimension.dim}: {text}{between and f' ({between})'}",),
-        interval=dimension.interval,
-        text=text,
+        row, values=(damage,), filled=(True,), hover=(hover,), interval=interval, text=text
     )
 
 
@@ -262,36 +264,22 @@ def words(ranking: Ranking, zscores: ZScores) -> tuple[str, ...]:
 def draw_agreement(agreement: Agreement) -> Picture:
     """Describe what removing each method's first dimensions together does."""
     measured, count = agreement.measured, agreement.count
-    chance = measured.control_range
-    rows = []
+    damages, shares = [], []
     for found in agreement.standings:
-        first = ", ".join(map(str, found.first[:count]))
-        text = signed(found.damage)
-        ends = " to ".join(map(signed, found.interval))
-        row = Row(
-            f"{found.method}: {first}",
-            OUTLIER if found.captured is not None and found.captured > _MOST else QUIET,
-            bold=False,
-            values=(found.damage,),
-            filled=(True,),
-            hover=(f"{found.method}, without {first}: {text} ({ends})",),
-            interval=found.interval,
-            text=text,
+        first, captured = ", ".join(map(str, found.first[:count])), found.captured or 0.0
+        colour = OUTLIER if captured > _MOST else QUIET
+        row = Row(f"{found.method}: {first}", colour, bold=False)
+        name = f"{found.method}, without {first}"
+        damages.append(_with_damage(row, name, found.damage, found.interval))
+        shares.append(
+            replace(damages[-1], values=(captured,), text=f"{captured:.0%}", interval=None)
         )
-        captured = found.captured or 0.0
-        rows.append((row, replace(row, values=(captured,), text=f"{captured:.0%}", interval=None)))
-    damages = Dots(
-        title=f"Damage of the first {count}, removed together",
-        x_title=f"rise of the {measured.metric}, with its 95% interval\n{measured.unit}",
+    title = f"Damage of the first {count}, removed together"
+    panel = replace(
+        _damage_panel(measured, title, damages, "one random removal"),
         y_title="method, and its first dimensions",
-        share=5.0,
-        rows=tuple(row for row, _ in rows),
-        span=Span(*chance, "one random removal") if chance else None,
-        threshold=Threshold(measured.min_damage, "least damage that counts"),
     )
-    shares = Bars(
-        title="Captured", x_title="share of the most", share=2.2, rows=tuple(r for _, r in rows)
-    )
+    captures = Bars(title="Captured", x_title="share of the most", share=2.2, rows=tuple(shares))
     size = f"{agreement.layers} layers × {agreement.hidden_size:,} dimensions"
     chosen, judged = shortened(measured.texts), shortened(agreement.held_out)
     words = (
@@ -299,4 +287,4 @@ def draw_agreement(agreement: Agreement) -> Picture:
         f"Damage measured on {agreement.examples:,} texts of {judged}, which chose nothing",
     )
     model = shortened(agreement.model, _MODEL)
-    return Picture(f"{model}: the methods side by side", words, ((damages, shares),))
+    return Picture(f"{model}: the methods side by side", words, ((panel, captures),))

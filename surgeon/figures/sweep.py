@@ -13,6 +13,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from surgeon.edit.changes import Mode
 from surgeon.figures.grouping import Dims, chains, grouped, short_names
 from surgeon.figures.picture import (
     OUTLIER,
@@ -44,8 +45,9 @@ _DIMS_NAMED = 4
 _MIDDLE = (0.025, 0.975)
 _COLOURS = ((0.0, "#2166ac"), (0.5, "#ffffff"), (1.0, OUTLIER))
 
-_edit = attrgetter("operation", "factor")
-_edit_and_layers = attrgetter("operation", "factor", "layers")
+_DONE_TO: dict[Mode, str] = {"zero": "zero", "mean": "the mean for", "scale": "scale"}
+_edit = attrgetter("mode", "target", "factor")
+_edit_and_layers = attrgetter("mode", "target", "factor", "layers")
 
 
 def draw_sweep(rows: Sequence[Measurement], what: str) -> list[Picture]:
@@ -325,7 +327,8 @@ def _layer(row: Measurement) -> int:
 
 def edit_in_words(row: Measurement) -> str:
     """Say what was done to the dimensions, the layers left out."""
-    return row.operation if row.factor is None else f"{row.operation} by {row.factor:g}"
+    by = "" if row.factor is None else f" by {row.factor:g}"
+    return f"{_DONE_TO[row.mode]} {row.target}{by}"
 
 
 def _where(row: Measurement) -> str:

@@ -22,7 +22,6 @@ from surgeon.study.run import Journal, Layout, lock, read_lines
 ROWS, TABLE, GRID, MODELS = "rows.jsonl", "rows.parquet", "grid.json", "models"
 _LOCK = ".lock"
 _SHOWN = 120  # characters of what is wrong with a row
-_DONE_TO: dict[Mode, str] = {"zero": "zero", "mean": "the mean for", "scale": "scale"}
 _SETTINGS = ("sigma", "min_layers", "min_damage", "relax")
 
 LAYOUT = Layout(
@@ -156,11 +155,6 @@ class Measurement:
     ci95: tuple[float, float]
     control_range: tuple[float, float]
     verdict: str
-
-    @property
-    def operation(self) -> str:
-        """What was done, in words, the factor and the layers left out."""
-        return f"{_DONE_TO[self.mode]} {self.target}"
 
 
 @dataclass(frozen=True)

@@ -303,28 +303,24 @@ class Trace:
         }
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """What is kept of a checkpoint: arrays of shape (hidden,); z-scores are means over layers.
+Snapshot: TypeAlias = dict[str, npt.NDArray[Any]]
+"""What is kept of a checkpoint, by name: arrays of shape (hidden,).
 
-    ``reach`` is the distance that as many layers reach as make an outlier: a dimension is flagged
-    exactly if it lies beyond sigma.
-    """
-
-    standing: Standing
-    reach: npt.NDArray[np.float64]
-    gain_z: npt.NDArray[np.float64]
-    bias_z: npt.NDArray[np.float64] | None
+``counts`` are the layers that flag a dimension. The others are as the series of a ``Trajectory``:
+``strength``, ``reach``, ``gain_z`` and, where there is a bias, ``bias_z``.
+"""
 
 
 def take_snapshot(zscores: ZScores, sigma: float, needed: int) -> Snapshot:
     """Return what a trace needs of a checkpoint, nothing of which grows with the layers."""
-    return Snapshot(
-        standing=stand(zscores, sigma),
-        reach=np.sort(zscores.smaller, axis=0)[-needed].copy(),  # not a view of the whole
-        gain_z=zscores.gain.mean(axis=0),
-        bias_z=None if zscores.bias is None else np.nanmean(zscores.bias, axis=0),
-    )
+    standing = stand(zscores, sigma)
+    snapshot = {
+        "counts": standing.counts,
+        "strength": standing.strength,
+        "reach": np.sort(zscores.smaller, axis=0)[-needed].copy(),  # not a view of the whole
+        "gain_z": zscores.gain.mean(axis=0),
+    }
+    return snapshot if zscores.bias is None else {**snapshot, "bias_z": np.nanmean(zscores.bias, 0)}
 
 
 def follow(
@@ -334,17 +330,11 @@ def follow(
 
     The trajectories are those of all outliers, and of others to make ``top``.
     """
-    # Arrays of shape (steps, hidden), as are those of the series.
-    counts = np.stack([one.standing.counts for one in snapshots])
+    # Arrays of shape (steps, hidden).
+    series = {name: np.stack([one[name] for one in snapshots]) for name in snapshots[0]}
+    counts = series.pop("counts")
     flagged = counts >= needed
-    series = {
-        "strength": np.stack([one.standing.strength for one in snapshots]),
-        "reach": np.stack([one.reach for one in snapshots]),
-        "gain_z": np.stack([one.gain_z for one in snapshots]),
-    }
-    if biases := [one.bias_z for one in snapshots if one.bias_z is not None]:
-        series["bias_z"] = np.stack(biases)
-    order = snapshots[-1].standing.order.tolist()
+    order = Standing(counts[-1], series["strength"][-1]).order.tolist()
     outliers = tuple(dim for dim in order if flagged[-1, dim])
     return {
         "outliers": outliers,
