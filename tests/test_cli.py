@@ -29,36 +29,55 @@ _HEAVY = (
 )
 
 
-def _imported(arguments):
-    """Run the command line in a fresh interpreter; return which heavy modules it imported."""
-    code = (
-        "import sys\nfrom surgeon.cli import run\n"
-        f"code = run({arguments!r})\n"
-        f"print('heavy:', *[m for m in {_HEAVY!r} if m in sys.modules])\nsys.exit(code)"
+_RUN_ALL = """
+import json, sys
+from surgeon.__main__ import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["surgeon", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        assert ended.code == 0, arguments
+"""
+
+
+def _run_all(*commands, code=_RUN_ALL, **environment):
+    """Run command lines one after the other in a fresh interpreter; return what they print."""
+    given = json.dumps([[*map(str, command)] for command in commands])
+    variables = {**os.environ, **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code, given], capture_output=True, env=variables, check=False
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1].removeprefix("heavy:").split()
+    return done.stdout
+
+
+def _imported(*commands):
+    """Return which heavy modules command lines import."""
+    code = f"{_RUN_ALL}print('heavy:', *[m for m in {_HEAVY!r} if m in sys.modules])"
+    last = _run_all(*commands, code=code).decode().splitlines()[-1]
+    return last.removeprefix("heavy:").split()
 
 
 def test_help_scan_trace_and_patch_without_onnx_import_no_framework(minilm, tmp_path):
-    assert _imported(["--help"]) == []
-    assert _imported(["patch", "--help"]) == []
-    assert _imported(["scan", str(minilm)]) == []
-    (tmp_path / "models.txt").write_text("org/model\n")
-    assert _imported(["atlas", str(tmp_path / "models.txt"), "--dry-run"]) == []
-    assert _imported(["trace", str(write_run(tmp_path / "run"))]) == []
-    out = str(tmp_path / "out")
-    assert _imported(["patch", str(minilm), "--dims", "99", "--no-onnx", "-o", out]) == []
-    assert _imported(["restore", out, "-o", str(tmp_path / "back")]) == []
+    models, out = tmp_path / "models.txt", tmp_path / "out"
+    models.write_text("org/model\n")
+    assert not _imported(
+        ["--help"],
+        ["patch", "--help"],
+        ["scan", minilm],
+        ["atlas", models, "--dry-run"],
+        ["trace", write_run(tmp_path / "run")],
+        ["patch", minilm, "--dims", "99", "--no-onnx", "-o", out],
+        ["restore", out, "-o", tmp_path / "back"],
+    )
 
 
 def test_eval_imports_neither_torch_nor_transformers(minilm_patched, tmp_path):
     data = tmp_path / "d.txt"
     data.write_text("One line.\nAnother line.\n")
     artifact = shutil.copytree(minilm_patched, tmp_path / "artifact")
-    imported = _imported(["eval", str(artifact), "--data", str(data), "--controls", "1"])
+    imported = _imported(["eval", artifact, "--data", data, "--controls", "1"])
     assert set(imported) == {"onnx", "onnxruntime", "scipy"}
 
 
@@ -170,15 +189,11 @@ def test_output_in_any_encoding_has_a_stand_in_for_what_that_lacks(tiny, tmp_pat
     commands = {
         b"3 layers, 16 dimensions": ["scan", source],
         b"Artifact: ": ["patch", source, "--dims", "1", "--no-onnx", "-o", out],
+        b'"passed": true': ["verify", out, "--json"],
+        b"--random": ["patch", "--help"],
     }
-    if "ascii" in environment.values():  # which lacks the most
-        commands |= {b'"passed": true': ["verify", out, "--json"], b"--random": ["patch", "--help"]}
-    for shown, arguments in commands.items():
-        command = [sys.executable, "-m", "surgeon", *map(str, arguments)]
-        given = {**os.environ, **environment}
-        done = subprocess.run(command, capture_output=True, env=given, check=False)
-        assert done.returncode == 0, done.stderr
-        assert shown in done.stdout
+    printed = _run_all(*commands.values(), **environment)
+    assert all(shown in printed for shown in commands)
     assert json.loads((out / "surgeon" / "record.json").read_bytes())["dims"] == [1]
 
 

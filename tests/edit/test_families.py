@@ -13,16 +13,17 @@ OTHER = [4]
 _SAVE = {"whole": save_family, "shards": save_family_in_shards}
 
 
-def _in_layouts(*tables, stream=None):
+def _in_layouts(*tables):
     """Each family of the tables in each layout; of the kin, which share their layers, in one."""
-    rows = {name: row for table in tables for name, row in table.items()}
-    cases = [
-        (name, layout)
-        for name, row in rows.items()
-        for layout in (["whole"] if name in KIN else _SAVE)
-        if stream in (None, row.stream)
-    ]
+    names = [name for table in tables for name in table]
+    cases = [(name, layout) for name in names for layout in (["whole"] if name in KIN else _SAVE)]
     return pytest.mark.parametrize(("name", "layout"), cases)
+
+
+def _with_stream(stream, *tables):
+    """Each family of the tables that has such a stream."""
+    names = [name for table in tables for name, row in table.items() if row.stream == stream]
+    return pytest.mark.parametrize("name", names)
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +152,9 @@ def _calls(name):
     return EVERY[name].calls or sum(EVERY[name].stacks.values())
 
 
-@_in_layouts(FAMILIES, KIN, stream="post")
-def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(patched, name, layout):
-    _, output = patched(name, layout)
+@_with_stream("post", FAMILIES, KIN)
+def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(patched, name):
+    _, output = patched(name)
     model = _load(name, output)
     calls = _run(name, model, _blocks(name, model))
     assert len(calls) == _calls(name)
@@ -162,9 +163,9 @@ def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(patched, name
         assert (leaving[..., OTHER] != 0).any()
 
 
-@_in_layouts(FAMILIES, KIN, stream="pre")
-def test_the_last_operation_of_each_pre_norm_layer_adds_zero_at_the_dims(patched, name, layout):
-    plan, output = patched(name, layout)
+@_with_stream("pre", FAMILIES, KIN)
+def test_the_last_operation_of_each_pre_norm_layer_adds_zero_at_the_dims(patched, name):
+    plan, output = patched(name)
     model = _load(name, output)
     gains = [edit.tensor for edit in plan.edits if edit.param == "gain"]
     calls = _run(name, model, _modules_of(gains, output, model))
@@ -174,9 +175,9 @@ def test_the_last_operation_of_each_pre_norm_layer_adds_zero_at_the_dims(patched
         assert (added[..., OTHER] != 0).any()
 
 
-@_in_layouts(FAMILIES, KIN, MIXTURES, stream="pre")
-def test_output_and_attention_sites_are_all_that_writes_to_a_pre_norm_stream(patched, name, layout):
-    _, output = patched(name, layout, ("output", "attention"))
+@_with_stream("pre", FAMILIES, KIN, MIXTURES)
+def test_output_and_attention_sites_are_all_that_writes_to_a_pre_norm_stream(patched, name):
+    _, output = patched(name, sites=("output", "attention"))
     model = _load(name, output)
     calls = _run(name, model, _blocks(name, model))
     assert len(calls) == _calls(name)
@@ -185,7 +186,7 @@ def test_output_and_attention_sites_are_all_that_writes_to_a_pre_norm_stream(pat
         assert not torch.equal(leaving[..., OTHER], entering[..., OTHER])
 
 
-@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.stream == "post"])
+@_with_stream("post", FAMILIES)
 def test_output_and_attention_sites_are_all_the_norms_of_a_post_norm_layer(saved, name):
     model = _load(name, saved(name))
     norms = {
@@ -229,7 +230,7 @@ def test_the_embeddings_site_is_the_last_operation_before_the_first_layer(patche
     assert all((entering[..., OTHER] != 0).any() for entering in zeroed)
 
 
-@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.stream == "pre"])
+@_with_stream("pre", FAMILIES)
 def test_the_final_site_takes_what_the_last_layer_of_each_stack_gives(saved, name):
     model = _load(name, saved(name))
     sites = [site for site in open_checkpoint(saved(name)).sites if site.role == "final"]
