@@ -81,11 +81,11 @@ def doubts_about(finding: Finding, controls: Sequence[Score]) -> Iterator[str]:
 
 
 def _about_texts(artifact: Artifact, work: Workload) -> Iterator[str]:
-    lines, ranked_on = work.data.lines, artifact.record.ranked_on
+    ranked_on = artifact.record.ranked_on
     seen = set(ranked_on.lines) if ranked_on else set()
-    if shared := sum(fingerprint(line) in seen for line in lines):
+    if shared := sum(fingerprint(line) in seen for line in work.data.lines):
         yield (
-            f"{shared} of {len(lines)} texts also chose the dimensions: judged on what "
+            f"{shared} of the texts in {work.data.name} also chose the dimensions: judged on what "
             "chose it, a removal looks worse than it is; take other data"
         )
     if cut := work.prepared.truncated:
