@@ -101,7 +101,7 @@ class SettingsModel(BaseModel):
     """A group of settings, frozen.
 
     Raises:
-        SettingsError: a value is none of its setting's, or settings contradict each other.
+        SettingsError: a value is not one of its setting's, or settings contradict each other.
     """
 
     model_config = ConfigDict(

@@ -72,7 +72,7 @@ def infer_family(label: str, shapes: Shapes) -> Family:
     if "output" in unsure or any(rows.count(fit.family.model_types) > 1 for fit in fits):
         raise UnknownArchitectureError(
             f"{label}: by its tensor names it is {_candidates(fits)}, and where a layer of it ends "
-            f"only the configuration tells; {_remedy(shapes)}"
+            f"depends on the configuration; {_remedy(shapes)}"
         )
     first = fits[0].family
     note = f"; its {' and '.join(sorted(unsure))} norm needs config.json" if unsure else ""
@@ -187,7 +187,7 @@ def sites_from_pattern(pattern: str, shapes: Shapes) -> tuple[Site, ...]:
         shapes: the shape of every tensor.
 
     Raises:
-        SelectionError: the pattern is no regular expression or matches no module, or a module
+        SelectionError: the pattern is not a regular expression or matches no module, or a module
             that it matches is neither a norm nor a dense layer.
     """
     match = _OFFSET.fullmatch(pattern)
@@ -208,20 +208,20 @@ def whole_match(pattern: str) -> Callable[[str], bool]:
     """Return whether a regular expression matches the whole of a name.
 
     A record or an edit file may bring the expression along, so that it is not for Python's engine,
-    which some keep busy for ever: pydantic's is Rust's, whose time grows with the name alone. It
+    which some keep busy forever: pydantic's is Rust's, whose time grows with the name alone. It
     has no look-around and no back-references.
 
     Raises:
-        SelectionError: the pattern is no regular expression.
+        SelectionError: the pattern is not a regular expression.
     """
     from pydantic_core import SchemaError, SchemaValidator, core_schema
 
     try:
-        SchemaValidator(core_schema.str_schema(pattern=pattern))  # by itself: ")(" is none
+        SchemaValidator(core_schema.str_schema(pattern=pattern))  # by itself: ")(" is not one
         whole = SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
     except (SchemaError, UnicodeError) as error:
         reason = str(error).rpartition("\n")[2].removeprefix("error: ").strip()
-        raise SelectionError(f"pattern {pattern!r}: no regular expression ({reason})") from error
+        raise SelectionError(f"pattern {pattern!r}: not a regular expression ({reason})") from error
     return whole.isinstance_python
 
 
@@ -299,7 +299,7 @@ def propose_sites(shapes: Shapes) -> list[str]:
     """Propose patterns for ``sites_from_pattern``: norms that two or more layers have.
 
     A candidate is a module whose name says norm or ln, with a vector for a gain, of one length
-    in every layer. Which of them is the last operation of a layer the names cannot tell for sure.
+    in every layer. Which of them is the last operation of a layer the names do not say for sure.
 
     Those whose names are most like a layer's end come first, then those of the most layers, else
     in the order of the file.

@@ -131,7 +131,7 @@ def stream_width(sites: Iterable[Site], shapes: Mapping[str, tuple[int, ...]]) -
     """Return how many dimensions sites of one stack have, by the first whose shape shows it.
 
     Raises:
-        CheckpointError: none does, because all are packed, or the shape is none of a site.
+        CheckpointError: none does, because all are packed, or the shape is not that of a site.
     """
     seen = ""
     for site in sites:
@@ -141,7 +141,7 @@ def stream_width(sites: Iterable[Site], shapes: Mapping[str, tuple[int, ...]]) -
         seen = site.gain
     raise CheckpointError(
         f"{seen} is quantized, its shape {list(shapes[seen])}, and no float vector of the layers "
-        "tells the hidden size; give the model before it was quantized"
+        "shows the hidden size; give the model before it was quantized"
     )
 
 
@@ -163,5 +163,5 @@ def _wrong_shape(
     bias = f" and its bias {list(shapes[site.bias])}" if site.bias else ""
     return CheckpointError(
         f"{site.gain} has shape {list(shapes[site.gain])}{bias}, "
-        f"which is no {site.kind} over {dimensions}"
+        f"which is not a {site.kind} over {dimensions}"
     )

@@ -284,5 +284,5 @@ def _layers(config: Mapping[str, Any], stack: Stack) -> int | None:
 
 def _agreed(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
     values = [config[key] for key in keys if config.get(key) is not None]
-    usable = all(type(value) is int and value > 0 for value in values)  # bool is no count
+    usable = all(type(value) is int and value > 0 for value in values)  # a bool is not a count
     return values[0] if usable and len(set(values)) == 1 else None

@@ -130,7 +130,7 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
 
 
 def _check_labels(label: str, config: Any) -> None:
-    """Refuse a number of labels for which transformers would make names without end."""
+    """Refuse a number of labels for which transformers would make names endlessly."""
     parts = [config]
     for part in parts:
         values = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()

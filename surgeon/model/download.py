@@ -66,7 +66,7 @@ def download(
         weights, as in ``Listing``.
 
     Raises:
-        CheckpointError: the repository cannot be had, or has no weights that surgeon reads.
+        CheckpointError: the repository cannot be fetched, or has no weights that surgeon reads.
         Interrupted: by Ctrl-C; what was received stays in the cache.
     """
     with explained(model_id, revision):
@@ -99,7 +99,7 @@ def find_cached(model_id: str, revision: str | None = None) -> Path | None:
     A branch is where it was when it was last asked for.
 
     Raises:
-        CheckpointError: the cache holds an index of shards that is none.
+        CheckpointError: the cache holds an invalid index of shards.
     """
     from huggingface_hub import try_to_load_from_cache
 

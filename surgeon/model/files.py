@@ -45,7 +45,7 @@ def regular_size(path: Path) -> int:
     """Return the size of a file, or of the one that a link leads to.
 
     Raises:
-        CheckpointError: it is missing, or is a pipe or a device, which could be read for ever.
+        CheckpointError: it is missing, or is a pipe or a device, which could be read forever.
     """
     try:
         found = path.stat()
@@ -54,7 +54,7 @@ def regular_size(path: Path) -> int:
             f"{path}: is missing; put it back, or get the folder again"
         ) from error
     if not stat.S_ISREG(found.st_mode):
-        raise CheckpointError(f"{path}: is no regular file; put the file itself there")
+        raise CheckpointError(f"{path}: is not a regular file; put the file itself there")
     return found.st_size
 
 
@@ -133,7 +133,7 @@ def parse_json(
     of files be what they are, which need not be text.
 
     Raises:
-        ValueError: it is none, nested without end, too large, or holds what is no text.
+        ValueError: it is not JSON, is nested too deep or too large, or holds what is not text.
     """
     if len(raw) > _MOST_BYTES:
         raise ValueError(f"{len(raw):,} bytes, and at most {_MOST_BYTES:,} are read")
@@ -151,7 +151,7 @@ def parse_json(
         try:
             json.dumps(document, ensure_ascii=False).encode(errors=errors)
         except UnicodeEncodeError as error:
-            raise ValueError("it has half of a surrogate pair, which is no character") from error
+            raise ValueError("it has half of a surrogate pair, which is not a character") from error
     return document
 
 
@@ -159,7 +159,7 @@ def parse_object(label: str, raw: bytes, errors: Errors = "strict") -> dict[str,
     """Parse a JSON object; ``label`` names its file in errors.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: it is not one.
     """
     try:
         document = parse_json(raw.removeprefix(codecs.BOM_UTF8), errors=errors)
@@ -223,7 +223,7 @@ def recorded_pattern(directory: Path) -> str | None:
 
 
 def recorded_weights(directory: Path) -> tuple[str, ...]:
-    """Return the names of an artifact's weight files, none for a directory that is no artifact.
+    """Return the names of an artifact's weight files, none for any other directory.
 
     Raises:
         CheckpointError: the record is damaged or names a file elsewhere, or the artifact was made
@@ -245,7 +245,7 @@ def recorded_weights(directory: Path) -> tuple[str, ...]:
 
 
 def read_fields(directory: Path) -> Mapping[str, Any]:
-    """Return what an artifact's record says, nothing for a directory that is no artifact.
+    """Return what an artifact's record says, nothing for any other directory.
 
     Raises:
         CheckpointError: the record is not as it was written.

@@ -67,7 +67,7 @@ class Listing:
 
     @property
     def weights_hash(self) -> frozenset[tuple[str, str]]:
-        """What tells the weights from others: the contents of all files in their format."""
+        """What identifies the weights: the contents of all files in their format."""
         pickled = (self.weights or "").startswith(PICKLE)
         form = r"pytorch_model.*\.bin" if pickled else r"model.*\.safetensors"
         return frozenset(pair for pair in self.hashes.items() if re.fullmatch(form, pair[0]))
@@ -107,10 +107,10 @@ def parse_hub_id(text: str, revision: str | None = None) -> HubId | None:
 
 
 def hub_id(model: str | Path, revision: str | None = None) -> HubId:
-    """Read MODEL, which is no path, as an id on the Hub.
+    """Read MODEL, which is not a path, as an id on the Hub.
 
     Raises:
-        CheckpointError: it can be none.
+        CheckpointError: it cannot be one.
     """
     found = parse_hub_id(str(model), revision)
     if found is None:
@@ -191,7 +191,7 @@ def list_files(model_id: str, revision: str | None) -> Listing:
     """Ask the Hub for a repository's files; call it inside ``explained``.
 
     Raises:
-        CheckpointError: the answer is no repository, or names a file outside of one.
+        CheckpointError: the answer is not a repository, or names a file outside of one.
     """
     from huggingface_hub import constants
 
@@ -220,7 +220,7 @@ def list_files(model_id: str, revision: str | None) -> Listing:
                 "model; do not use this repository"
             )
     if not looks_like_hub_id(canonical):
-        raise CheckpointError(f"{model_id}: {endpoint()} calls it {canonical!r}, which is no id")
+        raise CheckpointError(f"{model_id}: {endpoint()} calls it {canonical!r}, an invalid id")
     return Listing(canonical, commit, sizes, hashes)
 
 
@@ -239,7 +239,7 @@ def read_shards(listing: Listing, fetch: Callable[[str], bytes]) -> Mapping[str,
         fetch: what returns the content of a file.
 
     Raises:
-        CheckpointError: it is no index or too large for one, or names a file that is not there.
+        CheckpointError: it is not an index or too large for one, or names a file that is not there.
     """
     name = listing.weights or ""
     if not name.endswith(INDEX_SUFFIX):
@@ -259,7 +259,7 @@ def list_revisions(model_id: str) -> tuple[str, ...]:
     """Ask the Hub for the names of a repository's branches and tags, each once, in its order.
 
     Raises:
-        CheckpointError: the repository cannot be had.
+        CheckpointError: the repository cannot be read.
     """
     with explained(model_id), answers_like_the_hub(model_id):
         refs = retry(lambda: hub_api().list_repo_refs(model_id), PATIENT)

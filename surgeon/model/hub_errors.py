@@ -127,7 +127,7 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
         case errors.HfHubHTTPError() if _is_token_refused(error):
             reason = error.server_message or "status 401"
             return (
-                f"{hub} does not accept the token ({reason}); run hf auth login anew, set another "
+                f"{hub} does not accept the token ({reason}); run hf auth login again, set another "
                 "HF_TOKEN, or unset it"
             )
         case errors.RepositoryNotFoundError():
@@ -175,7 +175,7 @@ def _explain_network(error: Any, not_here: str) -> str:
         return f"the proxy refuses ({reason}); check HTTPS_PROXY, and that it allows {hub}"
     try:
         url = error.request.url
-    except (AttributeError, RuntimeError):  # an address that is none was never asked
+    except (AttributeError, RuntimeError):  # an invalid address was never asked
         url = hub
     if (host := _origin(url)).lower() != _origin(hub).lower():
         return (
@@ -331,7 +331,7 @@ def _wait_after(error: Exception, guess: float, longest: float) -> float | None:
 def seconds_asked_for(headers: Any) -> float | None:
     """Return the seconds of ``Retry-After``, or of the Hub's ``RateLimit``.
 
-    A date (RFC 9110 10.2.3) is none to huggingface_hub either.
+    A date (RFC 9110 10.2.3) is not read, nor is it by huggingface_hub.
     """
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 

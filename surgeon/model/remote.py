@@ -52,7 +52,7 @@ class RemoteWeights(TensorFile):
         """Fetch tensors, several at a time, near ones in one request, unless they are kept.
 
         Raises:
-            CheckpointError: they cannot be had.
+            CheckpointError: they cannot be fetched.
         """
         wanted = [name for name in names if name not in self._fetched]
         spans = defaultdict[str, set[Span]](set)
@@ -114,7 +114,7 @@ def open_remote(
         listing: its files, if they were asked for already.
 
     Raises:
-        CheckpointError: the repository cannot be had, or what the server sends is not what was
+        CheckpointError: the repository cannot be read, or what the server sends is not what was
             asked for.
     """
     with explained(model_id, revision):

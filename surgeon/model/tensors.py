@@ -197,7 +197,7 @@ def parse_header(
     Returns the tensors, with absolute offsets, and the metadata.
 
     Raises:
-        CheckpointError: it is no header, or does not describe the file to the last byte.
+        CheckpointError: it is not a header, or does not describe the file to the last byte.
     """
     try:
         header = parse_json(raw, _without_duplicates)

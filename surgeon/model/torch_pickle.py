@@ -99,7 +99,7 @@ def read_directory(
             looked up; else it is where torch would put it, for the caller to check by the heads.
 
     Raises:
-        CheckpointError: it is none, is damaged, holds more than a flat map of plain tensors, or
+        CheckpointError: it is not one, is damaged, holds more than a flat map of plain tensors, or
             holds a dtype that safetensors cannot hold.
     """
     file = _DirectoryFile(label, size, block, part)
@@ -132,7 +132,7 @@ def _directory(label: str, state: Any, heads: _Heads, size: int) -> PickleDirect
     for name, call in state.items():
         called = f"{label}: tensor {name if isinstance(name, str) else repr(name)}"
         if not isinstance(name, str):
-            raise CheckpointError(f"{called}: its name is no text; save model.state_dict()")
+            raise CheckpointError(f"{called}: its name is not text; save model.state_dict()")
         view = _view(called, call)
         tensors[name] = info = TensorInfo(name, view.dtype, view.shape, 0, 0)
         if info.size == 0:
@@ -315,7 +315,7 @@ def _storage(identity: Any) -> _Storage:
         case ("storage", Global(kind), str(key), _, int(length), *view) if 0 <= length < 2**60:
             pass
         case _:
-            raise ValueError("an object that is no storage")
+            raise ValueError("an object that is not a storage")
     name = kind.rpartition(" ")[2]
     dtype = _STORAGES.get(name, name)  # a tensor of another is refused by its name
     match view:
@@ -369,7 +369,7 @@ def _view(label: str, call: Call) -> _View:
         raise CheckpointError(f"{label} is {dtype}, not plain numbers")
     numbers = (first, *shape, *strides)
     if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise CheckpointError(f"{label}: its shape, strides or offset are none; fetch it again")
+        raise CheckpointError(f"{label}: its shape, strides or offset are invalid; fetch it again")
     return _View(storage, dtype, storage.first + first, shape, strides)
 
 

@@ -125,7 +125,7 @@ def _global(name: str) -> Global:
 
 def _call(function: Any, arguments: Any) -> Any:
     if not isinstance(function, Global) or not isinstance(arguments, tuple):
-        raise TypeError("a call of what is no function")
+        raise TypeError("a call of something other than a function")
     if function.name != _DICT:
         return Call(function.name, arguments)
     made: dict[Any, Any] = {}
@@ -136,8 +136,8 @@ def _call(function: Any, arguments: Any) -> Any:
 
 def _set_items(target: Any, keys: list[Any], values: list[Any]) -> None:
     for key, value in zip(keys, values, strict=True):
-        # Of tuples in tuples, a few bytes of instructions make a hash that takes for ever.
+        # Of tuples in tuples, a few bytes of instructions make a hash that takes forever.
         parts = key if isinstance(key, tuple) else (key,)
         if not all(isinstance(part, str | bytes | int | float | None) for part in parts):
-            raise TypeError("a key that is no name")
+            raise TypeError("a key that is not a name")
         dict.__setitem__(target, key, value)

@@ -94,7 +94,7 @@ def read_index(path: Path) -> Mapping[str, str]:
     """Return the ``weight_map`` of an index: tensor name → file name beside the index.
 
     Raises:
-        CheckpointError: it is no index, or names a file elsewhere.
+        CheckpointError: it is not an index, or names a file elsewhere.
     """
     if path.stat().st_size > MAX_INDEX:
         raise CheckpointError(f"{path}: an index of more than {MAX_INDEX} bytes")
@@ -108,7 +108,9 @@ def weight_map(label: str, index: Mapping[str, Any]) -> Mapping[str, str]:
         raise CheckpointError(f"{label}: no weight_map in it")
     for name in names.values():
         if not is_file_name(name):
-            raise CheckpointError(f"{label}: the shard {name!r} is no file name beside the index")
+            raise CheckpointError(
+                f"{label}: the shard {name!r} is not the name of a file beside it"
+            )
     return names
 
 

@@ -1,4 +1,4 @@
-"""All detectors on one checkpoint: whom they put first, and how much of the damage that does."""
+"""All detectors on one checkpoint: what they rank first, and how much of the damage that does."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def ready_live(checkpoint: LiveCheckpoint, task: TaskName) -> TorchModel:
     """Take a model that is in memory for a task, or its body for drift.
 
     Raises:
-        ExportError: a tensor that is edited is no parameter of it.
+        ExportError: a tensor that is edited is not a parameter of it.
     """
     model = checkpoint.model.base_model if task == "drift" else checkpoint.model
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -157,7 +157,7 @@ def ready_live(checkpoint: LiveCheckpoint, task: TaskName) -> TorchModel:
     for name in edited:
         if held.get(name) is None:
             raise ExportError(
-                f"{checkpoint.name}: {name} is no parameter of {type(model).__name__}"
+                f"{checkpoint.name}: {name} is not a parameter of {type(model).__name__}"
             )
     parameters = {name: Parameter(held[name] or "") for name in edited}
     inputs = _input_names(checkpoint.name, model)

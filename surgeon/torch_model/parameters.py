@@ -140,8 +140,8 @@ def match_names(checkpoint: Checkpoint, model: Any) -> dict[str, str]:
             found[name] = ""
         elif fit or name not in computed:
             raise ExportError(
-                f"{checkpoint.name}: which tensor is {name} of transformers' "
-                f"{type(model).__name__} is told by values alone",
+                f"{checkpoint.name}: names and shapes do not say which tensor is {name} of "
+                f"transformers' {type(model).__name__}",
                 "let the weights be loaded, without `parity=False`",
             )
     return found

@@ -270,5 +270,5 @@ def test_what_has_no_end_is_neither_read_nor_waited_for(
     if name != "README.md":  # which surgeon made, so restore has no need of it
         assert run(["restore", str(output), "-o", str(tmp_path / "back")]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"{name}: is no regular file" in line
+        assert f"{name}: is not a regular file" in line
         assert [path.name for path in tmp_path.iterdir()] == ["out"]

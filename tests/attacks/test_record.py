@@ -109,7 +109,7 @@ print(run(["verify", sys.argv[2], "--json"]), run(["restore", sys.argv[2], "-o",
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
-        ("config.json", _zeros, "is no regular file"),
+        ("config.json", _zeros, "is not a regular file"),
         ("vocab.txt", _longer, "8,388,608 bytes and had 1"),
     ],
 )

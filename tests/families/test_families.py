@@ -273,7 +273,7 @@ def test_a_number_of_thousands_of_digits_is_none_of_a_layer():
 @pytest.mark.parametrize(
     ("pattern", "complaint"),
     [
-        (r"blocks.(", "no regular expression"),
+        (r"blocks.(", "not a regular expression"),
         (r"layers\.\d+\.norm", r"matches no module; .* likely 'blocks\\\.\\d\+\\\.mlp"),
         (r"ln_1", "matches no module"),  # the whole path, not a part of it
         (r"blocks\.\d+\.kernel", r"shape \[16, 16, 3\]"),

@@ -305,7 +305,7 @@ def _socks(_, patch):
 
 
 _GATED = r"accept its terms at http://127\.0\.0\.1:\d+/org/full, then set HF_TOKEN"
-_EXPIRED = "the token .*laptop.* is expired.; run hf auth login anew"
+_EXPIRED = "the token .*laptop.* is expired.; run hf auth login again"
 _ELSEWHERE = ["../../outside", "/etc/passwd", "a/../../b", "a\\..\\b", "a//b", "./a", "a\nb", ""]
 _AS_A_TOKEN = [_has(), _token("hf_right", token="hf_right")]
 

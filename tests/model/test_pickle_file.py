@@ -81,9 +81,9 @@ def test_every_tensor_survives_the_conversion_bit_for_bit(tmp_path, dtype):
     [
         ({"a": torch.ones(2), "b": torch.ones(3, device="meta")}, "b holds no data .*meta device"),
         ({"b": torch.nn.Parameter(torch.ones(3, device="meta"))}, "b holds no data .*meta device"),
-        ({0: torch.ones(3)}, "tensor 0.*name is no text"),
-        ({("a", 1): torch.ones(3)}, r"tensor \('a', 1\).*name is no text"),
-        ({None: torch.ones(3)}, "tensor None.*name is no text"),
+        ({0: torch.ones(3)}, "tensor 0.*name is not text"),
+        ({("a", 1): torch.ones(3)}, r"tensor \('a', 1\).*name is not text"),
+        ({None: torch.ones(3)}, "tensor None.*name is not text"),
         ({"q": torch.ones(3, dtype=torch.complex128)}, "q is .*not plain numbers"),
     ],
 )

@@ -264,9 +264,9 @@ def _claim(length):
 
 _NO_JSON = "not valid JSON|not a JSON object|no weight_map"
 _SHARDED = [
-    (_index(lambda m, _: m.update(a="../../x")), r"'\.\./\.\./x' is no file name"),
-    (_index(lambda m, _: m.update(a="/etc/passwd")), "is no file name"),
-    (_index(lambda m, _: m.update(a=7)), "7 is no file name"),
+    (_index(lambda m, _: m.update(a="../../x")), r"'\.\./\.\./x' is not the name of a file"),
+    (_index(lambda m, _: m.update(a="/etc/passwd")), "is not the name of a file"),
+    (_index(lambda m, _: m.update(a=7)), "7 is not the name of a file"),
     (_index(lambda m, _: m.update(a="x.safetensors")), "names x.safetensors, which is not there"),
     (_index(lambda m, _: m.update(a=m["cls.predictions.bias"])), "has no a, though"),
     (_index(lambda m, _: m.clear()), "no weight_map"),
