@@ -26,6 +26,7 @@ _HEAVY = (
     "onnx_ir",
     "matplotlib",
     "plotly",
+    "surgeon.ranking.torch_runner",  # and the methods that run a model
 )
 
 

@@ -83,7 +83,6 @@ def scan(
     read only headers and norms.
     """
     from surgeon import (
-        compare_detectors,
         console,
         open_checkpoint,
         open_for_scan,
@@ -126,6 +125,8 @@ def scan(
                 model, revision=revision, sites_pattern=sites_pattern, progress=progress
             )
         if compare:
+            from surgeon import compare_detectors  # brings the methods that run a model
+
             agreement = compare_detectors(checkpoint, options, progress=progress)
         else:
             ranking = rank_dimensions(checkpoint, detector.name, options, progress=progress)

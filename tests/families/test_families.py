@@ -178,9 +178,9 @@ def test_a_norm_under_another_prefix_than_the_layers_is_no_site():
 @pytest.mark.parametrize(
     ("gain", "bias", "complaint"),
     [
-        ((16, 16), (16,), r"no layernorm over any"),
+        ((16, 16), (16,), r"not a layernorm over any"),
         ((16,), (12,), r"shape \[16\] and its bias \[12\]"),
-        ((12,), (12,), r"no layernorm over 16 dimensions"),
+        ((12,), (12,), r"not a layernorm over 16 dimensions"),
     ],
 )
 def test_shapes_that_do_not_fit_the_stream_are_refused(gain, bias, complaint):

@@ -120,7 +120,7 @@ def test_an_index_that_points_elsewhere_is_refused(shards, tmp_path, shard):
     index = json.loads(path.read_text())
     index["weight_map"][next(iter(index["weight_map"]))] = shard
     path.write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="no file name beside the index"):
+    with pytest.raises(CheckpointError, match="is not the name of a file beside it"):
         open_checkpoint(source)
 
 
