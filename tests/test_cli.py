@@ -31,23 +31,26 @@ _HEAVY = (
 
 
 _RUN_ALL = """
-import json, sys
-from surgeon.__main__ import main
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["surgeon", *arguments]
-    try:
-        main()
-    except SystemExit as ended:
-        assert ended.code == 0, arguments
+import sys
+from surgeon import cli
+cli._prepare_streams()  # as its main does, once
+words = sys.argv[1:]
+while words:
+    end = words.index(";")
+    assert cli.run(words[:end]) == 0
+    sys.stdout.flush()
+    words = words[end + 1 :]
 """
 
 
 def _run_all(*commands, code=_RUN_ALL, **environment):
     """Run command lines one after the other in a fresh interpreter; return what they print."""
-    given = json.dumps([[*map(str, command)] for command in commands])
-    variables = {**os.environ, **environment}
+    given = [str(word) for command in commands for word in (*command, ";")]
     done = subprocess.run(
-        [sys.executable, "-c", code, given], capture_output=True, env=variables, check=False
+        [sys.executable, "-c", code, *given],
+        capture_output=True,
+        env={**os.environ, **environment},
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
