@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,11 @@ def open_onnx(path: str | Path, sites_pattern: str | None = None) -> OnnxModel:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    root = _root(path)
+    root, whole = path.parent, Path(os.path.abspath(path))  # noqa: PTH100  (links stay)
+    above = whole.parent.parent
+    if (above / CONFIG).is_file() and not (root / CONFIG).is_file():
+        # The folder that one stands in has no name in the path.
+        path, root = (whole, above) if root.name in ("", "..") else (path, root.parent)
     config = read_object(root / CONFIG) or {}
     graph = read_file_graph(path, root)
     try:
@@ -91,12 +96,6 @@ def open_onnx(path: str | Path, sites_pattern: str | None = None) -> OnnxModel:
         alone=True,
     )
     return OnnxModel(checkpoint, graph, found, inferred)
-
-
-def _root(path: Path) -> Path:
-    folders = (path.parent, path.parent.absolute().parent)
-    beside, above = (folder / CONFIG for folder in folders)
-    return path.parent.parent if above.is_file() and not beside.is_file() else path.parent
 
 
 def _find(

@@ -313,6 +313,18 @@ def test_a_pattern_that_matches_nothing_shows_what_there_is(tmp_path):
         open_onnx(tmp_path / "m.onnx", "nothing")
 
 
+def test_the_config_above_is_found_from_inside_the_folder_too(exported, tmp_path, monkeypatch):
+    repo = tmp_path / "repo"
+    exported("bert", "dynamo-external", repo / "onnx")
+    (repo / "onnx" / "config.json").rename(repo / "config.json")
+    (repo / "onnx" / "inside").mkdir()
+    for folder, name in (("onnx", "model.onnx"), ("onnx/inside", "../model.onnx")):
+        monkeypatch.chdir(repo / folder)
+        model = open_onnx(name)
+        assert model.file == "onnx/model.onnx"
+        assert model.checkpoint.config["model_type"] == "bert"
+
+
 def test_the_folder_onnx_of_a_repository_is_kept_with_the_files_above_it(exported, tmp_path):
     path, _ = exported("bert", "dynamo-external", tmp_path / "repo" / "onnx")
     repo = tmp_path / "repo"
