@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 import transformers
 from tiny import ALBERT, BART, LLAMA, TEXT, make_unequal
@@ -74,17 +75,17 @@ def make_model(name: str, *, fresh: bool = False) -> torch.nn.Module:
 
 
 def export(model: torch.nn.Module, path: Path, how: str) -> Path:
-    """Export by ``dynamo``, ``dynamo-external``, or ``legacy-14`` and other opsets."""
+    """Export by ``dynamo``, or ``legacy-14`` and other opsets."""
     names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["out"]}
     graph = _Graph(model).eval()
     axes = {0: "batch", 1: "sequence"}
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if how.startswith("dynamo"):
+        if how == "dynamo":
             torch.onnx.export(
                 graph, TOKENS, path, dynamo=True, verbose=False, dynamic_shapes=(axes, axes),
-                external_data=how == "dynamo-external", **names,
+                external_data=False, **names,
             )  # fmt: skip
         else:
             torch.onnx.export(
@@ -93,6 +94,14 @@ def export(model: torch.nn.Module, path: Path, how: str) -> Path:
             )  # fmt: skip
     (path.parent / "config.json").write_text(json.dumps(model.config.to_dict(), default=str))
     return path
+
+
+def move_weights_beside(path: Path, target: Path) -> Path:
+    """Save an exported file as torch does where its weights take a file of their own."""
+    target.parent.mkdir()
+    ir.save(ir.load(path), target, external_data=f"{target.name}.data")
+    shutil.copy(path.with_name("config.json"), target.parent)
+    return target
 
 
 def fuse(path: Path, target: Path) -> Path:

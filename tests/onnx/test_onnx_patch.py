@@ -8,7 +8,16 @@ import onnxruntime
 import pytest
 import torch
 from artifacts import files_of
-from onnx_exports import MODELS, TOKENS, export, fuse, initializers, make_model, norm_chain
+from onnx_exports import (
+    MODELS,
+    TOKENS,
+    export,
+    fuse,
+    initializers,
+    make_model,
+    move_weights_beside,
+    norm_chain,
+)
 
 from surgeon import Recipe, make_onnx_plan, open_onnx, restore, verify, write_onnx_artifact
 from surgeon.cli import run
@@ -36,6 +45,9 @@ _CASES = [  # model, exporter, fresh, config.json beside it
 ]
 
 
+_MADE_OF = {"fused": ("legacy-14", fuse), "dynamo-external": ("dynamo", move_weights_beside)}
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """Give a copy of a model's export, and the model; each is exported once."""
@@ -46,9 +58,10 @@ def exported(tmp_path_factory):
         key = f"{name}-{how}-{fresh}"
         if key not in made:
             path = folder / key / "model.onnx"
-            if how == "fused":
-                source, _ = make(name, "legacy-14", folder / f"{key}-source", fresh=fresh)
-                made[key] = fuse(source, path)
+            if how in _MADE_OF:
+                first, change = _MADE_OF[how]
+                source, _ = make(name, first, folder / f"{key}-source", fresh=fresh)
+                made[key] = change(source, path)
             else:
                 made[key] = export(make_model(name, fresh=fresh), path, how)
         shutil.copytree(made[key].parent, target)
