@@ -16,6 +16,7 @@ from surgeon.errors import (
     CheckpointError,
     EvaluationError,
     ExportError,
+    SelectionError,
     SurgeonError,
     suggesting,
 )
@@ -183,7 +184,7 @@ def open_torch_runner(
     """
     texts = texts or ranking_sample()
     if isinstance(checkpoint, LiveCheckpoint):
-        return _live_runner(checkpoint, texts)
+        return _live_runner(checkpoint, texts, device)
     if importlib.util.find_spec("torch") is None:
         raise ExportError(
             "PyTorch, which runs the model, is not installed: pip install torch", INSTEAD
@@ -211,11 +212,15 @@ def open_torch_runner(
     return _runner(model, tokenizer, texts, task, notes)
 
 
-def _live_runner(checkpoint: LiveCheckpoint, texts: Texts) -> TorchRunner:
-    """Run a model that is in memory, as it is."""
+def _live_runner(checkpoint: LiveCheckpoint, texts: Texts, device: str) -> TorchRunner:
+    """Run a model that is in memory, as it is and where it is."""
     from surgeon.torch_model.loading import ready_live
 
-    tokenizer = checkpoint.tokenizer
+    tokenizer, here = checkpoint.tokenizer, checkpoint.model.device.type
+    if device not in ("auto", here):
+        raise SelectionError(
+            f"`device` {device}: the model is on {here} and runs there; move it to {device} first"
+        )
     if tokenizer is None:
         raise EvaluationError("`tokenizer`: the method runs the model on text; give transformers'")
     task, model = _load_for_text(checkpoint, tokenizer, ready_live)

@@ -102,4 +102,6 @@ def test_a_model_in_memory_is_ranked_by_the_head_that_it_has(tmp_path, embedder)
     assert "without its head" in found.evidence
     with pytest.raises(EvaluationError, match="`tokenizer`: the method runs the model on text"):
         surgeon.rank(model)
+    with pytest.raises(SelectionError, match="`device` cuda: the model is on cpu"):
+        surgeon.rank(model, tokenizer, texts, method="activations", device="cuda")
     assert surgeon.rank(model, method="layernorm").basis == "by weights, not measured"
