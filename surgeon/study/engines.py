@@ -355,7 +355,10 @@ def _check_room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) ->
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in alive):
         return
-    largest = [f"{max(node.get(name, 0) for node in alive):g} {name}s" for name in ("CPU", "GPU")]
+    largest = [
+        f"{max((node.get(name, 0) for node in alive), default=0):g} {name}s"
+        for name in ("CPU", "GPU")
+    ]
     raise SelectionError(
         f"`engine` ray: no node has room for a worker of `cpus` {cpus:g} `gpus` {gpus:g}; the "
         f"largest have {' and '.join(largest)}"

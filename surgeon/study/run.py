@@ -118,8 +118,8 @@ def run_jobs(
 
 
 def _unfinished(jobs: Sequence[J], entries: Mapping[str, Entry], *, retry: bool) -> list[J]:
-    ended = {DONE} if retry else {DONE, FAILED}
-    return [job for job in jobs if job.key not in entries or entries[job.key].status not in ended]
+    ended = {key for key, entry in entries.items() if entry.status == DONE or not retry}
+    return [job for job in jobs if job.key not in ended]
 
 
 def _count(jobs: Iterable[Job], entries: Mapping[str, Entry]) -> Counter[str]:

@@ -23,6 +23,7 @@ from surgeon.study.sweep_folder import (
     MODELS,
     ROWS,
     TABLE,
+    check_folder,
     is_sweep,
     keep_grid,
     open_folder,
@@ -114,9 +115,11 @@ def preview_sweep(
     """Return what a sweep of these cells into a folder would do, and do nothing.
 
     Raises:
-        OutputError: a row in the folder is damaged.
+        OutputError: the folder is not a sweep's, or a row in it is damaged.
     """
     entries: dict[str, Entry] = {}
+    if folder is not None:
+        check_folder(folder)
     if folder is not None and is_sweep(folder):
         with (folder / ROWS).open("rb") as file:
             entries = Journal(folder / ROWS, file, LAYOUT).entries

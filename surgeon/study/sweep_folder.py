@@ -37,6 +37,22 @@ def is_sweep(folder: Path) -> bool:
     return (folder / ROWS).is_file()
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that has more in it than a sweep leaves that is killed at its start.
+
+    Raises:
+        OutputError: it has, and is not a sweep's, or is no folder.
+    """
+    if folder.is_dir():
+        others = any(path.name != _LOCK for path in folder.iterdir())
+    else:
+        others = folder.exists()
+    if others and not is_sweep(folder):
+        raise OutputError(
+            f"`output` {folder}: exists but is not a sweep directory; choose another path"
+        )
+
+
 @contextlib.contextmanager
 def open_folder(folder: Path) -> Iterator[Journal]:
     """Open a sweep's folder for one process.
@@ -47,11 +63,8 @@ def open_folder(folder: Path) -> Iterator[Journal]:
         OutputError: it is not the folder of a sweep, another process has it open, or a row is
             damaged.
     """
+    check_folder(folder)
     path, is_new = folder / ROWS, not is_sweep(folder)
-    if is_new and _holds_others(folder):
-        raise OutputError(
-            f"`output` {folder}: exists but is not a sweep directory; choose another path"
-        )
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("wb") as locked, path.open("a+b") as file:
@@ -62,13 +75,6 @@ def open_folder(folder: Path) -> Iterator[Journal]:
             if is_new:
                 _remove_empty(folder, made)
             raise
-
-
-def _holds_others(folder: Path) -> bool:
-    """Whether a folder is a file, or has more in it than a sweep that was killed at its start."""
-    if not folder.is_dir():
-        return folder.exists()
-    return any(path.name != _LOCK for path in folder.iterdir())
 
 
 def _remove_empty(folder: Path, made: Sequence[Path]) -> None:

@@ -22,7 +22,7 @@ from surgeon.progress import duration
 from surgeon.study.engines import choose_engine, do_job, failed_row
 from surgeon.study.grid import load_grid, make_cells
 from surgeon.study.measure import Measurer
-from surgeon.study.sweep import run_sweep
+from surgeon.study.sweep import preview_sweep, run_sweep
 from surgeon.study.sweep_folder import open_folder, read_rows
 
 _SMALL = "selections: [{each: 0-2}, {dims: [3, 9]}, {random: 2}]\nseeds: [0, 1]\n"
@@ -309,8 +309,9 @@ def test_a_folder_of_something_else_and_one_in_use_are_refused(grid_file, tmp_pa
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="not a sweep directory"):
-        run_sweep(grid, other)
+    for act in (run_sweep, lambda grid, folder: preview_sweep(make_cells(grid), folder)):
+        with pytest.raises(OutputError, match="not a sweep directory"):
+            act(grid, other)
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
     with (
         open_folder(tmp_path / "out"),
