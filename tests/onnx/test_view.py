@@ -187,13 +187,12 @@ def test_tensors_at_odd_offsets_get_a_file_of_their_own_and_it_is_told(tiny, tmp
 @pytest.mark.parametrize(
     "name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mixtral", "bart"))]
 )
-def test_a_graph_is_the_same_whether_the_weights_were_loaded_or_not(name, tmp_path):
+def test_a_graph_is_the_same_whether_the_weights_were_loaded_or_not(name, tmp_path, monkeypatch):
     save_family(name, tmp_path / "model", layers=1)
     checkpoint = open_checkpoint(tmp_path / "model")
-    (one, probes), (other, none) = (
-        make_graph(checkpoint, tmp_path, "float32", silent, compare=compare)
-        for compare in (True, False)
-    )
+    one, probes = make_graph(checkpoint, tmp_path, "float32", silent, compare=True)
+    monkeypatch.setattr("surgeon.onnx.export.load_model", None)
+    other, none = make_graph(checkpoint, tmp_path, "float32", silent, compare=False)
     assert one == other
     assert probes
     assert not none
