@@ -19,9 +19,14 @@ from antibodies import antibodies
 from artifacts import patch
 from benchmarks import measure
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from safetensors.numpy import load_file, save_file
 
 from surgeon.cli import run
+
+# No claim is about time: a busy machine is as slow as it is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # Torch's exporter makes objects by the million, and torch itself has as many that never go.
 gc.set_threshold(50_000, 20, 50)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from artifacts import differing_offsets, files_of, planned_offsets
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -114,7 +114,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("properties")
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(drawn=_models())
 def test_a_patch_writes_what_is_planned_and_restore_is_its_inverse(folder, drawn):
     """Over kinds of sites, dtypes, shapes, dims, modes and shard borders."""

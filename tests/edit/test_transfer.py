@@ -20,7 +20,7 @@ def _patch(content, offsets):
     return BytePatch(where, old), BytePatch(where, old ^ 0xFF)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_one_pass_copies_patches_and_hashes(tmp_path_factory, data):
     """Over sizes and offsets around the borders of pieces, against hashes of the whole."""

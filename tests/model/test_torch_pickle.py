@@ -177,7 +177,7 @@ def test_a_directory_over_the_bound_is_refused_unread(monkeypatch):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
 def test_damage_is_a_line_or_leaves_every_tensor_inside_the_file(legacy, place, value, cut):
     content = bytearray(_saved({"a": torch.arange(6.0), "b": torch.ones(2, 3)}, legacy=legacy))
