@@ -89,19 +89,15 @@ def _without_effect(node: Node, before: Mapping[Node, OperatorBase]) -> Operator
     assert isinstance(operation, OperatorBase)
     if not isinstance(operation, OpOverload) or not operation._schema.is_mutable:  # noqa: SLF001
         return operation
-    changed, name = node.args[0], operation.name().removeprefix("aten::")
+    changed, name = next(iter(node.args), None), operation.name().removeprefix("aten::")
     name, _, overload = name.partition(".")
     pure = getattr(getattr(torch.ops.aten, name.rstrip("_"), None), overload or "default", None)
-    values = [n.meta["val"] for n in node.all_input_nodes]
-    dtypes = {v.dtype for v in (*values, node.meta["val"]) if isinstance(v, torch.Tensor)}
-    if (
-        pure is None
-        or len(dtypes) > 1
-        or len(changed.users) > 1
-        or not _is_new(before.get(changed))
-    ):
+    values = [n.meta.get("val") for n in node.all_input_nodes]
+    dtypes = {v.dtype for v in (*values, node.meta.get("val")) if isinstance(v, torch.Tensor)}
+    # Of a list of tensors, or under a name, it is no node.
+    if pure is None or len(dtypes) > 1 or not isinstance(changed, Node):
         return operation
-    return pure
+    return pure if len(changed.users) == 1 and _is_new(before.get(changed)) else operation
 
 
 def _is_new(operation: object) -> bool:

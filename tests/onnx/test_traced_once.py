@@ -46,6 +46,7 @@ _GELU = torch.ops.aten.gelu.default
         (_InPlace(lambda made: made.view(-1)), {}, True),
         (_InPlace(lambda made: made.add_(torch.tensor(1))), {}, True),  # which stays a float
         (_InPlace(_dropped), {}, True),
+        (_InPlace(lambda made: torch._foreach_add_([made], 1)), {}, True),  # of a list
     ],
 )
 def test_a_model_is_traced_again_only_where_onnx_lacks_an_operation(
