@@ -44,7 +44,7 @@ from .ranking import rank_dimensions as rank_dimensions
 from .ranking import read_zscores as read_zscores
 from .ranking.agreement import Agreement as Agreement
 from .ranking.agreement import compare_detectors as compare_detectors
-from .ranking.live import rank as rank
+from .ranking.detectors import rank as rank
 from .study.atlas import Atlas as Atlas
 from .study.atlas import build_atlas as build_atlas
 from .study.trace import trace_training as trace_training

@@ -7,11 +7,11 @@ from .printing import print_note as print_note
 from .printing import print_text as print_text
 from .printing import show_log as show_log
 from .printing import shown_progress as shown_progress
-from .ranking_table import check_ranking_table as check_ranking_table
-from .ranking_table import write_ranking_table as write_ranking_table
+from .rankings import check_ranking_table as check_ranking_table
 from .rankings import show_agreement as show_agreement
 from .rankings import show_choice as show_choice
 from .rankings import show_ranking as show_ranking
+from .rankings import write_ranking_table as write_ranking_table
 from .studies import show_atlas as show_atlas
 from .studies import show_checked_recipes as show_checked_recipes
 from .studies import show_grid as show_grid

@@ -168,8 +168,8 @@ def _tensors_in(record: Record, artifact: Path, name: str) -> Mapping[str, Tenso
     path, graph = artifact / inside(name), record.edited_graph
     if graph is None:
         return open_safetensors(path).tensors
+    from surgeon.onnx.file_graph import tensor_files
     from surgeon.onnx.read_graph import read_file_graph
-    from surgeon.onnx.tensor_files import tensor_files
 
     files = {file.path: file for file in tensor_files(read_file_graph(artifact / graph, artifact))}
     return files[path].tensors if path in files else {}

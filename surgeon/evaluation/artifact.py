@@ -20,9 +20,8 @@ from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.errors import EvaluationError, suggesting
 from surgeon.model.checkpoint import CONFIG
 from surgeon.onnx.facts import OnnxFacts, onnx_facts
-from surgeon.onnx.file_graph import FileGraph
+from surgeon.onnx.file_graph import FileGraph, tensor_files
 from surgeon.onnx.read_graph import read_file_graph
-from surgeon.onnx.tensor_files import tensor_files
 from surgeon.tasks.configuration import check_tokenizer
 from surgeon.tasks.task import Variant
 from surgeon.tasks.tokenizer import read_tokenizer

@@ -24,10 +24,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from surgeon.errors import ExportError
 from surgeon.model import Checkpoint
 from surgeon.onnx.cache import Graph
-from surgeon.onnx.experts import MATRICES, expand_experts, fold_experts
+from surgeon.onnx.experts import MATRICES, References, expand_experts, fold_experts
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.onnx.parity import Probe, make_feeds, run_probe
-from surgeon.onnx.references import References
 from surgeon.onnx.traced_once import traced_once
 from surgeon.onnx.view import MODEL
 from surgeon.progress import Progress

@@ -11,8 +11,8 @@ import onnx
 
 from surgeon.errors import CheckpointError, ExportError
 from surgeon.model import Checkpoint
+from surgeon.onnx.file_graph import tensor_files
 from surgeon.onnx.read_graph import mapped, read_file_graph
-from surgeon.onnx.tensor_files import tensor_files
 from surgeon.onnx.wire import Buffer, encode_field, read_fields
 
 # Field numbers of onnx.proto: from a model to the tensors of its graph, and in a tensor

@@ -15,9 +15,8 @@ from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG, Architecture
 from surgeon.model.files import read_object
 from surgeon.model.tensors import FLOATS
-from surgeon.onnx.file_graph import FileGraph
+from surgeon.onnx.file_graph import FileGraph, tensor_files
 from surgeon.onnx.read_graph import read_file_graph
-from surgeon.onnx.tensor_files import tensor_files
 from surgeon.onnx_files.graph_sites import (
     GraphSite,
     sites_by_name,

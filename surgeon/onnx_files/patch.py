@@ -21,9 +21,8 @@ from surgeon.edit.record import OnnxPatch, Record, SplitRecord
 from surgeon.edit.write import write_artifact
 from surgeon.errors import INSTEAD, CheckpointError, OutputError, SelectionError
 from surgeon.model.files import may_follow
-from surgeon.onnx.file_graph import FileGraph, Node, Use
+from surgeon.onnx.file_graph import FileGraph, Node, Use, tensor_files
 from surgeon.onnx.read_graph import DTYPES, mapped, read_file_graph
-from surgeon.onnx.tensor_files import tensor_files
 from surgeon.onnx.wire import encode_field, encode_header
 from surgeon.onnx_files.open_onnx import OnnxModel
 from surgeon.progress import Progress, silent

@@ -6,13 +6,17 @@ import dataclasses
 import importlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
 from surgeon.ranking.ranking import Options, Ranking
+from surgeon.text import Texts, read_texts
+from surgeon.torch_model.live import left_as_it_was, open_live
 
 
 @dataclass(frozen=True)
@@ -177,3 +181,43 @@ def estimate_seconds(checkpoint: Checkpoint) -> float:
     shapes = [info.shape for name, info in checkpoint.tensors.items() if _IN_LAYER.search(name)]
     weights = sum(math.prod(shape) for shape in shapes if len(shape) > 1)
     return _START_UP + 2 * weights * _TOKENS / _FLOPS
+
+
+def rank(
+    model: Any,
+    tokenizer: Any = None,
+    texts: Texts | Sequence[str] | str | Path | None = None,
+    *,
+    method: str = MEASURED,
+    sites_pattern: str | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Ranking:
+    """Rank the dimensions of a transformers model in memory, as it is now.
+
+        surgeon.rank(model, tokenizer, ["One text.", "Another."], method="activations")
+
+    Args:
+        model: a ``PreTrainedModel`` in PyTorch, on any device and in any dtype. Its weights,
+            gradients and modes are afterwards as they were.
+        tokenizer: transformers' for it, for the methods that run the model.
+        texts: what ranks: strings, or a file with one text per line (None: English sentences).
+        method: what ranks: ablation, activations, gradient, layernorm or layernorm-count.
+        sites_pattern: as of ``open_checkpoint``.
+        progress: called at each step.
+        settings: any other field of ``Options``, such as ``min_damage=0.2``.
+
+    Raises:
+        SelectionError: there is no such method or setting, or the method does not take it.
+        EvaluationError: the texts or the tokenizer do not suit the model.
+        CheckpointError: as ``open_live``.
+    """
+    find_detector(method)
+    if isinstance(texts, str | Path):
+        texts = read_texts(texts)
+    elif texts is not None and not isinstance(texts, Texts):
+        texts = Texts.of(texts)
+    checkpoint = open_live(model, sites_pattern=sites_pattern, tokenizer=tokenizer)
+    with left_as_it_was(model):
+        options = Options(texts=texts, **settings)
+        return rank_dimensions(checkpoint, method, options, progress=progress)
