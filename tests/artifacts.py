@@ -1,16 +1,27 @@
-"""What the tests ask of folders: their bytes, and where in them a plan's scalars lie."""
+"""What the tests ask of folders and change in them: bytes, records, settings, tensors."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
+from surgeon import (
+    Checkpoint,
+    Recipe,
+    make_onnx_plan,
+    make_plan,
+    open_checkpoint,
+    open_onnx,
+    write_artifact,
+    write_onnx_artifact,
+)
 from surgeon.edit.record import Record
 from surgeon.model.files import OWN_HASH, RECORD, own_hash
 from surgeon.text import Texts
@@ -46,7 +57,7 @@ EVALUATION = {
 
 
 def patch(
-    model: Path,
+    model: Path | Checkpoint,
     output: Path,
     /,
     *,
@@ -59,9 +70,16 @@ def patch(
     **fields,
 ) -> Record:
     """Patch a model as a recipe's fields say; without any, dimensions 3 and 9."""
-    plan = make_plan(open_checkpoint(model), Recipe(**(fields or {"dims": (3, 9)})))
+    checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model)
+    plan = make_plan(checkpoint, Recipe(**(fields or {"dims": (3, 9)})))
     graph = {"dtype": dtype, "standalone": standalone, "fresh": fresh, "parity": parity}
     return write_artifact(plan, output, onnx=onnx, force=force, **graph)
+
+
+def patch_onnx(path: Path, output: Path, sites_pattern: str | None = None, **fields) -> Record:
+    """Patch an ONNX file as a recipe's fields say; without any, dimensions 3 and 9."""
+    recipe = Recipe(**{"dims": (3, 9), **fields})
+    return write_onnx_artifact(make_onnx_plan(open_onnx(path, sites_pattern), recipe), output)
 
 
 def texts_of(lines: Iterable[str]) -> Texts:
@@ -90,6 +108,47 @@ def write_record(artifact: Path, record: dict) -> None:
     """Replace what an artifact's record says, and its own hash with it, as an attacker would."""
     hashed = {**record, OWN_HASH: own_hash(json.loads(json.dumps(record)))}
     (artifact / RECORD).write_text(json.dumps(hashed))
+
+
+def edit_record(artifact: Path, change: Callable[[dict], object]) -> None:
+    """Let a function change what an artifact's record says, and give it the hash that fits."""
+    record = json.loads((artifact / RECORD).read_bytes())
+    change(record)
+    write_record(artifact, record)
+
+
+def edit_json(path: Path, /, **values) -> None:
+    """Set fields of a JSON file, which may not be there yet; a field of ``...`` is left out."""
+    document = (json.loads(path.read_bytes()) if path.is_file() else {}) | values
+    path.write_text(json.dumps({key: v for key, v in document.items() if v is not ...}))
+
+
+def edit_tensors(folder: Path, change: Callable[[dict], object]) -> None:
+    """Let a function change a model's tensors, in place or by those that it returns."""
+    from safetensors.torch import load_file, save_file  # brings torch
+
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    changed = change(tensors)
+    save_file(changed if isinstance(changed, dict) else tensors, path, metadata={"format": "pt"})
+
+
+def make_pickle(folder: Path, *, legacy: bool = False) -> Path:
+    """Put a pickle of the same tensors in the place of a model's safetensors."""
+    import torch
+    from safetensors.torch import load_file
+
+    path = folder / "pytorch_model.bin"
+    tensors = load_file(folder / "model.safetensors")
+    torch.save(tensors, path, _use_new_zipfile_serialization=not legacy)
+    (folder / "model.safetensors").unlink()
+    return path
+
+
+def run_python(*arguments, check: bool = True, **how) -> subprocess.CompletedProcess[str]:
+    """Run Python, with its options or a program, in a process of its own."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=check, **how)
 
 
 def planned_offsets(plan) -> dict[str, set[int]]:

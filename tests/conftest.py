@@ -31,8 +31,6 @@ settings.load_profile("tests")
 # Torch's exporter makes objects by the million, and torch itself has as many that never go.
 gc.set_threshold(50_000, 20, 50)
 
-_PROTEIN_TOKENIZER = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
-
 
 @pytest.fixture(scope="session", autouse=True)
 def graphs(tmp_path_factory) -> None:
@@ -63,32 +61,20 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def antiberty(tmp_path_factory) -> Path:
     """AntiBERTy: BERT with an MLM head, 8 layers, a pickle saved from CUDA."""
-    trained = measure.package("antiberty") / "trained_models"
-    return _protein_model(tmp_path_factory, trained / "AntiBERTy_md_smooth", trained)
+    folder = tmp_path_factory.mktemp("models") / "AntiBERTy_md_smooth"
+    return measure.protein_model("antiberty", folder.name, folder)
 
 
 @pytest.fixture(scope="session")
 def iglm_s(tmp_path_factory) -> Path:
     """IgLM-S: GPT-2 with 3 layers, a pickle."""
-    trained = measure.package("iglm") / "trained_models"
-    return _protein_model(tmp_path_factory, trained / "IgLM-S", trained)
+    return measure.protein_model("iglm", "IgLM-S", tmp_path_factory.mktemp("models") / "IgLM-S")
 
 
 @pytest.fixture(scope="session")
 def iglm(tmp_path_factory) -> Path:
     """IgLM: GPT-2 with 4 layers, a pickle."""
-    trained = measure.package("iglm") / "trained_models"
-    return _protein_model(tmp_path_factory, trained / "IgLM", trained)
-
-
-def _protein_model(tmp_path_factory, checkpoint: Path, vocabulary: Path) -> Path:
-    folder = tmp_path_factory.mktemp("models") / checkpoint.name
-    folder.mkdir()
-    for name in ("config.json", "pytorch_model.bin"):
-        shutil.copy(checkpoint / name, folder)
-    shutil.copy(vocabulary / "vocab.txt", folder)
-    (folder / "tokenizer_config.json").write_text(json.dumps(_PROTEIN_TOKENIZER))
-    return folder
+    return measure.protein_model("iglm", "IgLM", tmp_path_factory.mktemp("models") / "IgLM")
 
 
 @pytest.fixture(scope="session")

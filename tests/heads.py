@@ -27,48 +27,50 @@ _DEBERTA = t.DebertaV2Config(
     **_BODY, **_THREE, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8
 )
 _GPT2 = t.GPT2Config(**_one_layer(GPT), pad_token_id=0, **_THREE)
+_BART = t.BartConfig(**_one_layer(BART), **_THREE)
 _MODERN = t.ModernBertConfig(**_BODY, pad_token_id=0, local_attention=8)
 
 
-class TinyHead(NamedTuple):
-    """A tiny model and the task that its head is for."""
+_TASKS = {
+    "SequenceClassification": "classification",
+    "TokenClassification": "token-classification",
+    "QuestionAnswering": "question-answering",
+    "PreTraining": "rtd",
+}
 
-    model: type
-    config: object
-    task: str
+
+class TinyHead(NamedTuple):
+    """A tiny model with a head, by the name of its class."""
+
+    class_name: str
+    config: t.PretrainedConfig
+
+    @property
+    def model(self) -> type:
+        """The class, imported when it is used."""
+        return getattr(t, self.class_name)
+
+    @property
+    def task(self) -> str:
+        """The task that its head is for."""
+        return _TASKS[self.class_name.partition("For")[2]]
 
 
 HEADS = {
-    "bert, classification": TinyHead(t.BertForSequenceClassification, _BERT, "classification"),
-    "bert, tokens": TinyHead(t.BertForTokenClassification, _BERT, "token-classification"),
-    "bert, questions": TinyHead(
-        t.BertForQuestionAnswering, t.BertConfig(**_BODY), "question-answering"
-    ),
-    "roberta, classification": TinyHead(
-        t.RobertaForSequenceClassification, _ROBERTA, "classification"
-    ),
-    "roberta, tokens": TinyHead(t.RobertaForTokenClassification, _ROBERTA, "token-classification"),
-    "roberta, questions": TinyHead(
-        t.RobertaForQuestionAnswering, t.RobertaConfig(**_BODY), "question-answering"
-    ),
-    "electra, discriminator": TinyHead(t.ElectraForPreTraining, _ELECTRA, "rtd"),
-    "electra, regression": TinyHead(t.ElectraForSequenceClassification, _ELECTRA, "classification"),
-    "xlnet, classification": TinyHead(t.XLNetForSequenceClassification, _XLNET, "classification"),
-    "distilbert, classification": TinyHead(
-        t.DistilBertForSequenceClassification, _DISTILBERT, "classification"
-    ),
-    "deberta-v2, classification": TinyHead(
-        t.DebertaV2ForSequenceClassification, _DEBERTA, "classification"
-    ),
-    "modernbert, questions": TinyHead(
-        t.ModernBertForQuestionAnswering, _MODERN, "question-answering"
-    ),
-    "bart, classification": TinyHead(
-        t.BartForSequenceClassification,
-        t.BartConfig(**_one_layer(BART), **_THREE),
-        "classification",
-    ),
-    "gpt2, classification": TinyHead(t.GPT2ForSequenceClassification, _GPT2, "classification"),
+    "bert, classification": TinyHead("BertForSequenceClassification", _BERT),
+    "bert, tokens": TinyHead("BertForTokenClassification", _BERT),
+    "bert, questions": TinyHead("BertForQuestionAnswering", t.BertConfig(**_BODY)),
+    "roberta, classification": TinyHead("RobertaForSequenceClassification", _ROBERTA),
+    "roberta, tokens": TinyHead("RobertaForTokenClassification", _ROBERTA),
+    "roberta, questions": TinyHead("RobertaForQuestionAnswering", t.RobertaConfig(**_BODY)),
+    "electra, discriminator": TinyHead("ElectraForPreTraining", _ELECTRA),
+    "electra, regression": TinyHead("ElectraForSequenceClassification", _ELECTRA),
+    "xlnet, classification": TinyHead("XLNetForSequenceClassification", _XLNET),
+    "distilbert, classification": TinyHead("DistilBertForSequenceClassification", _DISTILBERT),
+    "deberta-v2, classification": TinyHead("DebertaV2ForSequenceClassification", _DEBERTA),
+    "modernbert, questions": TinyHead("ModernBertForQuestionAnswering", _MODERN),
+    "bart, classification": TinyHead("BartForSequenceClassification", _BART),
+    "gpt2, classification": TinyHead("GPT2ForSequenceClassification", _GPT2),
 }
 
 

@@ -13,11 +13,7 @@ import onnx
 import onnx_ir as ir
 import torch
 import transformers
-from tiny import ALBERT, BART, LLAMA, TEXT, make_unequal
-
-_EAGER = {"attn_implementation": "eager"}
-_LLAMA = {**LLAMA, **_EAGER}
-_GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "vocab_size": 40}
+from tiny import ALBERT, BART, GEMMA, GPT, LLAMA, TEXT, make_unequal
 
 
 @dataclass(frozen=True)
@@ -29,29 +25,18 @@ class Model:
     output: str
 
 
+def _model(stem, head, config, output):
+    of = getattr(transformers, f"{stem}Config")(**config, attn_implementation="eager")
+    return Model(getattr(transformers, stem + head), of, output)
+
+
 MODELS = {
-    "bert": Model(
-        transformers.BertForMaskedLM, transformers.BertConfig(**TEXT, **_EAGER), ".output.LayerNorm"
-    ),
-    "albert": Model(
-        transformers.AlbertForMaskedLM,
-        transformers.AlbertConfig(**ALBERT, **_EAGER),
-        "full_layer_layer_norm",
-    ),
-    "bart": Model(
-        transformers.BartModel, transformers.BartConfig(**BART, **_EAGER), "final_layer_norm"
-    ),
-    "gpt2": Model(
-        transformers.GPT2LMHeadModel, transformers.GPT2Config(**_GPT2, **_EAGER), "mlp.c_proj"
-    ),
-    "llama": Model(
-        transformers.LlamaForCausalLM, transformers.LlamaConfig(**_LLAMA), "mlp.down_proj"
-    ),
-    "gemma2": Model(
-        transformers.Gemma2ForCausalLM,
-        transformers.Gemma2Config(**_LLAMA, head_dim=8),
-        "post_feedforward_layernorm",
-    ),
+    "bert": _model("Bert", "ForMaskedLM", TEXT, ".output.LayerNorm"),
+    "albert": _model("Albert", "ForMaskedLM", ALBERT, "full_layer_layer_norm"),
+    "bart": _model("Bart", "Model", BART, "final_layer_norm"),
+    "gpt2": _model("GPT2", "LMHeadModel", {**GPT, "n_positions": 32}, "mlp.c_proj"),
+    "llama": _model("Llama", "ForCausalLM", LLAMA, "mlp.down_proj"),
+    "gemma2": _model("Gemma2", "ForCausalLM", GEMMA, "post_feedforward_layernorm"),
 }
 TOKENS = (
     torch.tensor([[5, 6, 7, 8, 9], [4, 3, 2, 0, 0]]),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from artifacts import files_of, patch
+from artifacts import files_of, patch, run_python
 from rankings import random_ranking
 
 from surgeon import plot_ranking, verify
@@ -28,8 +28,7 @@ _PATCH = ("--dims", "3", "--no-onnx", "-o")
 
 def _fails(*arguments, says, how=("-m", "surgeon")):
     """Run surgeon in a process of its own, which must end with one line."""
-    command = [sys.executable, *how, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python(*how, *arguments, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert says in line
@@ -259,7 +258,7 @@ def soon():
     "name", ["model.safetensors", "config.json", "README.md", "surgeon/excised.safetensors"]
 )
 def test_what_has_no_end_is_neither_read_nor_waited_for(
-    tiny_patched, tmp_path, capsys, soon, put, name
+    tiny_patched, tmp_path, capsys, refused, soon, put, name
 ):
     output = tmp_path / "out"
     shutil.copytree(tiny_patched, output)
@@ -268,7 +267,6 @@ def test_what_has_no_end_is_neither_read_nor_waited_for(
     if document := capsys.readouterr().out:
         assert name in [c["name"] for c in json.loads(document)["checks"] if not c["passed"]]
     if name != "README.md":  # which surgeon made, so restore has no need of it
-        assert run(["restore", str(output), "-o", str(tmp_path / "back")]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert f"{name}: is not a regular file" in line
+        says = f"{name}: is not a regular file"
+        refused("restore", output, "-o", tmp_path / "back", says=says)
         assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -4,10 +4,10 @@ import json
 
 import onnx
 import pytest
+from artifacts import patch_onnx
 from onnx_exports import norm_chain
 
-from surgeon import Recipe, make_onnx_plan, open_onnx, restore, write_onnx_artifact
-from surgeon.cli import run
+from surgeon import open_onnx, restore
 from surgeon.errors import CheckpointError, SurgeonError
 
 _PATTERN = r"norm\.\d\.weight"
@@ -29,7 +29,7 @@ def _external(folder, change):
 @pytest.mark.parametrize(
     "kind", ["parent", "absolute", "inner parent", "backslash", "empty", "self"]
 )
-def test_no_data_file_lies_outside_the_folder(tmp_path, capsys, kind):
+def test_no_data_file_lies_outside_the_folder(tmp_path, refused, kind):
     (tmp_path / "secret").write_bytes(bytes(4096))
     location = {
         "parent": "../secret",
@@ -40,11 +40,8 @@ def test_no_data_file_lies_outside_the_folder(tmp_path, capsys, kind):
         "self": "m.onnx",
     }[kind]
     path = _external(tmp_path / "model", lambda key, v: location if key == "location" else v)
-    out = str(tmp_path / "out")
-    assert run(["patch", str(path), "--dims", "1", "--sites-pattern", _PATTERN, "-o", out]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "m.onnx" in error
+    options = ["--dims", "1", "--sites-pattern", _PATTERN, "-o", tmp_path / "out"]
+    refused("patch", path, *options, says="m.onnx")
     assert not (tmp_path / "out").exists()
 
 
@@ -75,8 +72,7 @@ def test_a_graph_that_goes_in_circles_is_refused(tmp_path):
 
 def test_a_record_of_an_onnx_patch_cannot_lead_outside(tmp_path):
     onnx.save(norm_chain(), tmp_path / "m.onnx")
-    planned = make_onnx_plan(open_onnx(tmp_path / "m.onnx", _PATTERN), Recipe(dims=(1,)))
-    write_onnx_artifact(planned, tmp_path / "out")
+    patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(1,))
     record = tmp_path / "out" / "surgeon" / "record.json"
     undo = json.dumps([{"start": 0, "length": 1, "content": "zz"}])
     for was, now in (('"m.onnx"', '"../m.onnx"'), ('"undo": []', f'"undo": {undo}')):

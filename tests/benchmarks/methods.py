@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from antibodies import antibodies
-from measure import minilm, package
+from measure import minilm, protein_model
 from scipy.stats import spearmanr
 
 from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
@@ -36,16 +35,6 @@ _EXHAUSTIVE = "ablation --exhaustive"
 _COUNT = 2
 
 
-def _protein_model(of: str, name: str, folder: Path) -> Path:
-    trained = package(of) / "trained_models"
-    for file in ("config.json", "pytorch_model.bin"):
-        shutil.copy(trained / name / file, folder)
-    shutil.copy(trained / "vocab.txt", folder)
-    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
-
-
 def _antibodies(seed: int) -> Texts:
     return Texts("antibodies", tuple(antibodies(8, seed=seed, mutations=0.035)), b"")
 
@@ -57,12 +46,12 @@ MODELS = {  # name → directory, text that ranks, text that judges
         built_in_sample,
     ),
     "antiberty": (
-        lambda folder: _protein_model("antiberty", "AntiBERTy_md_smooth", folder),
+        lambda folder: protein_model("antiberty", "AntiBERTy_md_smooth", folder),
         lambda: _antibodies(0),
         lambda: _antibodies(1),
     ),
     "iglm-s": (
-        lambda folder: _protein_model("iglm", "IgLM-S", folder),
+        lambda folder: protein_model("iglm", "IgLM-S", folder),
         lambda: _antibodies(0),
         lambda: _antibodies(1),
     ),

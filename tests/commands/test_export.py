@@ -6,9 +6,8 @@ import onnxruntime
 import pytest
 import torch
 import transformers
-from artifacts import files_of
+from artifacts import files_of, make_pickle
 from families import save_family
-from safetensors.torch import load_file
 from task_models import save_model
 
 from surgeon import open_checkpoint
@@ -107,12 +106,11 @@ def test_a_model_that_does_not_export_is_one_line_and_leaves_nothing(tiny, tmp_p
 
 def test_a_pickle_is_exported_with_a_tokenizer_that_needs_no_transformers(model, tmp_path):
     source, out = shutil.copytree(model, tmp_path / "source"), tmp_path / "out"
-    torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+    make_pickle(source)
     words = transformers.AutoTokenizer.from_pretrained(source).get_vocab()
     (source / "vocab.txt").write_text("\n".join(sorted(words, key=words.__getitem__)))
     (source / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    for name in ("model.safetensors", "tokenizer.json"):
-        (source / name).unlink()
+    (source / "tokenizer.json").unlink()
     assert run(["export", str(source), "-o", str(out)]) == 0
     assert _facts(out)["onnx"]["tokenizer"]["file"] == "onnx/tokenizer.json"
     assert (out / "onnx" / "tokenizer.json").is_file()

@@ -4,28 +4,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from artifacts import files_of, patch
+from artifacts import edit_tensors, files_of, patch, patch_onnx, texts_of
 from families import save_family
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from task_models import causal_loss, save_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from surgeon import (
-    Recipe,
-    evaluate,
-    export,
-    make_onnx_plan,
-    open_checkpoint,
-    open_onnx,
-    rank_by_layernorm,
-    restore,
-    write_onnx_artifact,
-)
+from surgeon import evaluate, export, open_checkpoint, open_onnx, rank_by_layernorm, restore
 from surgeon.errors import CheckpointError, ExportError
 from surgeon.onnx.experts import fold_experts
 from surgeon.onnx.weights import read_initializers
 from surgeon.ranking.zscores import read_zscores
-from surgeon.text import Texts, built_in_sample
+from surgeon.text import built_in_sample
 from surgeon.torch_model.loading import load_model
 
 _TWO_BY_EIGHT = [(layer, expert) for layer in range(2) for expert in range(8)]
@@ -55,8 +45,7 @@ def change(tmp_path):
 
     def make(name, changed):
         save_family(name, tmp_path)
-        tensors = changed(load_file(tmp_path / "model.safetensors"))
-        save_file(tensors, tmp_path / "model.safetensors")
+        edit_tensors(tmp_path, changed)
         return tmp_path
 
     return make
@@ -114,10 +103,8 @@ def evaluated(tmp_path_factory, patched_once):
     """A mixture whose tokens choose two of eight experts, its artifact and the evaluation of it."""
     folder = tmp_path_factory.mktemp("evaluated")
     source = save_model("clm, of experts", folder / "clm, of experts")
-    lines = built_in_sample().lines[:12]
-    texts = Texts("test", lines, "\n".join(lines).encode())
-    out = patched_once(source, 3, 8)
-    return source, out, lines, evaluate(out, texts=texts, controls=2)
+    lines, out = built_in_sample().lines[:12], patched_once(source, 3, 8)
+    return source, out, lines, evaluate(out, texts=texts_of(lines), controls=2)
 
 
 @pytest.mark.slow
@@ -145,10 +132,10 @@ def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(e
 def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
     source, out, _, _ = evaluated
     export(open_checkpoint(source), tmp_path / "exported")
-    model = open_onnx(tmp_path / "exported/onnx/model.onnx")
-    checkpoint = model.checkpoint
+    path = tmp_path / "exported/onnx/model.onnx"
+    checkpoint = open_onnx(path).checkpoint
     assert checkpoint.layers == rank_by_layernorm(checkpoint).layers == 2
-    write_onnx_artifact(make_onnx_plan(model, Recipe(dims=(3, 8))), tmp_path / "graph")
+    patch_onnx(path, tmp_path / "graph", dims=(3, 8))
     names = open_checkpoint(source).tensors.keys() & checkpoint.tensors.keys()
     assert len([name for name in names if ".experts." in name]) == 3 * len(_TWO_BY_EIGHT)
     both = [tmp_path / "graph/onnx/model.onnx", out / "onnx/model.onnx"]

@@ -5,6 +5,7 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
+from artifacts import patch
 from families import save_family
 from safetensors.numpy import load_file, save_file
 
@@ -81,9 +82,8 @@ def test_its_packed_weights_are_refused_and_what_can_be_done_is_said(quantized):
 
 
 def test_its_onnx_half_is_refused_before_anything_is_written(quantized, tmp_path):
-    plan = make_plan(open_checkpoint(quantized[0]), Recipe(dims=(3,), sites=("final",)))
     with pytest.raises(ExportError, match="made of plain weights; use `onnx=False`"):
-        write_artifact(plan, tmp_path / "out")
+        patch(quantized[0], tmp_path / "out", onnx=True, dims=(3,), sites=("final",))
     assert not (tmp_path / "out").exists()
 
 

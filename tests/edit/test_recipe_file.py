@@ -30,16 +30,10 @@ _FIGURE_OF = "dims: [3]\nexpect:\n  published:\n    - "
         ("dims: [3]\nsites: [output, roof]\n", "2:17: sites.1"),
         ("dims: [3]\ndims: [4]\n", "2:1: dims: is here twice"),
         ("random: 2\nmethod: guess\n", "2:9: method: there is ablation, "),
-        (
-            "mode: zero\n",
-            "1:1: say which dimensions in exactly one way: remove_outliers N, dims LIST",
-        ),
+        ("mode: zero\n", "1:1: say which dimensions in exactly one way: remove_outliers N"),
         ("dims: [3]\nexpect:\n  verdict: fine\n", "3:12: expect.verdict: "),
         ("dims: [3]\nevaluation:\n  task: chess\n", "3:9: evaluation.task: there is mlm, "),
-        (
-            "dims: [3]\nevaluation: {mask_rate: 2}\n",
-            "2:25: evaluation.mask_rate: give a number below 1; found 2",
-        ),
+        ("dims: [3]\nevaluation: {mask_rate: 2}\n", "2:25: evaluation.mask_rate: give a number"),
         (f"{_FIGURE_OF}what: a loss\n      grade: S\n", "4:7: expect.published.0.source: "),
         (f"{_FIGURE_OF}{{what: x, source: y, grade: Z}}\n", "4:35: expect.published.0.grade: "),
         (
@@ -51,14 +45,8 @@ _FIGURE_OF = "dims: [3]\nexpect:\n  published:\n    - "
         (b"dims: [\xff]", "1:1: not UTF-8"),
         ("", "1:1: give fields, such as name: value; found nothing"),
         ("- 1\n", "1:1: give fields, such as name: value; found [1]"),
-        (
-            f"dims: [0x{'f' * 6000}]\n",
-            "1:8: dims.0: give a number of 999,999,999 at most; found a number",
-        ),
-        (
-            f"random: 1\nsigma: 0x{'f' * 6000}\n",
-            "2:8: sigma: give a number; found a number of over 18",
-        ),
+        (f"dims: [0x{'f' * 6000}]\n", "1:8: dims.0: give a number of 999,999,999 at most; found"),
+        (f"random: 1\nsigma: 0x{'f' * 6000}\n", "2:8: sigma: give a number; found a number of"),
         ("dims: 308,381\n", "1:7: dims: give a list, such as [a, b]; found '308,381'"),
         ("dims: [true]\n", "1:8: dims.0: give a whole number; found true"),
         ("dims: []\n", "1:7: dims: give one entry or more; found []"),

@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from artifacts import files_of
+from artifacts import edit_json, files_of
 from blake3 import blake3
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -108,8 +108,7 @@ def test_the_folders_of_a_small_patch_are_made(tiny, tmp_path, capsys):
 
 def test_a_pattern_s_edit_is_applied_and_its_artifact_knows_the_pattern(tiny, tmp_path, capsys):
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
-    config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of"}))
+    edit_json(source / "config.json", model_type="unheard-of")
     pattern = r".*\d\.output\.LayerNorm"
     edit = _make(source, tmp_path / "edit.surgeon", "--sites-pattern", pattern)
     out, whole = tmp_path / "out", tmp_path / "whole"

@@ -1,12 +1,11 @@
 """A weight file without a configuration, in a folder that may be anybody's."""
 
-import json
 import shutil
 
 import pytest
-from artifacts import differing_offsets, files_of, patch, planned_offsets, write_record
+from artifacts import differing_offsets, edit_record, files_of, patch, planned_offsets
 
-from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, verify, write_artifact
+from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, verify
 from surgeon.errors import CheckpointError, ExportError, OutputError, SelectionError
 
 _OWN = {"surgeon/record.json", "surgeon/excised.safetensors", "README.md"}
@@ -81,7 +80,7 @@ def test_the_onnx_half_of_it_is_refused_before_anything_is_written(alone, tmp_pa
 def test_a_pattern_tells_the_sites_in_place_of_the_names(alone, tmp_path):
     checkpoint = open_checkpoint(alone, sites_pattern=_BERT_S_NORMS)
     assert checkpoint.family.name == "unknown by --sites-pattern"
-    write_artifact(make_plan(checkpoint, Recipe(dims=(3, 9))), tmp_path / "pattern", onnx=False)
+    patch(checkpoint, tmp_path / "pattern")
     patch(alone, tmp_path / "names")
     patched = [(tmp_path / name / alone.name).read_bytes() for name in ("pattern", "names")]
     assert patched[0] == patched[1] != alone.read_bytes()
@@ -128,7 +127,6 @@ def test_a_name_that_transformers_would_not_look_for_has_no_onnx_half(tiny, tmp_
 def test_a_record_that_names_other_weights_is_refused(tiny, tmp_path, weights, complaint):
     shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "mine.safetensors")
     patch(tmp_path / "mine.safetensors", tmp_path / "out")
-    path = tmp_path / "out" / "surgeon" / "record.json"
-    write_record(tmp_path / "out", {**json.loads(path.read_text()), "weights": weights})
+    edit_record(tmp_path / "out", lambda record: record.update(weights=weights))
     with pytest.raises(CheckpointError, match=complaint):
         open_checkpoint(tmp_path / "out")

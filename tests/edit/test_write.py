@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from artifacts import differing_offsets, files_of, patch, planned_offsets, write_record
+from artifacts import differing_offsets, edit_record, files_of, patch, planned_offsets
 from blake3 import blake3
+from families import save_family
 from safetensors.numpy import load_file
 
 import surgeon.edit.write as write_module
@@ -144,10 +145,7 @@ def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path):
 @pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ""])
 def test_restore_refuses_a_record_whose_paths_leave_the_folder(tiny, tmp_path, path):
     patch(tiny("bert"), tmp_path / "out", dims=(3,))
-    record_path = tmp_path / "out" / "surgeon" / "record.json"
-    record = json.loads(record_path.read_text())
-    record["files"]["config.json"]["source"] = path
-    write_record(tmp_path / "out", record)
+    edit_record(tmp_path / "out", lambda r: r["files"]["config.json"].update(source=path))
     with pytest.raises(CheckpointError, match="leaves the folder"):
         restore(tmp_path / "out", tmp_path / "back")
     assert _names(tmp_path) == ["out"]
@@ -279,7 +277,7 @@ def test_the_folder_of_a_linked_file_that_describes_no_model_stays_closed(tiny, 
     (source / "vocab.txt").symlink_to(secrets / "key")
     checkpoint = open_checkpoint(source, sites_pattern=r".*\d\.output\.LayerNorm")
     with pytest.raises(OutputError, match="a link that leads out"):
-        write_artifact(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+        patch(checkpoint, tmp_path / "out", dims=(3,))
     assert not (tmp_path / "out").exists()
 
 
@@ -312,3 +310,42 @@ def test_a_source_that_changes_after_planning_is_noticed(tiny, tmp_path):
     with pytest.raises(CheckpointError, match="changed while it was being read"):
         write_artifact(plan, tmp_path / "out", onnx=False)
     assert _names(tmp_path) == ["source"]
+
+
+@pytest.fixture
+def bart(tmp_path):
+    """A patched BART, whose encoder and decoder both have layers 0 and 1."""
+    save_family("bart", tmp_path / "source")
+    patch(tmp_path / "source", tmp_path / "out", dims=(3,))
+    return tmp_path / "out"
+
+
+def test_the_record_tells_the_stack_in_which_an_edit_s_layer_counts(bart):
+    edits = read_record(bart).edits
+    assert len(edits) == 8
+    for edit in edits:
+        assert edit.tensor.startswith(f"model.{edit.stack}.layers.{edit.layer}.final_layer_norm.")
+    assert {edit.stack for edit in edits} == {"encoder", "decoder"}
+
+
+def test_the_card_tells_the_architecture_and_the_place_of_each_edit(bart):
+    card = (bart / "README.md").read_text()
+    assert "BART; edited: decoder output layernorm, encoder output layernorm." in card
+    assert (
+        "| `model.decoder.layers.1.final_layer_norm.bias` | 3 "
+        "| decoder layer 1 output layernorm bias |"
+    ) in card
+
+
+def test_a_record_from_before_stacks_were_told_is_read_verified_and_undone(bart, tmp_path):
+    path = bart / "surgeon" / "record.json"
+    record = json.loads(path.read_text())
+    del record["blake3"]  # which came later still
+    for edit in record["edits"]:
+        assert edit.pop("stack") in ("encoder", "decoder")
+    path.write_text(json.dumps(record))
+    assert {edit.stack for edit in read_record(bart).edits} == {""}
+    assert verify(bart).passed
+    restore(bart, tmp_path / "back")
+    source = tmp_path / "source" / "model.safetensors"
+    assert (tmp_path / "back" / "model.safetensors").read_bytes() == source.read_bytes()

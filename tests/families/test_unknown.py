@@ -1,26 +1,20 @@
 """Models of architectures without a row: what the refusal says, and that following it works."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 import transformers as t
+from artifacts import edit_json, patch
 from families import EVERY, save_family
 from tiny import GEMMA, LLAMA, TOKENS
 
-from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
+from surgeon import open_checkpoint
 from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.families import suggest_pattern
 from surgeon.families.infer import propose_sites
 
 _GEMMA_2 = r"model\.layers\.\d+\.post_feedforward_layernorm"
-
-
-def _unknown(folder, model_type="brand-new"):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
-    return folder
 
 
 def _refusal(folder):
@@ -45,7 +39,8 @@ def _refusal(folder):
 def test_names_of_a_known_family_give_the_pattern_of_its_output_sites(tmp_path, name, called):
     save_family(name, tmp_path)
     known = open_checkpoint(tmp_path)
-    message = _refusal(_unknown(tmp_path))
+    edit_json(tmp_path / "config.json", model_type="brand-new")
+    message = _refusal(tmp_path)
     assert f"its tensor names are those of {called}: " in message
     (pattern,) = re.findall(r"`sites_pattern` '(.*)'$", message)
     followed = open_checkpoint(tmp_path, sites_pattern=pattern)
@@ -61,7 +56,7 @@ def test_a_norm_that_stores_its_gain_less_1_is_not_zeroed_to_0_unawares(tmp_path
     assert "\n" not in str(raised.value)
     for said, zero in (("1+", -1.0), ("0+", 0.0)):
         opened = open_checkpoint(tmp_path / "model", sites_pattern=said + _GEMMA_2)
-        record = write_artifact(make_plan(opened, Recipe(dims=(3,))), tmp_path / said, onnx=False)
+        record = patch(opened, tmp_path / said, dims=(3,))
         assert {edit.offset for edit in record.edits} == {-zero}
         gain = "model.layers.1.post_feedforward_layernorm.weight"
         assert np.all(open_checkpoint(tmp_path / said).read(gain)[3] == zero)
@@ -116,7 +111,7 @@ def test_of_experts_all_are_proposed_together_and_a_patch_reaches_them(tmp_path)
     (tmp_path / "model" / "config.json").write_text(known.replace("qwen2_moe", "a_new_one"))
     (pattern,) = re.findall(r"`sites_pattern` '(.*)'$", _refusal(tmp_path / "model"))
     opened = open_checkpoint(tmp_path / "model", sites_pattern=pattern)
-    write_artifact(make_plan(opened, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    patch(opened, tmp_path / "out", dims=(3,))
     (tmp_path / "out" / "config.json").write_text(known)
     model = t.Qwen2MoeForCausalLM.from_pretrained(tmp_path / "out")
     given = []

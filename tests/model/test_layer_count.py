@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+from artifacts import edit_json
 from families import EVERY, save_family
 
 from surgeon import open_checkpoint
@@ -49,8 +50,7 @@ def test_layers_that_the_weights_lack_are_missed_and_those_beyond_are_not_run(tm
 def test_the_layers_of_an_incomplete_model_are_counted_in_one_line(tiny, tmp_path, capsys):
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
     capsys.readouterr()
-    config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 6}))
+    edit_json(source / "config.json", num_hidden_layers=6)
     assert run(["patch", str(source), "--dims", "3", "--dry-run"]) == 2
     assert capsys.readouterr().err == (
         f"surgeon: {source}/config.json: says 6 layers, the weights have 3: the checkpoint is "

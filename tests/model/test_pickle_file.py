@@ -23,8 +23,8 @@ class _Bomb:
     [
         ("code", "nothing else is loaded"),
         (b"not a pickle", "nothing else is loaded"),
-        (b"", ""),
-        (b"PK\x03\x04", ""),
+        (b"", "damaged"),
+        (b"PK\x03\x04", "damaged"),
         ({"a": 1}, "flat map of tensors"),
     ],
 )

@@ -125,20 +125,11 @@ def _memo(number):
     ("change", "complaint"),
     [
         (_packed, "is compressed"),
-        (
-            lambda n, raw: (raw[:-4] if "/data/" in n else raw, 0),
-            "its 8 numbers are not in the file",
-        ),
-        (
-            lambda n, raw: (b"big" if n.endswith("byteorder") else raw, 0),
-            "in the byte order b'big'",
-        ),
+        (lambda n, raw: (raw[:-4] if "/data/" in n else raw, 0), "its 8 numbers are not in the"),
+        (lambda n, raw: (b"big" if n.endswith("byteorder") else raw, 0), "in the byte order b'b"),
         (lambda n, raw: (b"\x80\x02." if n.endswith(".pkl") else raw, 0), "damaged"),
         (lambda n, raw: (b"\x80\x02cos\nsystem\n." if n.endswith(".pkl") else raw, 0), "os.system"),
-        (
-            lambda n, raw: (raw.replace(b"K\x08", b"K\x09") if n.endswith("l") else raw, 0),
-            "its 9 numbers are not",
-        ),
+        (lambda n, raw: (raw.replace(b"K\x08", b"K\x09") if n.endswith("l") else raw, 0), "its 9"),
     ],
 )
 def test_an_archive_that_is_not_as_torch_writes_it_is_refused(change, complaint):

@@ -4,10 +4,10 @@ import shutil
 import pytest
 import torch
 import transformers
+from artifacts import patch
 from safetensors.torch import load_file, save_file
 
-from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, write_artifact
-from surgeon.cli import run
+from surgeon import compare, open_checkpoint, restore
 from surgeon.errors import CheckpointError
 
 _SHARD = "5KB"
@@ -42,13 +42,8 @@ def pickle_shards(shards, tmp_path_factory):
     return folder
 
 
-def _patch(source, output):
-    plan = make_plan(open_checkpoint(source), Recipe(dims=(3, 9)))
-    return plan, write_artifact(plan, output, onnx=False)
-
-
 def test_only_planned_bytes_of_shards_change_and_the_index_is_kept(shards, tmp_path):
-    plan, record = _patch(shards, tmp_path / "out")
+    record = patch(shards, tmp_path / "out")
     assert len(record.weights) > 3
     touched = {edit.file for edit in record.edits}
     assert 0 < len(touched) < len(record.weights)
@@ -57,14 +52,14 @@ def test_only_planned_bytes_of_shards_change_and_the_index_is_kept(shards, tmp_p
         assert (before != after) == (path.name in touched)
         assert len(before) == len(after)
     found = compare(open_checkpoint(shards), open_checkpoint(tmp_path / "out"))
-    assert found.scalars_changed == plan.parameters_changed == 12
+    assert found.scalars_changed == record.parameters_changed == 12
     restore(tmp_path / "out", tmp_path / "back")
     for path in shards.iterdir():
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_transformers_loads_patched_shards(shards, tmp_path):
-    _patch(shards, tmp_path / "out")
+    patch(shards, tmp_path / "out")
     model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
     for layer in model.bert.encoder.layer:
         assert (layer.output.LayerNorm.weight[[3, 9]] == 0).all()
@@ -72,7 +67,7 @@ def test_transformers_loads_patched_shards(shards, tmp_path):
 
 
 def test_sharded_pickles_become_sharded_safetensors(pickle_shards, shards, tmp_path):
-    _, record = _patch(pickle_shards, tmp_path / "out")
+    record = patch(pickle_shards, tmp_path / "out")
     assert len(record.converted_from) == len(record.weights) > 3
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert not [name for name in names if name.endswith(".bin") or "bin.index" in name]
@@ -95,7 +90,7 @@ def test_a_single_file_goes_before_shards_and_safetensors_before_pickles(shards,
     (both / "pytorch_model.bin").write_bytes(b"never opened")
     checkpoint = open_checkpoint(both)
     assert [file.path.name for file in checkpoint.files] == ["model.safetensors"]
-    _, record = _patch(both, tmp_path / "out")
+    record = patch(both, tmp_path / "out")
     assert "pytorch_model.bin" in record.left_out
     assert "model.safetensors.index.json" in record.left_out
 
@@ -105,7 +100,7 @@ def test_a_weight_file_of_another_name_is_patched_under_that_name(tiny, tmp_path
     (source / "model.safetensors").rename(source / "mine.safetensors")
     with pytest.raises(CheckpointError, match=r"found mine\.safetensors: give one of them"):
         open_checkpoint(source)
-    _patch(source / "mine.safetensors", tmp_path / "out")
+    patch(source / "mine.safetensors", tmp_path / "out")
     restore(tmp_path / "out", tmp_path / "back")
     assert {p.name for p in (tmp_path / "back").iterdir()} == {p.name for p in source.iterdir()}
 
@@ -221,17 +216,14 @@ def test_a_directory_without_weights_is_told_by_what_it_has(tmp_path, names, com
     ],
 )
 def test_a_link_to_nowhere_is_named_with_where_it_leads(
-    tiny, shards, tmp_path, name, given, capsys
+    tiny, shards, tmp_path, name, given, refused
 ):
     source = shards if "-of-" in name else tiny("bert")
     folder = shutil.copytree(source, tmp_path / "model")
     path = min(folder.glob("*-00001-of-*")) if "-of-" in name else folder / name
     path.unlink()
     path.symlink_to("../../blobs/0123")
-    for command in (["scan"], ["patch", "--dims", "1", "--no-onnx", "-o", str(tmp_path / "out")]):
-        assert run([*command, str(folder / given)]) == 2
-        captured = capsys.readouterr()
-        assert captured.err.count("\n") == 1
-        assert f"{path.name}" in captured.err
-        assert "is a link to ../../blobs/0123, which is not there; fetch the model" in captured.err
+    told = "is a link to ../../blobs/0123, which is not there; fetch the model"
+    for command in (["scan"], ["patch", "--dims", "1", "--no-onnx", "-o", tmp_path / "out"]):
+        assert path.name in refused(*command, folder / given, says=told)
     assert not (tmp_path / "out").exists()

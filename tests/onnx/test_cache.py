@@ -2,18 +2,16 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from artifacts import files_of, patch
+from artifacts import edit_tensors, files_of, patch, run_python
 from families import save_family
 from safetensors.numpy import load_file, save_file
 from task_models import save_model
 
-from surgeon import Recipe, make_plan, open_checkpoint, verify, write_artifact
+from surgeon import open_checkpoint, verify
 from surgeon.cli import run
 from surgeon.errors import ExportError
 from surgeon.onnx import cache
@@ -57,16 +55,13 @@ def exports(model, made, monkeypatch):
     return exported
 
 
-def _patch(model, output, **how):
-    plan = make_plan(open_checkpoint(model), Recipe(dims=(3,)))
-    return write_artifact(plan, output, **how)
+def _patch(model, output, *, onnx=True, **how):
+    return patch(model, output, onnx=onnx, dims=(3,), **how)
 
 
 def _with_other_values(model, folder):
     shutil.copytree(model, folder)
-    path = folder / "model.safetensors"
-    tensors = {name: values * np.float32(1.5) for name, values in load_file(path).items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    edit_tensors(folder, lambda tensors: {name: 1.5 * values for name, values in tensors.items()})
     return folder
 
 
@@ -82,9 +77,7 @@ def test_other_weights_of_an_architecture_take_its_graph_without_torch(
         f"assert run(['patch', {str(other)!r}, '--dims', '5', '-o', 'out']) == 0\n"
         "assert not {'torch', 'transformers', 'onnxruntime'} & sys.modules.keys()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    done = run_python("-c", code, cwd=tmp_path)
     assert "of PyTorch with other weights (20" in done.stdout
     record = json.loads((tmp_path / "out/surgeon/record.json").read_bytes())["onnx"]
     assert record["graph_key"] == first.onnx["graph_key"] == kept()[0].key

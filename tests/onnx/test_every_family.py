@@ -5,10 +5,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from artifacts import patch
 from families import EVERY, save_family
 from heads import HEADS, save_head
 
-from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
+from surgeon import open_checkpoint
 from surgeon.errors import ExportError
 from surgeon.onnx.weights import read_initializers
 
@@ -44,7 +45,6 @@ def _case(name, *values):
 
 
 _EACH = [_case(name) for name in TASKS]
-DIMS = (3, 9)
 _END = 2  # BART's end of a sequence, which its classifier looks for
 
 
@@ -53,18 +53,17 @@ def patched(tmp_path_factory):
     """Patch a tiny model of a family or head, with its ONNX half, once."""
     made = {}
 
-    def patch(name):
+    def patch_once(name):
         if name not in made:
             folder = tmp_path_factory.mktemp("patched")
             if name in HEADS:
                 save_head(name, folder / "model")
             else:
                 save_family(name, folder / "model", 1 if name in _OF_ONE_LAYER else None)
-            plan = make_plan(open_checkpoint(folder / "model"), Recipe(dims=DIMS))
-            made[name] = folder / "out", write_artifact(plan, folder / "out")
+            made[name] = folder / "out", patch(folder / "model", folder / "out", onnx=True)
         return made[name]
 
-    return patch
+    return patch_once
 
 
 def _batches(facts):
@@ -191,8 +190,7 @@ def test_the_facts_name_the_decoder_s_first_token_and_the_side_of_padding(patche
 @pytest.mark.parametrize("name", ["vit", "whisper", "wav2vec2", "clip"])
 def test_a_model_that_takes_no_text_alone_is_one_line(tmp_path, name):
     save_family(name, tmp_path / "model")
-    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=DIMS))
     with pytest.raises(ExportError, match=r"token|text.*`onnx=False`") as raised:
-        write_artifact(plan, tmp_path / "out")
+        patch(tmp_path / "model", tmp_path / "out", onnx=True)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()

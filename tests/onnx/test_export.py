@@ -9,12 +9,11 @@ import onnxruntime
 import pytest
 import torch
 import transformers
-from artifacts import patch, texts_of
+from artifacts import edit_json, edit_tensors, patch, texts_of
 from conftest import rename_tensors
 from families import EVERY
 from heads import save_head
 from onnx_exports import initializers
-from safetensors.torch import load_file, save_file
 from task_models import MODELS, save_model
 from tiny import TEXT, make_unequal
 
@@ -176,33 +175,28 @@ def test_a_failed_check_fails_the_command_and_leaves_nothing(one_layer, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def _without_a_matrix(tensors):
-    del tensors["bert.encoder.layer.0.intermediate.dense.weight"]
+_PLACE = "bert.encoder.layer.0"
+_BIAS = f"model.safetensors: {_PLACE}.output.dense.bias holds 2 of 16 values that are no"
 
 
-def _not_finite(value):
-    def spoil(tensors):
-        tensors["bert.encoder.layer.0.output.dense.bias"][2:4] = value
-
-    return spoil
-
-
-_BIAS = "model.safetensors: bert.encoder.layer.0.output.dense.bias holds 2 of 16 values that are no"
+def _fill(value):
+    return lambda tensors: tensors[f"{_PLACE}.output.dense.bias"][2:4].fill_(value)
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (_without_a_matrix, r"no weights for .*layer\.0\.intermediate"),
-        (_not_finite(np.nan), _BIAS),
-        (_not_finite(np.inf), _BIAS),
+        (
+            lambda t: t.pop(f"{_PLACE}.intermediate.dense.weight"),
+            r"no weights for .*intermediate",
+        ),
+        (_fill(np.nan), _BIAS),
+        (_fill(np.inf), _BIAS),
     ],
 )
 def test_weights_that_are_missing_or_not_finite_are_named(one_layer, tmp_path, change, complaint):
     source = shutil.copytree(one_layer, tmp_path / "source")
-    tensors = load_file(source / "model.safetensors")
-    change(tensors)
-    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    edit_tensors(source, change)
     with pytest.raises(ExportError, match=f"{complaint}.*use `onnx=False`"):
         _patch(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -230,8 +224,7 @@ def test_a_head_is_in_the_tensors_and_declared_or_nothing_is(tiny, tmp_path, hea
         shutil.copytree(tiny("bert"), tmp_path, dirs_exist_ok=True)
     else:
         save_head(head, tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": declared}))
+    edit_json(tmp_path / "config.json", architectures=declared)
     assert detect_task(open_checkpoint(tmp_path)) == task
 
 
@@ -378,17 +371,14 @@ def test_no_probe_has_another_end_than_its_own(tmp_path):
 
 def test_a_classifier_without_a_padding_token_is_told_where_to_name_it(tmp_path):
     save_head("gpt2, classification", tmp_path / "model")
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    del config["pad_token_id"]
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    edit_json(tmp_path / "model" / "config.json", pad_token_id=...)
     with pytest.raises(ExportError, match=r"config.json has no pad_token_id, by which GPT2For"):
         _patch(tmp_path / "model", tmp_path / "out")
 
 
 def test_a_text_longer_than_the_model_s_length_is_cut_without_a_word(tmp_path, capfd):
     loaded = load_model(open_checkpoint(save_model("classification", tmp_path)))
-    path = tmp_path / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 8}))
+    edit_json(tmp_path / "tokenizer_config.json", model_max_length=8)
     tokenizer = load_tokenizer(tmp_path)
     capfd.readouterr()
     feeds = make_feeds(loaded, tokenizer, tokenizer.model_max_length, 0, "right")

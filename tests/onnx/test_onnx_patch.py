@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from artifacts import files_of
+from artifacts import edit_json, files_of, patch_onnx
 from onnx_exports import (
     MODELS,
     TOKENS,
@@ -19,7 +19,7 @@ from onnx_exports import (
     norm_chain,
 )
 
-from surgeon import Recipe, make_onnx_plan, open_onnx, restore, verify, write_onnx_artifact
+from surgeon import open_onnx, restore, verify
 from surgeon.cli import run
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.onnx.weights import read_initializers
@@ -103,13 +103,6 @@ def _torch(model):
     return out[TOKENS[1].numpy() == 1]
 
 
-def _patch(path, output, sites_pattern=None, **fields):
-    fields = {"dims": _DIMS, **fields}
-    return write_onnx_artifact(
-        make_onnx_plan(open_onnx(path, sites_pattern), Recipe(**fields)), output
-    )
-
-
 @pytest.mark.parametrize(("name", "how", "fresh", "config"), _CASES)
 def test_the_patched_file_computes_what_pytorch_does_and_restores_to_the_source(
     exported, tmp_path, name, how, fresh, config
@@ -117,7 +110,7 @@ def test_the_patched_file_computes_what_pytorch_does_and_restores_to_the_source(
     path, model = exported(name, how, tmp_path / "source", fresh=fresh, config=config)
     untouched = _run(path)
     np.testing.assert_allclose(untouched, _torch(model), atol=1e-4)
-    record = _patch(path, tmp_path / "out")
+    record = patch_onnx(path, tmp_path / "out")
     patched = _run(tmp_path / "out" / "model.onnx")
     np.testing.assert_allclose(patched, _torch(_edited(model, MODELS[name].output)), atol=1e-4)
     assert np.abs(patched - untouched).max() > 1e-2
@@ -132,7 +125,7 @@ def test_the_patched_file_computes_what_pytorch_does_and_restores_to_the_source(
 def test_no_other_initializer_or_node_changes(exported, tmp_path, how, fresh):
     """Read by onnx's own library: the claim does not rest on surgeon's reader."""
     path, _ = exported("bert", how, tmp_path / "source", fresh=fresh)
-    record = _patch(path, tmp_path / "out")
+    record = patch_onnx(path, tmp_path / "out")
     before, after = (onnx.load(p) for p in (path, tmp_path / "out" / "model.onnx"))
     old, new = initializers(before), initializers(after)
     copies = {split.copy: split.tensor for split in record.onnx_patch.splits}
@@ -161,7 +154,7 @@ def test_no_other_initializer_or_node_changes(exported, tmp_path, how, fresh):
 
 def test_an_edit_in_place_changes_no_other_byte_of_the_file(exported, tmp_path):
     path, _ = exported("bert", "legacy-14", tmp_path / "source")
-    record = _patch(path, tmp_path / "out")
+    record = patch_onnx(path, tmp_path / "out")
     before, after = path.read_bytes(), (tmp_path / "out" / "model.onnx").read_bytes()
     assert len(before) == len(after)
     differing = np.flatnonzero(np.frombuffer(before, "u1") != np.frombuffer(after, "u1"))
@@ -184,12 +177,9 @@ def test_names_and_structure_find_the_same_norms(exported, tmp_path):
         }  # fmt: skip
 
 
-def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_path, capsys):
+def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_path, refused):
     path, _ = exported("gpt2", "legacy-14", tmp_path / "source", config=False)
-    assert run(["patch", str(path), "--dims", "3", "-o", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "--sites-pattern" in error
+    refused("patch", path, "--dims", "3", "-o", tmp_path / "out", says="--sites-pattern")
     assert not (tmp_path / "out").exists()
     pattern = r"model\.transformer\.h\.\d+\.mlp\.c_proj\.weight"
     assert {site.gain for site in open_onnx(path, pattern).checkpoint.sites} == {
@@ -199,8 +189,7 @@ def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_
 
 def test_a_model_of_fewer_layers_than_its_config_says_is_refused(exported, tmp_path):
     path, _ = exported("bert", "legacy-14", tmp_path / "source")
-    config = json.loads(path.with_name("config.json").read_text())
-    path.with_name("config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    edit_json(path.with_name("config.json"), num_hidden_layers=3)
     with pytest.raises(CheckpointError, match=r"2 layers found and config\.json says 3"):
         open_onnx(path)
 
@@ -208,7 +197,7 @@ def test_a_model_of_fewer_layers_than_its_config_says_is_refused(exported, tmp_p
 @pytest.mark.parametrize("kind", ["FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"])
 def test_every_float_type_is_rounded_once(tmp_path, kind):
     onnx.save(norm_chain(getattr(onnx.TensorProto, kind)), tmp_path / "m.onnx")
-    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), mode="scale", factor=0.3)
+    patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), mode="scale", factor=0.3)
     before, after = (onnx.load(tmp_path / p) for p in ("m.onnx", "out/m.onnx"))
     for name, old in initializers(before).items():
         new = initializers(after)[name]
@@ -226,7 +215,7 @@ def test_parameters_in_constant_nodes_are_edited(tmp_path):
         node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
         model.graph.node.insert(0, node)
     onnx.save(model, tmp_path / "m.onnx")
-    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
     after = onnx.load(tmp_path / "out" / "m.onnx")
     edited = [onnx.numpy_helper.to_array(n.attribute[0].t) for n in after.graph.node[:4]]
     assert [np.flatnonzero(values == 0).tolist() for values in edited] == [[3]] * 4
@@ -249,7 +238,7 @@ def test_a_tensor_that_a_subgraph_or_the_output_reads_is_split(tmp_path):
     model.graph.output.append(onnx.helper.make_tensor_value_info("norm.0.weight", 1, [8]))
     onnx.save(model, tmp_path / "m.onnx")
     x = {"x": np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)}
-    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,))
+    record = patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,))
     assert {s.tensor for s in record.onnx_patch.splits} == {"norm.1.bias", "norm.0.weight"}
     onnx.checker.check_model(tmp_path / "out" / "m.onnx")
     old, new = (
@@ -272,7 +261,7 @@ def test_two_names_for_the_same_bytes_of_a_data_file_are_split(tmp_path):
     for theirs, ours in zip(first.external_data, second.external_data, strict=True):
         ours.value = theirs.value
     onnx.save(model, tmp_path / "m.onnx")
-    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), layers=(1,))
+    record = patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), layers=(1,))
     assert [split.tensor for split in record.onnx_patch.splits] == ["norm.1.weight"]
     values = initializers(onnx.load(tmp_path / "out" / "m.onnx"))
     assert values["norm.0.weight"][2] == values["norm.1.weight"][2] != 0
@@ -292,7 +281,7 @@ def test_an_old_file_gets_its_copy_as_an_input_too(tmp_path):
         value = onnx.helper.make_tensor_value_info(tensor.name, 1, [8])
         model.graph.input.append(value)
     onnx.save(model, tmp_path / "m.onnx")
-    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), layers=(1,))
+    patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,), layers=(1,))
     after = onnx.load(tmp_path / "out" / "m.onnx")
     assert "norm.0.bias.split" in {value.name for value in after.graph.input}
     onnx.checker.check_model(after)
@@ -313,7 +302,7 @@ def test_a_folder_without_a_config_is_anybody_s_and_gives_nothing_but_the_model(
     onnx.save(norm_chain(), tmp_path / "m.onnx")
     for name in ("other.onnx", "letter.txt"):
         (tmp_path / name).write_text("private")
-    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    record = patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
     assert record.left_out == ()
     made = {p.name for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert made == {"m.onnx", "README.md", "record.json", "excised.safetensors"}
@@ -345,7 +334,7 @@ def test_the_folder_onnx_of_a_repository_is_kept_with_the_files_above_it(exporte
     (repo / "tokenizer.json").write_text("{}")
     (repo / "model.safetensors").write_text("unpatched")
     (repo / "private.txt").write_text("not part of a model")
-    record = _patch(path, tmp_path / "out")
+    record = patch_onnx(path, tmp_path / "out")
     made = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
     assert {"onnx/model.onnx", "onnx/model.onnx.data", "config.json", "tokenizer.json"} <= made
     assert not made & {"model.safetensors", "private.txt"}
@@ -375,7 +364,7 @@ def test_16_bit_floats_in_int32_data_are_edited_as_those_in_raw_data(tmp_path, k
         onnx.save(model, path)
         for name, values in read_initializers(path, tensors).items():
             assert values.tobytes() == tensors[name].tobytes()
-        record = _patch(path, tmp_path / f"{folder}-out", _PATTERN, dims=(2, 5), **fields)
+        record = patch_onnx(path, tmp_path / f"{folder}-out", _PATTERN, dims=(2, 5), **fields)
         after = onnx.load(tmp_path / f"{folder}-out" / "m.onnx")
         values = initializers(after)
         found.append([values[n].tobytes() for node in after.graph.node for n in node.input[1:]])
@@ -394,7 +383,7 @@ def test_int32_data_that_are_no_16_bit_floats_are_refused(tmp_path, numbers):
     tensor.int32_data[:] = numbers
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(CheckpointError, match=rf"m\.onnx: .*{tensor.name}"):
-        _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+        patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
     assert not (tmp_path / "out").exists()
 
 
@@ -431,17 +420,15 @@ def _merged(model):
     ],
 )
 @pytest.mark.parametrize("options", [[], ["--sites-pattern", _PATTERN]])
-def test_layers_in_the_branches_of_an_if_are_told(tmp_path, capsys, beside, remedy, options):
+def test_layers_in_the_branches_of_an_if_are_told(tmp_path, refused, beside, remedy, options):
     path = tmp_path / "decoder_model_merged.onnx"
     onnx.save(_merged(norm_chain()), path)
     for name in beside:
         onnx.save(norm_chain(), tmp_path / name)
     out = tmp_path / "out"
-    for command in (["scan"], ["patch", "--dims", "1", "-o", str(out)]):
-        assert run([*command, str(path), *options]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert f"{path}: its layers are in the branches of the If node 'optimum::if', where" in line
-        assert line.endswith(remedy)
+    told = "its layers are in the branches of the If node 'optimum::if', where"
+    for command in (["scan"], ["patch", "--dims", "1", "-o", out]):
+        assert refused(*command, path, *options, says=f"{path}: {told}").endswith(remedy)
     assert not out.exists()
 
 
@@ -451,14 +438,14 @@ def test_the_weights_of_a_quantized_file_count_among_its_parameters(tmp_path):
     for name, values in weights.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     onnx.save(model, tmp_path / "m.onnx")
-    record = _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
+    record = patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(3,))
     assert (record.parameters_changed, record.parameters_total) == (4, 4 * 8 + 8 * 6 + 4 * 5)
 
 
 @pytest.mark.parametrize(("how", "fresh"), [("dynamo-external", False), ("legacy-17", True)])
 def test_verify_and_restore_notice_a_changed_byte(exported, tmp_path, how, fresh):
     path, _ = exported("bert", how, tmp_path / "source", fresh=fresh)
-    _patch(path, tmp_path / "out")
+    patch_onnx(path, tmp_path / "out")
     for name in ("model.onnx", "model.onnx.data"):
         file = tmp_path / "out" / name
         if not file.is_file():
@@ -475,24 +462,20 @@ def test_verify_and_restore_notice_a_changed_byte(exported, tmp_path, how, fresh
     assert verify(tmp_path / "out").passed
 
 
-def test_the_command_line_scans_plans_and_patches_an_onnx_file(exported, tmp_path, capsys):
+def test_the_command_line_scans_plans_and_patches_an_onnx_file(
+    exported, tmp_path, capsys, json_of, refused
+):
     path, _ = exported("bert", "legacy-17", tmp_path / "source", fresh=True)
     out = str(tmp_path / "out")
-    assert run(["scan", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["layers"] == 2
-    assert run(["patch", str(path), "--random", "2", "--dry-run", "--json"]) == 0
-    dims = json.loads(capsys.readouterr().out)["dims"]
+    assert json_of("scan", path)["layers"] == 2
+    dims = json_of("patch", path, "--random", "2", "--dry-run")["dims"]
     listed = ",".join(map(str, dims))
     assert run(["patch", str(path), "--dims", listed, "--params", "gain", "-o", out, "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["parameters_changed"] == 2
     assert "found by names of BERT" in captured.err
     assert "1 initializers are read elsewhere too" in captured.err
-    assert run(["patch", str(path), "--dims", "3", "--no-onnx", "-o", out]) == 2
-    assert "--no-onnx" in capsys.readouterr().err
-    assert run(["eval", out]) == 2
-    assert "and config.json does not say what that is to be scored on" in capsys.readouterr().err
-    assert run(["scan", out]) == 2
-    assert "give that file in it" in capsys.readouterr().err
-    assert run(["scan", f"{out}/model.onnx", "--method", "ablation"]) == 2
-    assert "--method" in capsys.readouterr().err
+    refused("patch", path, "--dims", "3", "--no-onnx", "-o", out, says="--no-onnx")
+    refused("eval", out, says="and config.json does not say what that is to be scored on")
+    refused("scan", out, says="give that file in it")
+    refused("scan", f"{out}/model.onnx", "--method", "ablation", says="--method")

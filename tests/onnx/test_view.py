@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from artifacts import edit_tensors, patch
 from families import save_family
 from onnx_exports import initializers
-from safetensors.torch import load_file, save_file
 from task_models import each, save_model
 from tiny import LLAMA, make_unequal
 
-from surgeon import Recipe, evaluate, make_plan, open_checkpoint, restore, verify, write_artifact
+from surgeon import evaluate, open_checkpoint, restore, verify
 from surgeon.console import show_record
 from surgeon.edit.staging import _own_files
 from surgeon.onnx.export import make_graph
@@ -36,17 +36,14 @@ def sharded(tmp_path_factory):
     model = make_unequal(transformers.LlamaForCausalLM, config).to(torch.bfloat16)
     model.save_pretrained(folder / "model", max_shard_size="5KB")
     assert len([*(folder / "model").glob("*.safetensors")]) == 2
-    plan = make_plan(open_checkpoint(folder / "model"), Recipe(dims=(3, 9)))
-    write_artifact(plan, folder / "out")
+    patch(folder / "model", folder / "out", onnx=True)
     return folder / "out"
 
 
 def _save_rounded(source, folder):
     """Save a model again with its weights in bfloat16."""
     shutil.copytree(source, folder)
-    path = folder / "model.safetensors"
-    tensors = {name: value.to(torch.bfloat16) for name, value in load_file(path).items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    edit_tensors(folder, lambda tensors: {n: t.to(torch.bfloat16) for n, t in tensors.items()})
 
 
 def _disk_usage(folder):
@@ -62,8 +59,7 @@ def _run(path, width=7):
 
 
 def test_an_artifact_takes_the_space_of_its_source(minilm, tmp_path):
-    plan = make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157)))
-    write_artifact(plan, tmp_path / "out")
+    patch(minilm, tmp_path / "out", onnx=True, dims=(99, 157))
     assert _disk_usage(tmp_path / "out") <= 1.02 * _disk_usage(minilm)
     weights, data = tmp_path / "out/model.safetensors", tmp_path / "out/onnx/model.onnx_data"
     assert weights.samefile(data)
@@ -92,8 +88,8 @@ def test_every_weight_of_the_graph_is_the_checkpoint_s_tensor_by_its_name(sharde
 
 
 def test_a_view_computes_what_a_standalone_file_does(sharded, tmp_path):
-    plan = make_plan(open_checkpoint(sharded), Recipe(dims=(0,), mode="scale", factor=1.0))
-    write_artifact(plan, tmp_path / "out", standalone=True)
+    nothing = {"dims": (0,), "mode": "scale", "factor": 1.0}
+    patch(sharded, tmp_path / "out", onnx=True, standalone=True, **nothing)
     assert [p.name for p in (tmp_path / "out/onnx").iterdir()] == ["model.onnx"]
     for one, other in zip(_run(sharded / _GRAPH), _run(tmp_path / "out" / _GRAPH), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -109,11 +105,10 @@ def test_a_view_computes_what_a_standalone_file_does(sharded, tmp_path):
 def test_eval_says_of_a_bfloat16_view_what_it_says_of_a_standalone_file(tmp_path, task):
     save_model(task, tmp_path / "full")
     _save_rounded(tmp_path / "full", tmp_path / "model")
-    plan = make_plan(open_checkpoint(tmp_path / "model"), Recipe(dims=(3,)))
     results = []
     for standalone in (False, True):
         out = tmp_path / f"out-{standalone}"
-        write_artifact(plan, out, standalone=standalone)
+        patch(tmp_path / "model", out, onnx=True, standalone=standalone, dims=(3,))
         results.append(evaluate(out, controls=2))
     one, other = results
     assert one.patched == other.patched
@@ -143,20 +138,18 @@ def test_without_links_there_are_two_files(tiny, tmp_path, monkeypatch):
     def refuse(*_given, **_how):
         raise OSError(1, "no links here")
 
-    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,)))
-    write_artifact(plan, tmp_path / "linked")  # whose graph is kept: transformers gets links too
+    patch(tiny("bert"), tmp_path / "linked", onnx=True)  # is kept: transformers gets links too
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    write_artifact(plan, tmp_path / "out")
+    patch(tiny("bert"), tmp_path / "out", onnx=True)
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
     assert verify(tmp_path / "out").passed
 
 
 def test_force_replaces_an_artifact_with_linked_halves_and_no_other_links(tiny, tmp_path):
     out = tmp_path / "out"
-    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,)))
-    write_artifact(plan, out)
+    patch(tiny("bert"), out, onnx=True)
     assert (out / "model.safetensors").is_symlink()
-    write_artifact(plan, out, force=True)
+    patch(tiny("bert"), out, onnx=True, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     (out / "model.safetensors").unlink()
     (out / "model.safetensors").symlink_to(tiny("bert") / "model.safetensors")
@@ -171,13 +164,11 @@ def test_tensors_at_odd_offsets_get_a_file_of_their_own_and_it_is_told(tiny, tmp
     header = json.dumps(json.loads(content[8 : 8 + length])).encode()
     header += b" " * (3 - len(header) % 4)
     path.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + length :])
-    plan = make_plan(open_checkpoint(source), Recipe(dims=(3,)))
-    record = write_artifact(plan, tmp_path / "out")
+    record = patch(source, tmp_path / "out", onnx=True)
     assert record.onnx["moved"] == ("model.safetensors",)
     show_record(record, tmp_path / "out", json=False)
     assert "model.safetensors do not lie at multiples" in capsys.readouterr().err
-    even = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,)))
-    write_artifact(even, tmp_path / "even")
+    patch(tiny("bert"), tmp_path / "even", onnx=True)
     onnx.checker.check_model(tmp_path / "out" / _GRAPH)
     for one, other in zip(*(_run(tmp_path / n / _GRAPH) for n in ("out", "even")), strict=True):
         np.testing.assert_array_equal(one, other)

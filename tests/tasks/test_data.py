@@ -89,11 +89,7 @@ def test_a_file_without_a_header_is_read_from_its_first_line(tmp_path):
 @pytest.mark.parametrize(
     ("content", "options", "complaint"),
     [
-        (
-            "a,b,c,d\n1,2,3,4\n",
-            {"columns": Columns("nope")},
-            "no column nope; it has a, b, c, d",
-        ),
+        ("a,b,c,d\n1,2,3,4\n", {"columns": Columns("nope")}, "no column nope; it has a, b, c, d"),
         ("text,b,c,d\n1,2,3,4\n", {}, "no column for the label"),
         ("text,label,c,d\n1,2,3,4\n", {"pair": True}, "no column for the pair"),
         ("text,label\n", {}, "has a header and no rows"),

@@ -290,12 +290,7 @@ def _read(task, data, labels=(), tokenizer=None, **settings):
         ("glue/stsb", ("LABEL_0",), {"sentence1": "the", "sentence2": "day", "label": None}, 5.0),
         ("sts", (), {"text": "the", "text2": "day", "score": None}, 0.0),
         ("token-classification", BIO, {"tokens": "the", "ner_tags": None}, "O"),
-        (
-            "question-answering",
-            (),
-            {"question": "a", "context": "the day", "answer": None},
-            "day",
-        ),
+        ("question-answering", (), {"question": "a", "context": "the day", "answer": None}, "day"),
     ],
 )
 def test_minus_one_is_a_missing_label_in_every_task_and_format(
