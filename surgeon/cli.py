@@ -52,7 +52,7 @@ EXAMPLES = {
 """Arguments that show what each command is for, in its help."""
 
 _GROUPS = {  # heading in the help of a command with many options → the options under it
-    "Model": ("revision", "sites_pattern"),
+    "Model": ("revision", "revisions", "skip", "sites_pattern"),
     "Dimensions": (
         *("remove_outliers", "dims", "random", "recipe", "relax", "method", "device", "sigma"),
         *("min_layers", "min_damage", "exhaustive", "compare"),
@@ -294,6 +294,11 @@ def _message(error: BaseException) -> str:
             return "not enough memory for this; close what takes it, or raise its limit (ulimit -v)"
         case SurgeonError():
             return str(error)
+        case ModuleNotFoundError(name=str(name)) if not name.startswith("surgeon"):
+            return (
+                f"this takes the package {name}, which is not installed; install surgeon with its "
+                "dependencies (pip check names those that are missing)"
+            )
         case _:  # an exit code of 1 would say that a check was not met
             return (
                 f"unexpected {type(error).__name__}: {error}; this is a defect of surgeon, and "

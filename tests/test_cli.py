@@ -126,6 +126,7 @@ def test_the_shell_can_complete_commands_and_options():
         ("nonsense", "No such command 'nonsense'. (try --help)"),
         ("scna", "Did you mean 'scan'?"),
         ("scan", "Missing argument"),
+        ("recipes --json list", "--json: give it after the command"),
         ("scan model --metod x", "--method"),
         ("patch model --mode zeros", "--mode': 'zeros' is not one of 'zero', 'scale', 'mean'"),
     ],
@@ -168,6 +169,14 @@ def test_a_defect_or_a_panic_is_one_line_and_no_verdict(monkeypatch, refused, er
     monkeypatch.setattr(surgeon, "open_checkpoint", fail, raising=False)
     line = refused("diff", "a", "b", says=f"surgeon: unexpected {type(error).__name__}: {error}; ")
     assert "SURGEON_DEBUG=1" in line
+
+
+def test_a_package_that_is_not_installed_is_named_in_a_line(monkeypatch, refused):
+    def fail(*_arguments, **_options):
+        raise ModuleNotFoundError(name="torch")
+
+    monkeypatch.setattr(surgeon, "open_checkpoint", fail, raising=False)
+    refused("diff", "a", "b", says="this takes the package torch, which is not installed")
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -11,13 +11,13 @@ from surgeon.commands.options import (
     Force,
     Fresh,
     Json,
-    Model,
     NoOnnx,
     NoParity,
     OnnxDtype,
     Output,
     Revision,
     Standalone,
+    Weights,
     graph_settings,
 )
 
@@ -26,7 +26,7 @@ def apply(
     edit: Annotated[
         Path, typer.Argument(metavar="EDIT", help="A file that patch --record-only made.")
     ],
-    model: Model,
+    model: Weights,
     output: Output,
     revision: Revision = None,
     no_onnx: NoOnnx = False,

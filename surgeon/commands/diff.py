@@ -11,7 +11,9 @@ from surgeon.errors import CheckFailed
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A model directory or weight file.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A model directory, weight file or Hub id.")
+    ],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one, in any shard layout.")],
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")

@@ -44,8 +44,8 @@ def evaluate(
         float | None,
         typer.Option(
             metavar="SIZE",
-            help="The smallest change of it that matters; by default 0.02 (of a squared error, "
-            "that share of the labels' variance).",
+            help="The smallest change of the metric that matters; by default 0.02 (of a squared "
+            "error, that share of the labels' variance).",
         ),
     ] = None,
     controls: Annotated[int | None, _setting("controls")] = None,

@@ -6,19 +6,19 @@ from surgeon.commands.options import (
     Force,
     Fresh,
     Json,
-    Model,
     NoParity,
     OnnxDtype,
     Output,
     Revision,
     SitesPattern,
     Standalone,
+    Weights,
     graph_settings,
 )
 
 
 def export(
-    model: Model,
+    model: Weights,
     output: Output,
     revision: Revision = None,
     sites_pattern: SitesPattern = None,

@@ -48,6 +48,10 @@ def numbers_of(field: str, text: str | None) -> tuple[int, ...] | None:
         raise SelectionError(f"`{field}` {text!r}: {error}") from error
 
 
+Weights = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A model directory, a .safetensors file, or a Hub id."),
+]
 Model = Annotated[
     str,
     typer.Argument(
@@ -86,7 +90,8 @@ Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Replace the output if it exists. What surgeon did not make is kept, as DIR.replaced.",
+        help="Replace the output if it exists. What surgeon did not make is kept, as "
+        "OUTPUT.replaced.",
     ),
 ]
 NoOnnx = Annotated[
@@ -126,8 +131,10 @@ Address = Annotated[
 Cpus = Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Sigma = Annotated[float, setting(Recipe, "sigma")]
-MinLayers = Annotated[float | None, setting(Recipe, "min_layers", show_default="the method's own")]
-Method = Annotated[str | None, setting(Recipe, "method", metavar="NAME")]
+MinLayers = Annotated[
+    float | None,
+    setting(Recipe, "min_layers", show_default="half; layernorm-count: more than a quarter"),
+]
 RankingData = Annotated[
     str | None,
     typer.Option(

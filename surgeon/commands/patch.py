@@ -13,7 +13,6 @@ from surgeon.commands.options import (
     Force,
     Fresh,
     Json,
-    Method,
     MinDamage,
     MinLayers,
     Model,
@@ -59,7 +58,9 @@ def patch(
         typer.Option(metavar="FILE|NAME", help="Do what a recipe says; takes no other choice."),
     ] = None,
     seed: Annotated[int, _setting("seed")] = _DEFAULTS["seed"],
-    method: Method = _DEFAULTS["method"],
+    method: Annotated[
+        str | None, _setting("method", metavar="NAME", show_default="ablation")
+    ] = _DEFAULTS["method"],
     data: RankingData = None,
     text_column: TextColumn = None,
     device: Device = "auto",

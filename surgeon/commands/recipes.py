@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from surgeon.commands.options import Json
+from surgeon.errors import SelectionError
 
 recipes = typer.Typer(add_completion=False, rich_markup_mode=None)
 _WRONG_INPUT = 2
@@ -23,6 +24,8 @@ def list_recipes(context: typer.Context, json: Json = False) -> None:
     """
     if context.invoked_subcommand is None:
         list_(json=json)
+    elif json:
+        raise SelectionError("--json: give it after the command, as in surgeon recipes list --json")
 
 
 @recipes.command("list")

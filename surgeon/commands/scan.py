@@ -11,7 +11,6 @@ from surgeon.commands.options import (
     Device,
     Force,
     Json,
-    Method,
     MinDamage,
     MinLayers,
     Model,
@@ -24,8 +23,10 @@ from surgeon.commands.options import (
     is_onnx,
     ranking_texts,
     refuse_options,
+    setting,
     settling,
 )
+from surgeon.edit.recipe import Recipe
 from surgeon.errors import SelectionError
 from surgeon.ranking import DEFAULT, Options, check_options, estimate_seconds, find_detector
 from surgeon.ranking.ranking import SIGMA
@@ -38,7 +39,9 @@ def scan(
     model: Model,
     revision: Revision = None,
     sites_pattern: SitesPattern = None,
-    method: Method = None,
+    method: Annotated[
+        str | None, setting(Recipe, "method", metavar="NAME", show_default="layernorm")
+    ] = None,
     data: RankingData = None,
     text_column: TextColumn = None,
     device: Device = "auto",
@@ -70,7 +73,10 @@ def scan(
     ] = None,
     force: Force = False,
     top: Annotated[
-        int, typer.Option(min=1, help="How many dimensions the table shows; outliers it shows all.")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="How many dimensions the table shows; outliers it shows all."
+        ),
     ] = 10,
     json: Json = False,
 ) -> None:

@@ -37,7 +37,9 @@ def trace(
     sigma: Sigma = SIGMA,
     min_layers: MinLayers = None,
     sites_pattern: SitesPattern = None,
-    top: Annotated[int, typer.Option(min=1, help="How many dimensions the table shows.")] = 10,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many dimensions the table shows.")
+    ] = 10,
     plot: Annotated[
         Path | None,
         typer.Option(

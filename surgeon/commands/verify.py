@@ -19,4 +19,5 @@ def verify(artifact: ArtifactDirectory, json: Json = False) -> None:
     console.show_verification(verification, json=json)
     if not verification.passed:
         failed = [check.name for check in verification.checks if not check.passed]
-        raise CheckFailed(f"{artifact}: {len(failed)} checks failed: {', '.join(failed[:3])}")
+        count = f"{len(failed)} of {len(verification.checks)}"
+        raise CheckFailed(f"{artifact}: {count} checks failed: {', '.join(failed[:3])}")

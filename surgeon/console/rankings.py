@@ -206,9 +206,6 @@ def _damage(dimension: Dimension) -> tuple[str, ...]:
     return f"{dimension.damage:+.3g}", interval, str(dimension.examples), added
 
 
-if TYPE_CHECKING:
-    from surgeon.ranking import Ranking, ZScores
-
 _CSV = ".csv"
 _COLUMNS = (
     "dim", "outlier", "score", "strength", "layers", "damage", "low", "high", "texts", "added",

@@ -70,6 +70,10 @@ def show_problems(path: Path, problems: Sequence[PlacedProblem]) -> None:
         print_error(problem.at(path))
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) -> None:
     """Show the cells of a sweep, what they take, and how many are left to do."""
     if json:
@@ -82,7 +86,7 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) 
     print_table(
         ("model", "operation", "task", "data", "seed"),
         rows,
-        title=f"{cost.cells:,} cells of {cost.models} model{'s' * (cost.models > 1)}",
+        title=f"{_counted(cost.cells, 'cell')} of {_counted(cost.models, 'model')}",
     )
     print_text(
         f"About {cost.variants:,} runs of a model over its texts, {cost.texts:,} texts in all. "
@@ -112,7 +116,7 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
     earlier = f"; {sweep.kept:,} of them in an earlier run" if sweep.kept else ""
     table = "and rows.parquet " if sweep.table else ""
     print_text(
-        f"{sweep.total:,} cells: {sweep.done:,} done{failed}{earlier}. "
+        f"{_counted(sweep.total, 'cell')}: {sweep.done:,} done{failed}{earlier}. "
         f"rows.jsonl {table}in {sweep.folder}"
     )
     for reason, cells in _reasons(sweep):
@@ -123,7 +127,7 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
             "report leave out."
         )
     if not sweep.table and sweep.done:
-        print_note("For a table too: pip install pyarrow")
+        print_note("For a table too: pip install 'norm-surgeon[study]'")
     if sweep.done:
         _show_measured(sweep.folder)
 
@@ -168,7 +172,7 @@ def show_outlook(ahead: Outlook, models: int, *, json: bool) -> None:
         print_json({"models": models, **vars(ahead)})
         return
     print_text(
-        f"{models:,} models, {_ended(ahead)}: {ahead.left:,} to scan, in "
+        f"{_counted(models, 'model')}, {_ended(ahead)}: {ahead.left:,} to scan, in "
         f"{duration(ahead.seconds or 0)} at least by --rate. No requests were sent."
     )
 
@@ -192,7 +196,7 @@ def show_atlas(atlas: Atlas, *, json: bool) -> None:
     print_table(
         ("", ">models"),
         [(name, f"{count:,}") for name, count in counts.items()],
-        title=f"{atlas.total:,} models{earlier}",
+        title=f"{_counted(atlas.total, 'model')}{earlier}",
         caption=f"{atlas.bytes_read:,} bytes in {atlas.seconds:,.1f} s{each}",
     )
     print_text(f"Atlas: {atlas.output}")

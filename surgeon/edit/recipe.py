@@ -130,8 +130,8 @@ class Recipe(SettingsModel):
     seed: Seed = 0
     """For `random`."""
     method: Method | None = None
-    """What ranks: ablation, the default, measures what removals do, in PyTorch; activations and
-    gradient run the model too, and layernorm and layernorm-count read the weights alone."""
+    """What ranks: ablation measures what removals do, in PyTorch; activations and gradient run the
+    model too, and layernorm and layernorm-count read the weights alone."""
     sigma: Annotated[Number, Field(gt=0)] = SIGMA
     """Standard deviations beyond which a gain or bias is flagged."""
     min_layers: Layers | None = None

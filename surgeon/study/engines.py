@@ -120,7 +120,7 @@ def choose_engine(
     """Return an engine by name, with its settings.
 
     Raises:
-        SelectionError: it does not take these settings.
+        SelectionError: it does not take these settings, or Ray is not installed.
     """
     if workers < 1:
         raise SelectionError(f"`workers` {workers}: give a number of 1 or more")
@@ -130,6 +130,8 @@ def choose_engine(
         if count > 1 and count % 1:
             raise SelectionError(f"{option} {count:g}: above 1, Ray takes whole numbers only")
     if name == "ray":
+        if importlib.util.find_spec("ray") is None:
+            raise SelectionError("`engine` ray: takes Ray; run: pip install 'norm-surgeon[ray]'")
         return partial(run_ray, workers=workers, address=address, cpus=cpus, gpus=gpus)
     of_ray = {"`address`": address is not None, "`cpus`": cpus != 1, "`gpus`": gpus != 0}
     for option in (option for option, given in of_ray.items() if given):
@@ -156,11 +158,9 @@ def run_ray(
         gpus: the same.
 
     Raises:
-        SelectionError: Ray is not installed, no cluster answers at the address, or none of its
-            nodes has what an actor declares.
+        SelectionError: no cluster answers at the address, or none of its nodes has what an actor
+            declares.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise SelectionError("`engine` ray: Ray is not installed; run: pip install ray")
     import ray
 
     begun = not ray.is_initialized()

@@ -54,7 +54,7 @@ class TaskOptions(SettingsModel):
     """What a user may set about a task; None: the task's default."""
 
     mask_rate: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    """Share of tokens masked, replaced or asked for [task's own]."""
+    """Share of tokens masked, replaced or predicted; by default the task's own."""
     masking: Masking | None = None
     """Hide every chosen token (all), or 80 in 100 and change 10 (bert)."""
     block: Count | None = None
