@@ -7,6 +7,7 @@ checks, the messages, the JSON Schema of recipes and the help of the command lin
 from __future__ import annotations
 
 import difflib
+import numbers
 import reprlib
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from surgeon.errors import SelectionError
@@ -43,13 +44,18 @@ def _each_once(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return entries
 
 
+def _plain(value: object) -> object:
+    if type(value) is bool or not isinstance(value, numbers.Integral):
+        return value
+    return int(value)  # of numpy's, say
+
+
 # Strict: no '1' for 1, and no 1 for true. A whole number is a number all the same.
-Whole: TypeAlias = Annotated[int, Field(strict=True)]
 Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
-Count: TypeAlias = Annotated[Whole, Field(ge=1, le=LARGEST)]
-Index: TypeAlias = Annotated[Whole, Field(ge=0, le=LARGEST)]
-Seed: TypeAlias = Annotated[Whole, Field(ge=0, le=MOST)]
+Count: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=LARGEST), BeforeValidator(_plain)]
+Index: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=LARGEST), BeforeValidator(_plain)]
+Seed: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=MOST), BeforeValidator(_plain)]
 # A min_length would count the entries without those that are wrong, and be one more error.
 Some: TypeAlias = Annotated[
     tuple[_Entry, ...], Field(json_schema_extra={"minItems": 1}), AfterValidator(_not_empty)
@@ -128,6 +134,9 @@ class SettingsModel(BaseModel):
             return cls.model_validate(values, context=folder)
         except ValidationError as error:
             raise SettingsError(_problems(error, cls)) from error
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        return ((name, value) for name, value in self if name in self.model_fields_set)
 
     def given(self) -> dict[str, Any]:
         """Return the settings that are not None, by name."""

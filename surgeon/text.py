@@ -9,9 +9,10 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from surgeon.errors import EvaluationError
 
@@ -43,6 +44,9 @@ class Texts:
     lines: tuple[str, ...]
     raw: bytes
 
+    def __repr__(self) -> str:
+        return f"<Texts {self.name}: {len(self.lines):,}>"
+
     @classmethod
     def of(cls, lines: Iterable[object]) -> Texts:
         """Make texts of strings, each one text.
@@ -50,6 +54,8 @@ class Texts:
         Raises:
             EvaluationError: there is none, or one is something else.
         """
+        if isinstance(lines, str):  # whose letters would be the texts
+            raise EvaluationError("`texts`: give a list of strings, one for each text")
         texts = []
         for text in lines:
             if not isinstance(text, str):
@@ -93,6 +99,21 @@ def _sample(name: str, file: str) -> Texts:
     return Texts(name, nonblank(lines_of(decoded(name, raw))), raw)
 
 
+GivenTexts: TypeAlias = Texts | Sequence[str] | str | Path
+"""What stands for texts: themselves, strings, or a file with one text per line."""
+
+
+def as_texts(given: GivenTexts) -> Texts:
+    """Return texts as they are, of strings, or of a file with one text per line.
+
+    Raises:
+        EvaluationError: as ``Texts.of`` or ``read_texts``.
+    """
+    if isinstance(given, Texts):
+        return given
+    return read_texts(given) if isinstance(given, str | Path) else Texts.of(given)
+
+
 def read_texts(path: str | Path, *, document: bool = False) -> Texts:
     """Read a UTF-8 file: a text per line, blank lines left out, or the whole file as one text.
 
@@ -104,20 +125,20 @@ def read_texts(path: str | Path, *, document: bool = False) -> Texts:
     content = decoded(path.name, raw)
     texts = Texts(path.name, nonblank((content,) if document else lines_of(content)), raw)
     if not texts.lines:
-        raise EvaluationError(f"`data` {path}: the file holds no text; put one text on each line")
+        raise EvaluationError(f"`texts` {path}: the file holds no text; put one text on each line")
     return texts
 
 
 def read_data_file(path: Path, kind: str) -> bytes:
-    """Read a file of ``data``; ``kind`` is what an error asks for.
+    """Read a file of texts or rows; ``kind`` is what an error asks for.
 
     Raises:
         EvaluationError: there is no such file.
     """
     if path.is_dir():
-        raise EvaluationError(f"`data` {path}: is a folder; give {kind} in it")
+        raise EvaluationError(f"`texts` {path}: is a folder; give {kind} in it")
     if not path.is_file():
-        raise EvaluationError(f"`data` {path}: no such file; give {kind}")
+        raise EvaluationError(f"`texts` {path}: no such file; give {kind}")
     return path.read_bytes()
 
 
@@ -135,7 +156,7 @@ def nonblank(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def decoded(name: str, raw: bytes) -> str:
-    """Decode a file of ``data``, which is UTF-8.
+    """Decode a file of texts or rows, which is UTF-8.
 
     Raises:
         EvaluationError: it is not, and the error says how to convert it.
@@ -146,6 +167,6 @@ def decoded(name: str, raw: bytes) -> str:
         utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         likely, what = ("utf-16", "UTF-16") if utf_16 else ("latin1", "perhaps Latin-1")
         raise EvaluationError(
-            f"`data` {name}: not UTF-8 (byte {error.start}), {what}; convert it: "
+            f"`texts` {name}: not UTF-8 (byte {error.start}), {what}; convert it: "
             f"iconv -f {likely} -t utf-8 {name} > utf8-{name}"
         ) from error

@@ -17,7 +17,7 @@ from surgeon.families import Site
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
 from surgeon.ranking import MEASURED, Dimension, Options, Ranking, find_detector, rank_dimensions
-from surgeon.text import Texts, TextsUsed
+from surgeon.text import GivenTexts, TextsUsed
 
 _NO_BIAS = {
     "rmsnorm": "RMSNorm has no bias",
@@ -96,7 +96,7 @@ def make_plan(
     checkpoint: Checkpoint,
     recipe: Recipe,
     *,
-    texts: Texts | None = None,
+    texts: GivenTexts | None = None,
     device: str = "auto",
     progress: Progress = silent,
 ) -> Plan:
@@ -105,8 +105,8 @@ def make_plan(
     Args:
         checkpoint: the model.
         recipe: what was asked for.
-        texts: what ranks, for a method that runs the model (None: the built-in sample that ranks,
-            which is not the one that evaluates).
+        texts: what ranks, for a method that runs the model: texts, strings, or a file with one text
+            per line (None: the built-in sample that ranks, which is not the one that evaluates).
         device: where such a method runs it: cpu, cuda, mps, or auto, the best that is there.
         progress: called at each step of such a method.
 
@@ -160,21 +160,15 @@ def edits_meant(checkpoint: Checkpoint, recipe: Recipe, dims: tuple[int, ...]) -
 def draw_dims(
     hidden: int, count: int, rng: np.random.Generator, without: tuple[int, ...] = ()
 ) -> tuple[int, ...]:
-    """Draw ``count`` different dimensions of ``hidden``, none of them in ``without``, sorted.
-
-    Raises:
-        SelectionError: there are not that many.
-    """
+    """Draw ``count`` different dimensions of ``hidden``, none of them in ``without``, sorted."""
     rest = np.setdiff1d(np.arange(hidden), without)
-    if count > rest.size:
-        raise SelectionError(f"{count} random dimensions asked for, but only {rest.size} are left")
     return tuple(sorted(int(dim) for dim in rng.choice(rest, size=count, replace=False)))
 
 
 def _select_dims(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    texts: Texts | None,
+    texts: GivenTexts | None,
     device: str,
     progress: Progress,
 ) -> tuple[tuple[int, ...], Ranking | None]:
@@ -182,18 +176,18 @@ def _select_dims(
     hidden = checkpoint.hidden_size
     if texts is not None and recipe.remove_outliers is None:
         raise SelectionError(
-            "`data`: text ranks dimensions for `remove_outliers` N `method` "
+            "`texts`: text ranks dimensions for `remove_outliers` N `method` "
             f"{MEASURED}, and nothing else asks for a ranking"
         )
     if device != "auto" and recipe.remove_outliers is None:
         raise SelectionError("`device`: goes with `remove_outliers` N alone")
     if recipe.dims is not None:
         return recipe.dims, None
+    for way in ("random", "remove_outliers"):
+        if (count := getattr(recipe, way) or 0) > hidden:
+            raise SelectionError(f"`{way}` {count}: there are {hidden} in all")
     if recipe.random is not None:
         return draw_dims(hidden, recipe.random, np.random.default_rng(recipe.seed)), None
-    count = recipe.remove_outliers or 0
-    if count > hidden:
-        raise SelectionError(f"`remove_outliers` {count}: there are {hidden} in all")
     options = Options(
         sigma=recipe.sigma,
         min_layers=recipe.min_layers,

@@ -67,13 +67,13 @@ def check_file(group: type[_Group], path: Path) -> Checked[_Group]:
     return Checked(path, content, tuple(sorted(problems, key=lambda p: (p.line, p.column))))
 
 
-def load_recipe(name_or_path: str) -> Recipe:
+def load_recipe(name_or_path: str | Path) -> Recipe:
     """Read a recipe from a YAML file, or by the name of one that ships with surgeon.
 
     Raises:
         SelectionError: there is none, or it is not a valid recipe.
     """
-    return check_file(Recipe, find_recipe(name_or_path)).valid(": surgeon recipes check")
+    return check_file(Recipe, find_recipe(str(name_or_path))).valid(": surgeon recipes check")
 
 
 def find_recipe(name_or_path: str, folder: Path | None = None) -> Path:

@@ -106,6 +106,9 @@ class Record:
     versions: Mapping[str, str] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
+    def __repr__(self) -> str:
+        return f"<Record of {self.model}: dimensions {', '.join(map(str, self.dims))}>"
+
     @property
     def edited_graph(self) -> str | None:
         """The ONNX file that has the edited tensors; None where safetensors files have them."""

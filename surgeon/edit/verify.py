@@ -40,6 +40,10 @@ class Verification:
     model: str
     checks: tuple[Check, ...]
 
+    def __repr__(self) -> str:
+        failed = sum(not check.passed for check in self.checks)
+        return f"<Verification of {self.model}: {failed} of {len(self.checks)} checks failed>"
+
     @property
     def passed(self) -> bool:
         """Whether every check holds."""
@@ -181,6 +185,9 @@ class Comparison:
 
     tensors: tuple[TensorDifference, ...]
     compared: int
+
+    def __repr__(self) -> str:
+        return f"<Comparison: {len(self.tensors):,} of {self.compared:,} tensors differ>"
 
     @property
     def identical(self) -> bool:

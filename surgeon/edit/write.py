@@ -80,10 +80,10 @@ def write_artifact(
 
     Raises:
         OutputError: the output cannot be made there.
-        ExportError: the export failed, or does not match the weights.
+        ExportError: the export failed, does not match the weights, or is to have another dtype.
         CheckpointError: the source changed while it was read.
     """
-    output = Path(output)
+    output, options = Path(output), OnnxOptions(dtype, standalone, fresh, parity)
     checkpoint = plan.checkpoint
     if onnx:
         _check_exportable(checkpoint)
@@ -102,7 +102,6 @@ def write_artifact(
             check(folder)
         (folder / FOLDER).mkdir(exist_ok=True)
         write_excised(plan.edits, folder / EXCISED)
-        options = OnnxOptions(dtype, standalone, fresh, parity)
         facts = _export_patched(plan, folder, options, progress) if onnx else None
         write_card(plan, folder / SOURCE_CARD, folder / CARD)
         progress("hashing what was added", 0, 0)
@@ -312,8 +311,8 @@ class Export:
     model: str
     revision: str | None
     architecture: str
-    onnx: OnnxFacts
-    files: dict[str, FileState]
+    onnx: OnnxFacts = dataclasses.field(repr=False)
+    files: dict[str, FileState] = dataclasses.field(repr=False)
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
@@ -349,11 +348,11 @@ def export(
 
     Raises:
         OutputError: the output cannot be made there.
-        ExportError: the export failed, or does not match the weights.
+        ExportError: the export failed, does not match the weights, or is to have another dtype.
     """
     from surgeon.onnx.half import export_model  # brings onnx
 
-    output = Path(output)
+    output, options = Path(output), OnnxOptions(dtype, standalone, fresh, parity)
     if not checkpoint.config:
         path = checkpoint.files[0].path
         raise ExportError(f"{path}: has no config.json beside it, and an export needs one")
@@ -369,7 +368,7 @@ def export(
             progress,
             otherwise=_INSTEAD,
             place=_copy,
-            options=OnnxOptions(dtype, standalone, fresh, parity),
+            options=options,
         )
         progress("hashing the files", 0, 0)
         done = Export(**_origin(checkpoint), onnx=facts, files=_hashes(folder))

@@ -183,6 +183,8 @@ def one_line(error: Exception) -> str:
 
 def _provider(name: ProviderName) -> str:
     available = onnxruntime.get_available_providers()
+    if name not in ("auto", *_PROVIDERS):
+        raise EvaluationError(f"`provider` {name}: give auto, {' or '.join(_PROVIDERS)}")
     if name == "auto":
         return next(p for p in (_PROVIDERS["cuda"], _CPU) if p in available)
     if _PROVIDERS[name] not in available:

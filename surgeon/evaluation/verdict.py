@@ -153,7 +153,7 @@ def judge(
     ``intact``: the whole interval lies within what most random removals do for certain, or within
     the margin on either side of zero; or the operation changed no value.
     ``inconclusive``: anything else, a score that became better among it. So is any result on
-    fewer than ``evidence.LEAST`` distinct texts, of a baseline without skill, and by an interval
+    fewer than ``LEAST`` distinct texts, of a baseline without skill, and by an interval
     that rests on a few texts that changed; and fewer than ``statistics.LEAST_CONTROLS`` controls
     show no damage.
 

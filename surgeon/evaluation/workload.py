@@ -237,7 +237,7 @@ def _read_data(
 ) -> Data:
     """Read what was named, or the task's own sample."""
     if settings.document and not isinstance(data, str | Path):
-        raise EvaluationError("`document`: is for a text file that `data` names")
+        raise EvaluationError("`document`: is for a text file that `texts` names")
     if isinstance(data, Texts | Table):
         return data
     if not isinstance(data, str | Path | None):
@@ -249,7 +249,7 @@ def _read_data(
         return read_texts_of(source, settings.columns, document=settings.document)
     if source is None:
         raise EvaluationError(
-            f"`data`: {task.name} takes labelled rows; give a CSV, TSV, JSON, JSON Lines or "
+            f"`texts`: {task.name} takes labelled rows; give a CSV, TSV, JSON, JSON Lines or "
             "Parquet file, or hf:org/name"
         )
     return read_table(source)
@@ -280,17 +280,17 @@ def _examples(task: Task, settings: Settings, data: Data, encoder: Encoder) -> P
         advice = "cut it with `block` N" if settings.document else "give two or more"
         if settings.block is not None:
             advice = f"give more text, or a `block` below {settings.block}"
-        raise EvaluationError(f"`data` {data.name}: {one}, and an interval takes 2; {advice}")
+        raise EvaluationError(f"`texts` {data.name}: {one}, and an interval takes 2; {advice}")
     if not found and task.needs_table:
         raise EvaluationError(
-            f"`data` {data.name}: none of {given} rows has a label to compare with and a text that "
-            "this model's tokenizer knows; give labelled rows, or name the columns with "
+            f"`texts` {data.name}: none of {given} rows has a label to compare with and a text "
+            "that this model's tokenizer knows; give labelled rows, or name the columns with "
             "`label_column` and `text_column`"
         )
     if not found:
         texts = given or len(data.lines)  # of no token at all, no block is made
         raise EvaluationError(
-            f"`data` {data.name}: none of {texts} texts has tokens that this model's tokenizer "
+            f"`texts` {data.name}: none of {texts} texts has tokens that this model's tokenizer "
             "knows; give text of the kind the model was trained on"
         )
     return prepared

@@ -195,10 +195,12 @@ def sites_from_pattern(pattern: str, shapes: Shapes) -> tuple[Site, ...]:
     matches = whole_match(regex)
     modules = {path: leaves for path, leaves in _leaves(shapes).items() if matches(path)}
     if not modules:
-        raise SelectionError(f"pattern {pattern!r}: {_why_no_module(matches, shapes)}")
+        raise SelectionError(f"`sites_pattern` {pattern!r}: {_why_no_module(matches, shapes)}")
     sites = [_site(pattern, path, leaves, shapes) for path, leaves in modules.items()]
     if offset and any(site.kind == "dense" for site in sites):
-        raise SelectionError(f"pattern {pattern!r}: 1+ is for norms, and it matches dense layers")
+        raise SelectionError(
+            f"`sites_pattern` {pattern!r}: 1+ is for norms, and it matches dense layers"
+        )
     return tuple(
         replace(site, gain_offset=offset) for site in sorted(sites, key=lambda s: s.layer or 0)
     )
@@ -221,7 +223,9 @@ def whole_match(pattern: str) -> Callable[[str], bool]:
         whole = SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
     except (SchemaError, UnicodeError) as error:
         reason = str(error).rpartition("\n")[2].removeprefix("error: ").strip()
-        raise SelectionError(f"pattern {pattern!r}: not a regular expression ({reason})") from error
+        raise SelectionError(
+            f"`sites_pattern` {pattern!r}: not a regular expression ({reason})"
+        ) from error
     return whole.isinstance_python
 
 
@@ -246,7 +250,7 @@ def _site(pattern: str, path: str, leaves: Mapping[str, str], shapes: Shapes) ->
     shape = shapes[gain] if gain is not None else ()
     if gain is None or len(shape) not in (1, 2):
         raise SelectionError(
-            f"pattern {pattern!r}: {path} has "
+            f"`sites_pattern` {pattern!r}: {path} has "
             f"{f'a weight of shape {list(shape)}' if gain else 'no weight'}; "
             "a norm has a vector and a dense layer a matrix"
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+from surgeon.errors import ExportError
 from surgeon.tasks.examples import Side
 from surgeon.tasks.task import TaskName
 from surgeon.tasks.tokenizer import TokenizerFacts
@@ -23,12 +24,19 @@ class OnnxOptions:
         standalone: whether the weights are in the ONNX file.
         fresh: whether to export although a graph is kept.
         parity: whether a new graph is compared with PyTorch, if the weights fit in memory.
+
+    Raises:
+        ExportError: there is no such dtype.
     """
 
     dtype: Dtype = "float32"
     standalone: bool = False
     fresh: bool = False
     parity: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (known := get_args(Dtype)):
+            raise ExportError(f"`dtype` {self.dtype}: give {' or '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,9 @@ def sites_by_pattern(
     if not found:
         norms = [operation for operation in operations if operation.kind != "dense"] or operations
         shown = " or ".join(repr(_names(graph, norm)[0]) for norm in norms[1 : 1 + _SHOWN])
-        raise SelectionError(f"pattern {pattern!r}: matches no node; there is {shown or 'no norm'}")
+        raise SelectionError(
+            f"`sites_pattern` {pattern!r}: matches no node; there is {shown or 'no norm'}"
+        )
     numbers = [int(m.group()) if (m := _LAYER.search(name)) else None for _, name in found]
     sites = [
         GraphSite(_site(graph, operation, "output", layer), (operation,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ class OnnxModel:
     """
 
     checkpoint: Checkpoint
-    graph: FileGraph
-    graph_sites: tuple[GraphSite, ...]
+    graph: FileGraph = field(repr=False)
+    graph_sites: tuple[GraphSite, ...] = field(repr=False)
     inferred: str
 
     @property

@@ -13,7 +13,7 @@ from surgeon.ranking.ranking import Measured, Options, Ranking
 from surgeon.ranking.removals import AblationRun, start_run
 from surgeon.ranking.torch_runner import open_torch_runner
 from surgeon.tasks.statistics import Interval, paired_interval
-from surgeon.text import Texts, built_in_sample, ranking_sample
+from surgeon.text import GivenTexts, Texts, as_texts, built_in_sample, ranking_sample
 
 COUNT = 2
 _FIRST = 5
@@ -107,10 +107,11 @@ def compare_detectors(
     )
 
 
-def _split(texts: Texts | None) -> tuple[Texts, Texts]:
+def _split(given: GivenTexts | None) -> tuple[Texts, Texts]:
     """Return texts that rank and others that measure."""
-    if texts is None:
+    if given is None:
         return ranking_sample(), built_in_sample()
+    texts = as_texts(given)
     ranking = replace(texts, name=f"every other line of {texts.name}", lines=texts.lines[::2])
     return ranking, replace(texts, name=f"the other lines of {texts.name}", lines=texts.lines[1::2])
 

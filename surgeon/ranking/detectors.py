@@ -6,16 +6,15 @@ import dataclasses
 import importlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
 from surgeon.progress import Progress, silent
 from surgeon.ranking.ranking import Options, Ranking
-from surgeon.text import Texts, read_texts
+from surgeon.text import GivenTexts
 from surgeon.torch_model.live import left_as_it_was, open_live
 
 
@@ -163,7 +162,7 @@ def check_options(detector: Detector, options: Options) -> None:
             takers = [d.name for d in DETECTORS.values() if field.name in d.takes]
             raise SelectionError(
                 f"`{field.name}`: `method` {detector.name} has no use for it; it is for "
-                f"{' and '.join(takers)}"
+                f"{', '.join(takers)}"
             )
 
 
@@ -186,7 +185,7 @@ def estimate_seconds(checkpoint: Checkpoint) -> float:
 def rank(
     model: Any,
     tokenizer: Any = None,
-    texts: Texts | Sequence[str] | str | Path | None = None,
+    texts: GivenTexts | None = None,
     *,
     method: str = MEASURED,
     sites_pattern: str | None = None,
@@ -213,10 +212,6 @@ def rank(
         CheckpointError: as ``open_live``.
     """
     find_detector(method)
-    if isinstance(texts, str | Path):
-        texts = read_texts(texts)
-    elif texts is not None and not isinstance(texts, Texts):
-        texts = Texts.of(texts)
     checkpoint = open_live(model, sites_pattern=sites_pattern, tokenizer=tokenizer)
     with left_as_it_was(model):
         options = Options(texts=texts, **settings)

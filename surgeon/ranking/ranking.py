@@ -14,7 +14,7 @@ import numpy.typing as npt
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
 from surgeon.ranking.zscores import ZScores
-from surgeon.text import Texts, TextsUsed
+from surgeon.text import GivenTexts, TextsUsed
 
 SIGMA = 3.0
 
@@ -206,8 +206,8 @@ class Options:
             deviations.
         min_layers: how many layers must flag an outlier: a share of them if below 1, else a count
             (None: the detector's own rule).
-        texts: what a forward pass reads, one text per line (None: the built-in sample that ranks,
-            which is not the one that evaluates).
+        texts: what a forward pass reads: texts, strings, or a file with one text per line (None:
+            the built-in sample that ranks, which is not the one that evaluates).
         min_damage: the least damage that makes an outlier, in the unit of the model's own task
             (None: that of ``removals.MIN_DAMAGE``).
         exhaustive: whether every dimension is removed, instead of a shortlist.
@@ -221,7 +221,7 @@ class Options:
 
     sigma: float = SIGMA
     min_layers: float | None = None
-    texts: Texts | None = None
+    texts: GivenTexts | None = None
     min_damage: float | None = None
     exhaustive: bool = False
     count: int | None = None

@@ -28,7 +28,7 @@ from surgeon.tasks.configuration import check_sizes, longest_text
 from surgeon.tasks.examples import Encoder, Example, batch_examples, batches_by_length
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.task import BASELINE, BatchScores, Floats, Settings, Task, TaskName, Variant
-from surgeon.text import Texts, ranking_sample
+from surgeon.text import GivenTexts, Texts, as_texts, ranking_sample
 from surgeon.torch_model.live import LiveCheckpoint
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class TorchRunner:
         examples = tuple(example for example in prepared if example is not None)
         if len(examples) < 2:
             raise EvaluationError(
-                f"`data` {self.texts.name}: {len(examples)} of {len(self.texts.lines)} texts have "
+                f"`texts` {self.texts.name}: {len(examples)} of {len(self.texts.lines)} texts have "
                 "tokens that this model's tokenizer knows and an interval takes 2; give text of "
                 "the kind the model was trained on"
             )
@@ -171,7 +171,7 @@ class TorchRunner:
 
 
 def open_torch_runner(
-    checkpoint: Checkpoint, texts: Texts | None, progress: Progress, device: str = "auto"
+    checkpoint: Checkpoint, given: GivenTexts | None, progress: Progress, device: str = "auto"
 ) -> TorchRunner:
     """Load a checkpoint in PyTorch, on a device, and tokenize texts for it.
 
@@ -182,7 +182,7 @@ def open_torch_runner(
         EvaluationError: it has no tokenizer, or one that does not know the texts' words.
         SelectionError: there is no such device.
     """
-    texts = texts or ranking_sample()
+    texts = ranking_sample() if given is None else as_texts(given)
     if isinstance(checkpoint, LiveCheckpoint):
         return _live_runner(checkpoint, texts, device)
     if importlib.util.find_spec("torch") is None:

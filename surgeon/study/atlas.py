@@ -71,7 +71,7 @@ class Atlas(Outcome):
 
 
 def build_atlas(
-    models: Iterable[str | Target],
+    models: str | Path | Iterable[str | Target],
     output: str | Path,
     *,
     engine: Engine | None = None,
@@ -90,7 +90,7 @@ def build_atlas(
     after the others. A model that fails has one row, with its error.
 
     Args:
-        models: Hub ids, with ``@revision`` or without.
+        models: Hub ids, with ``@revision`` or without, or a file with one per line.
         output: the table, as Parquet; it is made, or is that of an earlier run.
         engine: what runs the scans (None: four processes on this machine).
         sigma: as ``rank_by_layernorm``.
@@ -142,7 +142,7 @@ def build_atlas(
 
 
 def preview_atlas(
-    models: Iterable[str | Target],
+    models: str | Path | Iterable[str | Target],
     output: Path | None = None,
     *,
     sigma: float = SIGMA,

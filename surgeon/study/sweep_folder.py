@@ -184,8 +184,10 @@ def read_rows(folder: Path) -> Rows:
     """Read the rows of a sweep, one that still runs included.
 
     Raises:
-        OutputError: a row is damaged.
+        OutputError: the folder is not a sweep's, or a row is damaged.
     """
+    if not is_sweep(folder):
+        raise OutputError(f"{folder}: has no {ROWS}, so it is not a sweep directory")
     from pydantic import TypeAdapter, ValidationError
 
     path, cells = folder / ROWS, read_grid(folder)

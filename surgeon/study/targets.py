@@ -61,12 +61,14 @@ def read_list(path: Path) -> tuple[Target, ...]:
     return targets
 
 
-def targets_of(models: Iterable[str | Target]) -> tuple[Target, ...]:
-    """Return what entries of a list stand for, each once.
+def targets_of(models: str | Path | Iterable[str | Target]) -> tuple[Target, ...]:
+    """Return what entries of a list, or of a file with one, stand for, each once.
 
     Raises:
-        SelectionError: one is not a Hub id.
+        SelectionError: one is not a Hub id, or as ``read_list``.
     """
+    if isinstance(models, str | Path):
+        return read_list(Path(models))
     return _once(m if isinstance(m, Target) else _target("", m) for m in models)
 
 

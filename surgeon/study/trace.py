@@ -51,7 +51,7 @@ _KEPT = "norm-surgeon"  # the folder in the Hub's cache of assets
 
 
 def trace_training(
-    checkpoints: Sequence[str | Path],
+    checkpoints: str | Path | Sequence[str | Path],
     *,
     revisions: str | None = None,
     skip: Sequence[str] = (),
@@ -59,7 +59,7 @@ def trace_training(
     min_layers: float = MIN_LAYERS,
     sites_pattern: str | None = None,
     top: int = TOP,
-    output: Path | None = None,
+    output: str | Path | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Trace:
@@ -96,6 +96,7 @@ def trace_training(
     if top < 1:
         raise SelectionError(f"`top` {top}: give a number of 1 or more")
     if output is not None:
+        output = Path(output)
         advice = f"give {PARQUET} for every z-score, or {_SUMMARY} for the result"
         check_table(output, (PARQUET, _SUMMARY), advice)
         check_new_file(output, force=force)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from itertools import compress, pairwise
@@ -52,7 +52,9 @@ class TrainingCheckpoint:
 
 
 def find_checkpoints(
-    models: Sequence[str | Path], revisions: str | None = None, skip: Sequence[str] = ()
+    models: str | Path | Sequence[str | Path],
+    revisions: str | None = None,
+    skip: Sequence[str] = (),
 ) -> tuple[str, tuple[TrainingCheckpoint, ...]]:
     """Find the checkpoints of a run, at least two, by ascending steps; returns its name too.
 
@@ -71,7 +73,7 @@ def find_checkpoints(
             the same, or ``revisions`` or one of ``skip`` matches none.
         CheckpointError: the Hub cannot be asked.
     """
-    names = [str(model) for model in models]
+    names = [str(model) for model in ([models] if isinstance(models, str | Path) else models)]
     if revisions is not None:
         title, found = _on_hub(names, revisions)
     elif len(names) == 1:
@@ -134,9 +136,8 @@ def _in_folder(name: str) -> tuple[str, list[TrainingCheckpoint]]:
             "add `revisions` 'step*'"
         )
     if not folder.is_dir():
-        raise SelectionError(
-            f"{name}: one checkpoint at most; give two or more, or the folder that holds them"
-        )
+        what = "is one checkpoint at most" if folder.exists() else "no such file or directory"
+        raise SelectionError(f"{name}: {what}; give two or more, or the folder that holds them")
     found = sorted(path.parent for path in folder.glob("*/config.json"))
     if not found:
         has = "is one checkpoint" if (folder / "config.json").is_file() else "holds no checkpoints"
@@ -268,9 +269,9 @@ class Trace:
     criterion: str
     sigma: float
     needed: int
-    checkpoints: tuple[TrainingCheckpoint, ...]
+    checkpoints: tuple[TrainingCheckpoint, ...] = field(repr=False)
     outliers: tuple[int, ...]
-    trajectories: tuple[Trajectory, ...]
+    trajectories: tuple[Trajectory, ...] = field(repr=False)
     transient: tuple[TransientOutlier, ...]
     bulk: Bulk | None
     bytes_read: int | None = None

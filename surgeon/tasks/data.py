@@ -49,14 +49,14 @@ def read_texts_of(source: str, columns: Columns, *, document: bool = False) -> T
         return read_texts(Path(source), document=document)
     if document:
         raise EvaluationError(
-            f"`document`: `data` {source} is a table, each of whose rows is a text; leave it out"
+            f"`document`: `texts` {source} is a table, each of whose rows is a text; leave it out"
         )
     table = read_table(source)
     located = locate(table, columns, pair=False, label=False)
     values = located.table.values(located.text)
     lines = nonblank(str(value) for value in values if value is not None)
     if not lines:
-        raise EvaluationError(f"`data` {table.name}: the column {located.text} holds no text")
+        raise EvaluationError(f"`texts` {table.name}: the column {located.text} holds no text")
     return Texts(table.name, lines, table.raw)
 
 
@@ -76,18 +76,18 @@ def read_table(source: str | Path) -> Table:
     read = _words if suffix == ".txt" else _FORMATS.get(suffix)
     if read is None:
         raise EvaluationError(
-            f"`data` {path}: rows are read from {', '.join(_FORMATS)} files; save it as one of them"
+            f"`texts` {path}: rows are read from {', '.join(_FORMATS)} files; save it as one"
         )
     try:
         table = read(path.name, raw)
     except MemoryError as error:
-        raise EvaluationError(f"`data` {path}: needs more memory than is available") from error
+        raise EvaluationError(f"`texts` {path}: needs more memory than is available") from error
     except (ValueError, RecursionError, csv.Error) as error:
         raise EvaluationError(
-            f"`data` {path}: not a {suffix[1:].upper()} file that can be read ({error})"
+            f"`texts` {path}: not a {suffix[1:].upper()} file that can be read ({error})"
         ) from error
     if not table.rows and not table.groups:
-        raise EvaluationError(f"`data` {path}: the file holds no rows")
+        raise EvaluationError(f"`texts` {path}: the file holds no rows")
     return table
 
 
@@ -202,7 +202,7 @@ def _parquet(name: str, raw: bytes) -> Table:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise EvaluationError(f"`data` {name}: Parquet files {_NEEDS_PACKAGE}") from error
+        raise EvaluationError(f"`texts` {name}: Parquet files {_NEEDS_PACKAGE}") from error
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(raw))
         described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", "{}"))
@@ -280,7 +280,7 @@ def _read_hub(name: str) -> Table:
     try:
         import datasets
     except ImportError as error:
-        raise EvaluationError(f"`data` {name}: data sets on the Hub {_NEEDS_PACKAGE}") from error
+        raise EvaluationError(f"`texts` {name}: data sets on the Hub {_NEEDS_PACKAGE}") from error
     datasets.disable_progress_bars()
     try:
         if split is None:
@@ -291,7 +291,7 @@ def _read_hub(name: str) -> Table:
     except Exception as error:  # what it raises has no common type
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise EvaluationError(
-            f"`data` {name}: {reason[0]}; give hf:org/name, and :config and :split where it has "
+            f"`texts` {name}: {reason[0]}; give hf:org/name, and :config and :split where it has "
             "several"
         ) from error
     raw = json.dumps(rows, sort_keys=True, default=str).encode()
@@ -302,7 +302,7 @@ def _parts(name: str) -> tuple[str, str | None, str | None]:
     """Split the name; one further part is a split where it is called like one, else a config."""
     path, *further = name.removeprefix(PREFIX).split(":")
     if not path or len(further) > 2 or not all(further):
-        raise EvaluationError(f"`data` {name}: give hf:org/name[:config][:split]")
+        raise EvaluationError(f"`texts` {name}: give hf:org/name[:config][:split]")
     if len(further) == 1:
         named = further[0].split("[")[0].split("_")[0]
         return (path, None, further[0]) if named in _SPLITS else (path, further[0], None)

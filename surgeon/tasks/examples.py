@@ -295,10 +295,10 @@ class Encoder:
         """
         if not encoded.mostly_unknown:
             return
-        remedy = "give `data` FILE, text of the kind that this model reads"
+        remedy = "give `texts` FILE, text of the kind that this model reads"
         for case, change in (("lower", str.lower), ("upper", str.upper)):
             if not self.encode([change(text) for text in texts]).mostly_unknown:
-                remedy = f"it knows them in {case} case: give `data` FILE, the texts in {case} case"
+                remedy = f"it knows them in {case} case: give `texts` FILE, in {case} case"
         raise EvaluationError(
             f"{encoded.unknown} of {encoded.tokens} tokens of {name} are unknown to the tokenizer, "
             f"so nothing can be measured on them; {remedy}"

@@ -72,7 +72,7 @@ def _number(value: Any, place: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise EvaluationError(
-            f"`data` {place}: the label {value} is not a number, and the task compares numbers; "
+            f"`texts` {place}: the label {value} is not a number, and the task compares numbers; "
             "name the column of numbers with `label_column`"
         )
     return number
@@ -101,7 +101,7 @@ def match_labels(
     for value in given:
         if isinstance(value, list | dict):
             raise EvaluationError(
-                f"`data` {source}: the label {value} is not a name or a number; name the column "
+                f"`texts` {source}: the label {value} is not a name or a number; name the column "
                 "that has one label for each row with `label_column`"
             )
     outputs = {_normalized(label): number for number, label in enumerate(labels)}
@@ -113,7 +113,7 @@ def match_labels(
     if unknown:
         shown = sorted(_shown(value, classes) for value in found)
         raise EvaluationError(
-            f"`data` {source}: the label {_shown(unknown[0], classes)} is not one of the model's; "
+            f"`texts` {source}: the label {_shown(unknown[0], classes)} is not one of the model's; "
             f"the data have {_listed(shown)} and the model {_listed(labels)}; "
             f"{_remedy(unknown[0], labels)}"
         )

@@ -64,7 +64,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         if error.__cause__ is None:  # a text that no tokenizer takes
             raise
         raise EvaluationError(
-            f"`data` {data.name}: a question leaves no room for its context in the "
+            f"`texts` {data.name}: a question leaves no room for its context in the "
             f"{encoder.max_length} tokens that the model reads at once; shorten it, or leave it out"
         ) from error
     finally:
@@ -111,7 +111,7 @@ def _answers(value: Any, context: str, place: str) -> tuple[str, ...] | None:
         if all(isinstance(text, str) for text in texts):
             return tuple(map(str, texts))
     raise EvaluationError(
-        f'`data` {place}: expected answers as a text, a list, or SQuAD\'s {{"text": […]}}'
+        f'`texts` {place}: expected answers as a text, a list, or SQuAD\'s {{"text": […]}}'
     )
 
 

@@ -30,7 +30,7 @@ def texts_of(data: Data) -> tuple[str, ...]:
         EvaluationError: they are a table.
     """
     if not isinstance(data, Texts):
-        raise EvaluationError(f"`data` {data.name}: texts are needed, and these are labelled rows")
+        raise EvaluationError(f"`texts` {data.name}: texts are needed, and these are labelled rows")
     return data.lines
 
 

@@ -76,7 +76,7 @@ class Table:
         values = self.values(column)
         if None in values:
             raise EvaluationError(
-                f"`data` {self.place(values.index(None))}: no {column}; give each row one, or "
+                f"`texts` {self.place(values.index(None))}: no {column}; give each row one, or "
                 "leave the row out"
             )
         return [str(value) for value in values]
@@ -188,7 +188,7 @@ def locate(
             no rows.
     """
     if not isinstance(data, Table):
-        raise EvaluationError(f"`data` {data.name}: labelled rows are needed, and these are texts")
+        raise EvaluationError(f"`texts` {data.name}: labelled rows are needed, and these are texts")
     table, usual = data, columns.usual
     if pair is None and usual.text:
         pair = bool(usual.pair or columns.pair)
@@ -206,7 +206,7 @@ def locate(
             table = data.headless()
     if not table.rows:
         what = "a header and no rows" if header else "no rows"
-        raise EvaluationError(f"`data` {table.name}: has {what}; give some")
+        raise EvaluationError(f"`texts` {table.name}: has {what}; give some")
     text = _find(table, columns.text, (*usual.text, *_USUAL.text), "text", needed=True) or ""
     second = third = None
     if pair is not False:
@@ -217,8 +217,8 @@ def locate(
     for name in filter(None, (text, second, third)):
         if table is data and header.count(name) > 1:
             raise EvaluationError(
-                f"`data` {table.name}: {header.count(name)} columns are called {name}; give each a "
-                "name of its own"
+                f"`texts` {table.name}: {header.count(name)} columns are called {name}; give each "
+                "a name of its own"
             )
     return Located(table, text, second, third)
 
@@ -239,7 +239,7 @@ def _find(
         by_number = ", by its number if the first line is not a header" if table.groups else ""
         what = f"no column {given}" if given else f"no column for the {role}, such as {usual[0]}"
         raise EvaluationError(
-            f"`data` {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
+            f"`texts` {table.name}: {what}; it has {', '.join(table.columns)}; name one of them "
             f"with `{role}_column`{by_number}"
         )
     return found
@@ -260,6 +260,6 @@ def parse_cell(cell: Any, place: str) -> Any:
             with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 return ast.literal_eval(cell)
     raise EvaluationError(
-        f"`data` {place}: cannot read the list or mapping in {cell[:_SHOWN]!r}; save the data as "
+        f"`texts` {place}: cannot read the list or mapping in {cell[:_SHOWN]!r}; save the data as "
         "JSON Lines or Parquet"
     )

@@ -91,7 +91,7 @@ def _rows(located: Located, labels: Sequence[str]) -> tuple[list[list[str]], lis
         whole = [None] * len(words[-1]) if is_missing(given, labels) else _list(given, place)
         if len(words[-1]) != len(whole):
             raise EvaluationError(
-                f"`data` {place}: {len(words[-1])} words and {len(whole)} labels; give each word "
+                f"`texts` {place}: {len(words[-1])} words and {len(whole)} labels; give each word "
                 "one"
             )
         tags.append([None if is_missing(tag, labels) else tag for tag in whole])
@@ -104,7 +104,7 @@ def _list(value: Any, place: str) -> list[Any]:
     if isinstance(value, str):
         value = value.split()
     if not isinstance(value, list | tuple):
-        raise EvaluationError(f"`data` {place}: expected a list with an entry for each word")
+        raise EvaluationError(f"`texts` {place}: expected a list with an entry for each word")
     return list(value)
 
 

@@ -30,7 +30,7 @@ class LiveTensors(TensorFile):
         yield values.view(torch.uint8).numpy().tobytes()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LiveCheckpoint(Checkpoint):
     """A checkpoint that is a ``model`` in memory, with the ``tokenizer`` for it, if there is one.
 

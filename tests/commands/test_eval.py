@@ -179,7 +179,7 @@ def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifa
     assert "<table" in evaluation._repr_html_()
     with pytest.raises(surgeon.SurgeonError, match="give strings, one for each text; found int"):
         surgeon.evaluate(str(artifact), texts=["one", 2])
-    assert surgeon.verify(str(artifact)).passed
+    assert repr(surgeon.verify(str(artifact))).endswith(": 0 of 22 checks failed>")
     surgeon.write_report(str(artifact), str(tmp_path / "report.html"))
     surgeon.restore(str(artifact), str(tmp_path / "source"))
     checkpoint = surgeon.open_checkpoint(str(tmp_path / "source"))
@@ -191,7 +191,8 @@ def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifa
     plan = surgeon.plan_from_small_patch(str(small), checkpoint)
     assert repr(plan) == "<Plan of source: dimensions 5>"
     assert repr(plan.checkpoint) == "<Checkpoint source: 22,713,216 parameters>"
-    surgeon.write_artifact(plan, str(tmp_path / "again"), onnx=False)
+    record = surgeon.write_artifact(plan, str(tmp_path / "again"), onnx=False)
+    assert repr(record) == "<Record of source: dimensions 5>"
     for wrong, says in (({"mode": "zeros"}, "mean zero"), ({"params": ("weight",)}, "gain, bias")):
         with pytest.raises(surgeon.SurgeonError, match=says):
             surgeon.Recipe(dims=(5,), **wrong)

@@ -28,7 +28,7 @@ def test_params_layers_and_sites_narrow_and_widen_the_edit(tiny):
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"random": 17}, "17 random dimensions"),
+        ({"random": 17}, "`random` 17: there are 16 in all"),
         ({"remove_outliers": 17, "relax": True}, "there are 16 in all"),
         ({"dims": (1,), "mode": "scale", "factor": 1e39}, "does not fit float32"),
     ],

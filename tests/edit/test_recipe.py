@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from surgeon import Recipe, load_recipe
@@ -81,6 +82,14 @@ def test_a_summary_says_all_that_is_not_the_default(recipe, summary):
 def test_fields_of_another_kind_are_refused_by_name(fields):
     with pytest.raises(SelectionError, match=r"^file\.yaml: "):
         recipe_from_json(fields, "file.yaml")
+
+
+def test_numpy_s_whole_numbers_are_whole_numbers():
+    recipe = Recipe(dims=np.array([9, 3]), layers=[np.int8(2)], seed=np.uint64(7))
+    assert json.dumps(recipe.to_json()) == json.dumps(
+        Recipe(dims=(9, 3), layers=(2,), seed=7).to_json()
+    )
+    assert repr(recipe) == "Recipe(dims=(9, 3), seed=7, layers=(2,))"
 
 
 def test_an_unknown_recipe_is_answered_with_those_of_a_similar_name():

@@ -17,7 +17,7 @@ from surgeon import Recipe, make_plan, open_checkpoint, read_record, restore, ve
 from surgeon.cli import run
 from surgeon.edit.files import hash_file
 from surgeon.edit.record import read_excised
-from surgeon.errors import CheckpointError, OutputError
+from surgeon.errors import CheckpointError, ExportError, OutputError
 
 
 def _names(folder):
@@ -114,6 +114,12 @@ def test_the_card_names_the_base_the_recipe_the_edits_and_the_undo(minilm_patche
     assert "| `encoder.layer.5.output.LayerNorm.bias` | 99, 157 |" in card
     assert "surgeon restore" in card
     assert "mode: zero" in card
+
+
+def test_a_dtype_that_onnxruntime_does_not_compute_in_is_refused(tiny, tmp_path):
+    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,)))
+    with pytest.raises(ExportError, match="`dtype` bfloat16: give float32 or float16"):
+        write_artifact(plan, tmp_path / "out", dtype="bfloat16")
 
 
 @pytest.mark.parametrize("name", ["minilm", "antiberty", "iglm_s"])

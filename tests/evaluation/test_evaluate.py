@@ -149,7 +149,7 @@ def test_a_patch_that_changed_nothing_is_intact_and_says_so(embedder, tmp_path, 
         (["no protein at all", "nor here"], "text of the kind that this model reads"),
         (["E V Q hello world again", "Q V Q L some more words"], "text of the kind that this"),
         (None, "text of the kind that this model reads"),  # the built-in English
-        (["e v q l v e s g"] * 2, "it knows them in upper case: give `data` FILE, the texts in"),
+        (["e v q l v e s g"] * 2, "it knows them in upper case: give `texts` FILE, in upper"),
     ],
 )
 def test_texts_that_the_tokenizer_cannot_read_are_refused(antiberty_patched, lines, remedy):
@@ -356,6 +356,7 @@ def test_a_score_that_got_better_is_not_said_to_want_more_data(embedder_patched,
         ({"seed": -1}, "`seed`"),
         ({"batch_size": 0}, "`batch_size`"),
         ({"provider": "cuda"}, "onnxruntime-gpu"),
+        ({"provider": "gpu"}, "`provider` gpu: give auto, cpu or cuda"),
         ({"margin": -0.1}, "`margin` -0.1: give a number of 0 or more"),
         ({"margin": float("nan")}, "`margin`"),
         ({"metric": "accuracy"}, "`metric` accuracy: the task drift has no such metric"),

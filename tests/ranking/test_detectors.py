@@ -3,7 +3,7 @@ import math
 import pytest
 from ranking.conftest import PLANTED
 
-from surgeon import Options, open_checkpoint, rank_dimensions
+from surgeon import Options, Recipe, Texts, make_plan, open_checkpoint, rank_dimensions
 from surgeon.errors import EvaluationError, SelectionError
 from surgeon.ranking import DETECTORS
 
@@ -38,6 +38,18 @@ def test_what_read_text_says_which(planted):
     for method, detector in DETECTORS.items():
         ranking = rank_dimensions(checkpoint, method, _options(method, texts))
         assert ranking.text == (texts.used() if detector.needs_model else None)
+
+
+def test_the_texts_that_rank_may_be_strings_or_a_file(planted, tmp_path):
+    folder, texts = planted
+    (tmp_path / "t.txt").write_text("\n".join(texts.lines))
+    checkpoint, recipe = open_checkpoint(folder), Recipe(remove_outliers=2, method="activations")
+    for given in (texts.lines, tmp_path / "t.txt", str(tmp_path / "t.txt")):
+        plan = make_plan(checkpoint, recipe, texts=given)
+        assert set(plan.dims) == set(PLANTED)
+        assert plan.ranked_on.lines == texts.used().lines
+    with pytest.raises(EvaluationError, match="`texts`: give a list of strings"):
+        Texts.of("One text.")
 
 
 def test_the_weights_of_few_layers_are_weak_evidence_and_a_measurement_is_not(planted):
@@ -75,7 +87,7 @@ def test_text_for_a_method_that_reads_none_is_refused(planted):
 
 @pytest.mark.parametrize("method", ["activations", "ablation"])
 def test_text_that_the_tokenizer_does_not_know_is_refused(antiberty, method):
-    with pytest.raises(EvaluationError, match=r"unknown to the tokenizer.*`data` FILE"):
+    with pytest.raises(EvaluationError, match=r"unknown to the tokenizer.*`texts` FILE"):
         rank_dimensions(open_checkpoint(antiberty), method)
 
 

@@ -183,7 +183,7 @@ def test_an_atlas_that_is_killed_again_and_again_ends_as_one_that_was_not(hub, t
     listed = tmp_path / "models.txt"
     listed.write_text("\n".join(models))
     whole, out = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
-    build_atlas(read_list(listed), whole, engine=in_process, rate=_FAST)
+    build_atlas(str(listed), whole, engine=in_process, rate=_FAST)
     command = [sys.executable, "-m", "surgeon", "atlas", str(listed), "-o", str(out)]
     command += ["--workers", "2", "--rate", "1000"]
     rows, done = tmp_path / "killed.parquet.rows.jsonl", set()

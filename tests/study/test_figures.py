@@ -271,6 +271,8 @@ def test_damaged_rows_and_none_are_told_in_a_line(swept, tmp_path):
     rows.write_text("")
     with pytest.raises(OutputError, match="holds no row yet"):
         write_sweep_report(damaged, tmp_path / "page.html")
+    with pytest.raises(OutputError, match="it is not a sweep directory"):
+        write_sweep_report(tmp_path, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 

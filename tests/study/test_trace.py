@@ -30,8 +30,9 @@ def run(template, tmp_path_factory):
     return write_run(template, tmp_path_factory.mktemp("runs") / "run", _OUTS)
 
 
-def test_a_dimension_left_at_the_first_step_from_which_on_it_never_came_back(run):
+def test_a_dimension_left_at_the_first_step_from_which_on_it_never_came_back(run, tmp_path):
     trace = trace_training([run])
+    assert trace_training(str(run), output=str(tmp_path / "trace.json")) == trace
     assert trace.name == "run"
     assert trace.steps == (0, 10, 20, 30, 40, 100)
     assert set(trace.outliers) == {5, 9}

@@ -140,7 +140,7 @@ def test_a_row_without_a_text_is_named_and_one_without_a_label_has_none(tmp_path
     path.write_text('{"text": "One.", "label": 1}\n{"text": "Two."}\n{"label": 0}\n')
     table = read_table(path)
     assert table.values("label") == [1, None, 0]
-    with pytest.raises(EvaluationError, match=r"`data` d\.jsonl, row 3: no text; give each"):
+    with pytest.raises(EvaluationError, match=r"`texts` d\.jsonl, row 3: no text; give each"):
         table.texts("text")
 
 
@@ -266,7 +266,7 @@ def test_a_file_of_text_is_one_document_if_asked(tmp_path):
     path.write_text("\tif x:\n\n        return 1\n")
     whole = read_texts_of(str(path), Columns(), document=True)
     assert whole.lines == ("\tif x:\n\n        return 1\n",)
-    with pytest.raises(EvaluationError, match=r"`document`: `data` .*d\.jsonl is a table"):
+    with pytest.raises(EvaluationError, match=r"`document`: `texts` .*d\.jsonl is a table"):
         read_texts_of(str(tmp_path / "d.jsonl"), Columns(), document=True)
     path.write_bytes("caf\xe9\n".encode("latin1"))
     with pytest.raises(

@@ -185,8 +185,8 @@ def test_texts_in_the_other_case_of_letters_are_told_so():
     check(known)
     with pytest.raises(
         EvaluationError,
-        match=r"^10 of 10 tokens of my\.txt.*it knows them in lower case: give `data` FILE",
+        match=r"^10 of 10 tokens of my\.txt.*it knows them in lower case: give `texts` FILE",
     ):
         check([text.upper() for text in known])
-    with pytest.raises(EvaluationError, match="give `data` FILE, text of the kind"):
+    with pytest.raises(EvaluationError, match="give `texts` FILE, text of the kind"):
         check(["quite other words than those"])
