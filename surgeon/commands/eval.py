@@ -107,8 +107,10 @@ def evaluate(
 
     options = TaskOptions(**{name: given[name] for name in TaskOptions.model_fields})
     settings = {name: given[name] for name in _PASSED_ON}
-    evaluations = []
-    for name in task or (None,):
+    evaluations, tasks = [], task or (None,)
+    for name in tasks:
+        EvaluationSettings(task=name)  # else the last is found wrong once the others have run
+    for name in tasks:
         with console.shown_progress() as progress:
             evaluation = run(
                 artifact, texts=data, task=name, options=options, **settings, progress=progress

@@ -96,6 +96,8 @@ def evaluate(
 
     Raises:
         EvaluationError: the artifact, the data, a number or the provider does not allow it.
+        CheckpointError: the directory is no artifact.
+        SelectionError: there is no such setting, or task.
         KeyboardInterrupt: it was interrupted; its message says whether ``resume`` goes on.
     """
     if margin is not None and not (math.isfinite(margin) and margin >= 0):

@@ -179,7 +179,7 @@ def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifa
     assert "<table" in evaluation._repr_html_()
     with pytest.raises(surgeon.SurgeonError, match="give strings, one for each text; found int"):
         surgeon.evaluate(str(artifact), texts=["one", 2])
-    assert repr(surgeon.verify(str(artifact))).endswith(": 0 of 22 checks failed>")
+    assert repr(surgeon.verify(str(artifact))).endswith(": 0 of 21 checks failed>")
     surgeon.write_report(str(artifact), str(tmp_path / "report.html"))
     surgeon.restore(str(artifact), str(tmp_path / "source"))
     checkpoint = surgeon.open_checkpoint(str(tmp_path / "source"))
@@ -209,6 +209,9 @@ def test_several_tasks_are_scored_in_turn_and_each_is_kept(artifact, tmp_path, c
     assert {e.task for e in surgeon.read_evaluations(artifact)} == {"sts", "drift"}
     assert json.loads((artifact / "surgeon" / "eval.json").read_text()) == printed[1]
     assert run(["eval", str(artifact), *asked, "--expect", "intact"]) == 1
+    (artifact / "surgeon" / "eval.json").unlink()
+    assert run(["eval", str(artifact), *asked, "--task", "nope"]) == 2
+    assert not (artifact / "surgeon" / "eval.json").exists()
 
 
 def test_eval_says_where_a_sentence_is_cut_and_how_its_tokens_are_pooled(
