@@ -10,7 +10,9 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from time import sleep
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from time import sleep, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from surgeon.errors import CheckpointError, HubUnavailableError
@@ -329,14 +331,21 @@ def _wait_after(error: Exception, guess: float, longest: float) -> float | None:
 
 
 def seconds_asked_for(headers: Any) -> float | None:
-    """Return the seconds of ``Retry-After``, or of the Hub's ``RateLimit``.
-
-    A date (RFC 9110 10.2.3) is not read, nor is it by huggingface_hub.
-    """
+    """Return the seconds of ``Retry-After``, a number or a date, or of the Hub's ``RateLimit``."""
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value[:9])
+    if (until := _moment(value)) is not None:
+        return max(0.0, until - (_moment(headers.get("Date", "")) or time()))
     limit = parse_ratelimit_headers(headers)
     return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else None
+
+
+def _moment(date: str) -> float | None:
+    """Read a date of HTTP, which is in GMT whatever it says (RFC 9110 5.6.7); None for no date."""
+    try:
+        return parsedate_to_datetime(date).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None

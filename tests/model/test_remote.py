@@ -450,6 +450,21 @@ def test_a_wait_that_is_too_long_and_a_try_too_many_are_told(hub, monkeypatch):
     assert len(waited) == 2
 
 
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [
+        ("Wed, 21 Oct 2015 07:29:10 GMT", 70),
+        ("Wednesday, 21-Oct-15 07:28:07 GMT", 7),
+        ("Wed Oct 21 07:28:07 2015", 7),
+        ("Wed, 21 Oct 2015 07:27:00 GMT", 0),
+        ("soon", None),
+    ],
+)
+def test_a_wait_until_a_date_counts_from_the_server_s_own(until, seconds):
+    now = "Wed, 21 Oct 2015 07:28:00 GMT"
+    assert retry.seconds_asked_for({"Retry-After": until, "Date": now}) == seconds
+
+
 def test_a_frugal_reading_takes_the_header_and_the_norms_and_asks_the_hub_once(hub, bert_base):
     meter = Meter()
     model = open_remote("org/bert-base", reading=FRUGAL, meter=meter)
