@@ -26,8 +26,8 @@ def diff(
     """
     from surgeon import compare, console, open_checkpoint
 
-    one, other = open_checkpoint(a), open_checkpoint(b)
     with console.shown_progress() as progress:
+        one, other = (open_checkpoint(model, progress=progress) for model in (a, b))
         comparison = compare(one, other, progress=progress)
     console.show_comparison(comparison, json=json)
     if exit_code and not comparison.identical:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from surgeon.edit.changes import Edit, to_json
 from surgeon.edit.files import FileState, inode
@@ -20,7 +21,7 @@ from surgeon.edit.staging import is_result
 from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.model import Checkpoint, TensorInfo, open_checkpoint
 from surgeon.model.files import RECORD
-from surgeon.model.tensors import BITS
+from surgeon.model.tensors import BITS, PIECE
 from surgeon.progress import Progress, silent
 
 
@@ -212,7 +213,7 @@ class Comparison:
 def compare(a: Checkpoint, b: Checkpoint, *, progress: Progress = silent) -> Comparison:
     """Compare two checkpoints tensor by tensor, whatever files they lie in, piece by piece.
 
-    Memory does not grow with the checkpoints, pickles aside.
+    Memory does not grow with the checkpoints.
 
     Raises:
         CheckpointError: a file is shorter than its header says.
@@ -233,11 +234,22 @@ def _compare_tensor(a: Checkpoint, b: Checkpoint, name: str) -> TensorDifference
     if one.dtype != other.dtype or one.shape != other.shape:
         reason = "dtype" if one.dtype != other.dtype else "shape"
         return TensorDifference(name, reason, max(one.size, other.size))
-    pairs = zip(a.homes[name].pieces(name), b.homes[name].pieces(name), strict=True)
+    pairs = zip(*(_of_one_length(side.homes[name].pieces(name)) for side in (a, b)), strict=True)
     if BITS[one.dtype] < 8:
         same = all(left == right for left, right in pairs)
         return None if same else TensorDifference(name, "packed values", one.size)
     return _compare_values(one, pairs)
+
+
+def _of_one_length(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in pieces of one length, which kinds of files do not share."""
+    held = bytearray()
+    for piece in pieces:
+        held += piece
+        while len(held) >= PIECE:
+            yield bytes(held[:PIECE])
+            del held[:PIECE]
+    yield bytes(held)
 
 
 def _compare_values(
@@ -245,12 +257,13 @@ def _compare_values(
 ) -> TensorDifference | None:
     element = BITS[info.dtype] // 8
     changed, position = 0, 0
-    touched = [np.zeros(length, dtype=np.bool_) for length in info.shape]
+    touched: list[npt.NDArray[np.bool_]] = []  # a tensor without numbers may claim any shape
     for left, right in pairs:
         if left != right:
             one, other = (np.frombuffer(p, np.uint8).reshape(-1, element) for p in (left, right))
             where = position + np.flatnonzero((one != other).any(axis=1))
             changed += where.size
+            touched = touched or [np.zeros(length, dtype=np.bool_) for length in info.shape]
             if touched:  # a scalar has no axis
                 for flags, index in zip(touched, np.unravel_index(where, info.shape), strict=True):
                     flags[index] = True

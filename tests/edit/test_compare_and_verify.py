@@ -53,6 +53,23 @@ def test_diff_counts_a_scalar_without_axes(tmp_path):
     assert (found.scalars_changed, found.tensors[0].dims) == (1, None)
 
 
+def test_diff_compares_what_lies_in_pieces_of_other_lengths(tmp_path):
+    matrix = torch.arange(1100.0 * 1100).reshape(1100, 1100).t()  # of more than one piece
+    (tmp_path / "config.json").write_text("{}")
+    torch.save({"w": matrix}, tmp_path / "pytorch_model.bin")
+    changed = matrix.contiguous()
+    changed[:, 7] += 1
+    save_file({"w": changed}, tmp_path / "other.safetensors")
+    found = compare(open_checkpoint(tmp_path), open_checkpoint(tmp_path / "other.safetensors"))
+    assert [(t.changed, t.axis, t.dims) for t in found.tensors] == [(1100, 1, (7,))]
+
+
+def test_diff_allocates_nothing_for_a_shape_without_numbers(tmp_path):
+    header = {"w": {"dtype": "F32", "shape": [0, 2**50], "data_offsets": [0, 0]}}
+    raw = json.dumps(header).encode()
+    assert _compare(tmp_path, *[len(raw).to_bytes(8, "little") + raw] * 2).identical
+
+
 @pytest.mark.parametrize("dtype", ["F4", "F6_E2M3"])
 def test_diff_claims_no_dims_of_a_tensor_whose_scalars_share_bytes(tmp_path, dtype):
     header = {"w": {"dtype": dtype, "shape": [4, 2], "data_offsets": [0, BITS[dtype]]}}
