@@ -69,7 +69,7 @@ class PickleFile(TensorFile):
         raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)
         try:
-            with path.open("wb") as file:
+            with path.open("xb") as file:
                 file.write(len(raw).to_bytes(8, "little") + raw)
                 for name in names:
                     file.writelines(self.pieces(name))

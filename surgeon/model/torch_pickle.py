@@ -226,6 +226,8 @@ def _of_archive(raw: _DirectoryFile, *, on_disk: bool) -> tuple[Any, _Heads]:
             _check_stored(entries[name])
             if entries[name].file_size > _MAX_DIRECTORY:
                 raise ValueError(f"{name} is too large for a directory")
+            if not entries[name].CRC:  # torch was told not to compute it (set_crc32_options)
+                del entries[name].CRC
     order = archive.read(folder + "byteorder") if folder + "byteorder" in entries else b"little"
     if order != b"little":
         raise ValueError(f"numbers in the byte order {order!r}")

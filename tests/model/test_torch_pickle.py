@@ -64,6 +64,15 @@ def test_each_tensor_lies_where_the_directory_says(legacy):
     assert found.tensors["tied"].start == found.tensors["plain"].start
 
 
+def test_an_archive_whose_checksums_were_not_computed_is_read():
+    torch.serialization.set_crc32_options(False)
+    try:
+        content = _saved(_STATE)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert list(_read(content)[0].tensors) == list(_STATE)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_what_is_fetched_is_the_directory_and_not_the_tensors(legacy):
     content = _saved({"large": torch.zeros(2**20), "small": torch.ones(4)}, legacy=legacy)
