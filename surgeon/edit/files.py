@@ -147,8 +147,8 @@ _ANYWHERE = (
 )  # fmt: skip
 # Deeper folders hold other modules in these (a Dense layer of sentence-transformers, say).
 _AT_THE_TOP = (
-    "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "model*.bin",
-    "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.ot",
+    "*.safetensors", "*.safetensors.index*.json", "pytorch_model*.bin", "model*.bin",
+    "*.bin.index*.json", "*.pt", "*.pth", "*.ckpt*", "*.ot",
 )  # fmt: skip
 _MODULES = ("adapter_model*", "*_linear.pt")  # an adapter; the heads of BGE-M3
 _FOLDERS = (

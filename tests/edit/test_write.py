@@ -162,7 +162,8 @@ def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
     shutil.copytree(tiny("bert"), source)
     twins = [
         "pytorch_model.bin", "tf_model.h5", "model.gguf", "model.fp16.safetensors", "weights.npz",
-        "ggml-model-q4_0.bin", "quant/q.gguf", "optimizer.pt",
+        "ggml-model-q4_0.bin", "quant/q.gguf", "optimizer.pt", "bert.ckpt.data-00000-of-00001",
+        "model.safetensors.index.fp16.json",
     ]  # fmt: skip
     folders = [
         "onnx/model.onnx", "openvino/openvino_model.xml", "mlx/weights.npz", "global_step5/rank.pt",
