@@ -76,9 +76,9 @@ def open_for_scan(
     from surgeon.model.remote import open_remote
 
     found = hub_id(model, revision)
-    folder = find_cached(found.model, found.revision)
-    if folder is not None:
-        return _open_local(folder, None, sites_pattern)
+    if (cached := find_cached(found.model, found.revision)) is not None:
+        folder, conversion = cached
+        return replace(_open_local(folder, None, sites_pattern), conversion=conversion)
     progress("asking the Hub", 0, 0)
     return open_remote(found.model, found.revision, sites_pattern=sites_pattern)
 
@@ -107,15 +107,15 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
     _check_labels(str(needed), config)
     alone = config is None and not made
     # Of the path as given: a link has the better name than what it leads to.
-    folder = Path(os.path.abspath(directory)).name  # noqa: PTH100
+    place = Path(os.path.abspath(directory))  # noqa: PTH100
     # A name that the locale cannot read has stand-ins that no file in UTF-8 takes.
-    called = os.fsencode(path.stem if alone else folder).decode("utf-8", "replace")
+    called = os.fsencode(path.stem if alone else place.name).decode("utf-8", "replace")
     model_id = revision = None
-    repository = directory.parent.parent.name
-    if directory.parent.name == "snapshots" and repository.startswith("models--"):
+    repository = place.parent.parent.name
+    if place.parent.name == "snapshots" and repository.startswith("models--"):
         # A snapshot in a cache of huggingface_hub.
         model_id = repository.removeprefix("models--").replace("--", "/")
-        revision = directory.name
+        revision = place.name
     return Checkpoint(
         name=name or model_id or called,
         directory=directory,

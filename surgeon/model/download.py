@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from huggingface_hub import ResolvedRevision
 
 
+# Beside a model's snapshots: which pull request, at which commit, the Hub vouched for as its
+# conversion. Offline nothing else says that one in the cache is not somebody's.
+_CONVERSION = "surgeon-conversion"
 _MODULE = 64 * 2**20  # bytes; weights in a folder below that are a module, above a second model
 
 
@@ -74,10 +77,10 @@ def download(
         try:
             listing = list_weights(model_id, revision, SHORT)
         except Exception as error:
-            snapshot = find_cached(model_id, revision) if is_outage(error) else None
-            if snapshot is None:
+            cached = find_cached(model_id, revision) if is_outage(error) else None
+            if cached is None:
                 raise
-            return snapshot, None
+            return cached
         name, asked = listing.model_id, listing.conversion or revision
         with answers_like_the_hub(name):
             # Notes the commit in the cache, under the revision's name, for when there is no Hub.
@@ -85,35 +88,54 @@ def download(
         if at.resolved != listing.commit:
             raise CheckpointError(f"{name}: changed while it was listed; try again")
         try:
-            return _fetch(at, listing, progress), listing.conversion
+            folder = _fetch(at, listing, progress)
         except KeyboardInterrupt as stopped:
             raise Interrupted(
                 f"{name}: the download was interrupted; run the same command again to go on, what "
                 "was received is kept in the cache"
             ) from stopped
+        if listing.conversion is not None:
+            with contextlib.suppress(OSError):  # a cache may take no files
+                note = folder.parent.parent / _CONVERSION
+                note.write_text(f"{listing.conversion} {folder.name}")
+        return folder, listing.conversion
 
 
-def find_cached(model_id: str, revision: str | None = None) -> Path | None:
-    """Return a model's folder in the cache, if it is whole there, without asking the Hub.
+def find_cached(model_id: str, revision: str | None = None) -> tuple[Path, str | None] | None:
+    """Return a model in the cache as ``download`` does, if it is whole there; the Hub is not asked.
 
-    A branch is where it was when it was last asked for.
+    A branch is where it was when it was last asked for; where the default one has no weights here,
+    the conversion is taken that was downloaded in its place.
 
     Raises:
         CheckpointError: the cache holds an invalid index of shards.
     """
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants
 
     with explained(model_id, revision):
-        config = try_to_load_from_cache(_cached_id(model_id), CONFIG, revision=revision)
-        if not isinstance(config, str):
-            return None
-        folder = Path(config).parent
-        weights = find_weights_name({entry.name for entry in folder.iterdir() if entry.is_file()})
-        if weights is None:
-            return None
-        indexed = weights.endswith(INDEX_SUFFIX)
-        shards = set(read_index(folder / weights).values()) if indexed else {weights}
-        return folder if all((folder / shard).is_file() for shard in shards) else None
+        name, conversion = _cached_id(model_id), None
+        folder = _find_whole(name, revision)
+        note = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", _CONVERSION)
+        if folder is None and revision is None and note.is_file():
+            conversion, _, commit = note.read_text().partition(" ")
+            folder = _find_whole(name, commit)
+        return None if folder is None else (folder, conversion)
+
+
+def _find_whole(model_id: str, revision: str | None) -> Path | None:
+    """Return the snapshot of a revision in the cache, if its weights are all there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model_id, CONFIG, revision=revision)
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    weights = find_weights_name({entry.name for entry in folder.iterdir() if entry.is_file()})
+    if weights is None:
+        return None
+    indexed = weights.endswith(INDEX_SUFFIX)
+    shards = set(read_index(folder / weights).values()) if indexed else {weights}
+    return folder if all((folder / shard).is_file() for shard in shards) else None
 
 
 def _cached_id(model_id: str) -> str:

@@ -141,9 +141,8 @@ def list_weights(model_id: str, revision: str | None, policy: RetryPolicy) -> Li
     """
     listing = retry(lambda: list_files(model_id, revision), policy)
     if listing.weights is None:
-        top = sorted(name for name in listing.sizes if "/" not in name)
         give = f"download it (hf download {model_id} --local-dir DIR) and give"
-        raise CheckpointError(f"{model_id}: {no_weights_among(top, give)}")
+        raise CheckpointError(f"{model_id}: {no_weights_among(listing.sizes, give)}")
     if revision is None and listing.weights.startswith(PICKLE):
         return _find_conversion(listing, policy) or listing
     return listing

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from surgeon.errors import CheckpointError
@@ -23,18 +24,17 @@ _ADAPTER = "adapter_model.safetensors"
 _MERGE = "is a PEFT adapter, not a model: merge it into its base model, save that and give it"
 _NUMBERED = re.compile(r"-\d{5}-of-(?P<of>\d{5})\.")
 _SHOWN = 5
-_WEIGHTS = ("*.safetensors", f"{PICKLE}*", f"*{INDEX_SUFFIX}")
 _OF_TRAINING = ("training_args*", "optimizer*", "scheduler*", "rng_state*", "scaler*")
 # What else a folder may have by the ends of the names, and what to do about it.
 _REMEDIES = (
     ((".gguf",), ", and GGUF it cannot edit: give the model it was converted from"),
     ((".onnx",), ": give it as MODEL, as a path"),
     (
-        (".bin", ".pt", ".pth"),
+        (".bin", ".pt", ".pth", ".ckpt"),
         f": if it holds the tensors of the model by name, rename it to {PICKLE}",
     ),
     (
-        (".h5", ".msgpack", ".ckpt.index", ".ckpt", ".ot", ".npz"),
+        (".h5", ".msgpack", ".ckpt.index", ".ot", ".npz"),
         ", which is not of PyTorch: load it where it was made and save it as safetensors",
     ),
 )
@@ -54,8 +54,10 @@ def find_weights(directory: Path) -> tuple[tuple[TensorFile, ...], str | None]:
     Raises:
         CheckpointError: there are none, or an index does not fit its shards.
     """
-    name = next((name for name in _NAMES if (directory / name).is_file()), None)
+    name = next((name for name in _NAMES if os.path.lexists(directory / name)), None)
     if name is not None:
+        if not (directory / name).exists():
+            raise CheckpointError(f"{directory / name}: {why_missing(directory / name)}")
         open_file = open_safetensors if name.startswith(SAFETENSORS) else open_pickle
         if not name.endswith(INDEX_SUFFIX):
             return (open_file(directory / name),), None
@@ -65,7 +67,10 @@ def find_weights(directory: Path) -> tuple[tuple[TensorFile, ...], str | None]:
         return tuple(files), name
     if recorded := recorded_weights(directory):
         return tuple(map(open_safetensors, _present(directory, recorded, "record"))), None
-    others = sorted(path.name for path in directory.iterdir() if not path.is_dir())
+    # Those of a training run are in folders, those of the cache's repositories in their snapshots.
+    below = (f"{folder}/{name}" for folder in ("*", "snapshots/*") for name in _NAMES)
+    paths = (path for pattern in ("*", *below) for path in directory.glob(pattern))
+    others = [path.relative_to(directory).as_posix() for path in paths if not path.is_dir()]
     raise CheckpointError(f"{directory}: {no_weights_among(others, 'give', directory)}")
 
 
@@ -167,13 +172,13 @@ def why_missing(path: Path) -> str:
     return "not there"
 
 
-def no_weights_among(names: Sequence[str], give: str, directory: Path | None = None) -> str:
+def no_weights_among(names: Collection[str], give: str, directory: Path | None = None) -> str:
     """Say what a model without weights has in place of them, and what to do.
 
     Args:
-        names: its files.
+        names: its files, those in folders too.
         give: how a single file becomes MODEL, to which its name is added.
-        directory: where they are (None: on the Hub), to look into them and for folders.
+        directory: where they are (None: on the Hub), to look into them.
     """
     return (
         f"no weights in it; surgeon reads {SAFETENSORS} and {PICKLE}, whole or in shards; "
@@ -181,12 +186,11 @@ def no_weights_among(names: Sequence[str], give: str, directory: Path | None = N
     )
 
 
-def _found_instead(names: Sequence[str], give: str, directory: Path | None) -> str:
+def _found_instead(files: Collection[str], give: str, directory: Path | None) -> str:
+    names = sorted(name for name in files if "/" not in name)
+    below = [name for name in files if "/" in name]
     if _ADAPTER in names or "adapter_config.json" in names:
         return f"it {_MERGE}"
-    for path in [directory / name for name in names] if directory else ():
-        if not path.is_file() and matches(path.name, _WEIGHTS):
-            return f"found {path.name}, which {why_missing(path)}"
     weights = [name for name in names if name.endswith(".safetensors")]
     several = [n for n in weights if (_is_shard(directory / n) if directory else _is_numbered(n))]
     if whole := [name for name in weights if name not in several]:
@@ -199,22 +203,16 @@ def _found_instead(names: Sequence[str], give: str, directory: Path | None) -> s
             if own is not None:
                 return f"found {own}, the index of a variant: rename it to {wanted}"
             return f"found the shard {shards[0]}, and no {wanted}: fetch that too"
-    if directory is not None and (folders := _folders_with_weights(directory)):
-        last = folders[-1]
-        more = f" and {len(folders) - 1} more with weights" if len(folders) > 1 else ""
-        return f"found the folder {last.relative_to(directory).as_posix()}{more}: give {last}"
+    if folders := [n.rpartition("/")[0] for n in below if PurePosixPath(n).name in _NAMES]:
+        last = max(folders, key=lambda folder: [int(n) for n in re.findall(r"\d+", folder)])
+        others = len(set(folders)) - 1
+        more = f" and {others} more with weights" if others else ""
+        return f"found the folder {last}{more}: {give} {directory or 'DIR'}/{last}"
     of_model = [name for name in names if not matches(name, _OF_TRAINING)]
     for suffixes, remedy in _REMEDIES:
         if found := [name for name in of_model if name.lower().endswith(suffixes)]:
             return f"found {found[0]}{remedy}"
     return "nothing like them is there"
-
-
-def _folders_with_weights(directory: Path) -> list[Path]:
-    """Return the folders below with a model in it; of a training run's, the last one last."""
-    below = [folder for pattern in ("*", "snapshots/*") for folder in directory.glob(pattern)]
-    found = [folder for folder in below if any((folder / name).is_file() for name in _NAMES)]
-    return sorted(found, key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)])
 
 
 def _is_shard(path: Path) -> bool:

@@ -13,6 +13,7 @@ from hub_server import commit_of, connect, serve
 from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.errors import CheckpointError, HubUnavailableError
 from surgeon.model import hub_errors as retry
+from surgeon.model.directory import open_for_scan
 from surgeon.model.download import download, find_cached
 from surgeon.model.hub import HubId, looks_like_hub_id, parse_hub_id
 from surgeon.model.remote import open_remote
@@ -174,9 +175,9 @@ def test_a_second_download_fetches_nothing(hub):
 def test_what_is_cached_is_known_without_asking_the_hub(hub):
     assert find_cached("org/full") is None
     assert hub.requests == []
-    folder, _ = download("org/full")
+    folder, _ = found = download("org/full")
     hub.requests.clear()
-    assert find_cached("org/full") == find_cached("org/full", folder.name) == folder
+    assert find_cached("org/full") == find_cached("org/full", folder.name) == found
     assert find_cached("org/full", "v1") is None
     (folder / "model.safetensors").unlink()
     assert find_cached("org/full") is None
@@ -406,7 +407,7 @@ def test_a_renamed_repository_is_known_by_its_name_of_today(hub):
     folder, _ = snapshot = download("full")
     assert folder.parent.parent.name == "models--org--full"
     assert open_remote("old/name").name == "org/full"
-    assert find_cached("full") == folder
+    assert find_cached("full") == snapshot
     hub.status = 503
     assert download("full") == snapshot
 
@@ -465,6 +466,15 @@ def test_the_hubs_own_conversion_is_taken_in_place_of_a_pickle(hub, converted, d
     plan = make_plan(open_checkpoint("org/pickle"), Recipe(dims=(3,)))
     assert plan.notes == ("weights of refs/pr/3, the conversion of its pickle",)
     assert download("org/pickle", "refs/pr/3") == (folder, None)
+    hub.status = 503
+    assert download("org/pickle") == (folder, conversion)
+    cached = open_for_scan("org/pickle")
+    assert (cached.directory, cached.conversion) == (folder, conversion)
+
+
+def test_offline_a_pull_request_that_was_asked_for_is_not_taken_for_the_model(hub, converted):
+    download("org/pickle", "refs/pr/3")
+    assert find_cached("org/pickle") is None
 
 
 @pytest.mark.parametrize("case", ["somebody's", "another tokenizer", "another pickle"])
@@ -487,6 +497,10 @@ def test_a_pull_request_that_changes_something_is_no_conversion(hub, converted, 
         (
             ["model.fp16.safetensors"],
             "found model.fp16.safetensors: download it .hf download org/x",
+        ),
+        (
+            ["config.json", "0_Transformer/pytorch_model.bin"],
+            "found the folder 0_Transformer: download it .hf download.*give DIR/0_Transformer",
         ),
     ],
 )

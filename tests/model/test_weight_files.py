@@ -81,6 +81,18 @@ def test_sharded_pickles_become_sharded_safetensors(pickle_shards, shards, tmp_p
     assert compare(open_checkpoint(tmp_path / "back"), open_checkpoint(shards)).identical
 
 
+def test_two_pickles_that_would_have_one_name_are_refused(pickle_shards, tmp_path, refused):
+    source = shutil.copytree(pickle_shards, tmp_path / "source")
+    index = source / "pytorch_model.bin.index.json"
+    one, other, *_ = sorted(source.glob("*.bin"))
+    twin = one.name.replace("pytorch_", "")
+    other.rename(source / twin)
+    index.write_text(index.read_text().replace(other.name, twin))
+    out = tmp_path / "out"
+    refused("patch", source, "--dims", 3, "--no-onnx", "-o", out, says="File exists")
+    assert not out.exists()
+
+
 def test_a_single_file_goes_before_shards_and_safetensors_before_pickles(shards, tmp_path):
     both = shutil.copytree(shards, tmp_path / "both")
     tensors = {}
@@ -223,6 +235,7 @@ def test_a_link_to_nowhere_is_named_with_where_it_leads(
     path = min(folder.glob("*-00001-of-*")) if "-of-" in name else folder / name
     path.unlink()
     path.symlink_to("../../blobs/0123")
+    (folder / "pytorch_model.bin").write_bytes(b"never read in its place")
     told = "is a link to ../../blobs/0123, which is not there; fetch the model"
     for command in (["scan"], ["patch", "--dims", "1", "--no-onnx", "-o", tmp_path / "out"]):
         assert path.name in refused(*command, folder / given, says=told)
