@@ -188,7 +188,6 @@ def check_new_file(path: Path, *, force: bool, option: str = "output") -> None:
 
 _PIECE = 2**20  # bytes read at a time: they fit in a core's cache
 _SPAN = 2**26  # bytes that the kernel copies at a time
-_FICLONE = 0x40049409  # ioctl of Linux: share the extents of another file (man ioctl_ficlone)
 
 
 @dataclass(frozen=True)
@@ -345,26 +344,14 @@ def _changed(source: Path) -> CheckpointError:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Make a file with the bytes of another: share its extents, or have the kernel copy, as cp."""
+    """Make a file with the bytes of another: the kernel copies, or shares extents, as for cp."""
     # Made by this open, not cut to nothing by it: ext4 would write all of it out at the close.
     with source.open("rb", buffering=0) as read, target.open("xb") as write:
-        if _reflink(read.fileno(), write.fileno()):
-            return
         try:
             while os.copy_file_range(read.fileno(), write.fileno(), _SPAN):
                 pass
         except (AttributeError, OSError):  # not this system, or not between these files
             shutil.copyfileobj(read, write, _PIECE)  # the rest; says so if the disk is full
-
-
-def _reflink(source: int, target: int) -> bool:
-    try:
-        import fcntl
-
-        fcntl.ioctl(target, _FICLONE, source)
-    except (ImportError, OSError):  # not this platform, or not this file system
-        return False
-    return True
 
 
 def overlay(patch: BytePatch, path: Path) -> None:

@@ -268,7 +268,7 @@ def _quiet() -> Iterator[None]:
 
 
 _T = TypeVar("_T")
-_FIRST_GUESS, _LONGEST_GUESS = 0.5, 30.0  # seconds, where the server does not say how long
+_FIRST_GUESS = 0.5  # seconds, where the server does not say how long
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,6 @@ def _wait_after(error: Exception, guess: float, longest: float) -> float | None:
         asked = seconds_asked_for(error.response.headers)
     elif not isinstance(error, httpx2.TransportError) or isinstance(error, httpx2.ProxyError):
         return None
-    guess = min(guess, _LONGEST_GUESS)
     # Many workers are given the same moment, and must not all come at it.
     jitter = random.uniform(0.0, guess)  # noqa: S311  (nothing secret is drawn)
     if asked is None:
