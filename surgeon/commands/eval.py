@@ -71,7 +71,7 @@ def evaluate(
     ] = "auto",
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Texts that run at once; changes the speed alone."),
+        typer.Option(metavar="N", help="Texts that run at once; changes only the speed."),
     ] = None,
     dose: Annotated[bool | None, _setting("dose", "--dose")] = None,
     until_certain: Annotated[

@@ -94,9 +94,7 @@ Force = Annotated[
         "OUTPUT.replaced.",
     ),
 ]
-NoOnnx = Annotated[
-    bool, typer.Option("--no-onnx", help="Make the safetensors half alone, without torch.")
-]
+NoOnnx = Annotated[bool, typer.Option("--no-onnx", help="Make safetensors only, without torch.")]
 OnnxDtype = Annotated[
     Literal["float32", "float16"],
     typer.Option(
@@ -223,5 +221,5 @@ def refuse_options(model: str, **given: object) -> None:
         if value:
             option = name.replace("_", "-")
             raise SelectionError(
-                f"--{option}: {model} is an ONNX file, whose weights alone are read; leave it out"
+                f"--{option}: {model} is an ONNX file: only its weights are read; leave it out"
             )

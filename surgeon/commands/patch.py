@@ -55,7 +55,10 @@ def patch(
     random: Annotated[int | None, _setting("random", metavar="N")] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="Do what a recipe says; takes no other choice."),
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Do what a recipe says, and nothing else.",
+        ),
     ] = None,
     seed: Annotated[int, _setting("seed")] = _DEFAULTS["seed"],
     method: Annotated[
@@ -84,7 +87,7 @@ def patch(
         bool,
         typer.Option(
             "--record-only",
-            help="Write the edit alone, as one small file for surgeon apply, to the output.",
+            help="Write only the edit, as one small file for surgeon apply, to the output.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -191,7 +194,7 @@ def _refuse_idle(recipe: Recipe) -> None:
     for name in idle:
         if getattr(recipe, name) != _DEFAULTS[name]:
             owner = "random" if name == "seed" else "remove_outliers"
-            raise SelectionError(f"`{name}`: goes with `{owner}` N alone")
+            raise SelectionError(f"`{name}`: goes with `{owner}` N only")
 
 
 def recipe_of(name_or_path: str | None, **options: Any) -> Recipe:

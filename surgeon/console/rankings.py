@@ -125,7 +125,7 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
         title=_title(agreement),
         caption=f"damage: {measured.metric} ({measured.unit}) with the first {count} removed "
         f"together, on {agreement.examples} texts of {agreement.held_out}; ranked on "
-        f"{measured.texts}; outliers: by each method's criterion, which ablation alone measures",
+        f"{measured.texts}; outliers: by each method's criterion, which only ablation measures",
     )
     for standing in standings:
         detector = find_detector(standing.method)

@@ -71,7 +71,7 @@ def show_inferred(planned: OnnxPlan) -> None:
         if found:
             print_note(
                 f"{len(found)} initializers {why}, {found[0].tensor} among them: each gets a copy "
-                "for the edited norms alone."
+                "for the edited norms only."
             )
 
 

@@ -180,7 +180,7 @@ def _select_dims(
             f"{MEASURED}, and nothing else asks for a ranking"
         )
     if device != "auto" and recipe.remove_outliers is None:
-        raise SelectionError("`device`: goes with `remove_outliers` N alone")
+        raise SelectionError("`device`: goes with `remove_outliers` N only")
     if recipe.dims is not None:
         return recipe.dims, None
     for way in ("random", "remove_outliers"):

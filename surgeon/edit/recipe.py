@@ -131,7 +131,7 @@ class Recipe(SettingsModel):
     """For `random`."""
     method: Method | None = None
     """What ranks: ablation measures what removals do, in PyTorch; activations and gradient run the
-    model too, and layernorm and layernorm-count read the weights alone."""
+    model too, and layernorm and layernorm-count read only the weights."""
     sigma: Annotated[Number, Field(gt=0)] = SIGMA
     """Standard deviations beyond which a gain or bias is flagged."""
     min_layers: Layers | None = None

@@ -42,7 +42,7 @@ from surgeon.onnx.facts import Dtype, OnnxFacts, OnnxOptions
 from surgeon.progress import Progress, silent
 from surgeon.tasks.configuration import check_sizes
 
-_NO_ONNX = "use `onnx=False` for the safetensors half alone"
+_NO_ONNX = "use `onnx=False` for safetensors only"
 
 
 def write_artifact(

@@ -41,7 +41,7 @@ def data(tmp_path):
         ("scan --device cpu", "--device: --method layernorm has no use for it"),
         ("scan --method ablation --device mps", "--device mps: PyTorch "),
         ("patch --remove-outliers 2 --device mps --dry-run", " has cpu here; use one of"),
-        ("patch --dims 3 --device cpu --dry-run", "--device: goes with --remove-outliers N alone"),
+        ("patch --dims 3 --device cpu --dry-run", "--device: goes with --remove-outliers N only"),
         ("scan --exhaustive", "--exhaustive"),
         ("scan --method ablation --sigma 2", "--sigma"),
         ("scan --method activations --data nowhere.txt", "--data"),
