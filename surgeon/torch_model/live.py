@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surgeon.errors import CheckpointError
 from surgeon.model.checkpoint import Checkpoint, count_floats
 from surgeon.model.tensors import TensorFile, TensorInfo
 from surgeon.model.torch_pickle import DTYPES
@@ -53,8 +54,12 @@ def open_live(
 
     Raises:
         UnknownArchitectureError: no row of the registry describes it (once its sites are needed).
-        CheckpointError: its tensors are not those of its family, such as experts that are joined.
+        CheckpointError: it is no such model, or its tensors are not those of its family, such as
+            experts that are joined.
     """
+    if not hasattr(model, "name_or_path"):
+        kind = type(model).__name__
+        raise CheckpointError(f"`model`: give a PreTrainedModel of transformers; found {kind}")
     state, infos, start = model.state_dict(), {}, 0
     for name, tensor in state.items():
         dtype = DTYPES.get(str(tensor.dtype).removeprefix("torch."))

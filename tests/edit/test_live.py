@@ -15,7 +15,7 @@ from transformers import (
 )
 
 import surgeon
-from surgeon.errors import EvaluationError, SelectionError
+from surgeon.errors import CheckpointError, EvaluationError, SelectionError
 from surgeon.text import Texts, built_in_sample
 
 
@@ -66,6 +66,8 @@ def test_a_model_in_memory_is_ranked_as_its_checkpoint(folder):
     np.testing.assert_array_equal(
         surgeon.read_zscores(live).gain, surgeon.read_zscores(stored).gain
     )
+    with pytest.raises(CheckpointError, match="give a PreTrainedModel of transformers; found str"):
+        surgeon.rank(str(folder))
     with pytest.raises(SelectionError, match="did you mean zero"):
         surgeon.removed(model, dims=[3], mode="zeros").__enter__()
 
