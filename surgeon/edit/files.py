@@ -40,7 +40,6 @@ EXCISED = f"{FOLDER}/excised.safetensors"
 EVALUATION = f"{FOLDER}/eval.json"
 EVALUATIONS = f"{FOLDER}/evaluations"
 """The folder of the newest evaluation on each task and data set; the last is ``EVALUATION`` too."""
-PARTIAL_EVALUATION = f"{FOLDER}/eval.partial.safetensors"
 SOURCE_CARD = f"{FOLDER}/source/{CARD}"
 
 _BOOKKEEPING = (".git", ".cache")

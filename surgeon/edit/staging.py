@@ -29,8 +29,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME_BYTES = 255  # of a name, on every file system in use
 _STAGING = ".surgeon-staging"  # how the name of what is not finished ends
 _TOKEN = 16  # hexadecimal digits before that, which make such a name unique
-# What eval leaves that is interrupted or killed; earlier versions had .npz and the last form.
-_PARTIAL = r"eval\.partial\.(npz|safetensors)"
+# What eval leaves that is interrupted or killed; earlier versions had one file for all tasks, .npz,
+# and the last form.
+_PARTIAL = r"eval\.partial\.([\w-]+\.)?(npz|safetensors)"
 _RESULT = r"eval\.json|evaluations/\w[^/]*-[0-9a-f]{8}\.json"
 _UNFINISHED = re.compile(
     rf"{FOLDER}/({_PARTIAL}|(\.eval\.json|\.{_PARTIAL}|evaluations/\.[^/]+\.json)\."

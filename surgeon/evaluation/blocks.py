@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from surgeon.edit import disk
-from surgeon.edit.files import PARTIAL_EVALUATION
 from surgeon.edit.staging import replace_file
 from surgeon.errors import CheckpointError, EvaluationError
+from surgeon.model.files import FOLDER
 from surgeon.model.tensors import open_safetensors
 from surgeon.progress import Progress, silent
 from surgeon.tasks.examples import Example
@@ -170,7 +170,11 @@ class Partial:
         disk.remove(self.path)
 
 
-def partial_of(artifact: Path, settings: Mapping[str, Any]) -> Partial:
-    """Name the file for an evaluation with these settings, which are plain JSON values."""
+def partial_of(artifact: Path, task: str, settings: Mapping[str, Any]) -> Partial:
+    """Name the file for an evaluation with these settings, which are plain JSON values.
+
+    Each task has its own: of several that are scored in turn, the first would else remove it.
+    """
+    path = artifact / FOLDER / f"eval.partial.{task.replace('/', '-')}.safetensors"
     canonical = json.dumps(settings, sort_keys=True).encode()
-    return Partial(artifact / PARTIAL_EVALUATION, hashlib.sha256(canonical).hexdigest())
+    return Partial(path, hashlib.sha256(canonical).hexdigest())

@@ -130,7 +130,8 @@ def evaluate(
         found = judge(kept[: len(models)], early=True, alpha=EARLY)
         return found.verdict != "inconclusive"
 
-    partial = partial_of(artifact, _identity(artifact, work, variants, shuffled=stops_early))
+    identity = _identity(artifact, work, variants, shuffled=stops_early)
+    partial = partial_of(artifact, work.task.name, identity)
     compared = compare_in_blocks(
         runner,
         work.examples,

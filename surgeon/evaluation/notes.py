@@ -140,11 +140,9 @@ def name_verdict(evaluation: Evaluation) -> str:
     """Return the verdict as people should read it: intact is no proof that nothing happened."""
     if evaluation.verdict != "intact":
         return evaluation.verdict
-    return "intact, " + (
-        "no worse than random removals"
-        if _is_usual(evaluation)
-        else "by less than the margin that matters"
-    )
+    small = evaluation.ci95[1] <= evaluation.margin and not _is_usual(evaluation)
+    less = "by less than the margin that matters" if small else "no worse than random removals"
+    return f"intact, {less}"
 
 
 def explain(evaluation: Evaluation) -> str:
@@ -161,10 +159,16 @@ def explain(evaluation: Evaluation) -> str:
         least = f" and the margin of {margin:.4g}" if margin > evaluation.control_range[1] else ""
         return f"{change}, all of it beyond the {span} of random removals{least}."
     if evaluation.verdict == "intact":
+        usual, margin, or_margin = evaluation.usual_range, evaluation.margin, ""
         if not _is_usual(evaluation):
-            return f"{change}, all of it within the margin of ±{evaluation.margin:.4g}."
-        usual = f"the {_span(evaluation.usual_range)} that most random removals do"
-        return f"{change}, all of it within {usual}{_left_out(evaluation)}."
+            if -margin <= low and high <= margin:
+                return f"{change}, all of it within the margin of ±{margin:.4g}."
+            usual, or_margin = (
+                (min(usual[0], -margin), max(usual[1], margin)),
+                " or the margin allows",
+            )
+        within = f"the {_span(usual)} that most random removals do{or_margin}"
+        return f"{change}, all of it within {within}{_left_out(evaluation)}."
     span = _span(evaluation.control_range)
     return f"{change} and random removals do {span}; {_why_open(evaluation)}."
 

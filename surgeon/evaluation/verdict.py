@@ -150,8 +150,8 @@ def judge(
     """Judge a damage by its interval, by what random removals do, and by what matters.
 
     ``degraded``: the whole interval lies beyond what random removals do, and beyond the margin.
-    ``intact``: the whole interval lies within what most random removals do for certain, or within
-    the margin on either side of zero; or the operation changed no value.
+    ``intact``: the whole interval lies within what most random removals do for certain, within the
+    margin on either side of zero, or within both together; or the operation changed no value.
     ``inconclusive``: anything else, a score that became better among it. So is any result on
     fewer than ``LEAST`` distinct texts, of a baseline without skill, and by an interval
     that rests on a few texts that changed; and fewer than ``statistics.LEAST_CONTROLS`` controls

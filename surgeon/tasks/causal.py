@@ -93,7 +93,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
 
 def _streams(texts: Sequence[str], encoder: Encoder, *, special: bool) -> list[Stream]:
     """Return the tokens of each text; none of a text that has none of its own."""
-    encodings = encoder.tokenizer.encode_batch(list(texts), add_special_tokens=special)
+    encodings = encoder.each(texts, add_special_tokens=special)
     return [
         (tuple(encoding.ids), _read_by(text, encoding.offsets))
         if 0 in encoding.special_tokens_mask

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.table import Columns, Table, locate
+from surgeon.tasks.table import Columns, Table, as_text, locate
 from surgeon.text import Texts, decoded, lines_of, nonblank, read_data_file, read_texts
 
 PREFIX = "hf:"
@@ -20,6 +20,7 @@ PREFIX = "hf:"
 _SPLITS = ("validation", "dev", "test", "train")  # what is taken where none is named
 _NEEDS_PACKAGE = "take a package; pip install 'norm-surgeon[data]'"
 _DELIMITERS = ",;\t|"  # of a file that is called CSV
+_QUOTED: Mapping[str, Any] = {"delimiter": "\t"}
 # GLUE's files have lone quotation marks inside their cells.
 _TABS: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 _SPACES: Mapping[str, Any] = {**_TABS, "delimiter": " ", "skipinitialspace": True}
@@ -53,8 +54,9 @@ def read_texts_of(source: str, columns: Columns, *, document: bool = False) -> T
         )
     table = read_table(source)
     located = locate(table, columns, pair=False, label=False)
-    values = located.table.values(located.text)
-    lines = nonblank(str(value) for value in values if value is not None)
+    cells = enumerate(located.table.values(located.text))
+    there = ((located.table.place(row), value) for row, value in cells if value is not None)
+    lines = nonblank(as_text(value, place) for place, value in there)
     if not lines:
         raise EvaluationError(f"`texts` {table.name}: the column {located.text} holds no text")
     return Texts(table.name, lines, table.raw)
@@ -101,7 +103,25 @@ def _csv(name: str, raw: bytes) -> Table:
 def _tsv(name: str, raw: bytes) -> Table:
     content = decoded(name, raw)
     spaced = "\t" not in content and _fits(content, _SPACES) and len(_groups(content, _SPACES)) > 1
-    return _words(name, raw) if spaced else _delimited(name, raw, content, _TABS)
+    if spaced:
+        return _words(name, raw)
+    dialect = _QUOTED if '"' in content and _is_quoted(content) else _TABS
+    return _delimited(name, raw, content, dialect)
+
+
+def _is_quoted(content: str) -> bool:
+    """Whether csv's writer, or pandas', would write a TSV file just so, quotation marks doubled."""
+    try:
+        rows = [row for group in _groups(content, _QUOTED, strict=True) for row in group]
+    except csv.Error:
+        return False
+    wanted = content.replace("\r\n", "\n").rstrip("\n")
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        written = io.StringIO(newline="")
+        csv.writer(written, quoting=quoting, lineterminator="\n", **_QUOTED).writerows(rows)
+        if written.getvalue().replace("\r\n", "\n").rstrip("\n") == wanted:
+            return True
+    return False
 
 
 def _words(name: str, raw: bytes) -> Table:

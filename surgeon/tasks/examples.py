@@ -12,7 +12,7 @@ import numpy.typing as npt
 from surgeon.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 
 Batch: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -163,7 +163,7 @@ def _target_mapping(places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
 
 
 _MOST_UNKNOWN = 0.2  # share of the tokens, above which texts do not fit the model
-_AT_ONCE = 4096  # texts: what the tokenizer makes of each takes some kilobytes
+_AT_ONCE = 64  # texts
 
 
 @dataclass(frozen=True)
@@ -219,20 +219,35 @@ class Encoder:
         """
         examples: list[Example] = []
         truncated = 0
-        for start in range(0, len(texts), _AT_ONCE):
-            some = list(texts[start : start + _AT_ONCE])
-            lengths = [len(encoding.ids) for encoding in self.tokenizer.encode_batch(some)]
-            self.tokenizer.enable_truncation(self.max_length)
-            cut = self.tokenizer.encode_batch(some)
-            self.tokenizer.no_truncation()
-            for length, encoding in zip(lengths, cut, strict=True):
-                ids = encoding.ids if 0 in encoding.special_tokens_mask else ()
-                types = encoding.type_ids if any(encoding.type_ids) else ()
-                examples.append(Example(tuple(ids), types=tuple(types)))
-                truncated += length > len(encoding.ids)
+        for encoding, shorter in self.cut(texts):
+            ids = encoding.ids if 0 in encoding.special_tokens_mask else ()
+            types = encoding.type_ids if any(encoding.type_ids) else ()
+            examples.append(Example(tuple(ids), types=tuple(types)))
+            truncated += shorter
         unknown = self.count_unknown(example.ids for example in examples)
         tokens = sum(len(example.ids) for example in examples)
         return Prepared(tuple(examples), len(texts), truncated, unknown, tokens)
+
+    def cut(self, texts: Sequence[Any], **how: Any) -> Iterator[tuple[Encoding, bool]]:
+        """Yield the tokens of each text, cut to the length, and whether they were more.
+
+        The special tokens at both ends stay, as transformers keeps them.
+        """
+        lengths = [len(encoding.ids) for encoding in self.each(texts, **how)]
+        self.tokenizer.enable_truncation(self.max_length)
+        try:
+            for length, encoding in zip(lengths, self.each(texts, **how), strict=True):
+                yield encoding, length > len(encoding.ids)
+        finally:
+            self.tokenizer.no_truncation()
+
+    def each(self, texts: Sequence[Any], **how: Any) -> Iterator[Encoding]:
+        """Yield the tokens of each text, a few at a time: what the library keeps of them is large.
+
+        Of a pair that is cut it keeps each piece of the one with each of the other.
+        """
+        for start in range(0, len(texts), _AT_ONCE):
+            yield from self.tokenizer.encode_batch(texts[start : start + _AT_ONCE], **how)
 
     def cut_in_blocks(self, texts: Sequence[str], block: int) -> Prepared:
         """Join the tokens of all texts and cut them to blocks; the last may be shorter.
@@ -244,7 +259,7 @@ class Encoder:
         """
         frame = self.frame_of(texts)
         size = self.room_in(block, frame.special)
-        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self.each(texts, add_special_tokens=False)
         stream = tuple(token for encoding in encodings for token in encoding.ids)
         bodies = [stream[start : start + size] for start in range(0, len(stream), size)]
         first, last = frame.types

@@ -12,7 +12,7 @@ import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
+_Offsets: TypeAlias = tuple[tuple[int, int] | None, ...]
+
+
 @dataclass(frozen=True)
 class _Question:
     """What an answer is taken from and compared with.
@@ -44,7 +47,7 @@ class _Question:
 
     context: str
     answers: tuple[str, ...]
-    offsets: tuple[tuple[tuple[int, int] | None, ...], ...]
+    offsets: tuple[_Offsets, ...]
     optional: bool
 
 
@@ -59,7 +62,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     tokenizer, stride = encoder.tokenizer, min(_STRIDE, encoder.max_length // 4)
     tokenizer.enable_truncation(encoder.max_length, stride=stride, strategy="only_second")
     try:
-        encoded = tokenizer.encode_batch(pairs)
+        encoded = [tuple(map(_window, (e, *e.overflowing))) for e in encoder.each(pairs)]
     except EvaluationError as error:
         if error.__cause__ is None:  # a text that no tokenizer takes
             raise
@@ -70,26 +73,21 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     finally:
         tokenizer.no_truncation()
     examples, optional = [], () in answers
-    for first, (_, context), expected in zip(encoded, pairs, answers, strict=True):
-        windows = [first, *first.overflowing]
-        offsets = tuple(map(_context_offsets, windows))
+    for windows, (_, context), expected in zip(encoded, pairs, answers, strict=True):
+        inputs, offsets = zip(*windows, strict=True)
         if expected is None or not any(span for window in offsets for span in window):
             continue
         question = _Question(context, expected, offsets, optional)
-        inputs = [Example(tuple(w.ids), types=tuple(w.type_ids)) for w in windows]
-        examples.append(
-            dataclasses.replace(inputs[0], further=tuple(inputs[1:]), reference=question)
-        )
+        examples.append(dataclasses.replace(inputs[0], further=inputs[1:], reference=question))
     unknown = encoder.count_unknown(part.ids for e in examples for part in e.sequences)
     tokens = sum(example.tokens for example in examples)
     return Prepared(tuple(examples), len(table.rows), 0, unknown, tokens)
 
 
-def _context_offsets(window: Encoding) -> tuple[tuple[int, int] | None, ...]:
-    return tuple(
-        offsets if part == 1 else None
-        for offsets, part in zip(window.offsets, window.sequence_ids, strict=True)
-    )
+def _window(encoding: Encoding) -> tuple[Example, _Offsets]:
+    parts = zip(encoding.offsets, encoding.sequence_ids, strict=True)
+    offsets = tuple(place if part == 1 else None for place, part in parts)
+    return Example(tuple(encoding.ids), types=tuple(encoding.type_ids)), offsets
 
 
 def _answers(value: Any, context: str, place: str) -> tuple[str, ...] | None:

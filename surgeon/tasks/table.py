@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from surgeon.errors import EvaluationError
@@ -41,13 +41,16 @@ class Table:
 
     def headless(self) -> Table:
         """Return the lines, the first too, as rows whose columns are numbers ("1", "2", …)."""
-        return self._by_number([row for group in self.groups for row in group])
+        table = self._by_number([row for group in self.groups for row in group])
+        return replace(table, name=f"{self.name}, read without a header")
 
     def sentences(self) -> Table:
         """Return the groups of lines, as in CoNLL's files: of each column a list of its words."""
         groups = ([row for row in group if row[0] != "-DOCSTART-"] for group in self.groups)
         width = len(self.groups[0][0])
-        return self._by_number([[[r[n] for r in group] for n in range(width)] for group in groups])
+        return self._by_number(
+            [[[r[n] for r in group] for n in range(width)] for group in groups if group]
+        )
 
     def _by_number(self, rows: Sequence[Sequence[Any]]) -> Table:
         numbered = ({str(n): cell for n, cell in enumerate(row, start=1)} for row in rows)
@@ -71,7 +74,7 @@ class Table:
         """Return the text that each row has in a column.
 
         Raises:
-            EvaluationError: a row has none.
+            EvaluationError: a row has none, or something else.
         """
         values = self.values(column)
         if None in values:
@@ -79,7 +82,7 @@ class Table:
                 f"`texts` {self.place(values.index(None))}: no {column}; give each row one, or "
                 "leave the row out"
             )
-        return [str(value) for value in values]
+        return [as_text(value, self.place(row)) for row, value in enumerate(values)]
 
     @property
     def sha256(self) -> str:
@@ -243,6 +246,20 @@ def _find(
             f"with `{role}_column`{by_number}"
         )
     return found
+
+
+def as_text(value: Any, place: str) -> str:
+    """Return a value as text, which a number has too.
+
+    Raises:
+        EvaluationError: it is a list, a mapping or bytes.
+    """
+    if isinstance(value, list | dict | bytes):
+        raise EvaluationError(
+            f"`data` {place}: a text is needed, and this is {type(value).__name__}: "
+            f"{str(value)[:_SHOWN]}; name the column of texts with `text_column`"
+        )
+    return str(value)
 
 
 def parse_cell(cell: Any, place: str) -> Any:

@@ -39,16 +39,15 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     flat = [tag for row in tags for tag in row]
     numbers = iter(match_labels(flat, classes, settings.labels, source.name))
     examples, truncated, unknown, tokens = [], 0, 0, 0
-    for texts in words:
-        expected = [next(numbers) for _ in texts]
-        encoding = encoder.tokenizer.encode(texts, is_pretokenized=True)
-        ids = tuple(encoding.ids[: encoder.max_length])
-        truncated += len(ids) < len(encoding.ids)
+    encodings = encoder.cut(words, is_pretokenized=True)
+    for texts, (encoding, shorter) in zip(words, encodings, strict=True):
+        expected, ids = [next(numbers) for _ in texts], tuple(encoding.ids)
+        truncated += shorter
         unknown += ids.count(encoder.unknown_id)
         tokens += len(ids)
         # The first token of a word bears its label (Devlin et al. 2019, 5.3).
         first: dict[int, int] = {}
-        for place, word in enumerate(encoding.word_ids[: len(ids)]):
+        for place, word in enumerate(encoding.word_ids):
             if word is not None:
                 first.setdefault(word, place)
         asked = [(place, expected[word]) for word, place in first.items()]
@@ -60,7 +59,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
                     ids=ids,
                     positions=positions,
                     labels=labels,
-                    types=tuple(encoding.type_ids[: len(ids)]),
+                    types=tuple(encoding.type_ids),
                     reference=(settings.labels, rewritten),
                 )
             )
@@ -78,7 +77,7 @@ def _located(data: Data, settings: Settings) -> Located:
     sentences = data.sentences()
     if settings.columns.given:
         return locate(sentences, settings.columns, pair=False)
-    return Located(sentences, sentences.columns[0], None, sentences.columns[-1])
+    return Located(sentences, "1", None, str(len(data.groups[0][0])))
 
 
 def _rows(located: Located, labels: Sequence[str]) -> tuple[list[list[str]], list[list[Any]]]:

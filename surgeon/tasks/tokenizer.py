@@ -200,6 +200,7 @@ _MOST_CHARACTERS = 1_000_000  # of a text as it is tokenized, which takes some 3
 _MOST_GROWTH = 1000
 _USUAL = 64  # characters that a normalization form of Unicode may make of one, and then some
 
+_SHOWN = 30  # characters of a text that an error quotes
 _HALF = re.compile("[\ud800-\udfff]")
 _captured = threading.RLock()
 
@@ -252,20 +253,23 @@ class BoundedTokenizer:
                 raise EvaluationError(f"{self._label}: the tokenizer fails ({error})") from error
 
     def _check(self, texts: list[Any]) -> None:
-        for number, text in enumerate(texts, start=1):
+        for text in texts:
             parts = [text] if isinstance(text, str) else list(text or ())
             length = sum(map(len, parts))
             if length > self._most:
-                raise EvaluationError(
-                    f"text {number} has {length:,} characters, and this tokenizer takes at most "
-                    f"{self._most:,}; cut it, or put one text on each line"
+                problem = (
+                    f"has {length:,} characters, and this tokenizer takes at most {self._most:,}; "
+                    "cut it, or put one text on each line"
                 )
-            for part in parts:
-                if isinstance(part, str) and _HALF.search(part):
-                    raise EvaluationError(
-                        f"text {number} holds half of a surrogate pair, which is not a character; "
-                        "save the data as UTF-8 text"
-                    )
+            elif any(isinstance(part, str) and _HALF.search(part) for part in parts):
+                problem = (
+                    "holds half of a surrogate pair, which is not a character; save the data as "
+                    "UTF-8 text"
+                )
+            else:
+                continue
+            beginning = next(filter(None, parts))[:_SHOWN]
+            raise EvaluationError(f"the text that begins with {beginning!r} {problem}")
 
 
 @contextlib.contextmanager

@@ -318,6 +318,10 @@ def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(mi
     shown = dataclasses.replace(result, **intact, usual_range=(0.0, 0.001), margin=0.02)
     assert "all of it within the margin of ±0.02." in explain(shown)
     assert name_verdict(shown) == "intact, by less than the margin that matters"
+    intact = {"verdict": "intact", "usual_range": (0.0, 0.06), "margin": 0.02}
+    shown = dataclasses.replace(result, **intact, ci95=(-0.003, 0.03))
+    assert "within the -0.02 to 0.06 that most random removals do or the margin" in explain(shown)
+    assert name_verdict(shown) == "intact, no worse than random removals"
     assert name_verdict(result) == result.verdict != "intact"
 
 

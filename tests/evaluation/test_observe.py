@@ -8,7 +8,6 @@ from antibodies import antibodies
 from artifacts import copy_of, patch, texts_of
 
 from surgeon import evaluate
-from surgeon.edit.files import PARTIAL_EVALUATION
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import blocks
 from surgeon.evaluation.artifact import open_artifact
@@ -19,8 +18,11 @@ from surgeon.model.tensors import open_safetensors
 from surgeon.tasks import task as compare
 from surgeon.tasks.examples import Example, make_batch
 from surgeon.tasks.registry import TASKS, EvaluationSettings
+from surgeon.tasks.table import Table
 from surgeon.tasks.task import BASELINE, observe
 from surgeon.text import built_in_sample
+
+_PARTIAL = "surgeon/eval.partial.drift.safetensors"
 
 
 def _runner(artifact, batch_size=None):
@@ -121,21 +123,23 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_result(
     stop = _stop_at("scoring control 1", 3)
     with pytest.raises(KeyboardInterrupt, match="`resume` goes on"):
         evaluate(out, texts=texts, controls=3, progress=stop)
-    assert (out / PARTIAL_EVALUATION).is_file()
-    kept = (out / PARTIAL_EVALUATION).read_bytes()
+    rows = Table("d", ({"text": "a", "text2": "b", "score": 1},) * 2, b"")
+    evaluate(out, texts=rows, task="sts", controls=1)  # another task, as of several in one call
+    assert (out / _PARTIAL).is_file()
+    kept = (out / _PARTIAL).read_bytes()
     seen = []
     monkeypatch.setattr(compare, "observe", lambda *a: seen.append(len(a[2])) or observe(*a))
     other = evaluate(out, texts=texts, controls=3, seed=1, resume=True)
     assert sum(seen) == 60 * 5  # another seed: nothing to go on from
     assert "nothing was kept" in other.warnings[-1]
     assert other.to_json() != expected.to_json()
-    (out / PARTIAL_EVALUATION).write_bytes(kept)
+    (out / _PARTIAL).write_bytes(kept)
     seen.clear()
     resumed = evaluate(out, texts=texts, controls=3, resume=True)
     again = 16  # the baseline of the third block, from which the controls' drift is measured
     assert sum(seen) == (60 - 32) * 5 - 16 * 2 + again
     assert resumed.to_json() == expected.to_json()
-    assert not (out / PARTIAL_EVALUATION).exists()
+    assert not (out / _PARTIAL).exists()
 
 
 def test_what_was_kept_of_another_shape_is_not_gone_on_from(embedder_patched, tmp_path):
@@ -144,7 +148,7 @@ def test_what_was_kept_of_another_shape_is_not_gone_on_from(embedder_patched, tm
     expected = evaluate(out, texts=texts, controls=1)
     with pytest.raises(KeyboardInterrupt, match="`resume` goes on"):
         evaluate(out, texts=texts, controls=1, progress=_stop_at("scoring patched", 1))
-    stored = open_safetensors(out / PARTIAL_EVALUATION)
+    stored = open_safetensors(out / _PARTIAL)
     observed = stored.read("observed")
     for damaged in (
         observed[:2],
@@ -152,7 +156,7 @@ def test_what_was_kept_of_another_shape_is_not_gone_on_from(embedder_patched, tm
         np.repeat(observed, 2, axis=1),
         observed[:, :0],
     ):
-        blocks.Partial(out / PARTIAL_EVALUATION, stored.metadata["key"]).save(damaged)
+        blocks.Partial(out / _PARTIAL, stored.metadata["key"]).save(damaged)
         again = evaluate(out, texts=texts, controls=1, resume=True)
         assert "nothing was kept" in again.warnings[-1]
         assert again.patched == expected.patched
@@ -170,7 +174,7 @@ def test_what_was_observed_is_kept_after_a_while_too(embedder_patched, tmp_path,
     texts = texts_of(built_in_sample().lines[:8])
     with pytest.raises(RuntimeError):
         evaluate(out, texts=texts, controls=1, progress=fail)
-    observed = open_safetensors(out / PARTIAL_EVALUATION).read("observed")
+    observed = open_safetensors(out / _PARTIAL).read("observed")
     seen = ~np.isnan(observed).any(axis=2)
     np.testing.assert_array_equal(seen.all(axis=1), [True, True, False])
 

@@ -11,7 +11,7 @@ from surgeon.errors import EvaluationError
 from surgeon.tasks.data import _parts, read_table, read_texts_of
 from surgeon.tasks.labels import is_missing, match_labels
 from surgeon.tasks.registry import TASKS
-from surgeon.tasks.table import Columns, Names, locate, parse_cell
+from surgeon.tasks.table import Columns, Names, Table, locate, parse_cell
 from surgeon.text import Texts
 
 ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
@@ -29,6 +29,10 @@ SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "She did.", "qas": [
         ("d.json", json.dumps(ROWS), ROWS),
         ("d.json", LINES, ROWS),  # JSON Lines by another name
         ("d.tsv", 'text\tlabel\nHe said "no\t1\n', [{"text": 'He said "no', "label": "1"}]),
+        ("d.tsv", 'text\tlabel\n"No."\t1\n', [{"text": '"No."', "label": "1"}]),
+        ("d.tsv", 'text\tlabel\nGood, “really”.\tyes\n"Bad\nindeed"\tno\n', ROWS),
+        ("d.tsv", 'text\tlabel\n"He said ""no"""\t1\n', [{"text": 'He said "no"', "label": "1"}]),
+        ("d.tsv", '"text"\t"label"\r\n"He"\t"1"\r\n', [{"text": "He", "label": "1"}]),
         ("d.json", json.dumps(SQUAD), [{**ASKED, "context": "She did."}]),
     ],
 )
@@ -52,6 +56,7 @@ def test_parquet_gives_the_same_rows_too(tmp_path):
         ("d.csv", b"", "no rows"),
         ("d.csv", b"a,b\n1\n", "row 2 has 1 cells and the first has 2"),
         ("d.csv", b"\xff\xfet\x00", r"not UTF-8 \(byte 0\), UTF-16; .*-f utf-16 -t utf-8 d.csv"),
+        ("d.csv", b"\x1f\x8b\x08\x00", r"d\.csv: a binary file; unpack it, or save it as UTF-8"),
         ("d.csv", b'"a', "not a CSV file"),
         ("d.json", b"3", "expected a list of rows"),
         ("d.jsonl", b"[1]\n", "row 1 is not an object"),
@@ -83,6 +88,10 @@ def test_a_file_without_a_header_is_read_from_its_first_line(tmp_path):
     assert _located(tmp_path, "A dog.,A cat.,1.5\nB,C,2\n", pair=True) == ("1", "2", "3", 2)
     assert _located(tmp_path, "A dog.,yes\nB,no\n") == ("1", None, "2", 2)
     by_number = Columns("3", None, "1")
+    (tmp_path / "d.csv").write_text("review,sentiment\nFine.,yes\n")
+    located = locate(read_table(tmp_path / "d.csv"), Columns())
+    with pytest.raises(EvaluationError, match=r"d\.csv, read without a header: the label senti"):
+        match_labels(located.labels, (), ("yes", "no"), located.table.name)
     assert _located(tmp_path, "yes,x,A dog.,y\nno,x,B,y\n", by_number) == ("3", None, "1", 2)
 
 
@@ -127,6 +136,13 @@ def test_texts_in_memory_are_strings_and_one_at_least_is_not_blank():
     for texts, complaint in (([], "holds no text"), ([" "], "holds no text"), ([1], "found int")):
         with pytest.raises(EvaluationError, match=complaint):
             Texts.of(texts)
+
+
+@pytest.mark.parametrize("value", [["a", "b"], {"en": "a"}, b"a"])
+def test_what_is_no_text_is_not_taken_for_one(value):
+    table = Table("d", ({"text": "a"}, {"text": value}), b"")
+    with pytest.raises(EvaluationError, match=r"d, row 2: a text is needed, and this is .*: .*a"):
+        table.texts("text")
 
 
 def test_a_csv_file_of_two_columns_without_a_header_needs_the_number_of_one(tmp_path):
@@ -302,9 +318,8 @@ def test_blank_lines_part_the_sentences_of_conll_files(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     table = read_table(tmp_path / name).sentences()
     first, *_, last = table.columns
-    kept = [row for row in table.rows if row[first]]
-    assert [row[first] for row in kept] == WORDS
-    assert [row[last] for row in kept] == TAGS
+    assert [row[first] for row in table.rows] == WORDS
+    assert [row[last] for row in table.rows] == TAGS
 
 
 _OWN = {
