@@ -19,7 +19,7 @@ PREFIX = "hf:"
 
 _SPLITS = ("validation", "dev", "test", "train")  # what is taken where none is named
 _NEEDS_PACKAGE = "take a package; pip install 'norm-surgeon[data]'"
-_DELIMITERS = ",;\t|"  # of a file that is called CSV
+_DELIMITERS = ",;|"  # of a file that is called CSV, which may be TSV as well
 _QUOTED: Mapping[str, Any] = {"delimiter": "\t"}
 # GLUE's files have lone quotation marks inside their cells.
 _TABS: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
@@ -96,8 +96,10 @@ def read_table(source: str | Path) -> Table:
 def _csv(name: str, raw: bytes) -> Table:
     content = decoded(name, raw)
     dialects = [{"delimiter": delimiter} for delimiter in _DELIMITERS]
-    fitting = (dialect for dialect in dialects if _fits(content, dialect))
-    return _delimited(name, raw, content, next(fitting, dialects[0]))
+    fitting = next((dialect for dialect in dialects if _fits(content, dialect)), None)
+    if fitting is None and "\t" in content.partition("\n")[0]:
+        return _tsv(name, raw)
+    return _delimited(name, raw, content, fitting or dialects[0])
 
 
 def _tsv(name: str, raw: bytes) -> Table:

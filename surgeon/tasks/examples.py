@@ -274,9 +274,9 @@ class Encoder:
         """Return how many tokens of some sequences the tokenizer does not know."""
         return sum(ids.count(self.unknown_id) for ids in sequences)
 
-    def frame_of(self, texts: Iterable[str]) -> Frame:
+    def frame_of(self, texts: Sequence[str]) -> Frame:
         """Return what the tokenizer puts around the first text that has tokens of its own."""
-        for encoding in map(self.tokenizer.encode, texts):
+        for encoding in self.each(texts):
             own = [n for n, special in enumerate(encoding.special_tokens_mask) if not special]
             if own:
                 first, end = own[0], own[-1] + 1

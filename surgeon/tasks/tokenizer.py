@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -228,29 +228,20 @@ class BoundedTokenizer:
     def __setattr__(self, name: str, value: object) -> None:
         setattr(self._tokenizer, name, value)
 
-    def encode(self, text: Any, *more: Any, **how: Any) -> Encoding:
-        """Tokenize one text, list of words or pair, as the library does."""
-        self._check([text, *more])
-        encoded: Encoding = self._call(self._tokenizer.encode, text, *more, **how)
-        return encoded
-
     def encode_batch(self, texts: Iterable[Any], **how: Any) -> list[Encoding]:
-        """Tokenize several.
+        """Tokenize texts, lists of words or pairs, as the library does.
 
         Raises:
             EvaluationError: one is too long or no text, or the tokenizer fails on it.
         """
         texts = list(texts)
         self._check(texts)
-        encoded: list[Encoding] = self._call(self._tokenizer.encode_batch, texts, **how)
-        return encoded
-
-    def _call(self, method: Callable[..., Any], *texts: Any, **how: Any) -> Any:
         with panics_as_errors(self._label):
             try:
-                return method(*texts, **how)
+                encoded: list[Encoding] = self._tokenizer.encode_batch(texts, **how)
             except Exception as error:  # the library raises plain Exception
                 raise EvaluationError(f"{self._label}: the tokenizer fails ({error})") from error
+        return encoded
 
     def _check(self, texts: list[Any]) -> None:
         for text in texts:

@@ -29,6 +29,7 @@ SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "She did.", "qas": [
         ("d.json", json.dumps(ROWS), ROWS),
         ("d.json", LINES, ROWS),  # JSON Lines by another name
         ("d.tsv", 'text\tlabel\nHe said "no\t1\n', [{"text": 'He said "no', "label": "1"}]),
+        ("d.csv", 'text\tlabel\n"No\t1\n', [{"text": '"No', "label": "1"}]),  # STS-B's are such
         ("d.tsv", 'text\tlabel\n"No."\t1\n', [{"text": '"No."', "label": "1"}]),
         ("d.tsv", 'text\tlabel\nGood, “really”.\tyes\n"Bad\nindeed"\tno\n', ROWS),
         ("d.tsv", 'text\tlabel\n"He said ""no"""\t1\n', [{"text": 'He said "no"', "label": "1"}]),
