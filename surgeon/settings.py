@@ -73,7 +73,7 @@ _ADVICE = {  # for pydantic's types of errors, with what it knows of each
     "string_pattern_mismatch": "give text",
     "tuple_type": "give a list, such as [a, b]",
     "model_type": "give fields, such as name: value",
-    "mapping_type": "give fields, such as name: value",
+    "dict_type": "give fields, such as name: value",
     "greater_than": "give a number above {gt:g}",
     "greater_than_equal": "give a number of {ge:g} or more",
     "less_than": "give a number below {lt:g}",

@@ -142,7 +142,7 @@ def _show_measured(folder: Path) -> None:
     rows = [
         (
             f"{Path(row.model.model).name}, {row.task}",
-            f"{row.selection}: {numbers(row.dims)}",
+            f"{'' if row.selection == 'dims' else f'{row.selection}: '}{numbers(row.dims)}",
             f"{edit_in_words(row)}, {in_layers(row.layers)}",
             *([str(row.seed)] if by_seed else []),
             f"{row.delta:+.4g}",

@@ -51,7 +51,7 @@ def _selection(fields: Fields, info: ValidationInfo) -> Fields:
     _refuse("selections", fields, dict.fromkeys(others, why))
     try:
         if way == "each":
-            return {**fields, way: parse_numbers(str(fields[way]))}
+            return {**fields, way: _numbers(fields[way])}
         if way == "recipe":
             path = str(find_recipe(str(fields[way]), info.context))
             load_recipe(path)
@@ -79,9 +79,12 @@ def _refuse(axis: str, fields: Fields, clashes: Mapping[str, str]) -> None:
 
 
 def _layers(entry: object) -> object:
-    if entry is None or entry == "all":
-        return None
-    return entry if isinstance(entry, tuple) else parse_numbers(str(entry))
+    return None if entry is None or entry == "all" else _numbers(entry)
+
+
+def _numbers(entry: object) -> Dims:
+    parts = entry if isinstance(entry, list | tuple) else (entry,)
+    return parse_numbers(",".join(map(str, parts)))
 
 
 class Model(SettingsModel):
@@ -96,9 +99,9 @@ class Grid(SettingsModel):
     """Every model × selection × operation × layers × task × seed is a cell of the sweep.
 
     ``selections`` and ``operations`` hold fields of recipes. A selection may say ``each`` (such as
-    0-383: as many selections of one dimension) or ``recipe`` (the name or file of one, whose
+    0-383 or a list: as many selections of one dimension) or ``recipe`` (the name or file of one, whose
     fields it takes over); an operation may list several numbers as its ``factor``. ``layers`` are
-    lists such as 0-5,11, or all (None). A seed is that of random dimensions, masks, controls and
+    lists such as 0-5,11 or [0, 1], or all (None). A seed is that of random dimensions, masks, controls and
     the interval. Paths of models, recipes and data start from the grid's file. What one axis says,
     no other may say too.
     """

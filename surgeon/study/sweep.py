@@ -170,5 +170,12 @@ def _write_table(path: Path, rows: Sequence[Row]) -> None:
     for row in plain:
         if row.get("record") is not None:
             row["record"] = json.dumps(row["record"])  # which has no fixed shape
+    table = pa.Table.from_pylist(plain)
+    # A column without a value has a type too, so that tables of several sweeps go together.
+    types = {"factor": pa.float64(), **dict.fromkeys(("dims", "layers"), pa.list_(pa.int64()))}
+    typed = [
+        field.with_type(types.get(field.name, pa.string())) if field.type == pa.null() else field
+        for field in table.schema
+    ]
     with staged_file(path) as staging:
-        pq.write_table(pa.Table.from_pylist(plain), staging)
+        pq.write_table(table.cast(pa.schema(typed)), staging)

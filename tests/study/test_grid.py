@@ -46,6 +46,18 @@ def test_each_stands_for_a_selection_of_every_single_dimension(tmp_path):
     assert [cell.recipe.dims for cell in cells] == [(0,), (1,), (2,), (7,)] * 2
 
 
+def test_numbers_are_written_as_yaml_and_json_have_them(tmp_path):
+    """YAML 1.1 takes 1e-3 for text."""
+    cells = _cells(
+        tmp_path,
+        f"{_MODELS}selections: [{{each: [0, 7]}}]\nlayers: [[0, 1], '0,1', 1]\n"
+        "operations: [{mode: scale, factor: [1e-3, 0.001, 2E+0]}]\n",
+    )
+    assert {cell.recipe.dims for cell in cells} == {(0,), (7,)}
+    assert {cell.recipe.layers for cell in cells} == {(0, 1), (1,)}
+    assert {cell.recipe.factor for cell in cells} == {0.001, 2.0}
+
+
 def test_a_selection_takes_over_the_recipe_that_it_names(tmp_path):
     text = f"{_MODELS}selections: [recipe: roberta-base-criterion]\noperations: [mode: mean]\n"
     recipe = _cells(tmp_path, text)[0].recipe
@@ -146,7 +158,8 @@ def test_data_of_the_hub_have_no_folder(tmp_path):
         ("selections: [{random: 2, method: guess}]", "2:34: selections.0.method: there is "),
         ("selections: [dims: [5]]\ntasks: [mlm]", "3:9: tasks.0: give fields, such as name: "),
         ("selections: [dims: [5]]\nlayers: [true]", "3:10: layers.0: give "),
-        ("selections: [dims: [5]]\nlayers: [[0, 1]]", "3:10: layers.0: give "),
+        ("selections: [dims: [5]]\nlayers: [[0, x]]", "3:10: layers.0: give "),
+        ("selections: [[5]]", "2:14: selections.0: give fields, such as name: value; found [5]"),
         ("selections: [dims: [3]]\ncolour: red", "3:1: colour: "),
         ("selections: [dims: [x]]", "2:21: selections.0.dims.0: "),
         ("selections: [each: a-b]", "2:20: selections.0.each: give numbers"),

@@ -229,8 +229,10 @@ def test_two_workers_give_the_rows_of_one(grid_file, exported, tmp_path):
 def test_the_table_has_the_rows(sweep, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     assert sweep("selections: [{dims: [99]}, {dims: [3]}]\n").table
-    table = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
-    rows = _rows(tmp_path / "out")
+    read = parquet.read_table(tmp_path / "out" / "rows.parquet")
+    table, rows = read.to_pylist(), _rows(tmp_path / "out")
+    types = [str(read.schema.field(name).type) for name in ("factor", "layers", "revision")]
+    assert types == ["double", "list<element: int64>", "string"]  # though none has a value
     assert [row["status"] for row in table] == ["failed", "done"]
     assert table[1]["delta"] == rows[1]["delta"]
     assert table[1]["controls"] == rows[1]["controls"]
