@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -86,7 +87,8 @@ def own_style() -> AbstractContextManager[None]:
 def render(picture: Picture, form: str) -> tuple[Figure, bytes]:
     """Return a picture, and it as the bytes of a file of the ``form`` "png", "svg" or "pdf"."""
     buffer = io.BytesIO()
-    with own_style():
+    with own_style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a name in Chinese, which becomes boxes
         figure = draw(picture)
         figure.savefig(buffer, format=form, dpi=DPI, metadata=_UNDATED[form])
     return figure, buffer.getvalue()

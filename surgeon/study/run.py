@@ -127,7 +127,7 @@ def _count(jobs: Iterable[Job], entries: Mapping[str, Entry]) -> Counter[str]:
 
 
 _SPECIFIC = (  # what differs between errors of a kind → what stands for it
-    (r"^[\w.-]+\.(json|safetensors): ", ""),
+    (r"^[\w./-]+\.safetensors: ", ""),
     (r"^no such file or directory here, and ", ""),
     (r";.*", ""),
     (r" \([^)]*\)", ""),
@@ -139,7 +139,7 @@ _SPECIFIC = (  # what differs between errors of a kind → what stands for it
 
 def reason_of(error: str, model: str) -> str:
     """Return an error without what is specific to the model, so that equal ones can be counted."""
-    text = re.sub(rf"^{re.escape(model)}[^\s:]*: ", "", error).replace(model, "MODEL")
+    text = re.sub(rf"^{re.escape(model)}(@[^\s:]*)?[/:] ?", "", error).replace(model, "MODEL")
     for pattern, plain in _SPECIFIC:
         text = re.sub(pattern, plain, text)
     return text

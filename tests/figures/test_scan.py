@@ -137,6 +137,12 @@ def test_the_same_ranking_gives_the_same_bytes(tmp_path, suffix):
     assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
+def test_a_name_that_the_font_has_not_is_drawn_without_a_word(recwarn):
+    ranking, zscores = random_ranking(hidden=16)
+    plot_ranking(replace(ranking, model="模型"), zscores)
+    assert not recwarn.list
+
+
 def test_a_layer_without_a_bias_is_drawn(tmp_path):
     ranking, zscores = random_ranking(hidden=64)
     bias = zscores.bias.copy()

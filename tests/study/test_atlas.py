@@ -389,9 +389,11 @@ def test_reasons_are_the_same_for_models_that_fail_alike():
         "private one; check the name"
     )
     assert reason_of(told, "org/a") == "no such model on the Hub, or a private one"
+    told = "org/a/config.json: no such file; every checkpoint has one"
+    assert reason_of(told, "org/a") == "config.json: no such file"
     told = "config.json: model_type '{}' is not an architecture that surgeon knows (it knows {})"
     kinds = {reason_of(told.format(kind, "bert, 'x'"), "org/a") for kind in ("weird", "odd")}
-    assert kinds == {"model_type '…' is not an architecture that surgeon knows"}
+    assert kinds == {"config.json: model_type '…' is not an architecture that surgeon knows"}
 
 
 def test_a_hub_that_is_away_stops_the_run_and_its_models_have_no_row(hub, tmp_path):
