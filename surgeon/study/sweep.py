@@ -84,13 +84,14 @@ def run_sweep(
     Raises:
         SelectionError: the grid has a cell that is not a valid recipe.
         OutputError: the folder is not a sweep's, or another sweep is writing there, or its rows
-            are of a model whose files have changed since.
+            are of a model whose files have changed since, or that is there no longer.
         CheckpointError: a model with rows there can no longer be opened.
     """
     cells, start = make_cells(grid), time.monotonic()
     keys = [cell.key for cell in cells]
     with open_folder(folder) as journal:
         hashes = _checked_hashes(folder, cells, journal.entries)
+        _check_there(folder, cells, journal)
         keep_grid(folder, keys)
         outcome = run_jobs(
             cells,
@@ -152,6 +153,19 @@ def _checked_hashes(
                 f"{model.model}, which have changed since; choose another folder"
             )
     return {model: found[-1] for model, found in measured.items()}
+
+
+def _check_there(folder: Path, cells: Sequence[Cell], journal: Journal) -> None:
+    """Refuse a grid whose model has rows by the path that it had: it would be one of the Hub."""
+    keys = {cell.key for cell in cells}
+    gone = {name for name in {cell.model.model for cell in cells} if not Path(name).exists()}
+    for row in journal.rows(set(journal.entries) - keys if gone else ()):
+        model = Path(row["model"])
+        if model.is_absolute() and not model.exists() and any(map(model.match, gone)):
+            raise OutputError(
+                f"`output` {folder}: has rows of {model}, where there is no model now; put it back, "
+                "give that path in the grid to keep its rows, or choose another folder"
+            )
 
 
 def _sites(cells: Sequence[Cell]) -> dict[Model, tuple[str, ...]]:

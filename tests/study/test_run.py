@@ -262,6 +262,20 @@ def test_a_model_that_came_late_leaves_no_failure_behind(sweep, small_model, tmp
     assert [row["status"] for row in _rows(tmp_path / "out")] == ["done"]
 
 
+def test_rows_of_a_model_that_is_gone_are_not_taken_for_those_of_another_grid(
+    sweep, small_model, tmp_path
+):
+    (tmp_path / "models").mkdir()
+    gone = tmp_path / "models" / "gone"
+    gone.symlink_to(small_model)
+    sweep("selections: [{dims: [1]}]\n", "models/gone")
+    gone.unlink()
+    with pytest.raises(OutputError, match=f"has rows of {gone}, where there is no model now"):
+        sweep("selections: [{dims: [1]}]\n", "models/gone")
+    assert sweep("selections: [{dims: [1]}]\n", gone).kept == 1
+    assert len(read_rows(tmp_path / "out").measured) == 1
+
+
 def test_rows_of_files_that_changed_since_are_not_gone_on_with(sweep, small_model, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
     shutil.copytree(small_model, model)
