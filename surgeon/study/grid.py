@@ -99,11 +99,11 @@ class Grid(SettingsModel):
     """Every model × selection × operation × layers × task × seed is a cell of the sweep.
 
     ``selections`` and ``operations`` hold fields of recipes. A selection may say ``each`` (such as
-    0-383 or a list: as many selections of one dimension) or ``recipe`` (the name or file of one, whose
-    fields it takes over); an operation may list several numbers as its ``factor``. ``layers`` are
-    lists such as 0-5,11 or [0, 1], or all (None). A seed is that of random dimensions, masks, controls and
-    the interval. Paths of models, recipes and data start from the grid's file. What one axis says,
-    no other may say too.
+    0-383 or a list: as many selections of one dimension) or ``recipe`` (the name or file of one,
+    whose fields it takes over); an operation may list several numbers as its ``factor``. ``layers``
+    are lists such as 0-5,11 or [0, 1], or all (None). A seed is that of random dimensions, masks,
+    controls and the interval. Paths of models, recipes and data start from the grid's file. What
+    one axis says, no other may say too.
     """
 
     models: Some[Annotated[Model, BeforeValidator(_model_fields)]]

@@ -163,8 +163,8 @@ def _check_there(folder: Path, cells: Sequence[Cell], journal: Journal) -> None:
         model = Path(row["model"])
         if model.is_absolute() and not model.exists() and any(map(model.match, gone)):
             raise OutputError(
-                f"`output` {folder}: has rows of {model}, where there is no model now; put it back, "
-                "give that path in the grid to keep its rows, or choose another folder"
+                f"`output` {folder}: has rows of {model}, where there is no model now; put it "
+                "back, give that path in the grid to keep its rows, or choose another folder"
             )
 
 
