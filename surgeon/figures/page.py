@@ -9,6 +9,7 @@ from typing import Any
 from surgeon.edit.files import check_new_file
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
+from surgeon.figures import is_picture
 from surgeon.figures.chart import draw, embedded
 from surgeon.figures.picture import FAINT, INK, MADE_BY, QUIET, Picture
 from surgeon.harmless import html
@@ -77,17 +78,7 @@ def page(title: str, body: str) -> bytes:
 
 def write_page(path: Path, title: str, sections: Iterable[str], *, force: bool) -> None:
     """Write a page of sections of HTML; with ``force`` over one that is there, if it is a page."""
-    replace_file(path, page(title, "\n".join(sections)), is_page if force else None)
-
-
-def is_page(path: Path) -> bool:
-    """Whether a file is a page that ``page`` made."""
-    start = _PAGE.partition("<title>")[0].encode()
-    try:
-        with path.open("rb") as file:
-            return file.read(len(start)) == start
-    except OSError:
-        return False
+    replace_file(path, page(title, "\n".join(sections)), is_picture if force else None)
 
 
 def paragraphs(lines: Iterable[str]) -> str:

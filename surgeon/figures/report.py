@@ -23,6 +23,8 @@ from surgeon.figures.scan import draw_ranking, standing
 from surgeon.harmless import html
 from surgeon.progress import Progress, silent
 from surgeon.ranking import MEASURED, find_detector, rank_by_layernorm, read_zscores
+from surgeon.tasks.registry import TASKS
+from surgeon.tasks.task import INVERTED, MARGIN
 from surgeon.text import BUILT_IN
 
 # What ``patch`` is told beside the dims.
@@ -194,15 +196,22 @@ def _commands(record: Record, evaluation: Evaluation) -> list[str]:
     done, usual = recipe_from_json(record.recipe, "record"), Recipe(dims=record.dims)
     changed = (name for name in _OPTIONS if getattr(done, name) != getattr(usual, name))
     recipe = {"dims": record.dims, **{name: getattr(done, name) for name in changed}}
+    builtin = evaluation.dataset.name == BUILT_IN
+    task, quantized = TASKS.get(evaluation.task), evaluation.quantized
+    own_metric = task is not None and evaluation.metric == task.metric
     asked = {
         "task": evaluation.task,
+        "metric": None if own_metric else evaluation.metric.removeprefix(INVERTED),
+        "margin": None if evaluation.margin in (0, MARGIN) else evaluation.margin,
         "seed": evaluation.seed,
         "controls": len(evaluation.controls),
         **evaluation.options,
+        "data": None if builtin else evaluation.dataset.name,
+        "all": builtin and not evaluation.until_certain,
+        "until_certain": evaluation.until_certain and not builtin,
+        "dose": bool(evaluation.dose),
+        "quantize": quantized and quantized.form,
     }
-    builtin = evaluation.dataset.name == BUILT_IN
-    asked |= {} if builtin else {"data": evaluation.dataset.name}
-    asked |= {"all": True} if builtin and not evaluation.until_certain else {}
     return [
         shlex.join(["surgeon", "patch", record.model, *_as_options(recipe), "-o", "out"]),
         shlex.join(["surgeon", "eval", "out", *_as_options(asked)]),

@@ -22,7 +22,8 @@ from surgeon import (
 from surgeon.cli import run
 from surgeon.edit.restore import open_source
 from surgeon.errors import CheckpointError, EvaluationError, OutputError
-from surgeon.figures.report import _title
+from surgeon.evaluation.result import Quantized
+from surgeon.figures.report import _commands, _title
 from surgeon.text import Texts, built_in_sample
 
 
@@ -64,12 +65,25 @@ def test_the_report_says_what_was_done_and_what_it_did(report, evaluated):
     assert text.count('<div class="chart wide">') == 1
     assert text.count('<div class="chart">') == 2
     assert "<pre>surgeon patch model --dims 99,157 -o out</pre>" in text
-    asked = "--task drift --seed 0 --controls 5 --data &#x27;a few&#x27;"
+    asked = "--task drift --seed 0 --controls 5 --data &#x27;a few&#x27; --dose"
     assert f"<pre>surgeon eval out {asked}</pre>" in text
     weights = (evaluated / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() in text
     recorded = read_record(evaluated).files["model.safetensors"].after.blake3
     assert f"<td>{recorded[:16]}…, as recorded</td>" in text
+
+
+def test_the_command_of_an_evaluation_asks_for_all_that_was_asked_for(evaluated):
+    record, drift = read_record(evaluated), read_evaluation(evaluated)
+    assert drift is not None
+    asked = dataclasses.replace(
+        drift, task="sts", metric="1 − Pearson", margin=0.05, until_certain=True, dose=()
+    )
+    asked = dataclasses.replace(asked, quantized=Quantized("int8", asked, None))
+    assert _commands(record, asked)[1] == (
+        "surgeon eval out --task sts --metric Pearson --margin 0.05 --seed 0 --controls 5 "
+        "--data 'a few' --until-certain --quantize int8"
+    )
 
 
 def test_a_title_says_of_dimensions_that_were_scaled_that_they_are_there(evaluated):
