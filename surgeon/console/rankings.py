@@ -246,9 +246,9 @@ def write_ranking_table(
         return
     import pyarrow as pa
 
-    from surgeon.study.run import open_table
+    from surgeon.study.run import open_table, with_types
 
-    table = pa.table(columns)
+    table = with_types(pa.table(columns), {"texts": pa.int64()}, pa.float64())
     with open_table(path, table.schema, ours) as writer:
         writer.write_table(table)
 

@@ -311,6 +311,17 @@ def open_table(path: Path, schema: Any, ours: Callable[[Path], bool] | None) -> 
         yield writer
 
 
+def with_types(table: Any, types: Mapping[str, Any], other: Any) -> Any:
+    """Give each column without a value its type, or ``other``, as in tables of other runs."""
+    import pyarrow as pa
+
+    fields = [
+        field.with_type(types.get(field.name, other)) if field.type == pa.null() else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
 def has_columns(path: Path, names: Sequence[str]) -> bool:
     """Tell whether a file is a Parquet table of these columns."""
     import pyarrow as pa

@@ -17,7 +17,16 @@ from surgeon.progress import Progress, silent
 from surgeon.study.engines import DONE, Engine, Row, choose_engine
 from surgeon.study.grid import Cell, Grid, Model, make_cells
 from surgeon.study.measure import Measurer, hashes_of
-from surgeon.study.run import Entry, Journal, Outcome, Outlook, has_pyarrow, look_ahead, run_jobs
+from surgeon.study.run import (
+    Entry,
+    Journal,
+    Outcome,
+    Outlook,
+    has_pyarrow,
+    look_ahead,
+    run_jobs,
+    with_types,
+)
 from surgeon.study.sweep_folder import (
     LAYOUT,
     MODELS,
@@ -184,12 +193,8 @@ def _write_table(path: Path, rows: Sequence[Row]) -> None:
     for row in plain:
         if row.get("record") is not None:
             row["record"] = json.dumps(row["record"])  # which has no fixed shape
-    table = pa.Table.from_pylist(plain)
-    # A column without a value has a type too, so that tables of several sweeps go together.
-    types = {"factor": pa.float64(), **dict.fromkeys(("dims", "layers"), pa.list_(pa.int64()))}
-    typed = [
-        field.with_type(types.get(field.name, pa.string())) if field.type == pa.null() else field
-        for field in table.schema
-    ]
+    numbers = pa.list_(pa.int64())
+    types = {"factor": pa.float64(), "dims": numbers, "layers": numbers}
+    table = with_types(pa.Table.from_pylist(plain), types, pa.string())
     with staged_file(path) as staging:
-        pq.write_table(table.cast(pa.schema(typed)), staging)
+        pq.write_table(table, staging)

@@ -91,10 +91,10 @@ def test_scan_writes_a_row_for_each_dimension_with_its_z_scores(
     path = tmp_path / f"table{suffix}"
     found = json_of("scan", tiny("bert"), "-o", path)
     read = pyarrow.csv.read_csv if suffix == ".csv" else pyarrow.parquet.read_table
-    table = {
-        name: column.to_pylist()
-        for name, column in zip(read(path).column_names, read(path).columns, strict=True)
-    }
+    columns = dict(zip(read(path).column_names, read(path).columns, strict=True))
+    table = {name: column.to_pylist() for name, column in columns.items()}
+    if suffix == ".parquet":  # as where it was measured
+        assert str(columns["damage"].type) == "double"
     zscores = read_zscores(open_checkpoint(tiny("bert")))
     assert table["dim"] == [d["dim"] for d in found["dimensions"]]
     np.testing.assert_allclose(table["gain_z_2"], zscores.gain[2][table["dim"]])
