@@ -17,7 +17,7 @@ from surgeon._version import __version__
 from surgeon.edit import disk
 from surgeon.edit.changes import with_slices
 from surgeon.edit.files import hash_file
-from surgeon.edit.plan import Plan, draw_dims, make_plan
+from surgeon.edit.plan import Plan, draw_dims, edits_meant, make_plan
 from surgeon.edit.recipe import Recipe, expected_verdict
 from surgeon.edit.write import write_artifact
 from surgeon.errors import EvaluationError, SurgeonError
@@ -37,6 +37,8 @@ from surgeon.tasks.task import BASELINE, Floats, Task, Variant, compare, observe
 
 _DRAWS = 20  # for each control that is wanted, before controls of the cell's own are drawn
 _KEY_BYTES = 12
+# What the dimensions of a ranking depend on.
+_CHOOSES = ("remove_outliers", "method", "sigma", "min_layers", "min_damage", "relax")
 # What an export depends on beside the weights.
 _DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt")
 
@@ -50,7 +52,7 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
     Raises:
         SurgeonError: the recipe does not fit the model, or the evaluation is not possible.
     """
-    settings, plan = cell.evaluation, make_plan(opened.checkpoint, cell.recipe)
+    settings, plan = cell.evaluation, opened.plan(cell.recipe)
     work, baseline = opened.baseline(settings)
     artifact = edited(opened.artifact, plan)
     count = CONTROLS if settings.controls is None else settings.controls
@@ -151,9 +153,10 @@ def _draw_controls(artifact: Artifact, count: int, seed: int) -> Iterator[tuple[
 class OpenModel:
     """An open model: its checkpoint, its unpatched artifact, and what was observed of it so far.
 
-    ``hashes`` are those of the files that it was made of. ``baselines`` and ``controls`` keep what
-    cells have in common: the baseline of a task and seed, and random removals of operations
-    that differ only in their dimensions.
+    ``hashes`` are those of the files that it was made of. ``choices``, ``baselines`` and
+    ``controls`` keep what cells have in common: the dimensions that a ranking chose, or why it
+    could not, the baseline of a task and seed, and random removals of operations that differ only
+    in their dimensions.
     """
 
     checkpoint: Checkpoint
@@ -161,8 +164,26 @@ class OpenModel:
     hashes: dict[str, str]
     provider: ProviderName
     runners: dict[bool, OnnxRunner] = field(default_factory=dict)
+    choices: dict[Recipe, Plan | str] = field(default_factory=dict)
     baselines: dict[EvaluationSettings, tuple[Workload, Floats]] = field(default_factory=dict)
     controls: dict[object, Floats] = field(default_factory=dict)
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """Return what a recipe does; a ranking runs once for all cells that ask for the same."""
+        if recipe.remove_outliers is None:
+            return make_plan(self.checkpoint, recipe)
+        asked = Recipe(**{name: getattr(recipe, name) for name in _CHOOSES})
+        if asked not in self.choices:
+            try:
+                self.choices[asked] = make_plan(self.checkpoint, asked)
+            except SurgeonError as error:
+                self.choices[asked] = str(error)
+        chosen = self.choices[asked]
+        if isinstance(chosen, str):
+            raise SurgeonError(chosen)
+        recipe = recipe.model_copy(update={"method": chosen.recipe.method})
+        edits = edits_meant(self.checkpoint, recipe, chosen.dims)
+        return Plan(self.checkpoint, recipe, chosen.dims, edits)
 
     def runner(self, task: Task, artifact: Artifact) -> OnnxRunner:
         """Return what runs variants of an artifact of this model, all in one session."""

@@ -14,8 +14,10 @@ import pytest
 from artifacts import patch
 from forked import in_process
 
+import surgeon
 from surgeon import evaluate
 from surgeon.console import show_sweep
+from surgeon.edit import plan
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import OutputError, SelectionError
 from surgeon.progress import duration
@@ -68,6 +70,27 @@ def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(sweep, smal
     assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(result.ci95, rel=1e-4)
     assert len(row["controls"]) == 3
     assert all(not {3, 9} & set(control["dims"]) for control in row["controls"])
+
+
+def test_a_ranking_runs_once_for_all_cells_that_ask_for_it(sweep, tmp_path, monkeypatch):
+    """By ablation it takes longer than all else."""
+    ran = []
+    monkeypatch.setattr(plan, "rank_dimensions", lambda *a, **k: ran.append(a) or rank(*a, **k))
+    rank = surgeon.rank_dimensions
+    by_weights = "method: layernorm, remove_outliers: 2"
+    sweep(
+        f"selections: [{{{by_weights}, relax: true}}, {{{by_weights}}}]\n"
+        "operations: [{}, {mode: mean}]\nlayers: [all, 1]\nseeds: [0, 1]\n"
+    )
+    assert len(ran) == 2
+    rows = _rows(tmp_path / "out")
+    assert [row["status"] for row in rows] == ["done"] * 8 + ["failed"] * 8
+    assert all("of small's dimensions meet" in row["error"] for row in rows[8:])
+    for row in rows[3:8:4]:
+        made = surgeon.make_plan(ran[0][0], recipe_from_json(row["record"]["recipe"], "row"))
+        assert (list(made.dims), made.parameters_changed) == (
+            row["dims"], row["parameters_changed"]
+        )  # fmt: skip
 
 
 def test_a_control_of_a_sweep_is_the_removal_that_it_says(sweep, tmp_path, capsys, monkeypatch):
