@@ -34,7 +34,7 @@ from surgeon.figures.picture import (
     Picture,
     spread,
 )
-from surgeon.harmless import plain
+from surgeon.harmless import html, plain
 
 DPI = 200
 _WIDE = 8  # inches of a picture that is not for narrow screens
@@ -98,7 +98,9 @@ def embedded(picture: Picture) -> str:
     """Return a picture as SVG for a page, which says the words itself."""
     svg = render(replace(picture, headline="", words=()), "svg")[1].decode()
     fits = "chart" if picture.width < _WIDE else "chart wide"
-    return f'<div class="{fits}">{svg[svg.index("<svg") :]}</div>'
+    drawn = svg.partition("<svg")[2]
+    named = f'<svg role="img" aria-label="{html(picture.headline)}"{drawn}'
+    return f'<div class="{fits}">{named}</div>'
 
 
 def draw(picture: Picture) -> Figure:

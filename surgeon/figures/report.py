@@ -272,7 +272,8 @@ def draw_scores(evaluation: Evaluation) -> Picture:
         rows=(patched, random),
         span=Span(*evaluation.control_range, "range of random removals"),
     )
-    return Picture("", (), ((panel,),), width=_NARROW)
+    headline = f"Change of the {evaluation.metric} beside those of random removals"
+    return Picture(headline, (), ((panel,),), width=_NARROW)
 
 
 def draw_dose(evaluation: Evaluation) -> Picture:
@@ -298,4 +299,5 @@ def draw_dose(evaluation: Evaluation) -> Picture:
         band=Band(ends, (low, low), (high, high), "range of random removals"),
         ticks=tuple(enumerate(labels)),
     )
-    return Picture("", (), ((panel,),), width=max(_NARROW, 0.6 * len(labels)))
+    headline = f"Change of the {evaluation.metric} as the dimensions are removed one by one"
+    return Picture(headline, (), ((panel,),), width=max(_NARROW, 0.6 * len(labels)))

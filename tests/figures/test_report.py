@@ -64,6 +64,7 @@ def test_the_report_says_what_was_done_and_what_it_did(report, evaluated):
     # The maps keep their width on a narrow screen; scores and doses fit it.
     assert text.count('<div class="chart wide">') == 1
     assert text.count('<div class="chart">') == 2
+    assert text.count('<svg role="img" aria-label="') == 3  # what a screen reader says of each
     assert "<pre>surgeon patch model --dims 99,157 -o out</pre>" in text
     asked = "--task drift --seed 0 --controls 5 --data &#x27;a few&#x27; --dose"
     assert f"<pre>surgeon eval out {asked}</pre>" in text
