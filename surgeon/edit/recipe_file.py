@@ -7,8 +7,10 @@ YAML 1.2, in which yes and no are text, and has no bound for what aliases stand 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -200,7 +202,7 @@ def parse_yaml(text: str, *, plain: bool = False) -> YamlFile:
     if len(text) > _MOST_CHARACTERS:
         raise ValueError(f"{len(text):,} characters, and at most {_MOST_CHARACTERS:,} are read")
     try:
-        loader = (yaml.BaseLoader if plain else yaml.SafeLoader)(text)
+        loader = (yaml.BaseLoader if plain else _loader())(text)
         node = loader.get_single_node()
         if node is None:
             return YamlFile(None, None)
@@ -211,6 +213,19 @@ def parse_yaml(text: str, *, plain: bool = False) -> YamlFile:
     except Exception as error:  # what Python says of the 40th of May, of !!int x, of deep nesting
         reason = getattr(error, "problem", None) or str(error) or type(error).__name__
         raise ValueError(reason) from error
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Return a loader to which 1e-3, without a point, is a number: to YAML 1.1 alone it is text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """It has its own list of what is a number."""
+
+    exponent = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+    return Loader
 
 
 def _check_size(node: yaml.Node, sizes: dict[yaml.Node, int], depth: int = 1) -> int:
