@@ -1,8 +1,9 @@
-"""What the exporter does to a traced program, without tracing it again where that changes nothing.
+"""What the exporter does to a traced program, without what it does again or in vain.
 
 torch's exporter (torch.onnx, ``dynamo=True``) runs a program twice more once it is traced: to
 decompose its operations into those of ONNX, and to insert the casts that PyTorch does by itself.
-Together they take longer than the trace, and in most models find little to do.
+Together they take longer than the trace, and in most models find little to do. Then onnxscript's
+optimizer tries each of its rules at each node of the graph.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
+import onnx_ir as ir
 import torch
+from onnxscript.rewriter.pattern import MatchResult, SimplePatternMatcher
 from torch._ops import OperatorBase, OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
@@ -33,6 +36,7 @@ _RENAMED = {
 
 _run_decompositions = ExportedProgram.run_decompositions
 _run_node = Interpreter.run_node
+_match = SimplePatternMatcher.match
 
 
 @contextlib.contextmanager
@@ -55,8 +59,22 @@ def traced_once() -> Iterator[None]:
     with (
         mock.patch.object(ExportedProgram, "run_decompositions", decompose_and_note),
         mock.patch.object(Interpreter, "run_node", run_node),
+        mock.patch.object(SimplePatternMatcher, "match", match),
     ):
         yield
+
+
+def match(
+    matcher: SimplePatternMatcher, model: Any, graph: Any, node: ir.Node, **options: Any
+) -> MatchResult:
+    """Match a rule at a node, of the operation that the rule ends in: no other matches.
+
+    A rule that ends in two nodes looks through the whole graph for the other before it looks at
+    the one.
+    """
+    if not matcher.pattern.output_nodes[0].op.matches(node.op_type):
+        return MatchResult().fail("the node is of another operation")
+    return _match(matcher, model, graph, node, **options)
 
 
 def decompose(program: ExportedProgram, decomp_table: Mapping[Any, Any]) -> ExportedProgram:

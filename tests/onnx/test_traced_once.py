@@ -101,3 +101,26 @@ def test_the_casts_that_pytorch_does_by_itself_are_found_without_running_the_res
     assert [name for name, *_ in expected].count("Cast") > 4
     assert "aten.sqrt.default" in ran  # of integers: it is given floats
     assert not {"aten.sin.default", "aten.tanh.default"} & set(ran)
+
+
+def test_rules_are_tried_at_nodes_of_their_own_operation_only_and_the_graph_is_the_same(
+    monkeypatch,
+):
+    tried, match = [], traced_once._match
+
+    def note(matcher, model, graph, node, **options):
+        tried.append((matcher.pattern.output_nodes[0].op, node.op_type))
+        return match(matcher, model, graph, node, **options)
+
+    def graph():
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.ReLU())
+        program = torch.onnx.export(model.eval(), (torch.ones(3, 2),), dynamo=True, verbose=False)
+        nodes = program.model_proto.graph.node  # whose metadata has the line of the call
+        return [(node.op_type, *node.input, *node.output, *node.attribute) for node in nodes]
+
+    theirs = graph()
+    monkeypatch.setattr(traced_once, "_match", note)
+    with traced_once.traced_once():
+        assert graph() == theirs
+    assert tried
+    assert all(operation.matches(found) for operation, found in tried)
