@@ -118,6 +118,11 @@ class _Commands(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, _summary(name)) for name in _COMMANDS])
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "" in args:  # a path would be the working directory
+            raise SurgeonError("an argument is empty, such as a shell variable that is not set")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

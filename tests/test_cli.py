@@ -171,6 +171,10 @@ def test_a_defect_or_a_panic_is_one_line_and_no_verdict(monkeypatch, refused, er
     assert "SURGEON_DEBUG=1" in line
 
 
+def test_an_empty_argument_is_not_the_working_directory(refused):
+    refused("verify", "", says="an argument is empty")
+
+
 def test_a_package_that_is_not_installed_is_named_in_a_line(monkeypatch, refused):
     def fail(*_arguments, **_options):
         raise ModuleNotFoundError(name="torch")
