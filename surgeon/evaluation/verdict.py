@@ -93,12 +93,12 @@ def find(
     task, settings, examples = work.task, work.settings, work.examples[: kept.shape[1]]
     texts = work.texts[: len(examples)]
     measure: Measure = functools.partial(paired_interval, texts=texts, alpha=alpha)
+    scores = [task.scores(one, settings)[task.metric] for one in kept]
     if early:
-        heaviest = heaviest_text(work)
+        heaviest = heaviest_text(work, scores[0].weight)
         measure = functools.partial(
             confidence_sequence, texts=texts, alpha=alpha, heaviest=heaviest
         )
-    scores = [task.scores(one, settings)[task.metric] for one in kept]
     patched, *controls = (effect_of(one, scores[0], measure) for one in scores[1:])
     evidence = Evidence(
         examples=len(examples),
@@ -214,10 +214,15 @@ class Evidence:
     unchanged: bool = False
 
 
-def heaviest_text(work: Workload) -> float:
-    """Return the most that is scored of one text, by which bounded scores are weighed."""
-    scored = [max(1, example.labels.size) for example in work.examples]
-    return float(np.bincount(work.texts, weights=scored).max())
+def heaviest_text(work: Workload, weights: Floats) -> float:
+    """Return the most that any text weighs, by which bounded scores are bet on.
+
+    An example weighs what is scored of it, or 1 whatever that is, as a minimal pair does: it is as
+    in the ``weights`` of the first.
+    """
+    scored = np.array([max(1, example.labels.size) for example in work.examples])
+    alike = np.array_equal(weights, scored[: weights.size])
+    return float(np.bincount(work.texts, weights=scored if alike else None).max())
 
 
 def why_unskilled(

@@ -42,7 +42,8 @@ class Table:
     def headless(self) -> Table:
         """Return the lines, the first too, as rows whose columns are numbers ("1", "2", …)."""
         table = self._by_number([row for group in self.groups for row in group])
-        return replace(table, name=f"{self.name}, read without a header")
+        advice = "read without a header (name the columns if it has one)"
+        return replace(table, name=f"{self.name}, {advice}")
 
     def sentences(self) -> Table:
         """Return the groups of lines, as in CoNLL's files: of each column a list of its words."""

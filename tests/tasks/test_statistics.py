@@ -3,8 +3,11 @@ import pytest
 from benchmarks.error_rates import HARMS, called, ever_missed, rising
 from scipy.stats import binomtest, spearmanr
 
-from surgeon.evaluation.verdict import LEAST, Effect, Evidence, judge, weigh
+from surgeon.evaluation.verdict import LEAST, Effect, Evidence, heaviest_text, judge, weigh
+from surgeon.evaluation.workload import Workload
 from surgeon.tasks.classification import correlations
+from surgeon.tasks.examples import Example, Prepared
+from surgeon.tasks.registry import TASKS
 from surgeon.tasks.statistics import (
     certain_part,
     chance_of_rank,
@@ -14,7 +17,8 @@ from surgeon.tasks.statistics import (
     paired_interval,
     usual_range,
 )
-from surgeon.tasks.task import SHARE, Scores, one_minus
+from surgeon.tasks.task import SHARE, Scores, Settings, one_minus
+from surgeon.text import Texts
 
 
 def _scores(total, weight=None):
@@ -132,6 +136,14 @@ def test_a_margin_is_the_smallest_damage_that_matters():
     assert found((-0.015, 0.015), 0.01) == "inconclusive"
     assert found((0.015, 0.03), 0.02) == "inconclusive"
     assert found((0.021, 0.03), 0.02) == "degraded"
+
+
+def test_a_minimal_pair_weighs_one_and_a_text_of_words_as_many_as_are_scored():
+    examples = tuple(Example((n,), labels=np.arange(8)) for n in (5, 6, 6))
+    prepared = Prepared(examples, 3, 0, 0, 3)
+    work = Workload(TASKS["pairs"], Settings(0, 0, None, ()), Texts("d", (), b""), prepared, 64)
+    assert heaviest_text(work, np.ones(2)) == 2  # the last two are one text
+    assert heaviest_text(work, np.full(2, 8.0)) == 16
 
 
 def test_five_texts_give_no_verdict_and_six_do():
