@@ -104,10 +104,12 @@ def match_labels(
                 f"`texts` {source}: the label {value} is not a name or a number; name the column "
                 "that has one label for each row with `label_column`"
             )
-    outputs = {_normalized(label): number for number, label in enumerate(labels)}
+    # A model that tells "a" from "A" is taken by the letter.
+    name_of = _normalized if len({*map(_normalized, labels)}) == len(labels) else str
+    outputs = {name_of(label): number for number, label in enumerate(labels)}
     found: dict[Any, int | None] = {}
     for value in dict.fromkeys(given):
-        names = map(_normalized, _names_of(value, classes, labels))
+        names = map(name_of, _names_of(value, classes, labels))
         found[value] = next((outputs[name] for name in names if name in outputs), None)
     unknown = [value for value, number in found.items() if number is None]
     if unknown:
