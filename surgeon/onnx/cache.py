@@ -118,10 +118,11 @@ def find_graph(key: str) -> Graph | None:
             graph = Graph(
                 file.read("model.onnx"), facts, ties, file.read("tokenizer.json"), str(name)
             )
-        os.utime(path)
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         _log.warning("%s: damaged (%s), so the graph is exported anew", path, error)
         return None
+    with contextlib.suppress(OSError):  # of a cache that others may only read
+        os.utime(path)
     return graph
 
 

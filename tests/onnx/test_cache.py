@@ -166,6 +166,19 @@ def test_a_cache_that_cannot_be_written_to_fails_no_patch(
     assert "the graph was not kept" in caplog.text
 
 
+def test_a_cache_that_others_may_only_read_gives_its_graphs(
+    model, tmp_path, kept, exports, monkeypatch
+):
+    _patch(model, tmp_path / "a")
+
+    def refuse(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr("os.utime", refuse)
+    _patch(model, tmp_path / "b")
+    assert len(exports) == 1
+
+
 def test_a_model_larger_than_memory_is_not_compared_and_it_is_said(
     model, made, tmp_path, kept, monkeypatch, capsys
 ):
