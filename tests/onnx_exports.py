@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,3 +124,14 @@ def norm_chain(dtype: int = onnx.TensorProto.FLOAT, width: int = 8) -> onnx.Mode
     values = [onnx.helper.make_tensor_value_info(n, dtype, ["n", width]) for n in ("x", "y")]
     graph = onnx.helper.make_graph(nodes, "chain", values[:1], values[1:], tensors)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+
+
+def store_as(model: onnx.ModelProto, kind: int, names: Collection[str]) -> None:
+    """Store initializers in another dtype, with a Cast to the one that the graph computes in."""
+    for tensor in model.graph.initializer:
+        if (name := tensor.name) in names:
+            values = onnx.numpy_helper.to_array(tensor)
+            narrow = values.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+            cast = onnx.helper.make_node("Cast", [f"{name}.stored"], [name], to=tensor.data_type)
+            model.graph.node.insert(0, cast)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(narrow, f"{name}.stored"))

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
+_CAST_TO = {1: "float32", 10: "float16"}  # the numbers of onnx.TensorProto.DataType
+
 # By these, what a graph from elsewhere takes and gives is inferred.
 _DECIDING = (
     CONFIG,
@@ -122,7 +124,7 @@ def open_artifact(directory: Path) -> Artifact:
     names = [edit.tensor for edit in record.edits]
     stored = {name: homes[name].read(name) for name in names if name in homes}
     patched, baseline = _with_old_values(directory, record, stored)
-    facts = recorded or _inferred_facts(directory, model, stored)
+    facts = recorded or _inferred_facts(directory, model, graph, stored)
     check_rows(directory, facts, graph)
     return Artifact(directory, record, facts, patched, baseline)
 
@@ -141,8 +143,8 @@ def _recorded_facts(directory: Path, record: Record) -> OnnxFacts | None:
         raise EvaluationError(f"{directory}: the record's ONNX part is damaged") from error
 
 
-def _inferred_facts(directory: Path, model: str, stored: Tensors) -> OnnxFacts:
-    dtypes = sorted({values.dtype.name for values in stored.values()})
+def _inferred_facts(directory: Path, model: str, graph: FileGraph, stored: Tensors) -> OnnxFacts:
+    dtypes = sorted({_computes_in(graph, name, values) for name, values in stored.items()})
     if dtypes not in (["float32"], ["float16"]):
         raise EvaluationError(
             f"{directory}: its edited tensors are of {' and '.join(dtypes)}, and evaluation takes "
@@ -152,6 +154,13 @@ def _inferred_facts(directory: Path, model: str, stored: Tensors) -> OnnxFacts:
     annex = importlib.import_module("surgeon.onnx_files.foreign_graph")
     facts: OnnxFacts = annex.infer_facts(directory, model, dtypes[0])
     return facts
+
+
+def _computes_in(graph: FileGraph, name: str, values: npt.NDArray[Any]) -> str:
+    """Return the dtype in which a graph computes with a tensor, which may be stored in another."""
+    readers = [graph.nodes[number] for number, _ in graph.readers.get(name, ())]
+    casts = [node.attributes.get("to", 0) for node in readers if node.operation == "Cast"]
+    return _CAST_TO.get(casts[0], "another type") if casts else values.dtype.name
 
 
 def check_rows(directory: Path, facts: OnnxFacts, graph: FileGraph) -> None:

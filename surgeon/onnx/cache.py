@@ -28,6 +28,11 @@ _MOST_BYTES = 2**29
 _STALE = 3600.0  # seconds after which a half-written file is nobody's
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxscript")
 _CODE = ("onnx", "torch_model")  # the packages of surgeon that decide what an export is
+# What zipfile raises of a file with a changed byte, and what the content is taken for
+_DAMAGED = (
+    OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, ValueError, LookupError,
+    TypeError,
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -118,7 +123,7 @@ def find_graph(key: str) -> Graph | None:
             graph = Graph(
                 file.read("model.onnx"), facts, ties, file.read("tokenizer.json"), str(name)
             )
-    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         _log.warning("%s: damaged (%s), so the graph is exported anew", path, error)
         return None
     with contextlib.suppress(OSError):  # of a cache that others may only read
@@ -176,7 +181,7 @@ def list_graphs() -> tuple[KeptGraph, ...]:
             with zipfile.ZipFile(path) as file:
                 about = json.loads(file.read("graph.json"))
             model, task = str(about["name"]), str(about["facts"]["task"])
-        except (OSError, ValueError, LookupError, zipfile.BadZipFile, zlib.error):
+        except _DAMAGED:
             model, task = "(damaged)", ""
         used = dt.datetime.fromtimestamp(there.st_mtime, dt.UTC).isoformat(timespec="seconds")
         found.append(KeptGraph(path.name.removesuffix(_SUFFIX), there.st_size, used, model, task))

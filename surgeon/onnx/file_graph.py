@@ -19,7 +19,8 @@ Use: TypeAlias = tuple[int, int]
 """Where a value is read: the number of a node, and of its input."""
 
 _MAX_IDENTITIES = 100  # in a row; no exporter writes two
-_SAME = ("Identity", "Cast")
+SAME = ("Identity", "Cast")
+"""Operations that pass a tensor on, as it is or in another dtype."""
 
 # Where an operation has its table, by the input that says which rows of it.
 _TABLE_INPUT = {("Gather", 1): 0, ("EmbedLayerNormalization", 0): 2}
@@ -110,30 +111,57 @@ class FileGraph:
         return dict(found)
 
     @cached_property
+    def captured(self) -> frozenset[str]:
+        """The names that subgraphs use."""
+        return frozenset(name for node in self.nodes for name in node.captured)
+
+    @cached_property
+    def overlapping(self) -> frozenset[str]:
+        """The tensors that have a byte which is another's too: two names for the same data."""
+        found, last = set[str](), dict[str | None, StoredTensor]()
+        for one in sorted((*self.tensors.values(), *self.others), key=lambda s: s.info.start):
+            before = last.get(one.location, one)
+            if before is not one and one.info.start < before.info.end:
+                found |= {before.info.name, one.info.name}
+            last[one.location] = max(before, one, key=lambda stored: stored.info.end)
+        return frozenset(found)
+
+    @cached_property
     def names(self) -> frozenset[str]:
         """Every name of a value, subgraphs included."""
-        nodes = (name for n in self.nodes for name in (*n.inputs, *n.outputs, *n.captured))
-        return frozenset({*nodes, *self.tensors, *self.inputs, *self.outputs})
+        nodes = (name for node in self.nodes for name in (*node.inputs, *node.outputs))
+        return self.captured.union(nodes, self.tensors, self.inputs, self.outputs)
+
+    def origin(self, value: str) -> str:
+        """Return what a value was before Identity and Cast nodes."""
+        for _ in range(_MAX_IDENTITIES):
+            node = self.producers.get(value)
+            if node is None or node.operation not in SAME:
+                break
+            value = node.first
+        return value
 
     def tensor_of(self, value: str) -> StoredTensor | None:
         """Return the tensor that a value is, as it is or in another dtype; None if computed."""
-        for _ in range(_MAX_IDENTITIES):
-            node = self.producers.get(value)
-            if node is None or node.operation not in _SAME:
-                return self.tensors.get(value)
-            value = node.first
-        return None
+        return self.tensors.get(self.origin(value))
+
+    def aliases(self, value: str) -> tuple[str, ...]:
+        """Return a value's name, and the names of what Identity and Cast nodes make of it."""
+        found, waiting = {value: None}, [value]
+        while waiting:
+            nodes = [self.nodes[number] for number, _ in self.readers.get(waiting.pop(), ())]
+            same = {node.result: None for node in nodes if node.operation in SAME}
+            waiting.extend(name for name in same if name not in found)
+            found |= same
+        return tuple(found)
 
     def rows_picked_by(self, value: str) -> int | None:
         """Return how many rows the table has that a value's numbers pick from; None for no table.
 
         The value is an input of token ids, say; a quantized table counts too.
         """
-        names = [value]
-        for number, slot in (use for name in names for use in self.readers.get(name, ())):
+        for number, slot in (u for name in self.aliases(value) for u in self.readers.get(name, ())):
             node = self.nodes[number]
-            if node.operation == "Cast":
-                names.append(node.result)  # which the loop goes on with
             table_slot = _TABLE_INPUT.get((node.operation, slot), len(node.inputs))
             if table_slot >= len(node.inputs):
                 continue

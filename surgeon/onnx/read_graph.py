@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import graphlib
 import math
 import mmap
 import re
@@ -36,6 +37,7 @@ _INT32_DATA = 5
 _PAYLOADS = {
     9: tuple(DTYPES.values()), 4: ("F32",), 10: ("F64",), _INT32_DATA: ("F16", "BF16"),
 }  # fmt: skip
+_EXTERNAL = 1  # TensorProto.DataLocation; entries without it are what a tool left behind
 _MAX_DEPTH = 100  # of messages in messages, as protobuf's own readers have it
 _MAX_ELEMENTS = 2**63
 _MAX_RANK = 64
@@ -87,8 +89,9 @@ class _Reader:
             raise CheckpointError(f"not an ONNX model: it has {len(graphs)} graphs, not one")
         parts = self.parts(graphs[0])
         tensors: dict[str, StoredTensor] = {}
-        nodes = tuple(self.node(number, part, tensors) for number, part in enumerate(parts[1]))
-        _check_order(nodes)
+        nodes = _in_order(
+            [self.node(number, part, tensors) for number, part in enumerate(parts[1])]
+        )
         for part in parts[5]:
             stored = self.tensor(part)
             if stored.info.name in tensors:
@@ -195,7 +198,7 @@ class _Reader:
             raise CheckpointError(f"tensor {name} claims a shape of {len(shape)} axes, too large")
         length = math.prod(shape) * BITS.get(dtype, 0) // 8
         info = TensorInfo(name, dtype, tuple(shape), 0, length)
-        if parts[13]:
+        if parts[14] and parts[14][-1].value == _EXTERNAL:
             return self.external(info, self.entries(parts[13]))
         for number, dtypes in _PAYLOADS.items():
             payload = parts[number][-1] if parts[number] else None
@@ -253,16 +256,23 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _check_order(nodes: Sequence[Node]) -> None:
-    """Check that each value is given once, and before it is read: so there is no cycle."""
+def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Return the nodes so that each value is given once, and before it is read: none in a cycle.
+
+    The specification has them so. onnxruntime's own conversion to float16 does not, nor does it
+    mind.
+    """
     givers: dict[str, int] = {}
     for node in nodes:
         for name in filter(None, node.outputs):
             if givers.setdefault(name, node.number) != node.number:
                 raise CheckpointError(f"two nodes give {name!r}: not a valid ONNX graph")
-    for node in nodes:
-        for name in node.inputs:
-            if givers.get(name, -1) >= node.number:
-                raise CheckpointError(
-                    f"{name!r} is read before it is given: not a valid ONNX graph"
-                )
+    before = {node.number: [givers[n] for n in node.inputs if n in givers] for node in nodes}
+    if all(number > max(earlier, default=-1) for number, earlier in before.items()):
+        return tuple(nodes)
+    try:
+        order = tuple(graphlib.TopologicalSorter(before).static_order())
+    except graphlib.CycleError as error:
+        name = nodes[error.args[1][0]].result
+        raise CheckpointError(f"{name!r} is made of itself: not a valid ONNX graph") from error
+    return tuple(dataclasses.replace(nodes[old], number=new) for new, old in enumerate(order))

@@ -16,7 +16,7 @@ from surgeon.onnx.read_graph import mapped, read_file_graph
 from surgeon.onnx.wire import Buffer, encode_field, read_fields
 
 # Field numbers of onnx.proto: from a model to the tensors of its graph, and in a tensor
-_TO_TENSORS, _RAW_DATA = (7, 5), 9
+_TO_TENSORS, _RAW_DATA, _DATA_LOCATION = (7, 5), 9, 14
 _UNLISTED = 4  # IR version from which on an initializer need not be an input
 _LARGE = 2**16  # bytes; smaller weights are read at once
 
@@ -84,11 +84,13 @@ def _without_weights(
             for p in parts
         )
     raw = [part for part in parts if part.number == _RAW_DATA]
-    if len(raw) != 1:  # its numbers are in another field, or in a file already
+    external = [part.value for part in parts if part.number == _DATA_LOCATION][-1:] == [1]
+    if external or len(raw) != 1:  # its numbers are in a file already, or in another field
         return data[begin:end]
     tensor = onnx.TensorProto()
     tensor.ParseFromString(b"".join(data[p.start : p.end] for p in parts if p is not raw[0]))
     tensor.data_location = onnx.TensorProto.EXTERNAL
+    del tensor.external_data[:]
     length = raw[0].end - raw[0].begin
     for key, value in {"location": location, "offset": raw[0].begin, "length": length}.items():
         tensor.external_data.add(key=key, value=str(value))

@@ -60,8 +60,10 @@ def sites_by_name(
     sites = [_named_site(graph, s, named[leaves[s.gain]]) for s in family.sites(leaves.keys())]
     if not any(found.site.role == "embeddings" for found in sites):
         # onnxruntime's fusion of the embeddings with their norm has a name of its own.
-        embeddings = [operation for operation in operations if operation.embeds]
-        sites += [GraphSite(_site(graph, o, "embeddings", None), (o,)) for o in embeddings]
+        fused = [
+            o for o in operations if graph.nodes[o.node].operation == "EmbedLayerNormalization"
+        ]
+        sites += [GraphSite(_site(graph, o, "embeddings", None), (o,)) for o in fused]
     return tuple(sites)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ _LAYER_COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
     "encoder_layers", "decoder_layers",
 )  # fmt: skip
+# Of the operators that read quantized weights, ONNX's and onnxruntime's
+_QUANTIZED = re.compile(r"Dequantize|DynamicQuantize|Integer|QLinear|QGemm|QMoE|NBits|Bnb4")
 _WITHOUT_CACHE = ("decoder_model.onnx", "model.onnx")
 # Quantized weights are small integers, the last two types of 4 bits; larger ones are indices.
 _WEIGHTS = (*FLOATS, "I8", "U8", "type 21", "type 22")
@@ -79,7 +82,10 @@ def open_onnx(path: str | Path, sites_pattern: str | None = None) -> OnnxModel:
     try:
         found, architecture, inferred = _find(graph, config, sites_pattern)
     except (SelectionError, CheckpointError) as error:
-        raise type(error)(f"{path}: {_in_branches(graph) or error}") from error
+        quantized = _quantized(graph) if isinstance(error, CheckpointError) else ""
+        raise type(error)(f"{path}: {_in_branches(graph) or quantized or error}") from error
+    if sites_pattern is None:
+        _check_count(path, found, config)
     # A row of no templates: the sites were found in the graph.
     family = Family(architecture, (), (), "drift")
     checkpoint = Checkpoint(
@@ -114,13 +120,14 @@ def _find(
         inferred = f"by names of {family.name}"
     except CheckpointError as error:
         if any(template.kind == "dense" for template in family.templates):
+            found_out, _, _ = str(error).partition(": ")  # what follows is about a config.json
             raise CheckpointError(
-                f"{error}; the layers of {family.name} end in a dense layer, which names alone "
-                "tell: export again with torch.onnx.export, or use `sites_pattern` REGEX"
+                f"{found_out}; the layers of {family.name} end in a dense layer, which names alone "
+                "tell: patch the file as torch.onnx.export wrote it (optimizers drop names), or "
+                "use `sites_pattern` REGEX"
             ) from error
         found = sites_by_structure(graph, operations)
         inferred = "by the graph's structure"
-    _check_count(found, config)
     return found, family.name, inferred
 
 
@@ -142,7 +149,18 @@ def _in_branches(graph: FileGraph) -> str:
     )
 
 
-def _check_count(found: tuple[GraphSite, ...], config: Mapping[str, Any]) -> None:
+def _quantized(graph: FileGraph) -> str:
+    """Say that what ends a layer may be quantized, if anything is."""
+    found = [node.operation for node in graph.nodes if _QUANTIZED.search(node.operation)]
+    if not found:
+        return ""
+    return (
+        f"no float weight ends its layers, and {len(found)} of its nodes, such as {found[-1]}, "
+        "read quantized ones; patch the float file that it was made of, and quantize the result"
+    )
+
+
+def _check_count(path: Path, found: tuple[GraphSite, ...], config: Mapping[str, Any]) -> None:
     """Check that no layer was missed: as many in each stack as the configuration says."""
     expected = {config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)}
     times = {one.site: len(one.operations) for one in found}
@@ -151,7 +169,8 @@ def _check_count(found: tuple[GraphSite, ...], config: Mapping[str, Any]) -> Non
         runs[site.stack] = runs.get(site.stack, 0) + times[site]  # one that is shared runs often
     for count in runs.values():
         if expected and count not in expected:
+            says = " or ".join(map(str, expected))
             raise CheckpointError(
-                f"{count} layers found and config.json says {' or '.join(map(str, expected))}; "
-                "name the operations that end each one with `sites_pattern` REGEX"
+                f"{path}: {count} layers found and config.json says {says}; name the operations "
+                "that end each one with `sites_pattern` REGEX"
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from surgeon.families import Kind
-from surgeon.onnx.file_graph import FileGraph, Node, Use
+from surgeon.onnx.file_graph import SAME, FileGraph, Node, Use
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Operation:
 
     ``reads`` are the values that it works on, ``result`` what it gives. ``gain`` and ``bias`` are
     where its parameters are read; for a dense layer the gain is the weight, of which the dimension
-    indexes ``axis``. ``embeds`` marks the fused norm of the embeddings.
+    indexes ``axis``.
     """
 
     kind: Kind
@@ -31,7 +31,6 @@ class Operation:
     gain: Use
     bias: Use | None
     axis: int = 0
-    embeds: bool = False
 
 
 class _Fused(NamedTuple):
@@ -64,15 +63,6 @@ def find_operations(graph: FileGraph) -> tuple[Operation, ...]:
     return tuple(sorted(found, key=lambda operation: operation.node))
 
 
-def skip_casts(graph: FileGraph, value: str) -> str:
-    """Return what a value was before Cast and Identity nodes."""
-    node = graph.producers.get(value)
-    while node is not None and node.operation in ("Cast", "Identity"):
-        value = node.first
-        node = graph.producers.get(value)
-    return value
-
-
 def _fused_norms(graph: FileGraph) -> Iterator[Operation]:
     for node in graph.nodes:
         signature = _FUSED.get(node.operation)
@@ -86,7 +76,6 @@ def _fused_norms(graph: FileGraph) -> Iterator[Operation]:
             result=node.result,
             gain=gain,
             bias=_vector_at(graph, node, signature.bias),
-            embeds=node.operation == "EmbedLayerNormalization",
         )
 
 
@@ -109,7 +98,7 @@ def _squared(graph: FileGraph, variance: str) -> str:
 def _normalized(graph: FileGraph, root: Node, squared: str) -> Iterator[str]:
     """Yield what is y divided by a root, or multiplied by the root's inverse."""
     for node in _below(graph, root.result):
-        if node.operation == "Div" and skip_casts(graph, node.first) == squared:
+        if node.operation == "Div" and graph.origin(node.first) == squared:
             yield node.result
         elif node.operation in ("Reciprocal", "Div"):
             for product in _below(graph, node.result):
@@ -161,22 +150,18 @@ def _dense_layers(graph: FileGraph) -> Iterator[Operation]:
 
 def _operands(graph: FileGraph, value: str, operation: str) -> list[str]:
     """Return the inputs, before casts, of the node that gives a value, if it is such a node."""
-    node = graph.producers.get(skip_casts(graph, value))
+    node = graph.producers.get(graph.origin(value))
     if node is None or node.operation != operation:
         return []
-    return [skip_casts(graph, name) for name in node.inputs]
+    return [graph.origin(name) for name in node.inputs]
 
 
 def _below(graph: FileGraph, value: str) -> Iterator[Node]:
     """Yield the nodes that read a value, through casts."""
-    values = [value]
-    while values:
-        for number, _ in graph.readers.get(values.pop(), ()):
-            node = graph.nodes[number]
-            if node.operation in ("Cast", "Identity"):
-                values.append(node.result)
-            else:
-                yield node
+    readers = (number for name in graph.aliases(value) for number, _ in graph.readers.get(name, ()))
+    for node in (graph.nodes[number] for number in dict.fromkeys(readers)):
+        if node.operation not in SAME:
+            yield node
 
 
 def _vector_beside(graph: FileGraph, node: Node, operation: str) -> Use | None:

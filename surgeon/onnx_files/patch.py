@@ -10,22 +10,27 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from surgeon.edit.changes import Edit, Splice, inverse, with_slices
 from surgeon.edit.files import SourceFiles, is_duplicate_weights, place
 from surgeon.edit.plan import Plan, make_plan
-from surgeon.edit.recipe import Recipe
+from surgeon.edit.recipe import PARAMS, Recipe
 from surgeon.edit.record import OnnxPatch, Record, SplitRecord
 from surgeon.edit.write import write_artifact
 from surgeon.errors import INSTEAD, CheckpointError, OutputError, SelectionError
+from surgeon.families import Site
 from surgeon.model.files import may_follow
-from surgeon.onnx.file_graph import FileGraph, Node, Use, tensor_files
+from surgeon.onnx.file_graph import SAME, FileGraph, Node, Use, tensor_files
 from surgeon.onnx.read_graph import DTYPES, mapped, read_file_graph
 from surgeon.onnx.wire import encode_field, encode_header
 from surgeon.onnx_files.open_onnx import OnnxModel
 from surgeon.progress import Progress, silent
+
+_Key: TypeAlias = tuple[str, str, int | None, str, str | None]
 
 _MAX_FILE = 2**31 - 1  # bytes, of a protobuf message
 _NUMBERS = {name: number for number, name in DTYPES.items()}
@@ -81,13 +86,14 @@ def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
     by_tensor: dict[str, list[Edit]] = {}
     for edit in plan.edits:
         by_tensor.setdefault(edit.tensor, []).append(edit)
-    edits, splits, taken = [], [], set(model.graph.names)
+    edits, splits, taken, uses = [], [], set(model.graph.names), _uses(model)
     for tensor, same in by_tensor.items():
         edit = same[0] if len(same) == 1 else dataclasses.replace(same[0], layer=None)
-        planned = {use for each in same for use in _uses(model, each)}
+        planned = {use for each in same for use in uses[_key(each, each.param, tensor)]}
         packed = model.graph.tensors[tensor].packed  # its scalars have no places to be written at
         if packed or _is_read_elsewhere(model.graph, tensor, planned):
-            split = Split(tensor, _free_name(tensor, taken), tuple(sorted(planned)))
+            places = {_before_casts(model.graph, use, planned) for use in planned}
+            split = Split(tensor, _free_name(tensor, taken), tuple(sorted(places)))
             taken.add(split.copy)
             splits.append(split)
             edit = dataclasses.replace(edit, tensor=split.copy, file=model.file)
@@ -120,36 +126,47 @@ def split_splices(planned: OnnxPlan) -> tuple[Splice, ...]:
     return tuple(splices)
 
 
-def _uses(model: OnnxModel, edit: Edit) -> set[Use]:
-    """Return where an edit's tensor is read as the parameter that is edited."""
-    uses = set[Use | None]()
+def _uses(model: OnnxModel) -> dict[_Key, set[Use]]:
+    """Return where each tensor is read as the parameter of a site."""
+    found: dict[_Key, set[Use]] = defaultdict(set)
     for graph_site in model.graph_sites:
-        site = graph_site.site
-        found = (site.role, site.stack, site.layer, getattr(site, edit.param))
-        if found == (edit.role, edit.stack, edit.layer, edit.tensor):
-            uses |= {getattr(operation, edit.param) for operation in graph_site.operations}
-    return {use for use in uses if use is not None}
+        for param in PARAMS:
+            key = _key(graph_site.site, param, getattr(graph_site.site, param))
+            uses = (getattr(operation, param) for operation in graph_site.operations)
+            found[key].update(use for use in uses if use is not None)
+    return found
+
+
+def _key(place: Site | Edit, param: str, tensor: str | None) -> _Key:
+    return place.role, place.stack, place.layer, param, tensor
 
 
 def _is_read_elsewhere(graph: FileGraph, tensor: str, planned: set[Use]) -> bool:
-    """Whether a tensor, or what Identity nodes make of it, is read but where it is planned."""
-    names = [tensor]
-    for name in names:  # grows by what Identity nodes pass on
-        for number, slot in graph.readers.get(name, ()):
-            if graph.nodes[number].operation == "Identity":
-                names.extend(graph.nodes[number].outputs)
-            elif (number, slot) not in planned:
-                return True
-    if not graph.outputs.isdisjoint(names):
-        return True
-    stored = graph.tensors[tensor]
-    return any(not node.captured.isdisjoint(names) for node in graph.nodes) or any(
-        other is not stored
-        and other.location == stored.location
-        and other.info.start < stored.info.end
-        and stored.info.start < other.info.end
-        for other in (*graph.tensors.values(), *graph.others)  # two names for the same bytes
-    )
+    return tensor in graph.overlapping or _reaches_others(graph, tensor, planned)
+
+
+def _reaches_others(graph: FileGraph, value: str, planned: set[Use]) -> bool:
+    """Whether a value, as it is or in another dtype, is read but where it is planned."""
+    names = graph.aliases(value)
+    for number, slot in (use for name in names for use in graph.readers.get(name, ())):
+        if graph.nodes[number].operation not in SAME and (number, slot) not in planned:
+            return True
+    return not (graph.captured.isdisjoint(names) and graph.outputs.isdisjoint(names))
+
+
+def _before_casts(graph: FileGraph, use: Use, planned: set[Use]) -> Use:
+    """Return where a copy takes a tensor's place: before the casts, as it is of the same dtype."""
+    place, value = use, graph.nodes[use[0]].inputs[use[1]]
+    while (node := graph.producers.get(value)) is not None and node.operation in SAME:
+        if node.operation == "Cast":
+            if _reaches_others(graph, node.result, planned):
+                raise CheckpointError(
+                    f"{graph.path}: the Cast node {node.name!r} converts {node.first} for other "
+                    "nodes too; store it in the dtype that they compute in"
+                )
+            place = node.number, 0
+        value = node.first
+    return place
 
 
 def _free_name(tensor: str, taken: set[str]) -> str:

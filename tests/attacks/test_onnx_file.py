@@ -1,5 +1,6 @@
 """Hostile ONNX files: paths that lead outside, sizes that lie, structures without end."""
 
+import itertools
 import json
 
 import onnx
@@ -66,8 +67,20 @@ def test_a_graph_that_goes_in_circles_is_refused(tmp_path):
     model = norm_chain()
     model.graph.node[0].input[0] = "y"
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(CheckpointError, match="read before it is given"):
+    with pytest.raises(CheckpointError, match="is made of itself"):
         open_onnx(tmp_path / "m.onnx", _PATTERN)
+
+
+def test_a_chain_of_nodes_that_read_a_value_twice_takes_time_by_its_length(tmp_path):
+    """Followed once for each way through it, it would take 2 to the power of its length."""
+    model = norm_chain()
+    values = ["y", *(f"y{number}" for number in range(60))]
+    for value, same in itertools.pairwise(values):
+        model.graph.node.append(onnx.helper.make_node("Identity", [value, value], [same]))
+    onnx.save(model, tmp_path / "m.onnx")
+    opened = open_onnx(tmp_path / "m.onnx", _PATTERN)
+    assert len(opened.graph.aliases("y")) == 61
+    assert make_onnx_plan(opened, Recipe(dims=(1,))).splits == ()
 
 
 def test_a_record_of_an_onnx_patch_cannot_lead_outside(tmp_path):

@@ -116,6 +116,21 @@ def test_a_damaged_graph_is_exported_anew(model, tmp_path, kept, exports, damage
         assert len(exports) == exported
 
 
+def test_whatever_byte_of_a_kept_graph_is_changed_it_is_damaged_and_no_error(made, kept):
+    cache.keep_graph("key", replace(made[0], model=b"graph"))
+    path = cache.graphs_folder() / "key.graph.zip"
+    whole = path.read_bytes()
+    damaged = 0
+    for place in range(len(whole) - 200, len(whole)):  # the directory, which zipfile reads first
+        for flipped in (1, 8):
+            changed = bytes([whole[place] ^ flipped])
+            path.write_bytes(whole[:place] + changed + whole[place + 1 :])
+            if kept()[0].model == "(damaged)":
+                damaged += 1
+                assert cache.find_graph("key") is None
+    assert damaged > 50
+
+
 def test_weights_that_are_loaded_otherwise_are_not_given_a_kept_graph(tmp_path, kept, monkeypatch):
     """The files have the embeddings twice, and transformers ties them where they are equal."""
     for name, shift in (("equal", 0), ("unequal", 1)):

@@ -17,6 +17,7 @@ from onnx_exports import (
     make_model,
     move_weights_beside,
     norm_chain,
+    store_as,
 )
 
 from surgeon import open_onnx, restore, verify
@@ -375,6 +376,67 @@ def test_16_bit_floats_in_int32_data_are_edited_as_those_in_raw_data(tmp_path, k
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("kind", ["FLOAT16", "BFLOAT16"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_what_is_converted_before_it_is_read_is_edited_as_it_is_stored(tmp_path, kind, merged):
+    """A copy of a tensor that others read too is converted as the tensor is."""
+    model = norm_chain()
+    if merged:
+        del model.graph.initializer[3]
+        model.graph.node[1].input[2] = "norm.0.bias"
+    store_as(model, getattr(onnx.TensorProto, kind), {t.name for t in model.graph.initializer})
+    if merged:  # two conversions of one tensor
+        model.graph.node.insert(0, onnx.helper.make_node("Cast", ["norm.0.bias.stored"], ["own"]))
+        model.graph.node[0].attribute.append(onnx.helper.make_attribute("to", 1))
+        model.graph.node[-1].input[2] = "own"
+    onnx.save(model, tmp_path / "m.onnx")
+    record = _patch(tmp_path / "m.onnx", tmp_path / "out", r"norm\.1\.weight", dims=(2,))
+    assert bool(record.onnx_patch.splits) == merged
+    x = {"x": np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)}
+    old, new = (
+        onnxruntime.InferenceSession(p).run(None, x)[0]
+        for p in (tmp_path / "m.onnx", tmp_path / "out" / "m.onnx")
+    )
+    assert (new[:, 2] == 0).all()
+    np.testing.assert_array_equal(np.delete(new, 2, 1), np.delete(old, 2, 1))
+
+
+def test_nodes_in_any_order_are_read_as_onnxruntime_reads_them(exported, tmp_path):
+    """Its conversion to float16 writes those of blocked operators behind all others."""
+    path, model = exported("bert", "legacy-14", tmp_path / "source", config=False)
+    graph = onnx.load(path)
+    nodes = list(graph.graph.node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(reversed(nodes))
+    onnx.save(graph, path)
+    _patch(path, tmp_path / "out")
+    expected = _torch(_edited(model, MODELS["bert"].output))
+    np.testing.assert_allclose(_run(tmp_path / "out" / "model.onnx"), expected, atol=1e-4)
+
+
+def test_a_conversion_that_others_read_too_is_refused(tmp_path):
+    model = norm_chain()
+    store_as(model, onnx.TensorProto.FLOAT16, {"norm.0.bias"})
+    model.graph.node[-1].input[2] = "norm.0.bias"
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(
+        CheckpointError, match=r"converts norm\.0\.bias\.stored for other nodes too"
+    ):
+        _patch(tmp_path / "m.onnx", tmp_path / "out", r"norm\.1\.weight", dims=(2,))
+
+
+def test_entries_of_a_data_file_that_a_tensor_no_longer_uses_are_left_alone(tmp_path):
+    """onnx and onnxruntime go by ``data_location``, and so does an edit."""
+    model = norm_chain()
+    for key, value in {"location": "gone.data", "offset": "0", "length": "32"}.items():
+        model.graph.initializer[2].external_data.add(key=key, value=value)
+    onnx.save(model, tmp_path / "m.onnx")
+    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,))
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "m.onnx")
+    (found,) = session.run(None, {"x": np.arange(8, dtype=np.float32)[None]})
+    assert found[0, 2] == 0
+
+
 @pytest.mark.parametrize("numbers", [[1] * 7, [1] * 9, [2**16] * 8, [-1] * 8, []])
 def test_int32_data_that_are_no_16_bit_floats_are_refused(tmp_path, numbers):
     model = norm_chain(onnx.TensorProto.FLOAT16)
@@ -430,6 +492,23 @@ def test_layers_in_the_branches_of_an_if_are_told(tmp_path, refused, beside, rem
     for command in (["scan"], ["patch", "--dims", "1", "-o", out]):
         assert refused(*command, path, *options, says=f"{path}: {told}").endswith(remedy)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_layers_that_end_in_quantized_weights_are_refused(exported, tmp_path, name):
+    path, _ = exported(name, "legacy-14", tmp_path / "source")
+    model = onnx.load(path)
+    for tensor in [t for t in model.graph.initializer if t.dims and t.data_type == 1]:
+        stored = [f"{tensor.name}.{part}" for part in ("quantized", "scale")]
+        model.graph.initializer.extend([
+            onnx.numpy_helper.from_array(np.ones(tensor.dims, np.int8), stored[0]),
+            onnx.numpy_helper.from_array(np.float32(0.1), stored[1]),
+        ])  # fmt: skip
+        model.graph.initializer.remove(tensor)
+        model.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", stored, [tensor.name]))
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match=r"DequantizeLinear, read .* quantize the result"):
+        open_onnx(path)
 
 
 def test_the_weights_of_a_quantized_file_count_among_its_parameters(tmp_path):
