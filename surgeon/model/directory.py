@@ -92,8 +92,9 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
     elif path.suffix == ".safetensors":
         directory, files, index = path.parent, (open_one_file(path),), None
     else:
+        takes = " (scan and patch alone take an ONNX file)" if path.suffix == ".onnx" else ""
         raise CheckpointError(
-            f"{path}: not a .safetensors file; give it or the model directory it is in"
+            f"{path}: not a .safetensors file; give it or the model directory it is in{takes}"
         )
     made, needed = is_artifact(directory), directory / CONFIG
     config = read_object(needed)

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from surgeon.errors import CheckpointError
 from surgeon.model import TensorInfo
-from surgeon.model.files import may_follow, regular_size
+from surgeon.model.files import may_follow, weights_size
 from surgeon.model.tensors import BITS
 from surgeon.onnx.file_graph import FileGraph, Node, StoredTensor
 from surgeon.onnx.wire import LENGTH, Buffer, Field, read_fields, read_packed
@@ -48,7 +48,7 @@ _QUOTED = re.compile(r"'([^']*)'")
 @contextlib.contextmanager
 def mapped(path: Path) -> Iterator[Buffer]:
     """Map a file for reading; an empty one, which cannot be mapped, is empty bytes."""
-    if not regular_size(path):
+    if not weights_size(path):
         yield b""
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -65,11 +65,11 @@ def read_file_graph(path: Path, root: Path | None = None) -> FileGraph:
     Raises:
         CheckpointError: it is not an ONNX file, or a tensor is not where it claims to be.
     """
-    try:
-        with mapped(path) as data:
+    with mapped(path) as data:
+        try:
             return _Reader(data, path, root or path.parent).graph()
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
 
 
 @dataclass
@@ -222,7 +222,7 @@ class _Reader:
         """Place a tensor, with its length in bytes as the end, by its ``external_data``."""
         location, claimed = entries.get("location", ""), entries.get("length")
         if location not in self.sizes:
-            self.sizes[location] = self.data_file(info.name, location).stat().st_size
+            self.sizes[location] = weights_size(self.data_file(info.name, location))
         size = self.sizes[location]
         start = _number(entries.get("offset", "0"))
         # Of a type that surgeon does not know, the file alone says how long it is.

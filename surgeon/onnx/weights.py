@@ -62,11 +62,11 @@ def load_graph(path: Path) -> onnx.ModelProto:
         CheckpointError: it is not an ONNX file.
     """
     model = onnx.ModelProto()
-    try:
-        with mapped(path) as data:
+    with mapped(path) as data:
+        try:
             model.ParseFromString(_without_weights(data, 0, len(data), path.name, _TO_TENSORS))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     return model
 
 

@@ -59,7 +59,7 @@ def read_fields(data: Buffer, begin: int, end: int) -> Iterator[Field]:
         elif wire in _FIXED:
             payload, position = position, position + _FIXED[wire]
         else:
-            raise CheckpointError(f"byte {start} is not a protobuf field")
+            raise CheckpointError(f"not ONNX, or damaged: byte {start} is not a protobuf field")
         if position > end or not number:
             raise CheckpointError(f"the protobuf field at byte {start} ends after its message")
         yield Field(number, wire, start, payload, position, value)

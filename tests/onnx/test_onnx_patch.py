@@ -299,6 +299,15 @@ def test_tensors_of_numbers_in_other_fields_are_refused_by_name(tmp_path):
         open_onnx(tmp_path / "m.onnx", _PATTERN)
 
 
+@pytest.mark.parametrize("name", ["m.onnx", "m.data"])
+def test_a_pointer_of_git_lfs_is_told(tmp_path, name):
+    how = {"save_as_external_data": True, "location": "m.data", "size_threshold": 0}
+    onnx.save(norm_chain(), tmp_path / "m.onnx", **how)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\n")
+    with pytest.raises(CheckpointError, match=rf"{name}: is a git-LFS pointer"):
+        open_onnx(tmp_path / "m.onnx", _PATTERN)
+
+
 def test_a_folder_without_a_config_is_anybody_s_and_gives_nothing_but_the_model(tmp_path):
     onnx.save(norm_chain(), tmp_path / "m.onnx")
     for name in ("other.onnx", "letter.txt"):
