@@ -399,7 +399,7 @@ def test_what_is_converted_before_it_is_read_is_edited_as_it_is_stored(tmp_path,
         model.graph.node[0].attribute.append(onnx.helper.make_attribute("to", 1))
         model.graph.node[-1].input[2] = "own"
     onnx.save(model, tmp_path / "m.onnx")
-    record = _patch(tmp_path / "m.onnx", tmp_path / "out", r"norm\.1\.weight", dims=(2,))
+    record = patch_onnx(tmp_path / "m.onnx", tmp_path / "out", r"norm\.1\.weight", dims=(2,))
     assert bool(record.onnx_patch.splits) == merged
     x = {"x": np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)}
     old, new = (
@@ -418,7 +418,7 @@ def test_nodes_in_any_order_are_read_as_onnxruntime_reads_them(exported, tmp_pat
     del graph.graph.node[:]
     graph.graph.node.extend(reversed(nodes))
     onnx.save(graph, path)
-    _patch(path, tmp_path / "out")
+    patch_onnx(path, tmp_path / "out")
     expected = _torch(_edited(model, MODELS["bert"].output))
     np.testing.assert_allclose(_run(tmp_path / "out" / "model.onnx"), expected, atol=1e-4)
 
@@ -431,7 +431,7 @@ def test_a_conversion_that_others_read_too_is_refused(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"converts norm\.0\.bias\.stored for other nodes too"
     ):
-        _patch(tmp_path / "m.onnx", tmp_path / "out", r"norm\.1\.weight", dims=(2,))
+        patch_onnx(tmp_path / "m.onnx", tmp_path / "out", r"norm\.1\.weight", dims=(2,))
 
 
 def test_entries_of_a_data_file_that_a_tensor_no_longer_uses_are_left_alone(tmp_path):
@@ -440,7 +440,7 @@ def test_entries_of_a_data_file_that_a_tensor_no_longer_uses_are_left_alone(tmp_
     for key, value in {"location": "gone.data", "offset": "0", "length": "32"}.items():
         model.graph.initializer[2].external_data.add(key=key, value=value)
     onnx.save(model, tmp_path / "m.onnx")
-    _patch(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,))
+    patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(2,))
     session = onnxruntime.InferenceSession(tmp_path / "out" / "m.onnx")
     (found,) = session.run(None, {"x": np.arange(8, dtype=np.float32)[None]})
     assert found[0, 2] == 0
