@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -175,8 +175,8 @@ def inside(name: str) -> str:
     Raises:
         CheckpointError: it does not.
     """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
+    path = PurePath(name)
+    if path.anchor or ".." in path.parts or not path.parts:
         raise CheckpointError(f"{RECORD}: the path {name!r} leaves the folder; it is damaged")
     return name
 

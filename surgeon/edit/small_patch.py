@@ -93,18 +93,14 @@ def plan_from_small_patch(
     file = open_safetensors(path)
     contents = _read_contents(path, file)
     states = _states(checkpoint, progress)
-    for name, state in contents.base.items():
-        if states.get(name) != state:
+    for name in sorted(states.keys() | contents.base.keys()):
+        if (state := contents.base.get(name)) != states.get(name):
+            there = "another file" if name in states else "not there"
+            has = f"whose {name} has the BLAKE3 hash {state.blake3[:16]}…" if state else None
             raise CheckpointError(
-                f"{checkpoint.directory}: is not the base of {path.name}: its {name} is "
-                f"{'another file' if name in states else 'not there'}; it takes {contents.model}, "
-                f"whose {name} has the BLAKE3 hash {state.blake3[:16]}…"
+                f"{checkpoint.directory}: is not the base of {path.name}: its {name} is {there}; "
+                f"it takes {contents.model}, {has or f'which has no {name}'}"
             )
-    if more := sorted(states.keys() - contents.base.keys()):
-        raise CheckpointError(
-            f"{checkpoint.directory}: is not the base of {path.name}, which knows nothing of "
-            f"{more[0]}; it takes {contents.model}"
-        )
     checkpoint = replace(checkpoint, sites_pattern=contents.sites_pattern)
     recipe = recipe_from_json(contents.recipe, str(path))
     try:

@@ -59,7 +59,7 @@ def test_another_base_is_refused_and_a_patch_that_knows_none_fits_none(
     with monkeypatch.context() as patched:
         patched.setattr(small_patch, "_states", lambda *_: {})
         _make(tiny("bert"), edit)
-    refused_edit(says="which knows nothing of model.safetensors")
+    refused_edit(says="which has no model.safetensors")
 
 
 def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):

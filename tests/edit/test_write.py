@@ -138,6 +138,16 @@ def test_restore_gives_back_the_source(request, tmp_path, name):
             np.testing.assert_array_equal(value, state[key].numpy())
 
 
+def test_a_file_of_any_name_comes_back(tiny, tmp_path):
+    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+    for name in ("folder\\unzipped.txt", "a\nb", "..c", os.fsdecode(b"\xff")):
+        (source / name).write_bytes(b"kept")
+    patch(source, tmp_path / "out", dims=(3,))
+    assert verify(tmp_path / "out").passed
+    restore(tmp_path / "out", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(source)
+
+
 def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path):
     patch(tiny("bert"), tmp_path / "out", dims=(3,))
     with (tmp_path / "out" / "model.safetensors").open("r+b") as file:
