@@ -148,8 +148,10 @@ def open_session(
             disabled_optimizers=_SLOW_ON_CPU if wanted == _CPU else None,
         )
     except Exception as error:
+        links = any(file.is_symlink() for file in path.parent.iterdir())
+        remedy = "; put files in place of its links (cp -rL, or hf download --local-dir DIR)"
         raise EvaluationError(
-            f"{path}: onnxruntime does not take it ({one_line(error)})"
+            f"{path}: onnxruntime does not take it ({one_line(error)}){remedy if links else ''}"
         ) from error
     _check_started(runtime, provider, wanted)
     threads = _cores() if runtime.get_providers()[0] == _CPU else 1

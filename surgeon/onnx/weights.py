@@ -21,14 +21,18 @@ _UNLISTED = 4  # IR version from which on an initializer need not be an input
 _LARGE = 2**16  # bytes; smaller weights are read at once
 
 
-def read_initializers(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[Any]]:
+def read_initializers(
+    path: Path, names: Collection[str], root: Path | None = None
+) -> dict[str, npt.NDArray[Any]]:
     """Return the named initializers of an ONNX file, external data included, and read no other.
+
+    ``root`` is as in ``read_file_graph``.
 
     Raises:
         CheckpointError: it is not an ONNX file, or a tensor is not where it claims to be.
         ExportError: one is not there under its name.
     """
-    files = tensor_files(read_file_graph(path))
+    files = tensor_files(read_file_graph(path, root))
     found = {name: file.read(name) for file in files for name in file.tensors if name in names}
     if missing := sorted(set(names) - found.keys()):
         raise ExportError(f"{path}: no initializer is named {missing[0]}; export the model again")
@@ -44,7 +48,7 @@ def find_differing(
         CheckpointError: as ``read_initializers``.
         ExportError: as ``read_initializers``.
     """
-    for name, values in read_initializers(path, names).items():
+    for name, values in read_initializers(path, names, checkpoint.directory).items():
         held, tensor = values.astype(dtype), checkpoint.read(name).astype(dtype)
         if held.shape != tensor.shape or held.tobytes() != tensor.tobytes():
             return name
