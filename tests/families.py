@@ -106,8 +106,10 @@ def _neox(config):
     return _pre("GPTNeoX", _CAUSAL, config, "gpt_neox.layers.1.mlp.dense_4h_to_h")
 
 
-def _image(stem, prefix="", head="Model"):
-    return _pre(stem, head, IMAGE, f"{prefix}encoder.layer.1.output.dense", inputs=PIXELS)
+def _image(
+    stem, prefix="", head="Model", output="encoder.layer.1.output.dense", inputs=PIXELS, **config
+):
+    return _pre(stem, head, {**IMAGE, **config}, prefix + output, inputs=inputs)
 
 
 def _tower(stem, of, config, inputs=TOKENS):
@@ -233,6 +235,19 @@ FAMILIES = {
     "wav2vec2, pre-norm": _stable_sound("Wav2Vec2", "wav2vec2"),
 }
 
+
+def _multimodal(stem, output, text, vision):
+    """A language model, known by its own configuration, beside a tower of images."""
+    config = {"text_config": text, "vision_config": vision}
+    inputs = {**TOKENS, **PIXELS}
+    return _pre(stem, _CONDITIONAL, config, output, block="", inputs=inputs, bias=False)
+
+
+_SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+_CLIP = {"model_type": "clip_vision_model", **IMAGE}
+_QWEN_VL = {**GEMMA, "rope_parameters": _SECTIONS}, {"depth": 1, "num_heads": 2}
+_DOWN = "layers.1.mlp.down_proj"
+
 # What the claims of FAMILIES do not hold of: the last operation of one layer is outside it, or
 # there is a tower beside the one that is edited.
 ODD = {
@@ -243,6 +258,11 @@ ODD = {
     "clip, two widths": _towers("CLIP", {**IMAGE, "hidden_size": 32}, projection_dim=12),
     "siglip": _towers("Siglip"),
     "siglip2": _towers("Siglip2", {**IMAGE, "num_patches": 4}),
+    "llava": _multimodal(
+        "Llava", f"language_model.model.{_DOWN}", {"model_type": "llama", **LLAMA}, _CLIP
+    ),
+    "qwen2_vl": _multimodal("Qwen2VL", f"model.{_DOWN}", *_QWEN_VL),
+    "qwen3_vl": _multimodal("Qwen3VL", f"model.language_model.{_DOWN}", *_QWEN_VL),
 }
 
 
@@ -277,6 +297,10 @@ _ABSOLUTE = {"position_embedding_type": "absolute", "emb_layer_norm_before": Tru
 _FALCON_40B = {**TEXT, "new_decoder_architecture": True, "num_kv_heads": 1}
 _FALCON_RW = {**TEXT, "alibi": True, "parallel_attn": False, "multi_query": False, "bias": True}
 
+_FILM = {"pixel_values": PIXELS["pixel_values"].expand(1, 2, 3, 8, 8)}
+_MEL = {"input_values": PIXELS["pixel_values"].reshape(1, 24, 8)[:, :16]}
+_GEMMA_4 = {**GEMMA, "global_head_dim": 8, "hidden_size_per_layer_input": 0}
+
 # The families that share their layers with another one.
 KIN = {
     "longformer": _bert("Longformer", "longformer", {**TEXT, "attention_window": 4}),
@@ -289,6 +313,11 @@ KIN = {
     ),
     "nystromformer": _bert("Nystromformer", "nystromformer", {**TEXT, "segment_means_seq_len": 64}),
     "roformer": _bert("RoFormer", "roformer"),
+    "nomic_bert": _post("NomicBert", _MASKED, TEXT, "nomic_bert.encoder.layers.1.norm2"),
+    "gte": _post("Gte", _MASKED, TEXT, "gte.encoder.layer.1.mlp_ln"),
+    "jina_embeddings_v3": _post(
+        "JinaEmbeddingsV3", _MASKED, TEXT, "roberta.encoder.layers.1.norm2"
+    ),
     "convbert": _bert("ConvBert", "convbert", _CONVBERT),
     "esm": _pre_bert("Esm", "esm", {**_ESM, **_ROTARY}),
     "esm, as 1b": _pre_bert("Esm", "esm", {**_ESM, **_ABSOLUTE}),
@@ -337,6 +366,9 @@ KIN = {
     "flex_olmo": _normed("FlexOlmo", {**LLAMA, "num_experts": 2, "num_experts_per_tok": 1}),
     "qwen3_5_text": _llama("Qwen3_5", {**GEMMA, **_LINEAR}, config_of="Qwen3_5Text"),
     "lfm2": _llama("Lfm2", {**LLAMA, "layer_types": ["conv", "full_attention"]}, "feed_forward.w2"),
+    "gemma4_text": _normed(
+        "Gemma4", _GEMMA_4, config_of="Gemma4Text", block="Gemma4TextDecoderLayer"
+    ),
     "exaone4": _normed("Exaone4", {**GEMMA, "sliding_window": 4, "sliding_window_pattern": 2}),
     "glm4": _normed("Glm4", GEMMA, "post_mlp_layernorm"),
     "led": _bart("LED", _LED, prefix="led"),
@@ -349,6 +381,7 @@ KIN = {
     "m2m_100": _mbart("M2M100"),
     "pegasus": _mbart("Pegasus"),
     "blenderbot": _mbart("Blenderbot"),
+    "bigbird_pegasus": _mbart("BigBirdPegasus", {**BART, "attention_type": "original_full"}),
     "speech_to_text": _mbart(
         "Speech2Text",
         _SPEECH,
@@ -360,6 +393,16 @@ KIN = {
     "deit": _image("DeiT", "deit.", _IMAGES),
     "vit_mae": _image("ViTMAE"),
     "vit_msn": _image("ViTMSN"),
+    "beit": _image("Beit", use_mean_pooling=False),
+    "ijepa": _image("IJepa"),
+    "videomae": _image("VideoMAE", inputs=_FILM, num_frames=2, use_mean_pooling=False),
+    "audio-spectrogram-transformer": _image("AST", inputs=_MEL, max_length=16, num_mel_bins=8),
+    "dinov2": _image("Dinov2", output="encoder.layer.1.mlp.fc2"),
+    "dinov2, gated": _image(
+        "Dinov2", output="encoder.layer.1.mlp.weights_out", use_swiglu_ffn=True
+    ),
+    "dinov2_with_registers": _image("Dinov2WithRegisters", output="encoder.layer.1.mlp.fc2"),
+    "dinov3_vit": _image("DINOv3ViT", output="layer.1.mlp.down_proj"),
     "siglip_text_model": _tower("Siglip", "Text", TEXT),
     "siglip_vision_model": _tower("Siglip", "Vision", IMAGE, PIXELS),
     "siglip2_text_model": _tower("Siglip2", "Text", TEXT),
@@ -429,18 +472,19 @@ EVERY = {**FAMILIES, **ODD, **KIN, **MIXTURES}
 
 def save_family(name: str, folder: Path, layers: int | None = None) -> None:
     """Save a family's tiny model, with another number of layers than two if it is given."""
-    _made(name, layers).save_pretrained(folder)
+    made(name, layers).save_pretrained(folder)
 
 
 def save_family_in_shards(name: str, folder: Path) -> None:
     """Save the same in a few shards, with an index."""
-    model = _made(name)
+    model = made(name)
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
     model.save_pretrained(folder, max_shard_size=size // 3)
 
 
 @functools.cache
-def _made(name: str, layers: int | None = None) -> t.PreTrainedModel:
+def made(name: str, layers: int | None = None) -> t.PreTrainedModel:
+    """Make a family's tiny model in memory."""
     config = copy.deepcopy(EVERY[name].config)
     if layers is not None:
         config.num_hidden_layers = layers

@@ -77,20 +77,14 @@ _llama_layers = partial(_layers, "mlp.down_proj", "self_attn.o_proj")
 _LLAMA = _llama_layers(final="norm", norm="rmsnorm")
 # Since Gemma 2 there is one more norm between the output dense layer and the stream, and OLMo 2 has
 # that one alone, on what a block gives.
-_normed_layers = partial(
-    layers_of, "rmsnorm", "layers", "post_feedforward_layernorm", "post_attention_layernorm"
-)
-_GEMMA_2 = _normed_layers(final="norm", norm="rmsnorm", gain_offset=1.0)
+_normed_layers = partial(layers_of, "rmsnorm", "layers", final="norm", norm="rmsnorm")
+_OLMO_2 = _normed_layers("post_feedforward_layernorm", "post_attention_layernorm")
+_GEMMA_2 = _normed_layers("post_feedforward_layernorm", "post_attention_layernorm", gain_offset=1.0)
 _GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *_QK_NORMS)
-_OLMO_2 = _normed_layers(final="norm", norm="rmsnorm")
-_GLM_4 = layers_of(
-    "rmsnorm",
-    "layers",
-    "post_mlp_layernorm",
-    "post_self_attn_layernorm",
-    final="norm",
-    norm="rmsnorm",
-)
+# With embeddings of each layer, one more block comes last.
+_GEMMA_4 = _normed_layers("post_per_layer_input_norm", "post_attention_layernorm")
+_GEMMA_4_NORMS = (*_GEMMA_2_NORMS, "post_feedforward_layernorm")
+_GLM_4 = _normed_layers("post_mlp_layernorm", "post_self_attn_layernorm")
 
 _ATTENTION = SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj")
 _LAYERNORM = SiteTemplate("final", "layernorm", "norm")
@@ -140,6 +134,8 @@ LLAMAS: tuple[Family, ...] = (
     _llama("Ministral", "ministral", "ministral3"),
     _llama("Qwen2", "qwen2"),
     _llama("Qwen3", "qwen3"),
+    _llama("Qwen2-VL", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"),
+    _llama("Qwen3-VL", "qwen3_vl", "qwen3_vl_text"),
     _llama("Phi-3", "phi3"),
     _llama("SmolLM3", "smollm3"),
     _llama("Granite", "granite"),
@@ -166,6 +162,8 @@ LLAMAS: tuple[Family, ...] = (
     _decoder("GLM-4", "glm4", _GLM_4, *_TWO_NORMS),
     Family("Gemma 2", ("gemma2",), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
+    _decoder("Gemma 4", "gemma4_text", _OLMO_2, *_GEMMA_2_NORMS, hidden_size_per_layer_input=(0,)),
+    _decoder("Gemma 4", "gemma4_text", _GEMMA_4, *_GEMMA_4_NORMS),
     _olmo_2("FlexOlmo", "flex_olmo"),
     _hybrid("Qwen3.5", "qwen3_5_text", _layers("mlp.down_proj")),
     _decoder("LFM2", "lfm2", _LFM_2, "operator_norm", "ffn_norm", *_QK_LAYERNORMS),
@@ -232,6 +230,12 @@ _MBART = _both(
 # Their heads are their embeddings, so that every checkpoint has one (facebook/bart-base, which
 # fills in blanks, declares a BartModel).
 _SHARED_EMBEDDING = ("shared.", "embed_tokens.")
+# BART's names, but the norms are before the blocks, and what is called that of the embeddings last.
+_comes_last = partial(_layers, "fc2", final="layernorm_embedding")
+_BIGBIRD_PEGASUS = (
+    *under("encoder", "encoder", _comes_last("self_attn.output")),
+    *under("decoder", "decoder", _comes_last("self_attn.out_proj", "encoder_attn.out_proj")),
+)
 _T5 = _both(
     (
         SiteTemplate("output", "dense", "block.{layer}.layer.1.DenseReluDense.wo"),
@@ -257,9 +261,14 @@ def _bart(name: str, model_type: str) -> Family:
     return Family(name, (model_type,), _BART, "denoising", _SHARED_EMBEDDING)
 
 
-def _mbart(name: str, model_type: str, objective: Objective = "denoising") -> Family:
+def _mbart(
+    name: str,
+    model_type: str,
+    objective: Objective = "denoising",
+    templates: tuple[SiteTemplate, ...] = _MBART,
+) -> Family:
     head = _SHARED_EMBEDDING if objective == "denoising" else ()
-    return Family(name, (model_type,), _MBART, objective, head, inner_norms=_FAIRSEQ_NORMS)
+    return Family(name, (model_type,), templates, objective, head, inner_norms=_FAIRSEQ_NORMS)
 
 
 def _t5(name: str, *model_types: str) -> Family:
@@ -279,6 +288,7 @@ SEQUENCE_TO_SEQUENCE: tuple[Family, ...] = (
     _mbart("M2M-100", "m2m_100"),
     _mbart("Pegasus", "pegasus"),
     _mbart("Blenderbot", "blenderbot"),
+    _mbart("BigBird-Pegasus", "bigbird_pegasus", templates=_BIGBIRD_PEGASUS),
     _mbart("Whisper", "whisper", "drift"),
     _mbart("Speech2Text", "speech_to_text", "drift"),
     _t5("T5", "t5", "mt5"),

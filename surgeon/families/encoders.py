@@ -13,6 +13,10 @@ _BERT = _post_norm(
     "attention.output.LayerNorm",
     "crossattention.output.LayerNorm",  # of a decoder
 )
+# The new names are those in memory.
+_RENAMED = _post_norm("layers", "post_mlp_layernorm", "post_attention_layernorm")
+_NOMIC = (*_post_norm("encoder.layers", "norm2", "norm1", embeddings="emb_ln"), *_RENAMED)
+_GTE = (*_post_norm("encoder.layer", "mlp_ln", "attn_ln"), *_RENAMED)
 _MPNET = _post_norm("encoder.layer", "output.LayerNorm", "attention.LayerNorm")
 _DISTILBERT = _post_norm("transformer.layer", "output_layer_norm", "sa_layer_norm")
 _ALBERT = _post_norm(
@@ -40,12 +44,14 @@ _ESM = _pre_bert(
     final="encoder.emb_layer_norm_after",
 )
 _MEGATRON = _pre_bert(final="encoder.ln")
+_MEGATRON_NORMS = ("ln", "attention.ln")
 _ROBERTA_PRE_NORM = _pre_bert(embeddings="embeddings.LayerNorm", final="LayerNorm")
 _ROBERTA_XL = _pre_bert(final="encoder.LayerNorm")
 _MODERNBERT = layers_of(
     "dense", "layers", "mlp.Wo", "attn.Wo", embeddings="embeddings.norm", final="final_norm"
 )
 _MODERNBERT_NORMS = ("attn_norm", "mlp_norm")
+_UNIFORM_GROUPS = {"inner_group_num": (1, None)}
 _PREDICTIONS, _LM_HEAD = ("cls.predictions.",), ("lm_head.",)
 _GENERATOR = ("generator_predictions.",)
 
@@ -76,6 +82,9 @@ ENCODERS: tuple[Family, ...] = (
     _bert("RemBERT", "rembert"),
     _bert("Nyströmformer", "nystromformer"),
     _bert("RoFormer", "roformer"),
+    Family("Nomic BERT", ("nomic_bert",), _NOMIC, "mlm", _PREDICTIONS),
+    Family("GTE", ("gte",), _GTE, "mlm", _LM_HEAD),
+    Family("Jina Embeddings v3", ("jina_embeddings_v3",), _NOMIC, "mlm", _LM_HEAD),
     # ELECTRA's discriminator has no language-model head, but one of its own.
     Family("ELECTRA", ("electra",), _BERT, "mlm", _GENERATOR),
     Family("ConvBERT", ("convbert",), _BERT, "mlm", _GENERATOR),
@@ -83,27 +92,13 @@ ENCODERS: tuple[Family, ...] = (
     Family("DistilBERT", ("distilbert",), _DISTILBERT, "mlm", ("vocab_transform.",)),
     # A layer here is a group, whose parameters all the layers of the group share. Groups of
     # several different layers exist in no published checkpoint.
-    Family(
-        "ALBERT",
-        ("albert",),
-        _ALBERT,
-        "mlm",
-        ("predictions.",),
-        when={"inner_group_num": (1, None)},
-    ),
+    Family("ALBERT", ("albert",), _ALBERT, "mlm", ("predictions.",), when=_UNIFORM_GROUPS),
     _bert("DeBERTa", "deberta"),
     Family("DeBERTa-v2", ("deberta-v2",), _DEBERTA_V2, "mlm", _PREDICTIONS),
     Family("XLNet", ("xlnet",), _XLNET, "plm", ("lm_loss.",)),
     # Pre-norm: the last operation of a layer is the output dense layer.
     _pre_norm("ESM", "esm", _ESM, "LayerNorm", "attention.LayerNorm"),
-    Family(
-        "Megatron-BERT",
-        ("megatron-bert",),
-        _MEGATRON,
-        "mlm",
-        _PREDICTIONS,
-        inner_norms=("ln", "attention.ln"),
-    ),
+    Family("Megatron-BERT", ("megatron-bert",), _MEGATRON, "mlm", _PREDICTIONS, 0, _MEGATRON_NORMS),
     _pre_norm(
         "RoBERTa-PreLayerNorm",
         "roberta-prelayernorm",
@@ -119,26 +114,25 @@ ENCODERS: tuple[Family, ...] = (
         "attention.self_attn_layer_norm",
     ),
     Family(
-        "ModernBERT",
-        ("modernbert",),
-        _MODERNBERT,
-        "mlm",
-        ("decoder.bias",),
-        inner_norms=_MODERNBERT_NORMS,
+        "ModernBERT", ("modernbert",), _MODERNBERT, "mlm", ("decoder.bias",), 0, _MODERNBERT_NORMS
     ),
     Family(
-        "ModernBERT decoder",
-        ("modernbert-decoder",),
-        _MODERNBERT,
-        "clm",
-        inner_norms=_MODERNBERT_NORMS,
+        "ModernBERT decoder", ("modernbert-decoder",), _MODERNBERT, "clm", (), 0, _MODERNBERT_NORMS
     ),
 )
 
 
-_VIT = layers_of(
-    "dense", "encoder.layer", "output.dense", "attention.output.dense", final="layernorm"
+_VIT = (
+    *layers_of("dense", "encoder.layer", "output.dense", "attention.output.dense"),
+    *layers_of("dense", "layers", "mlp.fc2", "attention.o_proj", final="layernorm"),  # in memory
 )
+_DINO_2 = (
+    *layers_of("dense", "encoder.layer", "mlp.fc2", "attention.output.dense", final="layernorm"),
+    *layers_of("dense", "encoder.layer", "mlp.weights_out"),  # of the giant
+    *layers_of("dense", "encoder.layer", "mlp.down_proj", "attention.o_proj"),  # in memory
+)
+_PRE_NORMS = ("norm1", "norm2")
+_DINO_3 = layers_of("dense", "layer", "mlp.down_proj", "attention.o_proj", final="norm")
 _CLIP = (
     *layers_of(
         "dense",
@@ -202,6 +196,12 @@ PERCEPTION: tuple[Family, ...] = (
     _vit("DeiT", "deit"),
     _vit("ViT-MAE", "vit_mae"),
     _vit("ViT-MSN", "vit_msn"),
+    _vit("BEiT", "beit"),
+    _vit("I-JEPA", "ijepa"),
+    _vit("VideoMAE", "videomae"),
+    _vit("Audio Spectrogram Transformer", "audio-spectrogram-transformer"),
+    Family("DINOv2", ("dinov2", "dinov2_with_registers"), _DINO_2, "drift", inner_norms=_PRE_NORMS),
+    Family("DINOv3", ("dinov3_vit",), _DINO_3, "drift", inner_norms=_PRE_NORMS),
     *_clip("CLIP", "clip", "clip_text_model", "clip_vision_model"),
     *_clip("SigLIP", "siglip", "siglip_text_model", "siglip_vision_model"),
     *_clip("SigLIP 2", "siglip2", "siglip2_text_model"),

@@ -216,8 +216,11 @@ class Family:
         """
         if self.unused:
             tensors = [name for name in tensors if not name.startswith(self.unused)]
+        self._check_experts_apart(tensors)
         outputs = [template for template in self.templates if template.role == "output"]
         prefixes = sorted({prefix for t in outputs for prefix in t.prefixes(tensors)})
+        # Beside a language model, a tower of images may have layers of the same names.
+        prefixes = [p for p in prefixes if "language_model." in p] or prefixes
         if not prefixes:
             wanted = self.templates[0].at(0)
             raise CheckpointError(
@@ -232,7 +235,6 @@ class Family:
             )
         places = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
         self._check_mixed_layers(places)
-        self._check_experts_apart(tensors)
         return places
 
     def _check_mixed_layers(self, places: Iterable[tuple[SiteTemplate, Site]]) -> None:

@@ -8,6 +8,7 @@ template in the tensor names is the prefix.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from surgeon.errors import UnknownArchitectureError
 from surgeon.families.decoders import DECODERS, LLAMAS, MIXTURES, SEQUENCE_TO_SEQUENCE
@@ -27,11 +28,18 @@ FAMILIES: tuple[Family, ...] = (
 def family_of(model_type: object, config: Mapping[str, object] | None = None) -> Family:
     """Return the row for a ``model_type`` and the rest of the configuration.
 
+    A multimodal model without a row has that of its language model, which is the class that
+    ``text_config`` describes.
+
     Raises:
         UnknownArchitectureError: there is none.
     """
-    keys = config or {}
-    rows = [family for family in FAMILIES if model_type in family.model_types]
+    keys, rows = config or {}, _rows(model_type)
+    text = keys.get("text_config")
+    if not rows and isinstance(text, Mapping) and _rows(text.get("model_type")):
+        inner = family_of(text["model_type"], text)
+        if inner.objective != "drift":
+            return replace(inner, name=f"{inner.name} in a multimodal model")
     for family in rows:
         if all(keys.get(key) in values for key, values in family.when.items()):
             return family
@@ -45,3 +53,7 @@ def family_of(model_type: object, config: Mapping[str, object] | None = None) ->
         f"config.json: model_type {model_type!r} is not an architecture that surgeon knows "
         f"(docs/models.md names the {known} that it does)"
     )
+
+
+def _rows(model_type: object) -> list[Family]:
+    return [family for family in FAMILIES if model_type in family.model_types]

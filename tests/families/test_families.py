@@ -2,10 +2,10 @@ import pytest
 import transformers
 from conftest import rename_tensors
 from families import FAMILIES as TINY
-from families import KIN, save_family
+from families import KIN, MIXTURES, ODD, made, save_family
 from tiny import GPT, TEXT, XLNET
 
-from surgeon import open_checkpoint
+from surgeon import open_checkpoint, open_live
 from surgeon.errors import CheckpointError, SelectionError, UnknownArchitectureError
 from surgeon.families import FAMILIES, family_of, one_stream, sites_from_pattern
 from surgeon.families.infer import propose_dense, propose_sites
@@ -32,7 +32,32 @@ def test_each_family_has_the_output_sites_of_its_table_row(tmp_path, name):
         expected.axis,
         expected.offset,
     )
-    assert site.bias == (expected.output.replace("weight", "bias") if expected.bias else None)
+    module = expected.output.removesuffix(".weight")
+    assert site.bias == (f"{module}.bias" if expected.bias else None)
+
+
+@pytest.mark.parametrize("name", [*TINY, *KIN, *ODD])
+def test_a_model_in_memory_has_the_layers_of_its_file_whatever_it_calls_them(name):
+    output = [site for site in open_live(made(name)).sites if site.role == "output"]
+    assert len(output) == sum({**TINY, **KIN, **ODD}[name].stacks.values())
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_of_a_mixture_in_memory_it_is_said_that_its_experts_are_joined(name):
+    with pytest.raises(CheckpointError, match="of all experts of a layer are in one tensor"):
+        open_live(made(name)).sites  # noqa: B018
+
+
+def test_a_multimodal_model_has_the_row_of_its_language_model():
+    text = {"model_type": "qwen2"}
+    found = family_of("a_new_one", {"text_config": text})
+    assert (found.name, found.templates) == (
+        "Qwen2 in a multimodal model",
+        family_of("qwen2").templates,
+    )
+    for other in ({"model_type": "clip_text_model"}, {"model_type": ["qwen2"]}, {}, None):
+        with pytest.raises(UnknownArchitectureError, match="'a_new_one' is not an architecture"):
+            family_of("a_new_one", {"text_config": other})
 
 
 @pytest.mark.parametrize(

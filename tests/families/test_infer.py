@@ -12,7 +12,10 @@ from surgeon.families import infer_family, one_stream
 _OPEN = {
     "opt": "OPT",
     "opt, post-norm": r"OPT \(or kin\)",
-    "gemma3": r"Gemma 2 \(or kin\) or CLIP \(or kin\)",
+    **dict.fromkeys(("gemma2", "gemma3_text", "gemma4_text"), r"Gemma 2 \(or kin\) or Gemma 4"),
+    **dict.fromkeys(("led", "bigbird_pegasus"), r"BART \(or kin\) or BigBird-Pegasus"),
+    "gemma3": r"Gemma 2 \(or kin\) or Gemma 4 or CLIP \(or kin\)",
+    "llava": r"Llama \(or kin\) or CLIP \(or kin\)",
     "olmo2": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
     "olmo3": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
     "flex_olmo": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
@@ -100,7 +103,6 @@ def test_what_only_the_configuration_tells_is_refused_with_the_candidates(descri
         ("deberta-v2, with a convolution", "DeBERTa-v2-like (by tensor names)"),
         ("phi3", "Llama-like (by tensor names; its final norm needs config.json)"),
         ("glm4", "GLM-4-like (by tensor names)"),
-        ("gemma3_text", "Gemma 2-like (by tensor names)"),
     ],
 )
 def test_the_family_is_named_after_the_first_that_fits_and_says_how_it_is_known(

@@ -29,7 +29,6 @@ def _refusal(folder):
     [
         ("bert", "BERT"),
         ("llama", "Llama"),
-        ("gemma2", "Gemma 2"),
         ("glm4", "GLM-4"),
         ("bart", "BART"),
         ("t5", "T5"),
