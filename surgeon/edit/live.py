@@ -41,8 +41,8 @@ def removed(
         CheckpointError: as ``open_live``.
     """
     recipe = Recipe(dims=None if dims is None else tuple(dims), **how)
-    plan = make_plan(open_live(model, sites_pattern=sites_pattern), recipe)
-    state = model.state_dict()
+    live = open_live(model, sites_pattern=sites_pattern)
+    plan, state = make_plan(live, recipe), live.model.state_dict()
     with contextlib.ExitStack() as undo:
         for edit in plan.edits:
             undo.callback(_write(state[edit.tensor], edit))

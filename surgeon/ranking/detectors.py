@@ -213,6 +213,6 @@ def rank(
     """
     find_detector(method)
     checkpoint = open_live(model, sites_pattern=sites_pattern, tokenizer=tokenizer)
-    with left_as_it_was(model):
+    with left_as_it_was(checkpoint.model):
         options = Options(texts=texts, **settings)
         return rank_dimensions(checkpoint, method, options, progress=progress)

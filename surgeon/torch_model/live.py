@@ -48,7 +48,8 @@ def open_live(
     """See a transformers model in PyTorch as a checkpoint, to rank or to plan an edit of.
 
     Args:
-        model: a ``PreTrainedModel``, on any device and in any dtype; it is not changed.
+        model: a ``PreTrainedModel``, on any device and in any dtype, also within what torch.compile
+            or PEFT make of it; it is not changed.
         sites_pattern: as of ``open_checkpoint``.
         tokenizer: transformers' for it, which a method that runs the model needs.
 
@@ -57,6 +58,9 @@ def open_live(
         CheckpointError: it is no such model, or its tensors are not those of its family, such as
             experts that are joined.
     """
+    # They rename its tensors and have its methods, but for the name of its class.
+    model = getattr(model, "_orig_mod", model)
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not hasattr(model, "name_or_path"):
         kind = type(model).__name__
         raise CheckpointError(f"`model`: give a PreTrainedModel of transformers; found {kind}")

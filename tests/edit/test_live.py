@@ -1,5 +1,7 @@
 """A model in memory: ranked, and edited for as long as a block runs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,25 @@ def test_what_runs_the_model_ranks_one_in_memory_as_its_checkpoint(method, tmp_p
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: torch.compile(model, backend="eager"),
+        lambda model: SimpleNamespace(get_base_model=lambda: model),  # as PEFT's do
+    ],
+    ids=["compiled", "with an adapter"],
+)
+def test_a_model_that_is_wrapped_is_edited_and_ranked_as_the_one_in_it(folder, wrap):
+    model = AutoModel.from_pretrained(folder)
+    wrapped, before = wrap(model), {n: t.clone() for n, t in model.state_dict().items()}
+    with surgeon.removed(wrapped, dims=[3]) as plan:
+        changed = [n for n, t in model.state_dict().items() if not torch.equal(t, before[n])]
+        assert set(changed) == {edit.tensor for edit in plan.edits}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    found, expected = (surgeon.rank(one, method="layernorm") for one in (wrapped, model))
+    assert found == expected
 
 
 def test_a_configuration_without_a_cache_is_afterwards_as_it_was():
