@@ -203,13 +203,7 @@ def hash_file(path: Path) -> FileState:
     Raises:
         CheckpointError: it is no regular file, or changed meanwhile.
     """
-    from blake3 import blake3
-
-    hasher, size = blake3(), regular_size(path)
-    with _unchanged(path), path.open("rb", buffering=0) as file:
-        for _, piece in _pieces(file, 0, size):
-            hasher.update(piece)
-    return FileState(size, hasher.hexdigest())
+    return transfer(path, None)[0]
 
 
 def inode(path: Path) -> tuple[int, int]:
@@ -313,13 +307,11 @@ def _hash_both(
     return state, FileState(size + growth, after.hexdigest())
 
 
-def _pieces(
-    file: FileIO, start: int, end: int, stopped: Event | None = None
-) -> Iterator[tuple[int, memoryview]]:
+def _pieces(file: FileIO, start: int, end: int, stopped: Event) -> Iterator[tuple[int, memoryview]]:
     """Yield a span of a file, and where each piece is; they come in the same buffer."""
     buffer = memoryview(bytearray(min(_PIECE, end - start)))
     file.seek(start)
-    while not (stopped and stopped.is_set()) and (length := file.readinto(buffer[: end - start])):
+    while not stopped.is_set() and (length := file.readinto(buffer[: end - start])):
         yield start, buffer[:length]
         start += length
 

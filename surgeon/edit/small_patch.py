@@ -125,8 +125,7 @@ def _bits(values: npt.NDArray[Any]) -> tuple[object, ...]:
 def _check_output(checkpoint: Checkpoint, path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise OutputError(f"`output` {path}: is a directory; name the file to write the edit to")
-    source = checkpoint.source
-    check_output(path, source, force=force)
+    check_output(path, checkpoint.source, force=force)
     # The source's folder may hold links to weights that lie elsewhere.
     if path.resolve() in {file.path.resolve() for file in checkpoint.files}:
         raise OutputError(f"`output` {path}: holds the source's weights; name another file")

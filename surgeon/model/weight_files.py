@@ -147,12 +147,9 @@ def check_index(
 
 def converted_name(pickle_name: str) -> str:
     """Return the name that a converted pickle, or its index, has among safetensors files."""
-    name = pickle_name
-    if name.startswith("pytorch_model"):
-        name = "model" + name.removeprefix("pytorch_model")
-    if name.endswith(".bin" + INDEX_SUFFIX):
-        return name.removesuffix(".bin" + INDEX_SUFFIX) + ".safetensors" + INDEX_SUFFIX
-    return name.removesuffix(".bin") + ".safetensors"
+    pickle = pickle_name.removesuffix(INDEX_SUFFIX)
+    name = f"{pickle.removesuffix('.bin')}.safetensors{pickle_name.removeprefix(pickle)}"
+    return name.removeprefix("pytorch_") if name.startswith("pytorch_model") else name
 
 
 def converted_index(content: bytes) -> bytes:

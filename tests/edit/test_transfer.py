@@ -47,15 +47,6 @@ def test_one_pass_copies_patches_and_hashes(tmp_path_factory, data):
     assert (folder / "a").read_bytes() == content
 
 
-def test_pieces_enter_the_hash_in_their_order(tmp_path, monkeypatch):
-    """Many small pieces: were two hashed at once, some run would put them in another order."""
-    content = np.random.default_rng(0).bytes(4_000_000)
-    (tmp_path / "a").write_bytes(content)
-    monkeypatch.setattr(transfer_module, "_PIECE", _PAGE)
-    states = {hash_file(tmp_path / "a").blake3 for _ in range(20)}
-    assert states == {blake3(content).hexdigest()}
-
-
 def test_an_empty_file_is_copied(tmp_path):
     (tmp_path / "a").write_bytes(b"")
     before, after = transfer(tmp_path / "a", tmp_path / "deep" / "b")
