@@ -147,6 +147,8 @@ def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(
     for name in (
         "eval.json",
         "eval.partial.npz",
+        "eval.partial.glue-cola.safetensors",
+        f".eval.partial.glue-cola.safetensors.{token}",
         ".eval.json.x1y2z3_4",
         "evaluations/sts-dev.csv-0123abcd.json",
         f"evaluations/.sts-dev.csv-0123abcd.json.{token}",
