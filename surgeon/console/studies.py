@@ -80,7 +80,10 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) 
         made = [cell.to_json() for cell in cells]
         print_json({"cost": vars(cost), "outlook": vars(ahead), "cells": made})
         return
-    rows = [_cell_row(cell) for cell in cells]
+    from surgeon.figures.grouping import model_name, short_names
+
+    models = short_names((cell.model for cell in cells), model_name)
+    rows = [_cell_row(cell, models[cell.model]) for cell in cells]
     if (more := len(rows) - _MAX_CELLS - 1) > 0:
         rows[_MAX_CELLS:-1] = [("…", f"{more:,} more", "", "", "")]
     print_table(
@@ -100,10 +103,9 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) 
     print_text(f"{_ended(ahead)}: {ahead.left:,} to run, {time}.")
 
 
-def _cell_row(cell: Cell) -> tuple[str, ...]:
+def _cell_row(cell: Cell, model: str) -> tuple[str, ...]:
     settings = cell.evaluation
-    task, data = settings.task or "by the head", settings.data or "built in"
-    model, data = (Path(name).name for name in (cell.model.model, data))
+    task, data = settings.task or "by the head", Path(settings.data or "built in").name
     return model, cell.recipe.summary, task, data, str(settings.seed)
 
 
@@ -134,14 +136,17 @@ def show_sweep(sweep: Sweep, *, json: bool) -> None:
 
 def _show_measured(folder: Path) -> None:
     """Show what a sweep measured, the largest changes first, and how to look at all of it."""
+    from surgeon.figures.grouping import subjects
     from surgeon.figures.sweep import edit_in_words
     from surgeon.study.sweep_folder import read_rows
 
-    measured = sorted(read_rows(folder).measured, key=lambda row: -abs(row.delta))
-    by_seed = len({row.seed for row in measured}) > 1
+    groups, _ = subjects(read_rows(folder).measured)
+    measured = [(name, row) for name, same in groups.items() for row in same]
+    measured.sort(key=lambda named: -abs(named[1].delta))
+    by_seed = len({row.seed for _, row in measured}) > 1
     rows = [
         (
-            f"{Path(row.model.model).name}, {row.task}",
+            name,
             f"{'' if row.selection == 'dims' else f'{row.selection}: '}{numbers(row.dims)}",
             f"{edit_in_words(row)}, {in_layers(row.layers)}",
             *([str(row.seed)] if by_seed else []),
@@ -149,14 +154,12 @@ def _show_measured(folder: Path) -> None:
             f"{row.ci95[0]:+.4g} to {row.ci95[1]:+.4g}",
             row.verdict,
         )
-        for row in measured[:_MAX_CELLS]
+        for name, row in measured[:_MAX_CELLS]
     ]
     left = len(measured) - len(rows)
-    heads = ["model, task", "dims", "does", ">change", ">95% interval", "verdict"]
+    heads = ["measured", "dims", "does", ">change", ">95% interval", "verdict"]
     heads[3:3] = [">seed"] if by_seed else []
-    first = 0
-    if len({(row.model, row.task) for row in measured}) == 1:
-        first = 1  # the title says it
+    first = int(len(groups) == 1)  # the title says it
     print_table(
         heads[first:],
         [row[first:] for row in rows],

@@ -16,10 +16,28 @@ Dims: TypeAlias = tuple[int, ...]
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-def subjects(rows: Iterable[Measurement]) -> list[list[Measurement]]:
-    """Group measurements by what was measured: rows of one group can be in one picture."""
+def subjects(
+    rows: Iterable[Measurement], others: Iterable[Model] = ()
+) -> tuple[dict[str, list[Measurement]], dict[Model, str]]:
+    """Group measurements by what was measured: rows of one group can be in one picture.
+
+    Returns:
+        The groups, each under a name that no other has, and the names of the models, ``others``
+        among them.
+    """
     what = attrgetter("model", "task", "metric", "data", "mask_rate", "controls")
-    return list(grouped(rows, what).values())
+    groups = list(grouped(rows, what).values())
+    models = short_names([*(same[0].model for same in groups), *others], model_name)
+    names = short_names(range(len(groups)), lambda n, parts: _subject(groups[n][0], models, parts))
+    return {names[number]: same for number, same in enumerate(groups)}, models
+
+
+def _subject(row: Measurement, models: Mapping[Model, str], parts: int) -> str:
+    data = f" on {path_name(row.data, parts)}" if row.data else ""
+    masked = f", {row.mask_rate:.4g} of it masked" if row.mask_rate is not None else ""
+    # Nobody wonders about the number of controls unless nothing else differs.
+    controls = f", {row.controls} controls" if row.controls and parts > 1 else ""
+    return f"{models[row.model]}: {row.task}{data}{masked}{controls}"
 
 
 def grouped(

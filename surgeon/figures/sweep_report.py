@@ -9,7 +9,7 @@ from pathlib import Path
 
 from surgeon.errors import OutputError
 from surgeon.figures.chart import draw, embedded
-from surgeon.figures.grouping import model_name, path_name, short_names, subjects
+from surgeon.figures.grouping import subjects
 from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.sweep import MANY_DIMS, draw_sweep, edit_in_words
 from surgeon.harmless import html
@@ -43,14 +43,10 @@ def write_sweep_report(
         raise OutputError(f"{folder / ROWS}: holds no row yet; run the sweep first")
     numbers = itertools.count()
     sections = [paragraphs(_summary(read))]
-    models = short_names(
-        [*(row.model for row in measured), *(row.model for row in failed)], model_name
-    )
-    groups = subjects(measured)
-    names = short_names(range(len(groups)), lambda n, parts: _heading(groups[n][0], models, parts))
-    for number, rows in enumerate(groups):
-        progress(f"drawing {names[number]}", number, len(groups))
-        sections.append(f"<h2>{html(names[number])}</h2>")
+    groups, models = subjects(measured, (row.model for row in failed))
+    for number, (name, rows) in enumerate(groups.items()):
+        progress(f"drawing {name}", number, len(groups))
+        sections.append(f"<h2>{html(name)}</h2>")
         sections.extend(_drawn(rows, numbers))
         sections.append(_strongest(rows))
     if failed:
@@ -78,14 +74,6 @@ def _summary(read: Rows) -> list[str]:
             f"of {MANY_DIMS} single dimensions and more, the middle 95% of the sweep's own."
         )
     return lines
-
-
-def _heading(row: Measurement, models: Mapping[Model, str], parts: int) -> str:
-    data = f" on {path_name(row.data, parts)}" if row.data else ""
-    masked = f", {row.mask_rate:.4g} of it masked" if row.mask_rate is not None else ""
-    # Nobody wonders about the number of controls unless nothing else differs.
-    controls = f", {row.controls} controls" if row.controls and parts > 1 else ""
-    return f"{models[row.model]}: {row.task}{data}{masked}{controls}"
 
 
 def _drawn(rows: Sequence[Measurement], numbers: Iterator[int]) -> Iterator[str]:

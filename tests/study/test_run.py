@@ -114,9 +114,20 @@ def test_changes_of_several_seeds_are_shown_with_their_seeds(sweep, capsys, monk
     for seeds, heads in (("[5]", []), ("[5, 6]", ["seed"])):
         show_sweep(sweep(f"selections: [dims: [3]]\nseeds: {seeds}\n"), json=False)
         shown = capsys.readouterr().out
-        assert shown.startswith(f"{len(heads) + 1} cells: {len(heads) + 1} done")
+        assert shown.startswith(("1 cell: 1 done", "2 cells: 2 done")[len(heads)])
         head = next(line for line in shown.splitlines() if "verdict" in line)
         assert [name for name in head.split() if name == "seed"] == heads
+
+
+def test_models_of_one_name_are_shown_apart(sweep, small_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    other = tmp_path / "other" / small_model.name
+    other.parent.mkdir()
+    other.symlink_to(small_model)
+    show_sweep(sweep("selections: [dims: [3]]\n", small_model, other), json=False)
+    shown = capsys.readouterr().out
+    assert "other/small: mlm on lines.txt" in shown
+    assert f"{small_model.parent.name}/small: mlm on lines.txt" in shown
 
 
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
