@@ -46,11 +46,7 @@ def sites_by_name(
     Raises:
         CheckpointError: the names are not those of the family, or a layer is missing.
     """
-    named: dict[str, list[Operation]] = {}
-    for operation in operations:
-        path = next((p for p in _paths(graph, operation) if _fits(family, p, operation)), None)
-        if path is not None:
-            named.setdefault(path, []).append(operation)
+    named = _named(graph, operations, family) or _named(graph, operations, family, "encoder.")
     leaves = {
         f"{path}.{leaf}": path
         for path, found in named.items()
@@ -130,6 +126,23 @@ def sites_by_structure(graph: FileGraph, operations: Sequence[Operation]) -> tup
         for stack, (chain,) in stacks.items()
         for found in _numbered(graph, chain, stack if len(stacks) > 1 else "")
     )
+
+
+def _named(
+    graph: FileGraph, operations: Sequence[Operation], family: Family, inside: str = ""
+) -> dict[str, list[Operation]]:
+    """Return the operations by their module paths, as the family has them.
+
+    ``inside`` is the module that was exported alone: Optimum's ``encoder_model.onnx`` has names
+    from below the encoder.
+    """
+    named: dict[str, list[Operation]] = {}
+    for operation in operations:
+        paths = (f"{inside}{path}" for path in _paths(graph, operation))
+        path = next((path for path in paths if _fits(family, path, operation)), None)
+        if path is not None:
+            named.setdefault(path, []).append(operation)
+    return named
 
 
 def _named_site(graph: FileGraph, site: Site, operations: Sequence[Operation]) -> GraphSite:

@@ -178,6 +178,23 @@ def test_names_and_structure_find_the_same_norms(exported, tmp_path):
         }  # fmt: skip
 
 
+def test_the_layers_of_an_encoder_that_was_exported_alone_are_found_by_name(tmp_path):
+    """Optimum writes one beside the decoder: its names begin below the encoder."""
+    path = export(make_model("bart").encoder, tmp_path / "encoder_model.onnx", "legacy-14")
+    graph = onnx.load(path)
+    for tensor in graph.graph.initializer:
+        tensor.name = tensor.name.removeprefix("model.")
+    for node in graph.graph.node:
+        node.input[:] = [name.removeprefix("model.") for name in node.input]
+    onnx.save(graph, path)
+    model = open_onnx(path)
+    assert model.inferred == "by names of BART"
+    outputs = [site for site in model.checkpoint.sites if site.role == "output"]
+    assert [(s.stack, s.layer, s.gain) for s in outputs] == [
+        ("encoder", layer, f"layers.{layer}.final_layer_norm.weight") for layer in (0, 1)
+    ]
+
+
 def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_path, refused):
     path, _ = exported("gpt2", "legacy-14", tmp_path / "source", config=False)
     refused("patch", path, "--dims", "3", "-o", tmp_path / "out", says="--sites-pattern")
