@@ -222,10 +222,11 @@ class Family:
         # Beside a language model, a tower of images may have layers of the same names.
         prefixes = [p for p in prefixes if "language_model." in p] or prefixes
         if not prefixes:
-            wanted = self.templates[0].at(0)
+            wanted, adapted = self.templates[0].at(0), any(".base_layer." in n for n in tensors)
+            remedy = "merge its adapters into it" if adapted else "check model_type in config.json"
             raise CheckpointError(
                 f"no tensor named like {wanted}.weight: the weights are not those of a {self.name} "
-                "model; check model_type in config.json"
+                f"model; {remedy}"
             )
         if len(prefixes) > 1:
             found = ", ".join(map(repr, prefixes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
@@ -17,6 +18,9 @@ from surgeon.families import Site
 from surgeon.tasks.examples import Batch, Example
 from surgeon.tasks.task import Floats
 from surgeon.torch_model.loading import TorchModel, export_error, quiet
+
+# These begin a decoder's input with the language of the text, if they get none.
+_OWN_START = ("mbart", "plbart")
 
 States: TypeAlias = npt.NDArray[np.float32]
 Moment: TypeAlias = Literal["written", "stream"]
@@ -153,13 +157,27 @@ def call(
     """
     device = loaded.model.device
     tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
+    takes = inspect.signature(loaded.model.forward).parameters
+    if "decoder_input_ids" in takes and loaded.model.config.model_type not in _OWN_START:
+        tensors.setdefault("decoder_input_ids", _shifted(tensors["input_ids"], loaded.model.config))
     try:
         with mode(), quiet():
             outputs = loaded.model(**tensors)
     except Exception as error:  # whatever a model's code raises, it does not run on text
         raise export_error("the model does not run in PyTorch", error, INSTEAD) from error
-    result: torch.Tensor = outputs[loaded.output]
+    # A class for pre-training calls them after its two heads, the language model's first.
+    result: torch.Tensor = outputs.get(loaded.output, outputs[0])
     return result
+
+
+def _shifted(ids: torch.Tensor, config: Any) -> torch.Tensor:
+    """Return what a decoder reads if nothing else is asked for: the text, behind its start.
+
+    BART does so by itself; T5 does not run without.
+    """
+    declared = (getattr(config, f"{name}_token_id", None) for name in ("decoder_start", "pad"))
+    start = next((token for token in declared if token is not None), 0)
+    return torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
 
 
 def first_order(

@@ -7,13 +7,18 @@ import pytest
 import torch
 from artifacts import patch
 from safetensors.torch import load_file
-from tiny import DISTIL
+from tiny import DISTIL, T5
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BertForMaskedLM,
+    BertForPreTraining,
     DistilBertConfig,
     DistilBertModel,
+    T5Config,
+    T5Model,
 )
 
 import surgeon
@@ -107,6 +112,40 @@ def test_a_model_that_is_wrapped_is_edited_and_ranked_as_the_one_in_it(folder, w
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     found, expected = (surgeon.rank(one, method="layernorm") for one in (wrapped, model))
     assert found == expected
+
+
+def test_a_model_with_the_heads_of_pre_training_is_ranked_by_its_language_model(embedder):
+    tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:8]
+    both = BertForPreTraining(AutoConfig.from_pretrained(embedder))
+    alone = BertForMaskedLM(both.config)
+    alone.load_state_dict(both.state_dict(), strict=False)
+    found, expected = (
+        surgeon.rank(model, tokenizer, texts, method="gradient") for model in (both, alone)
+    )
+    assert found.dimensions == expected.dimensions
+
+
+def test_a_decoder_that_makes_no_input_of_its_own_reads_the_text_behind_its_start(embedder):
+    tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:8]
+    config = T5Config(**{**T5, "vocab_size": len(tokenizer)}, decoder_start_token_id=3)
+    model, peaks = T5Model(config).eval(), np.zeros((4, 16))
+    stacks = (*model.encoder.block, *model.decoder.block)
+
+    def note(number, written):
+        np.maximum(peaks[number], written.abs().amax((0, 1)).numpy(), out=peaks[number])
+
+    assert surgeon.rank(model, tokenizer, texts).measured.task == "drift"
+    found = surgeon.rank(model, tokenizer, texts, method="activations")
+    for number, block in enumerate(stacks):
+        block.layer[-1].DenseReluDense.wo.register_forward_hook(
+            lambda _module, _into, out, number=number: note(number, out)
+        )
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt").input_ids
+        with torch.no_grad():
+            model(input_ids=ids, decoder_input_ids=torch.cat([torch.tensor([[3]]), ids[:, :-1]], 1))
+    sizes = (peaks / np.median(peaks, axis=1, keepdims=True)).mean(axis=0)
+    assert [d.score for d in found.dimensions] == pytest.approx(sorted(sizes)[::-1], rel=1e-4)
 
 
 def test_a_configuration_without_a_cache_is_afterwards_as_it_was():
