@@ -102,14 +102,17 @@ def evaluate(
     What the recipe says of its evaluation holds where an option does not say otherwise.
     """
     given = locals()
-    from surgeon import TaskOptions, console, save_evaluation
+    from surgeon import TaskOptions, console, read_record, save_evaluation
     from surgeon import evaluate as run
 
     options = TaskOptions(**{name: given[name] for name in TaskOptions.model_fields})
     settings = {name: given[name] for name in _PASSED_ON}
     evaluations, tasks = [], task or (None,)
+    # What is wrong whatever the scores are is refused before they are measured.
     for name in tasks:
-        EvaluationSettings(task=name)  # else the last is found wrong once the others have run
+        EvaluationSettings(task=name)
+    if expect == "recipe" and not (read_record(artifact).recipe.get("expect") or {}).get("verdict"):
+        raise EvaluationError(f"--expect recipe: the recipe of {artifact} expects no verdict")
     for name in tasks:
         with console.shown_progress() as progress:
             evaluation = run(
