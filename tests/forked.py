@@ -19,34 +19,16 @@ import time
 from contextlib import contextmanager
 
 _MODULES = (
-    "huggingface_hub.hf_api",
-    "onnxruntime",
-    "pandas",
-    "plotly.graph_objects",
-    "pyarrow.parquet",
-    "pydantic",
-    "rich.progress",
-    "rich.table",
-    "scipy.stats",
-    "tokenizers",
-    "yaml",
-    "surgeon.cli",
+    "huggingface_hub.hf_api", "onnxruntime", "pandas", "plotly.graph_objects", "pyarrow.parquet",
+    "pydantic", "rich.progress", "rich.table", "scipy.stats", "tokenizers", "yaml", "surgeon.cli",
     "surgeon.model.hub",
     *(f"surgeon.console.{name}" for name in ("evaluations", "rankings", "surgeries")),
-    "surgeon.figures.report",
-    "surgeon.figures.sweep_report",
-    "surgeon.evaluation.evaluate",
-    "surgeon.study.sweep",
-    "surgeon.study.measure",
-    "surgeon.onnx_files.patch",
-    "surgeon.edit.write",
-    "surgeon.edit.restore",
-    "surgeon.edit.small_patch",
-    "surgeon.edit.staging",
-    "surgeon.edit.verify",
-    "surgeon.torch_model.directory",
+    "surgeon.figures.report", "surgeon.figures.sweep_report", "surgeon.evaluation.evaluate",
+    "surgeon.study.sweep", "surgeon.study.measure", "surgeon.onnx_files.patch",
+    "surgeon.edit.write", "surgeon.edit.restore", "surgeon.edit.small_patch",
+    "surgeon.edit.staging", "surgeon.edit.verify", "surgeon.torch_model.directory",
     *(f"surgeon.commands.{name}" for name in ("apply", "eval", "patch", "report", "restore")),
-)
+)  # fmt: skip
 _CALLS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync", "truncate")
 
 

@@ -153,16 +153,20 @@ def serve(repositories: Mapping[str, Path]) -> Iterator[HubServer]:
 
 
 def connect(monkeypatch, hub_url: str, cache: Path, *, xet: bool = True) -> None:
-    """Point this process at a Hub and an empty cache; conftest took it offline."""
+    """Point this process, and those it starts, at a Hub and an empty cache."""
     from huggingface_hub import close_session, constants
     from huggingface_hub.utils._xet import abort_xet_session
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(cache.with_name("assets")))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # it asks the real Hub
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not xet)
+    for name, value in {
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_CACHE": str(cache),
+        "HF_ASSETS_CACHE": str(cache.with_name("assets")),
+        "HF_TOKEN_PATH": str(cache / "no-token"),
+        "HF_HUB_DISABLE_TELEMETRY": True,  # it asks the real Hub
+        "HF_HUB_DISABLE_XET": not xet,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv(name, value if isinstance(value, str) else str(int(value)))
     monkeypatch.setenv("HF_XET_CACHE", str(cache.with_name("xet")))
     monkeypatch.setenv("HF_ENDPOINT", hub_url)
     monkeypatch.setenv("NO_PROXY", "*")

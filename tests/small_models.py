@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 _DTYPES = ("float32", "float16", "bfloat16")
 _FAMILIES = ("bert", "roberta", "gpt2", "llama")
+BERT_BASE = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
 
 
 def write_small_model(folder: Path, seed: int) -> Path:
@@ -31,6 +33,43 @@ def write_small_model(folder: Path, seed: int) -> Path:
         save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": family}))
     return folder
+
+
+def write_bert_base(folder: Path) -> Path:
+    """Write a model of BERT-base's shapes, whose output LayerNorms have an outlier at 308."""
+    import torch  # the other models take numbers alone
+    import transformers
+
+    with torch.device("meta"):
+        state = transformers.BertForMaskedLM(transformers.BertConfig()).state_dict()
+    tied = "cls.predictions.decoder"
+    shapes = {n: tuple(state[n].shape) for n in sorted(state) if not n.startswith(tied)}
+    random, filled = np.random.default_rng(0), {}
+    for layer, part in itertools.product(range(12), ("weight", "bias")):
+        values = random.normal(0.8, 0.05, 768)
+        values[308] = 5.0
+        filled[f"bert.encoder.layer.{layer}.output.LayerNorm.{part}"] = values
+    folder.mkdir(parents=True)
+    write_sparse(folder / "model.safetensors", shapes, filled)
+    (folder / "config.json").write_text(json.dumps(BERT_BASE))
+    return folder
+
+
+def write_sparse(path: Path, shapes, filled) -> None:
+    """Write a safetensors file with zeros that take no space, but for the ``filled`` tensors."""
+    header, position = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape))
+        offsets = [position, position + size]
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": offsets}
+        position += size
+    raw = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for name, values in filled.items():
+            file.seek(8 + len(raw) + header[name]["data_offsets"][0])
+            file.write(values.astype("<f4").tobytes())
+        file.truncate(8 + len(raw) + position)
 
 
 def _save_shards(tensors, folder):

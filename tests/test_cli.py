@@ -10,7 +10,8 @@ import sys
 
 import pytest
 import typer
-from pretraining import write_run
+from artifacts import run_python
+from training_runs import write_pretraining
 
 import surgeon
 from surgeon.cli import _COMMANDS, _GROUPS, EXAMPLES, app, run
@@ -18,17 +19,9 @@ from surgeon.console.printing import as_options, print_table, print_text
 from surgeon.progress import silent
 
 _HEAVY = (
-    "torch",
-    "transformers",
-    "onnx",
-    "onnxruntime",
-    "scipy",
-    "onnx_ir",
-    "matplotlib",
-    "plotly",
+    "torch", "transformers", "onnx", "onnxruntime", "scipy", "onnx_ir", "matplotlib", "plotly",
     "surgeon.ranking.torch_runner",  # and the methods that run a model
-)
-
+)  # fmt: skip
 
 _RUN_ALL = """
 import sys
@@ -71,7 +64,7 @@ def test_help_scan_trace_and_patch_without_onnx_import_no_framework(minilm, tmp_
         ["patch", "--help"],
         ["scan", minilm],
         ["atlas", models, "--dry-run"],
-        ["trace", write_run(tmp_path / "run")],
+        ["trace", write_pretraining(tmp_path / "run")],
         ["patch", minilm, "--dims", "99", "--no-onnx", "-o", out],
         ["restore", out, "-o", tmp_path / "back"],
     )
@@ -88,10 +81,7 @@ def test_eval_imports_neither_torch_nor_transformers(minilm_patched, tmp_path):
 def test_the_version_is_the_package_s(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"surgeon {surgeon.__version__}\n"
-    done = subprocess.run(
-        [sys.executable, "-m", "surgeon", "--version"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == f"surgeon {surgeon.__version__}\n"
+    assert run_python("-m", "surgeon", "--version").stdout == f"surgeon {surgeon.__version__}\n"
 
 
 def test_help_lists_every_command_with_a_line_of_its_own(capsys):
@@ -106,15 +96,9 @@ def test_help_lists_every_command_with_a_line_of_its_own(capsys):
 
 def test_the_shell_can_complete_commands_and_options():
     def complete(words, index):
-        environment = {
-            **os.environ,
-            "_SURGEON_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(index),
-        }
-        command = [sys.executable, "-m", "surgeon"]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        return done.stdout
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(index)}
+        environment = {**os.environ, "_SURGEON_COMPLETE": "complete_bash", **asked}
+        return run_python("-m", "surgeon", env=environment, check=False).stdout
 
     assert complete("surgeon s", 1).split() == ["scan", "sweep"]
     assert "--remove-outliers" in complete("surgeon patch --rem", 2)
@@ -230,8 +214,7 @@ def test_every_name_of_the_api_is_there_and_documented():
 
 def test_importing_the_package_imports_nothing_else():
     code = "import sys, surgeon; print([m for m in sys.modules if m.startswith('surgeon.')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert run_python("-c", code).stdout.strip() == "[]"
 
 
 def test_long_work_says_in_a_log_how_far_it_is_and_short_work_nothing(capsys):
@@ -262,18 +245,11 @@ def test_long_work_says_in_a_log_how_far_it_is_and_short_work_nothing(capsys):
 
 # What reads or lists a little, and what makes a value of others.
 _QUICK = {
-    *(
-        "built_in_sample",
-        "load_recipe",
-        "make_onnx_plan",
-        "open_live",
-        "open_onnx",
-        "plot_agreement",
-    ),
-    *("plot_ranking", "plot_trace", "rank_by_layernorm", "ranking_sample", "read_evaluation"),
-    *("read_evaluations", "read_record", "read_texts", "read_zscores", "removed"),
-    *("save_evaluation", "shown_progress"),
-}
+    "built_in_sample", "load_recipe", "make_onnx_plan", "open_live", "open_onnx", "plot_agreement",
+    "plot_ranking", "plot_trace", "rank_by_layernorm", "ranking_sample", "read_evaluation",
+    "read_evaluations", "read_record", "read_texts", "read_zscores", "removed", "save_evaluation",
+    "shown_progress",
+}  # fmt: skip
 
 
 def test_every_function_that_may_take_long_says_how_far_it_is():
@@ -305,9 +281,8 @@ surgeon.__main__.main()
 )
 def test_ctrl_c_during_an_import_is_one_line_and_130(minilm, tmp_path, module):
     (tmp_path / "run.py").write_text(_INTERRUPTED)
-    command = [sys.executable, str(tmp_path / "run.py"), module, "patch", str(minilm), "--dims"]
-    command += ["3", "--no-onnx", "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    patch = ["patch", minilm, "--dims", "3", "--no-onnx", "-o", tmp_path / "out"]
+    done = run_python(tmp_path / "run.py", module, *patch, check=False)
     assert (done.returncode, done.stderr) == (130, "surgeon: interrupted\n")
     assert not (tmp_path / "out").exists()
 
@@ -333,8 +308,7 @@ cli.main()
 
 
 def test_a_second_ctrl_c_does_not_disturb_the_clean_up_of_the_first():
-    command = [sys.executable, "-c", _TWICE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python("-c", _TWICE, check=False)
     expected = (130, "cleaned up\n", "surgeon: interrupted\n")
     assert (done.returncode, done.stdout, done.stderr) == expected
 

@@ -12,9 +12,9 @@ import transformers
 import typer
 import yaml
 from hub_server import connect, serve
-from pretraining import write_run
 from task_models import word_tokenizer
 from tiny import make_unequal
+from training_runs import write_pretraining
 
 import surgeon
 from surgeon.cli import _COMMANDS, EXAMPLES, app, run
@@ -55,8 +55,6 @@ def hub(minilm, tmp_path_factory):
 def folder(hub, minilm, tmp_path, tmp_path_factory, monkeypatch):
     """An empty folder to work in, with the Hub in reach."""
     connect(monkeypatch, hub.url, tmp_path_factory.getbasetemp() / "docs-cache")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # for the workers of a sweep, which are processes
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "docs-cache"))
     for name, url in {  # as of import, which is what transformers' own calls go by
         "constants.ENDPOINT": hub.url,
         "constants.HUGGINGFACE_CO_URL_TEMPLATE": hub.url
@@ -113,7 +111,7 @@ def _run_console(block, capsys):
 @pytest.mark.parametrize("page", _RUN)
 def test_a_page_does_what_it_says(page, folder, capsys):
     if "surgeon trace run" in _PAGES[page]:
-        write_run(folder / "run")
+        write_pretraining(folder / "run")
     names = {}
     for language, title, text in _BLOCK.findall(_PAGES[page]):
         if title:

@@ -1,14 +1,23 @@
-"""Training runs of a tiny BERT with norms set by hand, so that it is known what leaves when."""
+"""Training runs: norms set by hand, so that it is known what leaves when, and those of a real one.
+
+The real one is of tests/benchmarks/pretrain_and_trace.py.
+"""
+
+import json
+from pathlib import Path
 
 import numpy as np
-import transformers
 from safetensors.numpy import load_file, save_file
 
 LAYERS, HIDDEN = 4, 32
+_NORMS = Path(__file__).with_name("pretraining.npz")
+_STEPS = range(0, 4001, 400)
 
 
 def make_template(folder):
     """Save the model that every checkpoint is, but for its norms."""
+    import transformers
+
     config = transformers.BertConfig(
         hidden_size=HIDDEN,
         num_hidden_layers=LAYERS,
@@ -40,4 +49,20 @@ def write_run(template, folder, outs, name="step-{}"):
     """Write a checkpoint per step of ``outs``: step → the dims that are out of the bulk."""
     for step, out in outs.items():
         write_checkpoint(template, folder / name.format(step), out)
+    return folder
+
+
+def write_pretraining(folder):
+    """Write a checkpoint every 400 steps: the output norms alone, of 4 layers × 128 dimensions."""
+    with np.load(_NORMS) as norms:
+        for step in _STEPS:
+            checkpoint = folder / f"step-{step}"
+            checkpoint.mkdir(parents=True)
+            (checkpoint / "config.json").write_text(json.dumps({"model_type": "bert"}))
+            tensors = {
+                f"bert.encoder.layer.{layer}.output.LayerNorm.{name}": vector
+                for kind, name in (("gain", "weight"), ("bias", "bias"))
+                for layer, vector in enumerate(norms[f"{step} {kind}"])
+            }
+            save_file(tensors, checkpoint / "model.safetensors")
     return folder

@@ -24,12 +24,13 @@ from pathlib import Path
 
 import numpy as np
 from hub_server import HubServer, serve
+from small_models import write_bert_base
 
 from surgeon import build_atlas
 from surgeon.study.atlas import RATE, open_rows, rows_path, write_atlas
 from surgeon.study.engines import choose_engine
 
-_HIDDEN, _LAYERS = 768, 12
+_HIDDEN = 768
 _ROWS_OF = 5000  # models whose table is written
 _MANY = 100_000
 _QUOTAS = {"a stranger": (500, 3000), "a free account": (1000, 5000)}
@@ -41,7 +42,7 @@ def main(models: int, latency: float) -> None:
         folder = Path(name)
         os.environ |= {"HF_HOME": name, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
         os.environ |= {"HF_TOKEN_PATH": str(folder / "none"), "NO_PROXY": "*"}
-        bert = _write_bert_base(folder / "bert")
+        bert = write_bert_base(folder / "bert")
         with serve({f"org/m{n}": bert for n in range(models)}) as hub:
             os.environ["HF_ENDPOINT"] = hub.url
             for hub.delay, workers in itertools.product((0.0, latency), (1, 4)):
@@ -124,52 +125,6 @@ def _write_large_table(small: Path, out: Path) -> None:
 
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _write_bert_base(folder: Path) -> Path:
-    """Write BERT-base's tensors by name and shape; all but the norms are zeros, and no blocks."""
-    random = np.random.default_rng(0)
-    header, position = {}, 0
-    for name, shape in sorted(_shapes().items()):
-        size = 4 * int(np.prod(shape))
-        offsets = [position, position + size]
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": offsets}
-        position += size
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    folder.mkdir()
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
-        for name, entry in header.items():
-            if ".LayerNorm." in name:
-                file.seek(8 + len(raw) + entry["data_offsets"][0])
-                file.write(random.normal(0.8, 0.05, _HIDDEN).astype("<f4").tobytes())
-        file.truncate(8 + len(raw) + position)
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    return folder
-
-
-def _shapes() -> dict[str, tuple[int, ...]]:
-    wide = 4 * _HIDDEN
-    dense = {
-        "attention.self.query": (_HIDDEN, _HIDDEN),
-        "attention.self.key": (_HIDDEN, _HIDDEN),
-        "attention.self.value": (_HIDDEN, _HIDDEN),
-        "attention.output.dense": (_HIDDEN, _HIDDEN),
-        "intermediate.dense": (wide, _HIDDEN),
-        "output.dense": (_HIDDEN, wide),
-    }
-    shapes: dict[str, tuple[int, ...]] = {
-        "bert.embeddings.word_embeddings.weight": (30522, _HIDDEN),
-        "bert.embeddings.position_embeddings.weight": (512, _HIDDEN),
-        "bert.embeddings.token_type_embeddings.weight": (2, _HIDDEN),
-    }
-    for layer in range(_LAYERS):
-        place = f"bert.encoder.layer.{layer}"
-        for module, shape in dense.items():
-            shapes |= {f"{place}.{module}.weight": shape, f"{place}.{module}.bias": shape[:1]}
-        for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
-            shapes |= {f"{place}.{norm}.{leaf}": (_HIDDEN,) for leaf in ("weight", "bias")}
-    return shapes
 
 
 if __name__ == "__main__":

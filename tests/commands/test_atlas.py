@@ -1,10 +1,9 @@
 """``surgeon atlas`` against a local server that speaks the Hub's routes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from artifacts import run_python
 from forked import in_process
 from hub_server import connect, serve
 from small_models import write_small_model
@@ -78,10 +77,8 @@ def test_a_dry_run_counts_and_asks_for_nothing(hub, listed, tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.glob("atlas*")} == before
 
 
-def test_an_atlas_imports_no_framework(hub, tmp_path, monkeypatch):
+def test_an_atlas_imports_no_framework(hub, tmp_path):
     out = str(tmp_path / "atlas.parquet")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     code = (
         "import sys\nfrom surgeon import build_atlas\n"
         "from surgeon.study.engines import do_job\n"
@@ -92,8 +89,7 @@ def test_an_atlas_imports_no_framework(hub, tmp_path, monkeypatch):
         "print(built.done, *[m for m in ('torch', 'transformers', 'onnx', 'onnxruntime') "
         "if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1"]
+    assert run_python("-c", code).stdout.split() == ["1"]
 
 
 @pytest.mark.parametrize(

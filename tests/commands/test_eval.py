@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from artifacts import copy_of, write_record
+from artifacts import copy_of, edit_record
 
 import surgeon
 from surgeon.cli import run
@@ -108,10 +108,7 @@ def test_a_damaged_record_is_refused(tmp_path, refused, record):
 
 def _with_recipe(artifact, **fields):
     """Let an artifact's record say more of its recipe."""
-    path = artifact / "surgeon" / "record.json"
-    record = json.loads(path.read_text())
-    record["recipe"].update(fields)
-    write_record(artifact, record)
+    edit_record(artifact, lambda record: record["recipe"].update(fields))
 
 
 @pytest.mark.parametrize(

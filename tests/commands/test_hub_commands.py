@@ -4,14 +4,12 @@ import json
 import shutil
 
 import pytest
-import sentence_transformers
 import tokenizers
-import torch
 import transformers
+from artifacts import make_pickle
 from families import FAMILIES
 from heads import HEADS
 from hub_server import commit_of, connect, serve
-from safetensors.torch import load_file
 
 from surgeon import read_record
 from surgeon.cli import run
@@ -56,10 +54,11 @@ def _tokenizer(folder):
 
 def _sentence_transformer(folder, width):
     """What sentence-transformers reads beside: modules, one of them with weights of its own."""
+    from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Dense, Pooling, Transformer
 
     modules = [Transformer(str(folder)), Pooling(width), Dense(width, 4)]
-    sentence_transformers.SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -92,10 +91,7 @@ def test_the_artifact_of_a_model_off_the_hub_loads_with_the_network_off(
         _sentence_transformer(folder, config.hidden_size)
         model_class = transformers.AutoModel  # what it saves has no head
     if form != "safetensors":
-        state = load_file(folder / "model.safetensors")
-        (folder / "model.safetensors").unlink()
-        path = folder / "pytorch_model.bin"
-        torch.save(state, path, _use_new_zipfile_serialization=form == "pickle")
+        make_pickle(folder, legacy=form == "legacy pickle")
     hub.repositories["org/made"] = folder
     hub.large = ("tokenizer.json",)
     out = str(tmp_path / "out")
@@ -106,7 +102,9 @@ def test_the_artifact_of_a_model_off_the_hub_loads_with_the_network_off(
     _, told = model_class.from_pretrained(out, output_loading_info=True)
     assert not told["missing_keys"]
     if "modules" in family:
-        loaded = sentence_transformers.SentenceTransformer(out, device="cpu")
+        from sentence_transformers import SentenceTransformer
+
+        loaded = SentenceTransformer(out, device="cpu")
         assert loaded.encode("a").shape == (4,)
     assert hub.requests == []
 

@@ -3,11 +3,9 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-import torch
-import training_runs
+from artifacts import edit_tensors, make_pickle
 from hub_server import commit_of, connect, serve
-from safetensors.torch import load_file, save_file
-from training_runs import write_run
+from training_runs import make_template, write_run
 
 from surgeon.cli import run
 from surgeon.model import hub_errors as retry
@@ -19,14 +17,10 @@ _OUTS = {0: [], 1000: [5], 2000: [], 10000: [5], 11000: [5, 9]}
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     root = tmp_path_factory.mktemp("training")
-    folder = write_run(
-        training_runs.make_template(root / "template"), root / "run", _OUTS, "step{}"
-    )
+    folder = write_run(make_template(root / "template"), root / "run", _OUTS, "step{}")
+    name = "bert.embeddings.word_embeddings.weight"
     for step in _OUTS:  # no two steps of a training have the same weights
-        path = folder / f"step{step}" / "model.safetensors"
-        tensors = load_file(path)
-        next(value for value in tensors.values() if value.ndim == 2)[0, 0] += step
-        save_file(tensors, path, metadata={"format": "pt"})
+        edit_tensors(folder / f"step{step}", lambda t, step=step: t[name][0, 0].add_(step))
     return folder
 
 
@@ -109,10 +103,7 @@ def test_names_are_skipped_of_folders_and_of_revisions(hub, checkpoints, json_of
 
 def test_wrong_patterns_and_ids_are_a_line(hub, refused):
     for named, complaint in (
-        (
-            [_ID, "--revisions", "epoch*"],
-            "matches none of the 7 branches and tags",
-        ),
+        ([_ID, "--revisions", "epoch*"], "matches none of the 7 branches and tags"),
         ([_ID, "--revisions", "*"], "main: has no step in its name"),
         ([_ID, "--revisions", "step0"], "the only checkpoint found"),
         ([_ID], "add --revisions 'step*'"),
@@ -136,10 +127,7 @@ def test_a_revision_that_cannot_be_read_is_named(hub, checkpoints, tmp_path, ref
 def test_pickles_at_the_steps_are_read_by_ranges(hub, checkpoints, tmp_path, json_of, legacy):
     for step in _OUTS:
         folder = shutil.copytree(checkpoints / f"step{step}", tmp_path / f"{step}")
-        state = load_file(folder / "model.safetensors")
-        (folder / "model.safetensors").unlink()
-        path = folder / "pytorch_model.bin"
-        torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+        make_pickle(folder, legacy=legacy)
         hub.branches[_ID][f"step{step}"] = folder
     remote = json_of("trace", _ID, "--revisions", "step*")
     assert {r.range is None for r in hub.requests if r.file == "pytorch_model.bin"} == {False}

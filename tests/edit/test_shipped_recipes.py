@@ -41,21 +41,15 @@ _vit = _maker(t.ViTModel, t.ViTConfig, **_IMAGE)
 _xlnet = _maker(
     t.XLNetLMHeadModel, t.XLNetConfig, "d_model", "n_layer", n_head=2, d_inner=8, vocab_size=20
 )
+_BERTS = (
+    "", "all-MiniLM-L6-v2", "bert-base-uncased", "BERT-large", "BERT-medium of Kovaleva et al.",
+    "mBERT", "multiberts-seed_0", "multiberts-seed_1",
+)  # fmt: skip
 _MAKERS = {  # of the model that a recipe names
-    "": _bert,
-    "all-MiniLM-L6-v2": _bert,
-    "bert-base-uncased": _bert,
-    "BERT-large": _bert,
-    "BERT-medium of Kovaleva et al.": _bert,
-    "mBERT": _bert,
-    "multiberts-seed_0": _bert,
-    "multiberts-seed_1": _bert,
-    "roberta-base": _roberta,
-    "roberta-large": _roberta,
-    "distilroberta-base": _roberta,
+    **dict.fromkeys(_BERTS, _bert),
+    **dict.fromkeys(("roberta-base", "roberta-large", "distilroberta-base"), _roberta),
     "gpt2": _gpt2,
-    "LLaMA2-7B": _llama,
-    "LLaMA2-13B": _llama,
+    **dict.fromkeys(("LLaMA2-7B", "LLaMA2-13B"), _llama),
     "ViT-B/16-in21k": _vit,
     "ELECTRA": _electra,
     "XLNet": _xlnet,

@@ -10,22 +10,13 @@ import onnxruntime
 import pytest
 import torch
 import transformers
-from artifacts import texts_of, write_record
+from artifacts import edit_json, edit_record, patch_onnx, texts_of
 from onnx import TensorProto, helper, numpy_helper
 from onnx_exports import TOKENS, export, fuse, store_as
 from task_models import MODELS, each, save_model, word_tokenizer
 from tiny import TEXT, make_unequal
 
-from surgeon import (
-    Recipe,
-    evaluate,
-    make_onnx_plan,
-    open_onnx,
-    save_evaluation,
-    verify,
-    write_onnx_artifact,
-    write_report,
-)
+from surgeon import evaluate, open_onnx, save_evaluation, verify, write_report
 from surgeon.cli import run
 from surgeon.edit.restore import open_source
 from surgeon.errors import CheckpointError, EvaluationError
@@ -100,8 +91,8 @@ def _data(name, folder):
     return path
 
 
-def _patch_file(path, output):
-    write_onnx_artifact(make_onnx_plan(open_onnx(path), Recipe(dims=DIMS)), output)
+def _patch_file(path, output, pattern=None):
+    patch_onnx(path, output, pattern, dims=DIMS)
     return output
 
 
@@ -195,12 +186,6 @@ def _export_made(model, folder, how="legacy-14"):
     model.config.save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return path
-
-
-def _configure(folder, **changes):
-    config = json.loads((folder / "config.json").read_text())
-    config = {key: value for key, value in {**config, **changes}.items() if value is not ...}
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def test_a_fused_graph_is_evaluated(mlm, plain, tmp_path):
@@ -355,7 +340,7 @@ def _second_output(graph):
 
 def _config(**changes):
     """Change the configuration beside a graph, and the graph not at all."""
-    return lambda folder: _configure(folder, **changes)
+    return lambda folder: edit_json(folder / "config.json", **changes)
 
 
 def _graph(change):
@@ -372,10 +357,7 @@ def _graph(change):
         (_config(architectures=None), "config.json does not say"),
         (_config(architectures=["BertForNextSentencePrediction"]), "does not say"),
         (_config(architectures="BertForMaskedLM"), "architectures is not a list"),
-        (
-            _config(architectures=["BertForSequenceClassification"], id2label={"a": "b"}),
-            "id2label",
-        ),
+        (_config(architectures=["BertForSequenceClassification"], id2label={"a": "b"}), "id2label"),
     ],
 )
 def test_a_graph_that_cannot_be_fed_or_told_is_refused(mlm, tmp_path, change, complaint):
@@ -413,9 +395,8 @@ def test_the_patched_file_gives_what_the_evaluation_calls_patched(mlm, tmp_path)
 
 @pytest.mark.parametrize("pattern", [None, r".*layer\.\d+\.output\.LayerNorm.*"])
 def test_the_report_of_a_patched_file_shows_its_source(mlm, tmp_path, pattern):
-    model = open_onnx(mlm / "model.onnx", pattern)
-    source, out = model.checkpoint, tmp_path / "out"
-    write_onnx_artifact(make_onnx_plan(model, Recipe(dims=DIMS)), out)
+    source = open_onnx(mlm / "model.onnx", pattern).checkpoint
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out", pattern)
     save_evaluation(evaluate(out, texts=_TEXTS, controls=3), out)
     before = open_source(out)
     assert [site.gain for site in before.sites] == [site.gain for site in source.sites]
@@ -500,7 +481,7 @@ def test_labels_that_are_not_the_graph_s_are_refused(copied, tmp_path, names, co
     config = transformers.BertConfig(**_SMALL, id2label=_THREE)
     model = _made(transformers.BertForSequenceClassification, config)
     folder = copied("labels", lambda folder: _export_made(model, folder), tmp_path / "model")
-    _configure(folder, id2label=names)
+    edit_json(folder / "config.json", id2label=names)
     out = _patch_file(folder / "model.onnx", tmp_path / "out")
     with pytest.raises(EvaluationError, match=complaint):
         evaluate(out, texts=_data("classification", tmp_path))
@@ -540,7 +521,7 @@ def test_an_output_that_is_not_what_is_declared_is_refused_before_anything_is_sc
 ):
     model = _made(getattr(transformers, kind), _BERT)
     folder = copied(kind, lambda folder: _export_made(model, folder), tmp_path / "model")
-    _configure(folder, **changes)
+    edit_json(folder / "config.json", **changes)
     out = _patch_file(folder / "model.onnx", tmp_path / "out")
     (tmp_path / "long.txt").write_text(" ".join(_LINES))
     capfd.readouterr()
@@ -560,7 +541,7 @@ def test_the_mask_token_is_told_by_its_usual_name_where_nothing_else_tells(mlm, 
 
 @pytest.mark.parametrize("declared", [10**6, 10**30, True, -1, "0"])
 def test_a_padding_token_that_is_none_is_not_fed(mlm, tmp_path, declared):
-    _configure(mlm, pad_token_id=declared)
+    edit_json(mlm / "config.json", pad_token_id=declared)
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
     assert open_artifact(out).facts.tokenizer.pad_id == 0
 
@@ -592,9 +573,7 @@ _DAMAGED = "record.json: damaged"
 )
 def test_a_damaged_record_is_refused_in_one_line(mlm, tmp_path, refused, edit, whole, complaint):
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
-    record = json.loads((out / "surgeon/record.json").read_text())
-    record["edits"][0].update(edit)
-    write_record(out, {**record, **whole})
+    edit_record(out, lambda record: record["edits"][0].update(edit) or record.update(whole))
     refused("eval", out, says=complaint)
     if "hidden_size" not in whole:  # on which no edit depends
         assert run(["verify", str(out)]) == (2 if complaint == _DAMAGED else 1)

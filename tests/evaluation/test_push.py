@@ -2,11 +2,9 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
-from artifacts import EVALUATION, files_of, patch
+from artifacts import EVALUATION, files_of, patch, run_python
 from hub_server import connect, serve
 
 from surgeon import read_evaluation, read_record, save_evaluation, verify
@@ -319,13 +317,7 @@ def test_in_a_process_of_its_own_the_environment_rules(hub, artifact):
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(artifact)],
-        env=kept | settings,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python("-c", code, artifact, env=kept | settings)
     assert done.stdout.split() == [f"{hub.url}/org/patched/commit/{'c' * 40}"]
     assert done.stderr == ""
     _assert_uploaded(hub, files_of(artifact))

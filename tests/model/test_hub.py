@@ -8,9 +8,10 @@ import sys
 import time
 
 import pytest
+from artifacts import patch, run_python
 from hub_server import commit_of, connect, serve
 
-from surgeon import Recipe, make_plan, open_checkpoint, write_artifact
+from surgeon import Recipe, make_plan, open_checkpoint
 from surgeon.errors import CheckpointError, HubUnavailableError
 from surgeon.model import hub_errors as retry
 from surgeon.model.directory import open_for_scan
@@ -19,47 +20,20 @@ from surgeon.model.hub import HubId, parse_hub_id
 from surgeon.model.remote import open_remote
 
 _KEPT = {
-    "config.json",
-    "model.safetensors",
-    "README.md",
-    "tokenizer.json",
-    "vocab [draft].txt",
-    "LICENSE",
-    "spm.model",
-    "modules.json",
-    "additional_chat_templates/tool.jinja",
-    "1_Pooling/config.json",
-    "2_Dense/config.json",
-    "2_Dense/model.safetensors",
+    "config.json", "model.safetensors", "README.md", "tokenizer.json", "vocab [draft].txt",
+    "LICENSE", "spm.model", "modules.json", "additional_chat_templates/tool.jinja",
+    "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors",
     "3_Dense/pytorch_model.bin",
-}
+}  # fmt: skip
 _NOT_NEEDED = {
-    "pytorch_model.bin",
-    "pytorch_model-00001-of-00002.bin",
-    "pytorch_model.bin.index.json",
-    "model.fp16.safetensors",
-    "tf_model.h5",
-    "flax_model.msgpack",
-    "rust_model.ot",
-    "model.Q4_K_M.gguf",
-    "model.onnx",
-    "whole-word-masking.tar.gz",
-    "openvino_model.bin",
-    "bert_model.ckpt.data-00000-of-00001",
-    "optimizer.bin",
-    "training_args.bin",
-    "saved_model.pb",
-    "64.tflite",
-    "notes.txt",
-    "runs/config.json",
-    "onnx/model.onnx",
-    "onnx/config.json",
-    "openvino/openvino_model.bin",
-    "coreml/text/model.mlmodel",
-    "original/consolidated.00.pth",
-    "checkpoint-500/optimizer.pt",
-    "2_Dense/pytorch_model.bin",
-}
+    "pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json",
+    "model.fp16.safetensors", "tf_model.h5", "flax_model.msgpack", "rust_model.ot",
+    "model.Q4_K_M.gguf", "model.onnx", "whole-word-masking.tar.gz", "openvino_model.bin",
+    "bert_model.ckpt.data-00000-of-00001", "optimizer.bin", "training_args.bin", "saved_model.pb",
+    "64.tflite", "notes.txt", "runs/config.json", "onnx/model.onnx", "onnx/config.json",
+    "openvino/openvino_model.bin", "coreml/text/model.mlmodel", "original/consolidated.00.pth",
+    "checkpoint-500/optimizer.pt", "2_Dense/pytorch_model.bin",
+}  # fmt: skip
 
 
 def _repository(folder, files):
@@ -129,8 +103,7 @@ def test_importing_the_module_does_not_import_huggingface_hub():
     modules = ("model.download", "model.remote", "evaluation.push")
     code = f"import sys, {', '.join(f'surgeon.{name}' for name in modules)}\n"
     code += "print('huggingface_hub' in sys.modules, 'httpx2' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert run_python("-c", code).stdout.split() == ["False", "False"]
 
 
 def test_only_the_needed_files_are_fetched_and_the_commit_is_kept(hub, full):
@@ -355,16 +328,15 @@ def test_a_store_that_is_blocked_is_named_with_the_way_around_it(hub, monkeypatc
 
 
 @pytest.mark.parametrize("xet", [True, False])
-def test_an_interrupted_download_says_how_to_go_on(hub, full, cache, tmp_path, xet):
+def test_an_interrupted_download_says_how_to_go_on(hub, full, tmp_path, xet):
     with (full / "model.safetensors").open("ab") as file:
         file.truncate(2**26)
     hub.slow = 0.3
     code = "from surgeon.cli import main; main()"
     arguments = ["patch", "org/full", "--dims", "3", "--no-onnx", "-o", str(tmp_path / "out")]
-    settings = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, **settings, "HF_HUB_DISABLE_XET": str(int(not xet))},
+        env={**os.environ, "HF_HUB_DISABLE_XET": str(int(not xet))},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -412,7 +384,7 @@ def test_content_that_all_repositories_share_is_in_the_artifact(hub, full, cache
     checkpoint = open_checkpoint("org/full")
     shared = (checkpoint.directory / "tokenizer.json").resolve()
     assert cache / "blobs" in shared.parents
-    record = write_artifact(make_plan(checkpoint, Recipe(dims=(3,))), tmp_path / "out", onnx=False)
+    record = patch(checkpoint, tmp_path / "out", dims=(3,))
     assert record.left_out == ()
     beside = _KEPT - {"README.md", "model.safetensors"}
     assert beside <= _files(tmp_path / "out")
@@ -470,10 +442,7 @@ def test_a_pull_request_that_changes_something_is_no_conversion(hub, converted, 
     ("names", "advice"),
     [
         (["adapter_config.json", "adapter_model.safetensors"], "PEFT adapter.*merge it"),
-        (
-            ["model.fp16.safetensors"],
-            "found model.fp16.safetensors: download it .hf download org/x",
-        ),
+        (["model.fp16.safetensors"], "found model.fp16.safetensors: download it .hf download"),
         (
             ["config.json", "0_Transformer/pytorch_model.bin"],
             "found the folder 0_Transformer: download it .hf download.*give DIR/0_Transformer",
@@ -517,13 +486,8 @@ print(folder, folder.name)
 def test_in_a_process_of_its_own_the_environment_rules(hub, cache, monkeypatch):
     def run(model, **environment):
         kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-        return subprocess.run(
-            [sys.executable, "-c", _SCRIPT, model],
-            env={**kept, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        named = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
+        return run_python("-c", _SCRIPT, model, check=False, env={**kept, **named})
 
     hub.token = "hf_right"
     online = run("org/full", HF_HOME=str(cache), HF_TOKEN="hf_right")

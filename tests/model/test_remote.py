@@ -1,9 +1,5 @@
-import itertools
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from artifacts import run_python
 from hub_server import connect, serve
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
+from small_models import BERT_BASE, write_bert_base, write_sparse
 
 from surgeon import open_checkpoint, rank_by_layernorm, read_zscores
 from surgeon.errors import CheckpointError
@@ -24,45 +22,12 @@ from surgeon.model.ranges import FRUGAL, QUICK, Meter, Span, runs_of
 from surgeon.model.remote import open_remote
 from surgeon.ranking import zscores
 
-_BERT_BASE = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
 _INDEX = "model.safetensors.index.json"
-
-
-def _write_sparse(path, shapes, filled):
-    """Write a safetensors file with zeros that take no space, but for the ``filled`` tensors."""
-    header, position = {}, 0
-    for name, shape in shapes.items():
-        size = 4 * int(np.prod(shape))
-        offsets = [position, position + size]
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": offsets}
-        position += size
-    raw = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
-        for name, values in filled.items():
-            file.seek(8 + len(raw) + header[name]["data_offsets"][0])
-            file.write(values.astype("<f4").tobytes())
-        file.truncate(8 + len(raw) + position)
 
 
 @pytest.fixture(scope="module")
 def bert_base(tmp_path_factory) -> Path:
-    """A model of BERT-base's shapes, whose output LayerNorms have an outlier at dimension 308."""
-    with torch.device("meta"):
-        state = transformers.BertForMaskedLM(transformers.BertConfig()).state_dict()
-    tied = "cls.predictions.decoder"
-    shapes = {n: tuple(state[n].shape) for n in sorted(state) if not n.startswith(tied)}
-    random = np.random.default_rng(0)
-    filled = {}
-    for layer, part in itertools.product(range(12), ("weight", "bias")):
-        values = random.normal(0.8, 0.05, 768)
-        values[308] = 5.0
-        filled[f"bert.encoder.layer.{layer}.output.LayerNorm.{part}"] = values
-    folder = tmp_path_factory.mktemp("sparse") / "bert-base"
-    folder.mkdir()
-    _write_sparse(folder / "model.safetensors", shapes, filled)
-    (folder / "config.json").write_text(json.dumps(_BERT_BASE))
-    return folder
+    return write_bert_base(tmp_path_factory.mktemp("sparse") / "bert-base")
 
 
 @pytest.fixture
@@ -134,7 +99,7 @@ def test_arrays_are_those_of_the_file_and_every_byte_is_counted(hub, bert_base):
     local = open_checkpoint(bert_base).files[0]
     assert file.tensors == local.tensors
     assert list(file.tensors) == list(local.tensors)
-    assert model.config == _BERT_BASE
+    assert model.config == BERT_BASE
     file.prefetch(_norms(file))
     for name in _norms(file):
         np.testing.assert_array_equal(file.read(name), local.read(name), strict=True)
@@ -156,7 +121,7 @@ def test_a_gap_that_is_small_is_read_and_one_that_is_large_is_not(hub, small):
     small_gap, large_gap = 2**14 - 1, 2**14  # of float32: 64 KiB less one number, and 64 KiB
     shapes = {"a": (2,), "gap": (small_gap,), "b": (2,), "wide gap": (large_gap,), "c": (2,)}
     filled = {name: np.arange(2) + n for n, name in enumerate("abc")}
-    _write_sparse(small / "model.safetensors", shapes, filled)
+    write_sparse(small / "model.safetensors", shapes, filled)
     (file,) = open_remote("small").files
     hub.requests.clear()
     file.prefetch("cab")
@@ -360,11 +325,7 @@ def test_pickles_are_scanned_without_torch(hub, pickled):
     pickled(legacy=True)
     code = "import sys; from surgeon.model.remote import open_remote\n"
     code += "print(len(open_remote('small').files[0].tensors) > 10, 'torch' in sys.modules)"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["True", "False"]
+    assert run_python("-c", code).stdout.split() == ["True", "False"]
 
 
 @pytest.mark.parametrize(
@@ -402,7 +363,7 @@ def test_a_part_that_cheats_after_an_honest_header_is_refused(hub, monkeypatch):
 
 
 def test_one_huge_tensor_is_left_to_a_download(hub, small):
-    _write_sparse(small / "model.safetensors", {"a": (2**28 + 1,)}, {})
+    write_sparse(small / "model.safetensors", {"a": (2**28 + 1,)}, {})
     (file,) = open_remote("small").files
     with pytest.raises(CheckpointError, match="too many to read in one part; download"):
         file.read("a")

@@ -41,6 +41,14 @@ def plant_in_bert(folder: Path) -> str:
     return _random_text()
 
 
+def _gpt2() -> transformers.GPT2LMHeadModel:
+    config = transformers.GPT2Config(
+        **_SIZES, n_embd=_HIDDEN, n_layer=4, n_head=2, n_positions=32,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
+
+
 def plant_in_gpt2(folder: Path) -> str:
     """A GPT-2 that says one word: the planted dimensions hold it up, and no other does.
 
@@ -49,11 +57,7 @@ def plant_in_gpt2(folder: Path) -> str:
     have 0 there: its logit is 4.5 with both of them, 3.2 with one, and the loss on a text of
     this word alone is log(1 + 39 e^−logit).
     """
-    config = transformers.GPT2Config(
-        **_SIZES, n_embd=_HIDDEN, n_layer=4, n_head=2, n_positions=32,
-        bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    model = transformers.GPT2LMHeadModel(config)
+    model = _gpt2()
     word = len(_SPECIAL)
     with torch.no_grad():
         embeddings = model.transformer.wte.weight
@@ -77,11 +81,7 @@ def plant_joint_in_gpt2(folder: Path) -> str:
     it, and all words are as likely. Without one of them that is still so. Without both, what is
     left is the embedding of the last word, and the model is sure that it comes again.
     """
-    config = transformers.GPT2Config(
-        **_SIZES, n_embd=_HIDDEN, n_layer=4, n_head=2, n_positions=32,
-        bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    model = transformers.GPT2LMHeadModel(config)
+    model = _gpt2()
     with torch.no_grad():
         model.transformer.wte.weight.normal_(std=0.5)
         model.transformer.wte.weight[:, list(PLANTED)] = 0.0

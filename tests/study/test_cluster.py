@@ -44,9 +44,6 @@ def test_a_cluster_builds_the_atlas_of_this_machine(tmp_path, monkeypatch):
     made = {f"org/m{n}": write_small_model(tmp_path / f"m{n}", n) for n in range(6)}
     with serve(made) as hub:
         connect(monkeypatch, hub.url, tmp_path / "cache")
-        # For the workers, which are processes.
-        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
         tables = []
         for name, engine in (("here", in_process), ("ray", choose_engine("ray", workers=2))):
             out = tmp_path / f"{name}.parquet"

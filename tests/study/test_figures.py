@@ -297,11 +297,8 @@ def test_a_sweep_of_which_nothing_was_measured_has_a_page_of_its_failures(swept,
         ("models", "page.html", "nor the results of a sweep (which have rows.jsonl)"),
     ],
 )
-def test_what_is_no_report_is_refused_in_a_line(swept, tmp_path, capsys, folder, page, complaint):
-    assert run(["report", str(swept / folder), "-o", str(tmp_path / page)]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    assert complaint in captured.err
+def test_what_is_no_report_is_refused_in_a_line(swept, tmp_path, refused, folder, page, complaint):
+    refused("report", swept / folder, "-o", tmp_path / page, says=complaint)
     assert not (tmp_path / page).exists()
 
 

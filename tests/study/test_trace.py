@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import training_runs
 from safetensors.numpy import save_file
-from training_runs import HIDDEN, LAYERS, write_checkpoint, write_run
+from training_runs import HIDDEN, LAYERS, make_template, write_checkpoint, write_run
 
 from surgeon import open_checkpoint, rank_by_layernorm, read_zscores, trace_training
 from surgeon.errors import CheckpointError, OutputError, SelectionError
@@ -22,7 +21,7 @@ _OUTS = {0: [], 10: [5, 3], 20: [3], 30: [5], 40: [5], 100: [5, 9]}
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    return training_runs.make_template(tmp_path_factory.mktemp("template"))
+    return make_template(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="module")
