@@ -38,10 +38,10 @@ def run():
 
 @pytest.fixture
 def model(tmp_path):
-    """A model of 200 MB, so that a patch takes long enough to be killed in its midst."""
+    """A model of 100 MB, so that a patch takes long enough to be killed in its midst."""
     folder = tmp_path / "model"
     folder.mkdir()
-    tensors = {"embeddings.word_embeddings.weight": np.zeros((100_000, 512), np.float32)}
+    tensors = {"embeddings.word_embeddings.weight": np.zeros((50_000, 512), np.float32)}
     for layer in range(4):
         for leaf in ("weight", "bias"):
             name = f"encoder.layer.{layer}.output.LayerNorm.{leaf}"

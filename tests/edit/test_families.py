@@ -1,9 +1,11 @@
 import functools
+import shutil
 
 import pytest
 import torch
+from artifacts import edit_tensors
 from families import EVERY, FAMILIES, KIN, MIXTURES, ODD, save_family, save_family_in_shards
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from surgeon import Recipe, make_plan, open_checkpoint, rank_by_layernorm, write_artifact
 from surgeon.edit.changes import kinds_of
@@ -46,9 +48,8 @@ def patched(saved, tmp_path_factory):
     @functools.cache
     def patch(name, layout="whole", sites=("output",)):
         output = tmp_path_factory.mktemp("artifact") / "out"
-        plan = make_plan(
-            open_checkpoint(saved(name, layout)), Recipe(dims=tuple(DIMS), sites=sites)
-        )
+        recipe = Recipe(dims=tuple(DIMS), sites=sites)
+        plan = make_plan(open_checkpoint(saved(name, layout)), recipe)
         write_artifact(plan, output, onnx=False)
         return plan, output
 
@@ -116,7 +117,7 @@ def test_transformers_sees_exactly_the_planned_entries_changed(saved, patched, n
     assert (len(plan.checkpoint.files) > 1) == (layout == "shards")
     stored = _stored(saved(name, layout))
     waiting = {edit.tensor: edit for edit in plan.edits}
-    before = _load(name, saved(name, layout)).state_dict()
+    before = _load(name, saved(name)).state_dict()  # which shards are of as well
     after = _load(name, output).state_dict()
     assert before.keys() == after.keys()
     for key, old in before.items():
@@ -196,28 +197,17 @@ def test_output_and_attention_sites_are_all_the_norms_of_a_post_norm_layer(saved
         if type(module).__name__.endswith("LayerNorm")
     }
     sites = [s for s in open_checkpoint(saved(name)).sites if s.role in ("output", "attention")]
-    assert {
-        id(module) for module in _modules_of([s.gain for s in sites], saved(name), model)
-    } == norms
+    assert set(map(id, _modules_of([s.gain for s in sites], saved(name), model))) == norms
 
 
 @pytest.mark.parametrize(
     ("name", "stacks"),
     [
-        ("bert", 1),
-        ("roberta", 1),
-        ("xlm-roberta", 1),
-        ("camembert", 1),
-        ("mpnet", 1),
-        ("distilbert", 1),
-        ("deberta", 1),
-        ("deberta-v2, as v3", 1),
+        *((name, 1) for name in ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")),
+        *((name, 1) for name in ("distilbert", "deberta", "deberta-v2, as v3", "wav2vec2")),
+        *((name, 1) for name in ("bloom", "modernbert", "clip_vision_model")),
         ("bart", 2),
-        ("wav2vec2", 1),
-        ("bloom", 1),
-        ("modernbert", 1),
         ("mbart", 2),
-        ("clip_vision_model", 1),
     ],
 )
 def test_the_embeddings_site_is_the_last_operation_before_the_first_layer(patched, name, stacks):
@@ -291,19 +281,15 @@ def test_a_scan_says_what_it_looked_at(saved, name, evidence, criterion):
 
 
 def test_a_scan_counts_the_decoder_s_layers_after_the_encoder_s(saved, tmp_path):
-    tensors = load_file(saved("bart") / "model.safetensors")
-    for leaf in ("weight", "bias"):
-        tensors[f"model.decoder.layers.1.final_layer_norm.{leaf}"][5] = 40
-    ranking = rank_by_layernorm(_with_tensors(saved("bart"), tmp_path, tensors))
+    names = [f"model.decoder.layers.1.final_layer_norm.{leaf}" for leaf in ("weight", "bias")]
+    ranking = rank_by_layernorm(_with_40(saved("bart"), tmp_path, names, 5))
     assert ranking.layers == 4
     assert {d.dim: d.layers for d in ranking.dimensions if d.layers} == {5: (3,)}
 
 
 def test_the_gain_alone_flags_a_dimension_of_an_rmsnorm(saved, tmp_path):
-    tensors = load_file(saved("gemma2") / "model.safetensors")
-    for layer in range(2):
-        tensors[f"model.layers.{layer}.post_feedforward_layernorm.weight"][7] = 40
-    ranking = rank_by_layernorm(_with_tensors(saved("gemma2"), tmp_path, tensors))
+    names = [f"model.layers.{layer}.post_feedforward_layernorm.weight" for layer in range(2)]
+    ranking = rank_by_layernorm(_with_40(saved("gemma2"), tmp_path, names, 7))
     assert ranking.outliers == (7,)
 
 
@@ -317,7 +303,8 @@ def test_layers_are_chosen_within_each_stack(saved):
     assert kinds_of(plan.edits) == "decoder output layernorm, encoder output layernorm"
 
 
-def _with_tensors(source, folder, tensors):
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+def _with_40(source, folder, names, dim):
+    """A copy of a model with 40 at a dimension of these vectors."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    edit_tensors(folder, lambda tensors: [tensors[name][dim].fill_(40) for name in names])
     return open_checkpoint(folder)

@@ -7,8 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from antibodies import antibodies
-from artifacts import copy_of, patch, texts_of, write_record
-from safetensors.numpy import load_file, save_file
+from artifacts import copy_of, edit_record, edit_tensors, patch, texts_of
 from task_models import save_model
 
 from surgeon import evaluate, open_checkpoint, read_evaluation
@@ -34,6 +33,18 @@ def few():
     return texts_of(built_in_sample().lines[::10])
 
 
+@pytest.fixture(scope="module")
+def result(embedder_patched, few):
+    """What a tiny model without two of its dimensions scores, with three controls."""
+    return evaluate(embedder_patched, texts=few, controls=3)
+
+
+@pytest.fixture(scope="module")
+def of_seven(minilm_patched):
+    """MiniLM's evaluation on seven texts."""
+    return evaluate(minilm_patched, texts=texts_of(built_in_sample().lines[:7]), controls=5)
+
+
 def test_removing_the_dims_that_matter_degrades_minilm(minilm_patched, few):
     result = evaluate(minilm_patched, texts=few)
     assert (result.verdict, result.task) == ("degraded", "drift")
@@ -45,8 +56,7 @@ def test_removing_the_dims_that_matter_degrades_minilm(minilm_patched, few):
     assert result.providers == ("CPUExecutionProvider",)
 
 
-def test_a_control_is_what_patching_its_dims_would_give(embedder, embedder_patched, few, tmp_path):
-    result = evaluate(embedder_patched, texts=few, controls=1)
+def test_a_control_is_what_patching_its_dims_would_give(embedder, result, few, tmp_path):
     control = result.controls[0]
     assert control.value > 0
     patch(embedder, tmp_path / "out", onnx=True, dims=control.dims)
@@ -118,15 +128,14 @@ def test_one_session_gives_each_variant_the_output_of_a_session_of_its_own(minil
     assert not np.array_equal(baseline, patched)
 
 
-def test_the_same_evaluation_twice_gives_the_same_document(embedder_patched, few):
-    first, second = (evaluate(embedder_patched, texts=few, controls=3) for _ in range(2))
-    assert first.to_json() == second.to_json()
+def test_the_same_evaluation_twice_gives_the_same_document(embedder_patched, few, result):
+    assert evaluate(embedder_patched, texts=few, controls=3).to_json() == result.to_json()
 
 
-def test_the_result_file_is_strict_json_with_all_that_was_measured(embedder_patched, few, tmp_path):
-    copy_of(embedder_patched, tmp_path / "out")
-    result = evaluate(tmp_path / "out", texts=few, controls=3)
-    path = save(result, tmp_path / "out")
+def test_the_result_file_is_strict_json_with_all_that_was_measured(
+    embedder_patched, result, tmp_path
+):
+    path = save(result, copy_of(embedder_patched, tmp_path / "out"))
     document = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert document == json.loads(json.dumps(result.to_json()))
     assert document["controls"][0].keys() >= {"dims", "value"}
@@ -176,10 +185,9 @@ def test_one_text_many_times_is_no_evidence(minilm_patched):
     assert "the notes say why" in explain(result)
 
 
-def test_a_few_texts_have_a_verdict_with_a_warning(minilm_patched):
-    result = evaluate(minilm_patched, texts=texts_of(built_in_sample().lines[:7]), controls=5)
-    assert result.verdict == "degraded"
-    (warning,) = result.warnings
+def test_a_few_texts_have_a_verdict_with_a_warning(of_seven):
+    assert of_seven.verdict == "degraded"
+    (warning,) = of_seven.warnings
     assert warning.startswith("there are 7 distinct texts")
 
 
@@ -294,10 +302,9 @@ def _controls(result, *damages):
     return tuple(Score((number,), value, {}) for number, value in enumerate(values))
 
 
-def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(minilm_patched):
-    result = evaluate(minilm_patched, texts=texts_of(built_in_sample().lines[:7]), controls=5)
+def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(of_seven):
     damages = (*[0.004, 0.005] * 4, 0.34)
-    controls = _controls(result, *damages)
+    controls = _controls(of_seven, *damages)
 
     def warned(low, *controls):
         effects = [Effect(damage, (damage, damage)) for damage in damages[: len(controls)]]
@@ -311,22 +318,21 @@ def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(mi
     assert not warned(0.0045, *controls)  # maybe as they usually do
     intact = {"delta": 0.0045, "ci95": (0.004, 0.005), "verdict": "intact"}
     intact["controls"] = controls
-    shown = dataclasses.replace(result, **intact, usual_range=(0.0, 0.0065))
+    shown = dataclasses.replace(of_seven, **intact, usual_range=(0.0, 0.0065))
     within = "all of it within the 0 to 0.0065 that most random removals do"
     assert f"{within}; left out of that range: control 8 (+0.34)." in explain(shown)
     assert name_verdict(shown) == "intact, no worse than random removals"
-    shown = dataclasses.replace(result, **intact, usual_range=(0.0, 0.001), margin=0.02)
+    shown = dataclasses.replace(of_seven, **intact, usual_range=(0.0, 0.001), margin=0.02)
     assert "all of it within the margin of ±0.02." in explain(shown)
     assert name_verdict(shown) == "intact, by less than the margin that matters"
     intact = {"verdict": "intact", "usual_range": (0.0, 0.06), "margin": 0.02}
-    shown = dataclasses.replace(result, **intact, ci95=(-0.003, 0.03))
+    shown = dataclasses.replace(of_seven, **intact, ci95=(-0.003, 0.03))
     assert "within the -0.02 to 0.06 that most random removals do or the margin" in explain(shown)
     assert name_verdict(shown) == "intact, no worse than random removals"
-    assert name_verdict(result) == result.verdict != "intact"
+    assert name_verdict(of_seven) == of_seven.verdict != "intact"
 
 
-def test_what_is_larger_where_it_is_better_is_shown_in_its_own_direction(embedder_patched, few):
-    result = evaluate(embedder_patched, texts=few, controls=1)
+def test_what_is_larger_where_it_is_better_is_shown_in_its_own_direction(result):
     spearman = dataclasses.replace(
         result,
         metric="1 − Spearman",
@@ -338,8 +344,7 @@ def test_what_is_larger_where_it_is_better_is_shown_in_its_own_direction(embedde
     assert spearman.row(spearman.patched) == ["0.69", "0.31", "+0.177", "0.69"]
 
 
-def test_a_score_that_got_better_is_not_said_to_want_more_data(embedder_patched, few):
-    result = evaluate(embedder_patched, texts=few, controls=3)
+def test_a_score_that_got_better_is_not_said_to_want_more_data(result):
     changes = {"controls": _controls(result, 0.0, 0.1, 0.2), "control_range": (-0.1, 0.2)}
     better = dataclasses.replace(
         result, delta=-1.0, ci95=(-1.2, -0.8), verdict="inconclusive", **changes
@@ -402,10 +407,8 @@ def test_an_artifact_without_a_tokenizer_says_what_to_add(tiny, patched_once):
 def test_texts_that_also_chose_the_dimensions_are_told(minilm_patched, tmp_path):
     """The record of an artifact, as if two lines had ranked; one of them is judged on again."""
     artifact = copy_of(minilm_patched, tmp_path / "artifact")
-    path = artifact / "surgeon" / "record.json"
-    record = json.loads(path.read_text())
-    ranked = Texts("mine", ("The cat sat.", "A line that only ranked."), b"")
-    write_record(artifact, {**record, "ranked_on": dataclasses.asdict(ranked.used())})
+    ranked = Texts("mine", ("The cat sat.", "A line that only ranked."), b"").used()
+    edit_record(artifact, lambda record: record.update(ranked_on=dataclasses.asdict(ranked)))
     others = tuple(f"Another line, number {number}." for number in range(10))
     texts = Texts("mine", ("the  CAT sat.", *others), b"")
     evaluation = evaluate(artifact, texts=texts, controls=5)
@@ -416,11 +419,8 @@ def test_texts_that_also_chose_the_dimensions_are_told(minilm_patched, tmp_path)
 
 def test_a_baseline_that_is_not_finite_names_the_tensor(tmp_path, few):
     """NaN where the patch wrote zero: the patched model has scores, and its baseline has none."""
-    path = save_model("rtd", tmp_path / "model") / "model.safetensors"
-    tensors = load_file(path)
-    name = "electra.encoder.layer.0.output.LayerNorm.bias"
-    tensors[name][3] = np.nan
-    save_file(tensors, path, metadata={"format": "pt"})
-    patch(tmp_path / "model", tmp_path / "out", onnx=True)
+    model, name = save_model("rtd", tmp_path / "m"), "electra.encoder.layer.0.output.LayerNorm.bias"
+    edit_tensors(model, lambda tensors: tensors[name][3:4].fill_(np.nan))
+    patch(model, tmp_path / "out", onnx=True)
     with pytest.raises(EvaluationError, match=rf"^baseline: {name} holds 1 of 16 values"):
         evaluate(tmp_path / "out", texts=few, controls=1)

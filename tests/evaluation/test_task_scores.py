@@ -13,10 +13,10 @@ import pytest
 import torch
 import transformers
 from antibodies import antibodies
-from artifacts import texts_of
+from artifacts import edit_json, texts_of
 from scipy import stats
 from sklearn import metrics
-from task_models import MODELS, save_model, word_tokenizer
+from task_models import MODELS, each, save_model, word_tokenizer
 
 from surgeon import TaskOptions, evaluate
 from surgeon.errors import EvaluationError
@@ -137,8 +137,7 @@ def test_causal_loss_of_texts_with_newlines_after_a_bos_token(iglm_s, iglm_s_pat
     data, options = _rows(tmp_path, rows), TaskOptions(bos=True)
     with pytest.raises(EvaluationError, match="`bos`: takes a causal model whose tokenizer names"):
         evaluate(artifact, texts=data, options=options, controls=1)
-    settings = artifact / "tokenizer_config.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "bos_token": "[CLS]"}))
+    edit_json(artifact / "tokenizer_config.json", bos_token="[CLS]")
     result = evaluate(artifact, texts=data, options=options, controls=1)
     model = transformers.AutoModelForCausalLM.from_pretrained(iglm_s).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(iglm_s)
@@ -299,6 +298,7 @@ def test_classes_are_found_by_name_in_any_order(made, tokenizer, tmp_path):
             assert report.baseline[ours] == pytest.approx(known[theirs], **METRIC)
 
 
+@pytest.mark.slow
 def test_blanks_of_an_encoder_decoder_are_whole_words(made, tokenizer):
     model, artifact = made("denoising")
     result = evaluate(artifact, texts=texts_of(LINES), controls=1)
@@ -508,18 +508,19 @@ def _overlap(answer, expected):
     return 2 * (first & second).total() / (first.total() + second.total())
 
 
-_SLOW_PLM = pytest.param("plm", marks=pytest.mark.slow)  # whose graph takes long to export
-
-
-@pytest.mark.parametrize("name", ["rtd", _SLOW_PLM, "denoising", "classification"])
-def test_batch_size_and_order_leave_every_example_s_score_as_it_is(made, tmp_path, name):
-    _, artifact = made(name)
-    opened = open_artifact(artifact)
+@pytest.mark.parametrize(
+    "name",
+    ["minilm", "antiberty", "iglm_s", *each("rtd", "plm", "denoising", "classification")],
+)
+def test_batch_size_and_order_leave_every_example_s_score_as_it_is(made, request, tmp_path, name):
+    artifact = made(name)[1] if name in MODELS else request.getfixturevalue(f"{name}_patched")
     rows = [{"text": line, "label": NAMES[n % 3]} for n, line in enumerate(LINES)]
-    data = read_table(_rows(tmp_path, rows)) if name == "classification" else texts_of(LINES)
+    data = texts_of(antibodies(3) if name in ("antiberty", "iglm_s") else LINES)
+    data = read_table(_rows(tmp_path, rows)) if name == "classification" else data
+    opened = open_artifact(artifact)
     work = prepare(opened, EvaluationSettings(), data)
     expected = observe(open_runner(opened, work.task, "cpu", 1), BASELINE, work.examples)
-    for batch_size in (8, 64, None):
+    for batch_size in (2, 8, 64, None):
         runner = open_runner(opened, work.task, "cpu", batch_size)
         backward = observe(runner, BASELINE, work.examples[::-1])[::-1]
         np.testing.assert_allclose(backward, expected, atol=1e-5, rtol=1e-5)

@@ -12,6 +12,8 @@ from surgeon.console import show_ranking
 from surgeon.progress import silent
 from surgeon.ranking.removals import start_run
 from surgeon.ranking.torch_runner import open_torch_runner
+from surgeon.tasks.examples import batch_examples
+from surgeon.torch_model.forward import first_order
 
 
 def _joint_damage(model, texts, sets):
@@ -93,24 +95,22 @@ def test_minilm_s_first_two_do_what_the_best_pairs_do_on_other_sentences(minilm,
 @pytest.mark.parametrize(
     ("name", "task"), [("antiberty", "mlm"), ("iglm", "clm"), ("iglm_s", "clm")]
 )
-def test_models_of_antibodies_have_no_outlier(name, task, few_antibodies, request, json_of):
+def test_models_of_antibodies_have_no_outlier_and_patch_refuses_to_remove_them(
+    name, task, few_antibodies, request, tmp_path, json_of, refused
+):
     model = request.getfixturevalue(name)
-    document = json_of("scan", model, "--method", "ablation", "--data", few_antibodies)
+    options = ["--method", "ablation", "--data", few_antibodies]
+    document = json_of("scan", model, *options)
     assert document["outliers"] == []
     assert document["measured"]["task"] == task
-    assert document["dimensions"][0]["damage"] < 0.1
-
-
-def test_patch_refuses_to_remove_outliers_that_are_none(
-    iglm_s, few_antibodies, tmp_path, json_of, refused
-):
-    options = ["--method", "ablation", "--data", few_antibodies]
-    strongest = json_of("scan", iglm_s, *options)["dimensions"][0]
-    says = f"{strongest['dim']} (damage {strongest['damage']:.3g}, "
-    out = tmp_path / "out"
-    line = refused("patch", iglm_s, "--remove-outliers", "2", *options, "-o", out, says=says)
-    assert "a damage of 0.1 or more" in line
-    assert not out.exists()
+    strongest = document["dimensions"][0]
+    assert strongest["damage"] < 0.1
+    if name == "iglm_s":
+        says = f"{strongest['dim']} (damage {strongest['damage']:.3g}, "
+        out = tmp_path / "out"
+        line = refused("patch", model, "--remove-outliers", "2", *options, "-o", out, says=says)
+        assert "a damage of 0.1 or more" in line
+        assert not out.exists()
 
 
 def test_a_smaller_least_damage_lets_more_in(planted):
@@ -189,6 +189,38 @@ def test_a_model_is_scored_by_the_loss_of_its_own_head(task, tmp_path):
     np.testing.assert_allclose(found.total, losses, rtol=1e-4)
     assert found.value == pytest.approx(sum(losses) / sum(counts), abs=1e-4)
     assert not np.array_equal(ablation.scores((3, 5)).total, found.total)
+
+
+@pytest.mark.parametrize("task", ["rtd", "plm", "denoising"])
+def test_an_effect_is_how_fast_the_loss_changes_as_gain_and_bias_shrink(task, tmp_path):
+    sample = ranking_sample()
+    texts = dataclasses.replace(sample, lines=sample.lines[:2])
+    runner = open_torch_runner(open_checkpoint(save_model(task, tmp_path / task)), texts, silent)
+    example = runner.examples(runner.settings(0))[0]
+    batch = batch_examples([example], runner.model.graph_inputs, 0)
+    effects = first_order(runner.model, runner.layers, batch, example, 0).sum(axis=0)
+    model, dim = runner.model.model, int(np.abs(effects).argmax())
+    parameters = dict(model.named_parameters())
+
+    def loss(factor):
+        values = [
+            (runner.model.parameters[tensor].values(parameters), axis)
+            for sites in runner.layers
+            for site in sites
+            for tensor, axis in ((site.gain, site.axis), (site.bias, 0))
+            if tensor
+        ]
+        for tensor, axis in values:
+            tensor.select(axis, dim).mul_(factor)
+        found = _by_hand(model, example) / example.labels.size
+        for tensor, axis in values:
+            tensor.select(axis, dim).div_(factor)
+        return found
+
+    slope = (loss(1.05) - loss(0.95)) / 0.1
+    assert effects[dim] == pytest.approx(slope, rel=0.02)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_a_head_that_takes_labels_is_said_to_be_left_out(tmp_path):
