@@ -100,7 +100,7 @@ def test_the_card_that_is_uploaded_shows_every_evaluation_and_the_record_has_its
     heads, _, *rows = card.partition("\n## Evaluations\n\n")[2].splitlines()
     assert heads.startswith("| task | data | n | verdict | score | change (95% interval) |")
     code = r"``x \| <img src=//a> [b](http://c) `d` **e** # f, sha256 00000000…``"
-    verdict = "intact, by less than the margin that matters"
+    verdict = "intact, no worse than random removals"
     assert rows == [
         (
             f"| mlm | {code} | 1,500 windows, early stop | {verdict} | F1 0.5 → 0.5 "
