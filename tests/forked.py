@@ -132,10 +132,10 @@ def sweep(grid, folder):
     """Run a sweep in this process, whose workers would start up anew; return 0 at its end."""
     from pathlib import Path
 
-    from surgeon.study.grid import load_grid
+    from surgeon.study.grid import check_grid
     from surgeon.study.sweep import run_sweep
 
-    run_sweep(load_grid(Path(grid)), Path(folder), engine=in_process)
+    run_sweep(check_grid(Path(grid)).valid(), Path(folder), engine=in_process)
     return 0
 
 

@@ -134,15 +134,6 @@ def check_grid(path: Path) -> Checked[Grid]:
     return check_file(Grid, path)
 
 
-def load_grid(path: Path) -> Grid:
-    """Read a grid from a YAML file.
-
-    Raises:
-        SelectionError: there is none, or it is not a valid grid.
-    """
-    return check_grid(path).valid()
-
-
 def expand_selection(fields: Fields) -> Iterator[Fields]:
     """Yield the fields of each selection that one entry of ``selections`` stands for."""
     rest = {name: value for name, value in fields.items() if name not in ("each", "recipe")}

@@ -45,7 +45,7 @@ from surgeon.edit.small_patch import plan_from_small_patch, write_small_patch
 from surgeon.errors import SurgeonError
 from surgeon.evaluation.blocks import Partial
 from surgeon.evaluation.result import read_evaluation
-from surgeon.study.grid import load_grid
+from surgeon.study.grid import check_grid
 from surgeon.tasks.data import read_table, read_texts_of
 from surgeon.tasks.table import Columns
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
@@ -315,7 +315,7 @@ KINDS = {
     ),
     "grid": Kind(
         _text("g.yaml", "models: [org/m]\nselections: [{dims: [3]}, {each: 0-3}]\nseeds: [0]\n"),
-        lambda path, _: load_grid(path),
+        lambda path, _: check_grid(path).valid(),
         (_mutate_bytes, _mutate_yaml),
     ),
     "tokenizer": Kind(_tokenizer, _tokenize, _BOTH),

@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from surgeon.study.engines import choose_engine
-from surgeon.study.grid import load_grid
+from surgeon.study.grid import check_grid
 from surgeon.study.sweep import run_sweep
 
 _DIMS, _SEEDS = 64, 16
@@ -52,7 +52,7 @@ def main(rounds: int) -> None:
             f"models: [model]\nselections: [{{each: 0-{_DIMS - 1}}}]\n"
             f"seeds: {json.dumps(list(range(_SEEDS)))}\ntasks: [{{data: text.txt, controls: 10}}]\n"
         )
-        grid, times = load_grid(folder / "grid.yaml"), {1: [], 2: []}
+        grid, times = check_grid(folder / "grid.yaml").valid(), {1: [], 2: []}
         for number in range(rounds + 1):
             for workers, kept in times.items():
                 shutil.rmtree(folder / "out", ignore_errors=True)

@@ -9,7 +9,7 @@ from small_models import write_small_model
 from surgeon import build_atlas
 from surgeon.errors import SelectionError
 from surgeon.study.engines import choose_engine
-from surgeon.study.grid import load_grid
+from surgeon.study.grid import check_grid
 from surgeon.study.sweep import run_sweep
 
 # Ray starts a cluster of processes, one after the other.
@@ -30,7 +30,7 @@ def _rows(folder):
 
 def test_a_cluster_gives_the_rows_of_this_machine(cluster, grid_file, tmp_path):
     text = "selections: [{each: 0-15}, {random: 2}, {dims: [99]}]\nseeds: [0, 1]\n"
-    grid, models = load_grid(grid_file(text)), tmp_path / "models"
+    grid, models = check_grid(grid_file(text)).valid(), tmp_path / "models"
     here = run_sweep(grid, tmp_path / "here", models=models, engine=in_process)
     engine = choose_engine("ray", workers=2, cpus=1)
     there = run_sweep(grid, tmp_path / "there", models=models, engine=engine)
@@ -54,7 +54,7 @@ def test_a_cluster_builds_the_atlas_of_this_machine(tmp_path, monkeypatch):
 
 def test_a_cluster_that_does_not_answer_is_told_by_its_address(grid_file, tmp_path):
     ray.shutdown()
-    grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
+    grid = check_grid(grid_file("selections: [{dims: [3]}]\n")).valid()
     engine = choose_engine("ray", workers=1, address="127.0.0.1:1")
     with pytest.raises(SelectionError, match=r"`address` 127\.0\.0\.1:1: "):
         run_sweep(grid, tmp_path / "out", engine=engine)
@@ -64,7 +64,7 @@ def test_a_worker_that_no_node_has_room_for_is_refused(grid_file, tmp_path, monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     ray.shutdown()
     ray.init(num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False)
-    grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
+    grid = check_grid(grid_file("selections: [{dims: [3]}]\n")).valid()
     for gpus, complaint in (
         (1, r"`cpus` 1 `gpus` 1; the largest have \d+ CPUs and 0 GPUs"),
         (0.5, "`gpus` 0.5"),

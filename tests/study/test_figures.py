@@ -16,7 +16,7 @@ from surgeon.figures import chart
 from surgeon.figures.grouping import model_name, short_names, subjects
 from surgeon.figures.picture import Lines, Map, Strip
 from surgeon.figures.sweep import draw_sweep
-from surgeon.study.grid import Model, load_grid
+from surgeon.study.grid import Model, check_grid
 from surgeon.study.sweep import run_sweep
 from surgeon.study.sweep_folder import Measurement, read_rows
 
@@ -229,7 +229,7 @@ def swept(small_model, tmp_path_factory):
         "layers: [all, 0, 1]\n"
         "tasks: [{data: lines.txt, controls: 2}]\n"
     )
-    run_sweep(load_grid(folder / "grid.yaml"), folder / "out", engine=in_process)
+    run_sweep(check_grid(folder / "grid.yaml").valid(), folder / "out", engine=in_process)
     return folder / "out"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import SelectionError
-from surgeon.study.grid import check_grid, cost_of, load_grid, make_cells
+from surgeon.study.grid import check_grid, cost_of, make_cells
 
 _MODELS = "models: [some/model, other/model]\n"
 
@@ -12,7 +12,7 @@ _MODELS = "models: [some/model, other/model]\n"
 def _cells(tmp_path, text):
     path = tmp_path / "grid.yaml"
     path.write_text(text)
-    return make_cells(load_grid(path))
+    return make_cells(check_grid(path).valid())
 
 
 def _problems(tmp_path, text):
@@ -105,7 +105,7 @@ def test_paths_start_from_the_grid_and_hub_ids_stay(tmp_path, monkeypatch):
     (tmp_path / "study" / "grid.yaml").write_text(text)
     (tmp_path / "study" / "d.txt").write_text("one")
     monkeypatch.chdir(tmp_path)
-    grid = load_grid(tmp_path / "study" / "grid.yaml")
+    grid = check_grid(tmp_path / "study" / "grid.yaml").valid()
     assert [m.model for m in grid.models] == [str(tmp_path / "study" / "local"), "org/name"]
     assert grid.tasks[0].data == str(tmp_path / "study" / "d.txt")
 
@@ -117,7 +117,7 @@ def test_a_recipe_starts_from_the_grid_and_not_from_the_working_directory(tmp_pa
     (tmp_path / "study" / "mine.yaml").write_text("dims: [7]\n")
     (tmp_path / "mine.yaml").write_text("dims: [8]\n")
     monkeypatch.chdir(tmp_path)
-    mine, pair, *_ = make_cells(load_grid(tmp_path / "study" / "grid.yaml"))
+    mine, pair, *_ = make_cells(check_grid(tmp_path / "study" / "grid.yaml").valid())
     assert mine.recipe.dims == (7,)
     assert pair.recipe.random == 2
 
@@ -210,7 +210,7 @@ def test_what_is_missing_and_a_model_s_fields_are_told_too(tmp_path):
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(SelectionError, match="no such file"):
-        load_grid(tmp_path / "nowhere.yaml")
+        check_grid(tmp_path / "nowhere.yaml").valid()
 
 
 def test_the_cost_counts_what_cells_share_once(tmp_path):

@@ -22,7 +22,7 @@ from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import OutputError, SelectionError
 from surgeon.progress import duration
 from surgeon.study.engines import choose_engine, do_job, failed_row
-from surgeon.study.grid import load_grid, make_cells
+from surgeon.study.grid import check_grid, make_cells
 from surgeon.study.measure import Measurer
 from surgeon.study.sweep import preview_sweep, run_sweep
 from surgeon.study.sweep_folder import open_folder, read_rows
@@ -50,7 +50,7 @@ def sweep(grid_file, exported, tmp_path):
 
     def run(text, *models, out="out", **options):
         options = {"models": exported, "engine": in_process, **options}
-        return run_sweep(load_grid(grid_file(text, models)), tmp_path / out, **options)
+        return run_sweep(check_grid(grid_file(text, models)).valid(), tmp_path / out, **options)
 
     return run
 
@@ -154,7 +154,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
     with (out / "rows.jsonl").open("ab") as file:
         file.write(b'{"cell": "cut o')  # as a kill in the middle of a write leaves it
     _wait_until_unlocked(out)
-    done = run_sweep(load_grid(path), out, engine=in_process)
+    done = run_sweep(check_grid(path).valid(), out, engine=in_process)
     assert (done.done, done.kept) == (80, seen)
     assert _rows(out) == _rows(tmp_path / "whole")
 
@@ -194,7 +194,7 @@ def test_rows_that_are_not_a_sweep_s_are_left_as_they_are(tmp_path):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "rows.jsonl").write_bytes(somebody)
         with pytest.raises(OutputError, match=r"rows\.jsonl:1: is not a row of a sweep"):
-            run_sweep(load_grid(grid), tmp_path / "out")
+            run_sweep(check_grid(grid).valid(), tmp_path / "out")
         assert (tmp_path / "out" / "rows.jsonl").read_bytes() == somebody
 
 
@@ -207,7 +207,7 @@ def test_a_sweep_that_was_killed_before_its_first_file_goes_on(tmp_path):
     def fail(queue, _work):
         yield failed_row(queue.take()[0], "no engine")
 
-    assert run_sweep(load_grid(grid), tmp_path / "out", engine=fail).failed == 1
+    assert run_sweep(check_grid(grid).valid(), tmp_path / "out", engine=fail).failed == 1
 
 
 def _lines(folder):
@@ -245,7 +245,7 @@ def test_a_worker_that_is_killed_costs_the_cell_that_it_had(grid_file, exported,
             os.kill(child.pid, signal.SIGKILL)
             killed.append(child)
 
-    grid = load_grid(grid_file("selections: [{each: 0-5}]\n"))
+    grid = check_grid(grid_file("selections: [{each: 0-5}]\n")).valid()
     done = run_sweep(grid, tmp_path / "out", models=exported, progress=kill_a_child)
     assert killed
     assert (done.done, done.failed) == (5, 1)
@@ -254,7 +254,7 @@ def test_a_worker_that_is_killed_costs_the_cell_that_it_had(grid_file, exported,
 
 
 def test_two_workers_give_the_rows_of_one(grid_file, exported, tmp_path):
-    grid = load_grid(grid_file(_SMALL))
+    grid = check_grid(grid_file(_SMALL)).valid()
     for name, engine in (("1", in_process), ("2", choose_engine("local", 2))):
         run_sweep(grid, tmp_path / name, models=exported, engine=engine)
     assert _rows(tmp_path / "1") == _rows(tmp_path / "2")
@@ -332,7 +332,7 @@ def test_rows_of_files_that_changed_since_are_not_gone_on_with(sweep, small_mode
 
 
 def test_a_branch_that_moved_on_the_hub_is_not_gone_on_with(grid_file, small_model, exported):
-    (cell,) = make_cells(load_grid(grid_file("selections: [{dims: [1]}]\n")))
+    (cell,) = make_cells(check_grid(grid_file("selections: [{dims: [1]}]\n")).valid())
     sites, other = {cell.model: ("output",)}, {cell.model: {"model.safetensors": "other"}}
     row = do_job(cell, Measurer(exported, "cpu", sites, other))
     assert row["status"] == "failed"
@@ -345,7 +345,7 @@ def test_a_start_that_fails_leaves_nothing(grid_file, tmp_path):
         raise SelectionError("no cluster")
         yield
 
-    grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
+    grid = check_grid(grid_file("selections: [{dims: [3]}]\n")).valid()
     (tmp_path / "there").mkdir()
     before = sorted(tmp_path.rglob("*"))
     for out in (tmp_path / "a" / "b", tmp_path / "there"):
@@ -355,7 +355,7 @@ def test_a_start_that_fails_leaves_nothing(grid_file, tmp_path):
 
 
 def test_a_folder_of_something_else_and_one_in_use_are_refused(grid_file, tmp_path):
-    grid = load_grid(grid_file("selections: [{dims: [3]}]\n"))
+    grid = check_grid(grid_file("selections: [{dims: [3]}]\n")).valid()
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
