@@ -223,6 +223,10 @@ def _live_runner(checkpoint: LiveCheckpoint, texts: Texts, device: str) -> Torch
         )
     if tokenizer is None:
         raise EvaluationError("`tokenizer`: the method runs the model on text; give transformers'")
+    body = checkpoint.model.base_model is checkpoint.model
+    if body and checkpoint.model.get_output_embeddings() is None:
+        # BART's embeddings are its head, which its body in memory has not.
+        return _runner(ready_live(checkpoint, "drift"), tokenizer, texts, "drift")
     task, model = _load_for_text(checkpoint, tokenizer, ready_live)
     return _runner(model, tokenizer, texts, task)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from surgeon.errors import INSTEAD
+from surgeon.errors import INSTEAD, ExportError
 from surgeon.families import Site
 from surgeon.tasks.examples import Batch, Example
 from surgeon.tasks.task import Floats
@@ -153,7 +153,7 @@ def call(
     """Run a batch and return the output that the task is scored on, with gradients or without.
 
     Raises:
-        ExportError: the model's code raised.
+        ExportError: the model's code raised, or it has no such output.
     """
     device = loaded.model.device
     tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
@@ -165,8 +165,10 @@ def call(
             outputs = loaded.model(**tensors)
     except Exception as error:  # whatever a model's code raises, it does not run on text
         raise export_error("the model does not run in PyTorch", error, INSTEAD) from error
-    # A class for pre-training calls them after its two heads, the language model's first.
-    result: torch.Tensor = outputs.get(loaded.output, outputs[0])
+    # A class for pre-training has two heads, and this is the language model's.
+    result: torch.Tensor | None = outputs.get(loaded.output, outputs.get("prediction_logits"))
+    if result is None:
+        raise ExportError(f"{type(loaded.model).__name__} gives no {loaded.output}", INSTEAD)
     return result
 
 

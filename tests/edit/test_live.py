@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
 from artifacts import patch
 from safetensors.torch import load_file
-from tiny import DISTIL, T5
+from tiny import BART, DISTIL, T5
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,7 +23,7 @@ from transformers import (
 )
 
 import surgeon
-from surgeon.errors import CheckpointError, EvaluationError, SelectionError
+from surgeon.errors import CheckpointError, EvaluationError, ExportError, SelectionError
 from surgeon.text import Texts, built_in_sample
 
 
@@ -123,6 +124,20 @@ def test_a_model_with_the_heads_of_pre_training_is_ranked_by_its_language_model(
         surgeon.rank(model, tokenizer, texts, method="gradient") for model in (both, alone)
     )
     assert found.dimensions == expected.dimensions
+
+
+@pytest.mark.parametrize("stem", ["Bart", "T5"])
+def test_a_body_in_memory_is_ranked_by_its_drift_and_a_head_by_its_loss(embedder, stem):
+    tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:4]
+    sizes = {"Bart": BART, "T5": T5}[stem] | {"vocab_size": len(tokenizer)}
+    config = getattr(transformers, f"{stem}Config")(**sizes, decoder_start_token_id=3)
+    for head, task in (("Model", "drift"), ("ForConditionalGeneration", "denoising")):
+        model = getattr(transformers, stem + head)(config)
+        assert surgeon.rank(model, tokenizer, texts).measured.task == task
+    tokenizer.mask_token = None
+    if stem == "T5":  # whose body is not apart from its head
+        with pytest.raises(ExportError, match="T5ForConditionalGeneration gives no last_hidden"):
+            surgeon.rank(model, tokenizer, texts)
 
 
 def test_a_decoder_that_makes_no_input_of_its_own_reads_the_text_behind_its_start(embedder):
