@@ -104,7 +104,13 @@ def load_model(checkpoint: Checkpoint, task: TaskName | None = None) -> TorchMod
         )
     # Without a head, the pooler is not among the outputs; anything else would be random numbers.
     ignored = (*_FILLED, "pooler") if head.task == "drift" else _FILLED
-    derived = {name for name in report["missing_keys"] if any(part in name for part in ignored)}
+    # Marian names what it computes as it is called below a head, of its body too.
+    computed = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+    derived = {
+        name
+        for name in report["missing_keys"]
+        if any(part in name for part in ignored) or any(n.endswith(f".{name}") for n in computed)
+    }
     _check_report(checkpoint, model, report, derived)
     sources = check_tensors(checkpoint, model, derived)
     return _ready(checkpoint, head, model, find_parameters(checkpoint, model, sources), sources)

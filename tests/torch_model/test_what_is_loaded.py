@@ -445,3 +445,11 @@ def test_the_start_of_a_decoder_may_be_said_with_the_generation(tmp_path):
     edit_json(model / "config.json", decoder_start_token_id=None)
     edit_json(model / "generation_config.json", decoder_start_token_id=7)
     assert decoder_start_of(load_model(open_checkpoint(model))) == 7
+
+
+def test_positions_that_a_body_computes_need_not_be_in_its_file(tmp_path):
+    save_family("marian", tmp_path)
+    assert not [name for name in open_checkpoint(tmp_path).tensors if "positions" in name]
+    body = load_model(open_checkpoint(tmp_path), "drift").model.decoder.embed_positions.weight
+    whole = load_model(open_checkpoint(tmp_path)).model.model.decoder.embed_positions.weight
+    assert torch.equal(body, whole)
