@@ -65,15 +65,16 @@ def test_a_control_is_what_patching_its_dims_would_give(embedder, result, few, t
 
 
 def test_in_int8_one_graph_serves_all_variants_as_a_file_of_each_would(
-    embedder_patched, few, monkeypatch
+    embedder_patched, few, monkeypatch, tmp_path
 ):
     asked = {"texts": few, "controls": 2, "quantize": "int8"}
     shared = evaluate(embedder_patched, **asked)
     monkeypatch.setattr("surgeon.evaluation.evaluate.open_quantized", FilePerVariant)
     assert evaluate(embedder_patched, **asked).quantized == shared.quantized
     assert shared.quantized.evaluation.patched.value != shared.patched.value
-    save(shared, embedder_patched)
-    assert read_evaluation(embedder_patched) == shared
+    out = copy_of(embedder_patched, tmp_path / "out")
+    save(shared, out)
+    assert read_evaluation(out) == shared
 
 
 def test_in_int8_an_edited_weight_is_quantized_too(iglm_s_patched, antibody_file):
