@@ -260,6 +260,7 @@ def _scan_and_plan(path, _tiny):
     rank_by_layernorm(checkpoint)
     make_plan(checkpoint, Recipe(dims=(1,), sites=("all",)))
     if path.suffix == ".bin":
+        path.with_name("converted").unlink(missing_ok=True)  # of the mutation before
         checkpoint.files[0].write_safetensors(path.with_name("converted"))
 
 
