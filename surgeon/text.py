@@ -167,7 +167,7 @@ def decoded(name: str, raw: bytes) -> str:
         utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         if b"\0" in raw and not utf_16:
             raise EvaluationError(
-                f"`data` {name}: a binary file; unpack it, or save it as UTF-8 text"
+                f"`texts` {name}: a binary file; unpack it, or save it as UTF-8 text"
             ) from error
         likely, what = ("utf-16", "UTF-16") if utf_16 else ("latin1", "perhaps Latin-1")
         raise EvaluationError(

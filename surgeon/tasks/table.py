@@ -257,7 +257,7 @@ def as_text(value: Any, place: str) -> str:
     """
     if isinstance(value, list | dict | bytes):
         raise EvaluationError(
-            f"`data` {place}: a text is needed, and this is {type(value).__name__}: "
+            f"`texts` {place}: a text is needed, and this is {type(value).__name__}: "
             f"{str(value)[:_SHOWN]}; name the column of texts with `text_column`"
         )
     return str(value)
