@@ -245,7 +245,13 @@ def _multimodal(stem, output, text, vision):
 
 _SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 _CLIP = {"model_type": "clip_vision_model", **IMAGE}
-_QWEN_VL = {**GEMMA, "rope_parameters": _SECTIONS}, {"depth": 1, "num_heads": 2}
+_QWEN_VL = (
+    {**GEMMA, "rope_parameters": _SECTIONS},
+    {
+        "depth": 1, "num_heads": 2, "embed_dim": 16, "hidden_size": 16, "intermediate_size": 16,
+        "out_hidden_size": 16, "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+    },
+)  # fmt: skip
 _DOWN = "layers.1.mlp.down_proj"
 
 # What the claims of FAMILIES do not hold of: the last operation of one layer is outside it, or
