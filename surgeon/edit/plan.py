@@ -24,7 +24,6 @@ _NO_BIAS = {
     "layernorm": "the LayerNorms have no bias here",
     "dense": "the dense layers have no bias here",
 }
-_SCALES = ("_scale_inv", "_scale")  # after the name of a weight: those of DeepSeek and of vLLM
 _CANDIDATES_SHOWN = 5
 _PRINTED = ("tensor", "stack", "role", "kind", "layer", "param", "axis", "offset")
 
@@ -302,11 +301,9 @@ def _check_one_scale(checkpoint: Checkpoint, name: str) -> None:
 
     Zero stays zero by any scale, and a factor commutes with it.
     """
-    for suffix in _SCALES:
-        scales = checkpoint.tensors.get(name + suffix)
-        if scales is not None and scales.size > 1:
-            raise CheckpointError(
-                f"`mode` mean: {checkpoint.where(name)}: tensor {name} is quantized, by the "
-                f"{scales.size} scales of {scales.name}, so that the mean of what is stored is not "
-                "that of the weights; use `mode` zero or scale"
-            )
+    if scales := checkpoint.scales_of(name):
+        raise CheckpointError(
+            f"`mode` mean: {checkpoint.where(name)}: tensor {name} is quantized, by the "
+            f"{scales.size} scales of {scales.name}, so that the mean of what is stored is not "
+            "that of the weights; use `mode` zero or scale"
+        )

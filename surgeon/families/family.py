@@ -222,12 +222,7 @@ class Family:
         # Beside a language model, a tower of images may have layers of the same names.
         prefixes = [p for p in prefixes if "language_model." in p] or prefixes
         if not prefixes:
-            wanted, adapted = self.templates[0].at(0), any(".base_layer." in n for n in tensors)
-            remedy = "merge its adapters into it" if adapted else "check model_type in config.json"
-            raise CheckpointError(
-                f"no tensor named like {wanted}.weight: the weights are not those of a {self.name} "
-                f"model; {remedy}"
-            )
+            raise CheckpointError(self._why_no_layer(tensors))
         if len(prefixes) > 1:
             found = ", ".join(map(repr, prefixes))
             raise CheckpointError(
@@ -237,6 +232,18 @@ class Family:
         places = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
         self._check_mixed_layers(places)
         return places
+
+    def _why_no_layer(self, tensors: Iterable[str]) -> str:
+        wanted = self.templates[0].at(0)
+        inside = [name for name in tensors if f"{wanted}." in name]
+        adapted = any(".base_layer." in name for name in inside)
+        if inside and not adapted:
+            remedy = f"there is {inside[0]}; if that is quantized, give the model before it was"
+        else:
+            remedy = f"the weights are not those of a {self.name} model; " + (
+                "merge its adapters into it" if adapted else "check model_type in config.json"
+            )
+        return f"no tensor named like {wanted}.weight: {remedy}"
 
     def _check_mixed_layers(self, places: Iterable[tuple[SiteTemplate, Site]]) -> None:
         """Check that each layer is of one kind and has all that layers of its kind have."""

@@ -21,7 +21,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 STACKS: tuple[Stack, ...] = get_args(Stack)
 _TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what they give alone
 
-_PACKED_NAMES = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
+_PACKED_NAMES = ("qweight", "weight_packed", "W_q")  # GPTQ and AWQ; compressed-tensors; HQQ
 GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
 BIAS_NAMES = ("bias", "beta")
 _EXPERT = re.compile(r"\.experts\.\d+\.|\.shared_(experts?|mlp)\.")
@@ -140,8 +140,8 @@ def stream_width(sites: Iterable[Site], shapes: Mapping[str, tuple[int, ...]]) -
             return width
         seen = site.gain
     raise CheckpointError(
-        f"{seen} is quantized, its shape {list(shapes[seen])}, and no float vector of the layers "
-        "shows the hidden size; give the model before it was quantized"
+        f"{seen} is quantized, and no float vector of the layers shows the hidden size; give the "
+        "model before it was quantized"
     )
 
 

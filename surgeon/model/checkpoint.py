@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from surgeon.model.ranges import Meter
 
 CONFIG = "config.json"
+_SCALES = ("_scale_inv", "_scale")  # after the name of a weight: those of DeepSeek and of vLLM
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,13 @@ class Checkpoint:
         """The shape of every tensor."""
         return {name: info.shape for name, info in self.tensors.items()}
 
+    @cached_property
+    def _unpacked(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes, a packed matrix's as one column: nothing says which of its axes is which."""
+        packed = {n: i for n, i in self.tensors.items() if i.dtype not in FLOATS}
+        columns = {name: (info.size, 1) for name, info in packed.items() if len(info.shape) > 1}
+        return {**self.shapes, **columns}
+
     @property
     def source(self) -> Path:
         """What holds the model: its directory, or the weight file that is all of it."""
@@ -106,6 +114,11 @@ class Checkpoint:
     def read(self, name: str) -> npt.NDArray[Any]:
         """Read one floating-point tensor in its own dtype."""
         return self.homes[name].read(name)
+
+    def scales_of(self, name: str) -> TensorInfo | None:
+        """Return the scales that the stored values of a weight count by, if there are several."""
+        found = (self.tensors.get(name + suffix) for suffix in _SCALES)
+        return next((scales for scales in found if scales is not None and scales.size > 1), None)
 
     def where(self, name: str) -> str:
         """Say where a tensor is, for an error."""
@@ -127,7 +140,7 @@ class Checkpoint:
             SelectionError: ``sites_pattern`` fits no module.
         """
         found = self.known or find_architecture(self)
-        return Architecture(found.family, one_stream(found.sites, self.shapes))
+        return Architecture(found.family, one_stream(found.sites, self._unpacked))
 
     @property
     def family(self) -> Family:
@@ -142,7 +155,7 @@ class Checkpoint:
     @property
     def hidden_size(self) -> int:
         """How many dimensions the residual stream has."""
-        return stream_width(self.sites, self.shapes)
+        return stream_width(self.sites, self._unpacked)
 
     @property
     def layers(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -104,7 +105,7 @@ def read_zscores(checkpoint: Checkpoint) -> ZScores:
 def _read(checkpoint: Checkpoint, sites: list[Site]) -> Iterator[tuple[_Vector, _Vector | None]]:
     """Yield the gain and bias of each site, (hidden,), with no more than a batch in memory."""
     for batch in _batches(checkpoint, sites):
-        checkpoint.prefetch(name for site in batch for name in _tensors(site))
+        checkpoint.prefetch(name for site in batch for name in _tensors(checkpoint, site))
         for site in batch:
             bias = None if site.bias is None else _read_vector(checkpoint, site.bias)
             yield _read_vector(checkpoint, site.gain, site.axis), bias
@@ -115,7 +116,7 @@ def _batches(checkpoint: Checkpoint, sites: list[Site]) -> Iterator[list[Site]]:
     batch: list[Site] = []
     held = 0
     for site in sites:
-        infos = (checkpoint.tensors[name] for name in _tensors(site))
+        infos = (checkpoint.tensors[name] for name in _tensors(checkpoint, site))
         size = sum(info.end - info.start for info in infos)
         if batch and held + size > _AT_ONCE:
             yield batch
@@ -125,14 +126,18 @@ def _batches(checkpoint: Checkpoint, sites: list[Site]) -> Iterator[list[Site]]:
     yield batch
 
 
-def _tensors(site: Site) -> list[str]:
-    return [name for name in (site.gain, site.bias) if name]
+def _tensors(checkpoint: Checkpoint, site: Site) -> list[str]:
+    scales = checkpoint.scales_of(site.gain)
+    return [name for name in (site.gain, site.bias, scales and scales.name) if name]
 
 
 def _read_vector(checkpoint: Checkpoint, name: str, axis: int = 0) -> _Vector:
     """Read a vector, or the Euclidean norm of each slice of a matrix along an axis."""
     stored = checkpoint.read(name)
-    values = slice_norms(stored, axis) if stored.ndim == 2 else stored.astype(np.float64)
+    if stored.ndim == 2:
+        values = slice_norms(stored, axis, _read_scales(checkpoint, name))
+    else:
+        values = stored.astype(np.float64)
     if not np.isfinite(values).all():
         raise CheckpointError(
             f"{checkpoint.where(name)}: tensor {name} holds values that are not finite"
@@ -140,12 +145,46 @@ def _read_vector(checkpoint: Checkpoint, name: str, axis: int = 0) -> _Vector:
     return values
 
 
-def slice_norms(weight: npt.NDArray[Any], axis: int) -> _Vector:
-    """Return the Euclidean norm of each dimension's slice, without a float64 copy of the whole."""
+def _read_scales(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float64] | None:
+    """Read the scales of a weight's blocks, by rows and columns; None if there are not several."""
+    scales = checkpoint.scales_of(name)
+    if scales is None:
+        return None
+    counts = (*scales.shape, 1)[:2]
+    if scales.size != math.prod(counts) or any(map(int.__gt__, counts, checkpoint.shapes[name])):
+        raise CheckpointError(
+            f"{checkpoint.where(name)}: {scales.name} has shape {list(scales.shape)}, which does "
+            f"not fit {name} of {list(checkpoint.shapes[name])}; fetch the model again"
+        )
+    return checkpoint.read(scales.name).astype(np.float64).reshape(counts)
+
+
+def slice_norms(
+    weight: npt.NDArray[Any], axis: int, scales: npt.NDArray[np.float64] | None = None
+) -> _Vector:
+    """Return the Euclidean norm of each dimension's slice, without a float64 copy of the whole.
+
+    ``scales`` are those of the weight's blocks, whose sides are powers of two; the last block of a
+    row or column may be cut off.
+    """
     by_dim = np.moveaxis(weight, axis, 0)
     step = max(1, _SLAB // max(1, by_dim.shape[1]))
-    slabs = (by_dim[start : start + step] for start in range(0, by_dim.shape[0], step))
-    return np.concatenate([np.linalg.norm(slab.astype(np.float64), axis=1) for slab in slabs])
+    norms = []
+    for start in range(0, len(by_dim), step):
+        slab = by_dim[start : start + step].astype(np.float64)
+        if scales is not None:
+            of_dim = np.moveaxis(scales, axis, 0)
+            rows, columns = map(_block_of, by_dim.shape, of_dim.shape)
+            slab *= of_dim[np.ix_(rows[start : start + step], columns)]
+        norms.append(np.linalg.norm(slab, axis=1))
+    return np.concatenate(norms)
+
+
+def _block_of(size: int, count: int) -> npt.NDArray[np.intp]:
+    """Return the number of the block that each row lies in, given how many blocks there are."""
+    block = 1 << math.ceil(math.log2(size / count))
+    numbers: npt.NDArray[np.intp] = np.arange(size) // block
+    return numbers
 
 
 def _standardized(values: _Vector) -> _Vector:

@@ -177,7 +177,8 @@ def test_names_with_gamma_and_beta_and_any_prefix_are_found(tiny, tmp_path, rena
         (["encoder.layer.0.output.LayerNorm.weight", "encoder.layer.2.output.LayerNorm.weight"],
          r"no encoder\.layer\.1\.output\.LayerNorm"),
         (["h.0.mlp.c_proj.weight"], "not those of a BERT model"),
-        (["h.0.base_layer.weight"], "merge its adapters into it"),
+        (["encoder.layer.0.output.LayerNorm.base_layer.weight"], "merge its adapters into it"),
+        (["encoder.layer.0.output.LayerNorm.codebooks"], "is quantized, give the model before"),
     ],
 )  # fmt: skip
 def test_names_that_are_not_those_of_one_whole_bert_are_refused(names, complaint):

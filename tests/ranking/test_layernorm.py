@@ -1,6 +1,7 @@
 import json
 import tracemalloc
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -117,6 +118,29 @@ def test_the_norm_of_each_dimension_s_slice_needs_no_float64_copy_of_the_weight(
     tracemalloc.stop()
     np.testing.assert_allclose(norms, exact, rtol=1e-14)
     assert peak < 2 * weight.nbytes
+
+
+@pytest.mark.parametrize(("block", "shape"), [(128, (2, 3)), (1, (192, 1)), (1, (192,))])
+def test_quantized_weights_are_ranked_as_what_their_scales_make_of_them(tmp_path, block, shape):
+    """The last block is cut off where 192 rows are in blocks of 128; or each row has a scale."""
+    rng, name = np.random.default_rng(0), "model.layers.0.mlp.down_proj.weight"
+    stored = rng.uniform(-400, 400, size=(192, 384)).astype(ml_dtypes.float8_e4m3fn)
+    scales = rng.uniform(1, 9, size=shape).astype(np.float32)
+    by_column = scales[:, np.arange(384) // 128] if block > 1 else scales.reshape(-1, 1)
+    whole = stored.astype(np.float32) * by_column[np.arange(192) // block]
+    packed = {name: stored, f"{name}_scale_inv": scales}
+    found = read_zscores(save_vectors(tmp_path / "packed", "llama", packed))
+    wanted = read_zscores(save_vectors(tmp_path / "whole", "llama", {name: whole}))
+    np.testing.assert_allclose(found.gain, wanted.gain, atol=1e-4)
+
+
+def test_scales_that_do_not_fit_their_weight_are_refused(tmp_path):
+    name = "model.layers.0.mlp.down_proj.weight"
+    packed = {name: np.ones((8, 4), np.float32), f"{name}_scale": np.ones((9, 1), np.float32)}
+    with pytest.raises(
+        CheckpointError, match=r"weight_scale has shape \[9, 1\], which does not fit"
+    ):
+        read_zscores(save_vectors(tmp_path / "model", "llama", packed))
 
 
 def test_minilm_has_no_outlier_and_ranks_267_and_127_first(minilm):
