@@ -7,6 +7,7 @@ checks, the messages, the JSON Schema of recipes and the help of the command lin
 from __future__ import annotations
 
 import difflib
+import functools
 import numbers
 import reprlib
 import typing
@@ -15,7 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from surgeon.errors import SelectionError
@@ -80,6 +89,12 @@ _ADVICE = {  # for pydantic's types of errors, with what it knows of each
     "less_than_equal": "give a number of {le:,} at most",
 }
 _CONTRADICTION = "contradiction"
+
+
+@functools.cache
+def reader(kind: type[_Entry]) -> TypeAdapter[_Entry]:
+    """Return what reads a class from plain values; to make one takes as long as many readings."""
+    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True)

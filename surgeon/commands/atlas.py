@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Address, Cpus, EngineName, Json, Sigma
+from surgeon.commands.options import Address, Cpus, EngineName, HalfOfLayers, Json, Sigma
 from surgeon.errors import CheckFailed, OutputError
+from surgeon.ranking.layernorm import MIN_LAYERS
 from surgeon.ranking.ranking import SIGMA
 
 
@@ -29,12 +30,7 @@ def atlas(
         ),
     ] = None,
     sigma: Sigma = SIGMA,
-    min_layers: Annotated[
-        float,
-        typer.Option(
-            help="Layers that must flag an outlier: a count, or a share of all layers below 1."
-        ),
-    ] = 0.5,
+    min_layers: HalfOfLayers = MIN_LAYERS,
     max_mb: Annotated[
         float,
         typer.Option(

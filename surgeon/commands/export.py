@@ -10,9 +10,9 @@ from surgeon.commands.options import (
     OnnxDtype,
     Output,
     Revision,
-    SitesPattern,
     Standalone,
     Weights,
+    WeightsPattern,
     graph_settings,
 )
 
@@ -21,7 +21,7 @@ def export(
     model: Weights,
     output: Output,
     revision: Revision = None,
-    sites_pattern: SitesPattern = None,
+    sites_pattern: WeightsPattern = None,
     dtype: OnnxDtype = "float32",
     standalone: Standalone = False,
     fresh: Fresh = False,

@@ -63,13 +63,16 @@ Revision = Annotated[
     str | None,
     typer.Option(metavar="REV", help="Branch, tag or commit of a model on the Hub."),
 ]
+_PATTERN = (
+    "For an unknown architecture: the paths of the modules that end each layer (1+REGEX: norms "
+    "that store their gain less 1)"
+)
+WeightsPattern = Annotated[str | None, typer.Option(metavar="REGEX", help=f"{_PATTERN}.")]
 SitesPattern = Annotated[
     str | None,
     typer.Option(
         metavar="REGEX",
-        help="For an unknown architecture: the paths of the modules that end each layer (1+REGEX: "
-        "norms that store their gain less 1); in an .onnx file, the names of the nodes or "
-        "initializers.",
+        help=f"{_PATTERN}; in an .onnx file, the names of the nodes or initializers.",
     ),
 ]
 Plot = Annotated[
@@ -133,6 +136,7 @@ MinLayers = Annotated[
     float | None,
     setting(Recipe, "min_layers", show_default="half; layernorm-count: more than a quarter"),
 ]
+HalfOfLayers = Annotated[float, setting(Recipe, "min_layers")]  # of commands without --method
 RankingData = Annotated[
     str | None,
     typer.Option(
@@ -204,6 +208,16 @@ def settling(
     return " ".join(
         ["surgeon", command, shlex.quote(model), *options, *more, f"--method {MEASURED}"]
     )
+
+
+def refuse_idle_force(output: Path | None, plot: Path | None, *, force: bool) -> None:
+    """Refuse ``--force`` of a command that is asked for no file.
+
+    Raises:
+        SelectionError: it is.
+    """
+    if force and output is None and plot is None:
+        raise SelectionError("--force: replaces a file, and none is made; give -o FILE too")
 
 
 def is_onnx(model: str) -> bool:

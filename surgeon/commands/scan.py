@@ -22,6 +22,7 @@ from surgeon.commands.options import (
     TextColumn,
     is_onnx,
     ranking_texts,
+    refuse_idle_force,
     refuse_options,
     setting,
     settling,
@@ -33,6 +34,8 @@ from surgeon.ranking.ranking import SIGMA
 
 if TYPE_CHECKING:
     from surgeon.model import Checkpoint
+
+_TOP = 10
 
 
 def scan(
@@ -77,7 +80,7 @@ def scan(
         typer.Option(
             min=1, metavar="N", help="How many dimensions the table shows; outliers it shows all."
         ),
-    ] = 10,
+    ] = _TOP,
     json: Json = False,
 ) -> None:
     """Rank the dimensions of MODEL.
@@ -105,6 +108,9 @@ def scan(
         raise SelectionError("--compare: runs every method; leave out --method")
     if compare and output is not None:
         raise SelectionError("-o: is the table of one ranking; leave out --compare")
+    if compare and top != _TOP:
+        raise SelectionError("--top: is for the table of one ranking; leave out --compare")
+    refuse_idle_force(output, plot, force=force)
     if plot is not None:
         check_picture(plot)
     if output is not None:

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.options import Force, Json, MinLayers, Sigma, SitesPattern
+from surgeon.commands.options import (
+    Force,
+    HalfOfLayers,
+    Json,
+    Sigma,
+    WeightsPattern,
+    refuse_idle_force,
+)
 from surgeon.ranking.layernorm import MIN_LAYERS
 from surgeon.ranking.ranking import SIGMA
 
@@ -35,8 +42,8 @@ def trace(
         ),
     ] = None,
     sigma: Sigma = SIGMA,
-    min_layers: MinLayers = None,
-    sites_pattern: SitesPattern = None,
+    min_layers: HalfOfLayers = MIN_LAYERS,
+    sites_pattern: WeightsPattern = None,
     top: Annotated[
         int, typer.Option(min=1, metavar="N", help="How many dimensions the table shows.")
     ] = 10,
@@ -73,6 +80,7 @@ def trace(
     from surgeon import console, plot_trace, trace_training
     from surgeon.figures import check_picture
 
+    refuse_idle_force(output, plot, force=force)
     if plot is not None:
         check_picture(plot)
     with console.shown_progress() as progress:
@@ -81,7 +89,7 @@ def trace(
             revisions=revisions,
             skip=skip or (),
             sigma=sigma,
-            min_layers=MIN_LAYERS if min_layers is None else min_layers,
+            min_layers=min_layers,
             sites_pattern=sites_pattern,
             top=top,
             output=output,

@@ -19,6 +19,7 @@ from surgeon.errors import CheckpointError, SelectionError
 from surgeon.model.files import OWN_HASH, RECORD, SCHEMA, own_hash, read_fields
 from surgeon.model.tensors import open_safetensors
 from surgeon.ranking import Dimension, Measured
+from surgeon.settings import reader
 from surgeon.text import TextsUsed
 
 
@@ -110,6 +111,13 @@ class Record:
         return f"<Record of {self.model}: dimensions {', '.join(map(str, self.dims))}>"
 
     @property
+    def to_evaluate(self) -> str:
+        """What evaluates an artifact that was not evaluated."""
+        if self.onnx is None and self.onnx_patch is None:
+            return "patch without `onnx=False`, because eval runs the ONNX half"
+        return "run surgeon eval first"
+
+    @property
     def edited_graph(self) -> str | None:
         """The ONNX file that has the edited tensors; None where safetensors files have them."""
         return inside(self.onnx_patch.model) if self.onnx_patch else None
@@ -146,8 +154,6 @@ def read_record(artifact: str | Path) -> Record:
         raise CheckpointError(
             f"{artifact}: no {RECORD} in it, so it is no artifact; make one with surgeon patch"
         )
-    import pydantic
-
     fields = read_fields(artifact)
     if (schema := fields.get("schema")) != SCHEMA:
         raise CheckpointError(
@@ -158,7 +164,7 @@ def read_record(artifact: str | Path) -> Record:
         raise CheckpointError(f"{path}: damaged (there is no field {unknown[0]})")
     try:
         recipe_from_json(fields.get("recipe"), "recipe")
-        record = pydantic.TypeAdapter(Record).validate_python(fields)
+        record = reader(Record).validate_python(fields)
     except (ValueError, SelectionError) as error:  # pydantic's are ValueErrors
         raise CheckpointError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
     for edit in record.edits:

@@ -24,6 +24,7 @@ from surgeon.errors import CheckpointError, OutputError, SelectionError
 from surgeon.model import Checkpoint
 from surgeon.model.tensors import SafetensorsFile, open_safetensors
 from surgeon.progress import Progress, silent
+from surgeon.settings import reader
 from surgeon.text import TextsUsed
 
 _SCHEMA = "2"
@@ -88,10 +89,7 @@ def plan_from_small_patch(
         CheckpointError: the file is damaged, or the base is another one.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; make one with surgeon patch --record-only")
-    file = open_safetensors(path)
-    contents = _read_contents(path, file)
+    file, contents = _open(path)
     states = _states(checkpoint, progress)
     for name in sorted(states.keys() | contents.base.keys()):
         if (state := contents.base.get(name)) != states.get(name):
@@ -133,7 +131,7 @@ def _check_output(checkpoint: Checkpoint, path: Path, *, force: bool) -> None:
 
 def _is_small_patch(path: Path) -> bool:
     try:
-        _read_contents(path, open_safetensors(path))
+        _open(path)
     except (CheckpointError, OSError):
         return False
     return True
@@ -161,13 +159,17 @@ def _states(checkpoint: Checkpoint, progress: Progress) -> dict[str, FileState]:
     return states
 
 
-def _read_contents(path: Path, file: SafetensorsFile) -> _Contents:
-    import pydantic
-
+def _open(path: Path) -> tuple[SafetensorsFile, _Contents]:
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; make one with surgeon patch --record-only")
     try:
-        contents = pydantic.TypeAdapter(_Contents).validate_json(file.metadata[_KEY])
-    except (KeyError, pydantic.ValidationError) as error:
-        raise CheckpointError(f"{path}: no small patch of surgeon's, or a damaged one") from error
+        file = open_safetensors(path)
+        contents = reader(_Contents).validate_json(file.metadata[_KEY])
+    except (CheckpointError, IsADirectoryError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: no small patch of surgeon's, or a damaged one; give the file that surgeon "
+            "patch --record-only made"
+        ) from error
     if contents.schema != _SCHEMA:
         raise CheckpointError(
             f"{path}: its schema is {contents.schema!r} and this surgeon reads {_SCHEMA}; make the "
@@ -177,4 +179,4 @@ def _read_contents(path: Path, file: SafetensorsFile) -> _Contents:
     values = (file.read(name) for name in names if name in file.tensors)
     if file.metadata.get(_HASH) != _hash(file.metadata[_KEY], values):
         raise CheckpointError(f"{path}: damaged: its values are not those it was made with")
-    return contents
+    return file, contents

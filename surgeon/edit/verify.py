@@ -21,7 +21,7 @@ from surgeon.edit.staging import is_result
 from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.model import Checkpoint, TensorInfo, open_checkpoint
 from surgeon.model.files import RECORD
-from surgeon.model.tensors import BITS, PIECE
+from surgeon.model.tensors import BITS
 from surgeon.progress import Progress, silent
 
 
@@ -234,22 +234,22 @@ def _compare_tensor(a: Checkpoint, b: Checkpoint, name: str) -> TensorDifference
     if one.dtype != other.dtype or one.shape != other.shape:
         reason = "dtype" if one.dtype != other.dtype else "shape"
         return TensorDifference(name, reason, max(one.size, other.size))
-    pairs = zip(*(_of_one_length(side.homes[name].pieces(name)) for side in (a, b)), strict=True)
+    pairs = _side_by_side(*(side.homes[name].pieces(name) for side in (a, b)))
     if BITS[one.dtype] < 8:
         same = all(left == right for left, right in pairs)
         return None if same else TensorDifference(name, "packed values", one.size)
     return _compare_values(one, pairs)
 
 
-def _of_one_length(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in pieces of one length, which kinds of files do not share."""
-    held = bytearray()
-    for piece in pieces:
-        held += piece
-        while len(held) >= PIECE:
-            yield bytes(held[:PIECE])
-            del held[:PIECE]
-    yield bytes(held)
+def _side_by_side(a: Iterator[bytes], b: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the same stretches of two sides, whose pieces differ in length by the kind of file."""
+    left = right = memoryview(b"")
+    while (left := left or memoryview(next(a, b""))) and (
+        right := right or memoryview(next(b, b""))
+    ):
+        length = min(len(left), len(right))
+        yield bytes(left[:length]), bytes(right[:length])  # which compare as fast as memory
+        left, right = left[length:], right[length:]
 
 
 def _compare_values(

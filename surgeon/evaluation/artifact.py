@@ -134,9 +134,7 @@ def _recorded_facts(directory: Path, record: Record) -> OnnxFacts | None:
     if record.edited_graph is not None:
         return None
     if record.onnx is None:
-        raise EvaluationError(
-            f"{directory}: was made with `onnx=False` and eval runs the ONNX half; patch without it"
-        )
+        raise EvaluationError(f"{directory}: has no ONNX half; {record.to_evaluate}")
     try:
         return onnx_facts(record.onnx)
     except ValueError as error:

@@ -67,8 +67,8 @@ def push(
             )
     if EVALUATION not in names and not unverified:
         raise OutputError(
-            f"{artifact}: never evaluated, so nobody knows what the edit does; run surgeon eval "
-            "first, or push it as it is with `unverified=True`"
+            f"{artifact}: never evaluated, so nobody knows what the edit does; "
+            f"{record.to_evaluate}, or push it as it is with `unverified=True`"
         )
     _check_files(artifact, record, names, progress)
     card = _card(artifact / CARD, evaluations, base_model)

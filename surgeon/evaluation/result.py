@@ -17,6 +17,7 @@ from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict
 from surgeon.evaluation.workload import Dataset
 from surgeon.model.files import parse_json
+from surgeon.settings import reader
 from surgeon.tasks.statistics import Interval
 from surgeon.tasks.task import INVERTED
 
@@ -245,14 +246,12 @@ def read_evaluation(artifact: str | Path) -> Evaluation | None:
 
 
 def _read(path: Path) -> Evaluation:
-    import pydantic
-
     try:
         document = parse_json(path.read_bytes())
         for one in _with_quantized(document):
             for score in (one["baseline"], one["patched"], *one["controls"]):
                 names = [name for name in score if name not in ("dims", "value")]
                 score["others"] = {name: score.pop(name) for name in names}
-        return pydantic.TypeAdapter(Evaluation).validate_python(document)
+        return reader(Evaluation).validate_python(document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise EvaluationError(f"{path}: damaged or of another version; run surgeon eval") from error

@@ -127,12 +127,12 @@ def open_session(
     """
     wanted = _provider(provider)
     options = _options()
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(path.parent)
-    )
     # One core per run: several small runs at once are faster than one whose threads wait.
     options.intra_op_num_threads = 1
     model = load_graph(path)
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", _follow_links(model, path.parent)
+    )
     (first,) = (value for value in model.graph.output if value.name == outputs[0])
     axes = first.type.tensor_type.shape.dim
     width = (axes[-1].dim_value if axes else 0) or width
@@ -148,15 +148,33 @@ def open_session(
             disabled_optimizers=_SLOW_ON_CPU if wanted == _CPU else None,
         )
     except Exception as error:
-        links = any(file.is_symlink() for file in path.parent.iterdir())
-        remedy = "; put files in place of its links (cp -rL, or hf download --local-dir DIR)"
         raise EvaluationError(
-            f"{path}: onnxruntime does not take it ({one_line(error)}){remedy if links else ''}"
+            f"{path}: onnxruntime does not take it ({one_line(error)})"
         ) from error
     _check_started(runtime, provider, wanted)
     threads = _cores() if runtime.get_providers()[0] == _CPU else 1
     types = {i.name: _TYPES[i.type] for i in runtime.get_inputs() if i.type in _TYPES}
     return Session(runtime, tuple(outputs), frozenset(replaceable), width, threads, types)
+
+
+def _follow_links(model: onnx.ModelProto, folder: Path) -> str:
+    """Return the folder of a graph's data files; where links lead out of it, it names their ends.
+
+    onnxruntime follows no such link, and the Hub's cache is made of them.
+    """
+    entries = [
+        entry
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    ]
+    ends = {entry.value: (folder / entry.value).resolve() for entry in entries}
+    if all(folder.resolve() in end.parents for end in ends.values()):
+        return str(folder)
+    root = os.path.commonpath([end.parent for end in ends.values()])
+    for entry in entries:
+        entry.value = ends[entry.value].relative_to(root).as_posix()
+    return root
 
 
 def check_provider(provider: ProviderName) -> None:

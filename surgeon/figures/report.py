@@ -50,7 +50,7 @@ def write_report(
     check_page(path, force=force)
     record, evaluation = read_record(artifact), read_evaluation(artifact)
     if evaluation is None:
-        raise EvaluationError(f"{artifact}: was not evaluated yet; run surgeon eval first")
+        raise EvaluationError(f"{artifact}: was not evaluated yet; {record.to_evaluate}")
     source = open_source(artifact)
     ranking, zscores = rank_by_layernorm(source), read_zscores(source)
     scan = draw_ranking(ranking, zscores, record.dims)

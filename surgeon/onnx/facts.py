@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from surgeon.errors import ExportError
+from surgeon.settings import reader
 from surgeon.tasks.examples import Side
 from surgeon.tasks.task import TaskName
 from surgeon.tasks.tokenizer import TokenizerFacts
@@ -108,7 +109,5 @@ def onnx_facts(fields: Mapping[str, Any]) -> OnnxFacts:
 
     Older records, which have one output and say nothing of labels, are read too.
     """
-    import pydantic
-
     outputs = [fields["output"]] if "output" in fields else []
-    return pydantic.TypeAdapter(OnnxFacts).validate_python({"outputs": outputs, **fields})
+    return reader(OnnxFacts).validate_python({"outputs": outputs, **fields})

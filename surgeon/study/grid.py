@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
 from blake3 import blake3
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
 
 from surgeon.edit.recipe import WAYS, Dims, Recipe, parse_numbers, recipe_from_json
 from surgeon.edit.recipe_file import Checked, check_file, find_recipe, load_recipe
@@ -33,12 +40,6 @@ Fields: TypeAlias = Mapping[str, Any]
 _WAYS = (*WAYS, "each", "recipe")
 _CHOICE = (*_WAYS, "method", "sigma", "min_layers", "min_damage", "relax")
 _ELSEWHERE = {"seed": "seeds", "evaluation": "tasks"}
-
-
-def _here_or_on_the_hub(name: str, info: ValidationInfo) -> str:
-    # A Hub id looks like a relative path; it is one where there is something.
-    local = (info.context or Path()) / name
-    return str(local) if info.context and local.exists() else name
 
 
 def _model_fields(entry: object) -> object:
@@ -88,11 +89,35 @@ def _numbers(entry: object) -> Dims:
 
 
 class Model(SettingsModel):
-    """A model of a sweep: a directory, a weight file or a Hub id, as ``open_checkpoint`` takes."""
+    """A model of a sweep: a directory, a weight file or a Hub id, as ``open_checkpoint`` takes.
 
-    model: Annotated[str, AfterValidator(_here_or_on_the_hub)]
+    A path starts from the folder of the grid's file. Rows have it as the grid does, so that they
+    are those of the same cell when a study was moved.
+    """
+
+    model: str
     revision: str | None = None
     sites_pattern: str | None = None
+    _folder: Path = PrivateAttr(Path())
+
+    def model_post_init(self, context: Path | None, /) -> None:
+        """Keep the folder of the grid's file."""
+        self._folder = context or Path()
+
+    def as_written(self, path: str) -> str:
+        """Return a path of the same grid as its file has it."""
+        inside = Path(path).is_relative_to(self._folder)
+        return str(Path(path).relative_to(self._folder)) if inside else path
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a path where something is; a Hub id looks like one."""
+        return (self._folder / self.model).exists()
+
+    @property
+    def place(self) -> str:
+        """Its path, or its Hub id."""
+        return str(self._folder / self.model) if self.is_here else self.model
 
 
 class Grid(SettingsModel):
@@ -157,9 +182,7 @@ def expand_operation(fields: Fields) -> Iterator[Fields]:
 
 def doubts_about(grid: Grid) -> Iterator[str]:
     """Yield which models are not on this machine, so that they cost rows if the Hub has none."""
-    for name in (model.model for model in grid.models):
-        if Path(name).exists():
-            continue
+    for name in (model.model for model in grid.models if not model.is_here):
         if parse_hub_id(name) is not None:
             yield f"{name} is not here, so it is taken for a model on the Hub"
         else:
@@ -258,7 +281,7 @@ class Cell:
             "layers": recipe.layers,
             "sites": recipe.sites,
             "task": evaluation.task,
-            "data": evaluation.data,
+            "data": evaluation.data and self.model.as_written(evaluation.data),
             "seed": evaluation.seed,
         }
 
@@ -313,7 +336,7 @@ def _key(model: Model, recipe: Recipe, hash_of: Callable[[str], str]) -> str:
     content["evaluation"].pop("quantize")  # which no cell has
     if data := content["evaluation"]["data"]:
         content["evaluation"]["data"] = hash_of(data)
-    document = json.dumps([model.model_dump(), content], sort_keys=True)
+    document = json.dumps([model.model_dump(), model.is_here, content], sort_keys=True)
     return blake3(document.encode()).hexdigest(_KEY_BYTES)
 
 

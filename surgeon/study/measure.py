@@ -164,7 +164,7 @@ class OpenModel:
     hashes: dict[str, str]
     provider: ProviderName
     runners: dict[bool, OnnxRunner] = field(default_factory=dict)
-    choices: dict[Recipe, Plan | str] = field(default_factory=dict)
+    choices: dict[Recipe, Plan | SurgeonError] = field(default_factory=dict)
     baselines: dict[EvaluationSettings, tuple[Workload, Floats]] = field(default_factory=dict)
     controls: dict[object, Floats] = field(default_factory=dict)
 
@@ -177,10 +177,10 @@ class OpenModel:
             try:
                 self.choices[asked] = make_plan(self.checkpoint, asked)
             except SurgeonError as error:
-                self.choices[asked] = str(error)
+                self.choices[asked] = error
         chosen = self.choices[asked]
-        if isinstance(chosen, str):
-            raise SurgeonError(chosen)
+        if isinstance(chosen, SurgeonError):
+            raise chosen
         recipe = recipe.model_copy(update={"method": chosen.recipe.method})
         edits = edits_meant(self.checkpoint, recipe, chosen.dims)
         return Plan(self.checkpoint, recipe, chosen.dims, edits)
@@ -218,7 +218,7 @@ def open_model(
         SurgeonError: the model cannot be opened, exported or run.
     """
     checkpoint = open_checkpoint(
-        model.model, revision=model.revision, sites_pattern=model.sites_pattern
+        model.place, revision=model.revision, sites_pattern=model.sites_pattern
     )
     known = {site.role for site in checkpoint.sites}
     roles = tuple(sorted(known if "all" in sites else known.intersection(sites))) or ("output",)

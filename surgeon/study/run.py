@@ -139,7 +139,8 @@ _SPECIFIC = (  # what differs between errors of a kind → what stands for it
 
 def reason_of(error: str, model: str) -> str:
     """Return an error without what is specific to the model, so that equal ones can be counted."""
-    text = re.sub(rf"^{re.escape(model)}(@[^\s:]*)?[/:] ?", "", error).replace(model, "MODEL")
+    own = rf"^(\S*/)?{re.escape(model)}(@[^\s:]*)?[/:] ?"  # or its path, of which it is the end
+    text = re.sub(own, "", error).replace(model, "MODEL")
     for pattern, plain in _SPECIFIC:
         text = re.sub(pattern, plain, text)
     return text

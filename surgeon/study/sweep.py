@@ -153,9 +153,9 @@ def _checked_hashes(
         if entry is not None and entry.status == DONE:
             measured.setdefault(cell.model, []).append(entry.note)
     for model, found in measured.items():
-        if not Path(model.model).exists():
+        if not model.is_here:
             continue
-        now = hashes_of(open_checkpoint(model.model, sites_pattern=model.sites_pattern))
+        now = hashes_of(open_checkpoint(model.place, sites_pattern=model.sites_pattern))
         if changed := sum(hashes != now for hashes in found):
             raise OutputError(
                 f"`output` {folder}: {changed} of its rows were measured with other files of "
@@ -165,15 +165,13 @@ def _checked_hashes(
 
 
 def _check_there(folder: Path, cells: Sequence[Cell], journal: Journal) -> None:
-    """Refuse a grid whose model has rows by the path that it had: it would be one of the Hub."""
-    keys = {cell.key for cell in cells}
-    gone = {name for name in {cell.model.model for cell in cells} if not Path(name).exists()}
-    for row in journal.rows(set(journal.entries) - keys if gone else ()):
-        model = Path(row["model"])
-        if model.is_absolute() and not model.exists() and any(map(model.match, gone)):
+    """Refuse a grid whose model has rows, and is no longer there: it would be one of the Hub."""
+    gone = {cell.model.model for cell in cells if not cell.model.is_here}
+    for row in journal.rows(journal.entries if gone else ()):
+        if row["model"] in gone and row["status"] == DONE and row["record"]["revision"] is None:
             raise OutputError(
-                f"`output` {folder}: has rows of {model}, where there is no model now; put it "
-                "back, give that path in the grid to keep its rows, or choose another folder"
+                f"`output` {folder}: has rows of {row['model']}, where there is no model now; put "
+                "it back, or choose another folder"
             )
 
 

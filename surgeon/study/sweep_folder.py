@@ -15,6 +15,7 @@ from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError
 from surgeon.model.files import parse_json
 from surgeon.ranking.ranking import SIGMA
+from surgeon.settings import reader
 from surgeon.study.engines import DONE, Row
 from surgeon.study.grid import Model
 from surgeon.study.run import Journal, Layout, lock, read_lines
@@ -188,10 +189,10 @@ def read_rows(folder: Path) -> Rows:
     """
     if not is_sweep(folder):
         raise OutputError(f"{folder}: has no {ROWS}, so it is not a sweep directory")
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     path, cells = folder / ROWS, read_grid(folder)
-    measured, failed = TypeAdapter(Measurement), TypeAdapter(Failure)
+    measured, failed = reader(Measurement), reader(Failure)
     found: dict[str, Measurement | Failure] = {}
     others = set()
     with path.open("rb") as file:

@@ -43,6 +43,8 @@ def data(tmp_path):
         ("patch --remove-outliers 2 --device mps --dry-run", " has cpu here; use one of"),
         ("patch --dims 3 --device cpu --dry-run", "--device: goes with --remove-outliers N only"),
         ("scan --exhaustive", "--exhaustive"),
+        ("scan --force", "--force: replaces a file"),
+        ("scan --compare --top 3", "--top"),
         ("scan --method ablation --sigma 2", "--sigma"),
         ("scan --method activations --data nowhere.txt", "--data"),
         ("patch --dims 3 --data DATA --dry-run", "--data"),

@@ -182,6 +182,7 @@ def test_wrong_calls_are_a_line_before_anything_is_read(checkpoints, tmp_path, r
         ([checkpoints, "--plot", tmp_path / "a.bmp"], "suffix .bmp"),
         ([checkpoints, "-o", tmp_path / "a.csv"], "suffix .csv"),
         ([checkpoints, "-o", tmp_path / "old.json"], "--force"),
+        ([checkpoints, "--force"], "--force: replaces a file"),
         ([step, tmp_path / "step-7"], "no such file"),
     ):
         refused("trace", *arguments, says=complaint)

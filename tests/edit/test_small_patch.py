@@ -165,8 +165,9 @@ def _flip(find):
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda path: path.write_bytes(b"nonsense"), ""),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), ""),
+        (lambda path: path.write_bytes(b"nonsense"), "give the file that surgeon patch --record-"),
+        (lambda path: (path.unlink(), path.mkdir()), "give the file that surgeon patch --record-"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "or a damaged one"),
         (lambda path: save_file(load_file(path), path), ""),
         (_flip(lambda _: -1), "edit.surgeon: damaged"),
         (_flip(lambda content: content.index(b'dims\\": [3') + 9), "edit.surgeon: damaged"),

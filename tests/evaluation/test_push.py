@@ -138,7 +138,7 @@ def test_the_pipeline_of_xet_uploads_small_files_too(hub, artifact, monkeypatch)
 def test_an_artifact_that_was_never_evaluated_needs_to_be_asked_for(hub, artifact):
     (artifact / "surgeon" / "eval.json").unlink()
     shutil.rmtree(artifact / "surgeon" / "evaluations")
-    _is_refused(artifact, "never evaluated.*surgeon eval.*`unverified=True`", hub)
+    _is_refused(artifact, "never evaluated.*`onnx=False`.*`unverified=True`", hub)
     push(artifact, "org/patched", unverified=True)
     _assert_uploaded(hub, files_of(artifact))
     assert hub.uploaded["README.md"].endswith(b"None: what the edit does was not measured.\n")

@@ -148,9 +148,13 @@ def test_a_browser_draws_every_chart_light_or_dark(report, tmp_path, preferred, 
     assert counts[colours == ground] > 0.7 * pixels.size  # charts have the page's ground too
 
 
-def test_what_cannot_be_reported_is_told_in_one_line(minilm_patched, evaluated, tmp_path, capsys):
+def test_what_cannot_be_reported_is_told_in_one_line(
+    minilm_patched, evaluated, tiny_patched, tmp_path, capsys
+):
     with pytest.raises(EvaluationError, match="was not evaluated yet"):
         write_report(minilm_patched, tmp_path / "a.html")
+    with pytest.raises(EvaluationError, match="not evaluated yet; patch without `onnx=False`"):
+        write_report(tiny_patched, tmp_path / "a.html")
     with pytest.raises(CheckpointError, match="no artifact"):
         write_report(tmp_path, tmp_path / "a.html")
     (tmp_path / "there.html").write_text("mine")

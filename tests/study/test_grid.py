@@ -106,8 +106,20 @@ def test_paths_start_from_the_grid_and_hub_ids_stay(tmp_path, monkeypatch):
     (tmp_path / "study" / "d.txt").write_text("one")
     monkeypatch.chdir(tmp_path)
     grid = check_grid(tmp_path / "study" / "grid.yaml").valid()
-    assert [m.model for m in grid.models] == [str(tmp_path / "study" / "local"), "org/name"]
+    assert [m.place for m in grid.models] == [str(tmp_path / "study" / "local"), "org/name"]
     assert grid.tasks[0].data == str(tmp_path / "study" / "d.txt")
+
+
+def test_a_study_that_was_moved_with_its_models_has_the_same_cells(tmp_path):
+    (tmp_path / "study" / "local").mkdir(parents=True)
+    (tmp_path / "study" / "d.txt").write_text("one\n")
+    text = "models: [local]\nselections: [dims: [3]]\ntasks: [data: d.txt]\n"
+    (before,) = _cells(tmp_path / "study", text)
+    (tmp_path / "study").rename(tmp_path / "moved")
+    (after,) = _cells(tmp_path / "moved", text)
+    assert after.to_json() == before.to_json()
+    assert (after.to_json()["model"], after.to_json()["data"]) == ("local", "d.txt")
+    assert after.model.place == str(tmp_path / "moved" / "local")
 
 
 def test_a_recipe_starts_from_the_grid_and_not_from_the_working_directory(tmp_path, monkeypatch):
