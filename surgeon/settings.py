@@ -11,7 +11,7 @@ import functools
 import numbers
 import reprlib
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias, TypeVar
@@ -91,10 +91,12 @@ _ADVICE = {  # for pydantic's types of errors, with what it knows of each
 _CONTRADICTION = "contradiction"
 
 
-@functools.cache
+_readers: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+
+
 def reader(kind: type[_Entry]) -> TypeAdapter[_Entry]:
-    """Return what reads a class from plain values; to make one takes as long as many readings."""
-    return TypeAdapter(kind)
+    """Return what reads a class from plain values, which takes long to make and is made once."""
+    return _readers(kind)
 
 
 @dataclass(frozen=True)

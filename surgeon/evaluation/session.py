@@ -171,10 +171,10 @@ def _follow_links(model: onnx.ModelProto, folder: Path) -> str:
     ends = {entry.value: (folder / entry.value).resolve() for entry in entries}
     if all(folder.resolve() in end.parents for end in ends.values()):
         return str(folder)
-    root = os.path.commonpath([end.parent for end in ends.values()])
+    root = Path(os.path.commonpath([end.parent for end in ends.values()]))
     for entry in entries:
         entry.value = ends[entry.value].relative_to(root).as_posix()
-    return root
+    return str(root)
 
 
 def check_provider(provider: ProviderName) -> None:
