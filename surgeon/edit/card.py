@@ -55,7 +55,8 @@ def _card(plan: Plan, base: str, source: Mapping[str, str | list[str]]) -> str:
     kept = {key: source[key] for key in _KEPT if key in source}
     own = source.get("tags")
     tags = [*(own if isinstance(own, list) else ()), "norm-surgeon", "outlier-dimensions"]
-    header = yaml.safe_dump({"base_model": name, **kept, "tags": tags}, sort_keys=False)
+    fields = {"base_model": name, **kept, "tags": list(dict.fromkeys(tags))}
+    header = yaml.safe_dump(fields, sort_keys=False)
     recipe = yaml.safe_dump(_plain(plan.recipe.to_json()), sort_keys=False).rstrip()
     fence = fence_for(recipe, least=3)
     total = plan.checkpoint.parameters_total

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 import surgeon.edit.write as write_module
 from surgeon import Recipe, make_plan, open_checkpoint, read_record, restore, verify, write_artifact
 from surgeon.cli import run
+from surgeon.edit.card import read_front_matter
 from surgeon.edit.files import hash_file
 from surgeon.edit.record import read_excised
 from surgeon.errors import CheckpointError, ExportError, OutputError
@@ -114,6 +115,13 @@ def test_the_card_names_the_base_the_recipe_the_edits_and_the_undo(minilm_patche
     assert "| `encoder.layer.5.output.LayerNorm.bias` | 99, 157 |" in card
     assert "surgeon restore" in card
     assert "mode: zero" in card
+
+
+def test_the_card_of_an_artifact_patched_again_has_each_tag_once(tiny, tmp_path):
+    patch(tiny("bert"), tmp_path / "one", dims=(3,))
+    patch(tmp_path / "one", tmp_path / "two", dims=(5,))
+    tags = read_front_matter(tmp_path / "two" / "README.md")["tags"]
+    assert tags == ["norm-surgeon", "outlier-dimensions"]
 
 
 def test_a_dtype_that_onnxruntime_does_not_compute_in_is_refused(tiny, tmp_path):
