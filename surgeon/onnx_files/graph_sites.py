@@ -79,9 +79,10 @@ def sites_by_pattern(
     found = [(operation, name) for operation, name in named if name is not None]
     if not found:
         norms = [operation for operation in operations if operation.kind != "dense"] or operations
-        shown = " or ".join(repr(_names(graph, norm)[0]) for norm in norms[1 : 1 + _SHOWN])
+        names = list(dict.fromkeys(_names(graph, norm)[0] for norm in norms))
+        shown = " or ".join(map(repr, names[:_SHOWN])) or "no norm"
         raise SelectionError(
-            f"`sites_pattern` {pattern!r}: matches no node; there is {shown or 'no norm'}"
+            f"`sites_pattern` {pattern!r}: matches no node's whole name; there is {shown}"
         )
     numbers = [int(m.group()) if (m := _LAYER.search(name)) else None for _, name in found]
     sites = [
@@ -119,7 +120,8 @@ def sites_by_structure(graph: FileGraph, operations: Sequence[Operation]) -> tup
     if not chains or any(len(found) > 1 for found in stacks.values()):
         raise CheckpointError(
             f"{len(norms)} norms, in {len(chains)} chains of layers, do not say which of them ends "
-            "a layer; name those with `sites_pattern` REGEX"
+            "a layer (in a pre-norm model a dense layer does); name those that do with "
+            "`sites_pattern` REGEX"
         )
     return tuple(
         found
