@@ -168,7 +168,10 @@ def _delimited(name: str, raw: bytes, content: str, dialect: Mapping[str, Any]) 
     header, rows = next(lines, []), []
     for number, row in enumerate(lines, start=2):
         if len(row) != len(header):
-            raise ValueError(f"row {number} has {len(row)} cells and the first has {len(header)}")
+            raise ValueError(
+                f"row {number} has {len(row)} cells and the first has {len(header)}; give each as "
+                "many, and put those that hold the delimiter in quotation marks"
+            )
         rows.append(dict(zip(header, row, strict=True)))
     return Table(name, tuple(rows), raw, first_line=2, groups=tuple(groups))
 
@@ -197,7 +200,8 @@ def _json(name: str, raw: bytes) -> Table:
         if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
             content = _questions(content)
     if not isinstance(content, list):
-        raise ValueError("expected a list of rows")  # noqa: TRY004  (what is wrong is the content)
+        wanted = 'expected a list of rows, such as pandas writes with orient="records"'
+        raise ValueError(wanted)  # noqa: TRY004  (what is wrong is the content)
     return _of_objects(name, raw, content)
 
 
@@ -291,6 +295,7 @@ _FORMATS: Mapping[str, Callable[[str, bytes], Table]] = {
     ".iob": _words,
     ".iob2": _words,
     ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
     ".json": _json,
     ".parquet": _parquet,
 }
@@ -312,6 +317,7 @@ def _read_hub(name: str) -> Table:
         rows = tuple(loaded.to_list())
     except Exception as error:  # what it raises has no common type
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason[0] = reason[0].replace("`", "'")  # an option would be shown there
         raise EvaluationError(
             f"`texts` {name}: {reason[0]}; give hf:org/name, and :config and :split where it has "
             "several"

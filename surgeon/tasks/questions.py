@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 30  # tokens of an answer, as BERT's own evaluation has it
 _STRIDE = 128  # tokens of context that windows share
+_CLS_TYPE = 2  # of the CLS token, in XLNet, where it comes last
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -42,13 +43,14 @@ class _Question:
 
     ``offsets`` has for each window the characters of each token in the context; None for the
     others, which can be no part of an answer. ``optional`` says whether the data have questions
-    without an answer.
+    without an answer, and ``cls_last`` whether the token that stands for that is a window's last.
     """
 
     context: str
     answers: tuple[str, ...]
     offsets: tuple[_Offsets, ...]
     optional: bool
+    cls_last: bool
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
@@ -77,7 +79,8 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         inputs, offsets = zip(*windows, strict=True)
         if expected is None or not any(span for window in offsets for span in window):
             continue
-        question = _Question(context, expected, offsets, optional)
+        cls_last = inputs[0].types[-1] == _CLS_TYPE
+        question = _Question(context, expected, offsets, optional, cls_last)
         examples.append(dataclasses.replace(inputs[0], further=inputs[1:], reference=question))
     unknown = encoder.count_unknown(part.ids for e in examples for part in e.sequences)
     tokens = sum(example.tokens for example in examples)
@@ -122,12 +125,13 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
 def _best_answer(logits: Floats, question: _Question) -> str:
     """Return the span of at most 30 tokens whose start and end score highest together.
 
-    Where questions may have no answer, there is none if the first token, which stands for that,
+    Where questions may have no answer, there is none if the CLS token, which stands for that,
     scores higher in every window (Devlin et al. 2019, section 4.3).
     """
     best, answer, nothing = -np.inf, "", np.inf
     for (starts, ends), offsets in zip(logits, question.offsets, strict=True):
-        nothing = min(nothing, float(starts[0] + ends[0]))
+        cls = len(offsets) - 1 if question.cls_last else 0
+        nothing = min(nothing, float(starts[cls] + ends[cls]))
         spans = {place: span for place, span in enumerate(offsets) if span is not None}
         if not spans:
             continue

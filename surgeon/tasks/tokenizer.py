@@ -178,15 +178,20 @@ def read_tokenizer(directory: Path, facts: TokenizerFacts | None) -> Tokenizer:
             "(tokenizer.json, or vocab.txt and tokenizer_config.json) beside the weights and "
             "patch again"
         )
-    return _read(directory / facts.file)
+    file = directory / facts.file
+    return _read(file, _settings_in(file.parent, directory))
 
 
-def _read(path: Path) -> Tokenizer:
+def _read(path: Path, settings: Sequence[Mapping[str, Any]] = ()) -> Tokenizer:
     import tokenizers
 
     try:
         with panics_as_errors(str(path)):
-            tokenizer = BoundedTokenizer(tokenizers.Tokenizer.from_file(str(path)), str(path))
+            read = tokenizers.Tokenizer.from_file(str(path))
+            # As transformers has it: the settings come before the tokenizer's own file.
+            sides = [beside.get("truncation_side") for beside in settings]
+            sides.append((read.truncation or {}).get("direction"))
+            tokenizer = BoundedTokenizer(read, str(path), next(filter(None, sides), "right"))
     except SurgeonError:
         raise
     except Exception as error:  # the library raises plain Exception
@@ -211,8 +216,9 @@ class BoundedTokenizer:
     _tokenizer: Any
     _label: str
     _most: int
+    _side: str
 
-    def __init__(self, tokenizer: Any, label: str) -> None:
+    def __init__(self, tokenizer: Any, label: str, side: Any = "right") -> None:
         growth = _growth(tokenizer)
         if growth > _MOST_GROWTH:
             raise EvaluationError(
@@ -220,13 +226,19 @@ class BoundedTokenizer:
                 "are taken; use the model's own tokenizer"
             )
         # Past __setattr__, which is the tokenizer's.
-        vars(self).update(_tokenizer=tokenizer, _label=label, _most=_MOST_CHARACTERS // growth)
+        most = _MOST_CHARACTERS // growth
+        side = "left" if side == "left" else "right"
+        vars(self).update(_tokenizer=tokenizer, _label=label, _most=most, _side=side)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(self._tokenizer, name, value)
+
+    def enable_truncation(self, max_length: int, **how: Any) -> None:
+        """Cut texts to a length, at the end that the model's files name (``truncation_side``)."""
+        self._tokenizer.enable_truncation(max_length, direction=self._side, **how)
 
     def encode_batch(self, texts: Iterable[Any], **how: Any) -> list[Encoding]:
         """Tokenize texts, lists of words or pairs, as the library does.
@@ -235,7 +247,7 @@ class BoundedTokenizer:
             EvaluationError: one is too long or no text, or the tokenizer fails on it.
         """
         texts = list(texts)
-        self._check(texts)
+        check_texts(texts, self._most)
         with panics_as_errors(self._label):
             try:
                 encoded: list[Encoding] = self._tokenizer.encode_batch(texts, **how)
@@ -243,24 +255,30 @@ class BoundedTokenizer:
                 raise EvaluationError(f"{self._label}: the tokenizer fails ({error})") from error
         return encoded
 
-    def _check(self, texts: list[Any]) -> None:
-        for text in texts:
-            parts = [text] if isinstance(text, str) else list(text or ())
-            length = sum(map(len, parts))
-            if length > self._most:
-                problem = (
-                    f"has {length:,} characters, and this tokenizer takes at most {self._most:,}; "
-                    "cut it, or put one text on each line"
-                )
-            elif any(isinstance(part, str) and _HALF.search(part) for part in parts):
-                problem = (
-                    "holds half of a surrogate pair, which is not a character; save the data as "
-                    "UTF-8 text"
-                )
-            else:
-                continue
-            beginning = next(filter(None, parts))[:_SHOWN]
-            raise EvaluationError(f"the text that begins with {beginning!r} {problem}")
+
+def check_texts(texts: Iterable[Any], most: int = _MOST_CHARACTERS) -> None:
+    """Refuse what no tokenizer takes, among texts, lists of words and pairs.
+
+    Raises:
+        EvaluationError: one has more than ``most`` characters, or half of one.
+    """
+    for text in texts:
+        parts = [text] if isinstance(text, str) else list(text or ())
+        length = sum(map(len, parts))
+        if length > most:
+            problem = (
+                f"has {length:,} characters, and this tokenizer takes at most {most:,}; "
+                "cut it, or put one text on each line"
+            )
+        elif any(isinstance(part, str) and _HALF.search(part) for part in parts):
+            problem = (
+                "holds half of a surrogate pair, which is not a character; save the data as "
+                "UTF-8 text"
+            )
+        else:
+            continue
+        beginning = next(filter(None, parts))[:_SHOWN]
+        raise EvaluationError(f"the text that begins with {beginning!r} {problem}")
 
 
 @contextlib.contextmanager

@@ -275,6 +275,7 @@ def export_error(
     if folder:
         text = text.replace(str(folder[0]), str(folder[1]))
     reason = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+    reason = reason.replace("`", "'")  # what stands in backticks would be shown as an option
     return ExportError(f"{what} ({type(cause).__name__}: {reason})", remedy)
 
 

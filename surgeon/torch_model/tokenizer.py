@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import transformers
 
-from surgeon.errors import EvaluationError
+from surgeon.errors import EvaluationError, ExportError
 from surgeon.tasks.tokenizer import (
     UNBOUNDED,
     BoundedTokenizer,
     TokenizerFacts,
+    check_texts,
     length_or_none,
     panics_as_errors,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _TOKENIZER = "tokenizer.json"
 _SENTENCEPIECE = ("*.model", "*.spm")
+_REMEDY = "update transformers and tokenizers, or save the tokenizer again with those here"
 _VOCABULARIES = (
     _TOKENIZER, "vocab*", *_SENTENCEPIECE, "*.tiktoken", "merges.txt", "tekken.json",
 )  # fmt: skip
@@ -53,20 +55,28 @@ def load_tokenizer(source: Path) -> Any | None:
         except Exception as error:
             if vocabulary is None:
                 return None
+            _check_installed(source, names)
             what = f"{source / vocabulary}: transformers cannot read this tokenizer"
-            raise export_error(what, error, _remedy(vocabulary), (folder, source)) from error
+            remedy = (
+                "update transformers and tokenizers, or save the tokenizer again with those here"
+            )
+            raise export_error(what, error, remedy, (folder, source)) from error
     # A file may say "512" or -1, which the library compares with numbers of tokens.
     tokenizer.model_max_length = length_or_none(tokenizer.model_max_length) or UNBOUNDED
     # Without any file of a vocabulary, transformers makes a tokenizer of only special tokens.
     return None if len(tokenizer) <= len(tokenizer.all_special_ids) else tokenizer
 
 
-def _remedy(vocabulary: str) -> str:
-    pieces = any(fnmatch(vocabulary, pattern) for pattern in _SENTENCEPIECE)
-    if pieces and importlib.util.find_spec("sentencepiece") is None:
-        # Without it transformers tries other formats, and complains about the last of them.
-        return "pip install sentencepiece"
-    return "update transformers and tokenizers, or save the tokenizer again with those here"
+def _check_installed(source: Path, names: Sequence[str]) -> None:
+    """Name the package that a tokenizer takes: transformers complains about the last it tries."""
+    pieces = next((n for p in _SENTENCEPIECE for n in names if fnmatch(n, p)), None)
+    if pieces is None or _TOKENIZER in names:
+        return
+    binary = (source / pieces).read_bytes()[:1] == b"\n"  # the first tag of a protobuf
+    package = "sentencepiece" if binary else "tiktoken"
+    if importlib.util.find_spec(package) is None:
+        what = f"{source / pieces}: {package}, which reads this tokenizer, is not installed"
+        raise ExportError(what, f"pip install {package}")
 
 
 def save_tokenizer(source: Path, folder: Path, tokenizer: Any, pad: int) -> TokenizerFacts:
@@ -99,7 +109,7 @@ def text_encoder(tokenizer: Any) -> Tokenizer:
     """
     if not tokenizer.is_fast:
         return _PythonTokenizer(tokenizer)  # type: ignore[return-value]  # as much as is used
-    backend = BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER)
+    backend = BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER, tokenizer.truncation_side)
     backend.no_padding()
     backend.no_truncation()
     return backend  # type: ignore[return-value]  # all that a tokenizer does, in bounds
@@ -154,6 +164,7 @@ class _PythonTokenizer:
         )
 
     def encode_batch(self, texts: Sequence[Any], **how: Any) -> list[_PythonEncoding]:
+        check_texts(texts)
         return [self.encode(text, **how) for text in texts]
 
     def get_vocab_size(self) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import sys
 
 import pytest
@@ -28,6 +29,7 @@ SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "She did.", "qas": [
         ("d.jsonl", LINES, ROWS),
         ("d.json", json.dumps(ROWS), ROWS),
         ("d.json", LINES, ROWS),  # JSON Lines by another name
+        ("d.ndjson", LINES, ROWS),
         ("d.tsv", 'text\tlabel\nHe said "no\t1\n', [{"text": 'He said "no', "label": "1"}]),
         ("d.csv", 'text\tlabel\n"No\t1\n', [{"text": '"No', "label": "1"}]),  # STS-B's are such
         ("d.tsv", 'text\tlabel\n"No."\t1\n', [{"text": '"No."', "label": "1"}]),
@@ -44,6 +46,21 @@ def test_rows_are_read_from_every_format(tmp_path, name, content, rows):
     assert table.raw == content.encode()
 
 
+def test_lines_of_json_are_no_texts_by_any_of_their_names(tmp_path):
+    for name in ("d.jsonl", "d.ndjson"):
+        (tmp_path / name).write_text(LINES, encoding="utf-8")
+        texts = read_texts_of(str(tmp_path / name), Columns())
+        assert texts.lines == tuple(row["text"] for row in ROWS)
+
+
+def test_texts_may_come_through_a_pipe():
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        pipe.write("one\ntwo\n")
+    assert read_texts_of(f"/dev/fd/{reading}", Columns()).lines == ("one", "two")
+    os.close(reading)
+
+
 def test_parquet_gives_the_same_rows_too(tmp_path):
     parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "d.parquet")
@@ -55,11 +72,11 @@ def test_parquet_gives_the_same_rows_too(tmp_path):
     [
         ("d.xls", b"x", r"rows are read from \.csv"),
         ("d.csv", b"", "no rows"),
-        ("d.csv", b"a,b\n1\n", "row 2 has 1 cells and the first has 2"),
+        ("d.csv", b"a,b\n1\n", "row 2 has 1 cells and the first has 2; .* in quotation marks"),
+        ("d.json", b'{"text": {"0": "a"}}', 'a list of rows, such as .* orient="records"'),
         ("d.csv", b"\xff\xfet\x00", r"not UTF-8 \(byte 0\), UTF-16; .*-f utf-16 -t utf-8 d.csv"),
         ("d.csv", b"\x1f\x8b\x08\x00", r"d\.csv: a binary file; unpack it, or save it as UTF-8"),
         ("d.csv", b'"a', "not a CSV file"),
-        ("d.json", b"3", "expected a list of rows"),
         ("d.jsonl", b"[1]\n", "row 1 is not an object"),
         ("d.jsonl", b"{", "not a JSONL file .*line 1, column 2"),
         ("d.json", b'{"data": [{"paragraphs": 3}]}', "SQuAD"),

@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
+import transformers as t
+from artifacts import edit_json
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
@@ -22,8 +24,14 @@ from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns
 from surgeon.tasks.task import Settings
 from surgeon.tasks.token_labels import in_scheme, spans_of
-from surgeon.tasks.tokenizer import BoundedTokenizer, begin_with
+from surgeon.tasks.tokenizer import (
+    BoundedTokenizer,
+    begin_with,
+    find_tokenizer,
+    read_tokenizer,
+)
 from surgeon.text import Texts
+from surgeon.torch_model.tokenizer import text_encoder
 
 _SETTINGS = Settings(seed=0, mask_rate=0.15, mask_id=4, special_ids=(0, 1, 2, 3, 4))
 _SEQUENCE = (2, *range(5, 45), 3)
@@ -337,6 +345,24 @@ def test_words_that_are_too_many_are_cut_as_transformers_does(tmp_path):
     assert prepared.truncated == 2
 
 
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "tokenizer.json"])
+def test_texts_are_cut_at_the_end_that_the_files_name_as_transformers_does(tmp_path, file):
+    made = word_tokenizer()
+    if file == "tokenizer.json":
+        made.backend_tokenizer.enable_truncation(512, direction="left")
+    made.save_pretrained(tmp_path)
+    if file == "tokenizer_config.json":
+        edit_json(tmp_path / file, truncation_side="left")
+    own, (facts, _) = t.AutoTokenizer.from_pretrained(tmp_path), find_tokenizer(tmp_path, ".", 0)
+    texts = ["one day the river runs", ("the day", "a river of the old town")]
+    for tokenizer in (read_tokenizer(tmp_path, facts), text_encoder(own)):
+        examples = Encoder(tokenizer, 6, 1).encode(texts).examples
+        for text, example in zip(texts, examples, strict=True):
+            pair = text if isinstance(text, tuple) else (text,)
+            assert example.ids == tuple(own(*pair, truncation=True, max_length=6).input_ids)
+    assert examples[0].ids[-2] == own.convert_tokens_to_ids("runs")
+
+
 def test_tags_of_another_scheme_are_compared_as_entities(tmp_path):
     rows = [{"tokens": ["the", "day", "the"], "ner_tags": ["I-PER", "I-PER", "O"]}]
     (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
@@ -427,6 +453,25 @@ def test_windows_and_blocks_of_a_causal_model_score_each_token_once():
         _read("clm", texts, (), tokenizer, block=1)
     with pytest.raises(EvaluationError, match=r"`stride` 9: .* `block`"):
         _read("clm", texts, (), tokenizer, block=10, stride=9)
+
+
+@pytest.mark.parametrize(
+    ("form", "cls"),
+    [("[CLS] $A [SEP] $B:1 [SEP]:1", 0), ("$A [SEP] $B:1 [SEP]:1 [CLS]:2", -1)],  # BERT's, XLNet's
+)
+def test_no_answer_is_what_the_cls_token_stands_for_wherever_it_is(tmp_path, form, cls):
+    tokenizer = word_tokenizer().backend_tokenizer
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing("$A", form, ends)
+    rows = [{"question": "the", "context": "day", "answers": answers} for answers in ([], ["day"])]
+    prepared = _read("question-answering", _table(tmp_path, "d.jsonl", rows), (), tokenizer)
+    for example in prepared.examples:
+        size = len(example.ids)
+        assert example.ids[cls] == 2
+        logits = np.zeros((1, 2, size + 3), dtype=np.float32)  # padded
+        logits[:, :, range(size)[cls]] = 1
+        answered = TASKS["question-answering"].observe(logits, example)
+        assert answered.tolist() == [float(not example.reference.answers)] * 2
 
 
 def test_a_question_without_room_for_its_context_is_not_a_text_that_is_too_long(tmp_path):

@@ -373,7 +373,23 @@ def _pieces(model):
     return r"spiece.model: .*pip install sentencepiece"
 
 
-@pytest.mark.parametrize("spoil", [_newer, _cut_off, _settings, _pieces])
+def _ranks(model):
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
+    return r"tokenizer.model: tiktoken, which reads .*; pip install tiktoken"
+
+
+def _pieces_beside_a_vocabulary(model):
+    _pieces(model)
+    (model / "spiece.model").rename(model / "source.spm")
+    (model / "vocab.json").write_text('{"the": 0}')
+    edit_json(model / "tokenizer_config.json", tokenizer_class="MarianTokenizer")
+    return r"source.spm: sentencepiece, which reads .*; pip install sentencepiece"
+
+
+@pytest.mark.parametrize(
+    "spoil", [_newer, _cut_off, _settings, _pieces, _ranks, _pieces_beside_a_vocabulary]
+)
 def test_a_tokenizer_that_is_there_and_cannot_be_read_is_told_by_the_patch(tmp_path, spoil):
     model = save_model("rtd", tmp_path / "model")
     complaint = spoil(model)
@@ -435,6 +451,8 @@ def test_a_tokenizer_in_python_alone_encodes_as_transformers_does(tmp_path, name
             assert encoded.ids == own(*pair, truncation=bool(most), max_length=most)["input_ids"]
             assert len(encoded.ids) == len(encoded.type_ids) == len(encoded.special_tokens_mask)
     encoder.no_truncation()
+    with pytest.raises(SurgeonError, match="half of a surrogate pair"):
+        encoder.encode_batch(["a\ud800"])
     for further in ("offsets", "overflowing"):
         with pytest.raises(SurgeonError, match="in Python only"):
             getattr(encoder.encode("MKTV"), further)
