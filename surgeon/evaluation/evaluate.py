@@ -21,7 +21,7 @@ from surgeon.evaluation.artifact import Artifact, draw_controls, draw_doses, ope
 from surgeon.evaluation.blocks import Compared, compare_in_blocks, partial_of
 from surgeon.evaluation.fill_ins import BLANKS, fill_in
 from surgeon.evaluation.notes import NO_BLANKS, NOTHING_TO_RESUME, notes_of
-from surgeon.evaluation.quantized import compare_forms, cost_of, open_quantized
+from surgeon.evaluation.quantized import check_float32, compare_forms, cost_of, open_quantized
 from surgeon.evaluation.result import (
     Change,
     Dose,
@@ -114,6 +114,8 @@ def evaluate(
     artifact = Path(artifact)
     opened = open_artifact(artifact)
     asked = _with_recorded(opened, given)
+    if asked.quantize:
+        check_float32(opened)
     work = prepare(opened, asked, texts, metric)
     stops_early = _stops_early(asked, work)
     if stops_early:

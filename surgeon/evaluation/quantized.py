@@ -22,6 +22,8 @@ from surgeon.evaluation.result import Change, Cost
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import one_line
 from surgeon.evaluation.workload import Workload
+from surgeon.onnx.file_graph import QUANTIZED
+from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.weights import make_replaceable
 from surgeon.progress import Progress
 from surgeon.tasks.examples import Example
@@ -37,8 +39,6 @@ from surgeon.tasks.task import (
     observe,
     ratio_of_sums,
 )
-
-_QUANTIZED = {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "MatMulInteger"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,25 @@ class FilePerVariant:
         return _open(self.artifact, self.task, self.folder, variant).not_finite(variant)
 
 
+def check_float32(artifact: Artifact) -> None:
+    """Refuse a graph that computes in float16, or is quantized already.
+
+    Raises:
+        EvaluationError: it is one.
+    """
+    path, dtype = artifact.model_path, artifact.facts.dtype
+    if dtype != "float32":
+        raise EvaluationError(
+            f"`quantize`: {path} computes in {dtype} and onnxruntime quantizes float32; patch the "
+            "float32 model, without `dtype`"
+        )
+    nodes = read_file_graph(path, artifact.directory).nodes
+    if found := next((n.operation for n in nodes if QUANTIZED.search(n.operation)), None):
+        raise EvaluationError(
+            f"`quantize`: {path} is quantized already (it has {found}); leave it out"
+        )
+
+
 def open_quantized(artifact: Artifact, task: Task, folder: Path) -> Runner:
     """Quantize an artifact into a folder, and open it for a task, on the CPU.
 
@@ -65,14 +84,8 @@ def open_quantized(artifact: Artifact, task: Task, folder: Path) -> Runner:
     they are, as norms do, one graph serves all variants; else each variant is quantized.
 
     Raises:
-        EvaluationError: the graph computes in float16, is quantized already, or onnxruntime cannot
-            quantize it.
+        EvaluationError: onnxruntime cannot quantize it.
     """
-    if artifact.facts.dtype != "float32":
-        raise EvaluationError(
-            f"`quantize`: {artifact.model_path} computes in {artifact.facts.dtype} and onnxruntime "
-            "quantizes float32; patch again without `dtype`"
-        )
     runner = _open(artifact, task, folder, BASELINE)
     whole = runner.session.replaceable == artifact.baseline.keys()
     return runner if whole else FilePerVariant(artifact, task, folder)
@@ -95,10 +108,6 @@ def _quantize(artifact: Artifact, variant: Variant, path: Path) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = _graph_of(artifact, variant)
-    if _QUANTIZED & {node.op_type for node in model.graph.node}:
-        raise EvaluationError(
-            f"`quantize`: {artifact.model_path} is quantized already; leave it out"
-        )
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         whole, folded = Path(name) / "whole.onnx", Path(name) / "folded.onnx"
         try:

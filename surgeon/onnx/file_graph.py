@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ Use: TypeAlias = tuple[int, int]
 _MAX_IDENTITIES = 100  # in a row; no exporter writes two
 SAME = ("Identity", "Cast")
 """Operations that pass a tensor on, as it is or in another dtype."""
+
+QUANTIZED = re.compile(r"Dequantize|DynamicQuantize|BlockQuantize|Integer|^Q[A-Z]|NBits|Bnb4|FpQ4")
+"""In the names of the operators that read quantized weights, ONNX's and onnxruntime's."""
 
 # Where an operation has its table, by the input that says which rows of it.
 _TABLE_INPUT = {("Gather", 1): 0, ("EmbedLayerNormalization", 0): 2}

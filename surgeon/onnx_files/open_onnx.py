@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG, Architecture
 from surgeon.model.files import read_object
 from surgeon.model.tensors import FLOATS
-from surgeon.onnx.file_graph import FileGraph, tensor_files
+from surgeon.onnx.file_graph import QUANTIZED, FileGraph, tensor_files
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx_files.graph_sites import (
     GraphSite,
@@ -30,8 +29,6 @@ _LAYER_COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
     "encoder_layers", "decoder_layers",
 )  # fmt: skip
-# Of the operators that read quantized weights, ONNX's and onnxruntime's
-_QUANTIZED = re.compile(r"Dequantize|DynamicQuantize|Integer|QLinear|QGemm|QMoE|NBits|Bnb4")
 _WITHOUT_CACHE = ("decoder_model.onnx", "model.onnx")
 # Quantized weights are small integers, the last two types of 4 bits; larger ones are indices.
 _WEIGHTS = (*FLOATS, "I8", "U8", "type 21", "type 22")
@@ -151,7 +148,7 @@ def _in_branches(graph: FileGraph) -> str:
 
 def _quantized(graph: FileGraph) -> str:
     """Say that what ends a layer may be quantized, if anything is."""
-    found = [node.operation for node in graph.nodes if _QUANTIZED.search(node.operation)]
+    found = [node.operation for node in graph.nodes if QUANTIZED.search(node.operation)]
     if not found:
         return ""
     return (

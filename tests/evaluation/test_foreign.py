@@ -466,6 +466,19 @@ def test_of_a_graph_quantized_by_the_batch_each_text_is_run_alone(mlm, tmp_path)
     many, one = (evaluate(out, texts=_TEXTS, controls=3, batch_size=size) for size in (None, 1))
     assert many.patched == one.patched
     assert "each was run alone" in " ".join(many.warnings)
+    with pytest.raises(EvaluationError, match="is quantized already"):
+        evaluate(out, texts=_TEXTS, quantize="int8")
+
+
+def test_weights_of_4_bits_are_quantized_already(mlm, tmp_path):
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(onnx.load(mlm / "model.onnx"), block_size=16)
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(mlm / "model.onnx"))
+    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    with pytest.raises(EvaluationError, match=r"quantized already \(it has MatMulNBits"):
+        evaluate(out, texts=_TEXTS, quantize="int8")
 
 
 @pytest.mark.parametrize(
