@@ -8,10 +8,10 @@ import numpy as np
 
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.result import Change, Evaluation, Quantized, Score
-from surgeon.evaluation.verdict import FEW, LEAST, Finding
+from surgeon.evaluation.verdict import LEAST, Finding
 from surgeon.evaluation.workload import Workload
 from surgeon.tasks.classification import guesses
-from surgeon.tasks.statistics import LEAST_CONTROLS, usual_range
+from surgeon.tasks.statistics import FEW, LEAST_CONTROLS, usual_range
 from surgeon.tasks.task import INVERTED, Floats, Settings, Task
 from surgeon.text import fingerprint
 

@@ -36,8 +36,6 @@ LEAST = 6
 Five differences all have the same sign by chance in 2 of 2⁵ cases, more than 5 in 100, so that
 they give no interval of 95%.
 """
-FEW = 10
-"""Distinct texts below which a reader is warned."""
 
 _ANOTHER_SCALE = 0.5  # Pearson's correlation from which errors are a matter of the scale
 

@@ -26,6 +26,7 @@ from surgeon.ranking.race import (
 from surgeon.ranking.ranking import Dimension, Measured, Options, Ranking
 from surgeon.ranking.removals import AblationRun, start_run
 from surgeon.ranking.torch_runner import TorchRunner
+from surgeon.tasks.statistics import FEW
 from surgeon.tasks.task import Scores
 
 _FROM_WEIGHTS = 2  # candidates of each criterion on the weights
@@ -245,12 +246,12 @@ class _Choice:
 
 
 def _undecided(first: Race, added: Mapping[int, Damage], texts: int) -> tuple[str, ...]:
-    """Say which candidates all texts could not tell from those chosen, or from the rest."""
+    """Say if the texts are few, and which candidates all of them could not tell from the rest."""
+    few = (f"there are {texts} distinct texts, and more are firmer: give more data",)
     open_ones = [str(dim) for (dim,) in first.undecided if dim not in added]
-    if not open_ones:
-        return ()
     which = ", ".join(open_ones)
-    return (f"{texts} texts do not settle whether {which} would be an outlier; more texts may",)
+    left = (f"{texts} texts do not settle whether {which} would be an outlier; more texts may",)
+    return (*(few if texts < FEW else ()), *(left if open_ones else ()))
 
 
 def _in_order(

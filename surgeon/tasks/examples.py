@@ -233,13 +233,16 @@ class Encoder:
 
         The special tokens at both ends stay, as transformers keeps them.
         """
-        lengths = [len(encoding.ids) for encoding in self.each(texts, **how)]
-        self.tokenizer.enable_truncation(self.max_length)
-        try:
-            for length, encoding in zip(lengths, self.each(texts, **how), strict=True):
-                yield encoding, length > len(encoding.ids)
-        finally:
-            self.tokenizer.no_truncation()
+        for start in range(0, len(texts), _AT_ONCE):
+            some = texts[start : start + _AT_ONCE]
+            whole = list(self.each(some, **how))
+            long = [n for n, encoding in enumerate(whole) if len(encoding.ids) > self.max_length]
+            self.tokenizer.enable_truncation(self.max_length)
+            try:
+                cut = dict(zip(long, self.each([some[n] for n in long], **how), strict=True))
+            finally:
+                self.tokenizer.no_truncation()
+            yield from ((cut.get(n, encoding), n in cut) for n, encoding in enumerate(whole))
 
     def each(self, texts: Sequence[Any], **how: Any) -> Iterator[Encoding]:
         """Yield the tokens of each text, a few at a time: what the library keeps of them is large.

@@ -53,8 +53,9 @@ def mask_id_of(settings: Settings) -> int:
     """
     if settings.mask_id is None:
         raise EvaluationError(
-            "the tokenizer has no mask token, so no token can be hidden; name one in its "
-            "tokenizer_config.json and patch again"
+            "the tokenizer has no mask token, so no token can be hidden; if the model was trained "
+            "with one, name it in tokenizer_config.json and patch again (T5 and most models of "
+            "translation were not, and no task scores them)"
         )
     return settings.mask_id
 

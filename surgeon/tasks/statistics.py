@@ -14,6 +14,9 @@ from surgeon.tasks.task import SHARE, Floats, Scores, ratio_of_sums
 LEAST_CONTROLS = 5
 """Controls below which a random removal too often lies beyond all of them."""
 
+FEW = 10
+"""Distinct texts below which a reader is warned."""
+
 Interval: TypeAlias = tuple[float, float]
 Groups: TypeAlias = npt.NDArray[np.int64]
 

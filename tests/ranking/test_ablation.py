@@ -230,6 +230,7 @@ def test_a_head_that_takes_labels_is_said_to_be_left_out(tmp_path):
     ranking = rank_dimensions(open_checkpoint(model), "ablation", Options(texts=texts))
     assert ranking.measured.task == "drift"
     assert ranking.evidence.endswith("without its head, since classification takes labels")
+    assert "there are 6 distinct texts, and more are firmer" in " ".join(ranking.warnings)
 
 
 def test_no_random_removal_does_less_than_no_drift(minilm_ranking):
