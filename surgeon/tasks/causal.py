@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.masked import MASKED
 from surgeon.tasks.sequences import TEXT_OPTIONS, texts_of
 from surgeon.tasks.task import Data, Settings
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 FIRST_NOT_SCORED = (
     "the first token is not scored, because nothing comes before it; bos puts the tokenizer's "
@@ -95,7 +98,7 @@ def _streams(texts: Sequence[str], encoder: Encoder, *, special: bool) -> list[S
     """Return the tokens of each text; none of a text that has none of its own."""
     encodings = encoder.each(texts, add_special_tokens=special)
     return [
-        (tuple(encoding.ids), _read_by(text, encoding.offsets))
+        (tuple(encoding.ids), _read_by(text, encoding))
         if 0 in encoding.special_tokens_mask
         else ((), np.empty((0, 2), dtype=np.int64))
         for text, encoding in zip(texts, encodings, strict=True)
@@ -119,9 +122,14 @@ def _blocks(texts: Sequence[str], encoder: Encoder, block: int) -> list[Stream]:
     ]
 
 
-def _read_by(text: str, offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
-    """Return the bytes and words that each token ends; the last ends the text."""
-    ends = np.maximum.accumulate([0, *(end for _, end in offsets)])
+def _read_by(text: str, encoding: Encoding) -> npt.NDArray[np.int64]:
+    """Return the bytes and words that each token ends; the last ends the text.
+
+    They are 0 where the tokenizer does not say where in its text a token is.
+    """
+    if not encoding.offsets:
+        return np.zeros((len(encoding.ids), 2), dtype=np.int64)
+    ends = np.maximum.accumulate([0, *(end for _, end in encoding.offsets)])
     ends[-1] = len(text)
     places = np.cumsum([0, *(len(character.encode()) for character in text)], dtype=np.int64)
     gaps = [gap.start() for gap in re.finditer(r"\s+", text)]

@@ -314,8 +314,10 @@ class Encoder:
         if not encoded.mostly_unknown:
             return
         remedy = "give `texts` FILE, text of the kind that this model reads"
+        as_is = self.encode(texts)
         for case, change in (("lower", str.lower), ("upper", str.upper)):
-            if not self.encode([change(text) for text in texts]).mostly_unknown:
+            changed = self.encode([change(text) for text in texts])
+            if changed.unknown < as_is.unknown and not changed.mostly_unknown:
                 remedy = f"it knows them in {case} case: give `texts` FILE, in {case} case"
         raise EvaluationError(
             f"{encoded.unknown} of {encoded.tokens} tokens of {name} are unknown to the tokenizer, "

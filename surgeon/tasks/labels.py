@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -151,7 +152,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _normalized(label: Any) -> str:
-    return re.sub(r"[\s_]+|(?<!^)-+", "", str(label)).casefold()  # -1 is not 1
+    composed = unicodedata.normalize("NFC", str(label))  # é in one character
+    return re.sub(r"[\s_]+|(?<!^)-+", "", composed).casefold()  # -1 is not 1
 
 
 def _integer(value: Any) -> int | None:

@@ -77,6 +77,11 @@ def _located(data: Data, settings: Settings) -> Located:
     sentences = data.sentences()
     if settings.columns.given:
         return locate(sentences, settings.columns, pair=False)
+    if all(words == [str(n + 1) for n in range(len(words))] for words in sentences.values("1")):
+        raise EvaluationError(
+            f"`texts` {data.name}: the first column numbers the words; name those of the words and "
+            "of their labels by number with `text_column` and `label_column`"
+        )
     return Located(sentences, "1", None, str(len(data.groups[0][0])))
 
 

@@ -120,15 +120,16 @@ class _PythonEncoding:
     ids: list[int]
     type_ids: list[int]
     special_tokens_mask: list[int]
+    offsets: tuple[tuple[int, int], ...] = ()
 
     @property
-    def offsets(self) -> NoReturn:
+    def word_ids(self) -> NoReturn:
         raise EvaluationError(
             "the model's tokenizer is in Python only and does not say where in its text a token "
             "is, which this task needs; save the tokenizer as tokenizer.json and patch again"
         )
 
-    sequence_ids = word_ids = overflowing = offsets
+    sequence_ids = overflowing = word_ids
 
 
 class _PythonTokenizer:

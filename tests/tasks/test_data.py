@@ -211,6 +211,7 @@ def test_a_task_s_own_names_are_no_reason_to_refuse_a_file_without_a_header(tmp_
         ([1.0, "5.0"], (), ("1", "5"), [0, 1]),
         (["1.0", 0.0], (), ("LABEL_0", "LABEL_1"), [1, 0]),
         (["a", "A"], (), ("a", "A"), [0, 1]),
+        (["cafe\u0301"], (), ("th\u00e9", "caf\u00e9"), [1]),  # accents apart, as macOS has them
     ],
 )
 def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(

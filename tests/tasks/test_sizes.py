@@ -190,3 +190,5 @@ def test_texts_in_the_other_case_of_letters_are_told_so():
         check([text.upper() for text in known])
     with pytest.raises(EvaluationError, match="give `texts` FILE, text of the kind"):
         check(["quite other words than those"])
+    with pytest.raises(EvaluationError, match="give `texts` FILE, text of the kind"):
+        encoder.check_known(encoder.encode(["quite other"]), ["quite other", *known], "rows")

@@ -333,6 +333,25 @@ def test_words_without_a_label_are_passed_over(tmp_path):
     assert (example.positions.tolist(), example.labels.tolist()) == ([1, 3], [0, 1])
 
 
+def test_a_causal_model_whose_tokenizer_knows_no_places_is_scored_by_its_tokens():
+    own = t.ByT5Tokenizer()  # in Python alone
+    prepared = _read("clm", Texts("d", ("the day", "a river"), b""), (), text_encoder(own))
+    assert [e.ids for e in prepared.examples] == [
+        tuple(own(s).input_ids) for s in ("the day", "a river")
+    ]
+    observed = [[7.0, 1.0, len(e.labels), *e.reference] for e in prepared.examples]
+    assert set(TASKS["clm"].scores(np.array(observed), _SETTINGS)) == {"loss", "top1", "perplexity"}
+
+
+def test_a_column_that_numbers_the_words_is_not_taken_for_the_words(tmp_path):
+    lines = "1\tthe\tO\tO\n2\tday\tB-PER\tO\n\n1\tday\tB-PER\tO\n"  # as GermEval has it
+    (tmp_path / "d.conll").write_text(lines)
+    with pytest.raises(EvaluationError, match="the first column numbers the words"):
+        _read("token-classification", read_table(tmp_path / "d.conll"), BIO)
+    (tmp_path / "d.conll").write_text(lines.replace("1\t", "").replace("2\t", ""))
+    assert len(_read("token-classification", read_table(tmp_path / "d.conll"), BIO).examples) == 2
+
+
 def test_words_that_are_too_many_are_cut_as_transformers_does(tmp_path):
     rows = [{"tokens": ["the", "day"] * 40, "ner_tags": ["O", "B-PER"] * 40}] * 2
     prepared = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO)

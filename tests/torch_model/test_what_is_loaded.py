@@ -453,7 +453,7 @@ def test_a_tokenizer_in_python_alone_encodes_as_transformers_does(tmp_path, name
     encoder.no_truncation()
     with pytest.raises(SurgeonError, match="half of a surrogate pair"):
         encoder.encode_batch(["a\ud800"])
-    for further in ("offsets", "overflowing"):
+    for further in ("word_ids", "overflowing"):
         with pytest.raises(SurgeonError, match="in Python only"):
             getattr(encoder.encode("MKTV"), further)
 
