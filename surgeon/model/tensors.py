@@ -79,11 +79,13 @@ class TensorFile:
                 "sites that are float vectors with `sites` (final, embeddings), or give the model "
                 "before it was quantized"
             )
-        raw = bytearray()
-        for piece in self.pieces(name):
-            raw += piece
+        dtype, read = float_dtype(info.dtype), 0
         try:
-            return np.frombuffer(raw, float_dtype(info.dtype)).reshape(info.shape)
+            content = np.empty(info.size * dtype.itemsize, np.uint8)
+            for piece in self.pieces(name):
+                content[read : read + len(piece)] = np.frombuffer(piece, np.uint8)
+                read += len(piece)
+            return content[:read].view(dtype).reshape(info.shape)
         except ValueError as error:  # an empty one may claim any size of its other axes
             raise CheckpointError(
                 f"{self.path}: tensor {name} claims the shape {info.shape} ({error})"

@@ -16,7 +16,7 @@ from surgeon.families import Kind, Site, Stack, by_layer
 from surgeon.model import Checkpoint
 
 _DIGITS = 4  # behind the point, in JSON
-_SLAB = 2**20  # weights converted to float64 at a time
+_SLAB = 2**17  # weights converted to float64 at a time: they fit in a core's cache
 # Bytes of a remote model that are fetched together: all norms of any model, all output dense layers
 # of GPT-2, three of Llama 13B's.
 _AT_ONCE = 2**29
@@ -167,17 +167,19 @@ def slice_norms(
     ``scales`` are those of the weight's blocks, whose sides are powers of two; the last block of a
     row or column may be cut off.
     """
-    by_dim = np.moveaxis(weight, axis, 0)
-    step = max(1, _SLAB // max(1, by_dim.shape[1]))
-    norms = []
-    for start in range(0, len(by_dim), step):
-        slab = by_dim[start : start + step].astype(np.float64)
+    squares = np.zeros(weight.shape[axis])
+    step = max(1, _SLAB // max(1, weight.shape[1]))
+    for start in range(0, len(weight), step):
+        slab = weight[start : start + step].astype(np.float64)
         if scales is not None:
-            of_dim = np.moveaxis(scales, axis, 0)
-            rows, columns = map(_block_of, by_dim.shape, of_dim.shape)
-            slab *= of_dim[np.ix_(rows[start : start + step], columns)]
-        norms.append(np.linalg.norm(slab, axis=1))
-    return np.concatenate(norms)
+            rows, columns = map(_block_of, weight.shape, scales.shape)
+            slab *= scales[np.ix_(rows[start : start + step], columns)]
+        np.multiply(slab, slab, out=slab)
+        if axis == 0:
+            squares[start : start + step] = slab.sum(axis=1)
+        else:
+            squares += slab.sum(axis=0)
+    return np.sqrt(squares)
 
 
 def _block_of(size: int, count: int) -> npt.NDArray[np.intp]:
