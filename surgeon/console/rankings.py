@@ -95,8 +95,9 @@ def _other(plan: Plan, paper: Ranking | None) -> str:
 
 
 def _show_doubts(ranking: Ranking, remedy: str | None) -> None:
-    doubt = ranking.weak or ("" if ranking.measured else ranking.basis)
-    if doubt:
+    # The basis stands beside the outliers; said again, it takes something to do about it.
+    basis = ranking.basis if remedy and not ranking.measured else ""
+    if doubt := ranking.weak or basis:
         print_caution(f"{doubt}: {remedy}" if remedy else doubt)
     for warning in ranking.warnings:
         print_caution(f"Note: {warning}")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from antibodies import antibodies
 from ranking.conftest import PLANTED
+from rankings import random_ranking
 from task_models import save_model
 
 from surgeon import Options, built_in_sample, open_checkpoint, rank_dimensions, ranking_sample
@@ -244,6 +245,17 @@ def test_the_table_says_what_is_added_and_to_what(minilm_ranking, capsys):
     assert "beside those chosen before, or two together; added: the damage beside the" in shown
     show_ranking(dataclasses.replace(minilm_ranking, outliers=(), dimensions=()), 3, json=False)
     assert "added:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("settle", [None, "surgeon scan m --method ablation"])
+def test_what_was_not_measured_is_said_once_and_again_with_what_measures_it(settle, capsys):
+    ranking, _ = random_ranking(hidden=32, layers=8, outliers=(3,))
+    show_ranking(ranking, 1, json=False, settle=settle)
+    _, shown = capsys.readouterr().out.split("Outliers: ")
+    says = (
+        f"\nBy weights, not measured: {settle} measures what removing each does." if settle else ""
+    )
+    assert shown == f"3 (by weights, not measured){says}\n"
 
 
 def test_the_sample_that_ranks_shares_no_line_with_the_one_that_evaluates():
