@@ -73,7 +73,7 @@ def show_choice(
     ranking = plan.ranking
     if json or ranking is None:
         return
-    how = f"{ranking.method} ({ranking.basis})"
+    how = f"{ranking.method} ({'; '.join(filter(None, (ranking.basis, plan.relaxed)))})"
     print_text(f"Chosen: {numbers(plan.dims)}, by {how}{_other(plan, paper)}.")
     _show_doubts(ranking, settle and f"{settle} measures them first")
 

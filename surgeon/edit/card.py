@@ -104,8 +104,10 @@ def _choice(plan: Plan) -> str:
         return ""
     chosen = f" The dimensions were chosen by {plan.ranking.method}: {plan.ranking.basis}"
     if plan.ranking.measured:
-        return f"{chosen}, by removing each."
-    return f"{chosen} (`surgeon scan MODEL --method ablation` measures what removing each does)."
+        chosen += ", by removing each"
+    else:
+        chosen += " (`surgeon scan MODEL --method ablation` measures what removing each does)"
+    return "; ".join(filter(None, (chosen, plan.relaxed))) + "."
 
 
 def _plain(value: Any) -> Any:

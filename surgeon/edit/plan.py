@@ -61,6 +61,14 @@ class Plan:
         return sum(edit.changed for edit in self.edits)
 
     @property
+    def relaxed(self) -> str:
+        """Which of the dims are outliers, where the method that chose them took others too."""
+        if self.ranking is None or set(self.dims) <= set(self.ranking.outliers):
+            return ""
+        met = [str(dim) for dim in self.dims if dim in self.ranking.outliers]
+        return f"outliers among them: {', '.join(met) or 'none'}"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is edited in place of what a person asked for or the default branch has."""
         of = self.checkpoint.conversion
@@ -228,7 +236,7 @@ def _too_few(ranking: Ranking, count: int) -> str:
     return (
         f"`remove_outliers` {count}: {len(ranking.outliers)} of {ranking.model}'s dimensions meet "
         f"the criterion ({ranking.evidence}: {ranking.criterion}). Strongest candidates: "
-        f"{candidates}. Choose with `dims` {chosen}, take the {count} strongest all the same "
+        f"{candidates}. Choose with `dims` {chosen} or take the {count} strongest all the same "
         f"with `relax`{settle}"
     )
 

@@ -70,6 +70,16 @@ def test_weak_evidence_comes_with_the_command_that_settles_it(minilm, capsys, re
     assert told in capsys.readouterr().out
 
 
+def test_what_relax_takes_that_is_no_outlier_is_said(minilm, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--remove-outliers", "3", "--method", "layernorm", "--min-layers", "2", "--relax"]
+    assert run(["patch", str(minilm), *options, "--no-onnx", "-o", str(out)]) == 0
+    says = "; outliers among them: 267, 127"
+    told = capsys.readouterr().out
+    assert told.startswith(f"Chosen: 267, 127, 223, by layernorm ({BY_WEIGHTS}{says}).")
+    assert f"{says}." in (out / "README.md").read_text()
+
+
 def test_patch_measures_by_default_and_says_what_the_criterion_would_have_chosen(
     minilm, tmp_path, capsys
 ):
