@@ -93,9 +93,8 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         directory, files, index = path.parent, (open_one_file(path),), None
     else:
         takes = " (scan and patch alone take an ONNX file)" if path.suffix == ".onnx" else ""
-        raise CheckpointError(
-            f"{path}: not a .safetensors file; give it or the model directory it is in{takes}"
-        )
+        give = "the model it was made of" if path.suffix == ".gguf" else "it or its model directory"
+        raise CheckpointError(f"{path}: not a .safetensors file; give {give}{takes}")
     made, needed = is_artifact(directory), directory / CONFIG
     config = read_object(needed)
     if config is None and needed.is_symlink():

@@ -23,7 +23,8 @@ from torch.fx import Interpreter, Node
 # Composite operations in models' code for which ONNX has functions, and others by another name.
 _IN_ONNX = {
     "chunk", "contiguous", "dropout", "einsum", "flatten", "layer_norm", "linear", "matmul",
-    "reshape", "softmax", "sym_size", "to", "type_as", "unflatten", "where",
+    "repeat_interleave.self_int", "reshape", "softmax", "sym_size", "to", "type_as", "unflatten",
+    "where",
 }  # fmt: skip
 _COPIES = ("aten::to.", "aten::detach")
 _MAKES_NEW = {"layer_norm", "linear", "matmul", "softmax"}  # of the composite ones
@@ -131,7 +132,9 @@ def _is_in_onnx(operation: OperatorBase, table: Mapping[Any, Any]) -> bool:
     """Whether torch would leave an operation of a traced program as it is, given its table."""
     if not isinstance(operation, OpOverload) or operation._schema.is_mutable:  # noqa: SLF001
         return False
-    name, _, _ = operation.name().removeprefix("aten::").partition(".")
+    whole = operation.name().removeprefix("aten::")
+    name, _, _ = whole.partition(".")
     if operation in _RENAMED or name == "detach":
         return True
-    return operation not in table and (name in _IN_ONNX or not operation._can_decompose())  # noqa: SLF001
+    known = name in _IN_ONNX or whole in _IN_ONNX
+    return operation not in table and (known or not operation._can_decompose())  # noqa: SLF001

@@ -33,6 +33,15 @@ def _dropped(made):
     return kept
 
 
+class _Repeated(torch.nn.Module):
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def forward(self, x, _mask):
+        return x.repeat_interleave(self.times, 1, output_size=6)
+
+
 _GELU = torch.ops.aten.gelu.default
 
 
@@ -41,6 +50,8 @@ _GELU = torch.ops.aten.gelu.default
     [
         (_Masked(), {}, False),
         (_Masked(), {_GELU: None}, True),
+        (_Repeated(2), {}, False),
+        (_Repeated(torch.tensor([1, 2, 3])), {}, True),
         (_InPlace(lambda _: torch.ones(1)), {}, False),
         (_InPlace(lambda made: made - 1), {}, True),
         (_InPlace(lambda made: made.view(-1)), {}, True),
