@@ -176,6 +176,16 @@ def test_a_file_that_no_index_names_and_the_only_shard_of_one_are_models(shards,
 
 
 @pytest.mark.parametrize(
+    ("name", "give"),
+    [("model.Q4_0.gguf", "the model it was made of"), ("a.pt", "it or its model directory")],
+)
+def test_a_file_of_another_kind_is_told_what_to_give_instead(tmp_path, name, give):
+    (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match=f"not a .safetensors file; give {give}"):
+        open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
     ("names", "complaint"),
     [
         (["model.Q4_0.gguf"], r"found model\.Q4_0\.gguf, and GGUF it cannot edit"),
