@@ -43,14 +43,13 @@ class _Question:
 
     ``offsets`` has for each window the characters of each token in the context; None for the
     others, which can be no part of an answer. ``optional`` says whether the data have questions
-    without an answer, and ``cls_last`` whether the token that stands for that is a window's last.
+    without an answer.
     """
 
     context: str
     answers: tuple[str, ...]
     offsets: tuple[_Offsets, ...]
     optional: bool
-    cls_last: bool
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
@@ -79,8 +78,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         inputs, offsets = zip(*windows, strict=True)
         if expected is None or not any(span for window in offsets for span in window):
             continue
-        cls_last = inputs[0].types[-1] == _CLS_TYPE
-        question = _Question(context, expected, offsets, optional, cls_last)
+        question = _Question(context, expected, offsets, optional)
         examples.append(dataclasses.replace(inputs[0], further=inputs[1:], reference=question))
     unknown = encoder.count_unknown(part.ids for e in examples for part in e.sequences)
     tokens = sum(example.tokens for example in examples)
@@ -119,10 +117,12 @@ def _answers(value: Any, context: str, place: str) -> tuple[str, ...] | None:
 def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     """Return (F1, exact match) of the best answer; ``logits`` are (windows, 2, tokens)."""
     question: _Question = example.reference
-    return np.array(compare(_best_answer(logits.astype(np.float64), question), question.answers))
+    cls = -1 if example.types[-1] == _CLS_TYPE else 0
+    best = _best_answer(logits.astype(np.float64), question, cls)
+    return np.array(compare(best, question.answers))
 
 
-def _best_answer(logits: Floats, question: _Question) -> str:
+def _best_answer(logits: Floats, question: _Question, cls: int) -> str:
     """Return the span of at most 30 tokens whose start and end score highest together.
 
     Where questions may have no answer, there is none if the CLS token, which stands for that,
@@ -130,8 +130,8 @@ def _best_answer(logits: Floats, question: _Question) -> str:
     """
     best, answer, nothing = -np.inf, "", np.inf
     for (starts, ends), offsets in zip(logits, question.offsets, strict=True):
-        cls = len(offsets) - 1 if question.cls_last else 0
-        nothing = min(nothing, float(starts[cls] + ends[cls]))
+        place = range(len(offsets))[cls]  # padding comes behind
+        nothing = min(nothing, float(starts[place] + ends[place]))
         spans = {place: span for place, span in enumerate(offsets) if span is not None}
         if not spans:
             continue

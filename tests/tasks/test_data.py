@@ -46,13 +46,6 @@ def test_rows_are_read_from_every_format(tmp_path, name, content, rows):
     assert table.raw == content.encode()
 
 
-def test_lines_of_json_are_no_texts_by_any_of_their_names(tmp_path):
-    for name in ("d.jsonl", "d.ndjson"):
-        (tmp_path / name).write_text(LINES, encoding="utf-8")
-        texts = read_texts_of(str(tmp_path / name), Columns())
-        assert texts.lines == tuple(row["text"] for row in ROWS)
-
-
 def test_texts_may_come_through_a_pipe():
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as pipe:
@@ -136,6 +129,7 @@ def test_a_table_whose_columns_cannot_be_told_is_refused(tmp_path, content, opti
     [
         ("d.csv", CSV, None, ["Good, “really”.", "Bad\nindeed"]),
         ("d.jsonl", LINES, None, ["Good, “really”.", "Bad\nindeed"]),
+        ("d.ndjson", LINES, None, ["Good, “really”.", "Bad\nindeed"]),
         ("d.tsv", "text\tlabel\nGood.\tyes\nBad\\nindeed\tno\n", None, ["Good.", "Bad\\nindeed"]),
         ("d.jsonl", '{"text": " a\\n\\tb\\r\\n"}\n{"text": null}\n', None, [" a\n\tb\r\n"]),
         ("d.csv", "note,text\na,One.\nb,Two.\n", "note", ["a", "b"]),
