@@ -71,6 +71,11 @@ def _normed(stem, config, output="post_feedforward_layernorm", **more):
     return _llama(stem, config, output, **{"kind": "rmsnorm", **more})
 
 
+def _mamba(stem, config, output="out_proj", layers=2):
+    output, block = f"backbone.layers.1.mixer.{output}", f"{stem}Block"
+    return _pre(stem, _CAUSAL, config, output, block=block, bias=False, stacks={"": layers})
+
+
 def _pair(of, stem, config, output, *, head=_CONDITIONAL, inputs=PAIR):
     block = f"{stem}EncoderLayer {stem}DecoderLayer"
     return of(stem, head, config, output, block=block, inputs=inputs, stacks=TWO)
@@ -262,10 +267,20 @@ ODD = {
     ),
     "clip": _towers("CLIP", projection_dim=12),
     "clip, two widths": _towers("CLIP", {**IMAGE, "hidden_size": 32}, projection_dim=12),
+    "metaclip_2": _towers("MetaClip2"),
     "siglip": _towers("Siglip"),
     "siglip2": _towers("Siglip2", {**IMAGE, "num_patches": 4}),
     "llava": _multimodal(
         "Llava", f"language_model.model.{_DOWN}", {"model_type": "llama", **LLAMA}, _CLIP
+    ),
+    "mllama": _llama(
+        "Mllama",
+        {
+            **LLAMA,
+            "cross_attention_layers": [1],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        config_of="MllamaText",
     ),
     "qwen2_vl": _multimodal("Qwen2VL", f"model.{_DOWN}", *_QWEN_VL),
     "qwen3_vl": _multimodal("Qwen3VL", f"model.language_model.{_DOWN}", *_QWEN_VL),
@@ -281,6 +296,7 @@ _LED = {
     "max_encoder_position_embeddings": 64,
     "max_decoder_position_embeddings": 64,
 }
+_BOXES = {"coordinate_size": 2, "shape_size": 4, "input_size": 8, "patch_size": 4}
 _SPEECH = {
     **SEQ2SEQ,
     "max_source_positions": 64,
@@ -303,6 +319,18 @@ _ABSOLUTE = {"position_embedding_type": "absolute", "emb_layer_norm_before": Tru
 _FALCON_40B = {**TEXT, "new_decoder_architecture": True, "num_kv_heads": 1}
 _FALCON_RW = {**TEXT, "alibi": True, "parallel_attn": False, "multi_query": False, "bias": True}
 
+_STATES = {**LLAMA, "state_size": 4, "num_heads": 4, "head_dim": 8, "n_groups": 1}
+_BLOCKS = {
+    **GEMMA,
+    "ssm_state_size": 4,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 8,
+    "n_groups": 1,
+    "use_mamba_kernels": False,
+}
+_KINDS = ["linear_attention", "mlp", "full_attention"]
+_SSM = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1}
+_MIXERS = {"layer_types": ["mamba", "attention"]}
 _FILM = {"pixel_values": PIXELS["pixel_values"].expand(1, 2, 3, 8, 8)}
 _MEL = {"input_values": PIXELS["pixel_values"].reshape(1, 24, 8)[:, :16]}
 _GEMMA_4 = {**GEMMA, "global_head_dim": 8, "hidden_size_per_layer_input": 0}
@@ -310,6 +338,15 @@ _GEMMA_4 = {**GEMMA, "global_head_dim": 8, "hidden_size_per_layer_input": 0}
 # The families that share their layers with another one.
 KIN = {
     "longformer": _bert("Longformer", "longformer", {**TEXT, "attention_window": 4}),
+    "data2vec-audio": _sound("Data2VecAudio", "data2vec_audio"),
+    "wav2vec2-bert": _post(
+        "Wav2Vec2Bert",
+        "ForCTC",
+        {**TEXT, "feature_projection_input_dim": 4},
+        "wav2vec2_bert.encoder.layers.1.final_layer_norm",
+        block="Wav2Vec2BertEncoderLayer",
+        inputs={"input_features": SOUND["input_features"].reshape(1, 32, 4)},
+    ),
     "data2vec-text": _bert("Data2VecText", "data2vec_text"),
     "big_bird": _bert("BigBird", "bert", {**TEXT, "attention_type": "original_full"}),
     "ernie": _bert("Ernie", "ernie"),
@@ -325,6 +362,23 @@ KIN = {
         "JinaEmbeddingsV3", _MASKED, TEXT, "roberta.encoder.layers.1.norm2"
     ),
     "convbert": _bert("ConvBert", "convbert", _CONVBERT),
+    "luke": _bert("Luke", "luke", {**TEXT, "entity_vocab_size": 8, "entity_emb_size": 12}),
+    "layoutlmv3": _post(
+        "LayoutLMv3", "Model", {**TEXT, **_BOXES}, "encoder.layer.1.output.LayerNorm"
+    ),
+    "dpr": _post(
+        "DPR",
+        "QuestionEncoder",
+        TEXT,
+        "question_encoder.bert_model.encoder.layer.1.output.LayerNorm",
+        block="BertLayer",
+    ),
+    "mobilebert": _post(
+        "MobileBert",
+        _MASKED,
+        {**TEXT, "embedding_size": 12, "intra_bottleneck_size": 8, "true_hidden_size": 8},
+        "mobilebert.encoder.layer.1.output.bottleneck.LayerNorm",
+    ),
     "esm": _pre_bert("Esm", "esm", {**_ESM, **_ROTARY}),
     "esm, as 1b": _pre_bert("Esm", "esm", {**_ESM, **_ABSOLUTE}),
     "megatron-bert": _pre_bert("MegatronBert", "bert"),
@@ -372,6 +426,24 @@ KIN = {
     "flex_olmo": _normed("FlexOlmo", {**LLAMA, "num_experts": 2, "num_experts_per_tok": 1}),
     "qwen3_5_text": _llama("Qwen3_5", {**GEMMA, **_LINEAR}, config_of="Qwen3_5Text"),
     "lfm2": _llama("Lfm2", {**LLAMA, "layer_types": ["conv", "full_attention"]}, "feed_forward.w2"),
+    "mamba": _mamba("Mamba", _STATES),
+    "mamba2": _mamba("Mamba2", _STATES),
+    "falcon_mamba": _mamba("FalconMamba", _STATES),
+    "nemotron_h": _mamba("NemotronH", {**_BLOCKS, "layers_block_type": _KINDS}, "down_proj", 3),
+    "bamba": _llama(
+        "Bamba", {**LLAMA, **_SSM, "attn_layer_indices": [1]}, "feed_forward.down_proj"
+    ),
+    "falcon_h1": _llama("FalconH1", {**LLAMA, **_SSM, "mamba_d_ssm": 32}, "feed_forward.down_proj"),
+    "granitemoehybrid": _llama(
+        "GraniteMoeHybrid",
+        {**LLAMA, **_SSM, **_MIXERS, "shared_intermediate_size": 24, "num_local_experts": 0},
+        "shared_mlp.output_linear",
+    ),
+    "afmoe": _normed(
+        "Afmoe",
+        {**GEMMA, "num_experts": 2, "num_dense_layers": 1, "num_experts_per_tok": 1},
+        "post_mlp_layernorm",
+    ),
     "gemma4_text": _normed(
         "Gemma4", _GEMMA_4, config_of="Gemma4Text", block="Gemma4TextDecoderLayer"
     ),
@@ -400,7 +472,10 @@ KIN = {
     "vit_mae": _image("ViTMAE"),
     "vit_msn": _image("ViTMSN"),
     "beit": _image("Beit", use_mean_pooling=False),
+    "data2vec-vision": _image("Data2VecVision", use_mean_pooling=False),
     "ijepa": _image("IJepa"),
+    "yolos": _image("Yolos", image_size=(8, 8), num_detection_tokens=2),
+    "vivit": _image("Vivit", inputs=_FILM, num_frames=2, tubelet_size=[2, 4, 4]),
     "videomae": _image("VideoMAE", inputs=_FILM, num_frames=2, use_mean_pooling=False),
     "audio-spectrogram-transformer": _image("AST", inputs=_MEL, max_length=16, num_mel_bins=8),
     "dinov2": _image("Dinov2", output="encoder.layer.1.mlp.fc2"),
@@ -411,6 +486,8 @@ KIN = {
     "dinov3_vit": _image("DINOv3ViT", output="layer.1.mlp.down_proj"),
     "siglip_text_model": _tower("Siglip", "Text", TEXT),
     "siglip_vision_model": _tower("Siglip", "Vision", IMAGE, PIXELS),
+    "metaclip_2_text_model": _tower("MetaClip2", "Text", TEXT),
+    "metaclip_2_vision_model": _tower("MetaClip2", "Vision", IMAGE, PIXELS),
     "siglip2_text_model": _tower("Siglip2", "Text", TEXT),
     **_two("Hubert", "hubert"),
     **_two("WavLM", "wavlm"),
@@ -439,12 +516,16 @@ _LATENT = {
     "qk_nope_head_dim": 4,
     "v_head_dim": 8,
 }
+_INDEX = {"index_n_heads": 2, "index_head_dim": 8, "index_topk": 4}
+_EVERY_SECOND = {
+    f"{of}_layer_{it}": n for of in ("attn", "expert") for it, n in (("period", 2), ("offset", 1))
+}
 _SHARED = {"shared_expert_intermediate_size": 12}
 
 
-def _mixture(stem, *configs, output="mlp.experts.0.down_proj"):
+def _mixture(stem, *configs, output="mlp.experts.0.down_proj", **more):
     merged = {key: value for config in configs for key, value in config.items()}
-    return _llama(stem, merged, output)
+    return _llama(stem, merged, output, **more)
 
 
 _mixtral = functools.partial(_mixture, output="block_sparse_moe.experts.0.w2")
@@ -469,6 +550,28 @@ MIXTURES = {
     ),
     "hunyuan_v1_moe": _mixture("HunYuanMoEV1", GEMMA, {"num_experts": 2, "moe_topk": 1}),
     "solar_open": _mixture("SolarOpen", GEMMA, _ROUTED),
+    "deepseek_v32": _mixture("DeepseekV32", _LATENT, _DENSE_FIRST, _INDEX),
+    "glm_moe_dsa": _mixture(
+        "GlmMoeDsa", _LATENT, _ROUTED, _INDEX, {"mlp_layer_types": ["dense", "sparse"]}
+    ),
+    "lfm2_moe": _mixture(
+        "Lfm2Moe",
+        LLAMA,
+        {**_EXPERTS, "num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
+        output="feed_forward.experts.0.w2",
+    ),
+    "nemotron_h, with experts": _mamba(
+        "NemotronH",
+        {**_BLOCKS, **_ROUTED, "layers_block_type": ["full_attention", "moe"]},
+        "experts.0.down_proj",
+    ),
+    "jamba": _mixture(
+        "Jamba",
+        LLAMA,
+        {"num_experts": 2, "mamba_d_state": 4, "mamba_dt_rank": 4, **_EVERY_SECOND},
+        output="feed_forward.experts.0.down_proj",
+        block="JambaMambaDecoderLayer JambaAttentionDecoderLayer",
+    ),
     "exaone_moe": _mixture("ExaoneMoe", GEMMA, _EXPERTS),
     "qwen3_next": _mixture("Qwen3Next", GEMMA, _EXPERTS, _LINEAR, _SHARED),
 }

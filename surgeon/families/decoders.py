@@ -84,6 +84,7 @@ _GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *_QK_NORMS)
 # With embeddings of each layer, one more block comes last.
 _GEMMA_4 = _normed_layers("post_per_layer_input_norm", "post_attention_layernorm")
 _GEMMA_4_NORMS = (*_GEMMA_2_NORMS, "post_feedforward_layernorm")
+_AFMOE = _normed_layers("post_mlp_layernorm", "post_attention_layernorm")
 _GLM_4 = _normed_layers("post_mlp_layernorm", "post_self_attn_layernorm")
 
 _ATTENTION = SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj")
@@ -97,12 +98,6 @@ _HYBRID = (
     _RMSNORM_1P,
 )
 _HYBRID_NORMS = (*_TWO_NORMS, *_QK_NORMS, "linear_attn.norm")
-_LFM_2 = (
-    SiteTemplate("output", "dense", "layers.{layer}.feed_forward.w2"),
-    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
-    SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
-    SiteTemplate("final", "rmsnorm", "embedding_norm"),
-)
 # The block that predicts more than one token ahead.
 _MORE_TOKENS = "mtp."
 
@@ -165,24 +160,34 @@ LLAMAS: tuple[Family, ...] = (
     _decoder("Gemma 4", "gemma4_text", _OLMO_2, *_GEMMA_2_NORMS, hidden_size_per_layer_input=(0,)),
     _decoder("Gemma 4", "gemma4_text", _GEMMA_4, *_GEMMA_4_NORMS),
     _olmo_2("FlexOlmo", "flex_olmo"),
+    _decoder("AFMoE", "afmoe", _AFMOE, "input_layernorm", "pre_mlp_layernorm", *_QK_NORMS),
     _hybrid("Qwen3.5", "qwen3_5_text", _layers("mlp.down_proj")),
-    _decoder("LFM2", "lfm2", _LFM_2, "operator_norm", "ffn_norm", *_QK_LAYERNORMS),
 )
 
 
 _EXPERTS = ("experts.{expert}", "shared_expert", "shared_experts", "shared_mlp")
-_QWEN_MOE = (
-    *(
-        SiteTemplate("output", "dense", f"layers.{{layer}}.mlp.{part}.down_proj", among="experts")
-        for part in _EXPERTS
-    ),
-    SiteTemplate("output", "dense", "layers.{layer}.mlp.down_proj", among="dense"),
-)
+
+
+def _experts(block: str, *parts: str, end: str = "down_proj") -> tuple[SiteTemplate, ...]:
+    """What ends layers with experts, and those without."""
+    return (
+        *(
+            SiteTemplate(
+                "output", "dense", f"layers.{{layer}}.{block}.{part}.{end}", among="experts"
+            )
+            for part in parts
+        ),
+        SiteTemplate("output", "dense", f"layers.{{layer}}.{block}.{end}", among="dense"),
+    )
+
+
+_QWEN_MOE = _experts("mlp", *_EXPERTS)
 _MIXTRAL = (
     SiteTemplate("output", "dense", "layers.{layer}.block_sparse_moe.experts.{expert}.w2"),
     _ATTENTION,
 )
 _LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
+_SPARSE_NORMS = (*_LATENT_NORMS, "self_attn.indexer.k_norm")
 
 
 def _mixture(
@@ -201,14 +206,91 @@ MIXTURES: tuple[Family, ...] = (
     _mixture("OLMoE", "olmoe"),
     _mixture("DeepSeek-V2", "deepseek_v2", _LATENT_NORMS),
     _mixture("DeepSeek-V3", "deepseek_v3", _LATENT_NORMS),
+    _mixture("DeepSeek-V3.2", "deepseek_v32", _SPARSE_NORMS),
     _mixture("GLM-4-MoE", "glm4_moe"),
     _mixture("GLM-4-MoE", "glm4_moe_lite", _LATENT_NORMS),
+    _mixture("GLM-5", "glm_moe_dsa", _SPARSE_NORMS),
     _mixture("dots.llm1", "dots1"),
     _mixture("ERNIE 4.5 MoE", "ernie4_5_moe"),
     _mixture("Hunyuan-MoE", "hunyuan_v1_moe", _QUERY_NORMS),
     _mixture("Solar Open", "solar_open"),
     _mixture("EXAONE MoE", "exaone_moe", unused=_MORE_TOKENS),
     _hybrid("Qwen3-Next", "qwen3_next", _QWEN_MOE),
+)
+
+
+_LFM_2 = (
+    *_experts("feed_forward", "experts.{expert}", end="w2"),
+    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
+    SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
+    SiteTemplate("final", "rmsnorm", "embedding_norm"),
+)
+_LFM_2_NORMS = ("operator_norm", "ffn_norm", *_QK_LAYERNORMS)
+# A layer is one block: of Mamba, of attention or a feed-forward one.
+_MAMBA = _layers("mixer.out_proj", final="norm_f", norm="rmsnorm")
+_NEMOTRON_H = (
+    *_experts("mixer", "experts.{expert}", "shared_experts"),
+    SiteTemplate("output", "dense", "layers.{layer}.mixer.out_proj", among="Mamba"),
+    SiteTemplate("output", "dense", "layers.{layer}.mixer.o_proj", among="attention"),
+    SiteTemplate("final", "rmsnorm", "norm_f"),
+)
+_MAMBA_NORMS = ("norm", "mixer.norm")
+_MLLAMA = (
+    *_layers("mlp.down_proj", final="norm", norm="rmsnorm"),
+    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj", among="text"),
+    SiteTemplate("attention", "dense", "layers.{layer}.cross_attn.o_proj", among="images"),
+)
+_CROSS_QK_NORMS = ("cross_attn.q_norm", "cross_attn.k_norm")
+_MAMBA_OR_ATTENTION = (
+    SiteTemplate("attention", "dense", "layers.{layer}.mamba.out_proj", among="Mamba"),
+    SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj", among="attention"),
+)
+_hybrid_layers = partial(_layers, norm="rmsnorm")
+_BAMBA = (
+    *_hybrid_layers("feed_forward.down_proj", final="final_layernorm"),
+    *_MAMBA_OR_ATTENTION,
+)
+_GRANITE_4 = (*_hybrid_layers("shared_mlp.output_linear", final="norm"), *_MAMBA_OR_ATTENTION)
+_FALCON_H1 = _hybrid_layers(
+    "feed_forward.down_proj", "self_attn.o_proj", "mamba.out_proj", final="final_layernorm"
+)
+_JAMBA = (
+    *_experts("feed_forward", "experts.{expert}"),
+    *_MAMBA_OR_ATTENTION,
+    SiteTemplate("final", "rmsnorm", "final_layernorm"),
+)
+_BAMBA_NORMS = ("input_layernorm", "pre_ff_layernorm", "mamba.norm")
+_JAMBA_NORMS = tuple(f"mamba.{of}_layernorm" for of in ("dt", "b", "c"))
+
+HYBRIDS: tuple[Family, ...] = (
+    _decoder("LFM2", "lfm2", _LFM_2, *_LFM_2_NORMS),
+    _decoder("LFM2-MoE", "lfm2_moe", _LFM_2, *_LFM_2_NORMS),
+    _decoder("Mllama", "mllama_text_model", _MLLAMA, *_TWO_NORMS, *_CROSS_QK_NORMS),
+    _decoder("Mamba", "mamba", _MAMBA, *_MAMBA_NORMS),
+    _decoder("Mamba 2", "mamba2", _MAMBA, *_MAMBA_NORMS),
+    _decoder("Falcon Mamba", "falcon_mamba", _MAMBA, *_MAMBA_NORMS),
+    # Where the experts are narrower than the stream, one more dense layer comes after them.
+    Family(
+        "Nemotron-H",
+        ("nemotron_h",),
+        _NEMOTRON_H,
+        "clm",
+        inner_norms=_MAMBA_NORMS,
+        when={"moe_latent_size": (None,)},
+        unused=_MORE_TOKENS,
+    ),
+    _decoder("Bamba", "bamba", _BAMBA, *_BAMBA_NORMS),
+    _decoder("Falcon-H1", "falcon_h1", _FALCON_H1, *_BAMBA_NORMS),
+    # Its experts, which the small ones do not have, are in one tensor.
+    _decoder(
+        "Granite 4",
+        "granitemoehybrid",
+        _GRANITE_4,
+        *_TWO_NORMS,
+        "mamba.norm",
+        num_local_experts=(0,),
+    ),
+    _decoder("Jamba", "jamba", _JAMBA, *_BAMBA_NORMS, *_JAMBA_NORMS),
 )
 
 

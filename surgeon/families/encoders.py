@@ -54,6 +54,14 @@ _MODERNBERT_NORMS = ("attn_norm", "mlp_norm")
 _UNIFORM_GROUPS = {"inner_group_num": (1, None)}
 _PREDICTIONS, _LM_HEAD = ("cls.predictions.",), ("lm_head.",)
 _GENERATOR = ("generator_predictions.",)
+_MOBILEBERT = _post_norm("encoder.layer", "output.bottleneck.LayerNorm")
+_MOBILEBERT_NORMS = (
+    "output.LayerNorm",
+    "attention.output.LayerNorm",
+    "bottleneck.input.LayerNorm",
+    "bottleneck.attention.LayerNorm",
+    *(f"ffn.{block}.output.LayerNorm" for block in range(3)),
+)
 
 
 def _bert(name: str, *model_types: str) -> Family:
@@ -82,6 +90,10 @@ ENCODERS: tuple[Family, ...] = (
     _bert("RemBERT", "rembert"),
     _bert("Nyströmformer", "nystromformer"),
     _bert("RoFormer", "roformer"),
+    _roberta("LUKE", "luke"),
+    Family("LayoutLMv3", ("layoutlmv3",), _BERT, "drift", (), "after padding"),
+    Family("DPR", ("dpr",), _BERT, "drift"),
+    Family("MobileBERT", ("mobilebert",), _MOBILEBERT, "mlm", _PREDICTIONS, 0, _MOBILEBERT_NORMS),
     Family("Nomic BERT", ("nomic_bert",), _NOMIC, "mlm", _PREDICTIONS),
     Family("GTE", ("gte",), _GTE, "mlm", _LM_HEAD),
     Family("Jina Embeddings v3", ("jina_embeddings_v3",), _NOMIC, "mlm", _LM_HEAD),
@@ -164,6 +176,14 @@ def _clip(name: str, both: str, *alone: str) -> tuple[Family, Family]:
 _WAV2VEC2 = layers_of(
     "layernorm", "encoder.layers", "final_layer_norm", "layer_norm", embeddings="encoder.layer_norm"
 )
+_CONFORMER = layers_of("layernorm", "encoder.layers", "final_layer_norm")
+_CONFORMER_NORMS = (
+    "ffn1_layer_norm",
+    "self_attn_layer_norm",
+    "conv_module.layer_norm",
+    "conv_module.depthwise_layer_norm",
+    "ffn2_layer_norm",
+)
 _STABLE_WAV2VEC2 = layers_of(
     "dense",
     "encoder.layers",
@@ -197,7 +217,10 @@ PERCEPTION: tuple[Family, ...] = (
     _vit("ViT-MAE", "vit_mae"),
     _vit("ViT-MSN", "vit_msn"),
     _vit("BEiT", "beit"),
+    _vit("Data2VecVision", "data2vec-vision"),
     _vit("I-JEPA", "ijepa"),
+    _vit("YOLOS", "yolos"),
+    _vit("ViViT", "vivit"),
     _vit("VideoMAE", "videomae"),
     _vit("Audio Spectrogram Transformer", "audio-spectrogram-transformer"),
     Family("DINOv2", ("dinov2", "dinov2_with_registers"), _DINO_2, "drift", inner_norms=_PRE_NORMS),
@@ -205,9 +228,12 @@ PERCEPTION: tuple[Family, ...] = (
     *_clip("CLIP", "clip", "clip_text_model", "clip_vision_model"),
     *_clip("SigLIP", "siglip", "siglip_text_model", "siglip_vision_model"),
     *_clip("SigLIP 2", "siglip2", "siglip2_text_model"),
+    *_clip("MetaCLIP 2", "metaclip_2", "metaclip_2_text_model", "metaclip_2_vision_model"),
     *_wav2vec2("Wav2Vec2", "wav2vec2"),
     *_wav2vec2("HuBERT", "hubert"),
     *_wav2vec2("WavLM", "wavlm"),
     *_wav2vec2("UniSpeech", "unispeech"),
     *_wav2vec2("UniSpeech-SAT", "unispeech-sat"),
+    Family("Data2VecAudio", ("data2vec-audio",), _WAV2VEC2, "drift"),
+    Family("W2V-BERT", ("wav2vec2-bert",), _CONFORMER, "drift", inner_norms=_CONFORMER_NORMS),
 )

@@ -108,13 +108,12 @@ def _has_its_norms(
 ) -> bool:
     """Whether a model of the family could have these sites and no others."""
     found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}
-    if found["output"] != found["attention"]:
+    roles = {template.role for template in family.templates}
+    if "attention" in roles and found["output"] != found["attention"]:
         return False  # some layers are of another kind: experts, say
     if any(site.kind == "rmsnorm" and site.bias is not None for site in sites):
         return False
-    if any(template.role == "final" for template in family.templates) and (
-        {stack for stack, _ in found["final"]} != {stack for stack, _ in found["output"]}
-    ):
+    if "final" in roles and {s for s, _ in found["final"]} != {s for s, _ in found["output"]}:
         return False
     # A norm that the row does not know may come after what is the last operation by the row.
     gains = {site.gain for site in sites}
@@ -294,8 +293,8 @@ def _pattern_of(path: str) -> str:
     if layer:
         parts[layer.count(".")] = r"\d+"
     for number, part in enumerate(parts[1:], 1):
-        if parts[number - 1] == "experts" and part.isdecimal():
-            parts[number] = r"\d+"
+        if parts[number - 1] == "experts":
+            parts[number] = re.sub(r"^(expert_)?\d+$", r"\1\\d+", part)
     return r"\.".join(parts)
 
 
@@ -324,12 +323,16 @@ def propose_dense(shapes: Shapes) -> list[str]:
         for module in _modules(shapes)
         if module.layer and _gives(hidden, shapes[module.gain], shapes.get(module.bias or ""))
     )
-    repeated = [p for p, count in found.items() if count > 1 and not _NO_OUTPUT.search(p.lower())]
-    return sorted(repeated, key=lambda pattern: not _FEED_FORWARD.search(_plain(pattern)))
+    # One layer alone, mostly the first, may be without the experts of the others.
+    ends = {pattern.rpartition(".")[2] for pattern in found if "experts" in pattern}
+    repeated = [p for p, count in found.items() if count > 1 or p.rpartition(".")[2] in ends]
+    likely = [pattern for pattern in repeated if not _NO_OUTPUT.search(pattern.lower())]
+    return sorted(likely, key=lambda pattern: not _FEED_FORWARD.search(_plain(pattern)))
 
 
 def _likely_ends(shapes: Shapes) -> str:
     """Say in words what is likely to end a layer, to end an error; nothing if nothing is."""
+    shapes = {name: size for name, size in shapes.items() if "language_model." in name} or shapes
     scored, dense = _score_norms(shapes), propose_dense(shapes)
     norms = [pattern for pattern, score in scored if score >= 0]
     cubes = (name for name, shape in shapes.items() if len(shape) == _OF_EXPERTS)
@@ -368,14 +371,14 @@ def _score_norms(shapes: Shapes) -> list[tuple[str, int]]:
 
 
 def _width(shapes: Shapes) -> int:
-    """Return how many dimensions most norms outside the layers have, or else most in them."""
+    """Return the size of most norms outside the layers, or else in them, or of most matrices."""
     lengths = Counter(
-        (not norm.layer, shapes[norm.gain][0])
+        (1 + (not norm.layer), shapes[norm.gain][0])
         for norm in _norms(shapes)
         if len(shapes[norm.gain]) == 1
     )
-    ranked = sorted(lengths, key=lambda one: (one[0], lengths[one]), reverse=True)
-    return ranked[0][1] if ranked else 0
+    lengths.update((0, size) for shape in shapes.values() if len(shape) == 2 for size in shape)
+    return max(lengths, key=lambda one: (one[0], lengths[one]), default=(0, 0))[1]
 
 
 def _gives(hidden: int, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from surgeon.errors import UnknownArchitectureError
-from surgeon.families.decoders import DECODERS, LLAMAS, MIXTURES, SEQUENCE_TO_SEQUENCE
+from surgeon.families.decoders import (
+    DECODERS,
+    HYBRIDS,
+    LLAMAS,
+    MIXTURES,
+    SEQUENCE_TO_SEQUENCE,
+)
 from surgeon.families.encoders import ENCODERS, PERCEPTION
 from surgeon.families.family import Family
 
@@ -20,6 +26,7 @@ FAMILIES: tuple[Family, ...] = (
     *DECODERS,
     *LLAMAS,
     *MIXTURES,
+    *HYBRIDS,
     *SEQUENCE_TO_SEQUENCE,
     *PERCEPTION,
 )

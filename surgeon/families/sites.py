@@ -24,7 +24,7 @@ _TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what 
 _PACKED_NAMES = ("qweight", "weight_packed", "W_q")  # GPTQ and AWQ; compressed-tensors; HQQ
 GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
 BIAS_NAMES = ("bias", "beta")
-_EXPERT = re.compile(r"\.experts\.\d+\.|\.shared_(experts?|mlp)\.")
+_EXPERT = re.compile(r"\.experts\.(expert_)?\d+\.|\.shared_(experts?|mlp)\.")
 # Python reads no number of thousands of digits, which a name may have.
 _LAYER = re.compile(r"((?:.*?\.)?[0-9]{1,9})(?:\.(.*))?")
 

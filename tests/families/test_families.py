@@ -186,7 +186,7 @@ def test_names_that_are_not_those_of_one_whole_bert_are_refused(names, complaint
         family_of("bert").sites(names)
 
 
-@pytest.mark.parametrize("model_type", [None, "mamba", ["bert"], 3])
+@pytest.mark.parametrize("model_type", [None, "rwkv", ["bert"], 3])
 def test_an_unknown_architecture_is_named(model_type):
     with pytest.raises(UnknownArchitectureError, match=r"is not an architecture .* the \d{3} "):
         family_of(model_type)
@@ -261,6 +261,13 @@ def test_norms_that_every_layer_has_are_proposed_the_likeliest_first():
 
 def test_output_dense_layers_are_proposed():
     assert propose_dense({}) == []
+    mixture = {"layers.0.mlp.wo.weight": (16, 24), "layers.0.norm.weight": (16,)}
+    for expert in range(2):
+        mixture[f"layers.1.mlp.experts.expert_{expert}.wo.weight"] = (16, 24)
+    assert propose_dense(mixture) == [
+        r"layers\.\d+\.mlp\.wo",  # of the one layer without experts
+        r"layers\.\d+\.mlp\.experts\.expert_\d+\.wo",
+    ]
     assert propose_dense(_UNKNOWN) == [r"blocks\.\d+\.mlp\.out", r"blocks\.\d+\.mlp\.conv1d"]
 
 

@@ -20,6 +20,7 @@ _OPEN = {
     "olmo3": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
     "flex_olmo": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
     "exaone4": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
+    "data2vec-audio": r"Wav2Vec2 \(or kin\)",
     **{
         name: r"Wav2Vec2 \(or kin\)"
         for family in ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")

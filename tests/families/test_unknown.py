@@ -89,6 +89,15 @@ def test_norms_that_end_a_layer_come_before_those_that_begin_one():
     assert "q_norm" not in said
 
 
+def test_beside_a_language_model_nothing_of_a_tower_of_images_is_named():
+    shapes = {f"visual.blocks.{i}.norm2.weight": (16,) for i in range(4)}
+    shapes |= {f"language_model.layers.{i}.mlp.down_proj.weight": (8, 12) for i in range(2)}
+    shapes["language_model.norm.weight"] = (8,)
+    assert suggest_pattern(shapes).endswith(
+        r"is likely 'language_model\.layers\.\d+\.mlp\.down_proj' (dense layers)"
+    )
+
+
 def test_a_norm_that_is_not_over_the_stream_s_dimensions_comes_last():
     shapes = {"embeddings.LayerNorm.weight": (16,)}
     for i in range(2):
@@ -97,9 +106,10 @@ def test_a_norm_that_is_not_over_the_stream_s_dimensions_comes_last():
     assert propose_sites(shapes)[0] == r"layer\.\d+\.output\.bottleneck\.LayerNorm"
 
 
-def test_without_a_candidate_the_refusal_names_the_option(tmp_path):
+def test_without_norms_the_output_dense_layers_are_named_and_without_those_the_option(tmp_path):
     t.NanoChatForCausalLM(t.NanoChatConfig(**GEMMA)).save_pretrained(tmp_path)
-    assert _refusal(tmp_path).endswith("name what ends each layer with `sites_pattern` REGEX")
+    assert _refusal(tmp_path).endswith(r"'model\.layers\.\d+\.mlp\.fc2' (dense layers)")
+    assert suggest_pattern({}) == "name what ends each layer with `sites_pattern` REGEX"
 
 
 def test_of_experts_all_are_proposed_together_and_a_patch_reaches_them(tmp_path):

@@ -28,7 +28,8 @@ def _shift(config, by):
     }
 
 
-@pytest.mark.parametrize("name", EVERY)
+# Nemotron-H's, as transformers writes it, lists the layers and says no number.
+@pytest.mark.parametrize("name", [name for name in EVERY if not name.startswith("nemotron_h")])
 def test_layers_that_the_weights_lack_are_missed_and_those_beyond_are_not_run(tmp_path, name):
     save_family(name, tmp_path)
     path = tmp_path / "config.json"
