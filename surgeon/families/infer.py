@@ -108,12 +108,13 @@ def _has_its_norms(
 ) -> bool:
     """Whether a model of the family could have these sites and no others."""
     found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}
-    roles = {template.role for template in family.templates}
-    if "attention" in roles and found["output"] != found["attention"]:
+    if found["output"] != found["attention"]:
         return False  # some layers are of another kind: experts, say
     if any(site.kind == "rmsnorm" and site.bias is not None for site in sites):
         return False
-    if "final" in roles and {s for s, _ in found["final"]} != {s for s, _ in found["output"]}:
+    if any(template.role == "final" for template in family.templates) and (
+        {stack for stack, _ in found["final"]} != {stack for stack, _ in found["output"]}
+    ):
         return False
     # A norm that the row does not know may come after what is the last operation by the row.
     gains = {site.gain for site in sites}
@@ -292,10 +293,8 @@ def _pattern_of(path: str) -> str:
     parts = [re.escape(part) for part in path.split(".")]
     if layer:
         parts[layer.count(".")] = r"\d+"
-    for number, part in enumerate(parts[1:], 1):
-        if parts[number - 1] == "experts":
-            parts[number] = re.sub(r"^(expert_)?\d+$", r"\1\\d+", part)
-    return r"\.".join(parts)
+    pattern = r"\.".join(parts)
+    return re.sub(r"(\bexperts\\\.(?:expert_)?)\d+(?=\\|$)", r"\1\\d+", pattern)
 
 
 def propose_sites(shapes: Shapes) -> list[str]:

@@ -27,10 +27,15 @@ _OPEN = {
         for name in (family, f"{family}, pre-norm")
     },
 }
-_TOLD = [name for name in EVERY if name not in _OPEN]
+# Without a norm or dense layer after attention the layers may be of another kind.
+_BY_CONFIGURATION = (
+    *("mobilebert", "mamba", "mamba2", "falcon_mamba", "nemotron_h", "nemotron_h, with experts"),
+    "wav2vec2-bert",
+)
+_TOLD = [name for name in EVERY if name not in (*_OPEN, *_BY_CONFIGURATION)]
 # Of those with Llama's names, Gemma's final norm adds 1 to the gain that it stores, Cohere's
 # subtracts the mean first, others' do neither.
-_OWN_NORMS = ("hunyuan_v1_dense", "apertus", "olmo", "qwen3_5_text")
+_OWN_NORMS = ("hunyuan_v1_dense", "apertus", "olmo", "qwen3_5_text", "mllama")
 _LLAMA = [
     name
     for name in _TOLD
@@ -92,6 +97,15 @@ def test_what_only_the_configuration_tells_is_refused_with_the_candidates(descri
         UnknownArchitectureError,
         match=rf"mine\.safetensors: by its tensor names it is {_OPEN[name]}, and where .*"
         r"put config\.json beside it, or give `sites_pattern` REGEX; by names and shapes that is",
+    ):
+        assert bare(described(name)).sites
+
+
+@pytest.mark.parametrize("name", _BY_CONFIGURATION)
+def test_layers_without_an_attention_block_need_the_configuration(described, bare, name):
+    with pytest.raises(
+        UnknownArchitectureError,
+        match=r"of no family that surgeon knows; put config\.json beside it",
     ):
         assert bare(described(name)).sites
 
