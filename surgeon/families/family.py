@@ -19,6 +19,7 @@ from surgeon.families.sites import (
     gain_and_bias,
     in_order,
     is_expert,
+    of_language_model,
 )
 
 _USUAL_PADDING = 1  # the token that RoBERTa pads with, where the configuration does not say
@@ -219,8 +220,7 @@ class Family:
         self._check_experts_apart(tensors)
         outputs = [template for template in self.templates if template.role == "output"]
         prefixes = sorted({prefix for t in outputs for prefix in t.prefixes(tensors)})
-        # Beside a language model, a tower of images may have layers of the same names.
-        prefixes = [p for p in prefixes if "language_model." in p] or prefixes
+        prefixes = of_language_model(prefixes)
         if not prefixes:
             raise CheckpointError(self._why_no_layer(tensors))
         if len(prefixes) > 1:

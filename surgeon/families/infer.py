@@ -23,6 +23,7 @@ from surgeon.families.sites import (
     Site,
     gain_and_bias,
     is_expert,
+    of_language_model,
     one_stream,
     split_layer,
 )
@@ -331,7 +332,7 @@ def propose_dense(shapes: Shapes) -> list[str]:
 
 def _likely_ends(shapes: Shapes) -> str:
     """Say in words what is likely to end a layer, to end an error; nothing if nothing is."""
-    shapes = {name: size for name, size in shapes.items() if "language_model." in name} or shapes
+    shapes = {name: shapes[name] for name in of_language_model(shapes)}
     scored, dense = _score_norms(shapes), propose_dense(shapes)
     norms = [pattern for pattern, score in scored if score >= 0]
     cubes = (name for name, shape in shapes.items() if len(shape) == _OF_EXPERTS)

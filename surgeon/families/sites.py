@@ -25,6 +25,7 @@ _PACKED_NAMES = ("qweight", "weight_packed", "W_q")  # GPTQ and AWQ; compressed-
 GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
 BIAS_NAMES = ("bias", "beta")
 _EXPERT = re.compile(r"\.experts\.(expert_)?\d+\.|\.shared_(experts?|mlp)\.")
+_LANGUAGE_MODEL = re.compile(r"(language|text)_model\.")
 # Python reads no number of thousands of digits, which a name may have.
 _LAYER = re.compile(r"((?:.*?\.)?[0-9]{1,9})(?:\.(.*))?")
 
@@ -74,6 +75,16 @@ def split_layer(path: str) -> tuple[str, str]:
 def is_expert(tensor: str) -> bool:
     """Whether a tensor's name says that it is of an expert, of one for all tokens too."""
     return _EXPERT.search(tensor) is not None
+
+
+def of_language_model(names: Iterable[str]) -> list[str]:
+    """Leave out of names those of other parts, which may have layers of the same names beside it.
+
+    Returns:
+        All of them, where none says that it is of a language model.
+    """
+    every = list(names)
+    return [name for name in every if _LANGUAGE_MODEL.search(name)] or every
 
 
 def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:

@@ -48,6 +48,12 @@ def test_of_a_mixture_in_memory_it_is_said_that_its_experts_are_joined(name):
         open_live(made(name)).sites  # noqa: B018
 
 
+@pytest.mark.parametrize("language", ["language_model", "text_model"])
+def test_what_is_beside_a_language_model_with_layers_of_its_names_is_left_out(language):
+    names = [f"{of}.layers.0.mlp.down_proj.weight" for of in (f"model.{language}", "resampler")]
+    assert [site.gain for site in family_of("llama").sites(names)] == names[:1]
+
+
 def test_a_multimodal_model_has_the_row_of_its_language_model():
     text = {"model_type": "qwen2"}
     found = family_of("a_new_one", {"text_config": text})
