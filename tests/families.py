@@ -362,7 +362,6 @@ KIN = {
         "JinaEmbeddingsV3", _MASKED, TEXT, "roberta.encoder.layers.1.norm2"
     ),
     "convbert": _bert("ConvBert", "convbert", _CONVBERT),
-    "luke": _bert("Luke", "luke", {**TEXT, "entity_vocab_size": 8, "entity_emb_size": 12}),
     "layoutlmv3": _post(
         "LayoutLMv3", "Model", {**TEXT, **_BOXES}, "encoder.layer.1.output.LayerNorm"
     ),

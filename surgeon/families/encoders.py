@@ -90,7 +90,6 @@ ENCODERS: tuple[Family, ...] = (
     _bert("RemBERT", "rembert"),
     _bert("Nyströmformer", "nystromformer"),
     _bert("RoFormer", "roformer"),
-    _roberta("LUKE", "luke"),
     Family("LayoutLMv3", ("layoutlmv3",), _BERT, "drift", (), "after padding"),
     Family("DPR", ("dpr",), _BERT, "drift"),
     Family("MobileBERT", ("mobilebert",), _MOBILEBERT, "mlm", _PREDICTIONS, 0, _MOBILEBERT_NORMS),
