@@ -365,13 +365,6 @@ KIN = {
     "layoutlmv3": _post(
         "LayoutLMv3", "Model", {**TEXT, **_BOXES}, "encoder.layer.1.output.LayerNorm"
     ),
-    "dpr": _post(
-        "DPR",
-        "QuestionEncoder",
-        TEXT,
-        "question_encoder.bert_model.encoder.layer.1.output.LayerNorm",
-        block="BertLayer",
-    ),
     "mobilebert": _post(
         "MobileBert",
         _MASKED,

@@ -91,7 +91,6 @@ ENCODERS: tuple[Family, ...] = (
     _bert("Nyströmformer", "nystromformer"),
     _bert("RoFormer", "roformer"),
     Family("LayoutLMv3", ("layoutlmv3",), _BERT, "drift", (), "after padding"),
-    Family("DPR", ("dpr",), _BERT, "drift"),
     Family("MobileBERT", ("mobilebert",), _MOBILEBERT, "mlm", _PREDICTIONS, 0, _MOBILEBERT_NORMS),
     Family("Nomic BERT", ("nomic_bert",), _NOMIC, "mlm", _PREDICTIONS),
     Family("GTE", ("gte",), _GTE, "mlm", _LM_HEAD),
