@@ -117,7 +117,7 @@ def run_probe(loaded: TorchModel, feed: Batch) -> Probe:
     """Run a batch as a user of transformers would, before anything is done for the export.
 
     Raises:
-        ExportError: the model does not run on tokens, or its output is not finite.
+        ExportError: the model does not run on tokens, or its output is missing or not finite.
     """
     config = loaded.model.config.get_text_config()
     try:
@@ -131,6 +131,8 @@ def run_probe(loaded: TorchModel, feed: Batch) -> Probe:
                 "write the one that the model was trained with into it",
             ) from error
         raise export_error("the model does not run on token ids", error) from error
+    if missing := next((name for name in loaded.head.outputs if name not in outputs), ""):
+        raise ExportError(f"{type(loaded.model).__name__} gives no {missing}")
     expected = tuple(outputs[name].numpy() for name in loaded.head.outputs)
     real = _real_rows(loaded, feed)
     if not all(np.isfinite(output[real]).all() for output in expected):

@@ -77,6 +77,14 @@ def test_equal_initializers_stay_apart_so_that_only_the_planned_vectors_differ(t
     assert len(differing) == 1
 
 
+def test_a_model_that_does_not_give_what_its_task_is_scored_on_is_one_line(tmp_path):
+    config = transformers.DPRConfig(**{**TEXT, "num_hidden_layers": 1})
+    transformers.DPRQuestionEncoder(config).save_pretrained(tmp_path / "dpr")
+    opened = open_checkpoint(tmp_path / "dpr", sites_pattern=r".*\d\.output\.LayerNorm")
+    with pytest.raises(ExportError, match="DPRQuestionEncoder gives no last_hidden_state; use"):
+        patch(opened, tmp_path / "out", onnx=True)
+
+
 def test_checkpoint_names_with_gamma_and_no_prefix_are_kept_in_onnx(one_layer, tmp_path):
     def rename(name):
         name = name.removeprefix("bert.")
