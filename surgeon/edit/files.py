@@ -207,7 +207,12 @@ def hash_file(path: Path) -> FileState:
 
 
 def inode(path: Path) -> tuple[int, int]:
-    """Return what two names of one file have in common."""
+    """Return what two names of one file have in common.
+
+    Raises:
+        CheckpointError: as ``regular_size``.
+    """
+    regular_size(path)
     found = path.stat()
     return found.st_dev, found.st_ino
 

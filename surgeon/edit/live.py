@@ -40,7 +40,8 @@ def removed(
         SelectionError: a setting is wrong, or a dimension or layer is not one of the model's.
         CheckpointError: as ``open_live``.
     """
-    recipe = Recipe(dims=None if dims is None else tuple(dims), **how)
+    settings: dict[str, Any] = {"dims": dims, **how}
+    recipe = Recipe(**settings)
     live = open_live(model, sites_pattern=sites_pattern)
     plan, state = make_plan(live, recipe), live.model.state_dict()
     with contextlib.ExitStack() as undo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from surgeon.edit.changes import Mode
 from surgeon.errors import SelectionError
@@ -58,7 +58,11 @@ def _count_or_share(layers: float) -> float:
     return layers
 
 
-Dims: TypeAlias = Distinct[Index]
+def _listed(value: object) -> object:
+    return value.tolist() if hasattr(value, "tolist") else value  # an array, of numpy or torch
+
+
+Dims: TypeAlias = Annotated[Distinct[Index], BeforeValidator(_listed)]
 Text: TypeAlias = Annotated[str, Field(pattern=r"\S")]
 Layers: TypeAlias = Annotated[
     Number,

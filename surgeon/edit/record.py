@@ -150,6 +150,11 @@ def read_record(artifact: str | Path) -> Record:
     """
     artifact = Path(artifact)
     path = artifact / RECORD
+    if not artifact.is_dir():
+        raise CheckpointError(
+            f"{artifact}: no such directory here; give that of an artifact, which hf download "
+            "fetches from the Hub"
+        )
     if not path.is_file():
         raise CheckpointError(
             f"{artifact}: no {RECORD} in it, so it is no artifact; make one with surgeon patch"

@@ -195,7 +195,12 @@ def _commands(record: Record, evaluation: Evaluation) -> list[str]:
     """Return what makes the artifact, its last evaluation and its source again."""
     done, usual = recipe_from_json(record.recipe, "record"), Recipe(dims=record.dims)
     changed = (name for name in _OPTIONS if getattr(done, name) != getattr(usual, name))
-    recipe = {"dims": record.dims, **{name: getattr(done, name) for name in changed}}
+    recipe = {
+        "revision": record.revision,
+        "sites_pattern": record.sites_pattern,
+        "dims": record.dims,
+        **{name: getattr(done, name) for name in changed},
+    }
     builtin = evaluation.dataset.name == BUILT_IN
     task, quantized = TASKS.get(evaluation.task), evaluation.quantized
     own_metric = task is not None and evaluation.metric == task.metric

@@ -58,6 +58,10 @@ class Agreement:
     measured: Measured
     warnings: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        first = ", ".join(f"{one.method} {list(one.first[: self.count])}" for one in self.standings)
+        return f"<Agreement on {self.model}: {first}>"
+
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``scan --compare --json`` prints."""
         return asdict(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from itertools import compress, pairwise
@@ -269,13 +269,17 @@ class Trace:
     criterion: str
     sigma: float
     needed: int
-    checkpoints: tuple[TrainingCheckpoint, ...] = field(repr=False)
+    checkpoints: tuple[TrainingCheckpoint, ...]
     outliers: tuple[int, ...]
-    trajectories: tuple[Trajectory, ...] = field(repr=False)
+    trajectories: tuple[Trajectory, ...]
     transient: tuple[TransientOutlier, ...]
     bulk: Bulk | None
     bytes_read: int | None = None
     repeats: tuple[Repeat, ...] = ()
+
+    def __repr__(self) -> str:
+        outliers = ", ".join(map(str, self.outliers)) or "none"
+        return f"<Trace of {self.name}: {len(self.checkpoints)} checkpoints, outliers {outliers}>"
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -76,8 +76,11 @@ def test_a_model_in_memory_is_ranked_as_its_checkpoint(folder):
     )
     with pytest.raises(CheckpointError, match="give a PreTrainedModel of transformers; found str"):
         surgeon.rank(str(folder))
-    with pytest.raises(SelectionError, match="did you mean zero"):
-        surgeon.removed(model, dims=[3], mode="zeros").__enter__()
+    for dims, mode, told in (([3], "zeros", "did you mean zero"), (3, "zero", "give a list")):
+        with pytest.raises(SelectionError, match=told):
+            surgeon.removed(model, dims=dims, mode=mode).__enter__()
+    with surgeon.removed(model, dims=np.flatnonzero([0, 0, 0, 1])) as plan:
+        assert plan.dims == (3,)
 
 
 @pytest.mark.parametrize("method", ["ablation", "activations", "gradient"])

@@ -87,6 +87,14 @@ def test_the_command_of_an_evaluation_asks_for_all_that_was_asked_for(evaluated)
     )
 
 
+def test_the_command_of_a_patch_names_the_commit_and_the_pattern_that_it_was_of(evaluated):
+    record = dataclasses.replace(read_record(evaluated), revision="c0ffee", sites_pattern="a.*")
+    patch, *_ = _commands(record, read_evaluation(evaluated))
+    assert patch == (
+        "surgeon patch model --revision c0ffee --sites-pattern 'a.*' --dims 99,157 -o out"
+    )
+
+
 def test_a_title_says_of_dimensions_that_were_scaled_that_they_are_there(evaluated):
     record = read_record(evaluated)
     scaled = dataclasses.replace(record, recipe={**record.recipe, "mode": "scale", "factor": 2.0})

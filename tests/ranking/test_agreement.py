@@ -18,6 +18,7 @@ def agreement(planted):
 
 def test_detectors_that_find_the_same_share_it_and_capture_all(agreement):
     assert [standing.method for standing in agreement.standings] == list(DETECTORS)
+    assert len(repr(agreement)) < 200
     for standing in agreement.standings:
         assert set(standing.first[:2]) == set(PLANTED)
         assert standing.captured == pytest.approx(1.0)

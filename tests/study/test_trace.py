@@ -56,6 +56,7 @@ def test_without_final_outliers_the_strongest_others_are_told_and_the_bulk_is_al
     write_run(template, tmp_path / "run", {0: [], 1: [4], 2: []})
     trace = trace_training([tmp_path / "run"], top=3)
     assert trace.outliers == ()
+    assert repr(trace) == "<Trace of run: 3 checkpoints, outliers none>"
     assert [course.outlier for course in trace.trajectories] == [False] * 3
     assert trace.bulk.dims == HIDDEN
     assert trace.transient == (TransientOutlier(4, 1, 1),)
