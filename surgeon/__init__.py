@@ -14,6 +14,11 @@ The public names stand in ``__init__.pyi``, and are imported when they are first
 
 from __future__ import annotations
 
+import os
+
 import lazy_loader
+
+# onnxruntime reads it at its import; without it, it keeps a device id and reports to its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
