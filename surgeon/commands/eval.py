@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 from surgeon.commands.options import ArtifactDirectory, Json, TextColumn, setting
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
+from surgeon.model.files import FOLDER
 from surgeon.tasks.registry import EvaluationSettings
 from surgeon.tasks.task import Masking
 
@@ -111,6 +113,12 @@ def evaluate(
     # What is wrong whatever the scores are is refused before they are measured.
     for name in tasks:
         EvaluationSettings(task=name)
+    folder = artifact / FOLDER
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise EvaluationError(
+            f"{folder}: cannot be written to, and is where evaluations are kept; copy the artifact "
+            "to another place (cp -rL)"
+        )
     if expect == "recipe" and not (read_record(artifact).recipe.get("expect") or {}).get("verdict"):
         raise EvaluationError(f"--expect recipe: the recipe of {artifact} expects no verdict")
     for name in tasks:

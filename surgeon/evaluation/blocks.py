@@ -97,9 +97,10 @@ def compare_in_blocks(
     except KeyboardInterrupt as stopped:
         if kept is None:
             raise KeyboardInterrupt("interrupted before anything was scored") from stopped
-        partial.save(kept[:, : block.stop])
+        is_kept = partial.save(kept[:, : block.stop])
+        goes_on = "the same call with `resume` goes on from here"
         raise KeyboardInterrupt(
-            "interrupted; the same call with `resume` goes on from here"
+            f"interrupted; {goes_on if is_kept else f'{partial.path} cannot be written'}"
         ) from stopped
     assert kept is not None
     return Compared(kept[:, : block.stop], settled, resumed)
@@ -158,16 +159,21 @@ class Partial:
             pass
         return None
 
-    def save(self, observed: Floats) -> None:
-        """Keep what was observed so far, whole at every moment."""
+    def save(self, observed: Floats) -> bool:
+        """Keep what was observed so far, whole at every moment; False where the disk takes none."""
         from safetensors.numpy import save
 
         tensors = {_OBSERVED: np.ascontiguousarray(observed)}
-        replace_file(self.path, save(tensors, {"key": self.key}))
+        try:
+            replace_file(self.path, save(tensors, {"key": self.key}))
+        except OSError:
+            return False
+        return True
 
     def remove(self) -> None:
         """Forget it: the evaluation is done."""
-        disk.remove(self.path)
+        if self.path.is_file():  # a file system that is mounted read-only refuses the call itself
+            disk.remove(self.path)
 
 
 def partial_of(artifact: Path, task: str, settings: Mapping[str, Any]) -> Partial:

@@ -1,5 +1,6 @@
 """What a disk does and holds: full, read-only, long names, and files that are somebody's own."""
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -9,10 +10,10 @@ import subprocess
 import sys
 
 import pytest
-from artifacts import files_of, patch, run_python
+from artifacts import copy_of, files_of, patch, run_python
 from rankings import random_ranking
 
-from surgeon import plot_ranking, verify
+from surgeon import evaluate, plot_ranking, verify
 from surgeon.cli import run
 from surgeon.edit.record import read_record
 
@@ -36,9 +37,28 @@ def _fails(*arguments, says, how=("-m", "surgeon")):
 
 
 def _mounted(place, *options):
-    """Mount a file system of memory, if the rights allow it."""
-    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(place)]
+    """Mount a file system of memory, or as options say, if the rights allow it."""
+    command = ["mount", *(options or ("-t", "tmpfs", "-o", "size=30m", "tmpfs")), str(place)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@contextlib.contextmanager
+def _read_only(folder):
+    """Let a folder take no files; root, whom no mode keeps out, mounts it read-only for that."""
+    as_root = os.geteuid() == 0
+    places = () if as_root else [folder, *folder.glob("surgeon")]
+    if as_root and not _mounted(folder, "--bind", str(folder)):
+        pytest.skip("root without the right to mount has no directory that refuses it")
+    try:
+        assert not as_root or _mounted(folder, "-o", "remount,bind,ro")
+        for place in places:
+            place.chmod(0o555)
+        yield
+    finally:
+        if as_root:
+            subprocess.run(["umount", str(folder)], check=True)
+        for place in places:
+            place.chmod(0o755)
 
 
 @pytest.mark.parametrize(("name", "file"), [("minilm", ""), ("antiberty", "/model.safetensors")])
@@ -53,7 +73,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(request, tmp_path, name
 
 def test_a_full_file_system_leaves_nothing_behind(minilm, tmp_path):
     """On a real file system of 30 MB, where the rights allow to make one."""
-    if not _mounted(tmp_path, "-o", "size=30m"):
+    if not _mounted(tmp_path):
         pytest.skip("needs the right to mount; the test above fails the same writes by a limit")
     try:
         told = f"surgeon: {tmp_path}/out: No space left on device; make room"
@@ -66,19 +86,20 @@ def test_a_full_file_system_leaves_nothing_behind(minilm, tmp_path):
 def test_a_target_that_takes_no_files_is_refused(minilm, tmp_path):
     target = tmp_path / "locked"
     target.mkdir()
-    as_root = os.geteuid() == 0  # whom no mode keeps out, but a file system mounted read-only does
-    if as_root and not _mounted(target, "-o", "ro"):
-        pytest.skip("root without the right to mount has no directory that refuses it")
-    if not as_root:
-        target.chmod(0o555)
-    try:
+    with _read_only(target):
         _fails("patch", minilm, *_PATCH, target / "out", says="can be written to")
         assert os.listdir(target) == []  # noqa: PTH208
-    finally:
-        if as_root:
-            subprocess.run(["umount", str(target)], check=True)
-        else:
-            target.chmod(0o755)
+
+
+def test_an_artifact_in_a_read_only_place_is_evaluated_where_nothing_is_to_be_kept(
+    embedder_patched, tmp_path, refused
+):
+    artifact, texts = copy_of(embedder_patched, tmp_path / "artifact"), ["One text.", "Another."]
+    before = files_of(artifact)
+    with _read_only(artifact):
+        assert len(evaluate(artifact, texts=texts, controls=1).controls) == 1
+        refused("eval", artifact, says="artifact/surgeon: cannot be written to")
+    assert files_of(artifact) == before
 
 
 def test_a_small_patch_that_cannot_be_written_names_what_was_asked_for(tiny, tmp_path, refused):

@@ -133,6 +133,13 @@ def test_what_was_kept_of_another_shape_is_not_gone_on_from(embedder_patched, tm
         assert again.patched == expected.patched
 
 
+def test_an_interrupted_evaluation_whose_place_takes_no_file_says_so(embedder_patched, tmp_path):
+    out = copy_of(embedder_patched, tmp_path / "out")
+    (out / _PARTIAL).mkdir()
+    with pytest.raises(KeyboardInterrupt, match="safetensors cannot be written"):
+        evaluate(out, texts=["a", "b"], controls=1, progress=_stop_at("scoring patched", 1))
+
+
 def test_what_was_observed_is_kept_after_a_while_too(embedder_patched, tmp_path, monkeypatch):
     """For what no interruption announces, such as a lack of power."""
     out = copy_of(embedder_patched, tmp_path / "out")
