@@ -100,8 +100,10 @@ def evaluate(
         SelectionError: there is no such setting, or task.
         KeyboardInterrupt: it was interrupted; its message says whether ``resume`` goes on.
     """
-    if margin is not None and not (math.isfinite(margin) and margin >= 0):
-        raise EvaluationError(f"`margin` {margin:g}: give a number of 0 or more")
+    if margin is not None:
+        margin = float(margin)  # of numpy's, say, which JSON does not know
+        if not (math.isfinite(margin) and margin >= 0):
+            raise EvaluationError(f"`margin` {margin:g}: give a number of 0 or more")
     given = EvaluationSettings(
         **vars(options or TaskOptions()),
         task=task,

@@ -44,7 +44,7 @@ class AblationRun:
     def min_damage(self) -> float:
         """The least damage that counts."""
         asked = self.options.min_damage
-        return MIN_DAMAGE[self.runner.task.name] if asked is None else asked
+        return MIN_DAMAGE[self.runner.task.name] if asked is None else float(asked)
 
     @property
     def removals(self) -> int:

@@ -226,7 +226,7 @@ def _read_journal(output: Path, file: BinaryIO, sigma: float, min_layers: float)
         start=b'{"model":',
         key=lambda row: Target(row["model"], row["asked"]).key,
         note=lambda row: len(row.get("outliers", ())),
-        header={"atlas": 1, "sigma": sigma, "min_layers": min_layers},
+        header={"atlas": 1, "sigma": float(sigma), "min_layers": float(min_layers)},
     )
     journal = Journal(rows_path(output), file, layout)
     header = journal.header or {}

@@ -130,7 +130,7 @@ def trace_training(
         name=last.model_id if last and revisions is not None else name,
         **vars(facts),
         criterion=criterion(zscores, sigma, needed),
-        sigma=sigma,
+        sigma=float(sigma),
         needed=needed,
         checkpoints=kept,
         **follow([one.step for one in kept], snapshots, facts.layers, needed, top),

@@ -358,6 +358,13 @@ def test_a_score_that_got_better_is_not_said_to_want_more_data(result):
     assert "more controls may settle it" in explain(edge)
 
 
+def test_numbers_of_numpy_are_numbers(embedder_patched):
+    numbers = {"margin": np.float32(0.5), "controls": np.int64(2), "seed": np.uint8(3)}
+    found = evaluate(embedder_patched, texts=["One text.", "Another."], **numbers)
+    assert (found.margin, len(found.controls), found.seed) == (0.5, 2, 3)
+    assert json.loads(json.dumps(found.to_json()))["margin"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

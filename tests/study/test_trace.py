@@ -82,7 +82,8 @@ def test_every_checkpoint_is_judged_as_scan_judges_it(run, sigma, min_layers):
 
 
 def test_the_series_are_means_over_layers_and_the_bulk_is_all_but_the_final_outliers(run):
-    trace = trace_training([run])
+    trace = trace_training([run], sigma=np.float32(3))
+    assert type(trace.sigma) is float  # which JSON knows
     rest = [dim for dim in range(HIDDEN) if dim not in trace.outliers]
     assert trace.bulk.dims == len(rest)
     for number, step in enumerate(trace.steps):
