@@ -217,6 +217,13 @@ def test_importing_the_package_imports_nothing_else():
     assert run_python("-c", code).stdout.strip() == "[]"
 
 
+def test_onnxruntime_reports_to_nobody_and_keeps_no_id_in_the_home(embedder_patched, tmp_path):
+    code = f"import surgeon; surgeon.evaluate({str(embedder_patched)!r}, texts=['One.', 'Two.'])"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
+    run_python("-c", code, env={**inherited, "HOME": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_long_work_says_in_a_log_how_far_it_is_and_short_work_nothing(capsys):
     now = 0.0
     with surgeon.shown_progress(clock=lambda: now) as progress:
@@ -369,6 +376,12 @@ def test_a_terminal_wraps_between_words_and_a_file_gets_whole_lines(monkeypatch)
     assert " ".join(lines[True]) == sentence
     assert lines[True][0] == "Eight words are written to one"
     assert [len(line) <= 30 for line in lines[True]].count(False) == 1
+
+
+def test_a_terminal_that_gives_no_width_is_written_to(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "0")
+    print_table(["head"], [("cell",)])
+    assert "cell" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 52])

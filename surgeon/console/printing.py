@@ -23,6 +23,7 @@ from surgeon.progress import Progress, duration
 SHOWN = 12
 """Numbers of a list that a table shows."""
 
+_NARROWEST = 20  # characters of a line; where COLUMNS is 0, rich would print nothing
 _LONGEST = 4_000  # characters of an error: a name in it may be as long as its file
 
 
@@ -47,7 +48,9 @@ def err() -> Console:
 
 
 def _made(stream: TextIO) -> Console:
-    return _Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = _Console(file=stream, highlight=False, markup=False, emoji=False)
+    console.width = max(console.width, _NARROWEST)
+    return console
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -152,6 +155,7 @@ class _Notes(logging.Handler):
 
 def show_log() -> None:
     """Print what the library warns of, such as a file that it has moved aside, as a note."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else of a home it cannot write to
     log = logging.getLogger("surgeon")
     if not any(isinstance(handler, _Notes) for handler in log.handlers):
         log.addHandler(_Notes(logging.WARNING))
