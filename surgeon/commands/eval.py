@@ -120,7 +120,9 @@ def evaluate(
             "to another place (cp -rL)"
         )
     if expect == "recipe" and not (read_record(artifact).recipe.get("expect") or {}).get("verdict"):
-        raise EvaluationError(f"--expect recipe: the recipe of {artifact} expects no verdict")
+        raise EvaluationError(
+            f"--expect recipe: the recipe of {artifact} expects no verdict; name one"
+        )
     for name in tasks:
         with console.shown_progress() as progress:
             evaluation = run(
