@@ -168,8 +168,8 @@ _BROKEN = {
     "no config": (_rewrite(_CONFIG, lambda _: b""), "config.json"),
     "bad config": (_rewrite(_CONFIG, lambda _: b"{"), "not valid JSON"),
     "architecture": (
-        _rewrite(_CONFIG, lambda _: b'{"model_type": "mamba"}'),
-        "'mamba' is not an architecture",
+        _rewrite(_CONFIG, lambda _: b'{"model_type": "rwkv"}'),
+        "'rwkv' is not an architecture",
     ),
     "truncated": (_rewrite(_WEIGHTS, lambda raw: raw[:-10]), "truncated"),
     "lying header": (

@@ -13,7 +13,8 @@ from surgeon.torch_model.loading import load_model
 
 DIMS = (3, 9)
 _SEQUENCES = [[5, 6, 7, 8, 9], [4, 6]]
-_UNLOADED = ("gemma3",)  # transformers gives it other parameters than its file has
+# transformers gives Gemma 3 other parameters than its file has, and loads Mllama with images alone.
+_UNLOADED = ("gemma3", "mllama")
 _TEXT = [
     name
     for name, tiny in {**FAMILIES, **ODD, **MIXTURES}.items()
