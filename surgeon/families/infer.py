@@ -109,7 +109,7 @@ def _has_its_norms(
 ) -> bool:
     """Whether a model of the family could have these sites and no others."""
     found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}
-    if found["output"] != found["attention"]:
+    if found["output"] != found["attention"] or _fused_experts(shapes):
         return False  # some layers are of another kind: experts, say
     if any(site.kind == "rmsnorm" and site.bias is not None for site in sites):
         return False
@@ -327,7 +327,7 @@ def propose_dense(shapes: Shapes) -> list[str]:
     ends = {pattern.rpartition(".")[2] for pattern in found if "experts" in pattern}
     repeated = [p for p, count in found.items() if count > 1 or p.rpartition(".")[2] in ends]
     likely = [pattern for pattern in repeated if not _NO_OUTPUT.search(pattern.lower())]
-    return sorted(likely, key=lambda pattern: not _FEED_FORWARD.search(_plain(pattern)))
+    return sorted(likely, key=lambda p: not _FEED_FORWARD.search(p.replace("\\", "").lower()))
 
 
 def _likely_ends(shapes: Shapes) -> str:
@@ -335,8 +335,7 @@ def _likely_ends(shapes: Shapes) -> str:
     shapes = {name: shapes[name] for name in of_language_model(shapes)}
     scored, dense = _score_norms(shapes), propose_dense(shapes)
     norms = [pattern for pattern, score in scored if score >= 0]
-    cubes = (name for name, shape in shapes.items() if len(shape) == _OF_EXPERTS)
-    fused = next(filter(_FUSED.search, cubes), None)
+    fused = _fused_experts(shapes)
     if not norms and not dense and not fused:
         norms = [pattern for pattern, _ in scored]
     if any("experts" in pattern for pattern in dense):
@@ -352,6 +351,10 @@ def _likely_ends(shapes: Shapes) -> str:
     return said
 
 
+def _fused_experts(shapes: Shapes) -> str | None:
+    return next((n for n, s in shapes.items() if len(s) == _OF_EXPERTS and _FUSED.search(n)), None)
+
+
 def _score_norms(shapes: Shapes) -> list[tuple[str, int]]:
     """Return the patterns of norms, with how like a layer's end they are: below 0, unlike it."""
     hidden = _width(shapes)
@@ -362,7 +365,7 @@ def _score_norms(shapes: Shapes) -> list[tuple[str, int]]:
     scored = []
     for pattern, found in lengths.items():
         if len(found) > 1 and len(found[0]) == 1 and len(set(found)) == 1:
-            name = _plain(pattern)
+            name = pattern.replace("\\", "").lower()
             score = 2 * bool(_LIKELY.search(name)) + bool(_FEED_FORWARD.search(name))
             unlike = _UNLIKELY.search(name) or found[0] != (hidden,)
             scored.append((pattern, score - 4 * bool(unlike), len(found)))
@@ -394,7 +397,3 @@ def _leaves(tensors: Iterable[str]) -> dict[str, dict[str, str]]:
         path, _, leaf = name.rpartition(".")
         modules.setdefault(path, {})[leaf] = name
     return modules
-
-
-def _plain(pattern: str) -> str:
-    return pattern.replace("\\", "").lower()

@@ -166,6 +166,11 @@ _UNFIT = {
     "no layers": {"embed.weight": (40, 16)},
     "the final norm in another shard": _LLAMA_LAYERS,
     "a layer of experts": {**_LLAMA_LAYERS, **_NORM, "layers.2.self_attn.o_proj.weight": (16, 16)},
+    "experts in one tensor beside what is known": {
+        **_LLAMA_LAYERS,
+        **_NORM,
+        **_layers(2, **{"layers.{}.moe.output_linear": (4, 16, 24)}),
+    },
     "one more norm": {**_BERT, "encoder.layer.0.output.bottleneck.LayerNorm.weight": (16,)},
     "a norm after the output dense layer": {
         **_LLAMA_LAYERS,
