@@ -169,15 +169,18 @@ def count_floats(files: Iterable[TensorFile]) -> int:
     return sum(info.size for info in infos if info.dtype in FLOATS)
 
 
-def find_not_finite(checkpoint: Checkpoint) -> str:
+def find_not_finite(checkpoint: Checkpoint, *, in_float16: bool = False) -> str:
     """Name the first tensor with a NaN or an infinity, its file and how many; "" if none has.
 
-    Reads all weights, one tensor at a time.
+    Reads all weights, one tensor at a time; ``in_float16``, as what they become in that dtype.
     """
     for name, info in checkpoint.tensors.items():
         if info.dtype not in FLOATS:
             continue
-        if count := info.size - int(np.isfinite(checkpoint.read(name)).sum()):
+        with np.errstate(over="ignore"):
+            stored = checkpoint.read(name)
+            finite = np.isfinite(stored.astype(np.float16) if in_float16 else stored)
+        if count := info.size - int(finite.sum()):
             where = checkpoint.where(name)
             return f"{where}: {name} holds {count} of {info.size} values that are not finite"
     return ""
