@@ -168,11 +168,12 @@ def slice_norms(
     row or column may be cut off.
     """
     squares = np.zeros(weight.shape[axis])
+    if scales is not None:
+        rows, columns = map(_block_of, weight.shape, scales.shape)
     step = max(1, _SLAB // max(1, weight.shape[1]))
     for start in range(0, len(weight), step):
         slab = weight[start : start + step].astype(np.float64)
         if scales is not None:
-            rows, columns = map(_block_of, weight.shape, scales.shape)
             slab *= scales[np.ix_(rows[start : start + step], columns)]
         np.multiply(slab, slab, out=slab)
         if axis == 0:
