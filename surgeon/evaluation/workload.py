@@ -19,7 +19,7 @@ from surgeon.tasks.registry import TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import Groups
 from surgeon.tasks.table import Columns, Table
 from surgeon.tasks.task import INVERTED, Data, Settings, Task
-from surgeon.tasks.tokenizer import begin_with, beginning_id, read_tokenizer
+from surgeon.tasks.tokenizer import begin_with, beginning_id, read_tokenizer, sentinels_of
 from surgeon.text import Texts, built_in_sample
 
 _MULTI_LABEL = "multi_label_classification"
@@ -188,6 +188,11 @@ def _settings(artifact: Artifact, task: Task, asked: EvaluationSettings) -> Sett
         mask_rate=values.get("mask_rate") or 0.0,
         mask_id=tokenizer.mask_id if tokenizer else None,
         special_ids=tokenizer.special_ids if tokenizer else (),
+        sentinels=(
+            sentinels_of(artifact.tokenizer, tokenizer.mask_id)
+            if tokenizer and task.name == "denoising"
+            else ()
+        ),
         vocabulary=artifact.tokenizer.get_vocab_size(),
         masking=values.get("masking") or "all",
         block=values.get("block"),

@@ -28,6 +28,7 @@ from surgeon.tasks.configuration import check_sizes, longest_text
 from surgeon.tasks.examples import Encoder, Example, batch_examples, batches_by_length
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.task import BASELINE, BatchScores, Floats, Settings, Task, TaskName, Variant
+from surgeon.tasks.tokenizer import sentinels_of
 from surgeon.text import GivenTexts, Texts, as_texts, ranking_sample
 from surgeon.torch_model.live import LiveCheckpoint
 
@@ -98,11 +99,13 @@ class TorchRunner:
         """Return the settings of the task, all but the seed at their defaults."""
         from surgeon.torch_model.loading import decoder_start_of
 
+        mask_id, denoising = self.tokenizer.mask_token_id, self.task.name == "denoising"
         return Settings(
             seed,
             self.task.options.get("mask_rate", 0.0),
-            self.tokenizer.mask_token_id,
+            mask_id,
             tuple(sorted(set(self.tokenizer.all_special_ids))),
+            sentinels=sentinels_of(self.tokenizer, mask_id) if denoising else (),
             vocabulary=len(self.tokenizer),
             decoder_start_id=decoder_start_of(self.model),
         )
@@ -240,7 +243,9 @@ def _load_for_text(
 
     task = detect_task(checkpoint)
     model = load(checkpoint, task if task in _BY_TEXT else "drift")
-    if task == "denoising" and None in (tokenizer.mask_token_id, decoder_start_of(model)):
+    mask_id = tokenizer.mask_token_id
+    hides = mask_id is not None or sentinels_of(tokenizer, mask_id)
+    if task == "denoising" and (not hides or decoder_start_of(model) is None):
         model = load(checkpoint, "drift")
     return task, model
 

@@ -9,7 +9,8 @@ from those before it in that order.
 
 Denoising (Lewis et al. 2020, 2.2): spans whose lengths are drawn from a Poisson distribution of
 mean 3 become one mask token each; a span of no tokens puts one in. The decoder is given the text as
-it was (teacher forcing), and writes it whole.
+it was (teacher forcing), and writes it whole. With T5's sentinels in place of a mask token (Raffel
+et al. 2020, 3.1.4), each span becomes a sentinel, and the decoder writes each with its span.
 
 Replaced-token detection (Clark et al. 2020, section 2): ELECTRA's discriminator learned on what a
 small generator puts in; here random tokens of the vocabulary stand in its place, so that no second
@@ -21,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,7 @@ from surgeon.tasks.examples import Example
 from surgeon.tasks.labels import detection
 from surgeon.tasks.sequences import (
     TEXT_OPTIONS,
+    Draw,
     Ids,
     begin_draw,
     measure_tokens,
@@ -54,7 +57,7 @@ def mask_id_of(settings: Settings) -> int:
     if settings.mask_id is None:
         raise EvaluationError(
             "the tokenizer has no mask token, so no token can be hidden; if the model was trained "
-            "with one, name it in tokenizer_config.json and patch again (T5 and most models of "
+            "with one, name it in tokenizer_config.json and patch again (most models of "
             "translation were not, and no task scores them)"
         )
     return settings.mask_id
@@ -93,13 +96,14 @@ def permute(ids: tuple[int, ...], settings: Settings) -> Example | None:
     return Example(ids, np.arange(draw.count), labels, places=tuple(places.tolist()))
 
 
-def infill(ids: tuple[int, ...], settings: Settings) -> Example | None:
-    """Cut spans of ``mask_rate`` of a sequence's ordinary tokens, and ask for all of it.
+def denoise(ids: tuple[int, ...], settings: Settings) -> Example | None:
+    """Cut spans of ``mask_rate`` of a sequence's ordinary tokens, and ask for what was there.
 
     None if it has none.
     """
-    hidden_by, start = mask_id_of(settings), settings.decoder_start_id
-    if start is None:
+    if not settings.sentinels:
+        mask_id_of(settings)
+    if settings.decoder_start_id is None:
         raise EvaluationError(
             "the decoder has no token to start with, so it can write no text; name its "
             "decoder_start_token_id in config.json and patch again"
@@ -107,22 +111,61 @@ def infill(ids: tuple[int, ...], settings: Settings) -> Example | None:
     draw = begin_draw(ids, settings)
     if draw is None:
         return None
+    noisy, target = (_with_sentinels if settings.sentinels else _with_masks)(ids, draw, settings)
+    return Example(
+        ids=noisy,
+        positions=np.arange(len(target)),
+        labels=np.array(target, dtype=np.int64),
+        decoder_ids=(settings.decoder_start_id, *target[:-1]),
+    )
+
+
+_Text: TypeAlias = tuple[int, ...]
+
+
+def _with_masks(ids: _Text, draw: Draw, settings: Settings) -> tuple[_Text, _Text]:
+    """Return a text with a mask token for each span, and the text itself (BART)."""
     lengths = draw_lengths(draw.count, draw.rng)
-    first, end = int(draw.ordinary[0]), int(draw.ordinary[-1]) + 1
+    first, end = draw.span
     # What stays and what goes, in a random order: each kept token is one unit, each span another.
     units = (end - first) - int(lengths.sum()) + len(lengths)
     starts = np.sort(draw.rng.choice(units, len(lengths), replace=False))
     spans = dict(zip(starts, lengths, strict=True))
     noisy, place = [], first
     for unit in range(units):
-        noisy.append(hidden_by if unit in spans else ids[place])
+        noisy.append(mask_id_of(settings) if unit in spans else ids[place])
         place += int(spans.get(unit, 1))
-    return Example(
-        ids=(*ids[:first], *noisy, *ids[end:]),
-        positions=np.arange(len(ids)),
-        labels=draw.tokens,
-        decoder_ids=(start, *ids[:-1]),
-    )
+    return (*ids[:first], *noisy, *ids[end:]), ids
+
+
+def _with_sentinels(ids: _Text, draw: Draw, settings: Settings) -> tuple[_Text, _Text]:
+    """Return a text with a sentinel for each span, and the spans behind their sentinels (T5).
+
+    As in T5's training, the text starts with what stays and ends with a span, and what the
+    tokenizer puts behind a text is behind both.
+    """
+    first, end = draw.span
+    kept = end - first - draw.count
+    spans = max(1, min(round(draw.count / _MEAN_SPAN), kept))
+    if spans > len(settings.sentinels):
+        raise EvaluationError(
+            f"`mask_rate` {settings.mask_rate:g}: cuts {spans} spans out of a text, and the "
+            f"tokenizer has {len(settings.sentinels)} sentinels; give a smaller one, or shorter "
+            "texts"
+        )
+    noisy, target, place = [*ids[:first]], list[int](), first
+    parts = zip(*(_random_parts(n, spans, draw.rng) for n in (kept, draw.count)), strict=True)
+    for sentinel, (stays, goes) in zip(settings.sentinels, parts, strict=False):
+        start, place = place + stays, place + stays + goes
+        noisy += [*ids[start - stays : start], sentinel]
+        target += [sentinel, *ids[start:place]]
+    return (*noisy, *ids[end:]), (*target, *ids[end:])
+
+
+def _random_parts(total: int, count: int, rng: np.random.Generator) -> list[int]:
+    """Cut a number into so many parts of 1 or more, each way as likely; 0 is one part."""
+    cuts = np.sort(rng.choice(max(0, total - 1), count - 1, replace=False)) + 1
+    return [int(part) for part in np.diff([0, *cuts, total])]
 
 
 def draw_lengths(tokens: int, rng: np.random.Generator) -> Ids:
@@ -163,8 +206,8 @@ DENOISING = dataclasses.replace(
     name="denoising",
     title="text infilling",
     heads=("denoising",),
-    read=functools.partial(read_sequences, infill),
-    prepare=infill,
+    read=functools.partial(read_sequences, denoise),
+    prepare=denoise,
     options={"mask_rate": 0.3, "block": None, **TEXT_OPTIONS},
 )
 

@@ -64,6 +64,11 @@ class Draw:
     count: int
     rng: np.random.Generator
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The place of the first ordinary token, and that behind the last."""
+        return int(self.ordinary[0]), int(self.ordinary[-1]) + 1
+
 
 def begin_draw(ids: tuple[int, ...], settings: Settings) -> Draw | None:
     """Prepare to draw ``mask_rate`` of the ordinary tokens, at least one; None if there is none.

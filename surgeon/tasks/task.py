@@ -55,6 +55,7 @@ class Settings:
         mask_rate: the share of tokens that are hidden or replaced.
         mask_id: the tokenizer's mask token, if it has one.
         special_ids: its special tokens.
+        sentinels: those of them that each stand for one span of a text, in order, as T5's do.
         vocabulary: the number of its tokens.
         masking: what hides a token: always the mask token, or in 80 of 100 cases.
         block: the tokens of each piece of the corpus (None: each text is one).
@@ -72,6 +73,7 @@ class Settings:
     mask_rate: float
     mask_id: int | None
     special_ids: tuple[int, ...]
+    sentinels: tuple[int, ...] = ()
     vocabulary: int = 0
     masking: Masking = "all"
     block: int | None = None

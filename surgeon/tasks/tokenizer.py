@@ -29,6 +29,7 @@ _TOKENIZER = "tokenizer.json"
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _DIGITS = 10  # of the number of a token; no vocabulary has as many
 _MASKS = ("[MASK]", "<mask>")
+_SENTINEL = re.compile(r"▁?<extra_id_(\d{1,4})>")
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
@@ -113,6 +114,13 @@ def beginning_id(directory: Path, facts: TokenizerFacts | None) -> int | None:
     settings = _settings_in((directory / facts.file).parent, directory)  # it may be in onnx/
     found = (_named(role, settings, tokenizer) for role in ("bos_token", "eos_token"))
     return next((number for number in found if number is not None), None)
+
+
+def sentinels_of(tokenizer: Any, mask_id: int | None) -> tuple[int, ...]:
+    """Return T5's sentinels in order, of a tokenizer without a mask token; mT5's begin with a ▁."""
+    vocabulary = tokenizer.get_vocab() if mask_id is None else {}
+    found = ((_SENTINEL.fullmatch(token), number) for token, number in vocabulary.items())
+    return tuple(number for _, number in sorted((int(m[1]), number) for m, number in found if m))
 
 
 def begin_with(tokenizer: Tokenizer, token: int) -> None:

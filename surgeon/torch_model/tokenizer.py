@@ -168,6 +168,10 @@ class _PythonTokenizer:
         check_texts(texts)
         return [self.encode(text, **how) for text in texts]
 
+    def get_vocab(self) -> dict[str, int]:
+        found: dict[str, int] = self._tokenizer.get_vocab()
+        return found
+
     def get_vocab_size(self) -> int:
         return len(self._tokenizer)
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 import transformers
 from antibodies import antibodies
-from artifacts import edit_json, texts_of
+from artifacts import edit_json, patch, texts_of
 from scipy import stats
 from sklearn import metrics
 from task_models import MODELS, each, save_model, word_tokenizer
+from tiny import T5, make_unequal
 
 from surgeon import TaskOptions, evaluate
 from surgeon.errors import EvaluationError
@@ -257,6 +258,34 @@ def test_text_infilling(made, tokenizer):
         loss, tokens = loss + mean * labels.numel(), tokens + labels.numel()
     assert result.dataset.scored_tokens == tokens
     assert result.baseline.value == pytest.approx(loss / tokens, **LOSS)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_t5_s_spans_are_scored_with_its_sentinels(tmp_path, json_of):
+    tokenizer = word_tokenizer()
+    sentinels = [f"<extra_id_{number}>" for number in range(20)]
+    tokenizer.add_special_tokens({"additional_special_tokens": sentinels})
+    tokenizer.mask_token = None
+    config = transformers.T5Config(**T5 | {"vocab_size": 840}, decoder_start_token_id=0)
+    model = make_unequal(transformers.T5ForConditionalGeneration, config, seed=1, by=0.3).eval()
+    for made in (model, tokenizer):
+        made.save_pretrained(tmp_path / "t5")
+    artifact = tmp_path / "out"
+    patch(tmp_path / "t5", artifact, dims=(3, 8), onnx=True)
+    result = evaluate(artifact, texts=texts_of(LINES), controls=1)
+    assert (result.task, result.fill_ins) == ("denoising", ())
+    losses, labels = [], []
+    for example in _examples(artifact, texts_of(LINES)):
+        assert set(example.ids) & set(tokenizer.convert_tokens_to_ids(sentinels))
+        labels.append(torch.tensor(example.labels)[None])
+        inputs = torch.tensor([example.ids])
+        losses.append(model(input_ids=inputs, labels=labels[-1]).loss * labels[-1].numel())
+    tokens = sum(map(torch.numel, labels))
+    assert result.dataset.scored_tokens == tokens
+    assert result.baseline.value == pytest.approx(sum(losses).item() / tokens, **LOSS)
+    ranked = json_of("scan", tmp_path / "t5", "--method", "ablation", "--top", "1")
+    assert ranked["measured"]["task"] == "denoising"
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from surgeon.errors import EvaluationError
 from surgeon.tasks.causal import windows
 from surgeon.tasks.examples import batch_examples
 from surgeon.tasks.masked import draw_lengths
@@ -99,6 +100,35 @@ def test_cut_out_spans_are_one_mask_each_and_the_rest_stays_in_order():
     assert (kept[0], kept[-1]) == (2, 3)
     np.testing.assert_array_equal(example.labels, SEQUENCE)
     assert example.decoder_ids == (3, *SEQUENCE[:-1])
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 9, 200])
+def test_with_sentinels_the_decoder_writes_what_each_one_stands_for(tokens):
+    sentinels = tuple(range(299, 269, -1))
+    settings = dataclasses.replace(SETTINGS, mask_id=None, mask_rate=0.3, sentinels=sentinels)
+    sequence = (*SEQUENCE[1 : tokens + 1], 3)
+    example = TASKS["denoising"].prepare(sequence, settings)
+    cut = [token for token in example.ids if token in sentinels]
+    assert cut == list(sentinels[: len(cut)])
+    assert (tokens, len(cut)) in {(1, 1), (2, 1), (3, 1), (9, 1), (200, 20)}
+    *written, end = example.labels.tolist()
+    assert (end, example.ids[-1]) == (3, 3)
+    spans, hidden = {}, 0
+    for token in written:
+        if token in sentinels:
+            spans[token] = []
+        else:
+            spans[[*spans][-1]].append(token)
+            hidden += 1
+    assert hidden == max(1, round(0.3 * tokens))
+    assert all(spans.values())
+    whole = [inner for token in example.ids for inner in spans.get(token, [token])]
+    assert whole == list(sequence)
+    assert example.decoder_ids == (3, *written)
+    few = dataclasses.replace(settings, sentinels=sentinels[:10])
+    if tokens == 200:
+        with pytest.raises(EvaluationError, match=r"cuts 20 spans .* has 10 sentinels; give a sm"):
+            TASKS["denoising"].prepare(sequence, few)
 
 
 def test_the_lengths_of_spans_are_poisson_s_and_cover_what_is_asked():
