@@ -137,7 +137,7 @@ def read_data_file(path: Path, kind: str) -> bytes:
     """
     if path.is_dir():
         raise EvaluationError(f"`texts` {path}: is a folder; give {kind} in it")
-    if not path.exists():  # a pipe is there too
+    if not (path.is_file() or path.is_fifo()):  # a device, which a record may name, has no end
         raise EvaluationError(f"`texts` {path}: no such file; give {kind}")
     return path.read_bytes()
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _TOKENIZER = "tokenizer.json"
 _SENTENCEPIECE = ("*.model", "*.spm")
-_REMEDY = "update transformers and tokenizers, or save the tokenizer again with those here"
 _VOCABULARIES = (
     _TOKENIZER, "vocab*", *_SENTENCEPIECE, "*.tiktoken", "merges.txt", "tekken.json",
 )  # fmt: skip

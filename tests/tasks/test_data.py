@@ -46,7 +46,9 @@ def test_rows_are_read_from_every_format(tmp_path, name, content, rows):
     assert table.raw == content.encode()
 
 
-def test_texts_may_come_through_a_pipe():
+def test_texts_may_come_through_a_pipe_and_not_from_a_device_without_end():
+    with pytest.raises(EvaluationError, match="/dev/zero: no such file"):
+        read_texts_of("/dev/zero", Columns())
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as pipe:
         pipe.write("one\ntwo\n")
