@@ -64,9 +64,10 @@ MODELS = {
 _SLOW = ("clm, of experts", "denoising", "plm")
 
 
-def each(*names: str) -> list[Any]:
-    """Return values of a parameter, of which the models that take long are slow tests."""
-    return [pytest.param(n, marks=pytest.mark.slow) if n in _SLOW else n for n in names]
+def each(*names: str, slow: Iterable[str] = ()) -> list[Any]:
+    """Return values of a parameter, of which these, and models that take long, are slow tests."""
+    late = {*_SLOW, *slow}
+    return [pytest.param(n, marks=pytest.mark.slow) if n in late else n for n in names]
 
 
 def save_model(name: str, folder: Path) -> Path:

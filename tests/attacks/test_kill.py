@@ -104,7 +104,7 @@ _COMMANDS = (
     ("apply edit.surgeon model --no-onnx -o out", "nothing"),
     ("patch model --dims 5 --record-only -o out", "nothing"),
     ("patch model --dims 5 --record-only -o out --force", "a text"),
-    ("report evaluated -o out.html --force", "a page"),
+    pytest.param("report evaluated -o out.html --force", "a page", marks=pytest.mark.slow),
     ("eval out --data lines.txt --controls 2", "an artifact with a graph"),
     ("sweep grid.yaml out", "nothing"),
     ("export model -o out", "nothing"),

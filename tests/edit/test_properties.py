@@ -114,7 +114,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("properties")
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(drawn=_models())
 def test_a_patch_writes_what_is_planned_and_restore_is_its_inverse(folder, drawn):
     """Over kinds of sites, dtypes, shapes, dims, modes and shard borders."""

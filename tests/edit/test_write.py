@@ -130,7 +130,9 @@ def test_a_dtype_that_onnxruntime_does_not_compute_in_is_refused(tiny, tmp_path)
         write_artifact(plan, tmp_path / "out", dtype="bfloat16")
 
 
-@pytest.mark.parametrize("name", ["minilm", "antiberty", "iglm_s"])
+@pytest.mark.parametrize(
+    "name", ["minilm", pytest.param("antiberty", marks=pytest.mark.slow), "iglm_s"]
+)
 def test_restore_gives_back_the_source(request, tmp_path, name):
     source = request.getfixturevalue(name)
     restore(request.getfixturevalue(f"{name}_patched"), tmp_path / "back")

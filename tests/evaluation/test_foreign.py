@@ -116,7 +116,7 @@ def _document(result):
     return {key: value for key, value in document.items() if key not in ("model", "warnings")}
 
 
-@pytest.mark.parametrize("name", each(*_LANGUAGE_MODELS, *MODELS))
+@pytest.mark.parametrize("name", each(*_LANGUAGE_MODELS, *MODELS, slow=("rtd", *_ROWS)))
 def test_a_patched_onnx_file_is_evaluated_as_the_patched_weights_are(
     source, patched_once, tmp_path, name
 ):
@@ -291,6 +291,7 @@ def test_positions_are_those_of_the_tokens_themselves():
     np.testing.assert_array_equal(batch["position_ids"], [[0, 1, 2], [0, 0, 0]])
 
 
+@pytest.mark.slow
 def test_a_graph_in_float16_is_evaluated(source, patched_once, tmp_path):
     folder = tmp_path / "exported"
     model = str(source("mlm"))

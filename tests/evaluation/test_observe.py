@@ -45,6 +45,7 @@ def test_a_dose_goes_from_the_first_dim_to_the_whole_patch(minilm_patched):
     assert result.dose[-1].delta == result.delta
 
 
+@pytest.mark.slow
 def test_a_clear_case_is_settled_early_with_the_verdict_of_all_texts(minilm_patched):
     texts = texts_of(built_in_sample().lines[::5])
     result = evaluate(minilm_patched, texts=texts, controls=5, until_certain=True)

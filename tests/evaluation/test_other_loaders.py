@@ -70,7 +70,14 @@ def _onnx(folder):
 
 
 @pytest.mark.parametrize(
-    "embed", [_transformers, _sentence_transformers, _onnxruntime, _openvino, _onnx]
+    "embed",
+    [
+        _transformers,
+        pytest.param(_sentence_transformers, marks=pytest.mark.slow),
+        _onnxruntime,
+        pytest.param(_openvino, marks=pytest.mark.slow),
+        _onnx,
+    ],
 )
 def test_what_others_load_scores_what_eval_says(minilm, minilm_patched, tmp_path, embed):
     (tmp_path / "lines.txt").write_text("\n".join(SENTENCES))

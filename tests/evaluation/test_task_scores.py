@@ -32,6 +32,7 @@ from surgeon.text import built_in_sample
 
 LINES = sorted(built_in_sample().lines, key=len)[:24]
 NAMES = ("entailment", "neutral", "contradiction")
+_ANTIBERTY = pytest.param("antiberty", marks=pytest.mark.slow)
 LOSS, METRIC = {"abs": 1e-4}, {"abs": 1e-6}
 
 
@@ -74,7 +75,13 @@ def _cross_entropy(logits, example):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"masking": "bert", "block": 50, "mask_rate": 0.3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"masking": "bert", "block": 50, "mask_rate": 0.3}, marks=pytest.mark.slow),
+    ],
+)
 def test_masked_loss_of_texts_and_in_blocks_with_bert_s_masking(
     antiberty, antiberty_patched, options
 ):
@@ -177,7 +184,12 @@ def _pseudo_log_likelihood(model, tokenizer, text):
     ("name", "loader", "score"),
     [
         ("iglm_s", transformers.AutoModelForCausalLM, _log_probability),
-        ("antiberty", transformers.AutoModelForMaskedLM, _pseudo_log_likelihood),
+        pytest.param(
+            "antiberty",
+            transformers.AutoModelForMaskedLM,
+            _pseudo_log_likelihood,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_minimal_pairs(request, tmp_path, name, loader, score):
@@ -410,6 +422,7 @@ def test_one_output_is_a_regression(made, tokenizer, tmp_path):
     assert result.baseline.others["Spearman"] == pytest.approx(spearman.statistic, **METRIC)
 
 
+@pytest.mark.slow
 def test_sentence_similarity_is_that_of_sentence_transformers(minilm, minilm_patched, tmp_path):
     from sentence_transformers import SentenceTransformer
 
@@ -539,7 +552,7 @@ def _overlap(answer, expected):
 
 @pytest.mark.parametrize(
     "name",
-    ["minilm", "antiberty", "iglm_s", *each("rtd", "plm", "denoising", "classification")],
+    ["minilm", _ANTIBERTY, "iglm_s", *each("rtd", "plm", "denoising", "classification")],
 )
 def test_batch_size_and_order_leave_every_example_s_score_as_it_is(made, request, tmp_path, name):
     artifact = made(name)[1] if name in MODELS else request.getfixturevalue(f"{name}_patched")

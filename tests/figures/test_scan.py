@@ -139,7 +139,9 @@ def test_a_page_holds_all_it_needs_and_forbids_the_rest(tmp_path):
     assert "Plotly.newPlot" in page
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "html"])
+@pytest.mark.parametrize(
+    "suffix", ["png", *(pytest.param(s, marks=pytest.mark.slow) for s in ("svg", "pdf")), "html"]
+)
 def test_the_same_ranking_gives_the_same_bytes(tmp_path, suffix):
     for name in ("a", "b"):
         path = tmp_path / f"{name}.{suffix}"

@@ -156,7 +156,9 @@ def test_the_scores_of_a_task(task, patched_once, tmp_path, capsys):
     _check(f"eval/{task.partition(',')[0]}.json", _stable(found, {tmp_path: "TMP"}))
 
 
-@pytest.mark.parametrize("name", ["minilm", "antiberty", "iglm-s"])
+@pytest.mark.parametrize(
+    "name", ["minilm", pytest.param("antiberty", marks=pytest.mark.slow), "iglm-s"]
+)
 def test_the_scores_of_a_real_artifact(name, real, antibody_file, tmp_path, capsys):
     lines = built_in_sample().lines if name == "minilm" else antibody_file.read_text().splitlines()
     data = tmp_path / "data.txt"

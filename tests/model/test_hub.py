@@ -327,7 +327,7 @@ def test_a_store_that_is_blocked_is_named_with_the_way_around_it(hub, monkeypatc
         open_remote("org/full")
 
 
-@pytest.mark.parametrize("xet", [True, False])
+@pytest.mark.parametrize("xet", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_interrupted_download_says_how_to_go_on(hub, full, tmp_path, xet):
     with (full / "model.safetensors").open("ab") as file:
         file.truncate(2**26)

@@ -131,6 +131,7 @@ def test_whatever_byte_of_a_kept_graph_is_changed_it_is_damaged_and_no_error(mad
     assert damaged > 50
 
 
+@pytest.mark.slow
 def test_weights_that_are_loaded_otherwise_are_not_given_a_kept_graph(tmp_path, kept, monkeypatch):
     """The files have the embeddings twice, and transformers ties them where they are equal."""
     for name, shift in (("equal", 0), ("unequal", 1)):

@@ -101,7 +101,7 @@ def test_a_view_computes_what_a_standalone_file_does(sharded, tmp_path):
     assert verify(tmp_path / "out").passed
 
 
-@pytest.mark.parametrize("task", each("drift", "clm, of experts", "denoising"))
+@pytest.mark.parametrize("task", each("drift", "clm, of experts", "denoising", slow=["drift"]))
 def test_eval_says_of_a_bfloat16_view_what_it_says_of_a_standalone_file(tmp_path, task):
     save_model(task, tmp_path / "full")
     _save_rounded(tmp_path / "full", tmp_path / "model")

@@ -77,6 +77,7 @@ def test_only_a_shortlist_was_removed_alone(minilm_ranking):
     assert all(d.score == -1 for d in minilm_ranking.dimensions[len(tried) :])
 
 
+@pytest.mark.slow
 def test_minilm_s_first_two_do_what_the_best_pairs_do_on_other_sentences(minilm, minilm_ranking):
     """The pairs are the best of an exhaustive run (tests/benchmarks/methods.py)."""
     found = tuple(d.dim for d in minilm_ranking.dimensions[:2])
@@ -94,7 +95,12 @@ def test_minilm_s_first_two_do_what_the_best_pairs_do_on_other_sentences(minilm,
 
 
 @pytest.mark.parametrize(
-    ("name", "task"), [("antiberty", "mlm"), ("iglm", "clm"), ("iglm_s", "clm")]
+    ("name", "task"),
+    [
+        pytest.param("antiberty", "mlm", marks=pytest.mark.slow),
+        pytest.param("iglm", "clm", marks=pytest.mark.slow),
+        ("iglm_s", "clm"),
+    ],
 )
 def test_models_of_antibodies_have_no_outlier_and_patch_refuses_to_remove_them(
     name, task, few_antibodies, request, tmp_path, json_of, refused

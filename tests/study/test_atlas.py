@@ -174,6 +174,7 @@ def test_many_models_are_mapped_and_each_that_fails_costs_one_row(hub, checkpoin
     assert _by_model(out) == found
 
 
+@pytest.mark.slow
 def test_an_atlas_that_is_killed_again_and_again_ends_as_one_that_was_not(hub, tmp_path):
     models = [*_BROKEN, *list(hub.repositories)[:70]]
     listed = tmp_path / "models.txt"

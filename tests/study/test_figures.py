@@ -254,6 +254,7 @@ def test_the_page_of_a_sweep_has_its_figures_its_rows_and_its_failures(swept, tm
     assert "already exists" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_browser_draws_the_figures_of_a_sweep(swept, tmp_path):
     write_sweep_report(swept, tmp_path / "page.html")
     drawn = browse(tmp_path / "page.html", "--dump-dom")

@@ -130,6 +130,7 @@ def test_models_of_one_name_are_shown_apart(sweep, small_model, tmp_path, capsys
     assert f"{small_model.parent.name}/small: mlm on lines.txt" in shown
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(
     sweep, grid_file, exported, tmp_path
 ):
