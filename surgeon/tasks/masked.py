@@ -101,8 +101,6 @@ def denoise(ids: tuple[int, ...], settings: Settings) -> Example | None:
 
     None if it has none.
     """
-    if not settings.sentinels:
-        mask_id_of(settings)
     if settings.decoder_start_id is None:
         raise EvaluationError(
             "the decoder has no token to start with, so it can write no text; name its "
