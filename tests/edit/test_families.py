@@ -15,13 +15,6 @@ OTHER = [4]
 _SAVE = {"whole": save_family, "shards": save_family_in_shards}
 
 
-def _in_layouts(*tables):
-    """Each family of the tables in each layout; of the kin, which share their layers, in one."""
-    names = [name for table in tables for name in table]
-    cases = [(name, layout) for name in names for layout in (["whole"] if name in KIN else _SAVE)]
-    return pytest.mark.parametrize(("name", "layout"), cases)
-
-
 def _with_stream(stream, *tables):
     """Each family of the tables that has such a stream."""
     names = [name for table in tables for name, row in table.items() if row.stream == stream]
@@ -143,7 +136,8 @@ def test_shards_get_the_values_that_one_file_gets(patched, name):
     assert all(torch.equal(tensor, shards[key]) for key, tensor in whole.items())
 
 
-@_in_layouts(MIXTURES)
+@pytest.mark.parametrize("layout", _SAVE)
+@pytest.mark.parametrize("name", MIXTURES)
 def test_of_a_mixture_exactly_the_planned_entries_change(saved, patched, name, layout):
     """In its files, since transformers merges its experts."""
     plan, output = patched(name, layout, ("output", "attention"))
