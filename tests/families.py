@@ -40,9 +40,10 @@ _MASKED, _CAUSAL = "ForMaskedLM", "ForCausalLM"
 _CONDITIONAL, _IMAGES = "ForConditionalGeneration", "ForImageClassification"
 
 
-def _row(stream, stem, head, config, output, *, config_of=None, block=None, inputs=TOKENS, **more):
+def _row(stream, stem, head, config, output, *, config_of=None, block=None, **more):
     kind, block = f"{config_of or stem}Config", block or f"{stem}Layer"
-    return Tiny(stem + head, kind, config, inputs, block, stream, f"{output}.weight", **more)
+    inputs, leaf = more.pop("inputs", TOKENS), more.pop("leaf", ".weight")
+    return Tiny(stem + head, kind, config, inputs, block, stream, output + leaf, **more)
 
 
 _post = functools.partial(_row, "post")
@@ -522,7 +523,9 @@ def _mixture(stem, *configs, output="mlp.experts.0.down_proj", **more):
 
 _mixtral = functools.partial(_mixture, output="block_sparse_moe.experts.0.w2")
 
-# Mixtures of experts: transformers merges what their files hold apart.
+_joined = functools.partial(_mixture, output="mlp.experts.down_proj", leaf="", axis=2)
+
+# Mixtures of experts: transformers merges what most of their files hold apart.
 MIXTURES = {
     "mixtral": _mixtral("Mixtral", LLAMA, _LOCAL),
     "phimoe": _mixtral("Phimoe", LLAMA, _LOCAL),
@@ -566,6 +569,40 @@ MIXTURES = {
     ),
     "exaone_moe": _mixture("ExaoneMoe", GEMMA, _EXPERTS),
     "qwen3_next": _mixture("Qwen3Next", GEMMA, _EXPERTS, _LINEAR, _SHARED),
+    "qwen3_5_moe_text": _mixture(
+        "Qwen3_5Moe", GEMMA, _EXPERTS, _LINEAR, _SHARED, config_of="Qwen3_5MoeText"
+    ),
+    "gpt_oss": _joined("GptOss", GEMMA, _LOCAL, bias=True),
+    "llama4_text": _joined(
+        "Llama4",
+        GEMMA,
+        _LOCAL,
+        {"interleave_moe_layer_step": 2, "intermediate_size_mlp": 24},
+        output="feed_forward.experts.down_proj",
+        config_of="Llama4Text",
+        block="Llama4TextDecoderLayer",
+    ),
+    "granitemoe": _mixture(
+        "GraniteMoe", LLAMA, _LOCAL, output="block_sparse_moe.output_linear", axis=1
+    ),
+    "granitemoeshared": _mixture(
+        "GraniteMoeShared",
+        LLAMA,
+        _LOCAL,
+        {"shared_intermediate_size": 12},
+        output="block_sparse_moe.output_linear",
+        axis=1,
+    ),
+    "granitemoehybrid, with experts": _mixture(
+        "GraniteMoeHybrid",
+        LLAMA,
+        _SSM,
+        _MIXERS,
+        _LOCAL,
+        {"shared_intermediate_size": 24},
+        output="block_sparse_moe.output_linear",
+        axis=1,
+    ),
 }
 
 EVERY = {**FAMILIES, **ODD, **KIN, **MIXTURES}

@@ -283,7 +283,8 @@ def _edit(
     if recipe.mode == "mean":
         _check_one_scale(checkpoint, name)
     tensor = checkpoint.read(name)
-    axis, offset = (site.axis, site.gain_offset) if param == "gain" else (0, 0.0)
+    last = tensor.ndim - 1
+    axis, offset = (site.axis, site.gain_offset) if param == "gain" else (last, 0.0)
     old = np.take(tensor, dims, axis=axis)
     new = new_values(tensor, axis, dims, recipe.mode, recipe.factor, offset)
     return Edit(

@@ -165,25 +165,55 @@ LLAMAS: tuple[Family, ...] = (
 )
 
 
-_EXPERTS = ("experts.{expert}", "shared_expert", "shared_experts", "shared_mlp")
+_EXPERTS = ("experts.{expert}", "experts", "shared_expert", "shared_experts", "shared_mlp")
 
 
-def _experts(block: str, *parts: str, end: str = "down_proj") -> tuple[SiteTemplate, ...]:
-    """What ends layers with experts, and those without."""
+def _experts(
+    block: str, *parts: str, end: str = "down_proj", axis: int = 1
+) -> tuple[SiteTemplate, ...]:
+    """What ends layers with experts, and those without.
+
+    ``axis`` is that of the dimension in what holds all experts of a layer: (experts, hidden, inner)
+    or (experts, inner, hidden).
+    """
+    path = f"layers.{{layer}}.{block}"
     return (
         *(
             SiteTemplate(
-                "output", "dense", f"layers.{{layer}}.{block}.{part}.{end}", among="experts"
+                "output",
+                "dense",
+                f"{path}.{part}.{end}",
+                axis=axis if part == "experts" else 0,
+                among="experts",
             )
             for part in parts
         ),
-        SiteTemplate("output", "dense", f"layers.{{layer}}.{block}.{end}", among="dense"),
+        SiteTemplate("output", "dense", f"{path}.{end}", among="dense"),
     )
 
 
 _QWEN_MOE = _experts("mlp", *_EXPERTS)
+_GRANITE_EXPERTS = (
+    *_experts("block_sparse_moe", "experts"),  # in memory
+    SiteTemplate(
+        "output",
+        "dense",
+        "layers.{layer}.block_sparse_moe.output_linear",
+        axis=1,
+        among="experts",
+    ),
+    SiteTemplate("output", "dense", "layers.{layer}.shared_mlp.output_linear", among="experts"),
+)
+_GRANITE_MOE = (
+    *_GRANITE_EXPERTS,
+    _ATTENTION,
+    _RMSNORM,
+)
+_QWEN_VL_MOE = _experts("mlp", "experts", axis=2)
+_LLAMA_4 = _experts("feed_forward", "experts", "shared_expert", axis=2)
 _MIXTRAL = (
-    SiteTemplate("output", "dense", "layers.{layer}.block_sparse_moe.experts.{expert}.w2"),
+    *_experts("block_sparse_moe", "experts.{expert}", end="w2"),
+    *_experts("mlp", "experts"),  # in memory
     _ATTENTION,
 )
 _LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
@@ -216,11 +246,25 @@ MIXTURES: tuple[Family, ...] = (
     _mixture("Solar Open", "solar_open"),
     _mixture("EXAONE MoE", "exaone_moe", unused=_MORE_TOKENS),
     _hybrid("Qwen3-Next", "qwen3_next", _QWEN_MOE),
+    # All experts of a layer are in one tensor.
+    _hybrid("Qwen3.5-MoE", "qwen3_5_moe_text", _QWEN_MOE),
+    _decoder(
+        "Qwen3-VL-MoE",
+        "qwen3_vl_moe_text",
+        (*_QWEN_VL_MOE, _ATTENTION, _RMSNORM),
+        *_TWO_NORMS,
+        *_QK_NORMS,
+    ),
+    _decoder("gpt-oss", "gpt_oss", (*_QWEN_VL_MOE, _ATTENTION, _RMSNORM), *_TWO_NORMS),
+    _decoder("Llama 4", "llama4_text", (*_LLAMA_4, _ATTENTION, _RMSNORM), *_TWO_NORMS),
+    _decoder("Granite-MoE", "granitemoe", _GRANITE_MOE, *_TWO_NORMS),
+    _decoder("Granite-MoE", "granitemoeshared", _GRANITE_MOE, *_TWO_NORMS),
 )
 
 
 _LFM_2 = (
     *_experts("feed_forward", "experts.{expert}", end="w2"),
+    *_experts("feed_forward", "experts"),  # in memory
     SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
     SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
     SiteTemplate("final", "rmsnorm", "embedding_norm"),
@@ -229,7 +273,7 @@ _LFM_2_NORMS = ("operator_norm", "ffn_norm", *_QK_LAYERNORMS)
 # A layer is one block: of Mamba, of attention or a feed-forward one.
 _MAMBA = _layers("mixer.out_proj", final="norm_f", norm="rmsnorm")
 _NEMOTRON_H = (
-    *_experts("mixer", "experts.{expert}", "shared_experts"),
+    *_experts("mixer", "experts.{expert}", "experts", "shared_experts"),
     SiteTemplate("output", "dense", "layers.{layer}.mixer.out_proj", among="Mamba"),
     SiteTemplate("output", "dense", "layers.{layer}.mixer.o_proj", among="attention"),
     SiteTemplate("final", "rmsnorm", "norm_f"),
@@ -250,12 +294,12 @@ _BAMBA = (
     *_hybrid_layers("feed_forward.down_proj", final="final_layernorm"),
     *_MAMBA_OR_ATTENTION,
 )
-_GRANITE_4 = (*_hybrid_layers("shared_mlp.output_linear", final="norm"), *_MAMBA_OR_ATTENTION)
+_GRANITE_4 = (*_GRANITE_EXPERTS, *_MAMBA_OR_ATTENTION, _RMSNORM)
 _FALCON_H1 = _hybrid_layers(
     "feed_forward.down_proj", "self_attn.o_proj", "mamba.out_proj", final="final_layernorm"
 )
 _JAMBA = (
-    *_experts("feed_forward", "experts.{expert}"),
+    *_experts("feed_forward", "experts.{expert}", "experts"),
     *_MAMBA_OR_ATTENTION,
     SiteTemplate("final", "rmsnorm", "final_layernorm"),
 )
@@ -281,15 +325,7 @@ HYBRIDS: tuple[Family, ...] = (
     ),
     _decoder("Bamba", "bamba", _BAMBA, *_BAMBA_NORMS),
     _decoder("Falcon-H1", "falcon_h1", _FALCON_H1, *_BAMBA_NORMS),
-    # Its experts, which the small ones do not have, are in one tensor.
-    _decoder(
-        "Granite 4",
-        "granitemoehybrid",
-        _GRANITE_4,
-        *_TWO_NORMS,
-        "mamba.norm",
-        num_local_experts=(0,),
-    ),
+    _decoder("Granite 4", "granitemoehybrid", _GRANITE_4, *_TWO_NORMS, "mamba.norm"),
     _decoder("Jamba", "jamba", _JAMBA, *_BAMBA_NORMS, *_JAMBA_NORMS),
 )
 

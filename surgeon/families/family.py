@@ -23,9 +23,9 @@ from surgeon.families.sites import (
 )
 
 _USUAL_PADDING = 1  # the token that RoBERTa pads with, where the configuration does not say
-_LEAF = rf"\.(?P<leaf>{'|'.join(GAIN_NAMES + BIAS_NAMES)})"
+_LEAF = rf"(?:[._](?P<leaf>{'|'.join(filter(None, GAIN_NAMES + BIAS_NAMES))}))?"
 _NUMBER = r"(?P<{}>0|[1-9]\d{{0,4}})"
-_FUSED_EXPERTS = re.compile(r"\.experts\.\D")
+_JOINED_EXPERTS = re.compile(r"\.experts\.\D")
 
 Objective: TypeAlias = Literal["mlm", "clm", "plm", "denoising", "drift"]
 
@@ -72,7 +72,7 @@ class SiteTemplate:
                 found = match.groupdict()
                 layer = int(found["layer"]) if "layer" in found else self.only_layer
                 place = layer, int(found.get("expert", 0))
-                modules.setdefault(place, {})[found["leaf"]] = match[0]
+                modules.setdefault(place, {})[found["leaf"] or ""] = match[0]
         self._check_none_is_missing(modules)
         ordered = sorted(modules, key=lambda place: (place[0] or 0, place[1]))
         return [self._site(place, modules[place]) for place in ordered]
@@ -217,7 +217,6 @@ class Family:
         """
         if self.unused:
             tensors = [name for name in tensors if not name.startswith(self.unused)]
-        self._check_experts_apart(tensors)
         outputs = [template for template in self.templates if template.role == "output"]
         prefixes = sorted({prefix for t in outputs for prefix in t.prefixes(tensors)})
         prefixes = of_language_model(prefixes)
@@ -231,6 +230,7 @@ class Family:
             )
         places = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
         self._check_mixed_layers(places)
+        _check_all_experts(places, tensors)
         return places
 
     def _why_no_layer(self, tensors: Iterable[str]) -> str:
@@ -257,17 +257,6 @@ class Family:
             for layer in range(max(set().union(*of_role.values())) + 1):
                 _check_layer(layer, mixed, of_role)
 
-    def _check_experts_apart(self, tensors: Iterable[str]) -> None:
-        """Check that no expert is left out because all are in one tensor."""
-        if any("{expert}" in template.path for template in self.templates):
-            fused = next((name for name in tensors if _FUSED_EXPERTS.search(name)), None)
-            if fused is not None:
-                raise CheckpointError(
-                    f"the weights of all experts of a layer are in one tensor, {fused}, which "
-                    "surgeon does not edit; save them as they are on the Hub, a module for each "
-                    "expert"
-                )
-
 
 def _check_layer(
     layer: int, mixed: list[SiteTemplate], of_role: Mapping[SiteTemplate, set[int]]
@@ -285,4 +274,15 @@ def _check_layer(
         wanted = " or ".join(sorted(t.at(layer) for t in lacking))
         raise CheckpointError(
             f"the weights have no {wanted}, though other layers do: the checkpoint is incomplete"
+        )
+
+
+def _check_all_experts(places: Iterable[tuple[SiteTemplate, Site]], tensors: Iterable[str]) -> None:
+    """Check that no expert is left out because all are in one tensor of another name."""
+    experts = [site.gain for _, site in places if site.expert]
+    joined = next(filter(_JOINED_EXPERTS.search, tensors), None)
+    if experts and joined and not any(map(_JOINED_EXPERTS.search, experts)):
+        raise CheckpointError(
+            f"the weights of all experts of a layer are in one tensor, {joined}, not where this "
+            "family has them; save them as they are on the Hub"
         )

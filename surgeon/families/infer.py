@@ -109,7 +109,9 @@ def _has_its_norms(
 ) -> bool:
     """Whether a model of the family could have these sites and no others."""
     found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}
-    if found["output"] != found["attention"] or _fused_experts(shapes):
+    gains = {site.gain for site in sites}
+    fused = _fused_experts(shapes)
+    if found["output"] != found["attention"] or (fused and fused not in gains):
         return False  # some layers are of another kind: experts, say
     if any(site.kind == "rmsnorm" and site.bias is not None for site in sites):
         return False
@@ -118,7 +120,6 @@ def _has_its_norms(
     ):
         return False
     # A norm that the row does not know may come after what is the last operation by the row.
-    gains = {site.gain for site in sites}
     others = [norm for norm in _norms(shapes) if norm.layer in layers and norm.gain not in gains]
     return all(norm.name in family.inner_norms for norm in others)
 
@@ -150,8 +151,10 @@ def suggest_pattern(shapes: Shapes) -> str:
         family = infer_family("", shapes)
         sites = one_stream(family.sites(shapes), shapes)
     except (CheckpointError, UnknownArchitectureError):
-        return f"name what ends each layer with `sites_pattern` REGEX{_likely_ends(shapes)}"
+        sites = ()
     output = [site for site in sites if site.role == "output"]
+    if not output or _fused_experts(shapes) in {site.gain for site in output}:
+        return f"name what ends each layer with `sites_pattern` REGEX{_likely_ends(shapes)}"
     patterns = dict.fromkeys(_pattern_of(site.gain.rpartition(".")[0]) for site in output)
     sign = "1+" if output[0].gain_offset else ""
     return (
@@ -239,11 +242,8 @@ def _why_no_module(matches: Callable[[str], bool], shapes: Shapes) -> str:
     bare = next(filter(matches, shapes), None)
     if bare is None:
         return f"matches no module{_likely_ends(shapes)}"
-    what = "the weights of all experts in one tensor" if "experts" in bare else "a tensor"
-    return (
-        f"{bare} is {what}, of shape {list(shapes[bare])}, and no module with a weight, which is "
-        "what surgeon edits"
-    )
+    what = "the weights of all experts" if "experts" in bare else "a tensor"
+    return f"{bare} is {what}, of shape {list(shapes[bare])}; a pattern names modules with a weight"
 
 
 def _site(pattern: str, path: str, leaves: Mapping[str, str], shapes: Shapes) -> Site:
@@ -347,7 +347,7 @@ def _likely_ends(shapes: Shapes) -> str:
     ]
     said = f"; by names and shapes that is likely {', or '.join(likely)}" if likely else ""
     if fused:
-        said += f"; its experts are fused in {fused}, and surgeon does not edit those"
+        said += f"; its experts are fused in {fused}, which no pattern names"
     return said
 
 

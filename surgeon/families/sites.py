@@ -21,10 +21,12 @@ ROLES: tuple[Role, ...] = get_args(Role)
 STACKS: tuple[Stack, ...] = get_args(Stack)
 _TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what they give alone
 
-_PACKED_NAMES = ("qweight", "weight_packed", "W_q")  # GPTQ and AWQ; compressed-tensors; HQQ
-GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES)  # TensorFlow-born ones say gamma and beta
+# GPTQ and AWQ; compressed-tensors; HQQ; the MXFP4 of gpt-oss.
+_PACKED_NAMES = ("qweight", "weight_packed", "W_q", "blocks")
+# TensorFlow-born ones say gamma and beta; what holds all experts of a layer ends without a leaf.
+GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES, "")
 BIAS_NAMES = ("bias", "beta")
-_EXPERT = re.compile(r"\.experts\.(expert_)?\d+\.|\.shared_(experts?|mlp)\.")
+_EXPERT = re.compile(r"\.(experts|block_sparse_moe|shared_(experts?|mlp))\.")
 _LANGUAGE_MODEL = re.compile(r"(language|text)_model\.")
 # Python reads no number of thousands of digits, which a name may have.
 _LAYER = re.compile(r"((?:.*?\.)?[0-9]{1,9})(?:\.(.*))?")
@@ -35,10 +37,11 @@ class Site:
     """One place where a layer writes dimension d.
 
     ``gain`` and ``bias`` are tensor names. The dimension indexes ``axis`` of the gain and the
-    only axis of the bias. For ``kind="dense"`` the gain is the weight matrix, so that a
+    last axis of the bias. For ``kind="dense"`` the gain is the weight matrix, so that a
     dimension is a slice of it. ``layer`` counts within ``stack``, which is empty in a model of
     one stack. The model multiplies by ``gain + gain_offset``. ``expert`` marks one of several that
-    end a layer together, each for its share of the tokens, or for all beside those.
+    end a layer together, each for its share of the tokens, or for all beside those; or all of them,
+    where their matrices are one tensor, whose first axis counts them, as that of the bias does.
     """
 
     role: Role
@@ -158,12 +161,14 @@ def stream_width(sites: Iterable[Site], shapes: Mapping[str, tuple[int, ...]]) -
 
 def _width(site: Site, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Return the length of a site's dimension, None for a packed weight without a bias."""
-    shape, rank = shapes[site.gain], 2 if site.kind == "dense" else 1
+    shape = shapes[site.gain]
+    ranks = (1,) if site.kind != "dense" else (2, 3) if site.expert else (2,)
     # bitsandbytes stores four bits a weight in one column of bytes, under the plain name.
-    packed = site.gain.rpartition(".")[2] in _PACKED_NAMES or shape[1:] == (1,)
+    packed = site.gain.endswith(_PACKED_NAMES) or shape[1:] == (1,)
     if site.kind == "dense" and packed:
-        return shapes[site.bias][0] if site.bias and shapes[site.bias] else None
-    if len(shape) != rank or (site.bias and shapes[site.bias] != (shape[site.axis],)):
+        return shapes[site.bias][-1] if site.bias and shapes[site.bias] else None
+    experts = shape[:-2]  # their number, where all are in one tensor
+    if len(shape) not in ranks or (site.bias and shapes[site.bias] != (*experts, shape[site.axis])):
         raise _wrong_shape(site, shapes, "any dimensions")
     return shape[site.axis]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def read_zscores(checkpoint: Checkpoint) -> ZScores:
     for layer in layers:
         vectors = [next(read) for _ in layer]
         gains.append(_standardized(functools.reduce(np.hypot, (gain for gain, _ in vectors))))
-        present = [bias for _, bias in vectors if bias is not None]
+        present = [row for _, bias in vectors if bias is not None for row in np.atleast_2d(bias)]
         missing = np.full(checkpoint.hidden_size, np.nan)
         biases.append(_standardized(np.mean(present, axis=0)) if present else missing)
     names = {_LOOKED_AT[site.kind][0] for site in sites}
@@ -131,10 +132,10 @@ def _tensors(checkpoint: Checkpoint, site: Site) -> list[str]:
     return [name for name in (site.gain, site.bias, scales and scales.name) if name]
 
 
-def _read_vector(checkpoint: Checkpoint, name: str, axis: int = 0) -> _Vector:
-    """Read a vector, or the Euclidean norm of each slice of a matrix along an axis."""
+def _read_vector(checkpoint: Checkpoint, name: str, axis: int | None = None) -> _Vector:
+    """Read a vector or one of each expert, or, given the axis, the norms of a matrix's slices."""
     stored = checkpoint.read(name)
-    if stored.ndim == 2:
+    if axis is not None and stored.ndim > 1:
         values = slice_norms(stored, axis, _read_scales(checkpoint, name))
     else:
         values = stored.astype(np.float64)
@@ -146,15 +147,16 @@ def _read_vector(checkpoint: Checkpoint, name: str, axis: int = 0) -> _Vector:
 
 
 def _read_scales(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float64] | None:
-    """Read the scales of a weight's blocks, by rows and columns; None if there are not several."""
+    """Read the scales of a weight's blocks, by its axes; None if there are not several."""
     scales = checkpoint.scales_of(name)
     if scales is None:
         return None
-    counts = (*scales.shape, 1)[:2]
-    if scales.size != math.prod(counts) or any(map(int.__gt__, counts, checkpoint.shapes[name])):
+    shape = checkpoint.shapes[name]
+    counts = (*scales.shape, 1)[: len(shape)]
+    if scales.size != math.prod(counts) or any(map(int.__gt__, counts, shape)):
         raise CheckpointError(
             f"{checkpoint.where(name)}: {scales.name} has shape {list(scales.shape)}, which does "
-            f"not fit {name} of {list(checkpoint.shapes[name])}; fetch the model again"
+            f"not fit {name} of {list(shape)}; fetch the model again"
         )
     return checkpoint.read(scales.name).astype(np.float64).reshape(counts)
 
@@ -164,9 +166,12 @@ def slice_norms(
 ) -> _Vector:
     """Return the Euclidean norm of each dimension's slice, without a float64 copy of the whole.
 
-    ``scales`` are those of the weight's blocks, whose sides are powers of two; the last block of a
-    row or column may be cut off.
+    ``weight`` is a matrix, or one of each expert. ``scales`` are those of the weight's blocks,
+    whose sides are powers of two; the last block of a row or column may be cut off.
     """
+    if weight.ndim > 2:
+        each = itertools.zip_longest(weight, () if scales is None else scales)
+        return functools.reduce(np.hypot, (slice_norms(one, axis - 1, of) for one, of in each))
     squares = np.zeros(weight.shape[axis])
     if scales is not None:
         rows, columns = map(_block_of, weight.shape, scales.shape)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -77,17 +78,16 @@ def removed(loaded: TorchModel, sites: Sequence[Site], dims: Sequence[int]) -> I
         for site in sites:
             for tensor, axis, nothing in (
                 (site.gain, site.axis, 0.0 - site.gain_offset),
-                (site.bias, 0, 0.0),
+                (site.bias, -1, 0.0),
             ):
                 if tensor is not None:
-                    values = loaded.parameters[tensor].values(parameters)
-                    index = (slice(None),) * axis + (chosen,)
-                    old.append((values, index, values[index].clone()))
-                    values[index] = nothing
+                    values = loaded.parameters[tensor].values(parameters).movedim(axis, 0)
+                    old.append((values, values[chosen]))
+                    values[chosen] = nothing
         yield
     finally:
-        for values, index, before in reversed(old):
-            values[index] = before
+        for values, before in reversed(old):
+            values[chosen] = before
 
 
 def watch(
@@ -96,7 +96,8 @@ def watch(
     """Run a batch and hand out the states around each layer's last operation.
 
     ``layers`` are the output sites of each. Where there are several, of experts, the operation is
-    the module that they are all in, which adds up what they give.
+    the module that they are all in, which adds up what they give, or those whose sum the layer
+    adds to the stream.
 
     ``written`` is what the operation gives. ``stream`` is the sum that it meets: the input of a
     post-norm LayerNorm; elsewhere the residual stream as it leaves the layer. Each array is
@@ -105,26 +106,32 @@ def watch(
     modules = dict(loaded.model.named_modules())
     with contextlib.ExitStack() as hooks:
         for number, sites in enumerate(layers):
-            path = _common_path([loaded.parameters[site.gain].module for site in sites])
-            operation, layer = modules[path], modules[_layer_path(path)]
+            paths = [loaded.parameters[site.gain].module for site in sites]
+            operations, layer = _operations(paths), _layer_path(paths[0])
             post_norm = sites[0].kind == "layernorm"
-            written = _reporter(number, "written", consume, of_input=False)
+            written = _reporter(number, "written", consume, len(operations))
             stream = _reporter(number, "stream", consume, of_input=post_norm)
-            for module, hook in (
-                (operation, written),
-                (operation if post_norm else layer, stream),
+            for path, hook in (
+                *((path, written) for path in operations),
+                (operations[0] if post_norm else layer, stream),
             ):
-                hooks.callback(module.register_forward_hook(hook).remove)
+                hooks.callback(modules[path].register_forward_hook(hook).remove)
         call(loaded, batch)
 
 
 def _reporter(
-    number: int, moment: Moment, consume: Consume, *, of_input: bool
+    number: int, moment: Moment, consume: Consume, count: int = 1, *, of_input: bool = False
 ) -> Callable[..., None]:
+    """Return a hook that hands out the sum of what ``count`` modules take or give."""
+    parts: list[States] = []
+
     def report(_module: Any, inputs: Any, output: Any) -> None:
         states = inputs if of_input else output
         states = states if isinstance(states, torch.Tensor) else states[0]
-        consume(number, moment, _states(states.reshape(-1, states.shape[-1])))
+        parts.append(_states(states.reshape(-1, states.shape[-1])))
+        if len(parts) == count:
+            consume(number, moment, functools.reduce(np.add, parts))
+            parts.clear()
 
     return report
 
@@ -134,10 +141,12 @@ def _states(values: torch.Tensor) -> States:
     return states
 
 
-def _common_path(paths: Iterable[str]) -> str:
+def _operations(paths: Sequence[str]) -> list[str]:
+    """Return the path of the module that all are in, or those in the layer if that is the layer."""
     parts = zip(*(path.split(".") for path in paths), strict=False)
-    same = itertools.takewhile(lambda part: len(set(part)) == 1, parts)
-    return ".".join(part[0] for part in same)
+    same = [part[0] for part in itertools.takewhile(lambda part: len(set(part)) == 1, parts)]
+    depth = len(same) + (".".join(same) == _layer_path(paths[0]))
+    return sorted({".".join(path.split(".")[:depth]) for path in paths})
 
 
 def _layer_path(path: str) -> str:
@@ -220,7 +229,10 @@ def _sum_of(
     """Return the effect of each dimension at the sites of one layer, (hidden,)."""
     effects = []
     for site in sites:
-        for tensor, axis, offset in ((site.gain, site.axis, site.gain_offset), (site.bias, 0, 0.0)):
+        for tensor, axis, offset in (
+            (site.gain, site.axis, site.gain_offset),
+            (site.bias, -1, 0.0),
+        ):
             if tensor is None:
                 continue
             found = loaded.parameters[tensor]

@@ -58,7 +58,7 @@ def _without(part):
 def _in_one_tensor(tensors):
     path = "model.layers.1.mlp.experts"
     parts = [tensors.pop(f"{path}.{number}.down_proj.weight") for number in range(2)]
-    return {**tensors, f"{path}.down_proj": torch.stack(parts)}
+    return {**tensors, f"{path}.w2": torch.stack(parts)}
 
 
 def _both(tensors):
@@ -76,7 +76,7 @@ def _both(tensors):
         ("hunyuan_v1_moe", _without("0.mlp.shared_mlp"), "no layers.0.mlp.shared_mlp.down_proj, "),
         ("hunyuan_v1_moe", _without("1.mlp.experts"), "no layers.1.mlp.experts.0.down_proj, thoug"),
         ("qwen3_next", _without("linear_attn"), "no layers.0.linear_attn.out_proj or layers.0.sel"),
-        ("qwen2_moe", _in_one_tensor, "in one tensor, model.layers.1.mlp.experts.down_pr"),
+        ("qwen2_moe", _in_one_tensor, "in one tensor, model.layers.1.mlp.experts.w2, not"),
         ("qwen2_moe", _both, "experts.0.down_proj and .* ends with one"),
     ],
 )

@@ -133,10 +133,9 @@ def test_of_experts_all_are_proposed_together_and_a_patch_reaches_them(tmp_path)
         assert (out[..., 4] != 0).any()
 
 
-def test_fused_experts_are_named_as_what_cannot_be_edited(tmp_path):
-    sizes = {"num_local_experts": 2, "num_experts_per_tok": 1}
-    t.GptOssForCausalLM(t.GptOssConfig(**GEMMA, **sizes)).save_pretrained(tmp_path)
+def test_fused_experts_are_named_as_what_no_pattern_names(tmp_path):
+    save_family("gpt_oss", tmp_path)
+    edit_json(tmp_path / "config.json", model_type="a_new_one")
     assert _refusal(tmp_path).endswith(
-        "its experts are fused in model.layers.0.mlp.experts.down_proj, and surgeon does not edit "
-        "those"
+        "its experts are fused in model.layers.0.mlp.experts.down_proj, which no pattern names"
     )
