@@ -46,6 +46,12 @@ class References:
             return parts[0]
         return self._given("Concat", parts, {"axis": 0}, "+".join(names), dtype)
 
+    def part(self, name: str, number: int, dtype: ir.DataType | None) -> ir.Value:
+        """Return an expert's part of the stored tensor of all of a layer, in a dtype."""
+        scalar = _initializer(self.graph, f"expert_{number}/scalar", np.array(number))
+        inputs = [self._converted(name, dtype), scalar]
+        return self._given("Gather", inputs, {"axis": 0}, f"{name}.{number}", dtype)
+
     def _converted(self, name: str, dtype: ir.DataType | None) -> ir.Value:
         info = self.checkpoint.tensors[name]
         stored = _TYPES[info.dtype]
@@ -80,6 +86,7 @@ class References:
 _DOMAIN, _OPERATOR = "surgeon", "Experts"  # which no finished graph has
 MATRICES = ("gate_up_proj", "down_proj")
 """What transformers calls the merged tensors of a layer's experts."""
+_BIASES = tuple(f"{name}_bias" for name in MATRICES)
 
 # What each is of an expert in the files: of one stored matrix, or of one below the other.
 _PARTS = {
@@ -89,21 +96,20 @@ _PARTS = {
 _STORED = re.compile(
     r"(?:.*\.)?(?P<layer>\d+)\..*\bexperts\.(?P<expert>\d+)\.(?P<matrix>\w+)\.weight"
 )
-_OTHERS = ("has_bias", "is_transposed", "has_post_expert_norm")
 _ROWS = 4  # of the example that an expert is exported with
 
 
 class Experts(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
     """The experts of a layer in place of transformers' own. Runs nowhere but in the exporter.
 
-    ``matrices`` are the names of the merged ones: (2 × inner, hidden), then (hidden, inner).
+    ``tensors`` are the names of the merged ones: the matrices, then the biases, if there are any.
     """
 
     def __init__(self, path: str, merged: Any) -> None:
         super().__init__()
         self.path = path
         self.count = len(merged.down_proj)
-        self.matrices = tuple(f"{path}.{name}" for name in MATRICES)
+        self.tensors = tuple(f"{path}.{name}" for name in _tensors(merged))
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -137,6 +143,7 @@ class _Expert(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, merged: Any) -> None:
         super().__init__()
         self.activate = merged._apply_gate  # noqa: SLF001  # transformers has no other name for it
+        self.transposed = merged.is_transposed
 
     def forward(
         self,
@@ -146,12 +153,19 @@ class _Expert(torch.nn.Module):  # type: ignore[misc]
         number: torch.Tensor,
         gate_up: torch.Tensor,
         down: torch.Tensor,
+        gate_up_bias: torch.Tensor | None = None,
+        down_bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
         weight = weights.index_select(0, number).squeeze(0)
         (tokens,) = torch.where(weight)
-        inner = self.activate(torch.nn.functional.linear(hidden[tokens], gate_up))
-        output = torch.nn.functional.linear(inner, down) * weight[tokens, None]
+        gate_up, down = (m.t() if self.transposed else m for m in (gate_up, down))
+        inner = self.activate(torch.nn.functional.linear(hidden[tokens], gate_up, gate_up_bias))
+        output = torch.nn.functional.linear(inner, down, down_bias) * weight[tokens, None]
         return total.index_add(0, tokens, output.to(total.dtype))
+
+
+def _tensors(merged: Any) -> tuple[str, ...]:
+    return (*MATRICES, *(_BIASES if merged.has_bias else ()))
 
 
 def fold_experts(loaded: TorchModel, mode: FakeTensorMode) -> ir.Graph | None:
@@ -164,7 +178,7 @@ def fold_experts(loaded: TorchModel, mode: FakeTensorMode) -> ir.Graph | None:
     """
     found = [(path, m) for path, m in loaded.model.named_modules() if hasattr(m, "has_gate")]
     for path, merged in found:
-        if not merged.has_gate or any(getattr(merged, fact, False) for fact in _OTHERS):
+        if not merged.has_gate or getattr(merged, "has_post_expert_norm", False):
             raise ExportError(
                 f"{loaded.checkpoint.name}: {type(merged).__name__} is not two matrices an expert "
                 "with a gate between them, which is all that is exported"
@@ -186,8 +200,12 @@ def expand_experts(
         total, hidden, weights = (value for value in layer.inputs if value is not None)
         for number in range(experts.count):
             which = _initializer(graph, f"expert_{number}", np.array([number]))
-            parts = [_find_parts(stored, name, number) for name in experts.matrices]
-            tensors = [references.of(names, dtype) for names in parts]
+            tensors = [
+                references.part(source, number, dtype)
+                if (source := loaded.sources.get(name))
+                else references.of(_find_parts(stored, name, number), dtype)
+                for name in experts.tensors
+            ]
             inputs = [total, hidden, weights, which, *tensors, *shared]
             total = _insert(graph, layer, one, inputs, f"{experts.path}.{number}")
         ir.convenience.replace_all_uses_with(layer.outputs[0], total)
@@ -261,15 +279,22 @@ def _initializer(graph: ir.Graph, name: str, content: npt.NDArray[Any]) -> ir.Va
 
 def _export_one(merged: Any, mode: FakeTensorMode) -> ir.Graph:
     with mode:
-        gate_up, down = (torch.empty_like(getattr(merged, name)[0]) for name in MATRICES)
-        rows = gate_up.new_zeros(_ROWS, gate_up.shape[1])
+        tensors = [torch.empty_like(getattr(merged, name)[0]) for name in _tensors(merged)]
+        gate_up = tensors[0]
+        rows = gate_up.new_zeros(_ROWS, gate_up.shape[0 if merged.is_transposed else 1])
         total = rows.to(torch.float32, copy=True)
         weights, number = gate_up.new_ones(2, _ROWS), torch.zeros(1, dtype=torch.int64)
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
         _Expert(merged).eval(),
-        (total, rows, weights, number, gate_up, down),
-        dynamic_shapes=({0: dynamic}, {0: dynamic}, {0: dynamic, 1: dynamic}, {}, {}, {}),
+        (total, rows, weights, number, *tensors),
+        dynamic_shapes=(
+            {0: dynamic},
+            {0: dynamic},
+            {0: dynamic, 1: dynamic},
+            {},
+            *({} for _ in tensors),
+        ),
         dynamo=True,
         verbose=False,
     )
