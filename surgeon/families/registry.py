@@ -7,6 +7,7 @@ template in the tensor names is the prefix.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -60,6 +61,13 @@ def family_of(model_type: object, config: Mapping[str, object] | None = None) ->
         f"config.json: model_type {model_type!r} is not an architecture that surgeon knows "
         f"(docs/models.md names the {known} that it does)"
     )
+
+
+def known_family(config: Mapping[str, object]) -> Family | None:
+    """Return the row for a configuration; None if there is none."""
+    with contextlib.suppress(UnknownArchitectureError):
+        return family_of(config.get("model_type"), config)
+    return None
 
 
 def _rows(model_type: object) -> list[Family]:

@@ -82,7 +82,8 @@ class Node:
 class FileGraph:
     """The graph of an ONNX file; ``span`` is its field in the file.
 
-    ``others`` are the tensors of subgraphs, functions and attributes, which share the data files.
+    ``others`` are the tensors of subgraphs, functions and attributes, which share the data files;
+    ``inner`` are the operations in subgraphs and functions.
     ``locations`` are those files.
 
     onnx-ir has producers and uses too. It has no byte offsets, and to import it takes a second
@@ -96,6 +97,7 @@ class FileGraph:
     inputs: frozenset[str]
     outputs: frozenset[str]
     others: tuple[StoredTensor, ...]
+    inner: frozenset[str]
     locations: tuple[str, ...]
     ir_version: int
 

@@ -41,6 +41,7 @@ _EXTERNAL = 1  # TensorProto.DataLocation; entries without it are what a tool le
 _MAX_DEPTH = 100  # of messages in messages, as protobuf's own readers have it
 _MAX_ELEMENTS = 2**63
 _MAX_RANK = 64
+_DOMAINS = ("", "ai.onnx", "com.microsoft")  # those of which surgeon knows the operators
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^']*)'")
 
@@ -74,13 +75,14 @@ def read_file_graph(path: Path, root: Path | None = None) -> FileGraph:
 
 @dataclass
 class _Reader:
-    """``sizes`` are those of the data files seen so far, ``others`` the tensors of subgraphs."""
+    """``sizes`` are those of the data files seen so far, ``others`` and ``inner`` of subgraphs."""
 
     data: Buffer
     path: Path
     root: Path
     sizes: dict[str, int] = field(default_factory=dict)
     others: list[StoredTensor] = field(default_factory=list)
+    inner: set[str] = field(default_factory=set)
 
     def graph(self) -> FileGraph:
         model = self.parts(Field(0, LENGTH, 0, 0, len(self.data), 0))
@@ -111,6 +113,7 @@ class _Reader:
             inputs=frozenset(self.text(self.parts(part)[1]) for part in parts[11]),
             outputs=frozenset(self.text(self.parts(part)[1]) for part in parts[12]),
             others=tuple(self.others),
+            inner=frozenset(self.inner),
             locations=tuple(self.sizes),
             ir_version=model[1][-1].value if model[1] else 0,
         )
@@ -145,6 +148,8 @@ class _Reader:
         """Return a node; the tensor in a Constant is added to ``tensors``."""
         parts = self.parts(span)
         operation, outputs = self.text(parts[4]), self.texts(parts[2])
+        if (domain := self.text(parts[7])) not in _DOMAINS:
+            operation = f"{domain}::{operation}"
         captured, integers = set[str](), {}
         for attribute in map(self.parts, parts[5]):
             name = self.text(attribute[1])
@@ -182,6 +187,7 @@ class _Reader:
             raise CheckpointError("its subgraphs are nested too deeply")
         parts = self.parts(graph)
         nodes = [self.node(0, part, None, depth) for part in parts[node_number]]
+        self.inner.update(node.operation for node in nodes)
         names = {name for node in nodes for name in (*node.inputs, *node.captured)}
         if node_number == 1:
             self.others += map(self.tensor, parts[5])

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from surgeon.errors import EvaluationError, UnknownArchitectureError
+from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import check_rows
 from surgeon.evaluation.session import Session, open_session
-from surgeon.families import Family, family_of
+from surgeon.families import Family, known_family
 from surgeon.model.checkpoint import CONFIG
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.onnx.read_graph import read_file_graph
@@ -78,10 +78,7 @@ def _declared_facts(directory: Path, model: str, dtype: Dtype) -> OnnxFacts:
     config = read_config(directory)
     if not isinstance(config.get("architectures") or [], list):
         raise EvaluationError(f"{directory / CONFIG}: architectures is not a list of class names")
-    try:
-        family = family_of(config.get("model_type"), config)
-    except UnknownArchitectureError:
-        family = None
+    family = known_family(config)
     outputs = [value.name for value in graph.graph.output]
     head, scored = _head(path, config, family, outputs)
     inputs = _inputs(path, graph.graph, head, family)

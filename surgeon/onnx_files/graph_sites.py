@@ -106,6 +106,11 @@ def sites_by_structure(graph: FileGraph, operations: Sequence[Operation]) -> tup
         CheckpointError: no norm, or no regular alternation of blocks, says where a layer ends.
     """
     norms = [operation for operation in operations if operation.kind != "dense"]
+    if not norms:
+        raise CheckpointError(
+            "it has no norm whose gain is stored in it; name the dense layers that end each layer "
+            "with `sites_pattern` REGEX"
+        )
     chains = _chains(graph, norms)
     stacks: dict[Stack, list[_Chain]] = {}
     for chain in chains:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.families import Family, by_layer, family_of
+from surgeon.families import Family, by_layer, known_family
 from surgeon.families.sites import in_order
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG, Architecture
@@ -23,7 +23,7 @@ from surgeon.onnx_files.graph_sites import (
     sites_by_pattern,
     sites_by_structure,
 )
-from surgeon.onnx_files.operations import find_operations
+from surgeon.onnx_files.operations import NORMS, find_operations
 
 _LAYER_COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers",
@@ -80,7 +80,7 @@ def open_onnx(path: str | Path, sites_pattern: str | None = None) -> OnnxModel:
         found, architecture, inferred = _find(graph, config, sites_pattern)
     except (SelectionError, CheckpointError) as error:
         quantized = _quantized(graph) if isinstance(error, CheckpointError) else ""
-        raise type(error)(f"{path}: {_in_branches(graph) or quantized or error}") from error
+        raise type(error)(f"{path}: {_out_of_reach(graph) or quantized or error}") from error
     if sites_pattern is None:
         _check_count(path, found, config)
     # A row of no templates: the sites were found in the graph.
@@ -109,9 +109,9 @@ def _find(
     if pattern is not None:
         found = sites_by_pattern(graph, operations, pattern)
         return found, f"{model_type or 'ONNX'} by --sites-pattern", "by --sites-pattern"
-    if model_type is None:
+    family = known_family(config)
+    if family is None:
         return sites_by_structure(graph, operations), "post-norm", "by the graph's structure"
-    family = family_of(model_type, config)
     try:
         found = sites_by_name(graph, operations, family)
         inferred = f"by names of {family.name}"
@@ -128,15 +128,22 @@ def _find(
     return found, family.name, inferred
 
 
-def _in_branches(graph: FileGraph) -> str:
-    """Say that the layers are in a subgraph, if they seem to be, and which file has them outside.
+def _out_of_reach(graph: FileGraph) -> str:
+    """Say that the layers are in a subgraph or function, if they seem to be, and what to give.
 
     Optimum's ``decoder_model_merged.onnx`` has a decoder with its cache in one branch of an If, and
     one without in the other.
     """
+    if NORMS.isdisjoint(graph.inner):
+        return ""
     whole = next((n for n in graph.nodes if len(n.captured) > len(graph.nodes)), None)
     if whole is None:
-        return ""
+        return (
+            "its norms are in functions of the model, where surgeon edits none; inline them with "
+            "onnx.inliner.inline_local_functions, and save the model"
+            if NORMS.isdisjoint(node.operation for node in graph.nodes)
+            else ""
+        )
     beside = {file.name for file in graph.path.parent.glob("*.onnx")} - {graph.path.name}
     other = next((name for name in _WITHOUT_CACHE if name in beside), None)
     remedy = f"give {other} beside it" if other else "export the model without its cache"
@@ -152,8 +159,9 @@ def _quantized(graph: FileGraph) -> str:
     if not found:
         return ""
     return (
-        f"no float weight ends its layers, and {len(found)} of its nodes, such as {found[-1]}, "
-        "read quantized ones; patch the float file that it was made of, and quantize the result"
+        f"no float weight is known to end its layers, and {len(found)} of its nodes, such as "
+        f"{found[-1]}, read quantized ones; patch the float file that it was made of, and quantize "
+        "the result"
     )
 
 

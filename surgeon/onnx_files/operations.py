@@ -56,6 +56,9 @@ _FUSED = {
     "EmbedLayerNormalization": _Fused("layernorm", (), 5, 6),
 }
 
+NORMS = frozenset((*_FUSED, "ReduceMean"))
+"""Operations of which every norm has one, whole or decomposed."""
+
 
 def find_operations(graph: FileGraph) -> tuple[Operation, ...]:
     """Find the norms and dense layers of a graph whose parameters are stored, in graph order."""
