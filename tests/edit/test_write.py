@@ -177,6 +177,14 @@ def test_restore_refuses_a_record_whose_paths_leave_the_folder(tiny, tmp_path, p
     assert _names(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("dims", [[3, 16], [3, -1]])
+def test_restore_refuses_dimensions_that_the_weights_do_not_have(tiny_patched, tmp_path, dims):
+    out = shutil.copytree(tiny_patched, tmp_path / "out")
+    edit_record(out, lambda r: [part.update(dims=dims) for part in (r, *r["edits"])])
+    with pytest.raises(CheckpointError, match="does not fit the weights"):
+        restore(out, tmp_path / "back")
+
+
 def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(tiny("bert"), source)
