@@ -15,7 +15,7 @@ from surgeon.progress import Progress
 from surgeon.ranking.criteria import CRITERIA, LayerStates
 from surgeon.ranking.ranking import ByLayer, Options, Ranking, over_median, rank
 from surgeon.ranking.torch_runner import TorchRunner
-from surgeon.tasks.examples import make_batch
+from surgeon.tasks.examples import Example, batch_examples
 from surgeon.tasks.task import Floats
 
 MIN_RATIO = 3.0
@@ -98,7 +98,8 @@ def _run(
     done, sequences = 0, runner.sequences
     for batch in _of_one_length(sequences):
         progress("watching the activations", done, len(sequences))
-        watch(runner.model, runner.layers, make_batch(batch, runner.model.inputs, 0), take)
+        fed = batch_examples([Example(ids) for ids in batch], runner.model.inputs, 0)
+        watch(runner.model, runner.layers, fed, take)
         if not all(np.isfinite(peaks).all() for peaks in largest.values()):
             raise runner.not_finite()
         done += len(batch)

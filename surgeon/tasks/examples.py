@@ -103,20 +103,13 @@ def batches_by_length(
         yield batch
 
 
-def make_batch(
-    sequences: Sequence[Sequence[int]], inputs: Sequence[str], pad: int, side: Side = "right"
-) -> Batch:
-    """Pad token sequences on one side to one batch of shape (sequences, longest).
-
-    ``inputs`` names the arrays that the graph takes; token types are all 0.
-    """
-    return batch_examples([Example(tuple(ids)) for ids in sequences], inputs, pad, side)
-
-
 def batch_examples(
     examples: Sequence[Example], inputs: Sequence[str], pad: int, side: Side = "right"
 ) -> Batch:
-    """Pad the first sequences of examples to one batch, with all that the graph takes."""
+    """Pad the first sequences of examples on one side to one batch, (examples, longest).
+
+    ``inputs`` names the arrays that the graph takes.
+    """
     longest = max(len(e.ids) for e in examples)
 
     def padded(rows: Sequence[Sequence[int]], fill: int = 0) -> npt.NDArray[np.int64]:

@@ -20,7 +20,7 @@ from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
 from surgeon.evaluation.verdict import Effect, Evidence, weigh, why_unskilled
 from surgeon.evaluation.workload import choose_metric
-from surgeon.tasks.examples import Example, make_batch
+from surgeon.tasks.examples import Example, batch_examples
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.statistics import paired_interval
 from surgeon.tasks.task import BASELINE, Settings, Variant
@@ -120,7 +120,9 @@ def test_one_session_gives_each_variant_the_output_of_a_session_of_its_own(minil
     opened = open_artifact(minilm_patched)
     names = tuple(opened.baseline)
     shared = open_session(opened.model_path, ["last_hidden_state"], names, "cpu")
-    batch = make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
+    batch = batch_examples(
+        [Example((101, 2003, 2023, 102)), Example((101, 102))], opened.facts.inputs, 0
+    )
     unfused = ["SkipLayerNormFusion"]  # as the shared one, or the last bits would differ
     alone = onnxruntime.InferenceSession(opened.model_path, disabled_optimizers=unfused)
     (baseline,) = shared.run(batch, opened.tensors(BASELINE))

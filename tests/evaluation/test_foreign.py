@@ -23,7 +23,7 @@ from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.runner import open_runner
 from surgeon.evaluation.workload import prepare
-from surgeon.tasks.examples import make_batch
+from surgeon.tasks.examples import Example, batch_examples
 from surgeon.tasks.registry import EvaluationSettings
 from surgeon.tasks.task import Variant, observe
 from surgeon.text import built_in_sample
@@ -287,7 +287,9 @@ def test_a_graph_of_another_form_has_the_same_scores(mlm, plain, tmp_path, chang
 
 
 def test_positions_are_those_of_the_tokens_themselves():
-    batch = make_batch([[5, 6, 7], [8]], ("input_ids", "position_ids"), 0, "left")
+    batch = batch_examples(
+        [Example((5, 6, 7)), Example((8,))], ("input_ids", "position_ids"), 0, "left"
+    )
     np.testing.assert_array_equal(batch["position_ids"], [[0, 1, 2], [0, 0, 0]])
 
 

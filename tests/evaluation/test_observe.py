@@ -14,7 +14,7 @@ from surgeon.evaluation.artifact import open_artifact
 from surgeon.evaluation.session import open_session
 from surgeon.model.tensors import open_safetensors
 from surgeon.tasks import task as compare
-from surgeon.tasks.examples import Example, make_batch
+from surgeon.tasks.examples import Example, batch_examples
 from surgeon.tasks.table import Table
 from surgeon.tasks.task import BASELINE, observe
 from surgeon.text import built_in_sample
@@ -188,7 +188,9 @@ def test_a_run_with_bound_inputs_gives_what_a_plain_run_gives(minilm_patched):
     opened = open_artifact(minilm_patched)
     names = tuple(opened.baseline)
     session = open_session(opened.model_path, opened.facts.outputs, names, "cpu")
-    batch = make_batch([[101, 2003, 2023, 102], [101, 102]], opened.facts.inputs, 0)
+    batch = batch_examples(
+        [Example((101, 2003, 2023, 102)), Example((101, 102))], opened.facts.inputs, 0
+    )
     tensors = opened.tensors(BASELINE)
     (plain,) = session.run(batch, tensors)
     (bound,) = session.run_bound({**batch, **tensors}, "cpu")

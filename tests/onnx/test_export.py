@@ -24,7 +24,7 @@ from surgeon.families import family_of
 from surgeon.onnx.facts import onnx_facts
 from surgeon.onnx.parity import Probe, check_parity, make_feeds, run_probe
 from surgeon.onnx.weights import read_initializers
-from surgeon.tasks.examples import make_batch
+from surgeon.tasks.examples import Example, batch_examples
 from surgeon.text import built_in_sample
 from surgeon.torch_model.heads import detect_task, unscored_head
 from surgeon.torch_model.loading import load_model
@@ -109,7 +109,9 @@ def test_the_graph_holds_no_path_of_the_machine_that_made_it(minilm_patched):
 
 
 def test_a_graph_that_computes_something_else_fails_the_check(minilm_patched):
-    batch = make_batch([[101, 2003, 102]], ("input_ids", "attention_mask", "token_type_ids"), 0)
+    batch = batch_examples(
+        [Example((101, 2003, 102))], ("input_ids", "attention_mask", "token_type_ids"), 0
+    )
     path = minilm_patched / "onnx" / "model.onnx"
     (output,) = onnxruntime.InferenceSession(path).run(None, dict(batch))
     real = batch["attention_mask"].astype(bool)
@@ -278,7 +280,7 @@ def test_weights_over_the_limit_lie_beside_the_graph(external, embedder_patched)
     with pytest.MonkeyPatch.context() as elsewhere:  # the graph names the file beside it alone
         elsewhere.chdir(external.parent)
         session = onnxruntime.InferenceSession(graph)
-    batch = make_batch([[2, 9, 3]], read_record(external).onnx["inputs"], 0)
+    batch = batch_examples([Example((2, 9, 3))], read_record(external).onnx["inputs"], 0)
     expected = onnxruntime.InferenceSession(view).run(None, dict(batch))[0]
     np.testing.assert_array_equal(session.run(None, dict(batch))[0], expected)
 

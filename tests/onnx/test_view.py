@@ -23,7 +23,7 @@ from surgeon.edit.staging import _own_files
 from surgeon.onnx.export import make_graph
 from surgeon.onnx.weights import read_initializers
 from surgeon.progress import silent
-from surgeon.tasks.examples import make_batch
+from surgeon.tasks.examples import Example, batch_examples
 
 _GRAPH = Path("onnx/model.onnx")
 
@@ -55,7 +55,7 @@ def _disk_usage(folder):
 def _run(path, width=7):
     session = onnxruntime.InferenceSession(path)
     names = [value.name for value in session.get_inputs()]
-    return session.run(None, dict(make_batch([[5, *range(6, 5 + width)]], names, 0)))
+    return session.run(None, dict(batch_examples([Example((5, *range(6, 5 + width)))], names, 0)))
 
 
 def test_an_artifact_takes_the_space_of_its_source(minilm, tmp_path):

@@ -7,12 +7,12 @@ from families import FAMILIES, MIXTURES, ODD, save_family
 
 from surgeon import open_checkpoint
 from surgeon.families import by_layer
-from surgeon.tasks.examples import make_batch
+from surgeon.tasks.examples import Example, batch_examples
 from surgeon.torch_model.forward import removed, run, run_at, watch
 from surgeon.torch_model.loading import load_model
 
 DIMS = (3, 9)
-_SEQUENCES = [[5, 6, 7, 8, 9], [4, 6]]
+_SEQUENCES = [(5, 6, 7, 8, 9), (4, 6)]
 # transformers gives Gemma 3 other parameters than its file has, and loads Mllama with images alone.
 _UNLOADED = ("gemma3", "mllama")
 _TEXT = [
@@ -34,7 +34,7 @@ def loaded(request, tmp_path_factory):
 
 
 def _batch(loaded):
-    return make_batch(_SEQUENCES, loaded.inputs, 0)
+    return batch_examples([Example(ids) for ids in _SEQUENCES], loaded.inputs, 0)
 
 
 def _seen(loaded):
