@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def verify(artifact: str | Path, *, progress: Progress = silent) -> Verification
     record = read_record(artifact)
     checks = [*_check_files(artifact, record, progress), _check_edits(artifact, record)]
     if record.onnx is not None:
-        checks.append(_check_onnx(artifact, record))
+        checks.append(_check_onnx(artifact, record.onnx))
     return Verification(record.model, tuple(checks))
 
 
@@ -144,13 +144,13 @@ def _is_meant(recorded: Edit, edit: Edit, patched: Checkpoint) -> bool:
     return same and now.tobytes() == edit.new.tobytes()
 
 
-def _check_onnx(artifact: Path, record: Record) -> Check:
+def _check_onnx(artifact: Path, recorded: Mapping[str, Any]) -> Check:
     from surgeon.onnx.facts import onnx_facts
     from surgeon.onnx.weights import find_differing
 
     name = "the ONNX half holds the same vectors"
     try:
-        facts = onnx_facts(record.onnx or {})
+        facts = onnx_facts(recorded)
         checkpoint = open_checkpoint(artifact)
         path = artifact / inside(facts.model)
         if found := find_differing(path, checkpoint, facts.vectors, facts.dtype):

@@ -159,14 +159,14 @@ def _write_patched(
     plan: Plan, file: TensorFile, name: str, target: Path
 ) -> tuple[FileState, FileState]:
     """Write a weight file, and return its states without the edits and with them."""
-    located, converted = file, isinstance(file, PickleFile)
+    located = file
     if isinstance(file, PickleFile):
         file.write_safetensors(target)
         located = open_safetensors(target)
     edits = [edit for edit in plan.edits if edit.tensor in located.tensors]
     old = byte_patch(edits, [edit.old for edit in edits], located.tensors)
     new = byte_patch(edits, [edit.new for edit in edits], located.tensors)
-    if not converted:
+    if located is file:
         return transfer(file.path, target, old, new, plan.splices.get(name, ()))
     states = transfer(target, None, old, new)
     if new is not None:
@@ -223,12 +223,11 @@ def _copy(file: TensorFile, target: Path) -> None:
         transfer(file.path, target)
 
 
-def _hashes(folder: Path, known: Mapping[str, FileChange] | None = None) -> dict[str, FileState]:
+def _hashes(folder: Path, known: Mapping[str, FileChange]) -> dict[str, FileState]:
     """Hash the files of a folder, by their paths in it, but for those that are known.
 
     A second name of one that is known has its hash.
     """
-    known = known or {}
     states = {inode(folder / name): change.after for name, change in known.items()}
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     return {
@@ -371,7 +370,7 @@ def export(
             options=options,
         )
         progress("hashing the files", 0, 0)
-        done = Export(**_origin(checkpoint), onnx=facts, files=_hashes(folder))
+        done = Export(**_origin(checkpoint), onnx=facts, files=_hashes(folder, {}))
         (folder / FOLDER).mkdir(exist_ok=True)
         (folder / EXPORT).write_text(json.dumps(done.to_json(), indent=1) + "\n", "utf-8")
     return done

@@ -17,7 +17,7 @@ from surgeon.edit.staging import replace_file
 from surgeon.errors import CheckpointError, EvaluationError
 from surgeon.model.files import FOLDER
 from surgeon.model.tensors import open_safetensors
-from surgeon.progress import Progress, silent
+from surgeon.progress import Progress
 from surgeon.tasks.examples import Example
 from surgeon.tasks.task import Floats, Runner, Variant, compare
 
@@ -48,9 +48,9 @@ def compare_in_blocks(
     variants: Sequence[Variant],
     partial: Partial,
     *,
-    is_settled: Callable[[Floats], bool] | None = None,
-    resume: bool = False,
-    progress: Progress = silent,
+    is_settled: Callable[[Floats], bool] | None,
+    resume: bool,
+    progress: Progress,
 ) -> Compared:
     """Compare block after block, each in every variant, until the end or the verdict.
 

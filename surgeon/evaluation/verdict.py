@@ -72,7 +72,7 @@ def find(
     kept: Floats,
     *,
     margin: float | None = None,
-    unchanged: bool = False,
+    unchanged: bool,
     early: bool = False,
     alpha: float = ALPHA,
 ) -> Finding:
@@ -110,7 +110,7 @@ def find(
     return weigh(patched, controls, margin, evidence)
 
 
-def effect_of(scored: Scores, baseline: Scores, measure: Measure = paired_interval) -> Effect:
+def effect_of(scored: Scores, baseline: Scores, measure: Measure) -> Effect:
     """Return what a variant does to the score of the baseline."""
     return Effect(scored.value - baseline.value, measure(scored, baseline))
 
