@@ -1,4 +1,4 @@
-"""Decoders and encoder-decoders: GPT, Llama, mixtures of experts, BART, mBART, T5 and their kin.
+"""Decoders: GPT, Llama, mixtures of experts, hybrids and their kin.
 
 In most the norms come first in a layer, so that its last operation is the output dense layer. A
 Linear stores (outputs, inputs), so that a dimension is a row; a Conv1D stores (inputs, outputs).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from surgeon.families.family import Family, Objective, SiteTemplate, layers_of, under
+from surgeon.families.family import Family, SiteTemplate, layers_of
 from surgeon.families.sites import Kind
 
 _GPT_NORMS = ("ln_1", "ln_2")
@@ -17,7 +17,7 @@ _TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
 _QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 _QK_LAYERNORMS = ("self_attn.q_layernorm", "self_attn.k_layernorm")
 _QUERY_NORMS = ("self_attn.query_layernorm", "self_attn.key_layernorm")
-_FAIRSEQ_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
+FAIRSEQ_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
 
 _gpt = partial(layers_of, "dense", "h", final="ln_f")
 _layers = partial(layers_of, "dense", "layers")
@@ -60,11 +60,11 @@ DECODERS: tuple[Family, ...] = (
     _decoder("CodeGen", "codegen", _GPT_J, "ln_1"),
     _decoder("GPT-NeoX", "gpt_neox", _GPT_NEOX, *_TWO_NORMS),
     _decoder("Persimmon", "persimmon", _PERSIMMON, *_TWO_NORMS, *_QK_LAYERNORMS),
-    _decoder("OPT", "opt", _OPT, *_FAIRSEQ_NORMS, do_layer_norm_before=(True, None)),
+    _decoder("OPT", "opt", _OPT, *FAIRSEQ_NORMS, do_layer_norm_before=(True, None)),
     # OPT-350m, alone of its series, is post-norm.
     _decoder("OPT", "opt", _OPT_POST_NORM, do_layer_norm_before=(False,)),
-    _decoder("XGLM", "xglm", _XGLM, *_FAIRSEQ_NORMS),
-    _decoder("BioGPT", "biogpt", _XGLM, *_FAIRSEQ_NORMS),
+    _decoder("XGLM", "xglm", _XGLM, *FAIRSEQ_NORMS),
+    _decoder("BioGPT", "biogpt", _XGLM, *FAIRSEQ_NORMS),
     _decoder("BLOOM", "bloom", _BLOOM, *_TWO_NORMS),
     _decoder("Falcon", "falcon", _BLOOM, *_TWO_NORMS, "ln_attn", "ln_mlp"),
     _decoder("MPT", "mpt", _MPT, "norm_1", "norm_2"),
@@ -327,89 +327,4 @@ HYBRIDS: tuple[Family, ...] = (
     _decoder("Falcon-H1", "falcon_h1", _FALCON_H1, *_BAMBA_NORMS),
     _decoder("Granite 4", "granitemoehybrid", _GRANITE_4, *_TWO_NORMS, "mamba.norm"),
     _decoder("Jamba", "jamba", _JAMBA, *_BAMBA_NORMS, *_JAMBA_NORMS),
-)
-
-
-def _both(templates: tuple[SiteTemplate, ...]) -> tuple[SiteTemplate, ...]:
-    return under("encoder", "encoder", templates) + under("decoder", "decoder", templates)
-
-
-_BART = _both(layers_of("layernorm", "layers", *_FAIRSEQ_NORMS, embeddings="layernorm_embedding"))
-# BART's modules in another order: the norms of its layers' names come before the blocks here.
-_MBART = _both(
-    _layers(
-        "fc2",
-        "self_attn.out_proj",
-        "encoder_attn.out_proj",
-        embeddings="layernorm_embedding",
-        final="layer_norm",
-    )
-)
-# Their heads are their embeddings, so that every checkpoint has one (facebook/bart-base, which
-# fills in blanks, declares a BartModel).
-_SHARED_EMBEDDING = ("shared.", "embed_tokens.")
-# BART's names, but the norms are before the blocks, and what is called that of the embeddings last.
-_comes_last = partial(_layers, "fc2", final="layernorm_embedding")
-_BIGBIRD_PEGASUS = (
-    *under("encoder", "encoder", _comes_last("self_attn.output")),
-    *under("decoder", "decoder", _comes_last("self_attn.out_proj", "encoder_attn.out_proj")),
-)
-_T5 = _both(
-    (
-        SiteTemplate("output", "dense", "block.{layer}.layer.1.DenseReluDense.wo"),
-        # Of the decoder.
-        SiteTemplate("output", "dense", "block.{layer}.layer.2.DenseReluDense.wo"),
-        SiteTemplate("attention", "dense", "block.{layer}.layer.0.SelfAttention.o"),
-        # Of LongT5's encoder, one or the other.
-        SiteTemplate("attention", "dense", "block.{layer}.layer.0.LocalSelfAttention.o"),
-        SiteTemplate("attention", "dense", "block.{layer}.layer.0.TransientGlobalSelfAttention.o"),
-        SiteTemplate("attention", "dense", "block.{layer}.layer.1.EncDecAttention.o"),
-        SiteTemplate("final", "rmsnorm", "final_layer_norm"),
-    )
-)
-_T5_NORMS = (
-    "layer.0.layer_norm",
-    "layer.1.layer_norm",
-    "layer.2.layer_norm",
-    "layer.0.TransientGlobalSelfAttention.global_input_layer_norm",
-)
-
-
-def _bart(name: str, model_type: str) -> Family:
-    return Family(name, (model_type,), _BART, "denoising", _SHARED_EMBEDDING)
-
-
-def _mbart(
-    name: str,
-    model_type: str,
-    objective: Objective = "denoising",
-    templates: tuple[SiteTemplate, ...] = _MBART,
-) -> Family:
-    head = _SHARED_EMBEDDING if objective == "denoising" else ()
-    return Family(name, (model_type,), templates, objective, head, inner_norms=_FAIRSEQ_NORMS)
-
-
-def _t5(name: str, *model_types: str) -> Family:
-    return Family(name, model_types, _T5, "denoising", inner_norms=_T5_NORMS)
-
-
-SEQUENCE_TO_SEQUENCE: tuple[Family, ...] = (
-    # Post-norm: the last operation of a layer is a LayerNorm.
-    _bart("BART", "bart"),
-    _bart("LED", "led"),
-    _bart("Marian", "marian"),
-    _bart("Blenderbot Small", "blenderbot-small"),
-    _bart("MVP", "mvp"),
-    _bart("PLBART", "plbart"),
-    # Pre-norm: it is the output dense layer.
-    _mbart("mBART", "mbart"),
-    _mbart("M2M-100", "m2m_100"),
-    _mbart("Pegasus", "pegasus"),
-    _mbart("Blenderbot", "blenderbot"),
-    _mbart("BigBird-Pegasus", "bigbird_pegasus", templates=_BIGBIRD_PEGASUS),
-    _mbart("Whisper", "whisper", "drift"),
-    _mbart("Speech2Text", "speech_to_text", "drift"),
-    _t5("T5", "t5", "mt5"),
-    _t5("UMT5", "umt5"),
-    _t5("LongT5", "longt5"),
 )

@@ -12,13 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from surgeon.errors import UnknownArchitectureError
-from surgeon.families.decoders import (
-    DECODERS,
-    HYBRIDS,
-    LLAMAS,
-    MIXTURES,
-    SEQUENCE_TO_SEQUENCE,
-)
+from surgeon.families.decoders import DECODERS, HYBRIDS, LLAMAS, MIXTURES
+from surgeon.families.encoder_decoders import SEQUENCE_TO_SEQUENCE
 from surgeon.families.encoders import ENCODERS, PERCEPTION
 from surgeon.families.family import Family
 
