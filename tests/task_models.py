@@ -36,16 +36,19 @@ _BART = t.BartConfig(
     decoder_start_token_id=3,
     forced_eos_token_id=None,
 )
-_EXPERTS = t.MixtralConfig(
-    **{**_TEXT, "num_hidden_layers": 2, "max_position_embeddings": 256},
-    num_key_value_heads=1,
-    num_local_experts=8,
-    num_experts_per_tok=2,
-    bos_token_id=2,
-    eos_token_id=3,
-)
+_EXPERTS = {
+    **_TEXT,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 256,
+    "num_key_value_heads": 1,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
 MODELS = {
-    "clm, of experts": (t.MixtralForCausalLM, _EXPERTS),
+    "clm, of experts": (t.MixtralForCausalLM, t.MixtralConfig(**_EXPERTS)),
+    "clm, of joined experts": (t.GptOssForCausalLM, t.GptOssConfig(**_EXPERTS, head_dim=8)),
     "drift": (t.BertModel, t.BertConfig(**_TEXT)),
     "rtd": (t.ElectraForPreTraining, t.ElectraConfig(**_TEXT, embedding_size=12)),
     "plm": (
@@ -61,7 +64,7 @@ MODELS = {
 
 
 # Their graphs take longest to export.
-_SLOW = ("clm, of experts", "denoising", "plm")
+_SLOW = ("clm, of experts", "clm, of joined experts", "denoising", "plm")
 
 
 def each(*names: str, slow: Iterable[str] = ()) -> list[Any]:

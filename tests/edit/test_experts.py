@@ -39,6 +39,14 @@ def test_a_layer_s_distances_are_those_of_all_its_experts_together(tmp_path):
     assert found.bias is None
 
 
+def test_experts_in_one_tensor_are_ranked_as_those_in_several(tmp_path):
+    save_family("qwen2_moe", tmp_path / "apart")
+    save_family("qwen2_moe", tmp_path / "joined")
+    edit_tensors(tmp_path / "joined", lambda tensors: _in_one_tensor(tensors, "down_proj"))
+    apart, joined = (read_zscores(open_checkpoint(tmp_path / n)) for n in ("apart", "joined"))
+    np.testing.assert_allclose(joined.gain, apart.gain, atol=1e-12)
+
+
 @pytest.fixture
 def change(tmp_path):
     """Save a mixture with its tensors changed, and return its folder."""
@@ -55,10 +63,10 @@ def _without(part):
     return lambda tensors: {k: v for k, v in tensors.items() if part not in k}
 
 
-def _in_one_tensor(tensors):
+def _in_one_tensor(tensors, called="w2"):
     path = "model.layers.1.mlp.experts"
     parts = [tensors.pop(f"{path}.{number}.down_proj.weight") for number in range(2)]
-    return {**tensors, f"{path}.w2": torch.stack(parts)}
+    return {**tensors, f"{path}.{called}": torch.stack(parts)}
 
 
 def _both(tensors):
@@ -99,17 +107,22 @@ def test_a_layer_of_the_weights_beyond_the_configuration_s_is_left_out(change):
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory, patched_once):
-    """A mixture whose tokens choose two of eight experts, its artifact and the evaluation of it."""
-    folder = tmp_path_factory.mktemp("evaluated")
-    source = save_model("clm, of experts", folder / "clm, of experts")
-    lines, out = built_in_sample().lines[:12], patched_once(source, 3, 8)
-    return source, out, lines, evaluate(out, texts=texts_of(lines), controls=2)
+def mixture(tmp_path_factory, patched_once):
+    """Give a mixture whose tokens choose two of eight experts, and its artifact."""
+
+    def make(name):
+        source = save_model(name, tmp_path_factory.mktemp("mixture") / name)
+        return source, patched_once(source, 3, 8)
+
+    return make
 
 
 @pytest.mark.slow
-def test_a_mixture_is_scored_as_pytorch_scores_it(evaluated):
-    source, out, lines, result = evaluated
+@pytest.mark.parametrize("name", ["clm, of experts", "clm, of joined experts"])
+def test_a_mixture_is_scored_as_pytorch_scores_it(mixture, name):
+    source, out = mixture(name)
+    lines = built_in_sample().lines[:12]
+    result = evaluate(out, texts=texts_of(lines), controls=2)
     for folder, score in ((source, result.baseline), (out, result.patched)):
         loss, count = causal_loss(folder, lines)
         assert score.value == pytest.approx(loss, abs=1e-4)
@@ -118,8 +131,8 @@ def test_a_mixture_is_scored_as_pytorch_scores_it(evaluated):
 
 
 @pytest.mark.slow
-def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(evaluated):
-    _, out, _, _ = evaluated
+def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(mixture):
+    _, out = mixture("clm, of experts")
     graph = onnx.load(out / "onnx/model.onnx").graph
     names = {i.name for i in graph.initializer}
     edited = {f"model.layers.{n}.block_sparse_moe.experts.{e}.w2.weight" for n, e in _TWO_BY_EIGHT}
@@ -129,8 +142,8 @@ def test_each_expert_of_the_graph_has_its_own_tensors_and_takes_its_own_tokens(e
 
 
 @pytest.mark.slow
-def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
-    source, out, _, _ = evaluated
+def test_an_exported_mixture_is_patched_as_its_weights_are(mixture, tmp_path):
+    source, out = mixture("clm, of experts")
     export(open_checkpoint(source), tmp_path / "exported")
     path = tmp_path / "exported/onnx/model.onnx"
     checkpoint = open_onnx(path).checkpoint
@@ -146,8 +159,8 @@ def test_an_exported_mixture_is_patched_as_its_weights_are(evaluated, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", [r".*\.w2\.weight", r".*\.experts\.\d+\.w2"])
-def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(evaluated, pattern):
-    model = open_onnx(evaluated[1] / "onnx/model.onnx", pattern).checkpoint
+def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(mixture, pattern):
+    model = open_onnx(mixture("clm, of experts")[1] / "onnx/model.onnx", pattern).checkpoint
     assert model.layers == rank_by_layernorm(model).layers == 2
     assert [site.layer for site in model.sites if site.role == "output"] == [0] * 8 + [1] * 8
 
@@ -163,19 +176,20 @@ def test_experts_are_exported_in_float16_too(tmp_path):
     assert set(of_experts) == {onnx.TensorProto.FLOAT16}
 
 
-@pytest.mark.parametrize("fact", ["has_bias", "is_transposed", "has_post_expert_norm"])
-def test_experts_of_another_layout_are_not_exported_as_if_they_were_of_this(tmp_path, fact):
+def test_experts_of_another_layout_are_not_exported_as_if_they_were_of_this(tmp_path):
     save_family("mixtral", tmp_path / "model")
     loaded = load_model(open_checkpoint(tmp_path / "model"))
-    setattr(loaded.model.model.layers[1].mlp.experts, fact, True)
+    loaded.model.model.layers[1].mlp.experts.has_post_expert_norm = True
     with pytest.raises(ExportError, match=r"MixtralExperts is not two matrices"):
         fold_experts(loaded, FakeTensorMode())
 
 
-def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path):
-    save_family("qwen2_moe", tmp_path / "model")
-    record = patch(tmp_path / "model", tmp_path / "out", dims=(3, 9), mode="scale", factor=2)
-    assert len(record.edits) == 4
+@pytest.mark.parametrize("name", ["qwen2_moe", "gpt_oss", "granitemoe"])
+@pytest.mark.parametrize("mode", [{"mode": "scale", "factor": 2}, {"mode": "mean"}])
+def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path, name, mode):
+    save_family(name, tmp_path / "model")
+    record = patch(tmp_path / "model", tmp_path / "out", dims=(3, 9), **mode)
+    assert len(record.edits) == (2 if name == "granitemoe" else 4)
     restore(tmp_path / "out", tmp_path / "original")
     assert files_of(tmp_path / "original") == files_of(tmp_path / "model")
 
