@@ -133,8 +133,15 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         if names:
             print_text(f"Left out, since {why}: {', '.join(names)}")
     print_text(f"Artifact: {output}")
-    what = "verify" if record.onnx is None else "eval"
-    print_line(f"Next: surgeon {what} {shlex.quote(str(output))}")
+    what, data = "verify", ""
+    if record.onnx is not None:
+        from surgeon.evaluation.workload import own_task
+        from surgeon.onnx.facts import onnx_facts
+
+        task = own_task(output, onnx_facts(record.onnx))
+        needed = task.needs_table and task.sample is None
+        what, data = "eval", f" --data FILE, of {task.rows}" if needed else ""
+    print_line(f"Next: surgeon {what} {shlex.quote(str(output))}{data}")
 
 
 def _operation(recipe: Mapping[str, Any]) -> str:

@@ -76,16 +76,7 @@ class Artifact:
         Raises:
             EvaluationError: there is none, or it cannot be read.
         """
-        known = self.facts.tokenizer
-        if known is None or known.kind == "tokenizers":
-            return read_tokenizer(self.directory, known)
-        from surgeon.torch_model.tokenizer import load_tokenizer, text_encoder
-
-        with suggesting("install what it needs, or patch again"):
-            loaded = load_tokenizer(self.directory)
-        if loaded is None:
-            raise EvaluationError(f"{self.directory / known.file}: missing; patch again")
-        return text_encoder(loaded)
+        return tokenizer_of(self.directory, self.facts)
 
     def tensors(self, variant: Variant) -> dict[str, npt.NDArray[Any]]:
         """Return the edited tensors as they are in a variant, in the graph's dtype.
@@ -101,6 +92,26 @@ class Artifact:
                 values = new_values(tensor, edit.axis, variant.dims, mode, factor, edit.offset)
                 tensors[edit.tensor] = with_slices(tensor, edit.axis, variant.dims, values)
         return {name: value.astype(self.facts.dtype) for name, value in tensors.items()}
+
+
+def tokenizer_of(directory: Path, facts: OnnxFacts, *, sides: bool = False) -> Tokenizer:
+    """Read an artifact's tokenizer, without its own padding and truncation.
+
+    With ``sides`` it is transformers' own, which writes a target as the model was trained on it.
+
+    Raises:
+        EvaluationError: there is none, or it cannot be read.
+    """
+    known = facts.tokenizer
+    if known is None or (known.kind == "tokenizers" and not sides):
+        return read_tokenizer(directory, known)
+    from surgeon.torch_model.tokenizer import load_tokenizer, text_encoder
+
+    with suggesting("install what it needs, or patch again"):
+        loaded = load_tokenizer(directory)
+    if loaded is None:
+        raise EvaluationError(f"{directory / known.file}: missing; patch again")
+    return text_encoder(loaded, sides=sides)
 
 
 def open_artifact(directory: Path) -> Artifact:

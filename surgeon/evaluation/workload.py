@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import Artifact
+from surgeon.evaluation.artifact import Artifact, tokenizer_of
+from surgeon.onnx.facts import OnnxFacts
 from surgeon.tasks.configuration import read_config, read_pooling
 from surgeon.tasks.data import read_table, read_texts_of
 from surgeon.tasks.examples import Encoder, Example, Prepared
@@ -115,7 +116,7 @@ def prepare(
     task = choose_metric(_choose_task(artifact, asked.task), metric)
     settings = _settings(artifact, task, asked)
     read = _read_data(task, asked.data if data is None else data, settings)
-    encoder = _encoder(artifact, settings)
+    encoder = _encoder(artifact, settings, sides=task.name == "seq2seq")
     prepared = _examples(task, settings, read, encoder)
     return Workload(task, settings, read, prepared, encoder.max_length)
 
@@ -131,7 +132,7 @@ def _choose_task(artifact: Artifact, name: str | None) -> Task:
         )
     if name is not None and name not in TASKS:
         raise EvaluationError(f"`task` {name}: no such task; there are {', '.join(TASKS)}")
-    wanted = TASKS[name or facts.task]
+    wanted = TASKS[name] if name else own_task(artifact.directory, facts)
     if wanted.name == "classification" == facts.task and len(facts.labels) == 1:
         wanted = TASKS["regression"]
     fitting = [task for task in TASKS.values() if _fits(task, artifact)]
@@ -144,6 +145,18 @@ def _choose_task(artifact: Artifact, name: str | None) -> Task:
             f"{', '.join(task.name for task in fitting)}"
         )
     return wanted
+
+
+def own_task(directory: Path, facts: OnnxFacts) -> Task:
+    """Return what an artifact is scored on where no task is named: what its head is for.
+
+    An encoder-decoder that has no token to hide others with was trained on sources and targets.
+    """
+    known = facts.tokenizer
+    hides = facts.task != "denoising" or known is None or known.mask_id is not None
+    return TASKS[
+        facts.task if hides or sentinels_of(tokenizer_of(directory, facts), None) else "seq2seq"
+    ]
 
 
 def _fits(task: Task, artifact: Artifact) -> bool:
@@ -188,11 +201,7 @@ def _settings(artifact: Artifact, task: Task, asked: EvaluationSettings) -> Sett
         mask_rate=values.get("mask_rate") or 0.0,
         mask_id=tokenizer.mask_id if tokenizer else None,
         special_ids=tokenizer.special_ids if tokenizer else (),
-        sentinels=(
-            sentinels_of(artifact.tokenizer, tokenizer.mask_id)
-            if tokenizer and task.name == "denoising"
-            else ()
-        ),
+        sentinels=sentinels_of(artifact.tokenizer, tokenizer.mask_id) if tokenizer else (),
         vocabulary=artifact.tokenizer.get_vocab_size(),
         masking=values.get("masking") or "all",
         block=values.get("block"),
@@ -203,6 +212,7 @@ def _settings(artifact: Artifact, task: Task, asked: EvaluationSettings) -> Sett
         labels=facts.labels,
         head=facts.task,
         decoder_start_id=facts.decoder_start_id,
+        model_type=str(read_config(artifact.directory).get("model_type", "")),
         pooling=read_pooling(artifact.directory) if task.name == "sts" else None,
     )
 
@@ -254,18 +264,21 @@ def _read_data(
         return read_texts_of(source, settings.columns, document=settings.document)
     if source is None:
         raise EvaluationError(
-            f"`texts`: {task.name} takes labelled rows; give a CSV, TSV, JSON, JSON Lines or "
+            f"`texts`: {task.name} takes {task.rows}; give a CSV, TSV, JSON, JSON Lines or "
             "Parquet file, or hf:org/name"
         )
     return read_table(source)
 
 
-def _encoder(artifact: Artifact, settings: Settings) -> Encoder:
-    """Return the model's tokenizer with the limits that go with it.
+def _encoder(artifact: Artifact, settings: Settings, *, sides: bool) -> Encoder:
+    """Return the model's tokenizer, of ``sides`` or not, with the limits that go with it.
 
     With ``bos``, that token is the one special token that it adds.
     """
-    facts, tokenizer, pooling = artifact.facts, artifact.tokenizer, settings.pooling
+    facts, pooling = artifact.facts, settings.pooling
+    tokenizer = artifact.tokenizer
+    if sides:
+        tokenizer = tokenizer_of(artifact.directory, facts, sides=True)
     if settings.bos is not None:
         tokenizer = read_tokenizer(artifact.directory, facts.tokenizer)  # another, to be changed
         begin_with(tokenizer, settings.bos)

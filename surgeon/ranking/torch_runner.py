@@ -99,15 +99,16 @@ class TorchRunner:
         """Return the settings of the task, all but the seed at their defaults."""
         from surgeon.torch_model.loading import decoder_start_of
 
-        mask_id, denoising = self.tokenizer.mask_token_id, self.task.name == "denoising"
+        mask_id = self.tokenizer.mask_token_id
         return Settings(
             seed,
             self.task.options.get("mask_rate", 0.0),
             mask_id,
             tuple(sorted(set(self.tokenizer.all_special_ids))),
-            sentinels=sentinels_of(self.tokenizer, mask_id) if denoising else (),
+            sentinels=sentinels_of(self.tokenizer, mask_id),
             vocabulary=len(self.tokenizer),
             decoder_start_id=decoder_start_of(self.model),
+            model_type=self.model.model.config.model_type,
         )
 
     def examples(self, settings: Settings) -> tuple[Example, ...]:

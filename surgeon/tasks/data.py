@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_table(source: str | Path) -> Table:
             that format.
     """
     if str(source).startswith(PREFIX):
-        return _read_hub(str(source))
+        return _by_language(_read_hub(str(source)))
     path = Path(source)
     raw = read_data_file(path, "a file of labelled rows")
     suffix = path.suffix.lower()
@@ -90,7 +91,14 @@ def read_table(source: str | Path) -> Table:
         ) from error
     if not table.rows and not table.groups:
         raise EvaluationError(f"`texts` {path}: the file holds no rows")
-    return table
+    return _by_language(table)
+
+
+def _by_language(table: Table) -> Table:
+    """Give translations, {"de": …, "en": …} in a row of the Hub's data, columns of their own."""
+    pairs = zip(table.rows, table.values("translation"), strict=True)
+    rows = ({**row, **part} if isinstance(part, dict) else row for row, part in pairs)
+    return replace(table, rows=tuple(rows))
 
 
 def _csv(name: str, raw: bytes) -> Table:

@@ -204,7 +204,7 @@ class Encoder:
     max_length: int
     unknown_id: int | None
 
-    def encode(self, texts: Sequence[str | tuple[str, str]]) -> Prepared:
+    def encode(self, texts: Sequence[str | tuple[str, str]], **how: Any) -> Prepared:
         """Make an example of each text or pair of texts, of which nothing is asked yet.
 
         The special tokens are included, and it is cut to the length: of a pair, the longer text
@@ -212,7 +212,7 @@ class Encoder:
         """
         examples: list[Example] = []
         truncated = 0
-        for encoding, shorter in self.cut(texts):
+        for encoding, shorter in self.cut(texts, **how):
             ids = encoding.ids if 0 in encoding.special_tokens_mask else ()
             types = encoding.type_ids if any(encoding.type_ids) else ()
             examples.append(Example(tuple(ids), types=tuple(types)))

@@ -46,6 +46,7 @@ from surgeon.tasks.task import INVERTED, SHARE, Floats, Scores, Settings, Task
 
 _MASKED, _REPLACED = 0.8, 0.9  # up to the first: the mask token, up to the second: another one
 _MEAN_SPAN = 3
+_LAST_FIRST = ("mbart", "plbart")  # their decoders start with the end of the target, its language
 
 
 def mask_id_of(settings: Settings) -> int:
@@ -57,8 +58,8 @@ def mask_id_of(settings: Settings) -> int:
     if settings.mask_id is None:
         raise EvaluationError(
             "the tokenizer has no mask token, so no token can be hidden; if the model was trained "
-            "with one, name it in tokenizer_config.json and patch again (most models of "
-            "translation were not, and no task scores them)"
+            "with one, name it in tokenizer_config.json and patch again; `task` seq2seq scores "
+            "an encoder-decoder that was trained on sources and targets"
         )
     return settings.mask_id
 
@@ -101,24 +102,30 @@ def denoise(ids: tuple[int, ...], settings: Settings) -> Example | None:
 
     None if it has none.
     """
-    if settings.decoder_start_id is None:
+    draw = begin_draw(ids, settings)
+    if draw is None:
+        return None
+    cut = _with_sentinels if settings.sentinels else _with_masks
+    return teacher_forced(*cut(ids, draw, settings), settings)
+
+
+_Text: TypeAlias = tuple[int, ...]
+
+
+def teacher_forced(source: _Text, target: _Text, settings: Settings) -> Example:
+    """Ask for each token of a target at the one before it, the first at the decoder's start.
+
+    Raises:
+        EvaluationError: the decoder has none.
+    """
+    start = target[-1] if settings.model_type in _LAST_FIRST else settings.decoder_start_id
+    if start is None:
         raise EvaluationError(
             "the decoder has no token to start with, so it can write no text; name its "
             "decoder_start_token_id in config.json and patch again"
         )
-    draw = begin_draw(ids, settings)
-    if draw is None:
-        return None
-    noisy, target = (_with_sentinels if settings.sentinels else _with_masks)(ids, draw, settings)
-    return Example(
-        ids=noisy,
-        positions=np.arange(len(target)),
-        labels=np.array(target, dtype=np.int64),
-        decoder_ids=(settings.decoder_start_id, *target[:-1]),
-    )
-
-
-_Text: TypeAlias = tuple[int, ...]
+    labels = np.array(target, dtype=np.int64)
+    return Example(source, np.arange(len(target)), labels, decoder_ids=(start, *target[:-1]))
 
 
 def _with_masks(ids: _Text, draw: Draw, settings: Settings) -> tuple[_Text, _Text]:

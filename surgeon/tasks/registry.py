@@ -14,6 +14,7 @@ from surgeon.tasks.data import PREFIX
 from surgeon.tasks.masked import DENOISING, MASKED, PERMUTED, REPLACED
 from surgeon.tasks.pairs import PAIRS
 from surgeon.tasks.questions import QUESTIONS
+from surgeon.tasks.seq2seq import SEQ2SEQ
 from surgeon.tasks.similarity import DRIFT, SIMILARITY
 from surgeon.tasks.task import Masking, Task
 from surgeon.tasks.token_labels import TOKEN_LABELS
@@ -24,6 +25,7 @@ _ALL = (
     REPLACED,
     PERMUTED,
     DENOISING,
+    SEQ2SEQ,
     PAIRS,
     CLASSIFICATION,
     REGRESSION,

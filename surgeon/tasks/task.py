@@ -66,6 +66,7 @@ class Settings:
         labels: the model's, in the order of its outputs.
         head: what the head of the model is for.
         decoder_start_id: the token that a decoder's input begins with.
+        model_type: the architecture, as config.json calls it.
         pooling: how token vectors become the vector of a sentence.
     """
 
@@ -84,6 +85,7 @@ class Settings:
     labels: tuple[str, ...] = ()
     head: TaskName | None = None
     decoder_start_id: int | None = None
+    model_type: str = ""
     pooling: Pooling | None = None
 
 
@@ -198,6 +200,13 @@ class Task:
     def metrics(self) -> tuple[str, ...]:
         """All that the verdict may be about, the one that decides first."""
         return tuple(dict.fromkeys((self.metric, *self.further, *self.whole)))
+
+    @property
+    def rows(self) -> str:
+        """The rows that it takes, for people."""
+        names = (self.columns.text, self.columns.pair, self.columns.label)
+        usual = " and ".join(name[0] for name in names if name)
+        return f"labelled rows, with columns such as {usual}" if usual else "labelled rows"
 
     @property
     def needs_table(self) -> bool:

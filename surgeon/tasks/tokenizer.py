@@ -209,7 +209,7 @@ def _read(path: Path, settings: Sequence[Mapping[str, Any]] = ()) -> Tokenizer:
     return tokenizer  # type: ignore[return-value]  # all that a tokenizer does, in bounds
 
 
-_MOST_CHARACTERS = 1_000_000  # of a text as it is tokenized, which takes some 300 bytes for each
+MOST_CHARACTERS = 1_000_000  # of a text as it is tokenized, which takes some 300 bytes for each
 _MOST_GROWTH = 1000
 _USUAL = 64  # characters that a normalization form of Unicode may make of one, and then some
 
@@ -219,11 +219,14 @@ _captured = threading.RLock()
 
 
 class BoundedTokenizer:
-    """A ``tokenizers.Tokenizer`` that refuses what would take memory or time without end."""
+    """A ``tokenizers.Tokenizer`` that refuses what would take memory or time without end.
+
+    ``most`` is the characters of a text that it takes.
+    """
 
     _tokenizer: Any
     _label: str
-    _most: int
+    most: int
     _side: str
 
     def __init__(self, tokenizer: Any, label: str, side: Any = "right") -> None:
@@ -234,9 +237,9 @@ class BoundedTokenizer:
                 "are taken; use the model's own tokenizer"
             )
         # Past __setattr__, which is the tokenizer's.
-        most = _MOST_CHARACTERS // growth
+        most = MOST_CHARACTERS // growth
         side = "left" if side == "left" else "right"
-        vars(self).update(_tokenizer=tokenizer, _label=label, _most=most, _side=side)
+        vars(self).update(_tokenizer=tokenizer, _label=label, most=most, _side=side)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
@@ -255,7 +258,7 @@ class BoundedTokenizer:
             EvaluationError: one is too long or no text, or the tokenizer fails on it.
         """
         texts = list(texts)
-        check_texts(texts, self._most)
+        check_texts(texts, self.most)
         with panics_as_errors(self._label):
             try:
                 encoded: list[Encoding] = self._tokenizer.encode_batch(texts, **how)
@@ -264,7 +267,7 @@ class BoundedTokenizer:
         return encoded
 
 
-def check_texts(texts: Iterable[Any], most: int = _MOST_CHARACTERS) -> None:
+def check_texts(texts: Iterable[Any], most: int = MOST_CHARACTERS) -> None:
     """Refuse what no tokenizer takes, among texts, lists of words and pairs.
 
     Raises:

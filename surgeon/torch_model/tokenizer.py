@@ -13,6 +13,7 @@ import transformers
 
 from surgeon.errors import EvaluationError, ExportError
 from surgeon.tasks.tokenizer import (
+    MOST_CHARACTERS,
     UNBOUNDED,
     BoundedTokenizer,
     TokenizerFacts,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _TOKENIZER = "tokenizer.json"
+_FRAMING = ("bos", "eos", "cls", "sep")  # that may stand around any text
 _SENTENCEPIECE = ("*.model", "*.spm")
 _VOCABULARIES = (
     _TOKENIZER, "vocab*", *_SENTENCEPIECE, "*.tiktoken", "merges.txt", "tekken.json",
@@ -101,13 +103,14 @@ def save_tokenizer(source: Path, folder: Path, tokenizer: Any, pad: int) -> Toke
     )
 
 
-def text_encoder(tokenizer: Any) -> Tokenizer:
+def text_encoder(tokenizer: Any, *, sides: bool = False) -> Tokenizer:
     """Return what encodes text, without padding and truncation.
 
-    Of a tokenizer in Python only it has what scoring uses of ``tokenizers.Tokenizer``.
+    Of a tokenizer in Python only, or one that is to know both ``sides``, source and target, it has
+    what scoring uses of ``tokenizers.Tokenizer``.
     """
-    if not tokenizer.is_fast:
-        return _PythonTokenizer(tokenizer)  # type: ignore[return-value]  # as much as is used
+    if sides or not tokenizer.is_fast:
+        return _LibraryTokenizer(tokenizer)  # type: ignore[return-value]  # as much as is used
     backend = BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER, tokenizer.truncation_side)
     backend.no_padding()
     backend.no_truncation()
@@ -131,12 +134,71 @@ class _PythonEncoding:
     sequence_ids = overflowing = word_ids
 
 
-class _PythonTokenizer:
-    """A tokenizer of transformers behind the methods of ``tokenizers.Tokenizer`` in use."""
+class _LibraryTokenizer:
+    """A tokenizer of transformers behind the methods of ``tokenizers.Tokenizer`` in use.
+
+    It knows more than those do: how a target is written, of a model that reads sources.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._most: int | None = None
+        self._characters = MOST_CHARACTERS
+        if tokenizer.is_fast:
+            self._characters = BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER).most
+
+    @property
+    def languages(self) -> tuple[str | None, str | None]:
+        """The languages of sources and of targets, where the model's files name them."""
+        named = self._tokenizer.init_kwargs
+        source = named.get("src_lang") or named.get("source_lang")
+        return source, named.get("tgt_lang") or named.get("target_lang")
+
+    @property
+    def target_codes(self) -> tuple[str, ...]:
+        """What a source begins with, so that Marian writes in one of several languages."""
+        return tuple(getattr(self._tokenizer, "supported_language_codes", ()))
+
+    def choose_languages(self, data: str, source: str, target: str) -> None:
+        """Take the languages that two columns are called by, or those that the files name.
+
+        Raises:
+            EvaluationError: the tokenizer puts the code of a language around a text, and knows none
+                of these, or none of a target.
+        """
+        ours = self._tokenizer
+        if not hasattr(ours, "set_tgt_lang_special_tokens"):
+            roles = {getattr(ours, f"{role}_token_id") for role in _FRAMING}
+            if not self._around(target=True) <= roles:
+                raise EvaluationError(
+                    "the tokenizer puts tokens around a text that say of what kind it is, and "
+                    "does not know those of a target; name the model's own tokenizer_class in "
+                    "tokenizer_config.json and patch again"
+                )
+            return
+        usual, sides = ours.src_lang, (("src", "text", source), ("tgt", "pair", target))
+        for named, (side, role, column) in zip(self.languages, sides, strict=True):
+            if not any(self._is_language(side, name) for name in (column, named) if name):
+                raise EvaluationError(
+                    f"`texts` {data}: the name of the column {column} is not a language code of "
+                    f"the tokenizer, such as {usual}, and tokenizer_config.json has no "
+                    f"{side}_lang; rename the column and give it with `{role}_column`, or write "
+                    f"{side}_lang there and patch again"
+                )
+
+    def _is_language(self, side: str, name: str) -> bool:
+        try:
+            setattr(self._tokenizer, f"{side}_lang", name)
+            around = self._around(target=side == "tgt")
+        except (KeyError, TypeError):
+            return False
+        # M2M-100's codes are not among its special tokens.
+        codes = getattr(self._tokenizer, "lang_code_to_id", {}).values()
+        known = {*self._tokenizer.all_special_ids, *codes} - {self._tokenizer.unk_token_id}
+        return around <= known
+
+    def _around(self, *, target: bool) -> set[int]:
+        return set(self.encode_batch([""], target=target)[0].ids)
 
     def enable_truncation(self, max_length: int, **_how: Any) -> None:
         self._most = max_length
@@ -145,13 +207,18 @@ class _PythonTokenizer:
         self._most = None
 
     def encode(
-        self, text: Any, *, is_pretokenized: bool = False, add_special_tokens: bool = True
+        self,
+        text: Any,
+        *,
+        is_pretokenized: bool = False,
+        add_special_tokens: bool = True,
+        target: bool = False,
     ) -> _PythonEncoding:
         first, second = text if isinstance(text, tuple) else (text, None)
+        texts = {"text_target": text} if target else {"text": first, "text_pair": second}
         with quiet():
             encoded = self._tokenizer(
-                first,
-                second,
+                **texts,
                 add_special_tokens=add_special_tokens,
                 is_split_into_words=is_pretokenized,
                 truncation=self._most is not None,
@@ -164,15 +231,17 @@ class _PythonTokenizer:
         )
 
     def encode_batch(self, texts: Sequence[Any], **how: Any) -> list[_PythonEncoding]:
-        check_texts(texts)
-        return [self.encode(text, **how) for text in texts]
+        check_texts(texts, self._characters)
+        with panics_as_errors(_TOKENIZER):
+            return [self.encode(text, **how) for text in texts]
 
     def get_vocab(self) -> dict[str, int]:
         found: dict[str, int] = self._tokenizer.get_vocab()
         return found
 
     def get_vocab_size(self) -> int:
-        return len(self._tokenizer)
+        # Marian may have vocabularies of two sizes.
+        return max(len(self._tokenizer), len(getattr(self._tokenizer, "target_encoder", ())))
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         numbers = [int(number) for number in ids]

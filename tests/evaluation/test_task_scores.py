@@ -17,9 +17,10 @@ from artifacts import edit_json, patch, texts_of
 from scipy import stats
 from sklearn import metrics
 from task_models import MODELS, each, save_model, word_tokenizer
-from tiny import T5, make_unequal
+from tiny import BART, T5, make_unequal
 
 from surgeon import TaskOptions, evaluate
+from surgeon.cli import run
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import fill_ins as fill_ins_module
 from surgeon.evaluation.artifact import open_artifact
@@ -298,6 +299,35 @@ def test_t5_s_spans_are_scored_with_its_sentinels(tmp_path, json_of):
     assert result.baseline.value == pytest.approx(sum(losses).item() / tokens, **LOSS)
     ranked = json_of("scan", tmp_path / "t5", "--method", "ablation", "--top", "1")
     assert ranked["measured"]["task"] == "denoising"
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_an_encoder_decoder_that_hides_no_token_is_scored_on_sources_and_targets(
+    tmp_path, capsys, json_of, refused
+):
+    source, artifact, tokenizer = tmp_path / "marian", tmp_path / "out", word_tokenizer()
+    tokenizer.mask_token = None
+    sizes = {**BART, "vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 3}
+    config = transformers.MarianConfig(**sizes, decoder_start_token_id=0, forced_eos_token_id=None)
+    make_unequal(transformers.MarianMTModel, config, seed=1, by=0.3).save_pretrained(source)
+    tokenizer.save_pretrained(source)
+    model = transformers.MarianMTModel.from_pretrained(source).eval()  # its positions are computed
+    assert run(["patch", str(source), "--dims", "3,8", "-o", str(artifact)]) == 0
+    needed = "labelled rows, with columns such as source and target"
+    assert f"Next: surgeon eval {artifact} --data FILE, of {needed}" in capsys.readouterr().out
+    refused("eval", artifact, says=f"seq2seq takes {needed}")
+    pairs = list(itertools.pairwise(LINES))
+    data = _rows(tmp_path, [{"source": a, "target": b} for a, b in pairs])
+    result = json_of("eval", artifact, "--data", data, "--controls", "1")
+    loss = tokens = 0
+    for pair in pairs:
+        first, labels = (tokenizer(text, return_tensors="pt").input_ids for text in pair)
+        mean = model(input_ids=first, labels=labels).loss.item()
+        loss, tokens = loss + mean * labels.numel(), tokens + labels.numel()
+    assert (result["task"], result["dataset"]["unit"]) == ("seq2seq", "pairs")
+    assert result["dataset"]["scored_tokens"] == tokens
+    assert result["baseline"]["value"] == pytest.approx(loss / tokens, **LOSS)
 
 
 @torch.no_grad()
