@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,6 +167,9 @@ def _show_measured(folder: Path) -> None:
         title=rows[0][0] if first else None,
         caption=f"and {left:,} more, which changed it less" if left > 0 else None,
     )
+    warnings = Counter(warning for _, row in measured for warning in row.warnings)
+    for warning, count in warnings.most_common(_MAX_REASONS):
+        print_note(f"{count:,} of {_counted(len(measured), 'cell')}: {warning}")
     print_line(f"Next: surgeon report {shlex.quote(str(folder))} -o report.html")
 
 

@@ -22,6 +22,8 @@ from surgeon.edit.recipe import Recipe, expected_verdict
 from surgeon.edit.write import write_artifact
 from surgeon.errors import EvaluationError, SurgeonError
 from surgeon.evaluation.artifact import Artifact, draw_controls, open_artifact
+from surgeon.evaluation.notes import notes_of
+from surgeon.evaluation.result import Score
 from surgeon.evaluation.runner import OnnxRunner, open_runner
 from surgeon.evaluation.session import ProviderName
 from surgeon.evaluation.verdict import find
@@ -66,6 +68,7 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
     kept = np.stack([base, patched, *(opened.controls[operation, dims] for dims in controls)])
     finding = find(work, kept, unchanged=plan.parameters_changed == 0)
     values = [work.task.scores(one, work.settings)[work.task.metric].value for one in kept]
+    scores = [Score(*one, {}) for one in zip(controls, values[2:], strict=True)]
     delta, dataset = finding.patched.damage, work.dataset()
     # A cell is scored on all texts, where ``evaluate`` may stop early.
     evaluation = settings.model_copy(update={"until_certain": False})
@@ -86,9 +89,8 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
         "p_value": chance_of_rank(delta, finding.damages),
         "verdict": finding.verdict,
         "expected": expected_verdict(cell.recipe.to_json(), work.task.name),
-        "controls": [
-            {"dims": dims, "value": value} for dims, value in zip(controls, values[2:], strict=True)
-        ],
+        "warnings": notes_of(artifact, work, kept, scores, finding) or None,
+        "controls": [{"dims": score.dims, "value": score.value} for score in scores],
         "parameters_changed": plan.parameters_changed,
         # What reproduces the cell: ``patch`` with its recipe, then ``eval``.
         "record": {
@@ -120,6 +122,7 @@ def edited(artifact: Artifact, plan: Plan) -> Artifact:
             dims=plan.dims,
             edits=plan.edits,
             parameters_changed=plan.parameters_changed,
+            ranked_on=plan.ranked_on,
         ),
         baseline=baseline,
         patched={
@@ -183,7 +186,7 @@ class OpenModel:
             raise chosen
         recipe = recipe.model_copy(update={"method": chosen.recipe.method})
         edits = edits_meant(self.checkpoint, recipe, chosen.dims)
-        return Plan(self.checkpoint, recipe, chosen.dims, edits)
+        return Plan(self.checkpoint, recipe, chosen.dims, edits, ranked_on=chosen.ranked_on)
 
     def runner(self, task: Task, artifact: Artifact) -> OnnxRunner:
         """Return what runs variants of an artifact of this model, all in one session."""

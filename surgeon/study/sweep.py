@@ -192,7 +192,12 @@ def _write_table(path: Path, rows: Sequence[Row]) -> None:
         if row.get("record") is not None:
             row["record"] = json.dumps(row["record"])  # which has no fixed shape
     numbers = pa.list_(pa.int64())
-    types = {"factor": pa.float64(), "dims": numbers, "layers": numbers}
+    types = {
+        "factor": pa.float64(),
+        "dims": numbers,
+        "layers": numbers,
+        "warnings": pa.list_(pa.string()),
+    }
     table = with_types(pa.Table.from_pylist(plain), types, pa.string())
     with staged_file(path) as staging:
         pq.write_table(table, staging)

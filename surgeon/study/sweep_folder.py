@@ -141,6 +141,7 @@ class Measurement:
         delta: patched − baseline, with its 95% interval ``ci95``.
         control_range: that of the changes that random removals make.
         verdict: on the change.
+        warnings: what to keep in mind about it, a sentence each.
     """
 
     model: Model
@@ -162,6 +163,7 @@ class Measurement:
     ci95: tuple[float, float]
     control_range: tuple[float, float]
     verdict: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,7 @@ def _measured(row: Row) -> Row:
         "controls": evaluation.get("controls"),
         "ci95": (row["ci95_low"], row["ci95_high"]),
         "control_range": (row["control_low"], row["control_high"]),
+        "warnings": row.get("warnings") or (),  # older rows have none
     }
 
 

@@ -67,6 +67,8 @@ def test_a_row_says_what_evaluate_says_of_the_artifact_of_its_recipe(sweep, smal
     assert row["baseline"] == pytest.approx(result.baseline.value, rel=1e-6)
     assert row["patched"] == pytest.approx(result.patched.value, rel=1e-6)
     assert row["delta"] != 0
+    assert row["warnings"] == list(result.warnings)
+    assert any(warning.startswith("with 3 controls") for warning in row["warnings"])
     assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(result.ci95, rel=1e-4)
     assert len(row["controls"]) == 3
     assert all(not {3, 9} & set(control["dims"]) for control in row["controls"])
@@ -113,7 +115,8 @@ def test_changes_of_several_seeds_are_shown_with_their_seeds(sweep, capsys, monk
     monkeypatch.setenv("COLUMNS", "140")
     for seeds, heads in (("[5]", []), ("[5, 6]", ["seed"])):
         show_sweep(sweep(f"selections: [dims: [3]]\nseeds: {seeds}\n"), json=False)
-        shown = capsys.readouterr().out
+        shown, notes = capsys.readouterr()
+        assert "1 of 1 cell: with 3 controls" in notes or seeds != "[5]"
         assert shown.startswith(("1 cell: 1 done", "2 cells: 2 done")[len(heads)])
         head = next(line for line in shown.splitlines() if "verdict" in line)
         assert [name for name in head.split() if name == "seed"] == heads
@@ -267,6 +270,7 @@ def test_the_table_has_the_rows(sweep, tmp_path):
     read = parquet.read_table(tmp_path / "out" / "rows.parquet")
     table, rows = read.to_pylist(), _rows(tmp_path / "out")
     types = [str(read.schema.field(name).type) for name in ("factor", "layers", "revision")]
+    assert table[1]["warnings"] == rows[1]["warnings"]
     assert types == ["double", "list<element: int64>", "string"]  # though none has a value
     assert [row["status"] for row in table] == ["failed", "done"]
     assert table[1]["delta"] == rows[1]["delta"]
