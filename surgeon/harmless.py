@@ -1,14 +1,17 @@
 """Text of others, made harmless in each medium that it is written to.
 
 Names of models, tensors, labels and files, and what a configuration or a recipe says, come from
-anywhere. In a terminal they must not be obeyed, on a page not be markup, in a card neither. JSON
-needs none of this: it keeps every text exactly.
+anywhere. In a terminal they must not be obeyed, on a page not be markup, in a card neither, and a
+regular expression must come to an end. JSON needs none of this: it keeps every text exactly.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import escape
+
+from surgeon.errors import SelectionError
 
 _STAND_IN = "\N{REPLACEMENT CHARACTER}"
 _WORDS = re.compile(r"(?!.*www\.)[^\W\d_](?:[^\W_]|[ .,/()+-])*", re.IGNORECASE)
@@ -71,3 +74,26 @@ def shortened(text: str, most: int = _LONGEST) -> str:
     shown = " ".join(plain(text).split())
     half = most // 2
     return shown if len(shown) <= most else f"{shown[:half]}…{shown[half - most + 1 :]}"
+
+
+def whole_match(pattern: str) -> Callable[[str], bool]:
+    """Return whether a regular expression matches the whole of a name.
+
+    A record or an edit file may bring the expression along, so that it is not for Python's engine,
+    which some keep busy forever: pydantic's is Rust's, whose time grows with the name alone. It
+    has no look-around and no back-references.
+
+    Raises:
+        SelectionError: the pattern is not a regular expression.
+    """
+    from pydantic_core import SchemaError, SchemaValidator, core_schema
+
+    try:
+        SchemaValidator(core_schema.str_schema(pattern=pattern))  # by itself: ")(" is not one
+        whole = SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
+    except (SchemaError, UnicodeError) as error:
+        reason = str(error).rpartition("\n")[2].removeprefix("error: ").strip()
+        raise SelectionError(
+            f"`sites_pattern` {pattern!r}: not a regular expression ({reason})"
+        ) from error
+    return whole.isinstance_python

@@ -7,7 +7,6 @@ from surgeon.families.infer import infer_family as infer_family
 from surgeon.families.infer import says_offset as says_offset
 from surgeon.families.infer import sites_from_pattern as sites_from_pattern
 from surgeon.families.infer import suggest_pattern as suggest_pattern
-from surgeon.families.infer import whole_match as whole_match
 from surgeon.families.registry import FAMILIES as FAMILIES
 from surgeon.families.registry import family_of as family_of
 from surgeon.families.registry import known_family as known_family

@@ -240,8 +240,9 @@ class Family:
         if inside and not adapted:
             remedy = f"there is {inside[0]}; if that is quantized, give the model before it was"
         else:
-            remedy = f"the weights are not those of a {self.name} model; " + (
-                "merge its adapters into it" if adapted else "check model_type in config.json"
+            remedy = (
+                f"the weights are not those of a {self.name.removesuffix(' model')} model; "
+                + ("merge its adapters into it" if adapted else "check model_type in config.json")
             )
         return f"no tensor named like {wanted}.weight: {remedy}"
 

@@ -27,6 +27,7 @@ from surgeon.families.sites import (
     one_stream,
     split_layer,
 )
+from surgeon.harmless import whole_match
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The shape of every tensor, by name."""
@@ -119,9 +120,16 @@ def _has_its_norms(
         {stack for stack, _ in found["final"]} != {stack for stack, _ in found["output"]}
     ):
         return False
-    # A norm that the row does not know may come after what is the last operation by the row.
-    others = [norm for norm in _norms(shapes) if norm.layer in layers and norm.gain not in gains]
-    return all(norm.name in family.inner_norms for norm in others)
+    # A norm that the row does not know may come after what is the last operation by the row, and
+    # layers beside the table of tokens are the model, of which these are then a tower.
+    around_tokens = [name.split(".")[:-2] for name in shapes if _TOKENS.search(name)]
+    return all(
+        norm.name in family.inner_norms
+        if norm.layer in layers
+        else norm.layer.split(".")[:-2] not in around_tokens
+        for norm in _norms(shapes)
+        if norm.layer and norm.gain not in gains
+    )
 
 
 def _candidates(fits: Iterable[_Fit]) -> str:
@@ -172,7 +180,8 @@ _LIKELY = re.compile(r"post_?(feed_?forward|ffn?|mlp)|output|final|ln_?2|norm_?2
 _FEED_FORWARD = re.compile(r"post|feed_?forward|ffn?\b|mlp|full_layer|down|fc2|4h_to_h|w[o2]\b")
 _UNLIKELY = re.compile(r"att|input|pre_|before|(^|[._])[qkv](uery|ey|alue)?_|_conv|router|embed")
 _NO_OUTPUT = re.compile(r"att|router|gate\b|embed")
-_FUSED = re.compile(r"(experts|moe).*(down|out|w2)")
+_FUSED = re.compile(r"(experts|moe).*(down|out|w2|fc2)")
+_TOKENS = re.compile(r"(^|\.)(embed_tokens|word_embeddings|tok_embeddings|wte)\.weight$")
 _OF_EXPERTS = 3  # axes: experts, outputs, inputs
 _SHOWN = 3
 
@@ -208,29 +217,6 @@ def sites_from_pattern(pattern: str, shapes: Shapes) -> tuple[Site, ...]:
     return tuple(
         replace(site, gain_offset=offset) for site in sorted(sites, key=lambda s: s.layer or 0)
     )
-
-
-def whole_match(pattern: str) -> Callable[[str], bool]:
-    """Return whether a regular expression matches the whole of a name.
-
-    A record or an edit file may bring the expression along, so that it is not for Python's engine,
-    which some keep busy forever: pydantic's is Rust's, whose time grows with the name alone. It
-    has no look-around and no back-references.
-
-    Raises:
-        SelectionError: the pattern is not a regular expression.
-    """
-    from pydantic_core import SchemaError, SchemaValidator, core_schema
-
-    try:
-        SchemaValidator(core_schema.str_schema(pattern=pattern))  # by itself: ")(" is not one
-        whole = SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
-    except (SchemaError, UnicodeError) as error:
-        reason = str(error).rpartition("\n")[2].removeprefix("error: ").strip()
-        raise SelectionError(
-            f"`sites_pattern` {pattern!r}: not a regular expression ({reason})"
-        ) from error
-    return whole.isinstance_python
 
 
 def says_offset(pattern: str) -> bool:
@@ -346,6 +332,9 @@ def _likely_ends(shapes: Shapes) -> str:
         if patterns
     ]
     said = f"; by names and shapes that is likely {', or '.join(likely)}" if likely else ""
+    seen = {(_pattern_of(norm.path), shapes[norm.gain]) for norm in _norms(shapes) if norm.layer}
+    if not likely and len(seen) > len(dict(seen)):
+        said = "; its layers are of several widths, and REGEX is for those of one"
     if fused:
         said += f"; its experts are fused in {fused}, which no pattern names"
     return said

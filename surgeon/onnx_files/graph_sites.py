@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.families import Family, Role, Site, Stack, whole_match
+from surgeon.families import Family, Role, Site, Stack
 from surgeon.families.sites import is_expert
+from surgeon.harmless import whole_match
 from surgeon.onnx.file_graph import FileGraph, Node, Use
 from surgeon.onnx_files.operations import Operation
 

@@ -65,6 +65,8 @@ def test_a_multimodal_model_has_the_row_of_its_language_model():
         "Qwen2 in a multimodal model",
         family_of("qwen2").templates,
     )
+    with pytest.raises(CheckpointError, match="not those of a Qwen2 in a multimodal model;"):
+        found.sites(["norm.weight"])
     for other in ({"model_type": "clip_text_model"}, {"model_type": ["qwen2"]}, {}, None):
         with pytest.raises(UnknownArchitectureError, match="'a_new_one' is not an architecture"):
             family_of("a_new_one", {"text_config": other})

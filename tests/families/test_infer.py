@@ -12,10 +12,10 @@ from surgeon.families import infer_family, one_stream
 _OPEN = {
     "opt": "OPT",
     "opt, post-norm": r"OPT \(or kin\)",
-    **dict.fromkeys(("gemma2", "gemma3_text", "gemma4_text"), r"Gemma 2 \(or kin\) or Gemma 4"),
+    **dict.fromkeys(
+        ("gemma2", "gemma3_text", "gemma3", "gemma4_text"), r"Gemma 2 \(or kin\) or Gemma 4"
+    ),
     **dict.fromkeys(("led", "bigbird_pegasus"), r"BART \(or kin\) or BigBird-Pegasus"),
-    "gemma3": r"Gemma 2 \(or kin\) or Gemma 4 or CLIP \(or kin\)",
-    "llava": r"Llama \(or kin\) or CLIP \(or kin\)",
     "olmo2": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
     "olmo3": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
     "flex_olmo": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
@@ -185,6 +185,11 @@ _UNFIT = {
     },
     "a layer missing": {**_BERT, "encoder.layer.3.output.LayerNorm.weight": (16,)},
     "inputs and outputs exchanged": {**_GPT, "h.0.mlp.c_proj.bias": (24,)},
+    "a tower beside layers that take tokens": {
+        **_TOWER,
+        **_layers(2, **{"model.layers.{}.new_norm": (8,)}),
+        "model.embed_tokens.weight": (40, 8),
+    },
     "two encoders": {f"{p}.{name}": shape for name, shape in _BERT.items() for p in "ab"},
 }
 

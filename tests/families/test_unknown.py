@@ -98,6 +98,13 @@ def test_beside_a_language_model_nothing_of_a_tower_of_images_is_named():
     )
 
 
+def test_layers_of_several_widths_have_no_one_pattern():
+    shapes = {f"stages.{i}.blocks.{j}.norm.weight": (8 << i,) for i in range(2) for j in range(2)}
+    assert suggest_pattern(shapes).endswith(
+        "REGEX; its layers are of several widths, and REGEX is for those of one"
+    )
+
+
 def test_a_norm_that_is_not_over_the_stream_s_dimensions_comes_last():
     shapes = {"embeddings.LayerNorm.weight": (16,)}
     for i in range(2):
