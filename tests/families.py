@@ -7,6 +7,7 @@ A row names transformers' classes by what they begin with: ``Bert`` for ``BertCo
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -260,9 +261,10 @@ _QWEN_VL = (
 )  # fmt: skip
 _DOWN = "layers.1.mlp.down_proj"
 
-# What the claims of FAMILIES do not hold of: the last operation of one layer is outside it, or
-# there is a tower beside the one that is edited.
+# What the claims of FAMILIES do not hold of: the last operation of one layer is outside it or run
+# twice, or there is a tower beside the one that is edited.
 ODD = {
+    "pegasus_x": _mbart("PegasusX"),
     "deberta-v2, with a convolution": _bert(
         "DebertaV2", "deberta", {**DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"}
     ),
@@ -336,6 +338,59 @@ _FILM = {"pixel_values": PIXELS["pixel_values"].expand(1, 2, 3, 8, 8)}
 _MEL = {"input_values": PIXELS["pixel_values"].reshape(1, 24, 8)[:, :16]}
 _GEMMA_4 = {**GEMMA, "global_head_dim": 8, "hidden_size_per_layer_input": 0}
 
+_LUKE = {**TEXT, "entity_vocab_size": 8, "entity_emb_size": 12}
+_LILT = {**TEXT, "hidden_size": 24}  # of six parts
+_XLM = {
+    "emb_dim": 16,
+    "n_layers": 2,
+    "n_heads": 2,
+    "vocab_size": 40,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_PROPHETNET = {
+    "hidden_size": 16,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "num_encoder_attention_heads": 2,
+    "num_decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "vocab_size": 40,
+    "max_position_embeddings": 64,
+}
+
+
+def _glm_4v(stem):
+    config, output = {**GEMMA, "rope_parameters": _SECTIONS}, "layers.1.post_mlp_layernorm"
+    block = f"{stem}DecoderLayer"
+    return _pre(stem, "Model", config, output, block=block, kind="rmsnorm", bias=False)
+
+
+def _t5gemma(stem, encoder):
+    return _pre(
+        stem,
+        _CONDITIONAL,
+        {"encoder": encoder, "decoder": GEMMA, "vocab_size": 40},
+        "model.encoder.layers.1.post_feedforward_layernorm",
+        block=f"{stem}EncoderLayer {stem}DecoderLayer",
+        inputs=PAIR,
+        stacks=TWO,
+        kind="rmsnorm",
+        offset=1.0,
+        bias=False,
+    )
+
+
+_of_no_blocks = functools.partial(_row, "", block="")  # their layers are called as no modules
+
+
+def _xlm(stem):
+    return _of_no_blocks(stem, "WithLMHeadModel", _XLM, "transformer.layer_norm2.1")
+
+
 # The families that share their layers with another one.
 KIN = {
     "longformer": _bert("Longformer", "longformer", {**TEXT, "attention_window": 4}),
@@ -349,6 +404,19 @@ KIN = {
         inputs={"input_features": SOUND["input_features"].reshape(1, 32, 4)},
     ),
     "data2vec-text": _bert("Data2VecText", "data2vec_text"),
+    "luke": _bert("Luke", "luke", _LUKE),
+    "tapas": _bert("Tapas", "tapas"),
+    "markuplm": _post("MarkupLM", "Model", TEXT, "encoder.layer.1.output.LayerNorm"),
+    "lilt": _post("Lilt", "Model", _LILT, "encoder.layer.1.output.LayerNorm"),
+    "squeezebert": _of_no_blocks(
+        "SqueezeBert",
+        _MASKED,
+        {**TEXT, "embedding_size": 16},
+        "transformer.encoder.layers.1.output.layernorm",
+    ),
+    "fnet": _bert("FNet", "fnet"),
+    "xlm": _xlm("XLM"),
+    "flaubert": _xlm("Flaubert"),
     "big_bird": _bert("BigBird", "bert", {**TEXT, "attention_type": "original_full"}),
     "ernie": _bert("Ernie", "ernie"),
     "layoutlm": _bert("LayoutLM", "layoutlm"),
@@ -381,6 +449,16 @@ KIN = {
         "ModernBertDecoder", {**TEXT, "pad_token_id": 0}, "mlp.Wo", block="ModernBertDecoderLayer"
     ),
     "eurobert": _llama("EuroBert", GEMMA, head=_MASKED),
+    "esmc": _pre("Esmc", _MASKED, TEXT, "esmc.layers.1.mlp.down_proj", bias=False),
+    "exaone": _pre(
+        "Llama",
+        _CAUSAL,
+        LLAMA,
+        "transformer.h.1.mlp.c_proj",
+        config_of="Exaone",
+        block="LlamaDecoderLayer",
+        bias=False,
+    ),
     "openai-gpt": _post("OpenAIGPT", "LMHeadModel", GPT, "transformer.h.1.ln_2", block="Block"),
     "gpt_bigcode": _gpt("GPTBigCode", GPT, "h.1.mlp.c_proj"),
     "gptj": _gpt("GPTJ", {**GPT, "rotary_dim": 4}, "h.1.mlp.fc_out"),
@@ -442,6 +520,8 @@ KIN = {
     ),
     "exaone4": _normed("Exaone4", {**GEMMA, "sliding_window": 4, "sliding_window_pattern": 2}),
     "glm4": _normed("Glm4", GEMMA, "post_mlp_layernorm"),
+    "glm4v_text": _glm_4v("Glm4vText"),
+    "glm_ocr_text": _glm_4v("GlmOcrText"),
     "led": _bart("LED", _LED, prefix="led"),
     "marian": _bart(
         "Marian", {**BART, "pad_token_id": 0, "decoder_start_token_id": 0}, head="MTModel"
@@ -449,6 +529,20 @@ KIN = {
     "blenderbot-small": _bart("BlenderbotSmall"),
     "mvp": _bart("Mvp"),
     "plbart": _bart("PLBart"),
+    "fsmt": _post(
+        "FSMT",
+        _CONDITIONAL,
+        {**BART, "langs": ["a", "b"], "src_vocab_size": 40, "tgt_vocab_size": 40},
+        "model.encoder.layers.1.final_layer_norm",
+        block="EncoderLayer DecoderLayer",
+        inputs=PAIR,
+        stacks=TWO,
+    ),
+    "prophetnet": _pair(
+        _post, "ProphetNet", _PROPHETNET, "prophetnet.encoder.layers.1.feed_forward_layer_norm"
+    ),
+    "t5gemma": _t5gemma("T5Gemma", GEMMA),
+    "t5gemma2": _t5gemma("T5Gemma2", {"text_config": GEMMA, "vision_config": IMAGE}),
     "m2m_100": _mbart("M2M100"),
     "pegasus": _mbart("Pegasus"),
     "blenderbot": _mbart("Blenderbot"),
@@ -459,6 +553,9 @@ KIN = {
         inputs={**SOUND, "input_features": SOUND["input_features"].reshape(1, 32, 4)},
     ),
     "umt5": _t5("UMT5"),
+    "udop": dataclasses.replace(
+        _t5("Udop"), inputs={**PAIR, "bbox": TOKENS["input_ids"][..., None].expand(1, 5, 4) / 10}
+    ),
     "longt5": _t5("LongT5", local_radius=4),
     "longt5, global": _t5("LongT5", local_radius=4, encoder_attention_type="transient-global"),
     "deit": _image("DeiT", "deit.", _IMAGES),

@@ -75,6 +75,9 @@ DECODERS: tuple[Family, ...] = (
 
 _llama_layers = partial(_layers, "mlp.down_proj", "self_attn.o_proj")
 _LLAMA = _llama_layers(final="norm", norm="rmsnorm")
+# EXAONE is a Llama by other names, but in memory.
+_EXAONE = (*_gpt("mlp.c_proj", "attn.attention.out_proj", norm="rmsnorm"), *_LLAMA)
+_ESM_C = _llama_layers(final="norm")
 # Since Gemma 2 there is one more norm between the output dense layer and the stream, and OLMo 2 has
 # that one alone, on what a block gives.
 _normed_layers = partial(layers_of, "rmsnorm", "layers", final="norm", norm="rmsnorm")
@@ -132,6 +135,7 @@ LLAMAS: tuple[Family, ...] = (
     _llama("Qwen2-VL", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"),
     _llama("Qwen3-VL", "qwen3_vl", "qwen3_vl_text"),
     _llama("Phi-3", "phi3"),
+    _decoder("EXAONE", "exaone", _EXAONE, *_GPT_NORMS, *_TWO_NORMS),
     _llama("SmolLM3", "smollm3"),
     _llama("Granite", "granite"),
     _llama("Arcee", "arcee"),
@@ -147,14 +151,15 @@ LLAMAS: tuple[Family, ...] = (
     _other_norm("StableLM", "stablelm", norm="layernorm"),
     _other_norm("Cohere", "cohere", "cohere2", norm="layernorm"),
     _other_norm("Nemotron", "nemotron", norm="layernorm", gain_offset=1.0),
-    # An encoder in a Llama's clothes.
+    # Encoders in a Llama's clothes.
     Family("EuroBERT", ("eurobert",), _LLAMA, "mlm", ("lm_head.",), inner_norms=_TWO_NORMS),
+    Family("ESM C", ("esmc",), _ESM_C, "mlm", ("lm_head.",), inner_norms=(*_TWO_NORMS, *_QK_NORMS)),
     Family("OLMo", ("olmo",), _llama_layers(), "clm"),  # its norms have no gain and no bias
     # The last operation of a layer is a norm, on what is added to the stream.
     _olmo_2("OLMo 2", "olmo2"),
     _olmo_2("OLMo 3", "olmo3"),
     _olmo_2("EXAONE 4", "exaone4"),
-    _decoder("GLM-4", "glm4", _GLM_4, *_TWO_NORMS),
+    Family("GLM-4", ("glm4", "glm4v_text", "glm_ocr_text"), _GLM_4, "clm", inner_norms=_TWO_NORMS),
     Family("Gemma 2", ("gemma2",), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     _decoder("Gemma 4", "gemma4_text", _OLMO_2, *_GEMMA_2_NORMS, hidden_size_per_layer_input=(0,)),

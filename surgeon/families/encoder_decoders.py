@@ -47,6 +47,36 @@ _T5 = _both(
         SiteTemplate("final", "rmsnorm", "final_layer_norm"),
     )
 )
+_PROPHETNET = _both(
+    layers_of(
+        "layernorm",
+        "layers",
+        "feed_forward_layer_norm",
+        "self_attn_layer_norm",
+        "cross_attn_layer_norm",
+        embeddings="embeddings_layer_norm",
+    )
+)
+# Gemma 2's layers. The decoder's cross-attention is a block of its own in the first version alone.
+_T5GEMMA_STACK = layers_of(
+    "rmsnorm",
+    "layers",
+    "post_feedforward_layernorm",
+    "post_self_attn_layernorm",
+    "post_cross_attn_layernorm",
+    final="norm",
+    norm="rmsnorm",
+    gain_offset=1.0,
+)
+# The second version's name in memory is the last.
+_T5GEMMA = (*_both(_T5GEMMA_STACK), *under("encoder.text_model", "encoder", _T5GEMMA_STACK))
+_T5GEMMA_NORMS = (
+    "pre_self_attn_layernorm",
+    "pre_cross_attn_layernorm",
+    "pre_feedforward_layernorm",
+    "self_attn.q_norm",
+    "self_attn.k_norm",
+)
 _T5_NORMS = (
     "layer.0.layer_norm",
     "layer.1.layer_norm",
@@ -66,7 +96,8 @@ def _mbart(
     templates: tuple[SiteTemplate, ...] = _MBART,
 ) -> Family:
     head = _SHARED_EMBEDDING if objective == "denoising" else ()
-    return Family(name, (model_type,), templates, objective, head, inner_norms=FAIRSEQ_NORMS)
+    norms = (*FAIRSEQ_NORMS, "global_self_attn_layer_norm")
+    return Family(name, (model_type,), templates, objective, head, inner_norms=norms)
 
 
 def _t5(name: str, *model_types: str) -> Family:
@@ -81,15 +112,20 @@ SEQUENCE_TO_SEQUENCE: tuple[Family, ...] = (
     _bart("Blenderbot Small", "blenderbot-small"),
     _bart("MVP", "mvp"),
     _bart("PLBART", "plbart"),
+    _bart("FSMT", "fsmt"),
+    Family("ProphetNet", ("prophetnet",), _PROPHETNET, "denoising"),
+    Family("T5Gemma", ("t5gemma", "t5gemma2"), _T5GEMMA, "denoising", inner_norms=_T5GEMMA_NORMS),
     # Pre-norm: it is the output dense layer.
     _mbart("mBART", "mbart"),
     _mbart("M2M-100", "m2m_100"),
     _mbart("Pegasus", "pegasus"),
     _mbart("Blenderbot", "blenderbot"),
     _mbart("BigBird-Pegasus", "bigbird_pegasus", templates=_BIGBIRD_PEGASUS),
+    _mbart("Pegasus-X", "pegasus_x"),
     _mbart("Whisper", "whisper", "drift"),
     _mbart("Speech2Text", "speech_to_text", "drift"),
     _t5("T5", "t5", "mt5"),
     _t5("UMT5", "umt5"),
     _t5("LongT5", "longt5"),
+    Family("UDOP", ("udop",), _T5, "drift", inner_norms=_T5_NORMS),
 )

@@ -18,6 +18,15 @@ _RENAMED = _post_norm("layers", "post_mlp_layernorm", "post_attention_layernorm"
 _NOMIC = (*_post_norm("encoder.layers", "norm2", "norm1", embeddings="emb_ln"), *_RENAMED)
 _GTE = (*_post_norm("encoder.layer", "mlp_ln", "attn_ln"), *_RENAMED)
 _MPNET = _post_norm("encoder.layer", "output.LayerNorm", "attention.LayerNorm")
+_SQUEEZEBERT = _post_norm("encoder.layers", "output.layernorm", "post_attention.layernorm")
+# Its layers mix by a Fourier transform, which has no parameters, in place of attention.
+_FNET = _post_norm("encoder.layer", "output.LayerNorm", "fourier.output.LayerNorm")
+# Its modules are numbered each in a list of their own.
+_XLM = (
+    SiteTemplate("output", "layernorm", "layer_norm2.{layer}"),
+    SiteTemplate("attention", "layernorm", "layer_norm1.{layer}"),
+    SiteTemplate("embeddings", "layernorm", "layer_norm_emb"),
+)
 _DISTILBERT = _post_norm("transformer.layer", "output_layer_norm", "sa_layer_norm")
 _ALBERT = _post_norm(
     "encoder.albert_layer_groups",
@@ -53,7 +62,8 @@ _MODERNBERT = layers_of(
 _MODERNBERT_NORMS = ("attn_norm", "mlp_norm")
 _UNIFORM_GROUPS = {"inner_group_num": (1, None)}
 _PREDICTIONS, _LM_HEAD = ("cls.predictions.",), ("lm_head.",)
-_GENERATOR = ("generator_predictions.",)
+_GENERATOR, _PRED_LAYER = ("generator_predictions.",), ("pred_layer.",)
+_LILT_NORMS = ("layout_output.LayerNorm", "attention.layout_output.LayerNorm")
 _MOBILEBERT = _post_norm("encoder.layer", "output.bottleneck.LayerNorm")
 _MOBILEBERT_NORMS = (
     "output.LayerNorm",
@@ -83,6 +93,7 @@ ENCODERS: tuple[Family, ...] = (
     _bert("BERT", "bert"),
     _roberta("RoBERTa", "roberta", "xlm-roberta", "camembert"),
     _roberta("Longformer", "longformer"),
+    _roberta("LUKE", "luke"),
     _roberta("Data2VecText", "data2vec-text"),
     _bert("BigBird", "big_bird"),
     _bert("ERNIE", "ernie"),
@@ -90,7 +101,17 @@ ENCODERS: tuple[Family, ...] = (
     _bert("RemBERT", "rembert"),
     _bert("Nyströmformer", "nystromformer"),
     _bert("RoFormer", "roformer"),
+    _bert("TAPAS", "tapas"),
     Family("LayoutLMv3", ("layoutlmv3",), _BERT, "drift", (), "after padding"),
+    Family("MarkupLM", ("markuplm",), _BERT, "drift", (), "after padding"),
+    # Beside the stream of the text is one of the layout, a quarter as wide.
+    Family("LiLT", ("lilt",), _BERT, "drift", (), "after padding", _LILT_NORMS),
+    Family("SqueezeBERT", ("squeezebert",), _SQUEEZEBERT, "mlm", _PREDICTIONS),
+    Family("FNet", ("fnet",), _FNET, "mlm", _PREDICTIONS),
+    Family("XLM", ("xlm",), _XLM, "mlm", ("pred_layer.",)),
+    Family(
+        "FlauBERT", ("flaubert",), _XLM, "mlm", ("pred_layer.",), when={"pre_norm": (False, None)}
+    ),
     Family("MobileBERT", ("mobilebert",), _MOBILEBERT, "mlm", _PREDICTIONS, 0, _MOBILEBERT_NORMS),
     Family("Nomic BERT", ("nomic_bert",), _NOMIC, "mlm", _PREDICTIONS),
     Family("GTE", ("gte",), _GTE, "mlm", _LM_HEAD),

@@ -258,7 +258,13 @@ _KEYS: Mapping[Stack, tuple[tuple[str, ...], ...]] = {
     "encoder": (("encoder_layers", "num_encoder_layers"), ("num_layers",)),
     "decoder": (("decoder_layers", "num_decoder_layers"), ("num_layers",)),
 }
-_PART: Mapping[Stack, str] = {"": "text_config", "text": "text_config", "vision": "vision_config"}
+_PART: Mapping[Stack, str] = {
+    "": "text_config",
+    "text": "text_config",
+    "vision": "vision_config",
+    "encoder": "encoder",
+    "decoder": "decoder",
+}
 
 
 def within_config(sites: Iterable[Site], config: Mapping[str, Any], label: str) -> tuple[Site, ...]:
@@ -292,9 +298,15 @@ def _layers(config: Mapping[str, Any], stack: Stack) -> int | None:
     """Return the number of layers of a stack, None where the configuration leaves it open."""
     if config.get("model_type") == "albert":  # the layers of a group share its parameters
         return _agreed(config, ("num_hidden_groups",))
-    part = config.get(_PART.get(stack, ""))
-    parts = (part, config) if isinstance(part, Mapping) else (config,)
-    counts = (_agreed(one, keys) for one in parts for keys in _KEYS[stack])
+    parts = [config]
+    for key in (_PART[stack], "text_config"):
+        if isinstance(part := parts[0].get(key), Mapping):
+            parts.insert(0, part)
+    counts = (
+        _agreed(one, keys)
+        for one in parts
+        for keys in (_KEYS[stack] if one is config else _ONE_STACK)
+    )
     return next((count for count in counts if count is not None), None)
 
 

@@ -84,13 +84,15 @@ def check_tensors(checkpoint: Checkpoint, model: Any, derived: Collection[str]) 
     held = {_memory(state[name]) for name in same}
     # What the class itself computes, such as sinusoids for positions.
     computed = _any_of(getattr(model, "_keys_to_ignore_on_load_missing", None))
+    used = set(same.values())
+    # What another tensor holds is not the one of this name, though the two end alike.
+    others = {name: "" if home in used else home for name, home in home_of.items()}
     rest = {
         name: home
-        for name, home in home_of.items()
+        for name, home in others.items()
         if name not in same
         and (home or not (name in derived or _memory(state[name]) in held or computed.search(name)))
     }
-    used = set(same.values())
     unused = [
         name
         for name, info in sorted(checkpoint.tensors.items())

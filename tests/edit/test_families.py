@@ -248,9 +248,17 @@ def test_after_deberta_v2_s_convolution_too_the_stream_is_zero(patched, layout):
         "deberta.encoder.conv.LayerNorm.weight",
         "deberta.encoder.conv.LayerNorm.bias",
     ]
-    model = _load(name, output)
+    _check_states(name, output)
+
+
+@pytest.mark.parametrize("name", ["squeezebert", "xlm", "flaubert"])
+def test_the_stream_is_zero_after_each_layer_that_is_called_as_no_module(patched, name):
+    _check_states(name, patched(name)[1])
+
+
+def _check_states(name, folder):
     with torch.no_grad():
-        states = model(**EVERY[name].inputs, output_hidden_states=True).hidden_states
+        states = _load(name, folder)(**EVERY[name].inputs, output_hidden_states=True).hidden_states
     assert len(states) == 3
     for state in states[1:]:
         assert (state[..., DIMS] == 0).all()

@@ -47,7 +47,7 @@ _MIXTURES = (
     *("qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "dots1"),
     *("ernie4_5_moe", "solar_open", "exaone_moe"),
 )
-_FINAL_LEFT_OPEN = (*_LLAMA, *_MIXTURES)
+_FINAL_LEFT_OPEN = (*_LLAMA, *_MIXTURES, "exaone")  # GPT-Neo's names
 
 
 @pytest.fixture(scope="module")

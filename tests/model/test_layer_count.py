@@ -12,7 +12,7 @@ from surgeon.model.checkpoint import within_config
 
 _COUNTS = {
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
-    "num_decoder_layers", "num_hidden_groups",
+    "num_encoder_layers", "num_decoder_layers", "num_hidden_groups",
 }  # fmt: skip
 
 

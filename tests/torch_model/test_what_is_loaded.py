@@ -465,6 +465,13 @@ def test_the_start_of_a_decoder_may_be_said_with_the_generation(tmp_path):
     assert decoder_start_of(load_model(open_checkpoint(model))) == 7
 
 
+def test_a_tied_tensor_is_not_taken_for_one_whose_name_ends_alike(tmp_path):
+    save_family("luke", tmp_path)
+    held = load_model(open_checkpoint(tmp_path)).model.state_dict(keep_vars=True)
+    entities = held["luke.entity_embeddings.entity_embeddings.weight"]
+    assert held["entity_predictions.decoder.weight"] is entities
+
+
 def test_positions_that_a_body_computes_need_not_be_in_its_file(tmp_path):
     save_family("marian", tmp_path)
     assert not [name for name in open_checkpoint(tmp_path).tensors if "positions" in name]
