@@ -5,7 +5,7 @@ import json
 
 import onnx
 import pytest
-from artifacts import patch_onnx
+from artifacts import patch_onnx, write_record
 from onnx_exports import norm_chain
 
 from surgeon import open_onnx, restore
@@ -82,16 +82,27 @@ def test_a_chain_of_nodes_that_read_a_value_twice_takes_time_by_its_length(tmp_p
     patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(1,))
 
 
-def test_a_record_of_an_onnx_patch_cannot_lead_outside(tmp_path):
+@pytest.mark.parametrize(
+    ("splice", "complaint"),
+    [
+        ((0, 1, "zz"), "damaged"),
+        ((-1, 1, ""), "changes do not fit it"),
+        ((9, -1, ""), "changes do not fit it"),
+        ((10**9, 1, ""), "changes do not fit it"),
+        (None, "leaves the folder"),
+    ],
+)
+def test_a_record_of_an_onnx_patch_cannot_lead_outside(tmp_path, splice, complaint):
+    """Of the folder or of the file, be its own hash as it should."""
     onnx.save(norm_chain(), tmp_path / "m.onnx")
     patch_onnx(tmp_path / "m.onnx", tmp_path / "out", _PATTERN, dims=(1,))
-    record = tmp_path / "out" / "surgeon" / "record.json"
-    undo = json.dumps([{"start": 0, "length": 1, "content": "zz"}])
-    for was, now in (('"m.onnx"', '"../m.onnx"'), ('"undo": []', f'"undo": {undo}')):
-        text = record.read_text()
-        assert was in text
-        record.write_text(text.replace(was, now))
-        with pytest.raises(SurgeonError):
-            restore(tmp_path / "out", tmp_path / "back")
-        record.write_text(text)
-    restore(tmp_path / "out", tmp_path / "back")
+    record = (tmp_path / "out" / "surgeon" / "record.json").read_text()
+    if splice is None:
+        record = record.replace('"m.onnx"', '"../m.onnx"')
+    changed = json.loads(record)
+    if splice:
+        splice = dict(zip(("start", "length", "content"), splice, strict=True))
+        changed["onnx_patch"]["undo"].append(splice)
+    write_record(tmp_path / "out", changed)
+    with pytest.raises(SurgeonError, match=complaint):
+        restore(tmp_path / "out", tmp_path / "back")

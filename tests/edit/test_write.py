@@ -88,7 +88,9 @@ def test_the_same_patch_twice_gives_the_same_bytes(tiny, patched_once, tmp_path)
     assert records[0] == records[1]
 
 
-def test_the_record_tells_every_file_s_hash_and_every_value(minilm, minilm_patched):
+def test_the_record_tells_every_hash_and_value_and_what_had_a_part(
+    minilm, minilm_patched, tiny_patched
+):
     record = read_record(minilm_patched)
     files = files_of(minilm_patched)
     assert record.files.keys() == files.keys() - {"surgeon/record.json"}
@@ -105,6 +107,8 @@ def test_the_record_tells_every_file_s_hash_and_every_value(minilm, minilm_patch
         assert edit.new.tolist() == [0.0, 0.0]
         np.testing.assert_array_equal(excised[edit.tensor], tensors[edit.tensor][[99, 157]])
     assert (record.parameters_changed, record.parameters_total) == (24, 22_713_216)
+    assert record.versions.keys() == {"numpy", "torch", "transformers", "onnx"}
+    assert read_record(tiny_patched).versions.keys() == {"numpy"}
 
 
 def test_the_card_names_the_base_the_recipe_the_edits_and_the_undo(minilm_patched):

@@ -83,6 +83,7 @@ def test_the_control_range_spans_all_controls_and_zero():
     low, high = control_range([0.2, 0.3, 0.25])
     assert low == 0.0
     assert high >= 0.3
+    assert usual_range([1.0, 2.0, 3.0, 4.0, 5.0]) == (-1.0, 7.0)  # 1.5 times 4 − 2 beyond these
 
 
 def test_one_control_that_hits_an_outlier_does_not_widen_the_lower_side():
@@ -251,7 +252,18 @@ def test_a_true_rise_of_the_error_rate_is_not_called_intact():
 def test_no_text_changed_in_the_first_look_settles_nothing():
     low, high = confidence_sequence(*_answers(np.zeros(32)))
     assert low < -0.1 < 0.1 < high
+    assert confidence_sequence(*_answers(np.zeros(32)), heaviest=4.0)[1] > 2 * high
     assert confidence_sequence(_scores(np.zeros(32)), _scores(np.zeros(32))) == (-np.inf, np.inf)
+
+
+def test_a_look_at_any_time_costs_less_than_twice_the_width_and_wants_a_damage_that_is_spread():
+    damages = np.random.default_rng(0).normal(1, 1, 100)
+    looks = [
+        f(_scores(damages), _scores(0 * damages)) for f in (confidence_sequence, paired_interval)
+    ]
+    assert 1.7 < np.ptp(looks[0]) / np.ptp(looks[1]) < 1.8
+    damages[3:] = 0
+    assert confidence_sequence(_scores(damages), _scores(0 * damages)) == (-np.inf, np.inf)
 
 
 def test_the_chance_of_a_rank_is_never_zero():
