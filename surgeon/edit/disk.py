@@ -47,14 +47,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sync(file: Path | int) -> None:
-    """Have the system write a file or a folder, a path or an open one, to the disk."""
-    descriptor = file if isinstance(file, int) else os.open(file, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have the system write a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
-        if not isinstance(file, int):
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def lock(descriptor: int, *, wait: bool) -> bool | None:

@@ -224,7 +224,7 @@ class Journal:
         start = self._file.seek(0, os.SEEK_END)
         self._file.write(_line(row))
         self._file.flush()
-        disk.sync(self._file.fileno())
+        os.fsync(self._file.fileno())
         return start
 
 

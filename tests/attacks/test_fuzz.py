@@ -45,6 +45,7 @@ from surgeon.edit.small_patch import plan_from_small_patch, write_small_patch
 from surgeon.errors import SurgeonError
 from surgeon.evaluation.blocks import Partial
 from surgeon.evaluation.result import read_evaluation
+from surgeon.model.files import OWN_HASH, own_hash
 from surgeon.study.grid import check_grid
 from surgeon.tasks.data import read_table, read_texts_of
 from surgeon.tasks.table import Columns
@@ -141,6 +142,14 @@ def _mutate_edit(rng, raw):
     metadata.update(surgeon=said, blake3=hasher.hexdigest())
     mutated = json.dumps(header).encode()
     return len(mutated).to_bytes(8, "little") + mutated + data
+
+
+def _mutate_record(rng, raw):
+    """Change what a record says and give it the hash that fits."""
+    record = json.loads(_mutate_json(rng, raw))
+    if isinstance(record, dict):
+        record[OWN_HASH] = own_hash(record)
+    return json.dumps(record).encode()
 
 
 def _mutate_pickle(rng, raw):
@@ -304,7 +313,7 @@ KINDS = {
     "index": Kind(_index, _scan_and_plan, _BOTH),
     "pickle": Kind(_pickle, _scan_and_plan, (_mutate_bytes, _mutate_pickle)),
     "older pickle": Kind(_older_pickle, _scan_and_plan),
-    "record": Kind(_record, _verify, _BOTH),
+    "record": Kind(_record, _verify, (_mutate_bytes, _mutate_record)),
     "excised": Kind(_excised, _verify, (_mutate_bytes, _mutate_header)),
     "eval": Kind(_evaluation, lambda path, _: read_evaluation(path.parent.parent), _BOTH),
     "partial": Kind(_partial, lambda path, _: Partial(path, "key").load()),

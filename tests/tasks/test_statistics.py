@@ -42,6 +42,16 @@ def test_pairing_removes_what_both_variants_share():
     assert (low, high) == pytest.approx((1, 1))
 
 
+def test_the_interval_is_student_s_and_of_the_unit_where_it_is_skewed_too():
+    even, skewed = np.array([-1.0, 1.0]), np.random.default_rng(0).exponential(1, 20)
+    student = paired_interval(_scores(even), _scores(0 * even))
+    assert student == pytest.approx((-12.706, 12.706), abs=1e-3)
+    low, high = paired_interval(_scores(skewed), _scores(0 * skewed))
+    assert high - skewed.mean() > 1.2 * (skewed.mean() - low)
+    larger = paired_interval(_scores(9 * skewed), _scores(0 * skewed))
+    assert larger == pytest.approx((9 * low, 9 * high))
+
+
 def test_examples_weigh_by_their_scored_tokens():
     weight = np.array([1, 1, 98])
     low, high = paired_interval(_scores([0, 0, 98], weight), _scores([0, 0, 0], weight))
@@ -234,6 +244,7 @@ def test_a_few_changed_texts_make_no_firm_interval_of_what_has_no_bounds():
     assert not is_firm(_scores(losses), _scores(0 * losses))
     assert is_firm(*_answers((losses > 0) * 1.0))
     assert is_firm(_scores(losses + 1), _scores(0 * losses))
+    assert is_firm(_scores(losses[:4]), _scores(0 * losses[:4]))
 
 
 @pytest.mark.parametrize("law", ["flips in 2%", "drift, 2% of texts", "damage on 10% of texts"])
