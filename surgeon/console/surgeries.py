@@ -141,6 +141,8 @@ def show_record(record: Record, output: Path, *, json: bool) -> None:
         task = own_task(output, onnx_facts(record.onnx))
         needed = task.needs_table and task.sample is None
         what, data = "eval", f" --data FILE, of {task.rows}" if needed else ""
+    elif record.onnx_patch and {"config.json", "tokenizer.json"} <= record.files.keys():
+        what = "eval"  # of a file from elsewhere, by the files beside it
     print_line(f"Next: surgeon {what} {shlex.quote(str(output))}{data}")
 
 

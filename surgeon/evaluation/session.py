@@ -23,6 +23,7 @@ Outputs: TypeAlias = tuple[npt.NDArray[Any], ...]
 
 _CPU = "CPUExecutionProvider"
 _PROVIDERS = {"cpu": _CPU, "cuda": "CUDAExecutionProvider"}
+_CACHE_AXES = 4
 _FATAL_ONLY = 4  # what fails is raised, and need not be printed too
 _TYPES: Mapping[str, npt.DTypeLike] = {
     "tensor(int64)": np.int64,
@@ -43,7 +44,7 @@ class Session:
     One session serves all variants: each run feeds its own tensors, so that nothing else can
     differ between them. ``replaceable`` are the names of those tensors. ``width`` is the size of
     the first output's last axis. ``types`` are those of its inputs, which graphs from elsewhere may
-    have otherwise (int32).
+    have otherwise (int32). ``caches`` are empty: one for each past key and value that it takes.
     """
 
     runtime: Any
@@ -52,6 +53,7 @@ class Session:
     width: int
     threads: int = 1
     types: Mapping[str, npt.DTypeLike] = field(default_factory=dict)
+    caches: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -72,6 +74,8 @@ class Session:
             name: array.astype(self.types.get(name, array.dtype), copy=False)
             for name, array in batch.items()
         } | {name: values for name, values in tensors.items() if name in self.replaceable}
+        rows = len(batch["input_ids"])
+        fed |= {name: np.repeat(cache, rows, axis=0) for name, cache in self.caches.items()}
         try:
             if self.providers[0] == _PROVIDERS["cuda"]:
                 return self.run_bound(fed, "cuda")
@@ -153,8 +157,19 @@ def open_session(
         ) from error
     _check_started(runtime, provider, wanted)
     threads = _cores() if runtime.get_providers()[0] == _CPU else 1
-    types = {i.name: _TYPES[i.type] for i in runtime.get_inputs() if i.type in _TYPES}
-    return Session(runtime, tuple(outputs), frozenset(replaceable), width, threads, types)
+    taken = {i.name: i for i in runtime.get_inputs() if i.type in _TYPES}
+    types = {name: _TYPES[value.type] for name, value in taken.items()}
+    caches = {
+        name: np.empty([1, *(n if isinstance(n, int) else 0 for n in value.shape[1:])], types[name])
+        for name, value in taken.items()
+        if is_cache(name, value.shape)
+    }
+    return Session(runtime, tuple(outputs), frozenset(replaceable), width, threads, types, caches)
+
+
+def is_cache(name: str, shape: Sequence[object]) -> bool:
+    """Whether an input is a past key or value: (batch, heads, 0 or more tokens, width)."""
+    return "past" in name and len(shape) == _CACHE_AXES
 
 
 def _follow_links(model: onnx.ModelProto, folder: Path) -> str:

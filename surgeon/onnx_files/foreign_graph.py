@@ -13,7 +13,7 @@ import onnx
 
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import check_rows
-from surgeon.evaluation.session import Session, open_session
+from surgeon.evaluation.session import Session, is_cache, open_session
 from surgeon.families import Family, known_family
 from surgeon.model.checkpoint import CONFIG
 from surgeon.onnx.facts import Dtype, OnnxFacts
@@ -173,12 +173,14 @@ def _inputs(
     counted = _POSITIONS if family is not None and not family.position_offset else ""
     known = (*_TOKENS, *filter(None, [counted]), *head.inputs)
     for name, value in taken.items():
+        axes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if is_cache(name, axes):
+            continue
         if name not in known:
             hint = "without its cache" if "past" in name else f"with {', '.join(known)} alone"
             raise EvaluationError(
                 f"{path}: takes {name}, which evaluation does not feed; export the model {hint}"
             )
-        axes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for axis, length in zip(("batch size", "length"), axes, strict=False):
             if length > (axis == "batch size"):  # one text at a time can be run
                 raise EvaluationError(

@@ -262,9 +262,26 @@ def _float_mask_of_ir_version_3(model):
     model.ir_version = 3
 
 
+def _take_a_cache(model):
+    """Add to the output the sum of past keys, of which a text alone has none."""
+    graph, name = model.graph, "past_key_values.0.key"
+    (output,) = graph.output
+    kind, shape = output.type.tensor_type.elem_type, ["batch", 2, "past", 8]
+    graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+    for node in graph.node:
+        node.output[:] = ["without" if n == output.name else n for n in node.output]
+    graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    graph.node.extend([
+        helper.make_node("ReduceSum", [name, "axes"], ["sums"]),
+        helper.make_node("ReduceMax", ["sums"], ["most"], axes=[1], keepdims=0),
+        helper.make_node("Add", ["without", "most"], [output.name]),
+    ])  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "tolerance"),
     [
+        (_take_a_cache, 1e-9),
         (_narrow_inputs, 1e-9),
         (_hold_in_constants, 1e-9),
         (functools.partial(_store_norms_in, TensorProto.FLOAT16), 1e-3),
@@ -368,6 +385,13 @@ def test_a_graph_that_cannot_be_fed_or_told_is_refused(mlm, tmp_path, change, co
     out = _patch_file(mlm / "model.onnx", tmp_path / "out")
     with pytest.raises(EvaluationError, match=complaint):
         evaluate(out, texts=_TEXTS)
+
+
+def test_the_next_step_is_eval_if_the_files_for_it_are_there(mlm, tmp_path, capsys):
+    for what, out in (("eval", tmp_path / "with"), ("verify", tmp_path / "without")):
+        assert run(["patch", str(mlm / "model.onnx"), "--dims", "3", "-o", str(out)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"Next: surgeon {what} {out}"
+        (mlm / "tokenizer.json").unlink(missing_ok=True)
 
 
 def test_without_a_tokenizer_the_error_says_which_files_to_add(mlm, tmp_path, refused):
