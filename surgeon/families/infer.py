@@ -176,7 +176,7 @@ _OFFSET = re.compile(r"([01])\+(.*)", re.DOTALL)
 
 _NORM = re.compile(r"norm|(^|_)ln(_|\d|$)", re.IGNORECASE)
 # Norms at the end of a layer come before those at its start and those of queries and keys.
-_LIKELY = re.compile(r"post_?(feed_?forward|ffn?|mlp)|output|final|ln_?2|norm_?2")
+_LIKELY = re.compile(r"post_?(feed_?forward|ffn?|mlp)|output|out\b|final|ln_?2|norm_?2")
 _FEED_FORWARD = re.compile(r"post|feed_?forward|ffn?\b|mlp|full_layer|down|fc2|4h_to_h|w[o2]\b")
 _UNLIKELY = re.compile(r"att|input|pre_|before|(^|[._])[qkv](uery|ey|alue)?_|_conv|router|embed")
 _NO_OUTPUT = re.compile(r"att|router|gate\b|embed")

@@ -89,6 +89,12 @@ def test_norms_that_end_a_layer_come_before_those_that_begin_one():
     assert "q_norm" not in said
 
 
+def test_the_norm_of_what_a_conformer_s_layer_gives_comes_before_those_of_its_blocks():
+    norms = ("conv.norm", "norm_feed_forward1", "norm_feed_forward2", "norm_out")
+    shapes = {f"layers.{i}.{norm}.weight": (16,) for norm in norms for i in range(2)}
+    assert propose_sites(shapes)[0] == r"layers\.\d+\.norm_out"
+
+
 def test_beside_a_language_model_nothing_of_a_tower_of_images_is_named():
     shapes = {f"visual.blocks.{i}.norm2.weight": (16,) for i in range(4)}
     shapes |= {f"language_model.layers.{i}.mlp.down_proj.weight": (8, 12) for i in range(2)}
