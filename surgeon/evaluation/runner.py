@@ -59,8 +59,10 @@ class OnnxRunner:
                     f"{named}: {name} holds {count} of {values.size} values that are not finite, "
                     "so there is no score to compare; repair the weights and patch again"
                 )
+        half = self.artifact.facts.dtype == "float16"
+        hint = "; float16 ends at 65504: take the model in float32" if half else ""
         return EvaluationError(
-            f"{named}: the model's output is not finite, so there is no score to compare"
+            f"{named}: the model's output is not finite, so there is no score to compare{hint}"
         )
 
     def _batches(self, variant: Variant, examples: Sequence[Example]) -> Iterator[_Batch]:

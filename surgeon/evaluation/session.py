@@ -168,8 +168,12 @@ def open_session(
 
 
 def is_cache(name: str, shape: Sequence[object]) -> bool:
-    """Whether an input is a past key or value: (batch, heads, 0 or more tokens, width)."""
-    return "past" in name and len(shape) == _CACHE_AXES
+    """Whether an input is a past key or value: (batch, heads, 0 or more tokens, width).
+
+    The number of tokens alone is free: the width of a cache that is empty still has to be right.
+    """
+    fixed = [length for length in shape[1:] if isinstance(length, int) and length > 0]
+    return "past" in name and len(shape) == _CACHE_AXES and len(fixed) == _CACHE_AXES - 2
 
 
 def _follow_links(model: onnx.ModelProto, folder: Path) -> str:

@@ -80,7 +80,9 @@ def open_onnx(path: str | Path, sites_pattern: str | None = None) -> OnnxModel:
         found, architecture, inferred = _find(graph, config, sites_pattern)
     except (SelectionError, CheckpointError) as error:
         quantized = _quantized(graph) if isinstance(error, CheckpointError) else ""
-        raise type(error)(f"{path}: {_out_of_reach(graph) or quantized or error}") from error
+        hint = "" if config or sites_pattern else f", or put the model's own {CONFIG} beside it"
+        says = _out_of_reach(graph) or f"{quantized or error}{hint}"
+        raise type(error)(f"{path}: {says}") from error
     if sites_pattern is None:
         _check_count(path, found, config)
     # A row of no templates: the sites were found in the graph.

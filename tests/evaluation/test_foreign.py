@@ -321,6 +321,16 @@ def test_a_graph_in_float16_is_evaluated(source, patched_once, tmp_path):
     wide = evaluate(patched_once(source("mlm"), *DIMS), texts=_TEXTS, controls=3)
     assert narrow.delta == pytest.approx(wide.delta, abs=0.02)
 
+    def overflow(graph):
+        tensors = (t for t in graph.initializer if t.name.endswith("0.intermediate.dense.bias"))
+        for tensor in tensors:
+            values = np.full(tensor.dims, np.inf, np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    _patch_file(_change(folder / "onnx", overflow), tmp_path / "overflowing")
+    with pytest.raises(EvaluationError, match=r"baseline: .* is not finite.* ends at 65504: take"):
+        evaluate(tmp_path / "overflowing", texts=_TEXTS)
+
 
 def test_sentence_embeddings_are_compared_by_their_tokens(source, patched_once, tmp_path):
     """Optimum exports a sentence-transformers model with these outputs."""
@@ -370,7 +380,10 @@ def _graph(change):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (_graph(_add_input("past_key_values.0.key")), "takes past_key_values.0.key.*without its c"),
+        (
+            _graph(_add_input("past_key_values.0.key", ("b", 2, "past", "width"))),
+            "takes past_key_values.0.key.*without its cache",
+        ),
         (_graph(_add_input("pixel_values")), "takes pixel_values, which evaluation does not feed"),
         (_graph(_fix_length), "its input_ids has a fixed length of 16; export the model with dyna"),
         (_graph(_second_output), "gives out, attention_mask, and config.json does not say"),

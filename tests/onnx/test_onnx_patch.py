@@ -201,7 +201,9 @@ def test_the_layers_of_an_encoder_that_was_exported_alone_are_found_by_name(tmp_
 
 def test_a_pre_norm_model_without_a_config_is_refused_in_one_line(exported, tmp_path, refused):
     path, _ = exported("gpt2", "legacy-14", tmp_path / "source", config=False)
-    refused("patch", path, "--dims", "3", "-o", tmp_path / "out", says="--sites-pattern")
+    refused(
+        "patch", path, "--dims", "3", "-o", tmp_path / "out", says="REGEX, or put the model's own"
+    )
     assert not (tmp_path / "out").exists()
     pattern = r"model\.transformer\.h\.\d+\.mlp\.c_proj\.weight"
     assert {site.gain for site in open_onnx(path, pattern).checkpoint.sites} == {
