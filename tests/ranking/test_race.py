@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from benchmarks.race_error_rates import FIELDS, LAWS, LEAST, WANTED, race
 
-from surgeon.ranking.race import ERROR, Damage, blocks_of, run_race
+from surgeon.ranking.race import ERROR, Damage, blocks_of, find_most, run_race
+from surgeon.tasks.task import Scores
 
 _LAWS = ("exponential", "Student t, 2.5 degrees", "lognormal, σ = 1.5", "Pareto, 1.5")
 
@@ -52,6 +53,36 @@ def test_no_random_removal_runs_where_no_candidate_may_do_the_least_damage():
     # One that may do it at first: then they run, and what is known of chance is said.
     assert run_race([(1,)], [(7,)], measure, (4, 8), wanted=1, least=0.1).control_range is not None
     assert (7,) in ran
+
+
+def test_on_all_texts_it_takes_less_to_be_named_and_what_lies_below_is_not_open():
+    def told(chance, *does, wanted):
+        found = {(9,): (chance, 0.0, chance + 0.06), **{(n,): one for n, one in enumerate(does)}}
+
+        def measure(removal, texts):
+            return Damage(found[removal][0], found[removal][1:], texts)
+
+        candidates = [(number,) for number in range(len(does))]
+        race = run_race(candidates, [(9,)], measure, (4, 8), wanted=wanted, least=0.1)
+        return race.named, race.undecided
+
+    assert told(0.0, (0.12, 0.05, 0.3), wanted=1) == (((0,),), ())  # beyond chance, not beyond 0.1
+    assert told(0.3, (0.6, 0.5, 0.7), (0.12, -0.1, 0.15), wanted=2) == (((0,),), ())  # by chance
+    assert told(0.0, (0.6, 0.5, 0.7), (0.2, 0.05, 0.4), wanted=1) == (((0,),), ())  # by the first
+
+
+def test_what_does_less_for_certain_is_not_run_on():
+    noise, ran = np.random.default_rng(0).normal(0, 0.1, (4, 64)), []
+
+    def scores(removal, texts):
+        ran.append((*removal, texts))
+        return Scores(removal[0] + noise[removal[0] % 4, :texts], np.ones(texts))
+
+    assert find_most([(1,), (5,), (4,)], scores, (16, 64), 0.05) == (5,)
+    assert ran == [(1, 16), (5, 16), (4, 16)]
+    noise[0] += 0.9  # so that 4 does nearly what 5 does
+    find_most([(5,), (4,)], scores, (16, 64), 0.05)
+    assert ran[-1][-1] == 64
 
 
 def test_blocks_double_up_to_all_texts():
