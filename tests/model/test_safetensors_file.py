@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 import struct
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from surgeon import restore
 from surgeon.errors import CheckpointError
-from surgeon.model.tensors import open_safetensors
+from surgeon.model.tensors import BITS, open_safetensors
 
 
 def _raw(header, data=b""):
@@ -49,6 +50,19 @@ def test_any_file_that_the_reference_writes_is_read(tmp_path_factory, shapes):
     assert {name: file.read(name).tobytes() for name in file.tensors} == {
         name: value.tobytes() for name, value in tensors.items()
     }
+
+
+def test_every_dtype_has_the_size_that_the_reference_says_and_a_file_cut_later_is_noticed(tmp_path):
+    path, ends = tmp_path / "x.safetensors", list(itertools.accumulate(BITS.values(), initial=0))
+    spans = zip(BITS, ends, ends[1:], strict=False)
+    header = {dtype: _entry(start, end, [8], dtype) for dtype, start, end in spans}
+    path.write_bytes(_raw(header, bytes(ends[-1])))
+    file = open_safetensors(path)
+    with safe_open(path, "numpy") as reference:
+        assert set(reference.keys()) == file.tensors.keys() == BITS.keys()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="shorter than when it was opened"):
+        list(file.pieces([*BITS][-1]))
 
 
 _ONE = save({"a": np.zeros(8)})
