@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _TOKENIZER = "tokenizer.json"
-_FRAMING = ("bos", "eos", "cls", "sep")  # that may stand around any text
+_ROLES = ("bos", "eos", "cls", "sep", "pad", "unk", "mask")
 _SENTENCEPIECE = ("*.model", "*.spm")
 _VOCABULARIES = (
     _TOKENIZER, "vocab*", *_SENTENCEPIECE, "*.tiktoken", "merges.txt", "tekken.json",
@@ -150,7 +150,7 @@ class _LibraryTokenizer:
     @property
     def languages(self) -> tuple[str | None, str | None]:
         """The languages of sources and of targets, where the model's files name them."""
-        named = self._tokenizer.init_kwargs
+        named = {k: v for k, v in self._tokenizer.init_kwargs.items() if isinstance(v, str)}
         source = named.get("src_lang") or named.get("source_lang")
         return source, named.get("tgt_lang") or named.get("target_lang")
 
@@ -167,38 +167,32 @@ class _LibraryTokenizer:
                 of these, or none of a target.
         """
         ours = self._tokenizer
+        roles = {getattr(ours, f"{role}_token") for role in _ROLES}
         if not hasattr(ours, "set_tgt_lang_special_tokens"):
-            roles = {getattr(ours, f"{role}_token_id") for role in _FRAMING}
-            if not self._around(target=True) <= roles:
+            around = ours.convert_ids_to_tokens(self.encode_batch([""], target=True)[0].ids)
+            if not roles.issuperset(around):
                 raise EvaluationError(
                     "the tokenizer puts tokens around a text that say of what kind it is, and "
                     "does not know those of a target; name the model's own tokenizer_class in "
                     "tokenizer_config.json and patch again"
                 )
             return
+        # NLLB's codes are tokens. PLBART's "__python__" may be called python.
+        codes = getattr(ours, "lang_code_to_id", None)
+        known = set(ours.all_special_tokens) - roles
+        if codes is not None:
+            known = {code for code, number in codes.items() if number != ours.unk_token_id}
         usual, sides = ours.src_lang, (("src", "text", source), ("tgt", "pair", target))
         for named, (side, role, column) in zip(self.languages, sides, strict=True):
-            if not any(self._is_language(side, name) for name in (column, named) if name):
+            chosen = [name for name in (column, named) if {name, f"__{name}__"} & known]
+            if not chosen:
                 raise EvaluationError(
                     f"`texts` {data}: the name of the column {column} is not a language code of "
                     f"the tokenizer, such as {usual}, and tokenizer_config.json has no "
                     f"{side}_lang; rename the column and give it with `{role}_column`, or write "
                     f"{side}_lang there and patch again"
                 )
-
-    def _is_language(self, side: str, name: str) -> bool:
-        try:
-            setattr(self._tokenizer, f"{side}_lang", name)
-            around = self._around(target=side == "tgt")
-        except (KeyError, TypeError):
-            return False
-        # M2M-100's codes are not among its special tokens.
-        codes = getattr(self._tokenizer, "lang_code_to_id", {}).values()
-        known = {*self._tokenizer.all_special_ids, *codes} - {self._tokenizer.unk_token_id}
-        return around <= known
-
-    def _around(self, *, target: bool) -> set[int]:
-        return set(self.encode_batch([""], target=target)[0].ids)
+            setattr(ours, f"{side}_lang", chosen[0])
 
     def enable_truncation(self, max_length: int, **_how: Any) -> None:
         self._most = max_length

@@ -136,6 +136,8 @@ def test_the_loss_is_transformers_own(tmp_path, make, config, start, columns):
         (_PLAIN, r"source .* `text_column`, or write src_lang"),
         (("eng_Latn", "xx_Latn"), r"xx_Latn .* `pair_column`, or write tgt_lang"),
         (("eng_Latn", "a"), r"a .* such as eng_Latn"),  # a piece of a word
+        (("eng_Latn", "</s>"), r"</s> .* such as eng_Latn"),
+        (("eng_Latn", "$A"), r"\$A .* such as eng_Latn"),  # what a template calls a text
     ],
 )
 def test_a_language_that_is_not_known_is_refused(columns, unknown):
