@@ -63,6 +63,19 @@ def test_a_tensor_that_claims_other_bytes_than_the_file_has_is_refused(tmp_path,
         open_onnx(path, _PATTERN)
 
 
+def test_a_tensor_is_as_long_as_its_shape_or_of_a_type_unknown_here_as_its_file_says(tmp_path):
+    model, path = norm_chain(), tmp_path / "m.onnx"
+    nibbles = {"data_type": onnx.TensorProto.INT4, "dims": [3], "raw_data": b"\1\2"}
+    model.graph.initializer.append(onnx.TensorProto(name="packed", **nibbles))
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    assert open_onnx(path, _PATTERN).checkpoint.layers == 2
+    model = norm_chain()
+    model.graph.initializer[0].raw_data += b"\0"
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match="claims the shape"):
+        open_onnx(path, _PATTERN)
+
+
 def test_a_graph_that_goes_in_circles_is_refused(tmp_path):
     model = norm_chain()
     model.graph.node[0].input[0] = "y"
