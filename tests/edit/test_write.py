@@ -179,6 +179,8 @@ def test_restore_refuses_a_record_whose_paths_leave_the_folder(tiny, tmp_path, p
     with pytest.raises(CheckpointError, match="leaves the folder"):
         restore(tmp_path / "out", tmp_path / "back")
     assert _names(tmp_path) == ["out"]
+    (failed,) = (check for check in verify(tmp_path / "out").checks if not check.passed)
+    assert (failed.name, "leaves the folder" in failed.found) == ("config.json", True)
 
 
 @pytest.mark.parametrize("dims", [[3, 16], [3, -1]])
