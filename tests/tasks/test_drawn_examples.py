@@ -54,6 +54,7 @@ def test_masking_hides_the_same_tokens_either_way():
         for masking in ("all", "bert")
     ]
     np.testing.assert_array_equal(*both)
+    assert np.unique(both[0]).size == 30  # 15% of 200
 
 
 def test_a_replaced_token_is_always_another_and_never_special():
