@@ -6,6 +6,7 @@ import string
 from functools import partial
 
 import pytest
+import sentencepiece
 import torch
 import transformers as t
 from task_models import word_tokenizer
@@ -47,11 +48,12 @@ def _words(folder):
 
 def _save_spm(path, texts):
     """Train SentencePiece, and return its pieces."""
-    spm = pytest.importorskip("sentencepiece")
     how = {"vocab_size": 30, "hard_vocab_limit": False, "minloglevel": 2}
     stem = path.with_suffix("")
-    spm.SentencePieceTrainer.train(sentence_iterator=iter(texts * 9), model_prefix=stem, **how)
-    trained = spm.SentencePieceProcessor(str(path.with_suffix(".model").rename(path)))
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 9), model_prefix=stem, **how
+    )
+    trained = sentencepiece.SentencePieceProcessor(str(path.with_suffix(".model").rename(path)))
     return [trained.id_to_piece(number) for number in range(len(trained))]
 
 

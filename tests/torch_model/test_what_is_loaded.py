@@ -390,7 +390,10 @@ def _pieces_beside_a_vocabulary(model):
 @pytest.mark.parametrize(
     "spoil", [_newer, _cut_off, _settings, _pieces, _ranks, _pieces_beside_a_vocabulary]
 )
-def test_a_tokenizer_that_is_there_and_cannot_be_read_is_told_by_the_patch(tmp_path, spoil):
+def test_a_tokenizer_that_is_there_and_cannot_be_read_is_told_by_the_patch(
+    tmp_path, spoil, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)  # as if it were not installed
     model = save_model("rtd", tmp_path / "model")
     complaint = spoil(model)
     for refusal in _refusals(model, tmp_path / "out"):
