@@ -194,7 +194,7 @@ def sites_from_pattern(pattern: str, shapes: Shapes) -> tuple[Site, ...]:
     integer in the path.
 
     Args:
-        pattern: such as one that ``propose_sites`` gives. ``1+`` before it says that the norms
+        pattern: such as one that ``propose_norms`` gives. ``1+`` before it says that the norms
             multiply by 1 + what they store, and ``0+`` that they multiply by what they store,
             which is taken for granted.
         shapes: the shape of every tensor.
@@ -284,16 +284,28 @@ def _pattern_of(path: str) -> str:
     return re.sub(r"(\bexperts\\\.(?:expert_)?)\d+(?=\\|$)", r"\1\\d+", pattern)
 
 
-def propose_sites(shapes: Shapes) -> list[str]:
-    """Propose patterns for ``sites_from_pattern``: norms that two or more layers have.
+def propose_norms(shapes: Shapes) -> list[tuple[str, int]]:
+    """Propose patterns for ``sites_from_pattern``, with how like a layer's end: below 0, unlike.
 
-    A candidate is a module whose name says norm or ln, with a vector for a gain, of one length
-    in every layer. Which of them is the last operation of a layer the names do not say for sure.
-
-    Those whose names are most like a layer's end come first, then those of the most layers, else
+    A candidate is a module that two or more layers have, whose name says norm or ln, with a vector
+    for a gain, of one length in every layer. Which of them is the last operation of a layer the
+    names do not say for sure. Those most like it come first, then those of the most layers, else
     in the order of the file.
     """
-    return [pattern for pattern, _ in _score_norms(shapes)]
+    hidden = _width(shapes)
+    lengths: dict[str, list[tuple[int, ...]]] = {}
+    for norm in _norms(shapes):
+        if norm.layer:
+            lengths.setdefault(_pattern_of(norm.path), []).append(shapes[norm.gain])
+    scored = []
+    for pattern, found in lengths.items():
+        if len(found) > 1 and len(found[0]) == 1 and len(set(found)) == 1:
+            name = pattern.replace("\\", "").lower()
+            score = 2 * bool(_LIKELY.search(name)) + bool(_FEED_FORWARD.search(name))
+            unlike = _UNLIKELY.search(name) or found[0] != (hidden,)
+            scored.append((pattern, score - 4 * bool(unlike), len(found)))
+    scored.sort(key=lambda one: (-one[1], -one[2]))
+    return [(pattern, score) for pattern, score, _ in scored]
 
 
 def propose_dense(shapes: Shapes) -> list[str]:
@@ -319,7 +331,7 @@ def propose_dense(shapes: Shapes) -> list[str]:
 def _likely_ends(shapes: Shapes) -> str:
     """Say in words what is likely to end a layer, to end an error; nothing if nothing is."""
     shapes = {name: shapes[name] for name in of_language_model(shapes)}
-    scored, dense = _score_norms(shapes), propose_dense(shapes)
+    scored, dense = propose_norms(shapes), propose_dense(shapes)
     norms = [pattern for pattern, score in scored if score >= 0]
     fused = _fused_experts(shapes)
     if not norms and not dense and not fused:
@@ -342,24 +354,6 @@ def _likely_ends(shapes: Shapes) -> str:
 
 def _fused_experts(shapes: Shapes) -> str | None:
     return next((n for n, s in shapes.items() if len(s) == _OF_EXPERTS and _FUSED.search(n)), None)
-
-
-def _score_norms(shapes: Shapes) -> list[tuple[str, int]]:
-    """Return the patterns of norms, with how like a layer's end they are: below 0, unlike it."""
-    hidden = _width(shapes)
-    lengths: dict[str, list[tuple[int, ...]]] = {}
-    for norm in _norms(shapes):
-        if norm.layer:
-            lengths.setdefault(_pattern_of(norm.path), []).append(shapes[norm.gain])
-    scored = []
-    for pattern, found in lengths.items():
-        if len(found) > 1 and len(found[0]) == 1 and len(set(found)) == 1:
-            name = pattern.replace("\\", "").lower()
-            score = 2 * bool(_LIKELY.search(name)) + bool(_FEED_FORWARD.search(name))
-            unlike = _UNLIKELY.search(name) or found[0] != (hidden,)
-            scored.append((pattern, score - 4 * bool(unlike), len(found)))
-    scored.sort(key=lambda one: (-one[1], -one[2]))
-    return [(pattern, score) for pattern, score, _ in scored]
 
 
 def _width(shapes: Shapes) -> int:

@@ -8,7 +8,7 @@ from tiny import GPT, TEXT, XLNET
 from surgeon import open_checkpoint, open_live
 from surgeon.errors import CheckpointError, SelectionError, UnknownArchitectureError
 from surgeon.families import FAMILIES, by_layer, family_of, one_stream, sites_from_pattern
-from surgeon.families.infer import propose_dense, propose_sites
+from surgeon.families.infer import propose_dense, propose_norms
 
 _ENCODERS = ("bert", "roberta", "electra", "mpnet", "distilbert")
 
@@ -260,10 +260,9 @@ _UNKNOWN = {
 
 
 def test_norms_that_every_layer_has_are_proposed_the_likeliest_first():
-    assert propose_sites({}) == []
-    assert propose_sites(
-        {"pair.0.norm.weight": (16,), "pair.1.norm.weight": (16,), **_UNKNOWN}
-    ) == [
+    assert propose_norms({}) == []
+    shapes = {"pair.0.norm.weight": (16,), "pair.1.norm.weight": (16,), **_UNKNOWN}
+    assert [pattern for pattern, _ in propose_norms(shapes)] == [
         r"blocks\.\d+\.mlp\.norm\-2",
         r"blocks\.\d+\.ln_1",
         r"pair\.\d+\.norm",
@@ -288,7 +287,7 @@ def test_the_norms_of_the_known_families_are_among_the_proposals(tmp_path, name)
     save_family(name, tmp_path)
     checkpoint = open_checkpoint(tmp_path)
     shapes = {tensor: info.shape for tensor, info in checkpoint.tensors.items()}
-    proposed = [s.gain for p in propose_sites(shapes) for s in sites_from_pattern(p, shapes)]
+    proposed = [s.gain for p, _ in propose_norms(shapes) for s in sites_from_pattern(p, shapes)]
     output = [site.gain for site in checkpoint.sites if site.role == "output"]
     assert set(output) <= set(proposed) or len(output) == 1  # ALBERT's one layer repeats nowhere
 

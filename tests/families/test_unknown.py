@@ -12,7 +12,7 @@ from tiny import GEMMA, LLAMA, TOKENS
 from surgeon import open_checkpoint
 from surgeon.errors import CheckpointError, UnknownArchitectureError
 from surgeon.families import suggest_pattern
-from surgeon.families.infer import propose_sites
+from surgeon.families.infer import propose_norms
 
 _GEMMA_2 = r"model\.layers\.\d+\.post_feedforward_layernorm"
 
@@ -82,7 +82,7 @@ _LIKE_GEMMA_3N = (
 
 def test_norms_that_end_a_layer_come_before_those_that_begin_one():
     shapes = {f"layers.{i}.{norm}.weight": (16,) for norm in _LIKE_GEMMA_3N for i in range(2)}
-    assert propose_sites(shapes)[0] == r"layers\.\d+\.post_feedforward_layernorm"
+    assert propose_norms(shapes)[0][0] == r"layers\.\d+\.post_feedforward_layernorm"
     said = suggest_pattern(shapes)
     assert said.startswith("name what ends each layer with `sites_pattern` REGEX; ")
     assert "input_layernorm" not in said
@@ -92,7 +92,7 @@ def test_norms_that_end_a_layer_come_before_those_that_begin_one():
 def test_the_norm_of_what_a_conformer_s_layer_gives_comes_before_those_of_its_blocks():
     norms = ("conv.norm", "norm_feed_forward1", "norm_feed_forward2", "norm_out")
     shapes = {f"layers.{i}.{norm}.weight": (16,) for norm in norms for i in range(2)}
-    assert propose_sites(shapes)[0] == r"layers\.\d+\.norm_out"
+    assert propose_norms(shapes)[0][0] == r"layers\.\d+\.norm_out"
 
 
 def test_beside_a_language_model_nothing_of_a_tower_of_images_is_named():
@@ -116,7 +116,7 @@ def test_a_norm_that_is_not_over_the_stream_s_dimensions_comes_last():
     for i in range(2):
         shapes[f"layer.{i}.output.LayerNorm.weight"] = (8,)
         shapes[f"layer.{i}.output.bottleneck.LayerNorm.weight"] = (16,)
-    assert propose_sites(shapes)[0] == r"layer\.\d+\.output\.bottleneck\.LayerNorm"
+    assert propose_norms(shapes)[0][0] == r"layer\.\d+\.output\.bottleneck\.LayerNorm"
 
 
 def test_without_norms_the_output_dense_layers_are_named_and_without_those_the_option(tmp_path):
