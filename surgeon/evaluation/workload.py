@@ -116,7 +116,7 @@ def prepare(
     task = choose_metric(_choose_task(artifact, asked.task), metric)
     settings = _settings(artifact, task, asked)
     read = _read_data(task, asked.data if data is None else data, settings)
-    encoder = _encoder(artifact, settings, sides=task.name == "seq2seq")
+    encoder = _encoder(artifact, task, settings)
     prepared = _examples(task, settings, read, encoder)
     return Workload(task, settings, read, prepared, encoder.max_length)
 
@@ -153,10 +153,10 @@ def own_task(directory: Path, facts: OnnxFacts) -> Task:
     An encoder-decoder that has no token to hide others with was trained on sources and targets.
     """
     known = facts.tokenizer
-    hides = facts.task != "denoising" or known is None or known.mask_id is not None
-    return TASKS[
-        facts.task if hides or sentinels_of(tokenizer_of(directory, facts), None) else "seq2seq"
-    ]
+    if facts.task != "denoising" or known is None or known.mask_id is not None:
+        return TASKS[facts.task]
+    hides = sentinels_of(tokenizer_of(directory, facts), None)
+    return TASKS["denoising" if hides else "seq2seq"]
 
 
 def _fits(task: Task, artifact: Artifact) -> bool:
@@ -270,14 +270,14 @@ def _read_data(
     return read_table(source)
 
 
-def _encoder(artifact: Artifact, settings: Settings, *, sides: bool) -> Encoder:
-    """Return the model's tokenizer, of ``sides`` or not, with the limits that go with it.
+def _encoder(artifact: Artifact, task: Task, settings: Settings) -> Encoder:
+    """Return the tokenizer of the model for a task, with the limits that go with it.
 
     With ``bos``, that token is the one special token that it adds.
     """
     facts, pooling = artifact.facts, settings.pooling
     tokenizer = artifact.tokenizer
-    if sides:
+    if task.sides:
         tokenizer = tokenizer_of(artifact.directory, facts, sides=True)
     if settings.bos is not None:
         tokenizer = read_tokenizer(artifact.directory, facts.tokenizer)  # another, to be changed

@@ -60,6 +60,7 @@ SEQ2SEQ = dataclasses.replace(
     title="sequence-to-sequence language modelling",
     read=_read,
     prepare=None,
+    sides=True,
     options={"text_column": None, "pair_column": None},
     columns=Names(
         ("source", "src", "document", "article", "dialogue"),

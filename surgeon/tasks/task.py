@@ -174,6 +174,7 @@ class Task:
         sample: the data set of the Hub to take where none is named; None for English sentences,
             or for no data at all where a table is needed.
         numeric: whether it takes a classifier's head of one output, which is a number.
+        sides: whether its texts are of two sides, source and target, tokenized as in training.
     """
 
     name: str
@@ -195,6 +196,7 @@ class Task:
     columns: Names = field(default_factory=Names)
     sample: str | None = None
     numeric: bool = False
+    sides: bool = False
 
     @property
     def metrics(self) -> tuple[str, ...]:
