@@ -285,9 +285,12 @@ def test_every_task_s_further_metrics_can_decide():
         elif task.name == "token-classification":
             good = np.column_stack([0 * words, words, words, words, words])
         else:
-            good = np.ones((12, 6 if task.name == "rtd" else 2 if task.needs_table else 5))
-        good = good[:, :1] if task.name == "drift" else good
-        good = good[:, :3] if task.name in ("mlm", "plm", "denoising") else good
+            kept = {
+                "rtd": 6,
+                "drift": 1,
+                **dict.fromkeys(("mlm", "plm", "denoising", "seq2seq"), 3),
+            }
+            good = np.ones((12, kept.get(task.name, 2 if task.needs_table else 5)))
         for name in task.metrics:
             chosen = choose_metric(task, name.removeprefix("1 − "))
             assert chosen.metric == name
