@@ -108,10 +108,8 @@ ENCODERS: tuple[Family, ...] = (
     Family("LiLT", ("lilt",), _BERT, "drift", (), "after padding", _LILT_NORMS),
     Family("SqueezeBERT", ("squeezebert",), _SQUEEZEBERT, "mlm", _PREDICTIONS),
     Family("FNet", ("fnet",), _FNET, "mlm", _PREDICTIONS),
-    Family("XLM", ("xlm",), _XLM, "mlm", ("pred_layer.",)),
-    Family(
-        "FlauBERT", ("flaubert",), _XLM, "mlm", ("pred_layer.",), when={"pre_norm": (False, None)}
-    ),
+    Family("XLM", ("xlm",), _XLM, "mlm", _PRED_LAYER),
+    Family("FlauBERT", ("flaubert",), _XLM, "mlm", _PRED_LAYER, when={"pre_norm": (False, None)}),
     Family("MobileBERT", ("mobilebert",), _MOBILEBERT, "mlm", _PREDICTIONS, 0, _MOBILEBERT_NORMS),
     Family("Nomic BERT", ("nomic_bert",), _NOMIC, "mlm", _PREDICTIONS),
     Family("GTE", ("gte",), _GTE, "mlm", _LM_HEAD),
