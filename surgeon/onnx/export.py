@@ -7,6 +7,7 @@ merge or transpose one: what the graph says of the weights, it says of any of th
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from collections import defaultdict
 from collections.abc import Mapping
@@ -254,10 +255,13 @@ def _strip_traces(model: ir.Model) -> None:
 
 
 def _turn(
-    query: torch.Tensor, key: torch.Tensor, turns: torch.Tensor
+    query: torch.Tensor, key: torch.Tensor, turns: torch.Tensor, heads: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn neighbours of (batch, heads, sequence, width) by (batch, sequence, width / 2) angles."""
-    cos, sin = torch.view_as_real(turns).unsqueeze(1).unbind(-1)
+    """Turn neighbours of (batch, sequence, width) by (batch, sequence, width / 2) angles.
+
+    ``heads`` is the axis of the heads among those of the states.
+    """
+    cos, sin = torch.view_as_real(turns).unsqueeze(heads).unbind(-1)
     turned = []
     for states in (query, key):
         one, other = states.float().unflatten(-1, (-1, 2)).unbind(-1)
@@ -271,10 +275,14 @@ _STAND_INS = {
     # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
     # not finite, the graph's output is not either, and the comparison with PyTorch fails.
     "bart": ("torch.isfinite", lambda _values: SimpleNamespace(all=lambda: True)),
-    # It turns queries and keys as complex numbers.
+    # They turn queries and keys as complex numbers.
     "deepseek_v2": (
         "transformers.models.deepseek_v2.modeling_deepseek_v2.apply_rotary_emb",
         _turn,
+    ),
+    "llama4_text": (
+        "transformers.models.llama4.modeling_llama4.apply_rotary_emb",
+        functools.partial(_turn, heads=2),
     ),
 }
 

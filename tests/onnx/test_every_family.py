@@ -23,7 +23,7 @@ _PRE_TRAINED = {
         "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "phi", "phi3",
         # Of the kin those that are least like the above, then mixtures of experts.
         "openai-gpt", "nemotron", "lfm2", "qwen3_5_text", "mixtral", "minimax_m2", "qwen2_moe",
-        "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "hunyuan_v1_moe",
+        "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "hunyuan_v1_moe", "llama4_text",
     ],
     "plm": ["xlnet"],
     "denoising": ["bart", "mbart", "t5", "m2m_100"],
