@@ -10,7 +10,7 @@ from typing import Any
 
 from surgeon.errors import CheckpointError, SelectionError
 from surgeon.families import Family, by_layer, known_family
-from surgeon.families.sites import in_order
+from surgeon.families.sites import in_order, is_expert
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG, Architecture
 from surgeon.model.files import read_object
@@ -114,11 +114,18 @@ def _find(
     family = known_family(config)
     if family is None:
         return sites_by_structure(graph, operations), "post-norm", "by the graph's structure"
+    dense = any(template.kind == "dense" for template in family.templates)
+    joined = (n for n, s in graph.tensors.items() if is_expert(n) and len(s.info.shape) > 2)
+    if dense and (name := next(joined, None)):
+        raise CheckpointError(
+            f"the weights of all experts of a layer are in one tensor, {name}, which surgeon edits "
+            "in a checkpoint alone; patch that, and export it"
+        )
     try:
         found = sites_by_name(graph, operations, family)
         inferred = f"by names of {family.name}"
     except CheckpointError as error:
-        if any(template.kind == "dense" for template in family.templates):
+        if dense:
             found_out, _, _ = str(error).partition(": ")  # what follows is about a config.json
             raise CheckpointError(
                 f"{found_out}; the layers of {family.name} end in a dense layer, which names alone "

@@ -158,6 +158,12 @@ def test_an_exported_mixture_is_patched_as_its_weights_are(mixture, tmp_path):
 
 
 @pytest.mark.slow
+def test_joined_experts_of_a_graph_are_refused_and_not_left_out(mixture):
+    with pytest.raises(CheckpointError, match=r"tensor, .*0.mlp.experts.gate_up_proj, .* export"):
+        open_onnx(mixture("clm, of joined experts")[1] / "onnx/model.onnx")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", [r".*\.w2\.weight", r".*\.experts\.\d+\.w2"])
 def test_by_a_pattern_the_experts_of_a_graph_end_a_layer_together(mixture, pattern):
     model = open_onnx(mixture("clm, of experts")[1] / "onnx/model.onnx", pattern).checkpoint
