@@ -55,8 +55,9 @@ class Edit:
         scalars: how many there are in the slices.
         changed: how many of them differ in at least one bit.
         old: the slices at ``dims`` along ``axis``, in the tensor's own dtype: shape (dims,) for a
-            vector, (inputs, dims) or (dims, inputs) for a weight. A record lists those of vectors
-            alone; read from one, they are float64, and a weight's, which are many, are (0, 0).
+            vector, (inputs, dims) or (dims, inputs) for a weight, with the experts before them in
+            a tensor of all. A record lists those of vectors alone; read from one, they are float64,
+            and the others, which are many, are (0, 0).
         new: what takes their place, as ``old``.
         stack: of the site; empty in a model of one stack.
     """
