@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from artifacts import patch
+from families import EVERY, save_family
 from safetensors.torch import load_file
 from tiny import BART, DISTIL, T5
 from transformers import (
@@ -46,6 +47,19 @@ def test_a_model_without_dimensions_has_the_weights_of_an_artifact(folder, dtype
         assert any(not torch.equal(now[name], before[name]) for name in wanted)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss"])
+def test_a_mixture_in_memory_does_without_dimensions_what_its_artifact_does(name, tmp_path):
+    save_family(name, tmp_path / "model")
+    patch(tmp_path / "model", tmp_path / "out", dims=(3, 9))
+    kind, inputs = EVERY[name].model, EVERY[name].inputs
+    model, patched = (kind.from_pretrained(tmp_path / of).eval() for of in ("model", "out"))
+    with torch.no_grad(), surgeon.removed(model, dims=[3, 9]):
+        without, wanted = model(**inputs).logits, patched(**inputs).logits
+    assert torch.equal(without, wanted)
+    with torch.no_grad():
+        assert not torch.equal(model(**inputs).logits, wanted)
 
 
 def test_what_an_error_interrupts_is_put_back_nan_and_all(tiny):
