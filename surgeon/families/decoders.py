@@ -209,12 +209,7 @@ _GRANITE_EXPERTS = (
     ),
     SiteTemplate("output", "dense", "layers.{layer}.shared_mlp.output_linear", among="experts"),
 )
-_GRANITE_MOE = (
-    *_GRANITE_EXPERTS,
-    _ATTENTION,
-    _RMSNORM,
-)
-_QWEN_VL_MOE = _experts("mlp", "experts", axis=2)
+_JOINED = _experts("mlp", "experts", axis=2)
 _LLAMA_4 = _experts("feed_forward", "experts", "shared_expert", axis=2)
 _MIXTRAL = (
     *_experts("block_sparse_moe", "experts.{expert}", end="w2"),
@@ -226,9 +221,13 @@ _SPARSE_NORMS = (*_LATENT_NORMS, "self_attn.indexer.k_norm")
 
 
 def _mixture(
-    name: str, model_type: str, norms: tuple[str, ...] = _QK_NORMS, unused: str = ""
+    name: str,
+    model_type: str,
+    norms: tuple[str, ...] = _QK_NORMS,
+    ends: tuple[SiteTemplate, ...] = _QWEN_MOE,
+    unused: str = "",
 ) -> Family:
-    templates, inner_norms = (*_QWEN_MOE, _ATTENTION, _RMSNORM), (*_TWO_NORMS, *norms)
+    templates, inner_norms = (*ends, _ATTENTION, _RMSNORM), (*_TWO_NORMS, *norms)
     return Family(name, (model_type,), templates, "clm", inner_norms=inner_norms, unused=unused)
 
 
@@ -253,17 +252,11 @@ MIXTURES: tuple[Family, ...] = (
     _hybrid("Qwen3-Next", "qwen3_next", _QWEN_MOE),
     # All experts of a layer are in one tensor.
     _hybrid("Qwen3.5-MoE", "qwen3_5_moe_text", _QWEN_MOE),
-    _decoder(
-        "Qwen3-VL-MoE",
-        "qwen3_vl_moe_text",
-        (*_QWEN_VL_MOE, _ATTENTION, _RMSNORM),
-        *_TWO_NORMS,
-        *_QK_NORMS,
-    ),
-    _decoder("gpt-oss", "gpt_oss", (*_QWEN_VL_MOE, _ATTENTION, _RMSNORM), *_TWO_NORMS),
-    _decoder("Llama 4", "llama4_text", (*_LLAMA_4, _ATTENTION, _RMSNORM), *_TWO_NORMS),
-    _decoder("Granite-MoE", "granitemoe", _GRANITE_MOE, *_TWO_NORMS),
-    _decoder("Granite-MoE", "granitemoeshared", _GRANITE_MOE, *_TWO_NORMS),
+    _mixture("Qwen3-VL-MoE", "qwen3_vl_moe_text", ends=_JOINED),
+    _mixture("gpt-oss", "gpt_oss", (), _JOINED),
+    _mixture("Llama 4", "llama4_text", (), _LLAMA_4),
+    _mixture("Granite-MoE", "granitemoe", (), _GRANITE_EXPERTS),
+    _mixture("Granite-MoE", "granitemoeshared", (), _GRANITE_EXPERTS),
 )
 
 
