@@ -76,7 +76,7 @@ def test_a_packed_target_is_an_error_that_names_the_tensor(tiny, tmp_path):
 def test_a_weight_is_never_copied_to_float64_as_a_whole(mode, axis):
     weight = np.ones((2048, 1024), dtype=np.float16)
     tracemalloc.start()
-    new_values(weight, axis, (3, 9), mode, 0.5)
+    new_values(weight, axis, (3, 9), mode, 0.5, 0.0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < weight.nbytes / 8
