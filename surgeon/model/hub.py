@@ -85,37 +85,31 @@ def looks_like_hub_id(model: str) -> bool:
     return True
 
 
-def parse_hub_id(text: str, revision: str | None = None) -> HubId | None:
+def parse_hub_id(text: str) -> HubId | None:
     """Read an id as people paste it: ``name``, ``name@revision``, or the address of its page.
 
-    Args:
-        text: what was given as MODEL; spaces around it and a slash at its end are no part of it.
-        revision: what was asked for beside it.
+    Spaces around it and a slash at its end are no part of it. None if it can be no model on the
+    Hub.
+    """
+    model, revision = _from_page(text.strip().rstrip("/"))
+    return HubId(model, revision) if looks_like_hub_id(model) and revision != "" else None
 
-    Returns:
-        None if it can be no model on the Hub.
+
+def hub_id(model: str | Path, revision: str | None) -> HubId:
+    """Read MODEL, which is not a path, as an id on the Hub, at ``revision`` if that is not None.
 
     Raises:
-        CheckpointError: it names another revision than ``revision``.
+        CheckpointError: it cannot be one, or names another revision.
     """
-    model, named = _from_page(text.strip().rstrip("/"))
-    if not looks_like_hub_id(model) or named == "":
-        return None
-    if revision is not None and named not in (None, revision):
-        raise CheckpointError(f"`revision` {revision}: {text.strip()} names {named}; give one")
-    return HubId(model, revision if revision is not None else named)
-
-
-def hub_id(model: str | Path, revision: str | None = None) -> HubId:
-    """Read MODEL, which is not a path, as an id on the Hub.
-
-    Raises:
-        CheckpointError: it cannot be one.
-    """
-    found = parse_hub_id(str(model), revision)
+    found = parse_hub_id(str(model))
     if found is None:
         raise CheckpointError(f"{model}: no such file or directory, and no Hub id either")
-    return found
+    if revision is None:
+        return found
+    if found.revision not in (None, revision):
+        given = str(model).strip()
+        raise CheckpointError(f"`revision` {revision}: {given} names {found.revision}; give one")
+    return HubId(found.model, revision)
 
 
 def _from_page(text: str) -> tuple[str, str | None]:

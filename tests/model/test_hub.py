@@ -16,7 +16,7 @@ from surgeon.errors import CheckpointError, HubUnavailableError
 from surgeon.model import hub_errors as retry
 from surgeon.model.directory import open_for_scan
 from surgeon.model.download import download, find_cached
-from surgeon.model.hub import HubId, parse_hub_id
+from surgeon.model.hub import HubId, hub_id, parse_hub_id
 from surgeon.model.remote import open_remote
 
 _KEPT = {
@@ -94,9 +94,9 @@ def test_an_id_is_taken_as_people_paste_it(text, found):
 
 
 def test_two_revisions_of_one_id_are_refused():
-    assert parse_hub_id("org/model@v1", "v1") == HubId("org/model", "v1")
+    assert hub_id("org/model@v1", "v1") == HubId("org/model", "v1")
     with pytest.raises(CheckpointError, match="`revision` v2: org/model@v1 names v1"):
-        parse_hub_id("org/model@v1", "v2")
+        hub_id("org/model@v1", "v2")
 
 
 def test_importing_the_module_does_not_import_huggingface_hub():
