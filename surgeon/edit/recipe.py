@@ -181,7 +181,7 @@ class Recipe(SettingsModel):
     def summary(self) -> str:
         """The edit in a few words."""
         if self.dims is not None:
-            which = f"dims {_join(self.dims)}"
+            which = f"dims {','.join(map(str, self.dims))}"
         elif self.random is not None:
             which = f"{self.random} random dims"
         else:
@@ -194,7 +194,8 @@ class Recipe(SettingsModel):
         if self.sites != ("output",):
             parts.append(" and ".join(self.sites))
         if self.layers is not None:
-            parts.append(f"layer{'s' * (len(self.layers) > 1)} {_join(self.layers)}")
+            numbers = ",".join(map(str, self.layers))
+            parts.append(f"layer{'s' * (len(self.layers) > 1)} {numbers}")
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -250,7 +251,3 @@ def parse_numbers(text: str) -> tuple[int, ...]:
             raise ValueError(f"{part.strip()} has more than {_MAX_NUMBERS:,} numbers")
         numbers.extend(range(low, high + 1))
     return tuple(numbers)
-
-
-def _join(numbers: tuple[int, ...]) -> str:
-    return ",".join(map(str, numbers))

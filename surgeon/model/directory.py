@@ -9,7 +9,7 @@ from typing import Any
 
 from surgeon.errors import CheckpointError
 from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
-from surgeon.model.files import is_artifact, read_object, recorded_pattern
+from surgeon.model.files import RECORD, read_object, recorded_pattern
 from surgeon.model.tensors import TensorFile
 from surgeon.model.weight_files import find_weights, open_one_file, why_missing
 from surgeon.progress import Progress, silent
@@ -95,7 +95,7 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         takes = " (scan and patch alone take an ONNX file)" if path.suffix == ".onnx" else ""
         give = "the model it was made of" if path.suffix == ".gguf" else "it or its model directory"
         raise CheckpointError(f"{path}: not a .safetensors file; give {give}{takes}")
-    made, needed = is_artifact(directory), directory / CONFIG
+    made, needed = (directory / RECORD).is_file(), directory / CONFIG
     config = read_object(needed)
     if config is None and needed.is_symlink():
         raise CheckpointError(f"{needed}: {why_missing(needed)}")

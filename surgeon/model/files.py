@@ -211,11 +211,6 @@ def own_hash(fields: Mapping[str, Any]) -> str:
     return blake3(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def is_artifact(directory: Path) -> bool:
-    """Whether surgeon made the directory."""
-    return (directory / RECORD).is_file()
-
-
 def recorded_pattern(directory: Path) -> str | None:
     """Return the ``sites_pattern`` that an artifact was made with, None for none."""
     pattern = read_fields(directory).get("sites_pattern")

@@ -91,7 +91,8 @@ def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
         edit = same[0] if len(same) == 1 else dataclasses.replace(same[0], layer=None)
         planned = {use for each in same for use in uses[_key(each, each.param, tensor)]}
         packed = model.graph.tensors[tensor].packed  # its scalars have no places to be written at
-        if packed or _is_read_elsewhere(model.graph, tensor, planned):
+        shared = packed or tensor in model.graph.overlapping
+        if shared or _reaches_others(model.graph, tensor, planned):
             places = {_before_casts(model.graph, use, planned) for use in planned}
             split = Split(tensor, _free_name(tensor, taken), tuple(sorted(places)))
             taken.add(split.copy)
@@ -139,10 +140,6 @@ def _uses(model: OnnxModel) -> dict[_Key, set[Use]]:
 
 def _key(place: Site | Edit, param: str, tensor: str | None) -> _Key:
     return place.role, place.stack, place.layer, param, tensor
-
-
-def _is_read_elsewhere(graph: FileGraph, tensor: str, planned: set[Use]) -> bool:
-    return tensor in graph.overlapping or _reaches_others(graph, tensor, planned)
 
 
 def _reaches_others(graph: FileGraph, value: str, planned: set[Use]) -> bool:
