@@ -1,4 +1,4 @@
-"""Language models that are asked for tokens of a text that are hidden, permuted, cut out, replaced.
+"""Language models that are asked for tokens: hidden, permuted, cut out, of a target, replaced.
 
 Masked language modelling (Devlin et al. 2019, section 3.1): by default every chosen token is
 replaced by the mask token, so that no variant sees any of them. With ``masking`` bert that
@@ -12,6 +12,10 @@ mean 3 become one mask token each; a span of no tokens puts one in. The decoder 
 it was (teacher forcing), and writes it whole. With T5's sentinels in place of a mask token (Raffel
 et al. 2020, 3.1.4), each span becomes a sentinel, and the decoder writes each with its span.
 
+Sequence to sequence: the decoder is given the target of a source in the same way. Each side is
+tokenized as in training, so that the loss is what transformers gives for ``labels``: the code of a
+language and the end that a tokenizer puts around a target count too.
+
 Replaced-token detection (Clark et al. 2020, section 2): ELECTRA's discriminator learned on what a
 small generator puts in; here random tokens of the vocabulary stand in its place, so that no second
 model is needed. All tokens are judged, special ones too, as in training.
@@ -22,13 +26,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import EvaluationError
-from surgeon.tasks.examples import Example
+from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.labels import detection
 from surgeon.tasks.sequences import (
     TEXT_OPTIONS,
@@ -42,7 +46,8 @@ from surgeon.tasks.sequences import (
     read_sequences,
     reduce_tokens,
 )
-from surgeon.tasks.task import INVERTED, SHARE, Floats, Scores, Settings, Task
+from surgeon.tasks.table import Columns, Names, locate
+from surgeon.tasks.task import INVERTED, SHARE, Data, Floats, Scores, Settings, Task
 
 _MASKED, _REPLACED = 0.8, 0.9  # up to the first: the mask token, up to the second: another one
 _MEAN_SPAN = 3
@@ -214,6 +219,59 @@ DENOISING = dataclasses.replace(
     read=functools.partial(read_sequences, denoise),
     prepare=denoise,
     options={"mask_rate": 0.3, "block": None, **TEXT_OPTIONS},
+)
+
+
+def _read_pairs(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
+    tokenizer: Any = encoder.tokenizer  # of transformers, which knows both sides
+    columns = _called_by(tokenizer.languages, settings.columns)
+    located = locate(data, columns, pair=True, label=False)
+    tokenizer.choose_languages(data.name, located.text, located.pair)
+    sources, targets = zip(*located.pairs, strict=True)
+    read, written = encoder.encode(sources), encoder.encode(targets, target=True)
+    examples = tuple(
+        teacher_forced(source.ids, target.ids, settings)
+        for source, target in zip(read.examples, written.examples, strict=True)
+        if source.ids and target.ids
+    )
+    return Prepared(
+        examples,
+        given=len(sources),
+        truncated=read.truncated + written.truncated,
+        unknown=read.unknown + written.unknown,
+        tokens=read.tokens + written.tokens,
+        unit="pairs",
+        notes=_without_code(sources, tokenizer.target_codes),
+    )
+
+
+def _called_by(languages: tuple[str | None, str | None], columns: Columns) -> Columns:
+    """Look for columns by the names of the model's own languages first."""
+    usual, (source, target) = columns.usual, ([name] if name else [] for name in languages)
+    usual = Names((*source, *usual.text), (*target, *usual.pair))
+    return dataclasses.replace(columns, usual=usual)
+
+
+def _without_code(sources: tuple[str, ...], codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Say if a model of several languages is not told which to write."""
+    count = sum(not source.startswith(codes) for source in sources) if codes else 0
+    if not count:
+        return ()
+    return (f"sources that do not begin with the language to write, such as {codes[0]}: {count}",)
+
+
+SEQ2SEQ = dataclasses.replace(
+    DENOISING,
+    name="seq2seq",
+    title="sequence-to-sequence language modelling",
+    read=_read_pairs,
+    prepare=None,
+    sides=True,
+    options={"text_column": None, "pair_column": None},
+    columns=Names(
+        ("source", "src", "document", "article", "dialogue"),
+        ("target", "tgt", "summary", "highlights", "abstract"),
+    ),
 )
 
 

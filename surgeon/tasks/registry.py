@@ -11,31 +11,32 @@ from surgeon.settings import Count, Flag, Number, Seed, SettingsModel
 from surgeon.tasks.causal import CAUSAL
 from surgeon.tasks.classification import CLASSIFICATION, GLUE, REGRESSION
 from surgeon.tasks.data import PREFIX
-from surgeon.tasks.masked import DENOISING, MASKED, PERMUTED, REPLACED
+from surgeon.tasks.masked import DENOISING, MASKED, PERMUTED, REPLACED, SEQ2SEQ
 from surgeon.tasks.pairs import PAIRS
 from surgeon.tasks.questions import QUESTIONS
-from surgeon.tasks.seq2seq import SEQ2SEQ
 from surgeon.tasks.similarity import DRIFT, SIMILARITY
 from surgeon.tasks.task import Masking, Task
 from surgeon.tasks.token_labels import TOKEN_LABELS
 
-_ALL = (
-    MASKED,
-    CAUSAL,
-    REPLACED,
-    PERMUTED,
-    DENOISING,
-    SEQ2SEQ,
-    PAIRS,
-    CLASSIFICATION,
-    REGRESSION,
-    *GLUE,
-    TOKEN_LABELS,
-    QUESTIONS,
-    DRIFT,
-    SIMILARITY,
-)
-TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        MASKED,
+        CAUSAL,
+        REPLACED,
+        PERMUTED,
+        DENOISING,
+        SEQ2SEQ,
+        PAIRS,
+        CLASSIFICATION,
+        REGRESSION,
+        *GLUE,
+        TOKEN_LABELS,
+        QUESTIONS,
+        DRIFT,
+        SIMILARITY,
+    )
+}
 
 
 if TYPE_CHECKING:
