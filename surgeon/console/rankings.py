@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,20 +236,25 @@ def write_ranking_table(
         OutputError: the file exists and ``force`` is off.
     """
     columns = _columns(ranking, zscores)
-    ours = partial(_is_table, names=tuple(columns)) if force else None
     if path.suffix.lower() == _CSV:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
+        header = text.getvalue().strip().encode()
         writer.writerows(zip(*columns.values(), strict=True))
-        replace_file(path, text.getvalue().encode(), ours)
+
+        def is_table(there: Path) -> bool:
+            with there.open("rb") as file:
+                return file.readline().strip() == header
+
+        replace_file(path, text.getvalue().encode(), is_table if force else None)
         return
     import pyarrow as pa
 
     from surgeon.study.run import open_table, with_types
 
     table = with_types(pa.table(columns), {"texts": pa.int64()}, pa.float64())
-    with open_table(path, table.schema, ours) as writer:
+    with open_table(path, table.schema, force=force) as writer:
         writer.write_table(table)
 
 
@@ -281,13 +285,3 @@ def _vectors(zscores: ZScores) -> Iterator[tuple[str, int, Any]]:
     for name, values in (("gain_z", zscores.gain), ("bias_z", zscores.bias)):
         for number, vector in enumerate(() if values is None else values):
             yield name, number, vector
-
-
-def _is_table(path: Path, names: tuple[str, ...]) -> bool:
-    """Whether a file is an earlier table of these columns."""
-    from surgeon.study.run import has_columns
-
-    if path.suffix.lower() != _CSV:
-        return has_columns(path, names)
-    with path.open("rb") as file:
-        return file.readline().strip() == ",".join(names).encode()

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +27,6 @@ from surgeon.study.run import (
     Outcome,
     Outlook,
     check_table,
-    has_columns,
     lock,
     look_ahead,
     open_table,
@@ -108,10 +107,13 @@ def build_atlas(
             ``OUTAGES`` models in a row, and the run stopped, or some models, and the others are in
             the table. The models that could not be read have no row.
     """
+    from huggingface_hub import constants
+
     output = Path(output)
     targets, start = targets_of(models), time.monotonic()
     _check(output, sigma, min_layers, max_bytes, rate)
-    _check_online()
+    if constants.is_offline_mode():
+        raise HubUnavailableError("HF_HUB_OFFLINE is set; unset it to reach the Hub")
     reading = _Reading(output, engine or choose_engine("local", WORKERS))
     with open_rows(output, sigma, min_layers) as journal:
         outcome = run_jobs(
@@ -165,8 +167,7 @@ def preview_atlas(
         if path.is_file():
             with path.open("rb") as file:
                 entries = _read_journal(output, file, sigma, min_layers).entries
-    ahead = look_ahead(targets, entries, retry=retry)
-    return replace(ahead, seconds=round(ahead.left / rate, 1))
+    return look_ahead(targets, entries, retry=retry, each=1 / rate)
 
 
 def rows_path(output: Path) -> Path:
@@ -188,13 +189,6 @@ def _check(
         raise SelectionError("`max_bytes`: give a positive number")
     if output is not None:
         check_table(output, (PARQUET,), f"an atlas is Parquet: give FILE{PARQUET}")
-
-
-def _check_online() -> None:
-    from huggingface_hub import constants
-
-    if constants.is_offline_mode():
-        raise HubUnavailableError("HF_HUB_OFFLINE is set; unset it to reach the Hub")
 
 
 @contextlib.contextmanager
@@ -278,7 +272,7 @@ def write_atlas(output: Path, rows: Iterable[Row]) -> None:
     import pyarrow as pa
 
     schema = _schema(pa)
-    with open_table(output, schema, lambda path: has_columns(path, schema.names)) as writer:
+    with open_table(output, schema, force=True) as writer:
         batches = (_batch(pa, schema, row) for row in rows)
         while group := list(itertools.islice(batches, _GROUP)):
             writer.write_table(pa.Table.from_batches(group))

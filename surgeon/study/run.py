@@ -37,7 +37,7 @@ class Outlook:
     done: int
     failed: int
     left: int
-    seconds: float | None = None
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,13 @@ class Outcome:
         }
 
 
-def look_ahead(jobs: Sequence[Job], entries: Mapping[str, Entry], *, retry: bool) -> Outlook:
-    """Return what ``run_jobs`` would do."""
-    counts = _count(jobs, entries)
-    return Outlook(counts[DONE], counts[FAILED], len(_unfinished(jobs, entries, retry=retry)))
+def look_ahead(
+    jobs: Sequence[Job], entries: Mapping[str, Entry], *, retry: bool, each: float | None
+) -> Outlook:
+    """Return what ``run_jobs`` would do; ``each`` is the seconds for a job, if that is known."""
+    counts, left = _count(jobs, entries), len(_unfinished(jobs, entries, retry=retry))
+    seconds = None if each is None else round(left * each, 1)
+    return Outlook(counts[DONE], counts[FAILED], left, seconds)
 
 
 def run_jobs(
@@ -301,10 +304,24 @@ def has_pyarrow() -> bool:
 
 
 @contextlib.contextmanager
-def open_table(path: Path, schema: Any, ours: Callable[[Path], bool] | None) -> Iterator[Any]:
-    """Yield a ``ParquetWriter`` of a file that appears at the end; ``ours`` as ``staged_file``."""
+def open_table(path: Path, schema: Any, *, force: bool) -> Iterator[Any]:
+    """Yield a ``ParquetWriter`` of a file that appears at the end.
+
+    With ``force`` a table of the same columns is replaced, and anything else kept beside it.
+
+    Raises:
+        OutputError: something is there, and ``force`` is off.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    def is_table(there: Path) -> bool:
+        try:
+            return bool(pq.read_schema(there).names == schema.names)
+        except (OSError, pa.ArrowException):
+            return False
+
+    ours = is_table if force else None
     with (
         staged_file(path, ours) as staging,
         pq.ParquetWriter(staging, schema, compression="zstd") as writer,
@@ -321,14 +338,3 @@ def with_types(table: Any, types: Mapping[str, Any], other: Any) -> Any:
         for field in table.schema
     ]
     return table.cast(pa.schema(fields))
-
-
-def has_columns(path: Path, names: Sequence[str]) -> bool:
-    """Tell whether a file is a Parquet table of these columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return list(pq.read_schema(path).names) == list(names)
-    except (OSError, pa.ArrowException):
-        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,10 @@ def preview_sweep(
     if folder is not None and is_sweep(folder):
         with (folder / ROWS).open("rb") as file:
             entries = Journal(folder / ROWS, file, LAYOUT).entries
-    ahead = look_ahead(cells, entries, retry=retry)
     ended = (entries[cell.key] for cell in cells if cell.key in entries)
     took = [entry.seconds for entry in ended if entry.status == DONE]
-    seconds = round(sum(took) / len(took) * ahead.left / workers, 1) if took else None
-    return replace(ahead, seconds=seconds)
+    each = sum(took) / len(took) / workers if took else None
+    return look_ahead(cells, entries, retry=retry, each=each)
 
 
 def _checked_hashes(

@@ -9,7 +9,6 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from surgeon.progress import Progress, silent
 from surgeon.ranking.layernorm import MIN_LAYERS, check_sigma, criterion, layers_needed
 from surgeon.ranking.ranking import SIGMA
 from surgeon.ranking.zscores import ZScores, read_zscores
-from surgeon.study.run import PARQUET, check_table, has_columns, open_table
+from surgeon.study.run import PARQUET, check_table, open_table
 from surgeon.study.training_run import (
     Repeat,
     Snapshot,
@@ -269,8 +268,7 @@ def _open_rows(path: Path | None, *, force: bool) -> Iterator[Callable[[int, ZSc
         }
         writer.write_table(pa.table(columns).cast(schema))
 
-    ours = partial(has_columns, names=schema.names) if force else None
-    with open_table(path, schema, ours) as writer:
+    with open_table(path, schema, force=force) as writer:
         yield add
 
 
