@@ -61,11 +61,6 @@ def do_job(job: Job, work: Work, delay: float = 0.0) -> Row:
     return {**job.to_json(), **columns, "seconds": round(time.monotonic() - start, 3)}
 
 
-def failed_row(job: Job, error: str) -> Row:
-    """Return the row of a job whose worker was lost."""
-    return {**job.to_json(), "status": FAILED, "error": error, "seconds": 0.0}
-
-
 def describe(error: Exception) -> str:
     """Return an error's message: one line of bounded length, fit for a table and a terminal."""
     kind = "" if isinstance(error, SurgeonError) else f"{type(error).__name__}: "
@@ -209,7 +204,7 @@ def _rows(
                 try:
                     row = workers[number].receive(handle)
                 except _WorkerLostError as error:
-                    row = failed_row(job, str(error))
+                    row = {**job.to_json(), "status": FAILED, "error": str(error), "seconds": 0.0}
                     if queue:
                         workers[number] = start(number)
                 give(number, job)  # so that it is busy while the row is kept

@@ -42,10 +42,6 @@ _CHOICE = (*_WAYS, "method", "sigma", "min_layers", "min_damage", "relax")
 _ELSEWHERE = {"seed": "seeds", "evaluation": "tasks"}
 
 
-def _model_fields(entry: object) -> object:
-    return {"model": entry} if isinstance(entry, str) else entry
-
-
 def _selection(fields: Fields, info: ValidationInfo) -> Fields:
     way, *others = [name for name in fields if name in _WAYS] or [""]
     why = f"chooses dimensions, which {way}: does too; keep one"
@@ -131,7 +127,9 @@ class Grid(SettingsModel):
     one axis says, no other may say too.
     """
 
-    models: Some[Annotated[Model, BeforeValidator(_model_fields)]]
+    models: Some[
+        Annotated[Model, BeforeValidator(lambda m: {"model": m} if isinstance(m, str) else m)]
+    ]
     selections: Some[Annotated[Fields, AfterValidator(_selection)]]
     operations: Some[Annotated[Fields, AfterValidator(_operation)]] = ({},)
     layers: Some[Annotated[Dims | None, BeforeValidator(_layers)]] = (None,)

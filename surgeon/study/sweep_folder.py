@@ -224,7 +224,7 @@ def _measured(row: Row) -> Row:
     return {
         **row,
         "model": _model(row),
-        "selection": _selection(recipe),
+        "selection": _selection(row["selection"], recipe),
         "target": _target(row),
         "mask_rate": evaluation.get("mask_rate"),
         "controls": evaluation.get("controls"),
@@ -240,11 +240,9 @@ def _model(row: Row) -> Model:
     )
 
 
-def _selection(recipe: Mapping[str, Any]) -> str:
-    if recipe["dims"] is not None:
-        return "dims"
-    if recipe["random"] is not None:
-        return "random"
+def _selection(way: str, recipe: Mapping[str, Any]) -> str:
+    if way in ("dims", "random"):
+        return way
     own = {"sigma": SIGMA, "relax": False}
     settings = [
         f"{name} {recipe[name]}"

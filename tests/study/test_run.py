@@ -21,7 +21,7 @@ from surgeon.edit import plan
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import OutputError, SelectionError
 from surgeon.progress import duration
-from surgeon.study.engines import choose_engine, do_job, failed_row
+from surgeon.study.engines import choose_engine, do_job
 from surgeon.study.grid import check_grid, make_cells
 from surgeon.study.measure import Measurer
 from surgeon.study.sweep import preview_sweep, run_sweep
@@ -209,7 +209,7 @@ def test_a_sweep_that_was_killed_before_its_first_file_goes_on(tmp_path):
     (tmp_path / "out" / ".lock").touch()
 
     def fail(queue, _work):
-        yield failed_row(queue.take()[0], "no engine")
+        yield {**queue.take()[0].to_json(), "status": "failed", "error": "no engine"}
 
     assert run_sweep(check_grid(grid).valid(), tmp_path / "out", engine=fail).failed == 1
 
