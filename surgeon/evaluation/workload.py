@@ -20,7 +20,7 @@ from surgeon.tasks.registry import TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import Groups
 from surgeon.tasks.table import Columns, Table
 from surgeon.tasks.task import INVERTED, Data, Settings, Task
-from surgeon.tasks.tokenizer import begin_with, beginning_id, read_tokenizer, sentinels_of
+from surgeon.tasks.tokenizer import beginning_id, read_tokenizer, sentinels_of
 from surgeon.text import Texts, built_in_sample
 
 _MULTI_LABEL = "multi_label_classification"
@@ -253,6 +253,8 @@ def _read_data(
     """Read what was named, or the task's own sample."""
     if settings.document and not isinstance(data, str | Path):
         raise EvaluationError("`document`: is for a text file that `texts` names")
+    if isinstance(data, Table) and not task.needs_table:
+        raise EvaluationError(f"`texts` {data.name}: texts are needed, and these are labelled rows")
     if isinstance(data, Texts | Table):
         return data
     if not isinstance(data, str | Path | None):
@@ -280,8 +282,7 @@ def _encoder(artifact: Artifact, task: Task, settings: Settings) -> Encoder:
     if task.sides:
         tokenizer = tokenizer_of(artifact.directory, facts, sides=True)
     if settings.bos is not None:
-        tokenizer = read_tokenizer(artifact.directory, facts.tokenizer)  # another, to be changed
-        begin_with(tokenizer, settings.bos)
+        tokenizer = read_tokenizer(artifact.directory, facts.tokenizer, settings.bos)
     longest = facts.max_length
     if pooling is not None and pooling.max_length is not None:
         longest = min(longest, pooling.max_length)

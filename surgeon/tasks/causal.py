@@ -18,7 +18,7 @@ import numpy.typing as npt
 from surgeon.errors import EvaluationError
 from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.masked import MASKED
-from surgeon.tasks.sequences import TEXT_OPTIONS, texts_of
+from surgeon.tasks.sequences import TEXT_OPTIONS
 from surgeon.tasks.task import Data, Settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, i
 
 
 def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
-    texts, length = texts_of(data), encoder.max_length
+    texts, length = data.lines, encoder.max_length
     stride = settings.stride or max(1, length // 2)
     if stride >= length:
         raise EvaluationError(

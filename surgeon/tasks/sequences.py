@@ -12,26 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from surgeon.errors import EvaluationError
 from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.labels import cross_entropy
 from surgeon.tasks.task import SHARE, Data, Floats, Scores, Settings, ratio_of_sums
-from surgeon.text import Texts
 
 TEXT_OPTIONS: Mapping[str, Any] = {"text_column": None, "document": False}
 
 Ids = npt.NDArray[np.int64]
-
-
-def texts_of(data: Data) -> tuple[str, ...]:
-    """Return the texts of data that must be texts.
-
-    Raises:
-        EvaluationError: they are a table.
-    """
-    if not isinstance(data, Texts):
-        raise EvaluationError(f"`texts` {data.name}: texts are needed, and these are labelled rows")
-    return data.lines
 
 
 def read_sequences(
@@ -44,7 +31,7 @@ def read_sequences(
 
     A sequence in which ``prepare`` finds nothing to score is left out.
     """
-    texts, block = texts_of(data), settings.block
+    texts, block = data.lines, settings.block
     encoded = encoder.encode(texts) if block is None else encoder.cut_in_blocks(texts, block)
     examples = []
     for whole in encoded.examples:
@@ -140,12 +127,8 @@ def measure_tokens(observed: Floats, settings: Settings) -> Mapping[str, Scores]
         scores["bits per byte"] = Scores(loss / math.log(2), read[0])
     for name, count in zip(("perplexity", "word perplexity"), (tokens, *read[1:]), strict=False):
         if loss.sum() < _MOST_LOSS * count.sum():  # else float64 cannot exponentiate it
-            scores[name] = Scores(loss, count, _exp_of_mean)
+            scores[name] = Scores(loss, count, lambda *sums: np.exp(ratio_of_sums(*sums)))
     return scores
-
-
-def _exp_of_mean(loss: Floats, tokens: Floats) -> Floats:
-    return np.exp(ratio_of_sums(loss, tokens))
 
 
 def naive_tokens(

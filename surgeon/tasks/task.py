@@ -131,14 +131,6 @@ def one_minus(scores: Scores) -> Scores:
     return Scores(scores.total, scores.weight, lambda total, weight: 1 - statistic(total, weight))
 
 
-def _nothing(*given: Any) -> Mapping[str, Any]:
-    return {}
-
-
-def _as_observed(observed: Floats, baseline: Floats) -> Floats:
-    return observed
-
-
 @dataclass(frozen=True)
 class Task:
     """A way to score a model.
@@ -186,11 +178,11 @@ class Task:
     observe: Callable[[npt.NDArray[np.float32], Example], Floats]
     measure: Callable[[Floats, Settings], Mapping[str, Scores]]
     prepare: Callable[[tuple[int, ...], Settings], Example | None] | None = None
-    by_label: Callable[[Floats, Settings], Mapping[str, Mapping[str, float]]] = _nothing
+    by_label: Callable[[Floats, Settings], Mapping[str, Mapping[str, float]]] = lambda *_: {}
     further: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
-    naive: Callable[[Sequence[Example], Floats, Settings], Mapping[str, Floats]] = _nothing
-    against: Callable[[Floats, Floats], Floats] = _as_observed
+    naive: Callable[[Sequence[Example], Floats, Settings], Mapping[str, Floats]] = lambda *_: {}
+    against: Callable[[Floats, Floats], Floats] = lambda observed, _: observed
     reduce: Callable[[Floats, Floats, Example], Floats] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     columns: Names = field(default_factory=Names)

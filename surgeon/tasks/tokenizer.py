@@ -174,8 +174,12 @@ def vocabulary_size(directory: Path) -> tuple[int, Path]:
     return last[file] + 1, file
 
 
-def read_tokenizer(directory: Path, facts: TokenizerFacts | None) -> Tokenizer:
+def read_tokenizer(
+    directory: Path, facts: TokenizerFacts | None, first: int | None = None
+) -> Tokenizer:
     """Read a tokenizer's file, without its own padding and truncation.
+
+    With ``first``, it puts that token before each text, and no other special one.
 
     Raises:
         EvaluationError: there is none, or it cannot be read.
@@ -187,15 +191,19 @@ def read_tokenizer(directory: Path, facts: TokenizerFacts | None) -> Tokenizer:
             "patch again"
         )
     file = directory / facts.file
-    return _read(file, _settings_in(file.parent, directory))
+    return _read(file, _settings_in(file.parent, directory), first)
 
 
-def _read(path: Path, settings: Sequence[Mapping[str, Any]] = ()) -> Tokenizer:
+def _read(
+    path: Path, settings: Sequence[Mapping[str, Any]] = (), first: int | None = None
+) -> Tokenizer:
     import tokenizers
 
     try:
         with panics_as_errors(str(path)):
             read = tokenizers.Tokenizer.from_file(str(path))
+            if first is not None:
+                begin_with(read, first)
             # As transformers has it: the settings come before the tokenizer's own file.
             sides = [beside.get("truncation_side") for beside in settings]
             sides.append((read.truncation or {}).get("direction"))
@@ -224,11 +232,6 @@ class BoundedTokenizer:
     ``most`` is the characters of a text that it takes.
     """
 
-    _tokenizer: Any
-    _label: str
-    most: int
-    _side: str
-
     def __init__(self, tokenizer: Any, label: str, side: Any = "right") -> None:
         growth = _growth(tokenizer)
         if growth > _MOST_GROWTH:
@@ -236,16 +239,12 @@ class BoundedTokenizer:
                 f"{label}: makes up to {growth:,} characters of one, and at most {_MOST_GROWTH:,} "
                 "are taken; use the model's own tokenizer"
             )
-        # Past __setattr__, which is the tokenizer's.
-        most = MOST_CHARACTERS // growth
-        side = "left" if side == "left" else "right"
-        vars(self).update(_tokenizer=tokenizer, _label=label, most=most, _side=side)
+        self.most = MOST_CHARACTERS // growth
+        self._tokenizer, self._label = tokenizer, label
+        self._side = "left" if side == "left" else "right"
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        setattr(self._tokenizer, name, value)
 
     def enable_truncation(self, max_length: int, **how: Any) -> None:
         """Cut texts to a length, at the end that the model's files name (``truncation_side``)."""
