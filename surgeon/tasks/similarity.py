@@ -40,7 +40,7 @@ def _read_pairs(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     located = locate(data, settings.columns, pair=True)
     pooling, scores = settings.pooling or Pooling(), numbers_of(located)
     texts = [
-        f"{pooling.prompt}{text.lower() if pooling.lower_case else text}"
+        (str.lower if pooling.lower_case else str)(pooling.prompt + text)
         for pair in located.pairs
         for text in pair
     ]

@@ -382,6 +382,15 @@ def test_texts_are_cut_at_the_end_that_the_files_name_as_transformers_does(tmp_p
     assert examples[0].ids[-2] == own.convert_tokens_to_ids("runs")
 
 
+def test_a_prompt_is_in_lower_case_where_the_texts_are(tmp_path):
+    own = t.ByT5Tokenizer()  # which tells the cases apart
+    rows = [{"text": "The", "text2": "DAY", "score": 1}]
+    pooling = Pooling(prompt="Query: ", lower_case=True)
+    data = _table(tmp_path, "d.jsonl", rows)
+    (pair,) = _read("sts", data, (), text_encoder(own), pooling=pooling).examples
+    assert [own.decode(e.ids[:-1]) for e in pair.sequences] == ["query: the", "query: day"]
+
+
 def test_tags_of_another_scheme_are_compared_as_entities(tmp_path):
     rows = [{"tokens": ["the", "day", "the"], "ner_tags": ["I-PER", "I-PER", "O"]}]
     (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
