@@ -320,7 +320,7 @@ def _read_kept(path: Path) -> tuple[ZScores, str] | None:
             bias = kept.get("bias")
             rows = tuple(map(str, kept["rows"]))
             return ZScores(rows, kept["gain"], bias, gain_name, evidence), architecture
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # not there, or cut off when the machine stopped: it is read again
 
 
