@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,6 @@ def _check_labels(label: str, config: Any) -> None:
         count = part.get("num_labels") if isinstance(part, dict) else None
         if isinstance(count, int | float) and count > _MOST_LABELS:
             raise CheckpointError(
-                f"{label}: num_labels is {count:g}, and at most {_MOST_LABELS:,} are read; give "
-                "the number that the weights have"
+                f"{label}: num_labels is {reprlib.repr(count)}, and at most {_MOST_LABELS:,} are "
+                "read; give the number that the weights have"
             )
