@@ -148,8 +148,10 @@ def _round_to_odd(values: npt.NDArray[np.float64], dtype: type[np.floating[Any]]
 PREFIX = 8
 """Bytes before the header, which hold its length."""
 
+MAX_AXES, MAX_LENGTH = 64, 2**63
+"""The bounds of a shape, beyond which no array goes and their product would take forever."""
+
 _MAX_HEADER = 100_000_000  # bytes, the bound of the reference implementation
-_MAX_ELEMENTS = 2**63
 
 
 @dataclass(frozen=True)
@@ -226,8 +228,10 @@ def _without_duplicates(pairs: Pairs) -> dict[str, Any]:
 
 def _tensor(label: str, name: str, entry: object, data: int) -> TensorInfo:
     match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end]} if all(
-            type(number) is int and 0 <= number <= _MAX_ELEMENTS for number in (*shape, start, end)
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end]} if len(
+            shape
+        ) <= MAX_AXES and all(
+            type(n) is int and 0 <= n <= MAX_LENGTH for n in (*shape, start, end)
         ):
             pass
         case _:
@@ -235,7 +239,7 @@ def _tensor(label: str, name: str, entry: object, data: int) -> TensorInfo:
     if dtype not in BITS:
         raise CheckpointError(f"{label}: tensor {name} has the unknown dtype {dtype!r}")
     elements = math.prod(shape)
-    if elements > _MAX_ELEMENTS or (end - start) * 8 != elements * BITS[dtype]:
+    if elements > MAX_LENGTH or (end - start) * 8 != elements * BITS[dtype]:
         raise CheckpointError(
             f"{label}: tensor {name} claims shape {shape} of {dtype} in {end - start} bytes"
         )

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from surgeon.errors import CheckpointError
-from surgeon.model.tensors import BITS, TensorInfo
+from surgeon.model.tensors import BITS, MAX_AXES, MAX_LENGTH, TensorInfo
 from surgeon.model.unpickle import Call, Global, read_pickle
 
 _MAX_DIRECTORY = 16 * 2**20  # bytes; a model of a thousand tensors takes some 200 thousand
@@ -369,8 +369,8 @@ def _view(label: str, call: Call) -> _View:
             raise CheckpointError(f"{label} is made by {what}, and is not plain numbers")
     if dtype not in BITS or any(further):  # the latter: numbers to be negated or conjugated
         raise CheckpointError(f"{label} is {dtype}, not plain numbers")
-    numbers = (first, *shape, *strides)
-    if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
+    counts = all(type(n) is int and 0 <= n <= MAX_LENGTH for n in (first, *shape, *strides))
+    if not len(shape) == len(strides) <= MAX_AXES or not counts:
         raise CheckpointError(f"{label}: its shape, strides or offset are invalid; fetch it again")
     return _View(storage, dtype, storage.first + first, shape, strides)
 

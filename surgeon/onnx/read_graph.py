@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from surgeon.errors import CheckpointError
 from surgeon.model import TensorInfo
 from surgeon.model.files import may_follow, weights_size
-from surgeon.model.tensors import BITS
+from surgeon.model.tensors import BITS, MAX_AXES, MAX_LENGTH
 from surgeon.onnx.file_graph import FileGraph, Node, StoredTensor
 from surgeon.onnx.wire import LENGTH, Buffer, Field, read_fields, read_packed
 
@@ -39,8 +39,6 @@ _PAYLOADS = {
 }  # fmt: skip
 _EXTERNAL = 1  # TensorProto.DataLocation; entries without it are what a tool left behind
 _MAX_DEPTH = 100  # of messages in messages, as protobuf's own readers have it
-_MAX_ELEMENTS = 2**63
-_MAX_RANK = 64
 _DOMAINS = ("", "ai.onnx", "com.microsoft")  # those of which surgeon knows the operators
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^']*)'")
@@ -200,7 +198,7 @@ class _Reader:
         number = parts[2][-1].value if parts[2] else 0
         dtype = DTYPES.get(number, f"type {number}")
         shape = [length for part in parts[1] for length in read_packed(self.data, part)]
-        if len(shape) > _MAX_RANK or math.prod(shape) > _MAX_ELEMENTS:
+        if len(shape) > MAX_AXES or math.prod(shape) > MAX_LENGTH:
             raise CheckpointError(f"tensor {name} claims a shape of {len(shape)} axes, too large")
         length = math.prod(shape) * BITS.get(dtype, 0) // 8
         info = TensorInfo(name, dtype, tuple(shape), 0, length)

@@ -78,6 +78,7 @@ _ONE = save({"a": np.zeros(8)})
         (_raw({"a": _entry(0, 8, [2**62, 4])}, b"\0" * 8), "claims shape"),
         (_raw({"a": _entry(0, 8, [-2])}, b"\0" * 8), "malformed"),
         (_raw({"a": _entry(0, 8, [True, 2])}, b"\0" * 8), "malformed"),
+        (_raw({"a": _entry(0, 8, [2] + [1] * 64)}, b"\0" * 8), "malformed"),
         (_raw({"a": _entry(0, 8, dtype="F99")}, b"\0" * 8), "unknown dtype"),
         (_raw({"a": [1, 2]}), "malformed"),
         (_raw({"__metadata__": {"a": 1}}), "__metadata__"),
