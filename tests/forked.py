@@ -27,7 +27,7 @@ _MODULES = (
     "surgeon.study.sweep", "surgeon.study.measure", "surgeon.onnx_files.patch",
     "surgeon.edit.write", "surgeon.edit.restore", "surgeon.edit.small_patch",
     "surgeon.edit.staging", "surgeon.edit.verify", "surgeon.torch_model.directory",
-    *(f"surgeon.commands.{name}" for name in ("apply", "eval", "patch", "report", "restore")),
+    *(f"surgeon.commands.{name}" for name in ("artifact", "eval", "patch")),
 )  # fmt: skip
 _CALLS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync", "truncate")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from surgeon import console
 from surgeon.commands.options import Address, Cpus, EngineName, HalfOfLayers, Json, Sigma
 from surgeon.errors import CheckFailed, OutputError
 from surgeon.ranking.layernorm import MIN_LAYERS
@@ -60,7 +61,6 @@ def atlas(
     one row, with its reason, and the exit code is 0 as long as one was scanned. Waits that the Hub
     asks for are observed; if it cannot be reached, the run stops, and those models have no row.
     """
-    from surgeon import console
     from surgeon.study.atlas import build_atlas, preview_atlas
     from surgeon.study.engines import choose_engine
     from surgeon.study.targets import read_list

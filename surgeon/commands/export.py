@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import surgeon
+from surgeon import console
 from surgeon.commands.options import (
     Force,
     Fresh,
@@ -36,12 +38,9 @@ def export(
     and every weight is an initializer under its checkpoint name.
     """
     graph = graph_settings(locals())
-    from surgeon import console, open_checkpoint
-    from surgeon import export as run
-
     with console.shown_progress() as progress:
-        checkpoint = open_checkpoint(
+        checkpoint = surgeon.open_checkpoint(
             model, revision=revision, sites_pattern=sites_pattern, progress=progress
         )
-        done = run(checkpoint, output, **graph, force=force, progress=progress)
+        done = surgeon.export(checkpoint, output, **graph, force=force, progress=progress)
     console.show_exported(done, output, json=json)

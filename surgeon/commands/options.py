@@ -164,22 +164,17 @@ def graph_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SelectionError: there is one of an ONNX half that is not made.
     """
-    dtype, made = given["dtype"], not (given.get("no_onnx") or given.get("record_only"))
-    if not made:
-        options = {
-            f"--dtype {dtype}": dtype != "float32",
-            "--standalone": given["standalone"],
-            "--fresh": given["fresh"],
-            "--no-parity": given["no_parity"],
-        }
-        for option in (option for option, is_given in options.items() if is_given):
-            raise SelectionError(f"{option}: is about the ONNX half, which is not made here")
-    return {
-        "dtype": dtype,
-        "standalone": given["standalone"],
-        "fresh": given["fresh"],
-        "parity": not given["no_parity"],
-    }
+    dtype, standalone, fresh = given["dtype"], given["standalone"], given["fresh"]
+    if given.get("no_onnx") or given.get("record_only"):
+        refuse_options(
+            "is about the ONNX half, which is not made here",
+            **{f"dtype {dtype}": dtype != "float32"},
+            standalone=standalone,
+            fresh=fresh,
+            no_parity=given["no_parity"],
+        )
+    parity = not given["no_parity"]
+    return {"dtype": dtype, "standalone": standalone, "fresh": fresh, "parity": parity}
 
 
 def ranking_texts(data: str | None, text_column: str | None) -> Texts | None:
@@ -210,14 +205,19 @@ def settling(
     )
 
 
-def refuse_idle_force(output: Path | None, plot: Path | None, *, force: bool) -> None:
-    """Refuse ``--force`` of a command that is asked for no file.
+def check_files(output: Path | None, plot: Path | None, *, force: bool) -> None:
+    """Refuse, before anything is computed, ``--force`` of no file and a picture that cannot be.
 
     Raises:
-        SelectionError: it is.
+        SelectionError: there is no file to replace, or the picture has an unknown suffix.
+        OutputError: the picture could not be written there.
     """
     if force and output is None and plot is None:
         raise SelectionError("--force: replaces a file, and none is made; give -o FILE too")
+    if plot is not None:
+        from surgeon.figures import check_picture
+
+        check_picture(plot)
 
 
 def is_onnx(model: str) -> bool:
@@ -225,7 +225,11 @@ def is_onnx(model: str) -> bool:
     return Path(model).suffix == ".onnx"
 
 
-def refuse_options(model: str, **given: object) -> None:
+ONNX_FILE = "{} is an ONNX file: only its weights are read; leave it out"
+"""Why an option does not go with a MODEL that is one."""
+
+
+def refuse_options(why: str, **given: object) -> None:
     """Refuse the first option that was given; a value that is false or None was not.
 
     Raises:
@@ -233,7 +237,4 @@ def refuse_options(model: str, **given: object) -> None:
     """
     for name, value in given.items():
         if value:
-            option = name.replace("_", "-")
-            raise SelectionError(
-                f"--{option}: {model} is an ONNX file: only its weights are read; leave it out"
-            )
+            raise SelectionError(f"--{name.replace('_', '-')}: {why}")

@@ -1,4 +1,4 @@
-"""``surgeon patch``: edit the weights themselves."""
+"""``surgeon patch`` and ``apply``: edit the weights themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+import surgeon
+from surgeon import console
 from surgeon.commands.options import (
+    ONNX_FILE,
     Device,
     Force,
     Fresh,
@@ -19,12 +22,14 @@ from surgeon.commands.options import (
     NoOnnx,
     NoParity,
     OnnxDtype,
+    Output,
     RankingData,
     Revision,
     Sigma,
     SitesPattern,
     Standalone,
     TextColumn,
+    Weights,
     graph_settings,
     is_onnx,
     numbers_of,
@@ -104,19 +109,6 @@ def patch(
     An existing .onnx file is edited in place of weights.
     """
     graph = graph_settings(locals())
-    from surgeon import (
-        console,
-        make_onnx_plan,
-        make_plan,
-        open_checkpoint,
-        open_onnx,
-        write_artifact,
-        write_onnx_artifact,
-        write_small_patch,
-    )
-
-    if method is not None:
-        find_detector(method)
     asked = recipe_of(
         recipe,
         dims=numbers_of("dims", dims),
@@ -140,36 +132,37 @@ def patch(
         wanted = "-o FILE: name the file" if record_only else "-o DIR: name the directory"
         raise OutputError(f"{wanted} to make, or look first with --dry-run")
     if is_onnx(model):
+        runs_model = asked.method is not None and find_detector(asked.method).needs_model
         refuse_options(
-            model,
+            ONNX_FILE.format(model),
             revision=revision,
             record_only=record_only,
             no_onnx=no_onnx,
-            dtype=dtype if dtype != "float32" else None,
+            dtype=dtype != "float32",
             standalone=standalone,
             fresh=fresh,
             no_parity=no_parity,
             data=data,
             text_column=text_column,
-            device=device if device != "auto" else None,
-            method=asked.method
-            if asked.method and find_detector(asked.method).needs_model
-            else None,
+            device=device != "auto",
+            method=runs_model,
         )
-        planned = make_onnx_plan(open_onnx(Path(model), sites_pattern), asked)
+        planned = surgeon.make_onnx_plan(surgeon.open_onnx(Path(model), sites_pattern), asked)
         console.show_inferred(planned)
         plan, settle = planned.plan, None
-        write = partial(write_onnx_artifact, planned)
+        write = partial(surgeon.write_onnx_artifact, planned)
     else:
         with console.shown_progress() as progress:
-            checkpoint = open_checkpoint(
+            checkpoint = surgeon.open_checkpoint(
                 model, revision=revision, sites_pattern=sites_pattern, progress=progress
             )
             texts = ranking_texts(data, text_column)
-            plan = make_plan(checkpoint, asked, texts=texts, device=device, progress=progress)
+            plan = surgeon.make_plan(
+                checkpoint, asked, texts=texts, device=device, progress=progress
+            )
         count = f"--remove-outliers {len(plan.dims)}"
         settle = settling("patch", model, revision, sites_pattern, count)
-        write = partial(write_artifact, plan, onnx=not no_onnx, **graph)
+        write = partial(surgeon.write_artifact, plan, onnx=not no_onnx, **graph)
     if doubt := other_model(asked, f"{model} {plan.checkpoint.directory} {plan.checkpoint.name}"):
         console.print_note(f"Note: {doubt}.")
     ranked = plan.ranking is not None and plan.ranking.method != DEFAULT
@@ -179,7 +172,7 @@ def patch(
         console.show_plan(plan, json=json)
     elif record_only:
         with console.shown_progress() as progress:
-            size = write_small_patch(plan, output, force=force, progress=progress)
+            size = surgeon.write_small_patch(plan, output, force=force, progress=progress)
         console.show_small_patch(plan, output, size, json=json)
     else:
         with console.shown_progress() as progress:
@@ -222,3 +215,32 @@ def other_model(recipe: Recipe, name: str) -> str | None:
 
 def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
+
+
+def apply(
+    edit: Annotated[
+        Path, typer.Argument(metavar="EDIT", help="A file that patch --record-only made.")
+    ],
+    model: Weights,
+    output: Output,
+    revision: Revision = None,
+    no_onnx: NoOnnx = False,
+    dtype: OnnxDtype = "float32",
+    standalone: Standalone = False,
+    fresh: Fresh = False,
+    no_parity: NoParity = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Perform the small patch EDIT on MODEL, its base.
+
+    The base is known by the hashes of its weight files; any other one is refused.
+    """
+    graph = graph_settings(locals())
+    with console.shown_progress() as progress:
+        checkpoint = surgeon.open_checkpoint(model, revision=revision, progress=progress)
+        plan = surgeon.plan_from_small_patch(edit, checkpoint, progress=progress)
+        record = surgeon.write_artifact(
+            plan, output, onnx=not no_onnx, **graph, force=force, progress=progress
+        )
+    console.show_record(record, output, json=json)

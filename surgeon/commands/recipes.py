@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from surgeon import console
 from surgeon.commands.options import Json
 from surgeon.errors import SelectionError
 
 recipes = typer.Typer(add_completion=False, rich_markup_mode=None)
-_WRONG_INPUT = 2
 
 Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.")]
 
@@ -31,7 +31,6 @@ def list_recipes(context: typer.Context, json: Json = False) -> None:
 @recipes.command("list")
 def list_(json: Json = False) -> None:
     """List the recipes that ship with surgeon."""
-    from surgeon import console
     from surgeon.edit.recipe_file import load_recipe, shipped_recipes
 
     found = {name: load_recipe(name) for name in shipped_recipes()}
@@ -41,7 +40,6 @@ def list_(json: Json = False) -> None:
 @recipes.command()
 def show(name: Name, json: Json = False) -> None:
     """Print a recipe: its file as it is, or with --json every field."""
-    from surgeon import console
     from surgeon.edit.recipe_file import find_recipe, load_recipe
 
     if json:
@@ -59,20 +57,18 @@ def check(
     json: Json = False,
 ) -> None:
     """Find all that is wrong with recipes, by line and column."""
-    from surgeon import console
     from surgeon.edit.recipe import Recipe
     from surgeon.edit.recipe_file import check_file, find_recipe
 
     checked = [check_file(Recipe, find_recipe(str(file))) for file in files]
     console.show_checked_recipes(checked, json=json)
     if any(file.problems for file in checked):
-        raise typer.Exit(_WRONG_INPUT)
+        raise typer.Exit(SelectionError.exit_code)
 
 
 @recipes.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors to check by."""
-    from surgeon import console
     from surgeon.edit.recipe_file import recipe_schema
 
     console.print_json(recipe_schema())

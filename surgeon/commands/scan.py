@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import surgeon
+from surgeon import console
 from surgeon.commands.options import (
+    ONNX_FILE,
     Device,
     Force,
     Json,
@@ -20,9 +23,9 @@ from surgeon.commands.options import (
     Sigma,
     SitesPattern,
     TextColumn,
+    check_files,
     is_onnx,
     ranking_texts,
-    refuse_idle_force,
     refuse_options,
     setting,
     settling,
@@ -91,18 +94,6 @@ def scan(
     a dimension does. Of a model on the Hub that is not in the cache, the methods on the weights
     read only headers and norms.
     """
-    from surgeon import (
-        console,
-        open_checkpoint,
-        open_for_scan,
-        open_onnx,
-        plot_agreement,
-        plot_ranking,
-        rank_dimensions,
-        read_zscores,
-    )
-    from surgeon.figures import check_picture
-
     detector = find_detector(method or DEFAULT)
     if compare and method is not None:
         raise SelectionError("--compare: runs every method; leave out --method")
@@ -110,9 +101,7 @@ def scan(
         raise SelectionError("-o: is the table of one ranking; leave out --compare")
     if compare and top != _TOP:
         raise SelectionError("--top: is for the table of one ranking; leave out --compare")
-    refuse_idle_force(output, plot, force=force)
-    if plot is not None:
-        check_picture(plot)
+    check_files(output, plot, force=force)
     if output is not None:
         console.check_ranking_table(output, force=force)
     with console.shown_progress() as progress:
@@ -129,34 +118,38 @@ def scan(
         checkpoint: Checkpoint
         if is_onnx(model):
             measured = method if detector.needs_model else None
-            refuse_options(model, revision=revision, method=measured, compare=compare)
-            checkpoint = open_onnx(Path(model), sites_pattern).checkpoint
+            refuse_options(
+                ONNX_FILE.format(model), revision=revision, method=measured, compare=compare
+            )
+            checkpoint = surgeon.open_onnx(Path(model), sites_pattern).checkpoint
         else:
-            opened = open_checkpoint if compare or detector.needs_model else open_for_scan
+            opened = (
+                surgeon.open_checkpoint
+                if compare or detector.needs_model
+                else surgeon.open_for_scan
+            )
             checkpoint = opened(
                 model, revision=revision, sites_pattern=sites_pattern, progress=progress
             )
         if compare:
-            from surgeon import compare_detectors  # brings the methods that run a model
-
-            agreement = compare_detectors(checkpoint, options, progress=progress)
+            agreement = surgeon.compare_detectors(checkpoint, options, progress=progress)
         else:
-            ranking = rank_dimensions(checkpoint, detector.name, options, progress=progress)
+            ranking = surgeon.rank_dimensions(checkpoint, detector.name, options, progress=progress)
     if compare:
         console.show_agreement(agreement, json=json)
         if plot is not None:
-            plot_agreement(agreement, plot)
+            surgeon.plot_agreement(agreement, plot)
             console.print_note(f"Picture: {plot}")
         return
     zscores = ranking.zscores
     if zscores is None and (json or plot is not None or output is not None):
-        zscores = read_zscores(checkpoint)
+        zscores = surgeon.read_zscores(checkpoint)
     runs = not (is_onnx(model) or checkpoint.config.get("quantization_config"))
     settle = settling("scan", model, revision, sites_pattern) if runs else None
     seconds = estimate_seconds(checkpoint)
     console.show_ranking(ranking, top, json=json, settle=settle, seconds=seconds, zscores=zscores)
     if plot is not None and zscores is not None:
-        plot_ranking(ranking, zscores, plot)
+        surgeon.plot_ranking(ranking, zscores, plot)
         console.print_note(f"Picture: {plot}")
     if output is not None and zscores is not None:
         console.write_ranking_table(ranking, zscores, output, force=force)

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from surgeon import console
 from surgeon.commands.options import Address, Cpus, EngineName, Json
 from surgeon.errors import CheckFailed, Interrupted, OutputError
 
-_WRONG_INPUT = 2
 _MANY = 100_000  # cells, beyond which people wonder whether anything happens
 _EACH = 6e-5  # seconds to lay out one
 
@@ -49,7 +49,6 @@ def sweep(
     as soon as it is done, with the recipe that reproduces it. A sweep that was killed resumes
     where it stopped; a cell that fails costs only its own row.
     """
-    from surgeon import console
     from surgeon.evaluation.session import check_provider
     from surgeon.progress import duration
     from surgeon.study.engines import choose_engine
@@ -60,7 +59,7 @@ def sweep(
     grid = checked.content
     if grid is None:
         console.show_problems(checked.path, checked.problems)
-        raise typer.Exit(_WRONG_INPUT)
+        raise typer.Exit(OutputError.exit_code)
     if (size := size_of(grid)) > _MANY:
         console.print_note(f"{size:,} cells: to lay them out takes about {duration(size * _EACH)}.")
     chosen = choose_engine(engine, workers, address, cpus, gpus)

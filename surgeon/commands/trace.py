@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+import surgeon
+from surgeon import console
 from surgeon.commands.options import (
     Force,
     HalfOfLayers,
     Json,
     Sigma,
     WeightsPattern,
-    refuse_idle_force,
+    check_files,
 )
 from surgeon.ranking.layernorm import MIN_LAYERS
 from surgeon.ranking.ranking import SIGMA
@@ -77,14 +79,9 @@ def trace(
     layer are read, and revisions with the same weights are left out and listed. A trace that was
     stopped resumes.
     """
-    from surgeon import console, plot_trace, trace_training
-    from surgeon.figures import check_picture
-
-    refuse_idle_force(output, plot, force=force)
-    if plot is not None:
-        check_picture(plot)
+    check_files(output, plot, force=force)
     with console.shown_progress() as progress:
-        traced = trace_training(
+        traced = surgeon.trace_training(
             checkpoints,
             revisions=revisions,
             skip=skip or (),
@@ -98,7 +95,7 @@ def trace(
         )
     console.show_trace(traced, top, json=json)
     if plot is not None:
-        plot_trace(traced, plot)
+        surgeon.plot_trace(traced, plot)
         console.print_note(f"Picture: {plot}")
     if output is not None:
         console.print_note(f"Written: {output}")

@@ -36,7 +36,7 @@ def data(tmp_path):
     ("options", "complaint"),
     [
         ("scan --method votes", "there is layernorm, layernorm-count, activations, gradient"),
-        ("patch --method votes --dims 3 --dry-run", "there is layernorm, layernorm-count, activ"),
+        ("patch --method votes --dims 3 --dry-run", "there is ablation, activations"),
         ("scan --data DATA", "--data"),
         ("scan --device cpu", "--device: --method layernorm has no use for it"),
         ("scan --method ablation --device mps", "--device mps: PyTorch "),
