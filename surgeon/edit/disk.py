@@ -25,7 +25,7 @@ def rename_new(source: Path, target: Path) -> None:
         return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    if source.is_dir() or not _linked(source, target):
+    if not _linked(source, target):
         source.rename(target)  # of a folder, this replaces an empty one at most
 
 
@@ -86,7 +86,7 @@ def _renameat2(source: Path, target: Path, flag: int) -> bool:
 
 
 def _linked(source: Path, target: Path) -> bool:
-    """Rename a file by a second name; False where the file system has no hard links."""
+    """Rename a file by a second name; False of a folder, and where there are no hard links."""
     try:
         target.hardlink_to(source)
     except FileExistsError:

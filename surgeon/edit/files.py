@@ -159,7 +159,7 @@ _FOLDERS = (
 def is_duplicate_weights(path: str) -> bool:
     """Whether a file, relative to the model directory, holds the model's weights once more."""
     *folders, name = PurePosixPath(path.lower()).parts
-    if matches(name, _MODULES) or FOLDER in folders[:1]:
+    if matches(name, _MODULES):
         return False
     return matches(name, _ANYWHERE) or (not folders and matches(name, _AT_THE_TOP))
 
@@ -343,11 +343,11 @@ def _copy(source: Path, target: Path) -> None:
     """Make a file with the bytes of another: the kernel copies, or shares extents, as for cp."""
     # Made by this open, not cut to nothing by it: ext4 would write all of it out at the close.
     with source.open("rb", buffering=0) as read, target.open("xb") as write:
-        try:
+        with contextlib.suppress(AttributeError, OSError):  # no such system, or not these files
             while os.copy_file_range(read.fileno(), write.fileno(), _SPAN):
                 pass
-        except (AttributeError, OSError):  # not this system, or not between these files
-            shutil.copyfileobj(read, write, _PIECE)  # the rest; says so if the disk is full
+        # The rest: some file systems copy nothing and say 0, as at the end. Fails on a full disk.
+        shutil.copyfileobj(read, write, _PIECE)
 
 
 def overlay(patch: BytePatch, path: Path) -> None:

@@ -142,8 +142,6 @@ def staged_file(path: Path, ours: Callable[[Path], bool] | None = anything) -> I
 
 def _published_new(staging: Path, target: Path, output: Path, *, force: bool) -> bool:
     """Publish where nothing is; False where something is that ``force`` allows to replace."""
-    if force and os.path.lexists(target):
-        return False
     try:
         # Without a flush of the parent, which would make the file system flush the files too.
         disk.rename_new(staging, target)

@@ -122,6 +122,15 @@ def _note_in_the_card(folder):
         file.write("mine")
 
 
+def _change_a_letter(folder):
+    path = folder / "config.json"
+    path.write_bytes(path.read_bytes().replace(b"{", b"[", 1))
+
+
+def _link_within(folder):
+    (folder / "again").symlink_to("config.json")
+
+
 def _link_the_weights(folder):
     (folder / "model.safetensors").rename(folder.parent / "weights")
     (folder / "model.safetensors").symlink_to("../weights")
@@ -139,6 +148,8 @@ def _damage_the_record(folder):
         _add("surgeon/.eval.json.bak"),
         _add("surgeon/evaluations/notes.json"),
         _note_in_the_card,
+        _change_a_letter,
+        _link_within,
         _link_the_weights,
         _damage_the_record,
     ],
@@ -158,11 +169,12 @@ def test_what_surgeon_did_not_make_is_moved_aside_whole_and_told(
     assert read_record(output).dims == (5,)
 
 
+@pytest.mark.parametrize("made", ["tiny_patched", "embedder_patched"])
 def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(
-    tiny_patched, tiny, tmp_path
+    request, made, tiny, tmp_path
 ):
     output = tmp_path / "out"
-    shutil.copytree(tiny_patched, output)
+    shutil.copytree(request.getfixturevalue(made), output, symlinks=True)
     (output / "surgeon" / "evaluations").mkdir()
     token = "0123456789abcdef.surgeon-staging"
     for name in (
@@ -216,14 +228,16 @@ def test_a_file_that_surgeon_did_not_make_is_moved_aside_and_its_own_replaced(
 def test_a_name_of_255_bytes_works_and_a_longer_one_is_shown_as_it_was_asked_for(
     tiny, tmp_path, capsys, kind
 ):
-    name = "n" + "é" * 127
+    name, shorter = "é" * 127 + "n", "é" * 119 + ".replaced"
+    (tmp_path / name).write_text("mine")
     arguments = ["patch", str(tiny("bert")), "--dims", "5", kind, "-o"]
     for _ in range(2):
         assert run([*arguments, str(tmp_path / name), "--force"]) == 0
-    assert os.listdir(tmp_path) == [name]  # noqa: PTH208
+    assert sorted(path.name for path in tmp_path.iterdir()) == [shorter, name]
+    capsys.readouterr()
     assert run([*arguments, str(tmp_path / f"{name}x")]) == 2
     assert capsys.readouterr().err == f"surgeon: {tmp_path / name}x: File name too long\n"
-    assert os.listdir(tmp_path) == [name]  # noqa: PTH208
+    assert sorted(path.name for path in tmp_path.iterdir()) == [shorter, name]
 
 
 def test_an_output_has_the_group_and_the_rights_of_its_folder(tiny, tmp_path):

@@ -5,6 +5,7 @@ one output, and each command is killed at a quarter as many of its calls to the 
 claims were run with 200, by which each call has its kill).
 """
 
+import errno
 import json
 import math
 import os
@@ -252,9 +253,15 @@ def test_of_two_at_one_output_one_wins_and_the_other_says_so(kind, world, tmp_pa
         shutil.rmtree(output) if output.is_dir() else output.unlink()
 
 
-def test_only_what_no_process_holds_is_removed(tmp_path):
+@pytest.mark.parametrize("locks", [True, False])
+def test_only_what_no_process_holds_is_removed(tmp_path, monkeypatch, locks):
     from surgeon.edit.staging import staged, staged_file
 
+    def not_there(_descriptor, _how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", not_there)
     with staged(tmp_path / "out", force=False) as first, staged_file(tmp_path / "file") as second:
         (first / "kept").write_text("yes")
         with pytest.raises(KeyError), staged(tmp_path / "out", force=False):
@@ -280,3 +287,95 @@ def test_where_the_system_cannot_exchange_two_renames_do(world, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", *kept]
     with pytest.raises(OutputError, match="already exists"):
         write_artifact(plan, tmp_path / "out", onnx=False)
+
+
+def test_without_a_call_for_it_no_file_or_folder_is_replaced_either(tmp_path, monkeypatch):
+    from surgeon.edit import disk
+
+    monkeypatch.setattr(disk, "_renameat2", lambda *_: False)
+    for name in ("one", "other"):
+        (tmp_path / name).write_text(name)
+        (tmp_path / f"{name} folder").mkdir()
+    with pytest.raises(FileExistsError):
+        disk.rename_new(tmp_path / "one folder", tmp_path / "other folder")
+    disk.rename_new(tmp_path / "one folder", tmp_path / "new folder")
+    with monkeypatch.context() as late:
+        late.setattr(os.path, "lexists", lambda _: False)  # as it is until just before the call
+        with pytest.raises(FileExistsError):
+            disk.rename_new(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "other").read_text() == "other"
+    disk.rename_new(tmp_path / "one", tmp_path / "new")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["new", "new folder", "other", "other folder"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "config.json", "link"])
+def test_what_is_written_while_an_artifact_is_replaced_is_kept(
+    tiny_patched, tiny, tmp_path, monkeypatch, name
+):
+    """And no other process takes what is removed for abandoned."""
+    from surgeon.edit import disk
+    from surgeon.edit.staging import replace_file
+
+    output = shutil.copytree(tiny_patched, tmp_path / "out")
+    exchange = disk.exchange
+
+    def exchange_and_write(one, other):
+        done = exchange(one, other)
+        if name == "link":
+            (one / name).symlink_to(".")
+        else:
+            (one / name).write_text("mine")
+        replace_file(tmp_path / "file", b"")
+        assert one.exists()
+        return done
+
+    monkeypatch.setattr(disk, "exchange", exchange_and_write)
+    write_artifact(
+        make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(5,))), output, onnx=False, force=True
+    )
+    assert os.path.lexists(tmp_path / "out.replaced" / name)
+    assert verify(output).passed
+
+
+def test_what_kills_left_is_removed_but_for_what_somebody_put_there(tiny_patched, tmp_path):
+    from surgeon.edit.staging import staged
+
+    with staged(tmp_path / "first", force=False) as folder:
+        token = folder.name.split(".")[2]
+    far = "".join("1" if digit == "0" else "0" for digit in token[:4]) + token[4:]
+    end = f"{token}.surgeon-staging"
+    (tmp_path / f".unfinished.{end}").mkdir()
+    (tmp_path / f".elsewhere.{far}.surgeon-staging").mkdir()  # of another machine
+    shutil.copytree(tiny_patched, tmp_path / f".whole.{end}")
+    shutil.copytree(tiny_patched, tmp_path / f".more.{end}")
+    (tmp_path / f".more.{end}" / "notes.txt").write_text("mine")
+    (tmp_path / "more.replaced").symlink_to("nowhere")
+    mine = shutil.copytree(tiny_patched, tmp_path / "mine")
+    (tmp_path / f".link.{end}").symlink_to(mine)
+    with staged(tmp_path / "new", force=False):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "first", f".elsewhere.{far}.surgeon-staging", "mine", f".link.{end}", "new",
+        "more.replaced", "more.replaced1",
+    }  # fmt: skip
+    assert files_of(mine) == files_of(tiny_patched)
+    assert (tmp_path / "more.replaced1" / "notes.txt").exists()
+
+
+def test_what_takes_another_s_place_is_on_the_disk_before(
+    tiny_patched, tiny, tmp_path, monkeypatch
+):
+    from surgeon.edit import disk
+    from surgeon.edit.staging import replace_file
+
+    output, synced, before = shutil.copytree(tiny_patched, tmp_path / "out"), [], []
+    fsync, exchange = os.fsync, disk.exchange
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or fsync(fd))
+    monkeypatch.setattr(disk, "exchange", lambda *a: before.extend(synced) or exchange(*a))
+    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(5,)))
+    write_artifact(plan, output, onnx=False, force=True)
+    assert {path.stat().st_ino for path in (output, *output.rglob("*"))} <= {*before}
+    assert synced[-1] == tmp_path.stat().st_ino
+    replace_file(tmp_path / "file", b"")
+    assert synced[-1] == (tmp_path / "file").stat().st_ino

@@ -55,9 +55,14 @@ def test_an_empty_file_is_copied(tmp_path):
 
 def test_a_source_that_does_not_hold_the_old_bytes_is_refused(tmp_path):
     (tmp_path / "a").write_bytes(b"0123456789")
-    old, new = _patch(b"9876543210", {3})
+    old, new = _patch(b"987654321x", {9})
     with pytest.raises(CheckpointError, match="changed while it was being read"):
         transfer(tmp_path / "a", tmp_path / "b", old, new)
+
+
+def test_what_is_no_file_is_not_hashed(tmp_path):
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        hash_file(tmp_path)
 
 
 def test_a_source_that_changes_during_the_copy_is_refused(tmp_path, monkeypatch):
@@ -76,7 +81,8 @@ def test_a_source_that_changes_during_the_copy_is_refused(tmp_path, monkeypatch)
         transfer(tmp_path / "a", tmp_path / "b")
 
 
-def test_where_the_kernel_does_not_copy_the_bytes_are_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["fails", "copies nothing"])
+def test_where_the_kernel_does_not_copy_the_bytes_are_written(tmp_path, monkeypatch, how):
     content = np.random.default_rng(0).bytes(5 * _PAGE + 7)
     (tmp_path / "a").write_bytes(content)
     monkeypatch.setattr(transfer_module, "_PIECE", _PAGE)
@@ -84,6 +90,8 @@ def test_where_the_kernel_does_not_copy_the_bytes_are_written(tmp_path, monkeypa
 
     def copy_some(source, target, count):
         if next(calls):
+            if how == "copies nothing":
+                return 0
             raise OSError(18, "Invalid cross-device link")
         return os.write(target, os.read(source, 10))
 

@@ -195,17 +195,22 @@ def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(tiny("bert"), source)
     twins = [
-        "pytorch_model.bin", "tf_model.h5", "model.gguf", "model.fp16.safetensors", "weights.npz",
+        "pytorch_model.bin", "TF_model.H5", "model.gguf", "model.fp16.safetensors", "weights.npz",
         "ggml-model-q4_0.bin", "quant/q.gguf", "optimizer.pt", "bert.ckpt.data-00000-of-00001",
         "model.safetensors.index.fp16.json",
     ]  # fmt: skip
     folders = [
-        "onnx/model.onnx", "openvino/openvino_model.xml", "mlx/weights.npz", "global_step5/rank.pt",
+        "onnx/model.onnx", "OpenVINO/openvino_model.xml", "mlx/weights.npz", "global_step5/rank.pt",
         "checkpoint-5/model.safetensors",
     ]  # fmt: skip
-    modules = ["1_Dense/model.safetensors", "colbert_linear.pt", "adapter_model.safetensors"]
+    modules = [
+        "1_Dense/onnx/notes",
+        "1_Dense/model.safetensors",
+        "colbert_linear.pt",
+        "adapter_model.safetensors",
+    ]
     for name in [*twins, *folders, *modules, ".git/HEAD"]:
-        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).parent.mkdir(exist_ok=True, parents=True)
         (source / name).write_bytes(name.encode())
     record = patch(source, tmp_path / "out", dims=(3,))
     left_out = {*twins, *(f"{folder.split('/')[0]}/" for folder in folders)}
@@ -253,16 +258,26 @@ def test_the_source_a_folder_in_it_and_one_around_it_are_no_output(tiny, tmp_pat
     assert files_of(tmp_path) == before
 
 
+def test_a_folder_that_holds_a_link_to_the_source_is_no_output(tiny, tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "model").symlink_to(tiny("bert"))
+    with pytest.raises(OutputError, match="holds the source"):
+        patch(tmp_path / "links" / "model", tmp_path / "links", force=True)
+    assert _names(tmp_path) == ["links"]
+
+
 def test_a_link_to_a_file_elsewhere_is_left_out(tiny, tmp_path):
     """A hostile repository may link to a secret, and an artifact is made to be given away."""
     (tmp_path / "secret").write_text("secret")
     source = shutil.copytree(tiny("bert"), tmp_path / "source")
     (source / "notes.txt").symlink_to(tmp_path / "secret")
     (source / "folder").symlink_to(tmp_path)
-    (source / "inside.txt").symlink_to(source / "config.json")
+    (source / "deeper").mkdir()
+    (source / "deeper" / "kept").write_text("kept")
+    (source / "inside.txt").symlink_to("deeper/kept")
     record = patch(source, tmp_path / "out", dims=(3,))
     assert record.left_out_because == {"notes.txt": "links", "folder/": "links"}
-    assert (tmp_path / "out" / "inside.txt").read_bytes() == (source / "config.json").read_bytes()
+    assert (tmp_path / "out" / "inside.txt").read_text() == "kept"
     assert b"secret" not in b"".join(files_of(tmp_path / "out").values())
 
 
