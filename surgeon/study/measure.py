@@ -257,7 +257,7 @@ class Measurer:
     folder: Path
     provider: ProviderName
     sites: Mapping[Model, tuple[str, ...]]
-    hashes: Mapping[Model, Mapping[str, str]] = field(default_factory=dict)
+    hashes: Mapping[Model, Mapping[str, str]]
     opened: dict[Model, OpenModel] = field(default_factory=dict)
     refused: dict[Model, str] = field(default_factory=dict)
 

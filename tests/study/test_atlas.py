@@ -1,5 +1,6 @@
 """An atlas of the models of a local Hub, of which some fail in every way that a model can."""
 
+import functools
 import itertools
 import json
 import math
@@ -26,6 +27,7 @@ from surgeon.study.targets import Target, read_list
 parquet = pytest.importorskip("pyarrow.parquet")
 
 _FAST = 10_000.0  # models a second: as fast as it goes
+_build = functools.partial(build_atlas, engine=in_process, rate=_FAST)
 _CHECKPOINTS = 20
 _MODELS = 90
 _BROKEN = {  # the id of a model that fails → what its row says
@@ -180,7 +182,7 @@ def test_an_atlas_that_is_killed_again_and_again_ends_as_one_that_was_not(hub, t
     listed = tmp_path / "models.txt"
     listed.write_text("\n".join(models))
     whole, out = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
-    build_atlas(str(listed), whole, engine=in_process, rate=_FAST)
+    _build(str(listed), whole)
     command = [sys.executable, "-m", "surgeon", "atlas", str(listed), "-o", str(out)]
     command += ["--workers", "2", "--rate", "1000"]
     rows, done = tmp_path / "killed.parquet.rows.jsonl", set()
@@ -200,7 +202,7 @@ def test_an_atlas_that_is_killed_again_and_again_ends_as_one_that_was_not(hub, t
     with rows.open("ab") as file:
         file.write(b'{"model":"org/m6","as')  # as a kill in the middle of a write leaves it
     hub.requests.clear()
-    build_atlas(read_list(listed), out, engine=in_process, rate=_FAST)
+    _build(read_list(listed), out)
     assert not [model for model in done if _files_of(hub, model)]
     assert _rows(out) == _rows(whole)
     assert not list(tmp_path.glob(".killed*"))
@@ -213,17 +215,17 @@ def _lines(path):
 def test_a_hub_that_says_when_is_asked_then_and_one_that_stays_away_is_no_row(hub, tmp_path):
     out = tmp_path / "a.parquet"
     hub.status, hub.failures, hub.headers = 429, 1, {"Retry-After": "1"}
-    assert build_atlas(["org/m0"], out, engine=in_process, rate=_FAST).failed == 0
+    assert _build(["org/m0"], out).failed == 0
     first, second, *_ = [request.at for request in hub.requests]
     assert second - first >= 1
     hub.failing, hub.failures, hub.headers = "/cdn/org/m1", None, {"Retry-After": "999"}
     with pytest.raises(
         HubUnavailableError, match=r"could not read 1 of the models.*rate limit of .*999 s"
     ):
-        build_atlas(["org/m0", "org/m1", "org/m2"], out, engine=in_process, rate=_FAST)
+        _build(["org/m0", "org/m1", "org/m2"], out)
     assert {row["model"] for row in _table(out)} == {"org/m0", "org/m2"}
     hub.status = None
-    built = build_atlas(["org/m0", "org/m1", "org/m2"], out, engine=in_process, rate=_FAST)
+    built = _build(["org/m0", "org/m1", "org/m2"], out)
     assert (built.done, built.failed, built.kept) == (3, 0, 2)
 
 
@@ -234,9 +236,9 @@ def test_a_token_that_has_expired_stops_the_run_and_costs_no_row(hub, tmp_path, 
     with pytest.raises(
         HubUnavailableError, match=r"read 5 of the models.*is expired.*run it again"
     ):
-        build_atlas(models, out, engine=in_process, rate=_FAST)
+        _build(models, out)
     monkeypatch.delenv("HF_TOKEN")
-    built = build_atlas(models, out, engine=in_process, rate=_FAST)
+    built = _build(models, out)
     assert (built.done, built.failed, built.kept) == (20, 0, 0)
 
 
@@ -244,15 +246,15 @@ def test_failed_models_are_tried_again_when_asked_and_a_changed_list_keeps_what_
     hub, tmp_path
 ):
     out = tmp_path / "a.parquet"
-    build_atlas(["org/m0", "bad/gated"], out, engine=in_process, rate=_FAST)
+    _build(["org/m0", "bad/gated"], out)
     hub.gated.clear()
     hub.requests.clear()
-    assert build_atlas(["bad/gated"], out, engine=in_process, rate=_FAST).failed == 1
+    assert _build(["bad/gated"], out).failed == 1
     assert hub.requests == []
     ahead = preview_atlas(["bad/gated", "org/m1"], out, retry=True, rate=2)
     assert (ahead.done, ahead.failed, ahead.left) == (0, 1, 2)
     assert ahead.seconds == 1
-    retried = build_atlas(["bad/gated", "org/m1"], out, engine=in_process, retry=True, rate=_FAST)
+    retried = _build(["bad/gated", "org/m1"], out, retry=True)
     assert (retried.done, retried.failed, retried.kept) == (2, 0, 0)
     found = _by_model(out)
     assert list(found) == ["bad/gated", "org/m1", "org/m0"]
@@ -263,7 +265,7 @@ def test_a_model_is_mapped_at_each_revision_that_is_listed(hub, tmp_path):
     out = tmp_path / "a.parquet"
     commit = commit_of("org/m0")
     models = ["org/m0@v1", "org/m0", f"org/m0@{commit}", "org/m0@v9", "org/m0@v1"]
-    built = build_atlas(models, out, engine=in_process, rate=_FAST)
+    built = _build(models, out)
     assert (built.total, built.done, built.failed) == (4, 3, 1)
     rows = _table(out)
     assert len(rows) == 3 * rows[0]["hidden_size"] + 1
@@ -278,7 +280,7 @@ def test_a_model_is_mapped_at_each_revision_that_is_listed(hub, tmp_path):
 def test_a_model_whose_layers_end_in_large_weights_is_not_fetched(hub, tmp_path):
     out = tmp_path / "a.parquet"
     models = [f"org/m{n}" for n in range(4)]
-    build_atlas(models, out, engine=in_process, rate=_FAST, max_bytes=3_000)
+    _build(models, out, max_bytes=3_000)
     rows = _by_model(out)
     assert [rows[model][0]["status"] for model in models] == ["done", "done", "failed", "failed"]
     assert "dense weights" in rows["org/m2"][0]["error"]
@@ -397,13 +399,13 @@ def test_a_hub_that_is_away_stops_the_run_and_its_models_have_no_row(hub, tmp_pa
     out, models = tmp_path / "a.parquet", [f"org/m{n}" for n in range(20)]
     hub.failing, hub.status, hub.headers = "/api/models/org/m1", 503, {"Retry-After": "999"}
     with pytest.raises(HubUnavailableError, match=r"could not read 1 of the models, org/m1 last"):
-        build_atlas(models[:10], out, engine=in_process, rate=_FAST)
+        _build(models[:10], out)
     with pytest.raises(HubUnavailableError, match=r"5 of the models, org/m13 last .* no row of"):
-        build_atlas(models, out, engine=in_process, rate=_FAST)
+        _build(models, out)
     with pytest.raises(HubUnavailableError, match="could not read 2 of the models"):
-        build_atlas(models[17:19], out, engine=in_process, rate=_FAST)
+        _build(models[17:19], out)
     hub.status = None
-    built = build_atlas(models, out, engine=in_process, rate=_FAST)
+    built = _build(models, out)
     assert (built.done, built.failed, built.kept) == (20, 0, 9)
 
 

@@ -343,7 +343,7 @@ def test_a_branch_that_moved_on_the_hub_is_not_gone_on_with(grid_file, small_mod
     row = do_job(cell, Measurer(exported, "cpu", sites, other))
     assert row["status"] == "failed"
     assert "other files than its rows" in row["error"]
-    assert do_job(cell, Measurer(exported, "cpu", sites))["status"] == "done"
+    assert do_job(cell, Measurer(exported, "cpu", sites, {}))["status"] == "done"
 
 
 def test_a_start_that_fails_leaves_nothing(grid_file, tmp_path):
