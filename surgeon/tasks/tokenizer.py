@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 UNBOUNDED = 1_000_000
 """Where a tokenizer knows no limit, its file has a number beyond this: transformers writes 1e30."""
 
-_TOKENIZER = "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _DIGITS = 10  # of the number of a token; no vocabulary has as many
 _MASKS = ("[MASK]", "<mask>")
 _SENTINEL = re.compile(r"▁?<extra_id_(\d{1,4})>")
-_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> tuple[Tokenizer
         CheckpointError: a file is damaged.
         EvaluationError: there is none, or it cannot be read.
     """
-    places = (_TOKENIZER, PurePosixPath(folder, _TOKENIZER).as_posix())
+    places = (TOKENIZER, PurePosixPath(folder, TOKENIZER).as_posix())
     file = next((place for place in places if (directory / place).is_file()), None)
     if file is None:
         raise EvaluationError(
@@ -77,7 +77,7 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> tuple[Tokenizer
         if token.special and number < size
     }
 
-    named = {role: _named(f"{role}_token", settings, tokenizer) for role in _ROLES}
+    named = {role: _named(f"{role}_token", settings, tokenizer) for role in ROLES}
     special.update(n for role, n in named.items() if n is not None and role != "mask")
     usual = (number for name in _MASKS if (number := tokenizer.token_to_id(name)) in special)
     mask, pad = named["mask"], count_or_none(pad_id, least=0, most=size - 1)
@@ -154,7 +154,7 @@ def vocabulary_size(directory: Path) -> tuple[int, Path]:
     Raises:
         CheckpointError: a file is damaged.
     """
-    path, settings = directory / _TOKENIZER, directory / _SETTINGS[0]
+    path, settings = directory / TOKENIZER, directory / _SETTINGS[0]
     added = (read_object(settings) or {}).get("added_tokens_decoder")
     numbers = added if isinstance(added, dict) else ()
     files: dict[Path, Iterable[Any]] = {

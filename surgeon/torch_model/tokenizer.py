@@ -14,6 +14,8 @@ import transformers
 from surgeon.errors import EvaluationError, ExportError
 from surgeon.tasks.tokenizer import (
     MOST_CHARACTERS,
+    ROLES,
+    TOKENIZER,
     UNBOUNDED,
     BoundedTokenizer,
     TokenizerFacts,
@@ -28,11 +30,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-_TOKENIZER = "tokenizer.json"
-_ROLES = ("bos", "eos", "cls", "sep", "pad", "unk", "mask")
 _SENTENCEPIECE = ("*.model", "*.spm")
 _VOCABULARIES = (
-    _TOKENIZER, "vocab*", *_SENTENCEPIECE, "*.tiktoken", "merges.txt", "tekken.json",
+    TOKENIZER, "vocab*", *_SENTENCEPIECE, "*.tiktoken", "merges.txt", "tekken.json",
 )  # fmt: skip
 
 
@@ -47,12 +47,12 @@ def load_tokenizer(source: Path) -> Any | None:
     vocabulary = next((n for p in _VOCABULARIES for n in names if fnmatch(n, p)), None)
     with tokenizer_folder(source) as folder:
         try:
-            with quiet(), panics_as_errors(str(source / (vocabulary or _TOKENIZER))):
+            with quiet(), panics_as_errors(str(source / (vocabulary or TOKENIZER))):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=False
                 )
                 if tokenizer.is_fast:
-                    BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER)  # expands no text
+                    BoundedTokenizer(tokenizer.backend_tokenizer, TOKENIZER)  # expands no text
         except Exception as error:
             if vocabulary is None:
                 return None
@@ -71,7 +71,7 @@ def load_tokenizer(source: Path) -> Any | None:
 def _check_installed(source: Path, names: Sequence[str]) -> None:
     """Name the package that a tokenizer takes: transformers complains about the last it tries."""
     pieces = next((n for p in _SENTENCEPIECE for n in names if fnmatch(n, p)), None)
-    if pieces is None or _TOKENIZER in names:
+    if pieces is None or TOKENIZER in names:
         return
     binary = (source / pieces).read_bytes()[:1] == b"\n"  # the first tag of a protobuf
     package = "sentencepiece" if binary else "tiktoken"
@@ -86,13 +86,13 @@ def save_tokenizer(source: Path, folder: Path, tokenizer: Any, pad: int) -> Toke
     Afterwards the ``tokenizers`` library can encode text for the graph, unless transformers has
     the tokenizer in Python only.
     """
-    file = _TOKENIZER
+    file = TOKENIZER
     if not tokenizer.is_fast:
         own = tokenizer.vocab_files_names.values()
         file = next((name for name in own if (source / name).is_file()), "tokenizer_config.json")
-    elif not (source / _TOKENIZER).is_file():
-        file = f"{folder.name}/{_TOKENIZER}"
-        (folder / _TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+    elif not (source / TOKENIZER).is_file():
+        file = f"{folder.name}/{TOKENIZER}"
+        (folder / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
     return TokenizerFacts(
         file=file,
         mask_id=tokenizer.mask_token_id,
@@ -111,7 +111,7 @@ def text_encoder(tokenizer: Any, *, sides: bool = False) -> Tokenizer:
     """
     if sides or not tokenizer.is_fast:
         return _LibraryTokenizer(tokenizer)  # type: ignore[return-value]  # as much as is used
-    backend = BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER, tokenizer.truncation_side)
+    backend = BoundedTokenizer(tokenizer.backend_tokenizer, TOKENIZER, tokenizer.truncation_side)
     backend.no_padding()
     backend.no_truncation()
     return backend  # type: ignore[return-value]  # all that a tokenizer does, in bounds
@@ -145,7 +145,7 @@ class _LibraryTokenizer:
         self._most: int | None = None
         self._characters = MOST_CHARACTERS
         if tokenizer.is_fast:
-            self._characters = BoundedTokenizer(tokenizer.backend_tokenizer, _TOKENIZER).most
+            self._characters = BoundedTokenizer(tokenizer.backend_tokenizer, TOKENIZER).most
 
     @property
     def languages(self) -> tuple[str | None, str | None]:
@@ -167,7 +167,7 @@ class _LibraryTokenizer:
                 of these, or none of a target.
         """
         ours = self._tokenizer
-        roles = {getattr(ours, f"{role}_token") for role in _ROLES}
+        roles = {getattr(ours, f"{role}_token") for role in ROLES}
         if not hasattr(ours, "set_tgt_lang_special_tokens"):
             around = ours.convert_ids_to_tokens(self.encode_batch([""], target=True)[0].ids)
             if not roles.issuperset(around):
@@ -226,7 +226,7 @@ class _LibraryTokenizer:
 
     def encode_batch(self, texts: Sequence[Any], **how: Any) -> list[_PythonEncoding]:
         check_texts(texts, self._characters)
-        with panics_as_errors(_TOKENIZER):
+        with panics_as_errors(TOKENIZER):
             return [self.encode(text, **how) for text in texts]
 
     def get_vocab(self) -> dict[str, int]:
