@@ -427,6 +427,15 @@ def test_columns_that_are_not_scored_do_not_make_unknown_texts_known(made, tmp_p
         evaluate(artifact, texts=_rows(tmp_path, rows), controls=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("rtd", "texts are needed, and"), ("classification", "labelled rows are")]
+)
+def test_rows_are_not_taken_for_texts_nor_texts_for_rows(made, tmp_path, name, wanted):
+    table = read_table(_rows(tmp_path, [{"text": "the day"}, {"text": "a day"}]))
+    with pytest.raises(EvaluationError, match=f"`texts` .*: {wanted}"):
+        _examples(made(name)[1], table if name == "rtd" else texts_of(LINES))
+
+
 def test_too_few_blocks_are_named_as_such(made):
     _, artifact = made("rtd")
     for line, complaint in (
