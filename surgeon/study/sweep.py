@@ -112,7 +112,7 @@ def run_sweep(
             retry=retry,
         )
         others = sort_rows(folder, keys, journal)
-        table = has_pyarrow() and bool(cells)
+        table = has_pyarrow()
         if table:
             _write_table(folder / TABLE, list(journal.rows(keys)))
     seconds = round(time.monotonic() - start, 3)

@@ -39,11 +39,9 @@ def _cosines(first: Floats, second: Floats) -> Floats:
 def _read_pairs(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     located = locate(data, settings.columns, pair=True)
     pooling, scores = settings.pooling or Pooling(), numbers_of(located)
-    texts = [
-        (str.lower if pooling.lower_case else str)(pooling.prompt + text)
-        for pair in located.pairs
-        for text in pair
-    ]
+    texts = [pooling.prompt + text for pair in located.pairs for text in pair]
+    if pooling.lower_case:
+        texts = [text.lower() for text in texts]
     encoded = encoder.encode(texts)
     halves = encoded.examples
     examples = tuple(
