@@ -15,6 +15,7 @@ from surgeon.edit.record import OnnxPatch
 from surgeon.errors import INSTEAD, CheckpointError, EvaluationError, ExportError, SelectionError
 from surgeon.families import Site
 from surgeon.model import Checkpoint
+from surgeon.model.tensors import FLOATS, quantized
 from surgeon.progress import Progress, silent
 from surgeon.ranking import MEASURED, Dimension, Options, Ranking, find_detector, rank_dimensions
 from surgeon.text import GivenTexts, TextsUsed
@@ -280,11 +281,12 @@ def _edit(
     name: str,
     dims: tuple[int, ...],
 ) -> Edit:
-    if recipe.mode == "mean":
-        _check_one_scale(checkpoint, name)
     tensor = checkpoint.read(name)
+    _check_scales(checkpoint, recipe.mode, name)
     last = tensor.ndim - 1
     axis, offset = (site.axis, site.gain_offset) if param == "gain" else (last, 0.0)
+    if tensor.dtype == np.uint8 and axis == last:  # two dimensions share a byte
+        raise quantized(checkpoint.homes[name].path, checkpoint.tensors[name])
     old = np.take(tensor, dims, axis=axis)
     new = new_values(tensor, axis, dims, recipe.mode, recipe.factor, offset)
     return Edit(
@@ -297,7 +299,7 @@ def _edit(
         axis=axis,
         dims=dims,
         offset=offset,
-        scalars=old.size,
+        scalars=old.size * (2 if old.dtype == np.uint8 else 1),
         changed=count_changed(old, new),
         old=old,
         new=new,
@@ -305,14 +307,19 @@ def _edit(
     )
 
 
-def _check_one_scale(checkpoint: Checkpoint, name: str) -> None:
-    """Refuse a weight whose stored values count by scales that differ: their mean means nothing.
+def _check_scales(checkpoint: Checkpoint, mode: str, name: str) -> None:
+    """Refuse a mode that means nothing on the stored values of a weight, which count by scales.
 
-    Zero stays zero by any scale, and a factor commutes with it.
+    Zero stays zero by any scale that is finite, and a factor commutes with it; but codes are few.
     """
-    if scales := checkpoint.scales_of(name):
+    scales, info = checkpoint.read_scales(name), checkpoint.tensors[name]
+    said = f"`mode` {mode}: {checkpoint.where(name)}: tensor {name} is "
+    if info.dtype not in FLOATS and mode != "zero":
         raise CheckpointError(
-            f"`mode` mean: {checkpoint.where(name)}: tensor {name} is quantized, by the "
-            f"{scales.size} scales of {scales.name}, so that the mean of what is stored is not "
-            "that of the weights; use `mode` zero or scale"
+            f"{said}stored as {info.dtype}, quantized, and 0 alone is exact there; use `mode` zero"
+        )
+    if mode == "mean" and scales is not None and scales.size > 1:
+        raise CheckpointError(
+            f"{said}quantized, by the {scales.size} scales of {checkpoint.scales_of(name)[0]}, so "
+            "that the mean of what is stored is not that of the weights; use `mode` zero or scale"
         )

@@ -108,7 +108,8 @@ class SiteTemplate:
             layer=place[0],
             gain=gain,
             bias=bias,
-            axis=self.axis,
+            # Blocks lie along the inputs, so that the outputs come first.
+            axis=1 if gain.endswith("_blocks") else self.axis,
             stack=self.stack,
             gain_offset=self.gain_offset,
             expert=is_expert(gain),

@@ -163,9 +163,7 @@ def _width(site: Site, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Return the length of a site's dimension, None for a packed weight without a bias."""
     shape = shapes[site.gain]
     ranks = (1,) if site.kind != "dense" else (2, 3) if site.expert else (2,)
-    # bitsandbytes stores four bits a weight in one column of bytes, under the plain name.
-    packed = site.gain.endswith(_PACKED_NAMES) or shape[1:] == (1,)
-    if site.kind == "dense" and packed:
+    if site.kind == "dense" and shape[1:] == (1,):  # as a packed one is given
         return shapes[site.bias][-1] if site.bias and shapes[site.bias] else None
     experts = shape[:-2]  # their number, where all are in one tensor
     if len(shape) not in ranks or (site.bias and shapes[site.bias] != (*experts, shape[site.axis])):

@@ -29,13 +29,17 @@ from surgeon.families import (
     suggest_pattern,
 )
 from surgeon.families.sites import stream_width
-from surgeon.model.tensors import FLOATS, TensorFile, TensorInfo
+from surgeon.model.tensors import FLOATS, TensorFile, TensorInfo, numpy_dtype, quantized
 
 if TYPE_CHECKING:
     from surgeon.model.ranges import Meter
 
 CONFIG = "config.json"
-_SCALES = ("_scale_inv", "_scale")  # after the name of a weight: those of DeepSeek and of vLLM
+# After the name of a weight, and the power that its values are times: DeepSeek's, vLLM's, gpt-oss';
+# NVFP4's second one for the whole, by which ModelOpt multiplies and compressed-tensors divides.
+_SCALES = {"_scale_inv": 1, "_scale": 1, "_scales": 1, "_scale_2": 1, "_global_scale": -1}
+# The bytes, of two FP4 weights each, that a scale of MXFP4 and one of NVFP4 is for.
+_FP4_BLOCKS = {"U8": 16, "F8_E8M0": 16, "F8_E4M3": 8}
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,18 @@ class Checkpoint:
         return {name: info.shape for name, info in self.tensors.items()}
 
     @cached_property
-    def _unpacked(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes, a packed matrix's as one column: nothing says which of its axes is which."""
+    def _codes(self) -> Mapping[str, tuple[int, ...]]:
+        return codes_in_rows(self.tensors)
+
+    @cached_property
+    def unpacked(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes, those of codes in rows as these rows.
+
+        What else is packed is one column: nothing says which of its axes is which.
+        """
         packed = {n: i for n, i in self.tensors.items() if i.dtype not in FLOATS}
         columns = {name: (info.size, 1) for name, info in packed.items() if len(info.shape) > 1}
-        return {**self.shapes, **columns}
+        return {**self.shapes, **columns, **self._codes}
 
     @property
     def source(self) -> Path:
@@ -112,13 +123,43 @@ class Checkpoint:
         return self.files[0].path if self.alone else self.directory
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Read one floating-point tensor in its own dtype."""
-        return self.homes[name].read(name)
+        """Read one tensor of floats, or of codes in rows, in its own dtype."""
+        info, file = self.tensors[name], self.homes[name]
+        if info.dtype not in FLOATS and name not in self._codes:
+            raise quantized(file.path, info)
+        return file.read(name)
 
-    def scales_of(self, name: str) -> TensorInfo | None:
-        """Return the scales that the stored values of a weight count by, if there are several."""
-        found = (self.tensors.get(name + suffix) for suffix in _SCALES)
-        return next((scales for scales in found if scales is not None and scales.size > 1), None)
+    def scales_of(self, name: str) -> list[str]:
+        """Return the names of the scales that the stored values of a weight count by."""
+        return [*_powers_of_scales(name, self.tensors)]
+
+    def read_scales(self, name: str) -> npt.NDArray[np.float64] | None:
+        """Read the product of a weight's scales, by its axes; None if there are none.
+
+        Raises:
+            CheckpointError: they do not fit the weight, or are not finite.
+        """
+        shape, product = self.unpacked[name], None
+        for scale, power in _powers_of_scales(name, self.tensors).items():
+            info = self.tensors[scale]
+            counts = (*info.shape, *(1 for _ in shape))[: len(shape)]
+            fits = all(0 < count <= size for count, size in zip(counts, shape, strict=True))
+            if not fits or info.size != (math.prod(counts) if product is None else 1):
+                raise CheckpointError(
+                    f"{self.where(name)}: {scale} has shape {list(info.shape)}, which does not fit "
+                    f"{name} of {list(shape)}; fetch the model again"
+                )
+            stored = self.homes[scale].read(scale)
+            if info.dtype == "U8":
+                stored = stored.view(numpy_dtype("F8_E8M0"))
+            with np.errstate(all="ignore"):
+                scales = stored.astype(np.float64).reshape(counts) ** power
+            if not np.isfinite(scales).all():
+                raise CheckpointError(
+                    f"{self.where(scale)}: tensor {scale} holds values that are not finite"
+                )
+            product = scales if product is None else product * scales
+        return product
 
     def where(self, name: str) -> str:
         """Say where a tensor is, for an error."""
@@ -140,7 +181,7 @@ class Checkpoint:
             SelectionError: ``sites_pattern`` fits no module.
         """
         found = self.known or find_architecture(self)
-        return Architecture(found.family, one_stream(found.sites, self._unpacked))
+        return Architecture(found.family, one_stream(found.sites, self.unpacked))
 
     @property
     def family(self) -> Family:
@@ -155,7 +196,7 @@ class Checkpoint:
     @property
     def hidden_size(self) -> int:
         """How many dimensions the residual stream has."""
-        return stream_width(self.sites, self._unpacked)
+        return stream_width(self.sites, self.unpacked)
 
     @property
     def layers(self) -> int:
@@ -163,10 +204,42 @@ class Checkpoint:
         return len(by_layer(self.sites))
 
 
-def count_floats(files: Iterable[TensorFile]) -> int:
-    """Return the number of floating-point scalars in files."""
-    infos = (info for file in files for info in file.tensors.values())
-    return sum(info.size for info in infos if info.dtype in FLOATS)
+def codes_in_rows(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of weights in codes, each row of its own, of which 0 is 0 by any scale.
+
+    These are FP4 (two weights in each U8; blocks of them are end to end here) and int8.
+    """
+    packed = (info for info in tensors.values() if info.dtype in ("I8", "U8"))
+    return {info.name: rows for info in packed if len(rows := _rows_of(info, tensors)) > 1}
+
+
+def _rows_of(codes: TensorInfo, tensors: Mapping[str, TensorInfo]) -> tuple[int, ...]:
+    scales = next(map(tensors.get, _powers_of_scales(codes.name, tensors)), None)
+    if scales is None or f"{_unpacked_name(codes.name)}_zero_point" in tensors:
+        return ()
+    if codes.dtype == "I8":
+        return codes.shape if scales.dtype in FLOATS else ()
+    size = _FP4_BLOCKS.get(scales.dtype, 0)
+    rows = (*scales.shape[:-1], size * sum(scales.shape[-1:]))
+    return rows if codes.shape in (rows, (*scales.shape, size)) else ()
+
+
+def _powers_of_scales(name: str, tensors: Mapping[str, TensorInfo]) -> dict[str, int]:
+    """Return the names of the scales that a weight's stored values count by, and their powers."""
+    whole = _unpacked_name(name)
+    return {whole + end: power for end, power in _SCALES.items() if whole + end in tensors}
+
+
+def _unpacked_name(name: str) -> str:
+    return name.removesuffix("_packed").removesuffix("_blocks")
+
+
+def count_weights(files: Iterable[TensorFile]) -> int:
+    """Return the number of floating-point scalars in files, and of weights in codes."""
+    infos = {name: info for file in files for name, info in file.tensors.items()}
+    codes = codes_in_rows(infos)
+    floats = sum(info.size for info in infos.values() if info.dtype in FLOATS)
+    return floats + sum(infos[name].size * (1 + (infos[name].dtype == "U8")) for name in codes)
 
 
 def find_not_finite(checkpoint: Checkpoint, *, in_float16: bool = False) -> str:
@@ -211,17 +284,17 @@ def find_architecture(checkpoint: Checkpoint) -> Architecture:
 
 def _family(checkpoint: Checkpoint) -> Family:
     if not checkpoint.config:
-        return infer_family(str(checkpoint.files[0].path), checkpoint.shapes)
+        return infer_family(str(checkpoint.files[0].path), checkpoint.unpacked)
     try:
         return family_of(checkpoint.config.get("model_type"), checkpoint.config)
     except UnknownArchitectureError as error:
         # The error begins with the name of the file.
-        message = f"{checkpoint.directory}/{error}; {suggest_pattern(checkpoint.shapes)}"
+        message = f"{checkpoint.directory}/{error}; {suggest_pattern(checkpoint.unpacked)}"
         raise UnknownArchitectureError(message) from error
 
 
 def _by_pattern(checkpoint: Checkpoint, pattern: str) -> Architecture:
-    sites = sites_from_pattern(pattern, checkpoint.shapes)
+    sites = sites_from_pattern(pattern, checkpoint.unpacked)
     if not says_offset(pattern):
         _check_gains(checkpoint, sites)
     model_type = checkpoint.config.get("model_type") or "unknown"

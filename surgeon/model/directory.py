@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
+from surgeon.model.checkpoint import CONFIG, Checkpoint, count_weights
 from surgeon.model.files import RECORD, read_object, recorded_pattern
 from surgeon.model.tensors import TensorFile
 from surgeon.model.weight_files import find_weights, open_one_file, why_missing
@@ -122,7 +122,7 @@ def _open_local(path: Path, name: str | None, sites_pattern: str | None) -> Chec
         directory=directory,
         config=config or {},
         files=files,
-        parameters_total=count_floats(files),
+        parameters_total=count_weights(files),
         index=index,
         revision=revision,
         sites_pattern=recorded_pattern(directory) if sites_pattern is None else sites_pattern,

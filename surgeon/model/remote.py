@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.checkpoint import CONFIG, Checkpoint, count_floats
+from surgeon.model.checkpoint import CONFIG, Checkpoint, count_weights
 from surgeon.model.files import parse_object
 from surgeon.model.hub import Listing, list_weights, read_shards
 from surgeon.model.hub_errors import explained
@@ -141,7 +141,7 @@ def open_remote(
                 directory=file.path,
                 config=config.result(),
                 files=(file,),
-                parameters_total=count_floats([file]),
+                parameters_total=count_weights([file]),
                 revision=listing.commit,
                 sites_pattern=sites_pattern,
                 conversion=listing.conversion,

@@ -30,10 +30,13 @@ BITS = {
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
 
-_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-_ML_DTYPES = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1", "U8": "u1"}
+_ML_DTYPES = {
+    "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+}  # fmt: skip
 
-FLOATS = (*_NUMPY, *_ML_DTYPES)
+FLOATS = ("F16", "F32", "F64", "BF16", "F8_E4M3", "F8_E5M2")
 """The dtypes whose scalars surgeon can read and write exactly."""
 
 
@@ -65,21 +68,15 @@ class TensorFile:
     tensors: Mapping[str, TensorInfo]
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Return one floating-point tensor as an array of its own dtype.
+        """Return one tensor as an array of its own dtype.
 
         Raises:
-            CheckpointError: the dtype is not one of ``FLOATS``, no array has the shape, or the
-                tensor cannot be read.
+            CheckpointError: no array has the dtype or the shape, or the tensor cannot be read.
         """
         info = self.tensors[name]
-        if info.dtype not in FLOATS:
-            raise CheckpointError(
-                f"{self.path}: tensor {name} is stored as {info.dtype} of shape "
-                f"{list(info.shape)}, quantized or packed, which cannot be edited exactly; name "
-                "sites that are float vectors with `sites` (final, embeddings), or give the model "
-                "before it was quantized"
-            )
-        dtype, read = float_dtype(info.dtype), 0
+        if info.dtype not in (*_NUMPY, *_ML_DTYPES):
+            raise quantized(self.path, info)
+        dtype, read = numpy_dtype(info.dtype), 0
         try:
             content = np.empty(info.size * dtype.itemsize, np.uint8)
             for piece in self.pieces(name):
@@ -109,8 +106,17 @@ class TensorFile:
         """Fetch tensors together, ahead of ``read``; on disk there is no need."""
 
 
-def float_dtype(name: str) -> np.dtype[Any]:
-    """Return the numpy dtype for one of ``FLOATS`` (``KeyError`` for any other)."""
+def quantized(path: Path, info: TensorInfo) -> CheckpointError:
+    """Return the error that a tensor's numbers are not as they are stored."""
+    return CheckpointError(
+        f"{path}: tensor {info.name} is stored as {info.dtype} of shape {list(info.shape)}, "
+        "quantized or packed, which cannot be edited exactly; name sites that are float vectors "
+        "with `sites` (final, embeddings), or give the model before it was quantized"
+    )
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the numpy dtype for one of the format's (``KeyError`` where there is none)."""
     if name in _NUMPY:
         return np.dtype(_NUMPY[name])
     import ml_dtypes  # 10 ms that a float32 checkpoint need not pay

@@ -21,6 +21,8 @@ _SLAB = 2**17  # weights converted to float64 at a time: they fit in a core's ca
 # Bytes of a remote model that are fetched together: all norms of any model, all output dense layers
 # of GPT-2, three of Llama 13B's.
 _AT_ONCE = 2**29
+_FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0) * 2  # by code, of both signs
+_FP4_NORMS = np.hypot.outer(_FP4, _FP4).ravel()  # of the two weights in a byte
 
 _LOOKED_AT: dict[Kind, tuple[str, str]] = {
     "layernorm": ("gain", "output LayerNorm"),
@@ -128,15 +130,14 @@ def _batches(checkpoint: Checkpoint, sites: list[Site]) -> Iterator[list[Site]]:
 
 
 def _tensors(checkpoint: Checkpoint, site: Site) -> list[str]:
-    scales = checkpoint.scales_of(site.gain)
-    return [name for name in (site.gain, site.bias, scales and scales.name) if name]
+    return [n for n in (site.gain, site.bias, *checkpoint.scales_of(site.gain)) if n]
 
 
 def _read_vector(checkpoint: Checkpoint, name: str, axis: int | None = None) -> _Vector:
     """Read a vector or one of each expert, or, given the axis, the norms of a matrix's slices."""
-    stored = checkpoint.read(name)
+    stored = checkpoint.read(name).reshape(checkpoint.unpacked[name])
     if axis is not None and stored.ndim > 1:
-        values = slice_norms(stored, axis, _read_scales(checkpoint, name))
+        values = slice_norms(stored, axis, checkpoint.read_scales(name))
     else:
         values = stored.astype(np.float64)
     if not np.isfinite(values).all():
@@ -146,38 +147,26 @@ def _read_vector(checkpoint: Checkpoint, name: str, axis: int | None = None) -> 
     return values
 
 
-def _read_scales(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float64] | None:
-    """Read the scales of a weight's blocks, by its axes; None if there are not several."""
-    scales = checkpoint.scales_of(name)
-    if scales is None:
-        return None
-    shape = checkpoint.shapes[name]
-    counts = (*scales.shape, 1)[: len(shape)]
-    if scales.size != math.prod(counts) or any(map(int.__gt__, counts, shape)):
-        raise CheckpointError(
-            f"{checkpoint.where(name)}: {scales.name} has shape {list(scales.shape)}, which does "
-            f"not fit {name} of {list(shape)}; fetch the model again"
-        )
-    return checkpoint.read(scales.name).astype(np.float64).reshape(counts)
-
-
 def slice_norms(
     weight: npt.NDArray[Any], axis: int, scales: npt.NDArray[np.float64] | None = None
 ) -> _Vector:
     """Return the Euclidean norm of each dimension's slice, without a float64 copy of the whole.
 
-    ``weight`` is a matrix, or one of each expert. ``scales`` are those of the weight's blocks,
-    whose sides are powers of two; the last block of a row or column may be cut off.
+    ``weight`` is a matrix, or one of each expert; of bytes, those of two FP4 weights. ``scales``
+    are those of its blocks, whose sides are powers of two; the last block of a row or column may be
+    cut off.
     """
     if weight.ndim > 2:
         each = itertools.zip_longest(weight, () if scales is None else scales)
-        return functools.reduce(np.hypot, (slice_norms(one, axis - 1, of) for one, of in each))
+        norms = (slice_norms(one, axis - 1, of) for one, of in each)
+        return functools.reduce(np.hypot, norms, np.zeros(weight.shape[axis]))
     squares = np.zeros(weight.shape[axis])
     if scales is not None:
         rows, columns = map(_block_of, weight.shape, scales.shape)
     step = max(1, _SLAB // max(1, weight.shape[1]))
     for start in range(0, len(weight), step):
-        slab = weight[start : start + step].astype(np.float64)
+        slab = weight[start : start + step]
+        slab = _FP4_NORMS[slab] if slab.dtype == np.uint8 else slab.astype(np.float64)
         if scales is not None:
             slab *= scales[np.ix_(rows[start : start + step], columns)]
         np.multiply(slab, slab, out=slab)

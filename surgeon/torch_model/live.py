@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.checkpoint import Checkpoint, count_floats
+from surgeon.model.checkpoint import Checkpoint, count_weights
 from surgeon.model.tensors import TensorFile, TensorInfo
 from surgeon.model.torch_pickle import DTYPES
 
@@ -79,7 +79,7 @@ def open_live(
         # The class that was saved may have had another head.
         config=model.config.to_dict() | {"architectures": [type(model).__name__]},
         files=files,
-        parameters_total=count_floats(files),
+        parameters_total=count_weights(files),
         sites_pattern=sites_pattern,
         model=model,
         tokenizer=tokenizer,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surgeon.model.tensors import FLOATS, float_dtype, round_once
+from surgeon.model.tensors import FLOATS, numpy_dtype, round_once
 
-_NARROW = [float_dtype(name) for name in FLOATS if name != "F64"]
+_NARROW = [numpy_dtype(name) for name in FLOATS if name != "F64"]
 
 
 @pytest.mark.parametrize("dtype", _NARROW, ids=str)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from surgeon.errors import CheckpointError
 from surgeon.model import torch_pickle, unpickle
-from surgeon.model.tensors import float_dtype
+from surgeon.model.tensors import numpy_dtype
 from surgeon.model.torch_pickle import read_directory
 from surgeon.model.unpickle import Call
 
@@ -60,7 +60,7 @@ def test_each_tensor_lies_where_the_directory_says(legacy):
         expected = state[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy()
         assert content[info.start : info.end] == expected.tobytes()
         assert info.shape == tuple(state[name].shape)
-    assert float_dtype(found.tensors["bfloat"].dtype).itemsize == 2
+    assert numpy_dtype(found.tensors["bfloat"].dtype).itemsize == 2
     assert found.tensors["tied"].start == found.tensors["plain"].start
 
 
