@@ -8,8 +8,18 @@ import subprocess
 import pytest
 from matplotlib.text import Text
 
+from surgeon.figures import paper
+
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000")
+
+
+def on_paper(picture):
+    """A picture as matplotlib's figure, with the places of its texts."""
+    with paper.own_style():
+        figure = paper.draw(picture)
+        figure.canvas.draw()
+    return figure
 
 
 def texts_of(figure):

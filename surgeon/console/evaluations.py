@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -34,7 +34,10 @@ def _show(evaluation: Evaluation) -> None:
 
     quantized = evaluation.quantized
     _show_scores(evaluation)
-    for form, one in _forms(evaluation):
+    forms = {"": evaluation}
+    if quantized is not None:
+        forms = {"in float: ": evaluation, f"in {quantized.form}: ": quantized.evaluation}
+    for form, one in forms.items():
         verdict = (name_verdict(one), _VERDICT_STYLES[one.verdict])
         print_text(Text.assemble(form, verdict, f": {plain(explain(one))}"))
     if quantized is not None:
@@ -84,14 +87,6 @@ def _show(evaluation: Evaluation) -> None:
             title="blanks filled in",
             lines=True,
         )
-
-
-def _forms(evaluation: Evaluation) -> Iterator[tuple[str, Evaluation]]:
-    """Yield what stands before the verdict of each form, and its evaluation."""
-    quantized = evaluation.quantized
-    yield ("in float: " if quantized else ""), evaluation
-    if quantized:
-        yield f"in {quantized.form}: ", quantized.evaluation
 
 
 def _change(delta: float, ci95: tuple[float, float]) -> tuple[str, str]:

@@ -90,11 +90,15 @@ def _summary(record: Record) -> list[str]:
     recipe = record.recipe
     factor = f" by {recipe['factor']:g}" if recipe.get("factor") is not None else ""
     changed = f"{record.parameters_changed:,} of {record.parameters_total:,} parameters changed"
+    used, chosen_on = record.ranked_on, []
+    if used is not None:
+        texts = f"{len(used.lines):,} texts of {used.name}, sha256 {used.sha256[:16]}…"
+        chosen_on = [f"Chosen on {texts}."]
     origin = f" from revision {record.revision}" if record.revision else ""
     return [
         f"{record.architecture}; {changed} ({recipe['mode']}{factor}), other bytes as they were.",
         *_choice(record),
-        *_texts(record),
+        *chosen_on,
         f"Made by surgeon {record.surgeon} on {record.created}{origin}{_with(record.versions)}.",
     ]
 
@@ -139,14 +143,6 @@ def _damages(record: Record) -> list[str]:
 
 def _with(versions: Mapping[str, str]) -> str:
     return "".join(f", {name} {version}" for name, version in versions.items())
-
-
-def _texts(record: Record) -> list[str]:
-    """Say which texts chose the dimensions, if any did."""
-    used = record.ranked_on
-    if used is None:
-        return []
-    return [f"Chosen on {len(used.lines):,} texts of {used.name}, sha256 {used.sha256[:16]}…."]
 
 
 def _scores(evaluation: Evaluation) -> str:

@@ -10,13 +10,13 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 import numpy as np
 import pytest
-from pictures import assert_legible
+from pictures import assert_legible, on_paper
 from PIL import Image
 from rankings import random_ranking
 
 from surgeon import open_checkpoint, rank_by_layernorm, rank_dimensions, read_zscores
 from surgeon.errors import OutputError, SelectionError
-from surgeon.figures import chart, paper, plot_ranking
+from surgeon.figures import chart, plot_ranking
 from surgeon.figures.picture import REMOVED
 from surgeon.figures.scan import dots, draw_ranking, standing, strongest
 from surgeon.ranking import ByLayer
@@ -35,22 +35,15 @@ _SITUATIONS = {
 }
 
 
-def _drawn(ranking, zscores):
-    with paper.own_style():
-        figure = paper.draw(draw_ranking(ranking, zscores))
-        figure.canvas.draw()
-    return figure
-
-
 @pytest.mark.parametrize("situation", _SITUATIONS)
 def test_no_text_lies_on_another_or_is_cut_off(situation):
-    figure = _drawn(*random_ranking(**_SITUATIONS[situation]))
+    figure = on_paper(draw_ranking(*random_ranking(**_SITUATIONS[situation])))
     assert_legible(figure, least=41)
 
 
 def test_every_outlier_is_named_and_its_name_points_at_its_column():
     outliers = (0, 2533, 2541, 2550)
-    figure = _drawn(*random_ranking(hidden=4096, outliers=outliers))
+    figure = on_paper(draw_ranking(*random_ranking(hidden=4096, outliers=outliers)))
     strip = figure.axes[0]
     assert {int(text.get_text()) for text in strip.texts} == set(outliers)
     for text, line in zip(strip.texts, strip.lines, strict=True):
@@ -167,7 +160,7 @@ def test_a_layer_without_a_bias_is_drawn(tmp_path):
 def test_an_encoder_is_set_off_from_its_decoder():
     ranking, zscores = random_ranking(hidden=64, layers=4)
     rows = ("enc 0", "enc 1", "dec 0", "dec 1")
-    figure = _drawn(ranking, replace(zscores, rows=rows))
+    figure = on_paper(draw_ranking(ranking, replace(zscores, rows=rows)))
     gain = figure.axes[1]
     assert [label.get_text() for label in gain.get_yticklabels()] == list(rows)
     assert [line.get_ydata()[0] for line in gain.lines] == [1.5]
@@ -230,7 +223,7 @@ def _by_size(largest):
 @pytest.mark.parametrize("largest", [5.0, 5000.0])
 def test_the_dots_are_what_the_method_judges_by_and_so_is_the_line(largest):
     ranking, zscores = _by_size(largest)
-    figure = _drawn(ranking, zscores)
+    figure = on_paper(draw_ranking(ranking, zscores))
     assert_legible(figure, least=41)
     (panel,) = (axes for axes in figure.axes if "one dot per layer" in axes.get_xlabel())
     row = panel.collections[-len(strongest(ranking))]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from pictures import assert_legible, texts_of
+from pictures import assert_legible, on_paper, texts_of
 from training_runs import HIDDEN, make_template, write_pretraining, write_run
 
 from surgeon import plot_trace, trace_training
-from surgeon.figures import chart, paper
+from surgeon.figures import chart
 from surgeon.figures.trace import draw_trace
 
 
@@ -13,19 +13,12 @@ def pretraining(tmp_path_factory):
     return write_pretraining(tmp_path_factory.mktemp("pretraining") / "run")
 
 
-def _drawn(trace):
-    with paper.own_style():
-        figure = paper.draw(draw_trace(trace))
-        figure.canvas.draw()
-    return figure
-
-
 @pytest.mark.parametrize("sigma", [3.0, 2.0, 1.2, 0.9, 9.0])
 def test_no_text_of_a_trace_lies_on_another_or_is_cut_off(pretraining, sigma):
     trace = trace_training([pretraining], sigma=sigma)
     if sigma == 9:
         assert not trace.outliers
-    assert_legible(_drawn(trace), least=20)
+    assert_legible(on_paper(draw_trace(trace)), least=20)
 
 
 def test_many_steps_and_neighbouring_departures_stay_legible(tmp_path):
@@ -36,7 +29,7 @@ def test_many_steps_and_neighbouring_departures_stay_legible(tmp_path):
     write_run(template, tmp_path / "run", outs)
     trace = trace_training([tmp_path / "run"], sigma=1.5)
     assert set(trace.outliers) == set(dims)
-    figure = _drawn(trace)
+    figure = on_paper(draw_trace(trace))
     assert_legible(figure, least=25)
     written = [text.get_text() for text in texts_of(figure)]
     assert {"step 140,000", "step 141,000", "step 142,000", "step 143,000"} <= set(written)
@@ -56,7 +49,7 @@ def test_a_line_crosses_sigma_where_its_dimension_left(pretraining):
 
 def test_the_page_has_the_same_series_as_the_paper(pretraining):
     trace = trace_training([pretraining])
-    drawn = _drawn(trace).axes[1:]  # below the strip of names
+    drawn = on_paper(draw_trace(trace)).axes[1:]  # below the strip of names
     lines = [one for one in chart.draw(draw_trace(trace)).data if one.name.startswith("dim 36")]
     for line, axes in zip(lines, drawn, strict=True):
         np.testing.assert_array_equal(line.y, axes.lines[-2].get_ydata())

@@ -1,5 +1,6 @@
 """Which figures the rows of a sweep make, and the page that shows them."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -191,7 +192,7 @@ def test_what_was_measured_differently_is_not_averaged():
         {"data": "/b/d.txt"},
         {"mask_rate": 0.5},
     ]
-    rows = [row, *(Measurement(**{**vars(row), **other}) for other in others)]
+    rows = [row, *(dataclasses.replace(row, **other) for other in others)]
     assert [len(same) for same in subjects(rows)[0].values()] == [1] * 6
 
 
@@ -214,7 +215,7 @@ def test_layers_one_by_one_make_a_figure_and_other_models_and_tasks_none_togethe
     assert dose.headline.startswith("One layer at a time")
     (line,) = dose.rows[0][0].lines
     np.testing.assert_array_equal(line.xs, [0, np.nan, 2])
-    groups, _ = subjects([*rows, Measurement(**{**vars(rows[0]), "model": Model(model="n")})])
+    groups, _ = subjects([*rows, dataclasses.replace(rows[0], model=Model(model="n"))])
     assert list(groups) == ["m: mlm", "n: mlm"]
 
 
