@@ -144,7 +144,7 @@ CAUSAL = dataclasses.replace(
     title="causal language modelling",
     unit="nats per token",
     heads=("clm",),
-    read=_read,
+    reader=_read,
     prepare=predict_next,
     options={"block": None, "stride": None, "bos": False, **TEXT_OPTIONS},
 )

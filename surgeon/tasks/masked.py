@@ -24,7 +24,6 @@ model is needed. All tokens are judged, special ones too, as in training.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -43,7 +42,6 @@ from surgeon.tasks.sequences import (
     naive_tokens,
     observe_tokens,
     other_tokens,
-    read_sequences,
     reduce_tokens,
 )
 from surgeon.tasks.table import Columns, Names, locate
@@ -192,7 +190,6 @@ MASKED = Task(
     metric="loss",
     unit="nats per masked token",
     heads=("mlm",),
-    read=functools.partial(read_sequences, mask),
     prepare=mask,
     observe=observe_tokens,
     measure=measure_tokens,
@@ -207,7 +204,6 @@ PERMUTED = dataclasses.replace(
     title="permutation language modelling",
     unit="nats per target token",
     heads=("plm",),
-    read=functools.partial(read_sequences, permute),
     prepare=permute,
     options={"mask_rate": 1 / 6, "block": None, **TEXT_OPTIONS},
 )
@@ -216,7 +212,6 @@ DENOISING = dataclasses.replace(
     name="denoising",
     title="text infilling",
     heads=("denoising",),
-    read=functools.partial(read_sequences, denoise),
     prepare=denoise,
     options={"mask_rate": 0.3, "block": None, **TEXT_OPTIONS},
 )
@@ -264,7 +259,7 @@ SEQ2SEQ = dataclasses.replace(
     DENOISING,
     name="seq2seq",
     title="sequence-to-sequence language modelling",
-    read=_read_pairs,
+    reader=_read_pairs,
     prepare=None,
     sides=True,
     options={"text_column": None, "pair_column": None},
@@ -325,7 +320,6 @@ REPLACED = Task(
     metric="loss",
     unit="nats per token",
     heads=("rtd",),
-    read=functools.partial(read_sequences, replace),
     prepare=replace,
     observe=_observe,
     measure=_measure,

@@ -1,10 +1,9 @@
-"""What the tasks on plain text share: examples, the tokens drawn, and the losses on them."""
+"""What the tasks on plain text share: the tokens drawn, and the losses on them."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,34 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from surgeon.tasks.examples import Encoder, Example, Prepared
+from surgeon.tasks.examples import Example
 from surgeon.tasks.labels import cross_entropy
-from surgeon.tasks.task import SHARE, Data, Floats, Scores, Settings, ratio_of_sums
+from surgeon.tasks.task import SHARE, Floats, Scores, Settings, ratio_of_sums
 
 TEXT_OPTIONS: Mapping[str, Any] = {"text_column": None, "document": False}
 
 Ids = npt.NDArray[np.int64]
-
-
-def read_sequences(
-    prepare: Callable[[tuple[int, ...], Settings], Example | None],
-    data: Data,
-    encoder: Encoder,
-    settings: Settings,
-) -> Prepared:
-    """Make an example of each text, cut to the model's length, or of each block.
-
-    A sequence in which ``prepare`` finds nothing to score is left out.
-    """
-    texts, block = data.lines, settings.block
-    encoded = encoder.encode(texts) if block is None else encoder.cut_in_blocks(texts, block)
-    examples = []
-    for whole in encoded.examples:
-        example = prepare(whole.ids, settings)
-        if example is not None:
-            fits = len(example.ids) == len(whole.types)
-            examples.append(dataclasses.replace(example, types=whole.types) if fits else example)
-    return dataclasses.replace(encoded, examples=tuple(examples))
 
 
 @dataclass(frozen=True, eq=False)

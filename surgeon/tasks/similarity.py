@@ -10,7 +10,6 @@ Drift needs no labels: it is how far the embedding of each text moves from the b
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,7 +19,7 @@ from surgeon.tasks.classification import CORRELATIONS, correlations, naive_numbe
 from surgeon.tasks.configuration import Pooling
 from surgeon.tasks.examples import Encoder, Example, Prepared
 from surgeon.tasks.labels import numbers_of
-from surgeon.tasks.sequences import TEXT_OPTIONS, read_sequences
+from surgeon.tasks.sequences import TEXT_OPTIONS
 from surgeon.tasks.table import COLUMN_OPTIONS, locate
 from surgeon.tasks.task import Data, Floats, Scores, Settings, Task
 
@@ -68,7 +67,7 @@ SIMILARITY = Task(
     metric="1 − Spearman",
     unit="1 − rank correlation of the cosines with the scores",
     heads=("drift",),
-    read=_read_pairs,
+    reader=_read_pairs,
     observe=_observe_pair,
     measure=correlations,
     whole=CORRELATIONS,
@@ -104,7 +103,6 @@ DRIFT = Task(
     metric="drift",
     unit="1 − cosine to the baseline",
     heads=("drift",),
-    read=functools.partial(read_sequences, _whole),
     prepare=_whole,
     observe=_observe_text,
     measure=_measure_drift,

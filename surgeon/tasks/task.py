@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -142,12 +142,12 @@ class Task:
             worse.
         unit: of the metric.
         heads: what the model's head must be for, one of them.
-        read: makes examples of the data.
         observe: reduces the output of one example to what is kept of it: (tokens, width), with a
             leading axis where the example has several sequences or the graph several outputs.
         measure: maps the observations of a variant, (examples, kept), to its scores by name.
         prepare: makes an example of one token sequence, None where it has nothing to score; None
             for a task on labelled data.
+        reader: makes examples of the data (None: ``prepare`` does, of each text or block).
         by_label: numbers of each label apart: {label: {number: value}}, such as its recall.
         further: other metrics that the verdict may be about (``metric``), larger being worse;
             "1 − …" is made of a score that is larger where it is better.
@@ -174,10 +174,10 @@ class Task:
     metric: str
     unit: str
     heads: tuple[TaskName, ...]
-    read: Callable[[Data, Encoder, Settings], Prepared]
     observe: Callable[[npt.NDArray[np.float32], Example], Floats]
     measure: Callable[[Floats, Settings], Mapping[str, Scores]]
     prepare: Callable[[tuple[int, ...], Settings], Example | None] | None = None
+    reader: Callable[[Data, Encoder, Settings], Prepared] | None = None
     by_label: Callable[[Floats, Settings], Mapping[str, Mapping[str, float]]] = lambda *_: {}
     further: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
@@ -206,6 +206,24 @@ class Task:
     def needs_table(self) -> bool:
         """Whether the data are rows of named values, and not texts alone."""
         return self.prepare is None
+
+    def read(self, data: Data, encoder: Encoder, settings: Settings) -> Prepared:
+        """Make examples of the data.
+
+        A text is cut to the model's length, and left out if there is nothing to score in it.
+        """
+        if self.reader is not None:
+            return self.reader(data, encoder, settings)
+        texts, block = data.lines, settings.block
+        encoded = encoder.encode(texts) if block is None else encoder.cut_in_blocks(texts, block)
+        assert self.prepare is not None
+        examples = []
+        for whole in encoded.examples:
+            example = self.prepare(whole.ids, settings)
+            if example is not None:
+                types = whole.types if len(example.ids) == len(whole.types) else example.types
+                examples.append(replace(example, types=types))
+        return replace(encoded, examples=tuple(examples))
 
     def scores(self, observed: Floats, settings: Settings) -> dict[str, Scores]:
         """Return all scores of a variant by name, the one that decides among them."""
