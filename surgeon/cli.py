@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -134,10 +135,8 @@ class _Commands(TyperGroup):
 
 def _summary(name: str) -> str:
     """Read the first line of a command's docstring; an import of them all takes a second."""
-    from importlib import resources
-
     module, _, function = _COMMANDS[name].partition(":")
-    source = (resources.files("surgeon.commands") / f"{module}.py").read_text("utf-8")
+    source = (Path(__file__).with_name("commands") / f"{module}.py").read_text("utf-8")
     functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     # Where a command has commands of its own, the first function says what they are for.
     described = next((node for node in functions if node.name == function), functions[0])

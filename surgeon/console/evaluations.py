@@ -135,5 +135,5 @@ def _rows(evaluation: Evaluation, places: Sequence[int]) -> list[list[str]]:
     means = {name: fmean(control.others[name] for control in controls) for name in names}
     mean = Score((), fmean(c.value for c in controls), means)
     rows.append(row(f"mean of {len(controls)} controls", mean))
-    labels = ("least of them", "most of them")
-    return rows + [row(*pair) for pair in zip(labels, (controls[n] for n in places), strict=True)]
+    least, most = (controls[place] for place in places)
+    return [*rows, row("least of them", least), row("most of them", most)]

@@ -42,11 +42,6 @@ def out() -> Console:
     return _made(sys.stdout)
 
 
-def err() -> Console:
-    """Return standard error."""
-    return _made(sys.stderr)
-
-
 def _made(stream: TextIO) -> Console:
     console = _Console(file=stream, highlight=False, markup=False, emoji=False)
     console.width = max(console.width, _NARROWEST)
@@ -145,7 +140,7 @@ def print_error(message: str) -> None:
 
 def print_note(message: str) -> None:
     """Print something worth knowing to standard error."""
-    _print_wrapped(err(), as_options(message), "dim")
+    _print_wrapped(_made(sys.stderr), as_options(message), "dim")
 
 
 class _Notes(logging.Handler):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -277,11 +276,8 @@ def _columns(ranking: Ranking, zscores: ZScores) -> dict[str, list[Any]]:
     named = zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)
     order = [dimension.dim for dimension in ranking.dimensions]
     return dict(named) | {
-        f"{name}_{number}": vector[order].tolist() for name, number, vector in _vectors(zscores)
+        f"{name}_{number}": vector[order].tolist()
+        for name, values in (("gain_z", zscores.gain), ("bias_z", zscores.bias))
+        if values is not None
+        for number, vector in enumerate(values)
     }
-
-
-def _vectors(zscores: ZScores) -> Iterator[tuple[str, int, Any]]:
-    for name, values in (("gain_z", zscores.gain), ("bias_z", zscores.bias)):
-        for number, vector in enumerate(() if values is None else values):
-            yield name, number, vector

@@ -116,7 +116,7 @@ def _maps(rows: Sequence[Measurement], change: str) -> Iterator[Picture]:
             columns=tuple(map(str, dims)),
             raster=Raster(deltas, np.tile(dims, (len(layers), 1)), 1, len(dims)),
             scale=Scale(float(np.nanmax(np.abs(deltas))) or 1.0, _COLOURS, title=change),
-            value="",
+            value="change",
             form="+.4g",
         )
         yield Picture(f"One dimension in one layer: {edit_in_words(group[0])}", (), ((panel,),))

@@ -17,11 +17,10 @@ def test_the_list_has_every_recipe_that_ships(capsys, json_of):
     assert all(f" {name} " in table for name in shipped_recipes())
 
 
-def test_show_prints_the_file_as_it_is_and_json_every_field(capsys):
+def test_show_prints_the_file_as_it_is_and_json_every_field(capsys, json_of):
     assert run(["recipes", "show", "bert-large"]) == 0
     assert capsys.readouterr().out == shipped_recipes()["bert-large"].read_text()
-    assert run(["recipes", "show", "bert-large", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+    shown = json_of("recipes", "show", "bert-large")
     assert shown["dims"] == [136, 466, 933]
     assert shown["mode"] == "zero"
     assert shown["expect"]["published"][0]["grade"] == "F"
@@ -59,13 +58,11 @@ def test_a_recipe_that_is_not_there_is_one_line_and_exit_code_2(refused, command
     refused("recipes", command, "nowhere.yaml", says="nowhere.yaml")
 
 
-def test_a_recipe_by_name_patches_and_says_in_the_record_what_it_expects(minilm, tmp_path, capsys):
-    out = str(tmp_path / "out")
-    arguments = ["patch", str(minilm), "--recipe", "all-minilm-l6-v2-measured", "-o", out]
-    assert run([*arguments, "--no-onnx", "--json"]) == 0
-    recipe = json.loads(capsys.readouterr().out)["recipe"]
-    assert recipe["expect"]["verdict"] == "degraded"
-    assert "verdict: degraded" in (tmp_path / "out" / "README.md").read_text()
+def test_a_recipe_by_name_patches_and_says_in_the_record_what_it_expects(minilm, tmp_path, json_of):
+    out, name = tmp_path / "out", "all-minilm-l6-v2-measured"
+    record = json_of("patch", minilm, "--recipe", name, "--no-onnx", "-o", out)
+    assert record["recipe"]["expect"]["verdict"] == "degraded"
+    assert "verdict: degraded" in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

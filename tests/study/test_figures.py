@@ -83,7 +83,10 @@ def test_of_many_single_dimensions_the_others_are_the_controls():
 def test_single_dimensions_in_single_layers_make_a_map():
     rows = [_row((dim,), dim + layer / 10, layers=(layer,)) for dim in range(9) for layer in (3, 1)]
     found = _pictures([*rows, _row((4,), 9.0, layers=(1, 3))])
-    (drawn,) = [one.rows[0][0] for one in found if isinstance(one.rows[0][0], Map)]
+    (picture,) = [one for one in found if isinstance(one.rows[0][0], Map)]
+    (heatmap,) = chart.draw(picture).data
+    assert heatmap.hovertemplate.startswith("dim %{customdata}, layer %{y}: change %{z")
+    drawn = picture.rows[0][0]
     assert drawn.rows == ("1", "3")
     np.testing.assert_allclose(drawn.raster.values[1], np.arange(9) + 0.3)
     strips = [one.headline for one in found if isinstance(one.rows[0][0], Strip)]
