@@ -145,6 +145,7 @@ def test_zeroed_codes_stand_for_what_is_zeroed_and_all_others_for_what_they_did(
     found, wanted = patch(codes, tmp_path / "out"), patch(plain, tmp_path / "wanted")
     counted = ("dims", "hidden_size", "parameters_changed")
     assert [getattr(found, name) for name in counted] == [getattr(wanted, name) for name in counted]
+    assert [edit.scalars for edit in found.edits] == [edit.scalars for edit in wanted.edits]
     now, zeroed = _dequantized(_load(tmp_path / "out")), _load(tmp_path / "wanted")
     for name, values in now.items():
         assert values.tobytes() == zeroed[name].tobytes()
@@ -222,6 +223,7 @@ def test_codes_and_scales_in_different_shards_are_read_and_edited(gpt_oss, tmp_p
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": homes}))
     assert len(set(homes.values())) == 4
     wanted = read_zscores(open_checkpoint(whole))
+    assert open_checkpoint(folder).parameters_total == 2 * 16 * (3 * 32 + 1) + 16
     with serve({"org/codes": folder}) as server:
         connect(monkeypatch, server.url, tmp_path / "cache")
         found = read_zscores(open_remote("org/codes"))

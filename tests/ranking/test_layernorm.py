@@ -120,6 +120,10 @@ def test_the_norm_of_each_dimension_s_slice_needs_no_float64_copy_of_the_weight(
     assert peak < 2 * weight.nbytes
 
 
+def test_a_tensor_of_no_experts_has_norms_of_zero():
+    assert slice_norms(np.ones((0, 4, 3)), 1).tolist() == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize(("block", "shape"), [(128, (2, 3)), (1, (192, 1)), (1, (192,))])
 def test_quantized_weights_are_ranked_as_what_their_scales_make_of_them(tmp_path, block, shape):
     """The last block is cut off where 192 rows are in blocks of 128; or each row has a scale."""
