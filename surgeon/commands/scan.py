@@ -123,11 +123,8 @@ def scan(
             )
             checkpoint = surgeon.open_onnx(Path(model), sites_pattern).checkpoint
         else:
-            opened = (
-                surgeon.open_checkpoint
-                if compare or detector.needs_model
-                else surgeon.open_for_scan
-            )
+            runs_model = compare or detector.needs_model
+            opened = surgeon.open_checkpoint if runs_model else surgeon.open_for_scan
             checkpoint = opened(
                 model, revision=revision, sites_pattern=sites_pattern, progress=progress
             )

@@ -84,7 +84,11 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) 
     from surgeon.figures.grouping import model_name, short_names
 
     models = short_names((cell.model for cell in cells), model_name)
-    rows = [_cell_row(cell, models[cell.model]) for cell in cells]
+    rows = []
+    for cell in cells:
+        settings = cell.evaluation
+        task, data = settings.task or "by the head", Path(settings.data or "built in").name
+        rows.append((models[cell.model], cell.recipe.summary, task, data, str(settings.seed)))
     if (more := len(rows) - _MAX_CELLS - 1) > 0:
         rows[_MAX_CELLS:-1] = [("…", f"{more:,} more", "", "", "")]
     print_table(
@@ -102,12 +106,6 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) 
         else f"about {duration(ahead.seconds)} by the time that these took"
     )
     print_text(f"{_ended(ahead)}: {ahead.left:,} to run, {time}.")
-
-
-def _cell_row(cell: Cell, model: str) -> tuple[str, ...]:
-    settings = cell.evaluation
-    task, data = settings.task or "by the head", Path(settings.data or "built in").name
-    return model, cell.recipe.summary, task, data, str(settings.seed)
 
 
 def show_sweep(sweep: Sweep, *, json: bool) -> None:
