@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -54,7 +54,9 @@ class Texts:
         Raises:
             EvaluationError: there is none, or one is something else.
         """
-        if isinstance(lines, str):  # whose letters would be the texts
+        # The letters of a string would be the texts, and the names of a table's columns.
+        listed = isinstance(lines, Iterable) and getattr(lines, "ndim", 1) == 1
+        if not listed or isinstance(lines, str | Mapping):
             raise EvaluationError("`texts`: give a list of strings, one for each text")
         texts = []
         for text in lines:

@@ -43,20 +43,25 @@ def removed(
     settings: dict[str, Any] = {"dims": dims, **how}
     recipe = Recipe(**settings)
     live = open_live(model, sites_pattern=sites_pattern)
-    plan, state = make_plan(live, recipe), live.model.state_dict()
+    # The parameters themselves: within the block the model may go to another device or dtype.
+    plan, state = make_plan(live, recipe), live.model.state_dict(keep_vars=True)
     with contextlib.ExitStack() as undo:
         for edit in plan.edits:
             undo.callback(_write(state[edit.tensor], edit))
         yield plan
 
 
-def _write(tensor: torch.Tensor, edit: Edit) -> Callable[[], object]:
-    """Write an edit's new values into a tensor, and return what puts the old ones back."""
+def _write(parameter: torch.Tensor, edit: Edit) -> Callable[[], None]:
+    """Write an edit's new values into a parameter, and return what puts the old ones back."""
     import torch
 
-    index = torch.tensor(edit.dims, device=tensor.device)
-    old = tensor.index_select(edit.axis, index)
+    index = torch.tensor(edit.dims)
+
+    def put(values: torch.Tensor) -> None:
+        now = parameter.detach()
+        now.index_copy_(edit.axis, index.to(now.device), values.to(now.device, now.dtype))
+
+    old = parameter.detach().index_select(edit.axis, index.to(parameter.device))
     # By way of float64, which holds every value of a narrower dtype exactly.
-    new = torch.from_numpy(edit.new.astype(np.float64)).to(tensor.device, tensor.dtype)
-    tensor.index_copy_(edit.axis, index, new)
-    return lambda: tensor.index_copy_(edit.axis, index, old)
+    put(torch.from_numpy(edit.new.astype(np.float64)))
+    return lambda: put(old)

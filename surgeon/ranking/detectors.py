@@ -156,12 +156,12 @@ def check_options(detector: Detector, options: Options) -> None:
     Raises:
         SelectionError: one is set.
     """
-    for field in dataclasses.fields(Options):
-        taken = field.name in (_EVERYWHERE, *detector.takes)
-        if not taken and getattr(options, field.name) != field.default:
-            takers = [d.name for d in DETECTORS.values() if field.name in d.takes]
+    for name, value in options:
+        taken = name in (_EVERYWHERE, *detector.takes)
+        if not taken and value != Options.model_fields[name].default:
+            takers = [d.name for d in DETECTORS.values() if name in d.takes]
             raise SelectionError(
-                f"`{field.name}`: `method` {detector.name} has no use for it; it is for "
+                f"`{name}`: `method` {detector.name} has no use for it; it is for "
                 f"{', '.join(takers)}"
             )
 

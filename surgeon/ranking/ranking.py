@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BeforeValidator, Field
 
-from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
 from surgeon.ranking.zscores import ZScores
-from surgeon.text import GivenTexts, TextsUsed
+from surgeon.settings import Count, Flag, Number, Seed, SettingsModel
+from surgeon.text import TextsUsed
 
 SIGMA = 3.0
 
@@ -197,38 +197,25 @@ def over_median(sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.divide(sizes, median, out=np.zeros_like(sizes), where=median > 0)
 
 
-@dataclass(frozen=True)
-class Options:
-    """The settings of a ranking.
+class Options(SettingsModel):
+    """The settings of a ranking."""
 
-    Attributes:
-        sigma: how far from the mean of its vector a gain or a bias is flagged, in standard
-            deviations.
-        min_layers: how many layers must flag an outlier: a share of them if below 1, else a count
-            (None: the detector's own rule).
-        texts: what a forward pass reads: texts, strings, or a file with one text per line (None:
-            the built-in sample that ranks, which is not the one that evaluates).
-        min_damage: the least damage that makes an outlier, in the unit of the model's own task
-            (None: that of ``removals.MIN_DAMAGE``).
-        exhaustive: whether every dimension is removed, instead of a shortlist.
-        count: how many outliers ``ablation`` is to find (None: all, but 8 at most).
-        device: where PyTorch runs the model: cpu, cuda, mps, or auto, the best that is there.
-        seed: of masks, controls and the order of the texts.
-
-    Raises:
-        SelectionError: ``min_damage`` is negative or not a number.
-    """
-
-    sigma: float = SIGMA
-    min_layers: float | None = None
-    texts: GivenTexts | None = None
-    min_damage: float | None = None
-    exhaustive: bool = False
-    count: int | None = None
-    device: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = self.min_damage
-        if least is not None and not (math.isfinite(least) and least >= 0):
-            raise SelectionError(f"`min_damage` {least:g}: give a number of 0 or more")
+    sigma: Number = SIGMA
+    """How far from the mean of its vector a gain or a bias is flagged, in standard deviations."""
+    min_layers: Number | None = None
+    """How many layers must flag an outlier: a share of them if below 1, else a count (None: the
+    detector's own rule)."""
+    texts: Any = None
+    """What a forward pass reads: texts, strings, or a file with one text per line (None: the
+    built-in sample that ranks, which is not the one that evaluates)."""
+    min_damage: Annotated[Number, Field(ge=0)] | None = None
+    """The least damage that makes an outlier, in the unit of the model's own task (None: that of
+    ``removals.MIN_DAMAGE``)."""
+    exhaustive: Flag = False
+    """Whether every dimension is removed, instead of a shortlist."""
+    count: Count | None = None
+    """How many outliers ``ablation`` is to find (None: all, but 8 at most)."""
+    device: Annotated[str, BeforeValidator(str)] = "auto"
+    """Where PyTorch runs the model: cpu, cuda, mps, or auto, the best that is there."""
+    seed: Seed = 0
+    """Of masks, controls and the order of the texts."""

@@ -225,7 +225,7 @@ def _live_runner(checkpoint: LiveCheckpoint, texts: Texts, device: str) -> Torch
         raise SelectionError(
             f"`device` {device}: the model is on {here} and runs there; move it to {device} first"
         )
-    if tokenizer is None:
+    if not hasattr(tokenizer, "mask_token_id"):
         raise EvaluationError("`tokenizer`: the method runs the model on text; give transformers'")
     body = checkpoint.model.base_model is checkpoint.model
     if body and checkpoint.model.get_output_embeddings() is None:

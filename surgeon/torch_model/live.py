@@ -27,7 +27,13 @@ class LiveTensors(TensorFile):
         """Yield a tensor's bytes in one piece, from whatever device it is on."""
         import torch
 
-        values = self.state[name].detach().cpu().contiguous().flatten()
+        tensor = self.state[name].detach()
+        if tensor.is_meta:
+            raise CheckpointError(
+                f"{self.path}: tensor {name} is on the meta device, without values; load the model "
+                "whole (without `device_map`, where that left weights on the disk)"
+            )
+        values = tensor.cpu().contiguous().flatten()
         yield values.view(torch.uint8).numpy().tobytes()
 
 
@@ -61,7 +67,7 @@ def open_live(
     # They rename its tensors and have its methods, but for the name of its class.
     model = getattr(model, "_orig_mod", model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not hasattr(model, "name_or_path"):
+    if not (hasattr(model, "name_or_path") and hasattr(model, "state_dict")):
         kind = type(model).__name__
         raise CheckpointError(f"`model`: give a PreTrainedModel of transformers; found {kind}")
     state, infos, start = model.state_dict(), {}, 0
@@ -91,16 +97,25 @@ def left_as_it_was(model: Any) -> Iterator[None]:
     """Run a model as an evaluation does; its modes, gradients and settings are put back."""
     from unittest import mock
 
+    import torch
+
     training = [module for module in model.modules() if module.training]
     learning = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     model.eval()
     try:
-        # Not every configuration has the setting, which would be saved with the model.
-        with mock.patch.object(model.config, "use_cache", new=False, create=True):
+        with (
+            # Not every configuration has the setting, which would be saved with the model.
+            mock.patch.object(model.config, "use_cache", new=False, create=True),
+            torch.inference_mode(mode=False),  # in which there are no gradients
+            torch.compiler.set_stance("force_eager"),  # hooks would be compiled too
+        ):
             yield
     finally:
         for module in training:
             module.training = True
         for parameter, requires_grad, gradient in learning:
-            parameter.requires_grad_(requires_grad)
+            if (
+                parameter.requires_grad != requires_grad
+            ):  # what inference_mode made refuses to be set
+                parameter.requires_grad_(requires_grad)
             parameter.grad = gradient

@@ -49,6 +49,14 @@ def test_a_model_without_dimensions_has_the_weights_of_an_artifact(folder, dtype
         assert torch.equal(tensor, before[name])
 
 
+def test_a_model_that_moves_within_the_block_gets_its_weights_back_where_it_is(tiny):
+    model = AutoModel.from_pretrained(tiny("bert"))
+    wanted = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    with surgeon.removed(model, dims=[3]):
+        model.half()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize("name", ["mixtral", "gpt_oss"])
 def test_a_mixture_in_memory_does_without_dimensions_what_its_artifact_does(name, tmp_path):
     save_family(name, tmp_path / "model")
@@ -132,6 +140,30 @@ def test_a_model_that_is_wrapped_is_edited_and_ranked_as_the_one_in_it(folder, w
     assert found == expected
 
 
+def test_inference_mode_and_a_compiled_call_change_no_ranking(embedder):
+    model, tokenizer = (kind.from_pretrained(embedder) for kind in (AutoModel, AutoTokenizer))
+    texts = built_in_sample().lines[:4]
+    expected = surgeon.rank(model, tokenizer, texts, method="gradient")
+    with torch.inference_mode():
+        assert surgeon.rank(model, tokenizer, texts, method="gradient") == expected
+    expected = surgeon.rank(model, tokenizer, texts, method="activations")
+    with torch.inference_mode():
+        made = AutoModel.from_pretrained(embedder)
+    assert surgeon.rank(made, tokenizer, texts, method="activations") == expected
+    model.compile(backend="eager")
+    assert surgeon.rank(model, tokenizer, texts, method="activations") == expected
+
+
+def test_a_model_without_values_is_refused(tiny):
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(tiny("bert")))
+    with (
+        pytest.raises(CheckpointError, match="is on the meta device, without values"),
+        surgeon.removed(model, dims=[3]),
+    ):
+        pass
+
+
 def test_a_model_with_the_heads_of_pre_training_is_ranked_by_its_language_model(embedder):
     tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:8]
     both = BertForPreTraining(AutoConfig.from_pretrained(embedder))
@@ -195,8 +227,11 @@ def test_a_model_in_memory_is_ranked_by_the_head_that_it_has(tmp_path, embedder)
     found = surgeon.rank(model, tokenizer, texts)
     assert (found.measured.task, found.measured.texts) == ("drift", "texts")
     assert "without its head" in found.evidence
-    with pytest.raises(EvaluationError, match="`tokenizer`: the method runs the model on text"):
-        surgeon.rank(model)
+    for none in (None, tokenizer.backend_tokenizer):
+        with pytest.raises(EvaluationError, match="`tokenizer`: the method runs the model on text"):
+            surgeon.rank(model, none)
+    with pytest.raises(CheckpointError, match="`model`: give a PreTrainedModel"):
+        surgeon.rank(tokenizer, model)
     with pytest.raises(SelectionError, match="`device` cuda: the model is on cpu"):
         surgeon.rank(model, tokenizer, texts, method="activations", device="cuda")
     assert surgeon.rank(model, method="layernorm").basis == "by weights, not measured"

@@ -70,6 +70,10 @@ def test_the_weights_of_few_layers_are_weak_evidence_and_a_measurement_is_not(pl
         ("ablation", {"min_layers": 2}, "`min_layers`"),
         ("ablation", {"min_damage": math.nan}, "`min_damage`"),
         ("ablation", {"min_damage": -0.1}, "`min_damage`"),
+        ("ablation", {"min_damage": "0.1"}, "`min_damage`: give a number"),
+        ("ablation", {"count": 2.0}, "`count`: give a whole number; found 2.0"),
+        ("ablation", {"seed": -1}, "`seed`: give a number of 0 or more"),
+        ("ablation", {"dims": [3]}, "`dims`: there is no such field"),
         ("votes", {}, "`method` votes: there is layernorm, layernorm-count"),
     ],
 )

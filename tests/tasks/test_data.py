@@ -6,6 +6,7 @@ import json
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from surgeon.errors import EvaluationError
@@ -149,7 +150,12 @@ def test_texts_are_lines_or_a_column(tmp_path, name, content, column, lines):
 
 def test_texts_in_memory_are_strings_and_one_at_least_is_not_blank():
     assert Texts.of(["One.", " "]).lines == ("One.",)
-    for texts, complaint in (([], "holds no text"), ([" "], "holds no text"), ([1], "found int")):
+    wrong = ([], "holds no text"), ([" "], "holds no text"), ([1], "found int")
+    table = {"text": ["One."]}
+    for texts, complaint in (
+        *wrong,
+        *((no, "give a list") for no in (1, table, np.array([["One."]]))),
+    ):
         with pytest.raises(EvaluationError, match=complaint):
             Texts.of(texts)
 
