@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-INSTEAD = "use `method` layernorm, which reads only the weights"
+WEIGHTS_ONLY = "use `method` layernorm, which reads only the weights"
 """What an error about a model that does not run leaves to do."""
 
 

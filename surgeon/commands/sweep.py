@@ -52,7 +52,7 @@ def sweep(
     from surgeon.evaluation.session import check_provider
     from surgeon.progress import duration
     from surgeon.study.engines import choose_engine
-    from surgeon.study.grid import check_grid, cost_of, doubts_about, make_cells, size_of
+    from surgeon.study.grid import check_grid, effort_of, make_cells, name_missing_models, size_of
     from surgeon.study.sweep import preview_sweep, run_sweep
 
     checked = check_grid(file)
@@ -66,8 +66,8 @@ def sweep(
     if dry_run:
         cells = make_cells(grid)
         ahead = preview_sweep(cells, output, retry=retry, workers=workers)
-        console.show_grid(cells, cost_of(cells), ahead, json=json)
-        for doubt in doubts_about(grid):
+        console.show_grid(cells, effort_of(cells), ahead, json=json)
+        for doubt in name_missing_models(grid):
             console.print_note(f"Note: {doubt}.")
         return
     if output is None:

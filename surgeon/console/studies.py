@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from surgeon.edit.recipe import Recipe
     from surgeon.edit.recipe_file import Checked, PlacedProblem
     from surgeon.study.atlas import Atlas
-    from surgeon.study.grid import Cell, Cost
+    from surgeon.study.grid import Cell, Effort
     from surgeon.study.run import Outcome, Outlook
     from surgeon.study.sweep import Sweep
     from surgeon.study.training_run import Trace, Trajectory
@@ -75,11 +75,11 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) -> None:
+def show_grid(cells: Sequence[Cell], effort: Effort, ahead: Outlook, *, json: bool) -> None:
     """Show the cells of a sweep, what they take, and how many are left to do."""
     if json:
         made = [cell.to_json() for cell in cells]
-        print_json({"cost": vars(cost), "outlook": vars(ahead), "cells": made})
+        print_json({"cost": vars(effort), "outlook": vars(ahead), "cells": made})
         return
     from surgeon.figures.grouping import model_name, short_names
 
@@ -94,10 +94,10 @@ def show_grid(cells: Sequence[Cell], cost: Cost, ahead: Outlook, *, json: bool) 
     print_table(
         ("model", "operation", "task", "data", "seed"),
         rows,
-        title=f"{_counted(cost.cells, 'cell')} of {_counted(cost.models, 'model')}",
+        title=f"{_counted(effort.cells, 'cell')} of {_counted(effort.models, 'model')}",
     )
     print_text(
-        f"About {cost.variants:,} runs of a model over its texts, {cost.texts:,} texts in all. "
+        f"About {effort.variants:,} runs of a model over its texts, {effort.texts:,} texts in all. "
         "Nothing was run."
     )
     time = (

@@ -187,7 +187,7 @@ class Splice:
         return self.start + self.length
 
 
-def in_order(splices: Iterable[Splice], path: Path) -> list[Splice]:
+def sort_splices(splices: Iterable[Splice], path: Path) -> list[Splice]:
     """Sort splices of a file by their places.
 
     Raises:
@@ -203,7 +203,7 @@ def in_order(splices: Iterable[Splice], path: Path) -> list[Splice]:
 
 def inverse(splices: Iterable[Splice], path: Path) -> tuple[Splice, ...]:
     """Return what undoes splices of the file at ``path``, at offsets of the spliced file."""
-    ordered = in_order(splices, path)
+    ordered = sort_splices(splices, path)
     growth = (len(splice.content) - splice.length for splice in ordered)
     undo = []
     with path.open("rb") as file:

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from surgeon.edit.changes import BytePatch, Splice, in_order
+from surgeon.edit.changes import BytePatch, Splice, sort_splices
 from surgeon.errors import CheckpointError, OutputError
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
@@ -96,7 +96,7 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
             if reason := _why_no_file(checkpoint, path):
                 left_out[path] = reason
             else:
-                copied[place(path)] = path
+                copied[path_of_copy(path)] = path
     for path, reason in sorted(left_out.items()):
         for_loader = is_for_loader(path) or in_module_folder(f"{path.rstrip('/')}/config.json")
         if reason == "links" and for_loader:
@@ -133,7 +133,7 @@ def path_in_artifact(checkpoint: Checkpoint, path: Path) -> str:
     return converted_name(name) if isinstance(checkpoint.files[0], PickleFile) else name
 
 
-def place(path: str) -> str:
+def path_of_copy(path: str) -> str:
     """Return where a file of the source goes in the artifact."""
     own = path == CARD or PurePosixPath(path).parts[0] == FOLDER
     return f"{FOLDER}/source/{path}" if own else path
@@ -240,7 +240,7 @@ def transfer(
         CheckpointError: the source does not hold ``old``, or the splices do not fit it.
     """
     regular_size(source)
-    ordered, stopped = in_order(splices, source), Event()
+    ordered, stopped = sort_splices(splices, source), Event()
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
     spliced = target if ordered else None

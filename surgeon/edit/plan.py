@@ -12,7 +12,13 @@ from surgeon.edit.changes import Edit, Splice, count_changed, finite_or_none, ne
 from surgeon.edit.files import path_in_artifact
 from surgeon.edit.recipe import Recipe
 from surgeon.edit.record import OnnxPatch
-from surgeon.errors import INSTEAD, CheckpointError, EvaluationError, ExportError, SelectionError
+from surgeon.errors import (
+    WEIGHTS_ONLY,
+    CheckpointError,
+    EvaluationError,
+    ExportError,
+    SelectionError,
+)
 from surgeon.families import Site
 from surgeon.model import Checkpoint
 from surgeon.model.tensors import FLOATS, quantized
@@ -217,7 +223,7 @@ def _rank(checkpoint: Checkpoint, recipe: Recipe, options: Options, progress: Pr
     try:
         return rank_dimensions(checkpoint, MEASURED, options, progress=progress)
     except (CheckpointError, EvaluationError, ExportError) as error:
-        instead = "" if INSTEAD in str(error) else f"; {INSTEAD}"
+        instead = "" if WEIGHTS_ONLY in str(error) else f"; {WEIGHTS_ONLY}"
         raise SelectionError(
             f"`remove_outliers` {recipe.remove_outliers}: measures what removals do, which is not "
             f"possible here: {error}{instead}, or name them with `dims`"

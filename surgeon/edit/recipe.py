@@ -33,7 +33,7 @@ else:
 
 Param: TypeAlias = Literal["gain", "bias"]
 Grade: TypeAlias = Literal["S", "F", "N", "D", "O"]
-Verdict: TypeAlias = Literal["degraded", "intact"]
+ExpectedVerdict: TypeAlias = Literal["degraded", "intact"]
 
 PARAMS: tuple[Param, ...] = ("gain", "bias")
 
@@ -109,7 +109,7 @@ class Published(SettingsModel):
 class Expectation(SettingsModel):
     """What an edit should show: the verdict of ``eval``, and what others have reported."""
 
-    verdict: Verdict | None = None
+    verdict: ExpectedVerdict | None = None
     """The verdict that surgeon eval should reach."""
     published: tuple[Published, ...] = ()
     """Figures that others have reported."""
@@ -215,13 +215,13 @@ def recipe_from_json(values: object, source: str) -> Recipe:
         raise SelectionError(f"{source}: {error}") from error
 
 
-def expected_verdict(recipe: Mapping[str, Any], task: str) -> Verdict | None:
+def expected_verdict(recipe: Mapping[str, Any], task: str) -> ExpectedVerdict | None:
     """Return the verdict that a recorded recipe expects of an evaluation; None: it names none.
 
     A recipe whose evaluation is of another task than ``task`` expects nothing of this one.
     """
     expectation, settings = recipe.get("expect") or {}, recipe.get("evaluation") or {}
-    verdict: Verdict | None = expectation.get("verdict")
+    verdict: ExpectedVerdict | None = expectation.get("verdict")
     return verdict if settings.get("task") in (None, task) else None
 
 

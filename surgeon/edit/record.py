@@ -16,7 +16,7 @@ from surgeon.edit.changes import Edit, Splice, to_json
 from surgeon.edit.files import EXCISED, FileState, Reason
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import CheckpointError, SelectionError
-from surgeon.model.files import OWN_HASH, RECORD, SCHEMA, own_hash, read_fields
+from surgeon.model.files import OWN_HASH, RECORD, SCHEMA, own_hash, read_record_fields
 from surgeon.model.tensors import open_safetensors
 from surgeon.ranking import Dimension, Measured
 from surgeon.settings import reader
@@ -159,7 +159,7 @@ def read_record(artifact: str | Path) -> Record:
         raise CheckpointError(
             f"{artifact}: no {RECORD} in it, so it is no artifact; make one with surgeon patch"
         )
-    fields = read_fields(artifact)
+    fields = read_record_fields(artifact)
     if (schema := fields.get("schema")) != SCHEMA:
         raise CheckpointError(
             f"{path}: its schema is {schema!r} and this surgeon reads {SCHEMA}; update surgeon"

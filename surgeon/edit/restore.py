@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from surgeon.edit.changes import BytePatch, Edit, byte_patch, with_slices
-from surgeon.edit.files import FileState, place, transfer
+from surgeon.edit.files import FileState, path_of_copy, transfer
 from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.edit.staging import check_output, staged
 from surgeon.errors import CheckpointError
@@ -123,7 +123,7 @@ def source_path(record: Record, name: str, source: str) -> str:
     if origins.get(name, inside(source)) == source:
         if record.converted_from and name == converted_name(source):
             return name
-        if name == (source if name in origins else place(source)):
+        if name == (source if name in origins else path_of_copy(source)):
             return source
     raise CheckpointError(f"{RECORD}: {name} cannot have been {source}; the record is damaged")
 

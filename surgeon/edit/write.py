@@ -297,8 +297,7 @@ def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-SCHEMA = 1
-_INSTEAD = "run it in PyTorch instead"
+_RUN_IN_PYTORCH = "run it in PyTorch instead"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,7 +311,7 @@ class Export:
     architecture: str
     onnx: OnnxFacts = dataclasses.field(repr=False)
     files: dict[str, FileState] = dataclasses.field(repr=False)
-    schema: int = SCHEMA
+    schema: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``surgeon/export.json``."""
@@ -355,7 +354,7 @@ def export(
     if not checkpoint.config:
         path = checkpoint.files[0].path
         raise ExportError(f"{path}: has no config.json beside it, and an export needs one")
-    check_sizes(checkpoint, _INSTEAD)
+    check_sizes(checkpoint, _RUN_IN_PYTORCH)
     check_output(output, checkpoint.directory, force=force)
     with staged(output, force=force) as folder:
         for target, origin in list_source_files(checkpoint).copied.items():
@@ -365,7 +364,7 @@ def export(
             checkpoint,
             folder / ONNX_FOLDER,
             progress,
-            otherwise=_INSTEAD,
+            otherwise=_RUN_IN_PYTORCH,
             place=_copy,
             options=options,
         )

@@ -19,7 +19,7 @@ from surgeon.model.files import FOLDER
 from surgeon.model.tensors import open_safetensors
 from surgeon.progress import Progress
 from surgeon.tasks.examples import Example
-from surgeon.tasks.task import Floats, Runner, Variant, compare
+from surgeon.tasks.task import Floats, Runner, Variant, compare_variants
 
 _BLOCK = 512  # examples that a variant runs at a time,
 _BLOCK_TOKENS = 16_384  # if they have no more tokens: a matter of seconds for a small model
@@ -74,7 +74,7 @@ def compare_in_blocks(
     try:
         for block in blocks_of(examples, _LOOK if is_settled else _BLOCK):
             left = [n for n in range(len(variants)) if kept is None or _unseen(kept[n, block])]
-            observed = compare(runner, examples[block], [variants[number] for number in left])
+            observed = compare_variants(runner, examples[block], [variants[n] for n in left])
             for number in left:
                 done = block.start * len(variants) + number * (block.stop - block.start)
                 name = f"scoring {variants[number].name}"

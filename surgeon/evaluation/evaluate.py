@@ -128,10 +128,10 @@ def evaluate(
     variants = (*models, *(draw_doses(opened) if asked.dose else ()))
     runner = open_runner(opened, work.task, provider, batch_size)
     unchanged = opened.record.parameters_changed == 0
-    judge = functools.partial(find, work, margin=margin, unchanged=unchanged)
+    finding_of = functools.partial(find, work, margin=margin, unchanged=unchanged)
 
     def is_settled(kept: Floats) -> bool:
-        found = judge(kept[: len(models)], early=True, alpha=EARLY)
+        found = finding_of(kept[: len(models)], early=True, alpha=EARLY)
         return found.verdict != "inconclusive"
 
     identity = _identity(artifact, work, variants, shuffled=stops_early)
@@ -147,13 +147,13 @@ def evaluate(
     )
     progress("computing the intervals", 0, 0)
     error = EARLY if compared.settled else ALPHA - EARLY if stops_early else ALPHA
-    finding = judge(compared.kept[: len(models)], early=compared.settled, alpha=error)
+    finding = finding_of(compared.kept[: len(models)], early=compared.settled, alpha=error)
     progress("filling in blanks", 0, 0)
     fill_ins = fill_in(runner, patched, work.examples)
     result = _result(opened, work, variants, compared, finding, fill_ins, runner)
     result = replace(result, until_certain=stops_early)
     if asked.quantize:
-        quantized = _quantized(opened, work, models, runner, judge, progress)
+        quantized = _quantized(opened, work, models, runner, finding_of, progress)
         result = replace(result, quantized=quantized)
     if resume and not compared.resumed:
         result = replace(result, warnings=(*result.warnings, NOTHING_TO_RESUME))
@@ -214,7 +214,7 @@ def _quantized(
     work: Workload,
     models: Sequence[Variant],
     runner: OnnxRunner,
-    judge: Callable[[Floats], Finding],
+    finding_of: Callable[[Floats], Finding],
     progress: Progress,
 ) -> Quantized:
     """Measure the same in int8, quantized into a folder that is gone afterwards."""
@@ -223,7 +223,7 @@ def _quantized(
         quantized = open_quantized(opened, work.task, Path(folder))
         kept, before, after = compare_forms(runner, quantized, work.examples, models, progress)
     compared, cost = Compared(kept, settled=False, resumed=False), cost_of(work, before, after)
-    result = _result(opened, work, models, compared, judge(kept), (), runner)
+    result = _result(opened, work, models, compared, finding_of(kept), (), runner)
     return Quantized("int8", replace(result, providers=("CPUExecutionProvider",)), cost)
 
 

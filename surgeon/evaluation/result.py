@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from surgeon.edit.files import EVALUATION, EVALUATIONS
-from surgeon.edit.recipe import Verdict as ExpectedVerdict
+from surgeon.edit.recipe import ExpectedVerdict
 from surgeon.edit.staging import is_result, replace_file
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.verdict import Verdict

@@ -202,7 +202,7 @@ class Family:
             CheckpointError: no layer is there, one is missing between others, or the names
                 hold several models of the family.
         """
-        every = self.places(tensors)
+        every = self.matched_sites(tensors)
         last = {(s.role, s.stack, s.layer) for t, s in every if t.only_layer is not None}
         return in_order(
             site
@@ -210,7 +210,7 @@ class Family:
             if template.only_layer is not None or (site.role, site.stack, site.layer) not in last
         )
 
-    def places(self, tensors: Collection[str]) -> list[tuple[SiteTemplate, Site]]:
+    def matched_sites(self, tensors: Collection[str]) -> list[tuple[SiteTemplate, Site]]:
         """Find what each template matches, the sites that another one replaces among it.
 
         Raises:
@@ -229,10 +229,10 @@ class Family:
                 f"the weights hold several models, under {found}: split them into one directory "
                 "each"
             )
-        places = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
-        self._check_mixed_layers(places)
-        _check_all_experts(places, tensors)
-        return places
+        matched = [(t, site) for t in self.templates for site in t.sites(prefixes[0], tensors)]
+        self._check_mixed_layers(matched)
+        _check_all_experts(matched, tensors)
+        return matched
 
     def _why_no_layer(self, tensors: Iterable[str]) -> str:
         wanted = self.templates[0].at(0)
@@ -247,10 +247,10 @@ class Family:
             )
         return f"no tensor named like {wanted}.weight: {remedy}"
 
-    def _check_mixed_layers(self, places: Iterable[tuple[SiteTemplate, Site]]) -> None:
+    def _check_mixed_layers(self, found: Iterable[tuple[SiteTemplate, Site]]) -> None:
         """Check that each layer is of one kind and has all that layers of its kind have."""
         matched: dict[tuple[Role, Stack], dict[SiteTemplate, set[int]]] = {}
-        for template, site in places:
+        for template, site in found:
             if template.among and site.layer is not None:
                 of_role = matched.setdefault((site.role, site.stack), {})
                 of_role.setdefault(template, set()).add(site.layer)
@@ -279,9 +279,9 @@ def _check_layer(
         )
 
 
-def _check_all_experts(places: Iterable[tuple[SiteTemplate, Site]], tensors: Iterable[str]) -> None:
+def _check_all_experts(found: Iterable[tuple[SiteTemplate, Site]], tensors: Iterable[str]) -> None:
     """Check that no expert is left out because all are in one tensor of another name."""
-    experts = [site.gain for _, site in places if site.expert]
+    experts = [site.gain for _, site in found if site.expert]
     joined = next(filter(_JOINED_EXPERTS.search, tensors), None)
     if experts and joined and not any(map(_JOINED_EXPERTS.search, experts)):
         raise CheckpointError(

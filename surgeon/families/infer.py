@@ -87,17 +87,17 @@ def infer_family(label: str, shapes: Shapes) -> Family:
 
 def _fit(family: Family, shapes: Shapes) -> _Fit | None:
     try:
-        places = family.places(shapes)
+        matched = family.matched_sites(shapes)
         sites = one_stream(family.sites(shapes), shapes)
     except CheckpointError:
         return None
-    layers = {layer for _, site in places if (layer := split_layer(site.gain)[0])}
-    if not _has_its_norms(family, [site for _, site in places], layers, shapes):
+    layers = {layer for _, site in matched if (layer := split_layer(site.gain)[0])}
+    if not _has_its_norms(family, [site for _, site in matched], layers, shapes):
         return None
     return _Fit(
         family,
         frozenset(replace(site, stack="") for site in sites),  # however the row calls its stacks
-        len({template for template, _ in places}),
+        len({template for template, _ in matched}),
         frozenset(layers),
     )
 

@@ -213,7 +213,7 @@ def own_hash(fields: Mapping[str, Any]) -> str:
 
 def recorded_pattern(directory: Path) -> str | None:
     """Return the ``sites_pattern`` that an artifact was made with, None for none."""
-    pattern = read_fields(directory).get("sites_pattern")
+    pattern = read_record_fields(directory).get("sites_pattern")
     return pattern if isinstance(pattern, str) else None
 
 
@@ -224,7 +224,7 @@ def recorded_weights(directory: Path) -> tuple[str, ...]:
         CheckpointError: the record is damaged or names a file elsewhere, or the artifact was made
             from an ONNX file.
     """
-    record = read_fields(directory)
+    record = read_record_fields(directory)
     if not record:
         return ()
     if record.get("onnx_patch") is not None:
@@ -239,7 +239,7 @@ def recorded_weights(directory: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_fields(directory: Path) -> Mapping[str, Any]:
+def read_record_fields(directory: Path) -> Mapping[str, Any]:
     """Return what an artifact's record says, nothing for any other directory.
 
     Raises:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from surgeon.edit.changes import Edit, Splice, inverse, with_slices
-from surgeon.edit.files import SourceFiles, is_duplicate_weights, place
+from surgeon.edit.files import SourceFiles, is_duplicate_weights, path_of_copy
 from surgeon.edit.plan import Plan, make_plan
 from surgeon.edit.recipe import PARAMS, Recipe
 from surgeon.edit.record import OnnxPatch, Record, SplitRecord
 from surgeon.edit.write import write_artifact
-from surgeon.errors import INSTEAD, CheckpointError, OutputError, SelectionError
+from surgeon.errors import WEIGHTS_ONLY, CheckpointError, OutputError, SelectionError
 from surgeon.families import Site
 from surgeon.model.files import may_follow
 from surgeon.onnx.file_graph import SAME, FileGraph, Node, Use, tensor_files
@@ -80,7 +80,7 @@ def make_onnx_plan(model: OnnxModel, recipe: Recipe) -> OnnxPlan:
     if recipe.remove_outliers and recipe.method is None:
         raise SelectionError(
             f"`remove_outliers` {recipe.remove_outliers}: measures what removals do, and of an "
-            f"ONNX file the weights alone are read; {INSTEAD}, or name them with `dims`"
+            f"ONNX file the weights alone are read; {WEIGHTS_ONLY}, or name them with `dims`"
         )
     plan = make_plan(model.checkpoint, recipe)
     by_tensor: dict[str, list[Edit]] = {}
@@ -257,7 +257,7 @@ def _side_files(model: OnnxModel) -> SourceFiles:
         for path in itertools.chain.from_iterable(folder.glob(pattern) for pattern in _COPIED):
             name = path.relative_to(root).as_posix()
             if name not in weights and may_follow(root, path):
-                copied[place(name)] = name
+                copied[path_of_copy(name)] = name
         if checkpoint.config:  # else the folder may be anybody's, and its files no business
             files = (path for path in folder.iterdir() if path.is_file())
             names = {p.relative_to(root).as_posix() for p in files if is_duplicate_weights(p.name)}

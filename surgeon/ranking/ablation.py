@@ -18,7 +18,7 @@ from surgeon.ranking.race import (
     Damage,
     Race,
     Removal,
-    blocks_of,
+    block_ends,
     damage_of,
     find_most,
     run_race,
@@ -206,7 +206,7 @@ class _Choice:
 
     @property
     def _blocks(self) -> tuple[int, ...]:
-        return tuple(blocks_of(len(self.run.examples)))
+        return tuple(block_ends(len(self.run.examples)))
 
     def _next_error(self) -> float:
         self.rounds.append(self.rounds[-1] / 2)

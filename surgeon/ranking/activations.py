@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from surgeon.progress import Progress
 from surgeon.ranking.criteria import CRITERIA, LayerStates
-from surgeon.ranking.ranking import ByLayer, Options, Ranking, over_median, rank
+from surgeon.ranking.ranking import ByLayer, Options, Ranking, make_ranking, over_median
 from surgeon.ranking.torch_runner import TorchRunner
 from surgeon.tasks.examples import Example, batch_examples
 from surgeon.tasks.task import Floats
@@ -46,7 +46,7 @@ def rank_by_activations(runner: TorchRunner, _options: Options, progress: Progre
     written, stream = (over_median(largest[moment]) for moment in ("written", "stream"))
     large = written >= MIN_RATIO
     needed = math.ceil(MIN_LAYERS * len(large))
-    return rank(
+    return make_ranking(
         runner.checkpoint,
         flags=large,
         counts=large.sum(axis=0),

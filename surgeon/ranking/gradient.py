@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from surgeon.progress import Progress
-from surgeon.ranking.ranking import ByLayer, Options, Ranking, over_median, rank
+from surgeon.ranking.ranking import ByLayer, Options, Ranking, make_ranking, over_median
 from surgeon.ranking.torch_runner import TorchRunner
 from surgeon.tasks.examples import Example, batch_examples
 from surgeon.tasks.task import Floats
@@ -53,7 +53,7 @@ def rank_by_effect(
     sizes = np.sqrt(np.mean(np.square([*effects, effects.sum(axis=0)]), axis=1))
     by_layer, score = over_median(sizes[:-1]), over_median(sizes[-1:])[0]
     least = max(MIN_RATIO, MIN_SHARE * float(score.max()))
-    return rank(
+    return make_ranking(
         runner.checkpoint,
         flags=by_layer >= MIN_RATIO,
         counts=(score >= least).astype(np.int64),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from surgeon.errors import SelectionError
 from surgeon.model import Checkpoint
-from surgeon.ranking.ranking import SIGMA, ByLayer, Ranking, rank
+from surgeon.ranking.ranking import SIGMA, ByLayer, Ranking, make_ranking
 from surgeon.ranking.zscores import ZScores, read_zscores
 
 MIN_LAYERS = 0.5
@@ -50,7 +50,7 @@ def rank_by_layernorm(
         checkpoint,
         zscores,
         distances(zscores, sigma),
-        stand(zscores, sigma).counts,
+        standing_of(zscores, sigma).counts,
         needed,
         method="layernorm",
         criterion=criterion(zscores, sigma, needed),
@@ -106,7 +106,7 @@ def _rank(
     needed: int,
     **described: Any,
 ) -> Ranking:
-    return rank(
+    return make_ranking(
         checkpoint,
         flags=by_layer.values > by_layer.threshold,
         counts=counts,
@@ -138,7 +138,7 @@ class Standing:
         return np.lexsort((np.arange(self.counts.size), -self.strength, -self.counts))
 
 
-def stand(zscores: ZScores, sigma: float) -> Standing:
+def standing_of(zscores: ZScores, sigma: float) -> Standing:
     """Count for every dimension the layers whose gain and bias both lie beyond ``sigma``."""
     distance = zscores.smaller
     return Standing((distance > sigma).sum(axis=0), distance.mean(axis=0))

@@ -54,7 +54,7 @@ class Race:
     control_range: Interval | None
 
 
-def blocks_of(texts: int, first: int = FIRST_BLOCK) -> Iterator[int]:
+def block_ends(texts: int, first: int = FIRST_BLOCK) -> Iterator[int]:
     """Yield how many texts there are after each block."""
     for power in itertools.count():
         yield min(first * 2**power, texts)

@@ -147,7 +147,7 @@ class Ranking:
         return document
 
 
-def rank(
+def make_ranking(
     checkpoint: Checkpoint,
     *,
     flags: npt.NDArray[np.bool_],

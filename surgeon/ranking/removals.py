@@ -26,8 +26,7 @@ that they were trained on, and 0.07 (IgLM-S) on text that opens with a token of 
 the losses of ELECTRA, XLNet and BART the same is a convention: no figure is known. A drift of
 0.05 is a cosine of 0.95.
 """
-CONTROLS = 8
-"""Random removals that say what one dimension does by chance."""
+_CONTROLS = 8  # random removals that say what one dimension does by chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ class AblationRun:
         rng = np.random.default_rng([self.options.seed, hidden])
         # In a model of very few dimensions all may be candidates; then any of them is a control.
         pool = rest if rest.size >= size else np.arange(hidden)
-        count = min(CONTROLS, pool.size // size)
+        count = min(_CONTROLS, pool.size // size)
         drawn = rng.choice(pool, size=(count, size), replace=False)
         return sorted(tuple(map(int, dims)) for dims in drawn)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from surgeon.errors import (
-    INSTEAD,
+    WEIGHTS_ONLY,
     CheckpointError,
     EvaluationError,
     ExportError,
@@ -131,10 +131,10 @@ class TorchRunner:
 
     def run(self, variant: Variant, examples: Sequence[Example]) -> Iterator[BatchScores]:
         """Yield the examples batch by batch, scored without the variant's dimensions."""
-        from surgeon.torch_model.forward import removed
+        from surgeon.torch_model.forward import without_dims
 
         sites = [site for layer in self.layers for site in layer]
-        with removed(self.model, sites, variant.dims):
+        with without_dims(self.model, sites, variant.dims):
             for numbers in batches_by_length(examples, self._width):
                 yield numbers, self._scores([examples[number] for number in numbers])
 
@@ -191,7 +191,7 @@ def open_torch_runner(
         return _live_runner(checkpoint, texts, device)
     if importlib.util.find_spec("torch") is None:
         raise ExportError(
-            "PyTorch, which runs the model, is not installed: pip install torch", INSTEAD
+            "PyTorch, which runs the model, is not installed: pip install torch", WEIGHTS_ONLY
         )
     _check_memory(checkpoint)
     progress("loading PyTorch", 0, 0)
@@ -200,16 +200,16 @@ def open_torch_runner(
     from surgeon.torch_model.tokenizer import load_tokenizer
 
     device = find_device(device)
-    check_sizes(checkpoint, INSTEAD)
+    check_sizes(checkpoint, WEIGHTS_ONLY)
     progress("loading the model", 0, 0)
-    with suggesting(INSTEAD):
+    with suggesting(WEIGHTS_ONLY):
         tokenizer = load_tokenizer(checkpoint.directory)
     if tokenizer is None:
         raise EvaluationError(
             f"{checkpoint.directory}: no tokenizer in it that reads text; put its files "
-            f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {INSTEAD}"
+            f"(tokenizer.json, or vocab.txt and tokenizer_config.json) there, or {WEIGHTS_ONLY}"
         )
-    with suggesting(INSTEAD):
+    with suggesting(WEIGHTS_ONLY):
         task, model = _load_for_text(checkpoint, tokenizer, load_model)
         move(model.model, checkpoint, device)
     notes = not_applied(checkpoint.directory, checkpoint.config)
@@ -291,7 +291,7 @@ def _check_memory(checkpoint: Checkpoint) -> None:
         raise ExportError(
             f"{checkpoint.name}: its weights take {needed / 1e9:.1f} GB in float32, and "
             f"{free / 1e9:.1f} GB of memory are free, which fit {free / _BYTES:,.0f} parameters",
-            INSTEAD,
+            WEIGHTS_ONLY,
         )
 
 

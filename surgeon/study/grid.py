@@ -30,7 +30,7 @@ from surgeon.errors import EvaluationError, SelectionError
 from surgeon.model.hub import parse_hub_id
 from surgeon.ranking import MEASURED
 from surgeon.settings import Problem, Seed, SettingsError, SettingsModel, Some, contradiction
-from surgeon.tasks.data import PREFIX
+from surgeon.tasks.data import HUB_PREFIX
 from surgeon.tasks.registry import CONTROLS, EvaluationSettings
 from surgeon.text import built_in_sample, read_texts
 
@@ -178,7 +178,7 @@ def expand_operation(fields: Fields) -> Iterator[Fields]:
         yield {**fields, "factor": factor}
 
 
-def doubts_about(grid: Grid) -> Iterator[str]:
+def name_missing_models(grid: Grid) -> Iterator[str]:
     """Yield which models are not on this machine, so that they cost rows if the Hub has none."""
     for name in (model.model for model in grid.models if not model.is_here):
         if parse_hub_id(name) is not None:
@@ -198,7 +198,7 @@ def _wrong_tasks(grid: Grid) -> Iterator[Problem]:
 
 
 def _missing(data: str | None) -> bool:
-    return data is not None and not data.startswith(PREFIX) and not Path(data).exists()
+    return data is not None and not data.startswith(HUB_PREFIX) and not Path(data).exists()
 
 
 def _said_twice(grid: Grid) -> Iterator[Problem]:
@@ -344,7 +344,7 @@ def _hash_of(path: str) -> str:
 
 
 @dataclass(frozen=True)
-class Cost:
+class Effort:
     """How much there is to do.
 
     ``variants`` is how often a model goes through its texts, about: the baselines, the cells, and
@@ -358,7 +358,7 @@ class Cost:
     texts: int
 
 
-def cost_of(cells: tuple[Cell, ...]) -> Cost:
+def effort_of(cells: tuple[Cell, ...]) -> Effort:
     """Count what the cells take; data that cannot be read count nothing."""
     runs: dict[object, EvaluationSettings] = {}
     for cell in cells:
@@ -371,7 +371,7 @@ def cost_of(cells: tuple[Cell, ...]) -> Cost:
         for number in range(settings.controls or CONTROLS):
             runs["control", shape, number] = settings
     lengths = {settings: _texts(settings) for settings in set(runs.values())}
-    return Cost(
+    return Effort(
         models=len({cell.model for cell in cells}),
         cells=len(cells),
         variants=len(runs),

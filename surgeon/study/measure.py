@@ -35,7 +35,7 @@ from surgeon.study.engines import Row, describe
 from surgeon.study.grid import Cell, Model
 from surgeon.tasks.registry import CONTROLS, EvaluationSettings
 from surgeon.tasks.statistics import chance_of_rank
-from surgeon.tasks.task import BASELINE, Floats, Task, Variant, compare, observe
+from surgeon.tasks.task import BASELINE, Floats, Task, Variant, compare_variants, observe
 
 _DRAWS = 20  # for each control that is wanted, before controls of the cell's own are drawn
 _KEY_BYTES = 12
@@ -63,7 +63,7 @@ def measure(opened: OpenModel, cell: Cell) -> dict[str, Any]:
     new = [dims for dims in controls if (operation, dims) not in opened.controls]
     runner = opened.runner(work.task, artifact)
     variants = (BASELINE, Variant("patched", plan.dims), *(Variant("control", d) for d in new))
-    base, patched, *rows = compare(runner, work.examples, variants, baseline)
+    base, patched, *rows = compare_variants(runner, work.examples, variants, baseline)
     opened.controls.update(zip(((operation, dims) for dims in new), rows, strict=True))
     kept = np.stack([base, patched, *(opened.controls[operation, dims] for dims in controls)])
     finding = find(work, kept, unchanged=plan.parameters_changed == 0)

@@ -15,7 +15,7 @@ from surgeon.model import Checkpoint
 from surgeon.model.hub import parse_hub_id
 from surgeon.model.ranges import FRUGAL, Meter
 from surgeon.model.remote import open_remote
-from surgeon.ranking.layernorm import layers_needed, stand
+from surgeon.ranking.layernorm import layers_needed, standing_of
 from surgeon.ranking.zscores import read_zscores
 from surgeon.study.engines import FAILED, Row, describe
 
@@ -110,7 +110,7 @@ def _scan(target: Target, scan: Scan, meter: Meter) -> Row:
     needed = layers_needed(scan.min_layers, checkpoint.layers)  # before the norms are read
     _check_size(checkpoint, scan.max_bytes)
     zscores = read_zscores(checkpoint)
-    standing = stand(zscores, scan.sigma)
+    standing = standing_of(zscores, scan.sigma)
     return {
         "revision": checkpoint.revision,
         "architecture": checkpoint.family.name,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from surgeon.errors import SelectionError
 from surgeon.model.hub import list_revisions, parse_hub_id
-from surgeon.ranking.layernorm import Standing, stand
+from surgeon.ranking.layernorm import Standing, standing_of
 from surgeon.ranking.zscores import ZScores
 
 _MAX_LISTED = 5
@@ -318,7 +318,7 @@ Snapshot: TypeAlias = dict[str, npt.NDArray[Any]]
 
 def take_snapshot(zscores: ZScores, sigma: float, needed: int) -> Snapshot:
     """Return what a trace needs of a checkpoint, nothing of which grows with the layers."""
-    standing = stand(zscores, sigma)
+    standing = standing_of(zscores, sigma)
     snapshot = {
         "counts": standing.counts,
         "strength": standing.strength,

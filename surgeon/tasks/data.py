@@ -16,7 +16,7 @@ from surgeon.errors import EvaluationError
 from surgeon.tasks.table import Columns, Table, as_text, locate
 from surgeon.text import Texts, decoded, lines_of, nonblank, read_data_file, read_texts
 
-PREFIX = "hf:"
+HUB_PREFIX = "hf:"
 """What the name of a data set on the Hub begins with."""
 
 _SPLITS = ("validation", "dev", "test", "train")  # what is taken where none is named
@@ -48,7 +48,7 @@ def read_texts_of(source: str, columns: Columns, *, document: bool = False) -> T
         EvaluationError: it is not there, or holds no text, or no column for it.
     """
     suffix = Path(source).suffix.lower()
-    if not source.startswith(PREFIX) and columns.text is None and suffix not in _FORMATS:
+    if not source.startswith(HUB_PREFIX) and columns.text is None and suffix not in _FORMATS:
         return read_texts(Path(source), document=document)
     if document:
         raise EvaluationError(
@@ -71,7 +71,7 @@ def read_table(source: str | Path) -> Table:
         EvaluationError: there is no such file, its format is none of those known, or it is not in
             that format.
     """
-    if str(source).startswith(PREFIX):
+    if str(source).startswith(HUB_PREFIX):
         return _by_language(_read_hub(str(source)))
     path = Path(source)
     raw = read_data_file(path, "a file of labelled rows")
@@ -337,7 +337,7 @@ def _read_hub(name: str) -> Table:
 
 def _parts(name: str) -> tuple[str, str | None, str | None]:
     """Split the name; one further part is a split where it is called like one, else a config."""
-    path, *further = re.split(r":(?![^\[]*\])", name.removeprefix(PREFIX))  # train[:100] is a split
+    path, *further = re.split(r":(?![^\[]*\])", name.removeprefix(HUB_PREFIX))  # train[:100] is a split
     if not path or len(further) > 2 or not all(further):
         raise EvaluationError(f"`texts` {name}: give hf:org/name[:config][:split]")
     if len(further) == 1:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from surgeon.settings import Count, Flag, Number, Seed, SettingsModel
 from surgeon.tasks.causal import CAUSAL
 from surgeon.tasks.classification import CLASSIFICATION, GLUE, REGRESSION
-from surgeon.tasks.data import PREFIX
+from surgeon.tasks.data import HUB_PREFIX
 from surgeon.tasks.masked import DENOISING, MASKED, PERMUTED, REPLACED, SEQ2SEQ
 from surgeon.tasks.pairs import PAIRS
 from surgeon.tasks.questions import QUESTIONS
@@ -50,7 +50,7 @@ CONTROLS = 10
 
 def _from_folder(data: str, info: ValidationInfo) -> str:
     folder: Path | None = info.context
-    return data if folder is None or data.startswith(PREFIX) else str(folder / data)
+    return data if folder is None or data.startswith(HUB_PREFIX) else str(folder / data)
 
 
 class TaskOptions(SettingsModel):

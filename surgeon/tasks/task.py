@@ -263,7 +263,7 @@ class Runner(Protocol):
         """Return the error for a variant whose output is not finite, with the cause if known."""
 
 
-def compare(
+def compare_variants(
     runner: Runner,
     examples: Sequence[Example],
     variants: Iterable[Variant],

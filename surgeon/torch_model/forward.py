@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from surgeon.errors import INSTEAD, ExportError
+from surgeon.errors import WEIGHTS_ONLY, ExportError
 from surgeon.families import Site
 from surgeon.tasks.examples import Batch, Example
 from surgeon.tasks.task import Floats
@@ -65,7 +65,7 @@ def run_at(
 
 
 @contextlib.contextmanager
-def removed(loaded: TorchModel, sites: Sequence[Site], dims: Sequence[int]) -> Iterator[None]:
+def without_dims(loaded: TorchModel, sites: Sequence[Site], dims: Sequence[int]) -> Iterator[None]:
     """Have the model without dimensions: their gain and bias are 0 at the sites, in memory.
 
     Afterwards the old values are back, bit for bit. A norm that multiplies by an offset plus what
@@ -173,11 +173,11 @@ def call(
         with mode(), quiet():
             outputs = loaded.model(**tensors)
     except Exception as error:  # whatever a model's code raises, it does not run on text
-        raise export_error("the model does not run in PyTorch", error, INSTEAD) from error
+        raise export_error("the model does not run in PyTorch", error, WEIGHTS_ONLY) from error
     # A class for pre-training has two heads, and this is the language model's.
     result: torch.Tensor | None = outputs.get(loaded.output, outputs.get("prediction_logits"))
     if result is None:
-        raise ExportError(f"{type(loaded.model).__name__} gives no {loaded.output}", INSTEAD)
+        raise ExportError(f"{type(loaded.model).__name__} gives no {loaded.output}", WEIGHTS_ONLY)
     return result
 
 

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from surgeon.ranking.race import ERROR, blocks_of, damage_of, run_race
+from surgeon.ranking.race import ERROR, block_ends, damage_of, run_race
 from surgeon.tasks.task import Scores
 
 TEXTS, CANDIDATES, CONTROLS, WANTED = 120, 14, 8, 2
@@ -59,7 +59,7 @@ def race(field, draw, rng, least=LEAST, noise=0.02):
 
     removals = [(dim,) for dim in range(len(means))]
     candidates, controls = removals[: len(field)], removals[len(field) :]
-    blocks = tuple(blocks_of(TEXTS))
+    blocks = tuple(block_ends(TEXTS))
     found = run_race(candidates, controls, measure, blocks, wanted=WANTED, least=least)
     worst = min((field[dim] for (dim,) in found.named), default=np.inf)
     others = [dim for (dim,) in candidates if (dim,) not in found.named + found.undecided]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from benchmarks.race_error_rates import FIELDS, LAWS, LEAST, WANTED, race
 
-from surgeon.ranking.race import ERROR, Damage, blocks_of, find_most, run_race
+from surgeon.ranking.race import ERROR, Damage, block_ends, find_most, run_race
 from surgeon.tasks.task import Scores
 
 _LAWS = ("exponential", "Student t, 2.5 degrees", "lognormal, σ = 1.5", "Pareto, 1.5")
@@ -86,5 +86,5 @@ def test_what_does_less_for_certain_is_not_run_on():
 
 
 def test_blocks_double_up_to_all_texts():
-    assert list(blocks_of(120)) == [4, 8, 16, 32, 64, 120]
-    assert list(blocks_of(3)) == [3]
+    assert list(block_ends(120)) == [4, 8, 16, 32, 64, 120]
+    assert list(block_ends(3)) == [3]

@@ -4,7 +4,7 @@ import pytest
 
 from surgeon.edit.recipe import recipe_from_json
 from surgeon.errors import SelectionError
-from surgeon.study.grid import check_grid, cost_of, make_cells
+from surgeon.study.grid import check_grid, effort_of, make_cells
 
 _MODELS = "models: [some/model, other/model]\n"
 
@@ -230,7 +230,7 @@ def test_the_cost_counts_what_cells_share_once(tmp_path):
     text = (
         f"{_MODELS}selections: [each: 0-9]\ntasks: [{{data: d.txt, controls: 4}}]\nseeds: [0, 1]\n"
     )
-    cost = cost_of(_cells(tmp_path, text))
-    assert (cost.models, cost.cells) == (2, 40)
-    assert cost.variants == 40 + 4 * (1 + 4)  # a baseline and the controls per model and seed
-    assert cost.texts == 3 * cost.variants
+    effort = effort_of(_cells(tmp_path, text))
+    assert (effort.models, effort.cells) == (2, 40)
+    assert effort.variants == 40 + 4 * (1 + 4)  # a baseline and the controls per model and seed
+    assert effort.texts == 3 * effort.variants

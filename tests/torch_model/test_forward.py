@@ -8,7 +8,7 @@ from families import FAMILIES, MIXTURES, ODD, save_family
 from surgeon import open_checkpoint
 from surgeon.families import by_layer
 from surgeon.tasks.examples import Example, batch_examples
-from surgeon.torch_model.forward import removed, run, run_at, watch
+from surgeon.torch_model.forward import run, run_at, watch, without_dims
 from surgeon.torch_model.loading import load_model
 
 DIMS = (3, 9)
@@ -70,7 +70,7 @@ def test_what_is_removed_is_not_written_and_comes_back(loaded):
     layers = layers_of(loaded)
     before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
     whole = run(loaded, _batch(loaded))
-    with removed(loaded, [site for sites in layers for site in sites], DIMS):
+    with without_dims(loaded, [site for sites in layers for site in sites], DIMS):
         seen = _seen(loaded)
         without = run(loaded, _batch(loaded))
     for number in range(len(layers)):
