@@ -337,7 +337,9 @@ def _read_hub(name: str) -> Table:
 
 def _parts(name: str) -> tuple[str, str | None, str | None]:
     """Split the name; one further part is a split where it is called like one, else a config."""
-    path, *further = re.split(r":(?![^\[]*\])", name.removeprefix(HUB_PREFIX))  # train[:100] is a split
+    path, *further = re.split(
+        r":(?![^\[]*\])", name.removeprefix(HUB_PREFIX)
+    )  # train[:100] is a split
     if not path or len(further) > 2 or not all(further):
         raise EvaluationError(f"`texts` {name}: give hf:org/name[:config][:split]")
     if len(further) == 1:
