@@ -7,14 +7,11 @@ merge or transpose one: what the graph says of the weights, it says of any of th
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import onnx_ir as ir
 import torch
@@ -28,6 +25,7 @@ from surgeon.onnx.cache import Graph
 from surgeon.onnx.experts import MATRICES, References, expand_experts, fold_experts
 from surgeon.onnx.facts import Dtype, OnnxFacts
 from surgeon.onnx.parity import Probe, make_feeds, run_probe
+from surgeon.onnx.stand_ins import stand_ins
 from surgeon.onnx.traced_once import traced_once
 from surgeon.onnx.view import MODEL
 from surgeon.progress import Progress
@@ -82,7 +80,7 @@ def make_graph(
     progress("exporting to ONNX", 0, 0)
     example = max(feeds, key=lambda feed: len(feed["input_ids"]))
     ties = _ties(loaded)
-    model = _trace(loaded, example, dtype)
+    model = _trace(loaded, example, dtype, max_length)
     left_out, missing = unscored_head(checkpoint.config, checkpoint.family, loaded.task)
     facts = OnnxFacts(
         model=f"{folder.name}/{MODEL}",
@@ -124,7 +122,7 @@ def _ties(loaded: TorchModel) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names) for names in found.values() if len(names) > 1)
 
 
-def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
+def _trace(loaded: TorchModel, example: Batch, dtype: Dtype, max_length: int) -> ir.Model:
     """Return the model as a graph that computes in ``dtype``, its weights external tensors.
 
     Each has the name, the shape and the dtype of the checkpoint's, and no place yet. What the class
@@ -134,6 +132,10 @@ def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
         loaded: the model, which has no weights afterwards and does not run any more.
         example: at least two sequences of at least two tokens.
         dtype: in which the graph computes.
+        max_length: the most tokens of a sequence.
+
+    Raises:
+        ExportError: torch cannot export it, or not for all lengths.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     sources = _take_storage(loaded, mode, getattr(torch, dtype))
@@ -145,8 +147,8 @@ def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
         with (
             quiet(),
             contextlib.redirect_stderr(io.StringIO()),
-            _with_stand_in(loaded),
-            traced_once(),
+            stand_ins(loaded.model),
+            traced_once(max_length) as untraced,
         ):
             expert = fold_experts(loaded, mode)
             program = torch.onnx.export(
@@ -165,6 +167,11 @@ def _trace(loaded: TorchModel, example: Batch, dtype: Dtype) -> ir.Model:
         raise
     except Exception as error:
         raise export_error("torch cannot export the model", error) from error
+    if untraced:
+        raise ExportError(
+            f"{loaded.checkpoint.name}: what torch traces of {type(loaded.model).__name__} does "
+            f"not hold for {untraced[0]} tokens, and it takes {max_length}"
+        )
     model: ir.Model = program.model
     references = References(model.graph, loaded.checkpoint)
     for value, name in weights.items():
@@ -252,41 +259,3 @@ def _strip_traces(model: ir.Model) -> None:
     for value in (*values, *model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
     model.metadata_props.clear()
-
-
-def _turn(
-    query: torch.Tensor, key: torch.Tensor, turns: torch.Tensor, heads: int = 1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn neighbours of (batch, sequence, width) by (batch, sequence, width / 2) angles.
-
-    ``heads`` is the axis of the heads among those of the states.
-    """
-    cos, sin = torch.view_as_real(turns).unsqueeze(heads).unbind(-1)
-    turned = []
-    for states in (query, key):
-        one, other = states.float().unflatten(-1, (-1, 2)).unbind(-1)
-        pairs = torch.stack((one * cos - other * sin, one * sin + other * cos), -1)
-        turned.append(pairs.flatten(-2).to(states.dtype))
-    return turned[0], turned[1]
-
-
-# What stands in for a function that ONNX has nothing for, by model type.
-_STAND_INS = {
-    # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
-    # not finite, the graph's output is not either, and the comparison with PyTorch fails.
-    "bart": ("torch.isfinite", lambda _values: SimpleNamespace(all=lambda: True)),
-    # They turn queries and keys as complex numbers.
-    "deepseek_v2": (
-        "transformers.models.deepseek_v2.modeling_deepseek_v2.apply_rotary_emb",
-        _turn,
-    ),
-    "llama4_text": (
-        "transformers.models.llama4.modeling_llama4.apply_rotary_emb",
-        functools.partial(_turn, heads=2),
-    ),
-}
-
-
-def _with_stand_in(loaded: TorchModel) -> contextlib.AbstractContextManager[Any]:
-    replaced = _STAND_INS.get(loaded.model.config.model_type)
-    return mock.patch(*replaced) if replaced else contextlib.nullcontext()

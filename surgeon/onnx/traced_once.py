@@ -19,6 +19,7 @@ from onnxscript.rewriter.pattern import MatchResult, SimplePatternMatcher
 from torch._ops import OperatorBase, OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 # Composite operations in models' code for which ONNX has functions, and others by another name.
 _IN_ONNX = {
@@ -41,11 +42,17 @@ _match = SimplePatternMatcher.match
 
 
 @contextlib.contextmanager
-def traced_once() -> Iterator[None]:
-    """Have exports within the block run again only what is not known of a program."""
+def traced_once(longest: int) -> Iterator[list[int]]:
+    """Have exports within the block run again only what is not known of a program.
+
+    Yields a list that gets the lengths, of those up to the ``longest`` that are tried, for which a
+    program was not traced.
+    """
     known: dict[Node, tuple[Any, Any]] = {}
+    untraced: list[int] = []
 
     def decompose_and_note(program: ExportedProgram, table: Mapping[Any, Any]) -> ExportedProgram:
+        untraced.extend(_untraced(program, longest))
         made = decompose(program, table)
         nodes = (node for node in made.graph.nodes if "val" in node.meta)
         known.update((node, (node.args, node.kwargs)) for node in nodes)
@@ -62,7 +69,32 @@ def traced_once() -> Iterator[None]:
         mock.patch.object(Interpreter, "run_node", run_node),
         mock.patch.object(SimplePatternMatcher, "match", match),
     ):
-        yield
+        yield untraced
+
+
+def _untraced(program: ExportedProgram, longest: int) -> Iterator[int]:
+    """Yield the lengths around powers of two, and the longest, for which a program does not hold.
+
+    A program asserts what its trace took for granted of the sizes, such as the turns of a loop over
+    parts of a sequence. On the way to ONNX that is dropped. That sizes differ is asserted where one
+    of 1 would be broadcast, which the graph does by itself.
+    """
+    asserts = program.graph.find_nodes(
+        op="call_function",
+        target=torch.ops.aten._assert_scalar.default,  # noqa: SLF001  # its name
+    )
+    values = [node.args[0].meta["val"] for node in asserts if isinstance(node.args[0], Node)]
+    claims = [
+        value.node.expr
+        for value in values
+        if isinstance(value, torch.SymBool) and not free_unbacked_symbols(value)
+    ]
+    claims = [claim for claim in claims if getattr(claim, "rel_op", "") != "!="]
+    lengths = (2**power + more for power in range(1, longest.bit_length()) for more in (0, 1))
+    for length in sorted({longest, *(one for one in lengths if one < longest)}):
+        sizes = (dict.fromkeys(claim.free_symbols, length) for claim in claims)
+        if not all(claim.subs(size) for claim, size in zip(claims, sizes, strict=True)):
+            yield length
 
 
 def match(

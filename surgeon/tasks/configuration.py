@@ -25,7 +25,7 @@ from surgeon.tasks.tokenizer import count_or_none, length_or_none, vocabulary_si
 
 _USUAL_LENGTH = 512  # tokens, where nothing says how many
 _MOST = 2**31 - 1
-_POSITIONS = ("max_position_embeddings", "n_positions")
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _EMBEDDINGS = (
     "word_embeddings", "wte", "embed_tokens", "tok_embeddings", "shared", "word_embedding",
     "embed_in",

@@ -124,6 +124,19 @@ def test_every_editable_vector_is_an_initializer_in_use_and_equal_bit_for_bit(pa
         assert values.tobytes() == checkpoint.read(vector).tobytes()
 
 
+@pytest.mark.parametrize("name", [_case("qwen3_5_text")])
+def test_a_graph_holds_beyond_the_lengths_that_it_was_compared_at(patched, name):
+    out, _ = patched(name)
+    session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
+    model = EVERY[name].model.from_pretrained(out).eval()
+    for length in (63, 64, 65, 128, 150):
+        ids = np.random.default_rng(length).integers(5, 40, size=(2, length))
+        batch = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        with torch.no_grad():
+            wanted = model(**{k: torch.from_numpy(v) for k, v in batch.items()}).logits.numpy()
+        np.testing.assert_allclose(session.run(["logits"], batch)[0], wanted, atol=1e-4)
+
+
 def _nodes(graph):
     for node in graph.node:
         yield node

@@ -107,7 +107,7 @@ def test_the_casts_that_pytorch_does_by_itself_are_found_without_running_the_res
         ]
 
     expected = export()
-    with traced_once.traced_once():
+    with traced_once.traced_once(64):
         assert export() == expected
     assert [name for name, *_ in expected].count("Cast") > 4
     assert "aten.sqrt.default" in ran  # of integers: it is given floats
@@ -131,7 +131,24 @@ def test_rules_are_tried_at_nodes_of_their_own_operation_only_and_the_graph_is_t
 
     theirs = graph()
     monkeypatch.setattr(traced_once, "_match", note)
-    with traced_once.traced_once():
+    with traced_once.traced_once(64):
         assert graph() == theirs
     assert tried
     assert all(operation.matches(found) for operation, found in tried)
+
+
+class _ByParts(torch.nn.Module):
+    def forward(self, x):
+        return torch.stack([x[8 * part : 8 * part + 8].sum() for part in range(x.shape[0] // 8)])
+
+
+@pytest.mark.parametrize(
+    ("model", "untraced"),
+    [(_ByParts(), [2, 3, 4, 5, 8, 9, 32, 33, 64]), (torch.nn.ReLU(), [])],
+)
+def test_lengths_that_a_program_was_not_traced_for_are_told(model, untraced):
+    with traced_once.traced_once(64) as found:
+        torch.onnx.export(
+            model.eval(), (torch.ones(17),), dynamic_shapes=({0: "length"},), verbose=False
+        )
+    assert found == untraced

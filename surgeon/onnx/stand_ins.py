@@ -1,0 +1,98 @@
+"""What stands in, while a model is traced, for functions of its code that ONNX has nothing for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._higher_order_ops import scan
+
+
+@contextlib.contextmanager
+def stand_ins(model: torch.nn.Module) -> Iterator[None]:
+    """Have those of a model's architecture in place within the block."""
+    module = sys.modules[type(model).__module__]
+    with contextlib.ExitStack() as stack:
+        for name, function in _BY_MODEL_TYPE.get(model.config.model_type, {}).items():
+            stack.enter_context(mock.patch(name, function))
+        for name in _BY_NAME.keys() & vars(module).keys():
+            stack.enter_context(mock.patch.object(module, name, _BY_NAME[name]))
+        yield
+
+
+def _turn(
+    query: torch.Tensor, key: torch.Tensor, turns: torch.Tensor, heads: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn neighbours of (batch, sequence, width) by (batch, sequence, width / 2) angles.
+
+    ``heads`` is the axis of the heads among those of the states.
+    """
+    cos, sin = torch.view_as_real(turns).unsqueeze(heads).unbind(-1)
+    turned = []
+    for states in (query, key):
+        one, other = states.float().unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = torch.stack((one * cos - other * sin, one * sin + other * cos), -1)
+        turned.append(pairs.flatten(-2).to(states.dtype))
+    return turned[0], turned[1]
+
+
+def _gated_delta_rule(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    g: torch.Tensor,
+    beta: torch.Tensor,
+    *,
+    use_qk_l2norm_in_kernel: bool = False,
+    **_options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Apply the gated delta rule token by token (Yang et al. 2024, arXiv 2412.06464, section 3.1).
+
+    transformers goes by chunks of 64 tokens, in loops of Python, of which a trace has as many turns
+    as it was made with.
+
+    Args:
+        query: (batch, sequence, key heads, key width).
+        key: the same.
+        value: (batch, sequence, value heads, value width).
+        g: the logarithm of the decay, (batch, sequence, value heads).
+        beta: how much of what is new is written, (batch, sequence, value heads).
+        use_qk_l2norm_in_kernel: whether queries and keys get the length 1.
+    """
+    if use_qk_l2norm_in_kernel:
+        query, key = (x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt() for x in (query, key))
+    query, key = (x.repeat_interleave(value.shape[2] // x.shape[2], 2) for x in (query, key))
+    query = query * query.shape[-1] ** -0.5
+    by_token = [x.transpose(0, 1).float() for x in (query, key, value, g, beta)]
+
+    def read_and_write(
+        state: torch.Tensor, token: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        query, key, value, g, beta = token
+        state = state * g.exp()[..., None, None]
+        known = (state * key[..., None]).sum(-2)
+        state = state + key[..., None] * ((value - known) * beta[..., None])[..., None, :]
+        return state, (state * query[..., None]).sum(-2)
+
+    batch, _, heads, width = value.shape
+    state = query.new_zeros((batch, heads, key.shape[-1], width), dtype=torch.float32)
+    _, read = scan(read_and_write, state, by_token)
+    return read.transpose(0, 1).to(value.dtype), None
+
+
+_TURNS = "transformers.models.{0}.modeling_{0}.apply_rotary_emb"
+_BY_MODEL_TYPE: dict[str, dict[str, Any]] = {
+    # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
+    # not finite, the graph's output is not either, and the comparison with PyTorch fails.
+    "bart": {"torch.isfinite": lambda _values: SimpleNamespace(all=lambda: True)},
+    # They turn queries and keys as complex numbers.
+    "deepseek_v2": {_TURNS.format("deepseek_v2"): _turn},
+    "llama4_text": {_TURNS.format("llama4"): functools.partial(_turn, heads=2)},
+}
+_BY_NAME = {"torch_chunk_gated_delta_rule": _gated_delta_rule}
