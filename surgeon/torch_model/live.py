@@ -114,8 +114,6 @@ def left_as_it_was(model: Any) -> Iterator[None]:
         for module in training:
             module.training = True
         for parameter, requires_grad, gradient in learning:
-            if (
-                parameter.requires_grad != requires_grad
-            ):  # what inference_mode made refuses to be set
+            if parameter.requires_grad != requires_grad:  # what inference_mode made refuses it
                 parameter.requires_grad_(requires_grad)
             parameter.grad = gradient

@@ -162,14 +162,17 @@ def test_a_file_of_any_name_comes_back(tiny, tmp_path):
     assert files_of(tmp_path / "back") == files_of(source)
 
 
-def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path):
+@pytest.mark.parametrize("name", ["model.safetensors", "surgeon/excised.safetensors"])
+def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path, name):
     patch(tiny("bert"), tmp_path / "out", dims=(3,))
-    with (tmp_path / "out" / "model.safetensors").open("r+b") as file:
+    with (tmp_path / "out" / name).open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x77")
     with pytest.raises(CheckpointError, match="changed after the patch"):
         restore(tmp_path / "out", tmp_path / "back")
     assert not (tmp_path / "back").exists()
+    with pytest.raises(OutputError, match="is the source or inside it"):
+        restore(tmp_path / "out", tmp_path / "out", force=True)
 
 
 @pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ""])

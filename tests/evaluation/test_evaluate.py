@@ -1,28 +1,32 @@
 import dataclasses
 import json
+import math
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 from antibodies import antibodies
 from artifacts import copy_of, edit_record, edit_tensors, patch, texts_of
+from families import save_family
 from task_models import save_model
 
 from surgeon import evaluate, open_checkpoint, read_evaluation
 from surgeon import save_evaluation as save
 from surgeon.errors import EvaluationError, SurgeonError
-from surgeon.evaluation.artifact import draw_controls, open_artifact
+from surgeon.evaluation.artifact import Artifact, draw_controls, open_artifact
+from surgeon.evaluation.blocks import compare_in_blocks
 from surgeon.evaluation.notes import collapse_of, doubts_about, explain, explain_cost, name_verdict
 from surgeon.evaluation.quantized import FilePerVariant
 from surgeon.evaluation.result import Score
 from surgeon.evaluation.session import open_session
-from surgeon.evaluation.verdict import Effect, Evidence, weigh, why_unskilled
+from surgeon.evaluation.verdict import Effect, Evidence, find, weigh, why_unskilled
 from surgeon.evaluation.workload import choose_metric
 from surgeon.tasks.examples import Example, batch_examples
 from surgeon.tasks.registry import TASKS
-from surgeon.tasks.statistics import paired_interval
+from surgeon.tasks.statistics import ALPHA, EARLY, paired_interval
 from surgeon.tasks.task import BASELINE, Settings, Variant
 from surgeon.text import Texts, built_in_sample
 
@@ -113,6 +117,54 @@ def test_controls_are_different_sets_without_the_patched_dims(minilm_patched):
     assert all(len(set(dims)) == 2 and not {99, 157} & set(dims) for dims in sets)
     assert draw_controls(opened, 5, 0) == draw_controls(opened, 5, 0)
     assert draw_controls(opened, 5, 0) != draw_controls(opened, 5, 1)
+
+
+def test_controls_are_as_many_as_there_are_sets_and_no_more(embedder_patched):
+    opened = open_artifact(embedder_patched)
+    most = math.comb(opened.record.hidden_size - 2, 2)
+    assert len(draw_controls(opened, most, 0)) == most
+    with pytest.raises(EvaluationError, match=f"give a number from 1 to {most}"):
+        draw_controls(opened, most + 1, 0)
+
+
+def test_a_control_of_a_gain_that_counts_from_one_is_zero_there_too(tmp_path):
+    """Gemma multiplies by one more than what it stores."""
+    save_family("gemma2", tmp_path / "model")
+    record = patch(tmp_path / "model", tmp_path / "out", dims=(3,))
+    source = open_checkpoint(tmp_path / "model")
+    stored = {edit.tensor: source.read(edit.tensor) for edit in record.edits}
+    opened = Artifact(tmp_path, record, SimpleNamespace(dtype="float32"), {}, stored)
+    control = opened.tensors(Variant("control", (7,)))
+    for edit in record.edits:
+        zero = stored[edit.tensor].copy()
+        np.moveaxis(zero, edit.axis, 0)[7] = -edit.offset
+        np.testing.assert_array_equal(control[edit.tensor], zero)
+    assert {edit.offset for edit in record.edits} == {1.0}
+
+
+def test_what_may_stop_early_comes_in_random_order_and_is_judged_by_its_share_of_the_error(
+    embedder_patched, few, monkeypatch
+):
+    orders, judged = [], []
+
+    def compared(runner, examples, *how, **options):
+        orders.append([example.tokens for example in examples])
+        return compare_in_blocks(runner, examples, *how, **options)
+
+    def found(work, kept, *, alpha, early, **how):
+        judged.append((len(kept), early, alpha))
+        return find(work, kept, alpha=alpha, early=early, **how)
+
+    monkeypatch.setattr("surgeon.evaluation.evaluate.compare_in_blocks", compared)
+    monkeypatch.setattr("surgeon.evaluation.evaluate.find", found)
+    asked = {"texts": few, "controls": 5, "dose": True, "margin": 2.0}
+    evaluate(embedder_patched, **asked)
+    assert judged == [(7, False, ALPHA)]
+    result = evaluate(embedder_patched, **asked, until_certain=True)
+    assert result.stopped_after
+    assert judged[1:] == [(7, True, EARLY)] * 2
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
 
 
 def test_one_session_gives_each_variant_the_output_of_a_session_of_its_own(minilm_patched):
@@ -381,6 +433,7 @@ def test_numbers_of_numpy_are_numbers(embedder_patched):
         ({"provider": "gpu"}, "`provider` gpu: give auto, cpu or cuda"),
         ({"margin": -0.1}, "`margin` -0.1: give a number of 0 or more"),
         ({"margin": float("nan")}, "`margin`"),
+        ({"margin": float("inf")}, "`margin` inf: give a number of 0 or more"),
         ({"metric": "accuracy"}, "`metric` accuracy: the task drift has no such metric"),
         ({"texts": texts_of(["one"])}, "an interval takes 2"),
         ({"quantize": "int4"}, "`quantize`: there is int8"),
@@ -402,7 +455,9 @@ def test_a_provider_that_does_not_start_is_an_error_and_no_silent_fall_back(
         evaluate(minilm_patched, provider="cuda")
 
 
-@pytest.mark.parametrize("name", ["onnx/model.onnx", "surgeon/excised.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["onnx/model.onnx", "onnx/model.onnx_data", "surgeon/excised.safetensors"]
+)
 def test_a_file_changed_after_the_patch_is_refused(minilm_patched, tmp_path, name):
     shutil.copytree(minilm_patched, tmp_path / "out", copy_function=os.link)
     content = (tmp_path / "out" / name).read_bytes()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from antibodies import antibodies
-from artifacts import copy_of, patch, texts_of
+from artifacts import copy_of, edit_record, patch, texts_of
 
 from surgeon import evaluate
 from surgeon.errors import EvaluationError
@@ -132,6 +132,24 @@ def test_what_was_kept_of_another_shape_is_not_gone_on_from(embedder_patched, tm
         again = evaluate(out, texts=texts, controls=1, resume=True)
         assert "nothing was kept" in again.warnings[-1]
         assert again.patched == expected.patched
+
+
+@pytest.mark.parametrize("other", ["record", "texts", "variants", "order"])
+def test_what_was_kept_of_another_evaluation_is_not_gone_on_from(embedder_patched, tmp_path, other):
+    out, lines = copy_of(embedder_patched, tmp_path / "out"), built_in_sample().lines
+    asked = {"texts": texts_of(lines[:8]), "controls": 3}
+    with pytest.raises(KeyboardInterrupt, match="`resume` goes on"):
+        evaluate(out, **asked, progress=_stop_at("scoring patched", 1))
+    if other == "record":
+        edit_record(out, lambda record: record.update(created="later"))
+    elif other == "texts":
+        asked["texts"] = texts_of(lines[8:16])
+    elif other == "variants":
+        asked |= {"controls": 1, "dose": True}  # as many
+    else:
+        asked["until_certain"] = True
+    again = evaluate(out, **asked, resume=True)
+    assert "nothing was kept" in again.warnings[-1]
 
 
 def test_an_interrupted_evaluation_whose_place_takes_no_file_says_so(embedder_patched, tmp_path):

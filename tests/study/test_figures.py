@@ -269,8 +269,17 @@ def test_a_browser_draws_the_figures_of_a_sweep(swept, tmp_path):
 def test_damaged_rows_and_none_are_told_in_a_line(swept, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(swept, damaged)
+    (damaged / "grid.json").write_text('{"cells": 1}')
+    with pytest.raises(OutputError, match=r"grid\.json: is not a list of cells"):
+        write_sweep_report(damaged, tmp_path / "page.html")
     (damaged / "grid.json").unlink()  # a folder of before there was one has all its rows
+    assert len(read_rows(damaged).measured) == 90
     rows = damaged / "rows.jsonl"
+    whole = rows.read_text()
+    rows.write_text(whole.replace('"delta":', '"delta":[],"was":', 1))
+    with pytest.raises(OutputError, match=r"rows\.jsonl:1: is not a row of a sweep \(1 valid"):
+        write_sweep_report(damaged, tmp_path / "page.html")
+    rows.write_text(whole)
     rows.write_text('{"cell": "x", "status": "done"}\n' + rows.read_text())
     with pytest.raises(OutputError, match=r"rows\.jsonl:1: is not a row of a sweep"):
         write_sweep_report(damaged, tmp_path / "page.html")

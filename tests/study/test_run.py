@@ -294,6 +294,25 @@ def test_rows_of_another_grid_are_kept_and_are_not_in_the_table(sweep, tmp_path)
     assert [row["dims"] for row in _rows(out)] == [[0], [1], [2], [3]]
 
 
+def test_a_row_is_read_as_what_was_measured(sweep, tmp_path):
+    out = tmp_path / "out"
+    sweep("selections: [{random: 2}]\n")
+    row = json.loads((out / "rows.jsonl").read_text())
+
+    def read():
+        (out / "rows.jsonl").write_text(json.dumps(row) + "\n")
+        (one,) = read_rows(out).measured
+        return one.selection, one.target, one.ci95, one.control_range, one.warnings
+
+    ends = (row["ci95_low"], row["ci95_high"]), (row["control_low"], row["control_high"])
+    assert read() == ("random", "gain and bias", *ends, tuple(row["warnings"]))
+    row |= {"sites": ["output", "attention"], "selection": "outliers"}
+    row["record"]["recipe"].update(random=None, method="layernorm", sigma=3.0, relax=True)
+    row["record"]["recipe"]["evaluation"] = None  # as in older rows, which have no warnings either
+    del row["warnings"]
+    assert read() == ("layernorm, relax True", "gain and bias at output, attention", *ends, ())
+
+
 def test_a_model_that_came_late_leaves_no_failure_behind(sweep, small_model, tmp_path):
     assert sweep("selections: [{dims: [1]}]\n", "later").failed == 1
     (tmp_path / "later").symlink_to(small_model)
