@@ -85,16 +85,13 @@ class SiteTemplate:
         return path + _LEAF
 
     def _check_none_is_missing(self, places: Collection[tuple[int | None, int]]) -> None:
-        if "{layer}" not in self.path:
-            return
         layers = {layer for layer, _ in places if layer is not None}
         experts = {expert for _, expert in places}
         wanted = layers if self.among else range(max(layers, default=-1) + 1)
         for place in itertools.product(wanted, range(max(experts, default=-1) + 1)):
             if place not in places:
-                others = "layers" if place[0] not in layers else "experts"
                 raise CheckpointError(
-                    f"the weights have no {self.at(*place)}, though later {others} are there: the "
+                    f"the weights have no {self.at(*place)}, though others like it are there: the "
                     "checkpoint is incomplete"
                 )
 
@@ -249,13 +246,13 @@ class Family:
 
     def _check_mixed_layers(self, found: Iterable[tuple[SiteTemplate, Site]]) -> None:
         """Check that each layer is of one kind and has all that layers of its kind have."""
-        matched: dict[tuple[Role, Stack], dict[SiteTemplate, set[int]]] = {}
+        matched: dict[Role, dict[SiteTemplate, set[int]]] = {}
         for template, site in found:
             if template.among and site.layer is not None:
-                of_role = matched.setdefault((site.role, site.stack), {})
+                of_role = matched.setdefault(site.role, {})
                 of_role.setdefault(template, set()).add(site.layer)
-        for (role, stack), of_role in matched.items():
-            mixed = [t for t in self.templates if t.among and (t.role, t.stack) == (role, stack)]
+        for role, of_role in matched.items():
+            mixed = [t for t in self.templates if t.among and t.role == role]
             for layer in range(max(set().union(*of_role.values())) + 1):
                 _check_layer(layer, mixed, of_role)
 
