@@ -65,6 +65,9 @@ def test_a_multimodal_model_has_the_row_of_its_language_model():
         "Qwen2 in a multimodal model",
         family_of("qwen2").templates,
     )
+    post_norm = {"model_type": "opt", "do_layer_norm_before": False}
+    assert family_of("a_new_one", {"text_config": post_norm}).templates[0].kind == "layernorm"
+    assert family_of("clip", {"text_config": text}).name == "CLIP"
     with pytest.raises(CheckpointError, match="not those of a Qwen2 in a multimodal model;"):
         found.sites(["norm.weight"])
     for other in ({"model_type": "clip_text_model"}, {"model_type": ["qwen2"]}, {}, None):
@@ -170,7 +173,7 @@ def _tensorflow_names(name):
     [
         _tensorflow_names,
         lambda name: name.removeprefix("bert."),
-        lambda name: f"model.encoder.{name}",
+        lambda name: f"my+model.{name}",
     ],
 )
 def test_names_with_gamma_and_beta_and_any_prefix_are_found(tiny, tmp_path, rename):
@@ -188,7 +191,9 @@ def test_names_with_gamma_and_beta_and_any_prefix_are_found(tiny, tmp_path, rena
           "passage.encoder.layer.0.output.LayerNorm.weight"], "several models"),
         (["encoder.layer.0.output.LayerNorm.weight", "encoder.layer.2.output.LayerNorm.weight"],
          r"no encoder\.layer\.1\.output\.LayerNorm"),
+        (["encoder.layer.0.output.LayerNorm.bias"], "a bias but no gain"),
         (["h.0.mlp.c_proj.weight"], "not those of a BERT model"),
+        ([f"encoder.layer.{'9' * 5000}.output.LayerNorm.weight"], "not those of a BERT model"),
         (["encoder.layer.0.output.LayerNorm.base_layer.weight"], "merge its adapters into it"),
         (["encoder.layer.0.output.LayerNorm.codebooks"], "is quantized, give the model before"),
     ],
