@@ -133,6 +133,13 @@ def test_what_is_cached_is_known_without_asking_the_hub(hub):
     assert hub.requests == []
 
 
+def test_what_the_hub_no_longer_has_is_not_taken_from_the_cache(hub):
+    download("org/full")
+    del hub.repositories["org/full"]
+    with pytest.raises(CheckpointError, match="no such model"):
+        download("org/full")
+
+
 def test_a_pickle_is_fetched_only_where_there_are_no_safetensors(hub):
     assert _files(download("pickled")[0]) == {"config.json", "pytorch_model.bin"}
 
@@ -358,6 +365,8 @@ def test_a_renamed_repository_is_known_by_its_name_of_today(hub):
     assert find_cached("full") == snapshot
     hub.status = 503
     assert download("full") == snapshot
+    (folder.parent.parent.parent / "models--other--full").mkdir()
+    assert find_cached("full") is None
 
 
 @pytest.mark.parametrize("gated", [True, False])
@@ -405,6 +414,7 @@ def converted(hub, full, tmp_path):
 @pytest.mark.parametrize("discussions", [True, False])
 def test_the_hubs_own_conversion_is_taken_in_place_of_a_pickle(hub, converted, discussions):
     hub.discussions = discussions
+    (converted / "README.md").write_bytes(b"says that it was converted")
     folder, conversion = download("org/pickle")
     assert (conversion, folder.name) == ("refs/pr/3", commit_of("org/pickle", "refs/pr/3"))
     assert (folder / "model.safetensors").is_file()
@@ -413,11 +423,16 @@ def test_the_hubs_own_conversion_is_taken_in_place_of_a_pickle(hub, converted, d
     assert (remote.conversion, remote.revision) == (conversion, folder.name)
     plan = make_plan(open_checkpoint("org/pickle"), Recipe(dims=(3,)))
     assert plan.notes == ("weights of refs/pr/3, the conversion of its pickle",)
+    assert find_cached("org/pickle", "main") is None
     assert download("org/pickle", "refs/pr/3") == (folder, None)
     hub.status = 503
     assert download("org/pickle") == (folder, conversion)
+    # Whatever was pushed to the request since: the Hub vouched for this commit.
+    (folder.parent.parent / "refs/refs/pr/3").write_text("0" * 40)
     cached = open_for_scan("org/pickle")
     assert (cached.directory, cached.conversion) == (folder, conversion)
+    hub.status = None
+    assert download("org/pickle", "main")[0].name == commit_of("org/pickle")
 
 
 def test_offline_a_pull_request_that_was_asked_for_is_not_taken_for_the_model(hub, converted):
@@ -425,11 +440,13 @@ def test_offline_a_pull_request_that_was_asked_for_is_not_taken_for_the_model(hu
     assert find_cached("org/pickle") is None
 
 
-@pytest.mark.parametrize("case", ["somebody's", "another tokenizer", "another pickle"])
+@pytest.mark.parametrize("case", ["somebody's", "another tokenizer", "another pickle", "none"])
 def test_a_pull_request_that_changes_something_is_no_conversion(hub, converted, case):
     if case == "somebody's":
         branches = hub.branches["org/pickle"]
         branches["refs/pr/104"] = branches.pop("refs/pr/3")
+    elif case == "none":
+        (converted / "model.safetensors").unlink()
     else:
         name = "tokenizer.json" if case == "another tokenizer" else "pytorch_model.bin"
         (converted / name).write_bytes(b"changed")
