@@ -155,6 +155,7 @@ def test_an_artifact_whose_tokenizer_has_grown_is_not_judged(embedder_patched, t
         (t.Data2VecTextModel, t.Data2VecTextConfig(**_SMALL, pad_token_id=6)),
         (t.MPNetModel, t.MPNetConfig(**_SMALL, pad_token_id=3)),  # always from 2 on
         (t.BertModel, t.BertConfig(**_SMALL, pad_token_id=3)),
+        (t.MptModel, t.MptConfig(d_model=16, n_heads=2, n_layers=1, vocab_size=40, max_seq_len=16)),
     ],
 )
 def test_the_longest_text_is_the_longest_that_the_model_runs_on(model, config):
