@@ -60,11 +60,7 @@ def evaluate(
     stride: Annotated[int | None, _setting("stride", metavar="N")] = None,
     bos: Annotated[
         bool | None,
-        _setting(
-            "bos",
-            "--bos/--no-bos",
-            show_default="pairs: --bos where the tokenizer has one",
-        ),
+        _setting("bos", "--bos/--no-bos", show_default="pairs: --bos where the tokenizer has one"),
     ] = None,
     document: Annotated[bool | None, _setting("document", "--document")] = None,
     text_column: TextColumn = None,
@@ -88,8 +84,7 @@ def evaluate(
     ] = None,
     quantize: Annotated[Literal["int8"] | None, _setting("quantize")] = None,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on where the same evaluation was interrupted."),
+        bool, typer.Option("--resume", help="Go on where the same evaluation was interrupted.")
     ] = False,
     expect: Annotated[
         Literal["degraded", "intact", "recipe"] | None,

@@ -55,13 +55,11 @@ Weights = Annotated[
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL",
-        help="A model directory, a .safetensors file, an .onnx file, or a Hub id.",
+        metavar="MODEL", help="A model directory, a .safetensors file, an .onnx file, or a Hub id."
     ),
 ]
 Revision = Annotated[
-    str | None,
-    typer.Option(metavar="REV", help="Branch, tag or commit of a model on the Hub."),
+    str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a model on the Hub.")
 ]
 _PATTERN = (
     "For an unknown architecture: the paths of the modules that end each layer (1+REGEX: norms "
@@ -126,8 +124,7 @@ EngineName = Annotated[
     Literal["local", "ray"], typer.Option("--engine", help="Processes on this machine, or Ray.")
 ]
 Address = Annotated[
-    str | None,
-    typer.Option(help="Of a Ray cluster that runs; without it, one on this machine."),
+    str | None, typer.Option(help="Of a Ray cluster that runs; without it, one on this machine.")
 ]
 Cpus = Annotated[float, typer.Option(help="CPUs that a worker declares to Ray.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

@@ -52,18 +52,14 @@ _DEFAULTS = {name: field.default for name, field in Recipe.model_fields.items()}
 def patch(
     model: Model,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="The artifact to make."),
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The artifact to make.")
     ] = None,
     remove_outliers: Annotated[int | None, _setting("remove_outliers", metavar="N")] = None,
     dims: Annotated[str | None, _setting("dims", metavar="LIST", such_as="308,381")] = None,
     random: Annotated[int | None, _setting("random", metavar="N")] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|NAME",
-            help="Do what a recipe says, and nothing else.",
-        ),
+        typer.Option(metavar="FILE|NAME", help="Do what a recipe says, and nothing else."),
     ] = None,
     seed: Annotated[int, _setting("seed")] = _DEFAULTS["seed"],
     method: Annotated[

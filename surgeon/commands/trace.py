@@ -9,14 +9,7 @@ import typer
 
 import surgeon
 from surgeon import console
-from surgeon.commands.options import (
-    Force,
-    HalfOfLayers,
-    Json,
-    Sigma,
-    WeightsPattern,
-    check_files,
-)
+from surgeon.commands.options import Force, HalfOfLayers, Json, Sigma, WeightsPattern, check_files
 from surgeon.ranking.layernorm import MIN_LAYERS
 from surgeon.ranking.ranking import SIGMA
 

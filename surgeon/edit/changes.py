@@ -144,9 +144,7 @@ class BytePatch:
 
 
 def byte_patch(
-    edits: Sequence[Edit],
-    values: Iterable[npt.NDArray[Any]],
-    tensors: Mapping[str, TensorInfo],
+    edits: Sequence[Edit], values: Iterable[npt.NDArray[Any]], tensors: Mapping[str, TensorInfo]
 ) -> BytePatch | None:
     """Return the bytes of the edits' slices in a file; None without edits.
 

@@ -280,12 +280,7 @@ def _select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:
 
 
 def _edit(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    site: Site,
-    param: str,
-    name: str,
-    dims: tuple[int, ...],
+    checkpoint: Checkpoint, recipe: Recipe, site: Site, param: str, name: str, dims: tuple[int, ...]
 ) -> Edit:
     tensor = checkpoint.read(name)
     _check_scales(checkpoint, recipe.mode, name)

@@ -224,11 +224,7 @@ def heaviest_text(work: Workload, weights: Floats) -> float:
 
 
 def why_unskilled(
-    task: Task,
-    examples: Sequence[Example],
-    observed: Floats,
-    settings: Settings,
-    measure: Measure,
+    task: Task, examples: Sequence[Example], observed: Floats, settings: Settings, measure: Measure
 ) -> str | None:
     """Say why the baseline is not better than predictors without skill; None: it is.
 

@@ -201,11 +201,7 @@ _QWEN_MOE = _experts("mlp", *_EXPERTS)
 _GRANITE_EXPERTS = (
     *_experts("block_sparse_moe", "experts"),  # in memory
     SiteTemplate(
-        "output",
-        "dense",
-        "layers.{layer}.block_sparse_moe.output_linear",
-        axis=1,
-        among="experts",
+        "output", "dense", "layers.{layer}.block_sparse_moe.output_linear", axis=1, among="experts"
     ),
     SiteTemplate("output", "dense", "layers.{layer}.shared_mlp.output_linear", among="experts"),
 )
@@ -288,10 +284,7 @@ _MAMBA_OR_ATTENTION = (
     SiteTemplate("attention", "dense", "layers.{layer}.self_attn.o_proj", among="attention"),
 )
 _hybrid_layers = partial(_layers, norm="rmsnorm")
-_BAMBA = (
-    *_hybrid_layers("feed_forward.down_proj", final="final_layernorm"),
-    *_MAMBA_OR_ATTENTION,
-)
+_BAMBA = (*_hybrid_layers("feed_forward.down_proj", final="final_layernorm"), *_MAMBA_OR_ATTENTION)
 _GRANITE_4 = (*_GRANITE_EXPERTS, *_MAMBA_OR_ATTENTION, _RMSNORM)
 _FALCON_H1 = _hybrid_layers(
     "feed_forward.down_proj", "self_attn.o_proj", "mamba.out_proj", final="final_layernorm"

@@ -34,10 +34,7 @@ _ALBERT = _post_norm(
     "albert_layers.0.attention.LayerNorm",
 )
 # v2, not v3, adds a convolution to what the first layer gives, and normalises again.
-_DEBERTA_V2 = (
-    *_BERT,
-    SiteTemplate("output", "layernorm", "encoder.conv.LayerNorm", only_layer=0),
-)
+_DEBERTA_V2 = (*_BERT, SiteTemplate("output", "layernorm", "encoder.conv.LayerNorm", only_layer=0))
 _XLNET = layers_of("layernorm", "layer", "ff.layer_norm", "rel_attn.layer_norm")
 # BERT's modules with the norms before them.
 _pre_bert = partial(

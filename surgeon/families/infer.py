@@ -103,10 +103,7 @@ def _fit(family: Family, shapes: Shapes) -> _Fit | None:
 
 
 def _has_its_norms(
-    family: Family,
-    sites: Iterable[Site],
-    layers: Collection[str],
-    shapes: Shapes,
+    family: Family, sites: Iterable[Site], layers: Collection[str], shapes: Shapes
 ) -> bool:
     """Whether a model of the family could have these sites and no others."""
     found = {role: {(s.stack, s.layer) for s in sites if s.role == role} for role in ROLES}

@@ -18,12 +18,7 @@ from typing import TYPE_CHECKING, Any
 from surgeon.errors import CheckpointError, Interrupted
 from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import in_module_folder, is_for_loader
-from surgeon.model.hub import (
-    Listing,
-    hub_api,
-    list_weights,
-    read_shards,
-)
+from surgeon.model.hub import Listing, hub_api, list_weights, read_shards
 from surgeon.model.hub_errors import (
     SHORT,
     answers_like_the_hub,

@@ -61,11 +61,7 @@ class PickleFile(TensorFile):
         for name in names:
             info = self.tensors[name]
             start, end = end, end + info.size * BITS[info.dtype] // 8
-            header[name] = {
-                "dtype": info.dtype,
-                "shape": info.shape,
-                "data_offsets": (start, end),
-            }
+            header[name] = {"dtype": info.dtype, "shape": info.shape, "data_offsets": (start, end)}
         raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)
         try:

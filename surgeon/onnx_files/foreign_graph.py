@@ -267,10 +267,7 @@ def _without_padding(
 
 
 def _check_shapes(
-    path: Path,
-    facts: OnnxFacts,
-    examples: Sequence[Example],
-    alone: Sequence[Sequence[_Output]],
+    path: Path, facts: OnnxFacts, examples: Sequence[Example], alone: Sequence[Sequence[_Output]]
 ) -> int:
     """Check what an example gives, and return the width of it."""
     rows = HEADS[facts.task].rows

@@ -231,12 +231,7 @@ class _Choice:
             return self._measure(removal, given, error, texts)
 
         return run_race(
-            candidates,
-            controls,
-            measure,
-            self._blocks,
-            wanted=wanted,
-            least=self.run.min_damage,
+            candidates, controls, measure, self._blocks, wanted=wanted, least=self.run.min_damage
         )
 
     def _measure(self, removal: Removal, given: Removal, error: float, texts: int) -> Damage:

@@ -16,12 +16,7 @@ import numpy as np
 from surgeon.edit import disk
 from surgeon.edit.files import check_new_file
 from surgeon.edit.staging import replace_file
-from surgeon.errors import (
-    CheckpointError,
-    HubUnavailableError,
-    Interrupted,
-    SelectionError,
-)
+from surgeon.errors import CheckpointError, HubUnavailableError, Interrupted, SelectionError
 from surgeon.model import open_for_scan
 from surgeon.model.download import find_cached
 from surgeon.model.files import read_object

@@ -170,10 +170,7 @@ def _f1(first: Sequence[str], second: Sequence[str]) -> float:
 
 def _measure(observed: Floats, settings: Settings) -> Mapping[str, Scores]:
     overlap, exact = observed.T
-    return {
-        "F1": share_of_examples(overlap),
-        "exact match": share_of_examples(exact),
-    }
+    return {"F1": share_of_examples(overlap), "exact match": share_of_examples(exact)}
 
 
 def _naive(

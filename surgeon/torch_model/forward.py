@@ -192,11 +192,7 @@ def _shifted(ids: torch.Tensor, config: Any) -> torch.Tensor:
 
 
 def first_order(
-    loaded: TorchModel,
-    layers: Sequence[Sequence[Site]],
-    batch: Batch,
-    example: Example,
-    seed: int,
+    loaded: TorchModel, layers: Sequence[Sequence[Site]], batch: Batch, example: Example, seed: int
 ) -> Floats:
     """Return gain·∂L/∂gain + bias·∂L/∂bias of each dimension in each layer, (layers, hidden).
 
