@@ -52,7 +52,7 @@ Weights = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A model directory, a .safetensors file, or a Hub id."),
 ]
-Model = Annotated[
+WeightsOrOnnx = Annotated[
     str,
     typer.Argument(
         metavar="MODEL", help="A model directory, a .safetensors file, an .onnx file, or a Hub id."

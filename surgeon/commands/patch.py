@@ -18,7 +18,6 @@ from surgeon.commands.options import (
     Json,
     MinDamage,
     MinLayers,
-    Model,
     NoOnnx,
     NoParity,
     OnnxDtype,
@@ -30,6 +29,7 @@ from surgeon.commands.options import (
     Standalone,
     TextColumn,
     Weights,
+    WeightsOrOnnx,
     graph_settings,
     is_onnx,
     numbers_of,
@@ -50,7 +50,7 @@ _DEFAULTS = {name: field.default for name, field in Recipe.model_fields.items()}
 
 
 def patch(
-    model: Model,
+    model: WeightsOrOnnx,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="The artifact to make.")
     ] = None,

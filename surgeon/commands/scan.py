@@ -16,13 +16,13 @@ from surgeon.commands.options import (
     Json,
     MinDamage,
     MinLayers,
-    Model,
     Plot,
     RankingData,
     Revision,
     Sigma,
     SitesPattern,
     TextColumn,
+    WeightsOrOnnx,
     check_files,
     is_onnx,
     ranking_texts,
@@ -42,7 +42,7 @@ _TOP = 10
 
 
 def scan(
-    model: Model,
+    model: WeightsOrOnnx,
     revision: Revision = None,
     sites_pattern: SitesPattern = None,
     method: Annotated[

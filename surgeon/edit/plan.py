@@ -197,9 +197,10 @@ def _select_dims(
         raise SelectionError("`device`: goes with `remove_outliers` N only")
     if recipe.dims is not None:
         return recipe.dims, None
-    for way in ("random", "remove_outliers"):
-        if (count := getattr(recipe, way) or 0) > hidden:
-            raise SelectionError(f"`{way}` {count}: there are {hidden} in all")
+    count = recipe.remove_outliers or recipe.random or 0
+    if count > hidden:
+        way = "random" if recipe.random else "remove_outliers"
+        raise SelectionError(f"`{way}` {count}: there are {hidden} in all")
     if recipe.random is not None:
         return draw_dims(hidden, recipe.random, np.random.default_rng(recipe.seed)), None
     options = Options(

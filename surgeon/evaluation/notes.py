@@ -11,7 +11,7 @@ from surgeon.evaluation.result import Change, Evaluation, Quantized, Score
 from surgeon.evaluation.verdict import LEAST, Finding
 from surgeon.evaluation.workload import Workload
 from surgeon.tasks.classification import guesses
-from surgeon.tasks.statistics import FEW, LEAST_CONTROLS, usual_range
+from surgeon.tasks.statistics import FEW_TEXTS, LEAST_CONTROLS, usual_range
 from surgeon.tasks.task import INVERTED, Floats, Settings, Task
 from surgeon.text import fingerprint
 
@@ -59,7 +59,7 @@ def doubts_about(finding: Finding, controls: Sequence[Score]) -> Iterator[str]:
         yield (
             f"{distinct} of {examples} texts are distinct: equal ones count as one in the interval"
         )
-    if distinct < FEW:
+    if distinct < FEW_TEXTS:
         enough = f"{LEAST} are the least for a verdict" if distinct < LEAST else "more are firmer"
         yield f"there are {distinct} distinct texts, and {enough}: give more data"
     usual = max(usual_range(finding.damages)[1], finding.margin)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from surgeon.figures.picture import (
-    FEW,
+    FEW_POINTS,
     GROUND,
     INK,
     OUTLIER,
@@ -336,7 +336,7 @@ def _area(band: Band, *, showlegend: bool) -> go.Scatter:
 
 def _line(line: Line, *, showlegend: bool) -> go.Scatter:
     stressed = [x == line.mark for x in line.xs]
-    few = len(line.xs) <= FEW
+    few = len(line.xs) <= FEW_POINTS
     return go.Scatter(
         x=line.xs,
         y=line.ys,

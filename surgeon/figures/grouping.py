@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
+from surgeon.edit.recipe import Dims
 from surgeon.study.grid import Model
 from surgeon.study.sweep_folder import Measurement
 
-Dims: TypeAlias = tuple[int, ...]
 _Key = TypeVar("_Key", bound=Hashable)
 
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from surgeon.figures.picture import (
-    FEW,
+    FEW_POINTS,
     GROUND,
     INK,
     MADE_BY,
@@ -362,7 +362,7 @@ def _draw_lines(panel: Lines, place: _Place) -> None:
         axes.axhline(value, **_DASHED)
         axes.annotate(label, (0, value), (4, 3), ("axes fraction", "data"), fontsize=8, **_ASIDE)
     for line in panel.lines:
-        marker = "." if len(line.xs) <= FEW and not line.thin else None
+        marker = "." if len(line.xs) <= FEW_POINTS and not line.thin else None
         width, zorder = (0.9, 2) if line.thin else (1.4, 3)
         axes.plot(
             line.xs, line.ys, color=line.colour, linewidth=width, marker=marker, markersize=4,

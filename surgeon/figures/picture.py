@@ -19,7 +19,7 @@ MADE_BY = "norm-surgeon"
 MAX_COLUMNS = 550
 """Of a map; more would be too narrow to see on a page or a screen."""
 
-FEW = 25
+FEW_POINTS = 25
 """So many points of a line can be seen one by one."""
 
 Ticks: TypeAlias = tuple[tuple[float, str], ...]
@@ -148,7 +148,7 @@ class Map(Panel):
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelRow:
     """The dots of one label, or its bar: ``values`` (n,), ``filled`` and ``hover`` of each."""
 
     label: str
@@ -168,7 +168,7 @@ class Dots(Panel):
     ``log_above`` makes the axis logarithmic, beyond a value or, with 0, all of it.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LabelRow, ...]
     span: Span | None = None
     threshold: Threshold | None = None
     log_above: float | None = None
@@ -178,7 +178,7 @@ class Dots(Panel):
 class Bars(Panel):
     """A share between 0 and 1 in each row, with its text behind it."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[LabelRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

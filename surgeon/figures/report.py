@@ -18,7 +18,7 @@ from surgeon.evaluation.notes import explain, explain_cost, name_verdict, tabula
 from surgeon.evaluation.result import Evaluation, Score, read_evaluation, read_evaluations
 from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.paper import embedded
-from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, Line, Lines, Picture, Row, Span
+from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, LabelRow, Line, Lines, Picture, Span
 from surgeon.figures.scan import draw_ranking, standing
 from surgeon.harmless import html
 from surgeon.progress import Progress, silent
@@ -264,9 +264,9 @@ def draw_scores(evaluation: Evaluation) -> Picture:
     """Describe the change of the score: the patched model's, and each random removal's."""
     damages = evaluation.damages
     ours, filled, ci95 = [evaluation.delta], [True], evaluation.ci95
-    patched = Row("patched", OUTLIER, bold=False, values=ours, filled=filled, interval=ci95)
+    patched = LabelRow("patched", OUTLIER, bold=False, values=ours, filled=filled, interval=ci95)
     hollow = [False] * len(damages)
-    random = Row("random removals", QUIET, bold=False, values=damages, filled=hollow)
+    random = LabelRow("random removals", QUIET, bold=False, values=damages, filled=hollow)
     panel = Dots(
         x_title=f"change of the {evaluation.metric}\n{evaluation.unit}",
         y_title="variant",

@@ -14,11 +14,11 @@ from surgeon.figures.picture import (
     REMOVED,
     Bars,
     Dots,
+    LabelRow,
     Map,
     Mark,
     Panel,
     Picture,
-    Row,
     Scale,
     Span,
     Threshold,
@@ -87,7 +87,7 @@ def draw_ranking(ranking: Ranking, zscores: ZScores, removed: Sequence[int] = ()
     for dimension in strongest(ranking, removed):
         dim, colour = dimension.dim, _colour(dimension.dim, ranking, removed)
         label = f"{dim} removed" if dim in removed else str(dim)
-        rows.append((dimension, Row(label, colour, bold=colour != QUIET)))
+        rows.append((dimension, LabelRow(label, colour, bold=colour != QUIET)))
     evidence = [_dots(ranking, zscores, rows), _shares(ranking.layers, zscores.rows, rows)]
     if ranking.measured:
         evidence.append(_damages(ranking.measured, rows))
@@ -96,7 +96,7 @@ def draw_ranking(ranking: Ranking, zscores: ZScores, removed: Sequence[int] = ()
     )
 
 
-_Rows: TypeAlias = Sequence[tuple[Dimension, Row]]
+_Rows: TypeAlias = Sequence[tuple[Dimension, LabelRow]]
 
 
 def _dots(ranking: Ranking, zscores: ZScores, rows: _Rows) -> Panel:
@@ -159,7 +159,7 @@ def _damages(measured: Measured, rows: _Rows) -> Panel:
     return replace(panel, log_above=above)
 
 
-def _damage_panel(measured: Measured, title: str, rows: Sequence[Row], span: str) -> Dots:
+def _damage_panel(measured: Measured, title: str, rows: Sequence[LabelRow], span: str) -> Dots:
     return Dots(
         title=title,
         x_title=f"rise of the {measured.metric}, with its 95% interval\n{measured.unit}",
@@ -170,7 +170,9 @@ def _damage_panel(measured: Measured, title: str, rows: Sequence[Row], span: str
     )
 
 
-def _with_damage(row: Row, name: str, damage: float, interval: tuple[float, float] | None) -> Row:
+def _with_damage(
+    row: LabelRow, name: str, damage: float, interval: tuple[float, float] | None
+) -> LabelRow:
     text, between = signed(damage), " to ".join(map(signed, interval or ()))
     hover = f"{name}: {text}{between and f' ({between})'}"
     return replace(
@@ -268,7 +270,7 @@ def draw_agreement(agreement: Agreement) -> Picture:
     for found in agreement.standings:
         first, captured = ", ".join(map(str, found.first[:count])), found.captured or 0.0
         colour = OUTLIER if captured > _MOST else QUIET
-        row = Row(f"{found.method}: {first}", colour, bold=False)
+        row = LabelRow(f"{found.method}: {first}", colour, bold=False)
         name = f"{found.method}, without {first}"
         damages.append(_with_damage(row, name, found.damage, found.interval))
         shares.append(

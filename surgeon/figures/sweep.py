@@ -14,7 +14,8 @@ from operator import attrgetter
 import numpy as np
 
 from surgeon.edit.changes import Mode
-from surgeon.figures.grouping import Dims, chains, grouped, short_names
+from surgeon.edit.recipe import Dims
+from surgeon.figures.grouping import chains, grouped, short_names
 from surgeon.figures.picture import (
     OUTLIER,
     Band,

@@ -48,7 +48,7 @@ def _panel(trace: Trace, series: str, title: str) -> Lines:
         )
     lines += [
         _line(trace, trajectory, getattr(trajectory, series), colour)
-        for trajectory, colour in shown(trace).items()
+        for trajectory, colour in drawn_lines(trace).items()
     ]
     return Lines(
         title=title,
@@ -79,9 +79,9 @@ def _line(trace: Trace, trajectory: Trajectory, values: Sequence[float], colour:
 
 
 def _marks(trace: Trace) -> tuple[Mark, ...]:
-    """Name the steps at which what is shown became an outlier."""
+    """Name the steps at which what is drawn became an outlier."""
     colours: dict[int, str] = {}
-    for trajectory, colour in shown(trace).items():
+    for trajectory, colour in drawn_lines(trace).items():
         if trajectory.left_at is not None:
             # Of no line where several did at once.
             colours[trajectory.left_at] = INK if trajectory.left_at in colours else colour
@@ -90,7 +90,7 @@ def _marks(trace: Trace) -> tuple[Mark, ...]:
     )
 
 
-def shown(trace: Trace) -> dict[Trajectory, str]:
+def drawn_lines(trace: Trace) -> dict[Trajectory, str]:
     """Return what to draw, each with its colour: the outliers, or else candidates."""
     if not trace.outliers:
         return dict.fromkeys(trace.trajectories[:_CANDIDATES], QUIET)
@@ -109,7 +109,7 @@ def headline(trace: Trace) -> str:
 def words(trace: Trace) -> tuple[str, ...]:
     """Say in lines of their own what was looked at, what an outlier is, and what is drawn."""
     size = f"{trace.layers} layers × {trace.hidden_size:,} dimensions"
-    drawn, found = len(shown(trace)), len(trace.outliers)
+    drawn, found = len(drawn_lines(trace)), len(trace.outliers)
     if not found:
         lines = f"Lines: the {drawn} strongest dimensions, none of them an outlier"
     elif drawn < found:

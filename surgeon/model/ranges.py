@@ -191,16 +191,16 @@ class Meter:
             self.received += count
 
 
-class Span(NamedTuple):
+class ByteRange(NamedTuple):
     """Bytes of a file, from ``start`` to before ``end``."""
 
     start: int
     end: int
 
 
-def runs_of(spans: Iterable[Span], gap: int) -> Iterator[list[Span]]:
+def runs_of(spans: Iterable[ByteRange], gap: int) -> Iterator[list[ByteRange]]:
     """Yield spans of a file in runs with gaps below ``gap``, each to be read in one piece."""
-    run: list[Span] = []
+    run: list[ByteRange] = []
     for span in sorted(spans):
         if run and span.start - max(before.end for before in run) >= gap:
             yield run

@@ -15,7 +15,7 @@ from surgeon.model.checkpoint import CONFIG, Checkpoint, count_weights
 from surgeon.model.files import parse_object
 from surgeon.model.hub import Listing, list_weights, read_shards
 from surgeon.model.hub_errors import explained
-from surgeon.model.ranges import QUICK, Meter, RangeReader, Reading, Span, runs_of
+from surgeon.model.ranges import QUICK, ByteRange, Meter, RangeReader, Reading, runs_of
 from surgeon.model.tensors import PREFIX, TensorFile, header_length, parse_header
 from surgeon.model.torch_pickle import PickleDirectory, StorageHead, read_directory
 from surgeon.model.weight_files import MAX_INDEX, check_index
@@ -55,12 +55,12 @@ class RemoteWeights(TensorFile):
             CheckpointError: they cannot be fetched.
         """
         wanted = [name for name in names if name not in self._fetched]
-        spans = defaultdict[str, set[Span]](set)
+        spans = defaultdict[str, set[ByteRange]](set)
         for name in wanted:
             spans[self.homes[name]].update(self._spans(name))
         reading = self.ranges.reading
         runs = [(file, run) for file, found in spans.items() for run in runs_of(found, reading.gap)]
-        received: dict[tuple[str, Span], bytes] = {}
+        received: dict[tuple[str, ByteRange], bytes] = {}
         with explained(str(self.path)), ThreadPoolExecutor(reading.connections) as pool:
             for contents in pool.map(lambda run: self._fetch(*run), runs):
                 received.update(contents)
@@ -73,7 +73,7 @@ class RemoteWeights(TensorFile):
                 )
             self._fetched[name] = content
 
-    def _spans(self, name: str) -> list[Span]:
+    def _spans(self, name: str) -> list[ByteRange]:
         if name in self.scattered:
             raise CheckpointError(
                 f"{self.ranges.label(self.homes[name])}: {name} does not lie in one piece, so it "
@@ -81,10 +81,10 @@ class RemoteWeights(TensorFile):
                 "DIR) and give DIR"
             )
         info, head = self.tensors[name], self.heads.get(name)
-        content = Span(info.start, info.end)
-        return [content] if head is None else [content, Span(head.start, head.end)]
+        content = ByteRange(info.start, info.end)
+        return [content] if head is None else [content, ByteRange(head.start, head.end)]
 
-    def _fetch(self, file: str, run: list[Span]) -> dict[tuple[str, Span], bytes]:
+    def _fetch(self, file: str, run: list[ByteRange]) -> dict[tuple[str, ByteRange], bytes]:
         start, end = run[0].start, max(span.end for span in run)
         raw = self.ranges.part(file, start, end - start)[0] if end > start else b""
         if len(raw) != end - start:

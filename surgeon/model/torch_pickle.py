@@ -31,7 +31,7 @@ _LOCAL_HEADER = 30  # bytes, of a zip's entry, before its name
 # A tied weight has up to five names; strides of 0 make any number of tensors of a few bytes.
 _MOST_COPIES = 64
 
-DTYPES = {
+TORCH_DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
@@ -363,7 +363,7 @@ def _view(label: str, call: Call) -> _View:
             "torch._utils _rebuild_tensor_v3",
             (_Storage() as storage, first, tuple(shape), tuple(strides), _, _, Global(kind), *rest),
         ):
-            dtype, further = DTYPES.get(kind.removeprefix("torch "), kind), rest
+            dtype, further = TORCH_DTYPES.get(kind.removeprefix("torch "), kind), rest
         case _:
             what = call.function.rpartition(" ")[2]
             raise CheckpointError(f"{label} is made by {what}, and is not plain numbers")

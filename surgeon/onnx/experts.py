@@ -20,10 +20,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from surgeon.errors import ExportError
 from surgeon.model import Checkpoint
-from surgeon.onnx.read_graph import DTYPES
+from surgeon.onnx.read_graph import ONNX_DTYPES
 from surgeon.torch_model.loading import TorchModel
 
-_TYPES = {name: ir.DataType(number) for number, name in DTYPES.items()}
+_TYPES = {name: ir.DataType(number) for number, name in ONNX_DTYPES.items()}
 
 
 @dataclass

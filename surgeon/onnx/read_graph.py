@@ -27,7 +27,7 @@ from surgeon.onnx.file_graph import FileGraph, Node, StoredTensor
 from surgeon.onnx.wire import LENGTH, Buffer, Field, read_fields, read_packed
 
 # TensorProto.DataType; dtypes that are missing here cannot be edited and are of no interest.
-DTYPES = {
+ONNX_DTYPES = {
     1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16",
     11: "F64", 12: "U32", 13: "U64", 16: "BF16", 17: "F8_E4M3", 19: "F8_E5M2",
 }  # fmt: skip
@@ -35,7 +35,7 @@ DTYPES = {
 # would be; in int32_data they are integers, of as many bytes as each takes.
 _INT32_DATA = 5
 _PAYLOADS = {
-    9: tuple(DTYPES.values()), 4: ("F32",), 10: ("F64",), _INT32_DATA: ("F16", "BF16"),
+    9: tuple(ONNX_DTYPES.values()), 4: ("F32",), 10: ("F64",), _INT32_DATA: ("F16", "BF16"),
 }  # fmt: skip
 _EXTERNAL = 1  # TensorProto.DataLocation; entries without it are what a tool left behind
 _MAX_DEPTH = 100  # of messages in messages, as protobuf's own readers have it
@@ -196,7 +196,7 @@ class _Reader:
         parts = self.parts(span)
         name = name or self.text(parts[8])
         number = parts[2][-1].value if parts[2] else 0
-        dtype = DTYPES.get(number, f"type {number}")
+        dtype = ONNX_DTYPES.get(number, f"type {number}")
         shape = [length for part in parts[1] for length in read_packed(self.data, part)]
         if len(shape) > MAX_AXES or math.prod(shape) > MAX_LENGTH:
             raise CheckpointError(f"tensor {name} claims a shape of {len(shape)} axes, too large")

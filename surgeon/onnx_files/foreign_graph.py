@@ -25,7 +25,14 @@ from surgeon.tasks.task import TaskName
 from surgeon.tasks.tokenizer import find_tokenizer, read_tokenizer
 from surgeon.text import built_in_sample
 from surgeon.torch_model.directory import decoder_start
-from surgeon.torch_model.heads import HEADS, LEFT_PADDED, Head, Rows, declared_head, unscored_head
+from surgeon.torch_model.heads import (
+    HEADS,
+    LEFT_PADDED,
+    Head,
+    RowKind,
+    declared_head,
+    unscored_head,
+)
 
 _Output: TypeAlias = npt.NDArray[Any]
 
@@ -253,7 +260,7 @@ def _run(
 
 
 def _without_padding(
-    output: _Output, number: int, example: Example, rows: Rows, side: Side
+    output: _Output, number: int, example: Example, rows: RowKind, side: Side
 ) -> _Output:
     if output.ndim == 0:
         return output

@@ -25,7 +25,7 @@ from surgeon.errors import WEIGHTS_ONLY, CheckpointError, OutputError, Selection
 from surgeon.families import Site
 from surgeon.model.files import may_follow
 from surgeon.onnx.file_graph import SAME, FileGraph, Node, Use, tensor_files
-from surgeon.onnx.read_graph import DTYPES, mapped, read_file_graph
+from surgeon.onnx.read_graph import ONNX_DTYPES, mapped, read_file_graph
 from surgeon.onnx.wire import encode_field, encode_header
 from surgeon.onnx_files.open_onnx import OnnxModel
 from surgeon.progress import Progress, silent
@@ -33,7 +33,7 @@ from surgeon.progress import Progress, silent
 _Key: TypeAlias = tuple[str, str, int | None, str, str | None]
 
 _MAX_FILE = 2**31 - 1  # bytes, of a protobuf message
-_NUMBERS = {name: number for number, name in DTYPES.items()}
+_NUMBERS = {name: number for number, name in ONNX_DTYPES.items()}
 _INPUTS_LISTED = 4  # from this IR version on, an initializer need not be an input of the graph
 
 

@@ -26,7 +26,7 @@ from surgeon.ranking.race import (
 from surgeon.ranking.ranking import Dimension, Measured, Options, Ranking
 from surgeon.ranking.removals import AblationRun, start_run
 from surgeon.ranking.torch_runner import TorchRunner
-from surgeon.tasks.statistics import FEW
+from surgeon.tasks.statistics import FEW_TEXTS
 from surgeon.tasks.task import Scores
 
 _FROM_WEIGHTS = 2  # candidates of each criterion on the weights
@@ -246,7 +246,7 @@ def _undecided(first: Race, added: Mapping[int, Damage], texts: int) -> tuple[st
     open_ones = [str(dim) for (dim,) in first.undecided if dim not in added]
     which = ", ".join(open_ones)
     left = (f"{texts} texts do not settle whether {which} would be an outlier; more texts may",)
-    return (*(few if texts < FEW else ()), *(left if open_ones else ()))
+    return (*(few if texts < FEW_TEXTS else ()), *(left if open_ones else ()))
 
 
 def _in_order(

@@ -27,7 +27,7 @@ from surgeon.study.run import (
     Outcome,
     Outlook,
     check_table,
-    lock,
+    lock_output,
     look_ahead,
     open_table,
     run_jobs,
@@ -203,7 +203,7 @@ def open_rows(output: Path, sigma: float, min_layers: float) -> Iterator[Journal
     _check_ours(output, path)
     output.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        lock(file, output)
+        lock_output(file, output)
         yield _read_journal(output, file, sigma, min_layers)
 
 

@@ -269,7 +269,7 @@ def not_a_row(path: Path, number: int, layout: Layout) -> OutputError:
     return OutputError(f"{path}:{number}: is not a row of {layout.study}; {remedy}")
 
 
-def lock(file: BinaryIO, output: Path) -> None:
+def lock_output(file: BinaryIO, output: Path) -> None:
     """Keep a file to this process for as long as it is open, where there are locks.
 
     Raises:

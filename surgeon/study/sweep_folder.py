@@ -18,7 +18,7 @@ from surgeon.ranking.ranking import SIGMA
 from surgeon.settings import reader
 from surgeon.study.engines import DONE, Row
 from surgeon.study.grid import Model
-from surgeon.study.run import Journal, Layout, lock, read_lines
+from surgeon.study.run import Journal, Layout, lock_output, read_lines
 
 ROWS, TABLE, GRID, MODELS = "rows.jsonl", "rows.parquet", "grid.json", "models"
 _LOCK = ".lock"
@@ -69,7 +69,7 @@ def open_folder(folder: Path) -> Iterator[Journal]:
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("wb") as locked, path.open("a+b") as file:
-        lock(locked, folder)
+        lock_output(locked, folder)
         try:
             yield Journal(path, file, LAYOUT)
         except BaseException:

@@ -213,7 +213,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Band:
+class Percentiles:
     """Where dimensions lie among each other at each step: three percentiles."""
 
     p1: tuple[float, ...]
@@ -226,10 +226,10 @@ class Bulk:
     """The ``dims`` dimensions that are not outliers of the last checkpoint, taken together."""
 
     dims: int
-    strength: Band
-    reach: Band
-    gain_z: Band
-    bias_z: Band | None = None
+    strength: Percentiles
+    reach: Percentiles
+    gain_z: Percentiles
+    bias_z: Percentiles | None = None
 
 
 @dataclass(frozen=True)
@@ -387,12 +387,12 @@ def _bulk(series: _Series, rest: npt.NDArray[np.bool_]) -> Bulk | None:
     """Return where the dimensions lie that are not outliers at the end, if there are any."""
     if not rest.any():
         return None
-    bands = {name: _band(values[:, rest]) for name, values in series.items()}
+    bands = {name: _percentiles(values[:, rest]) for name, values in series.items()}
     return Bulk(dims=int(rest.sum()), **bands)
 
 
-def _band(values: npt.NDArray[np.float64]) -> Band:
-    return Band(*map(_floats, np.percentile(values, [1, 50, 99], axis=1)))
+def _percentiles(values: npt.NDArray[np.float64]) -> Percentiles:
+    return Percentiles(*map(_floats, np.percentile(values, [1, 50, 99], axis=1)))
 
 
 def _floats(values: npt.NDArray[np.float64]) -> tuple[float, ...]:

@@ -27,7 +27,7 @@ from surgeon.tasks.labels import (
     macro_f1,
     match_labels,
     matthews,
-    numbers_of,
+    numeric_labels,
     pearson,
     rates_by_label,
     spearman,
@@ -51,7 +51,7 @@ def _read_labels(
 
 def _read_numbers(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     located = locate(data, settings.columns)
-    return _read_examples(located, numbers_of(located), encoder)
+    return _read_examples(located, numeric_labels(located), encoder)
 
 
 def _read_examples(

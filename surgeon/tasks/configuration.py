@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -170,10 +170,8 @@ def _check_labels(checkpoint: Checkpoint, where: Path, otherwise: str) -> None:
             )
 
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-
 # Each maps the vectors of a sentence's tokens, (tokens, width), to one of them, (width,).
-_MODES: Mapping[str, Callable[[Floats], Floats]] = {
+_MODES: Mapping[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = {
     "cls": lambda states: states[0],
     "max": lambda states: states.max(axis=0),
     "mean": lambda states: states.mean(axis=0),
@@ -204,7 +202,7 @@ class Pooling:
     max_length: int | None = None
     lower_case: bool = False
 
-    def pool(self, states: npt.NDArray[np.float32]) -> Floats:
+    def pool(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the vector of a sentence from its tokens', (tokens, width), padding left out."""
         wide = states.astype(np.float64)
         return np.concatenate([_MODES[mode](wide) for mode in self.modes])

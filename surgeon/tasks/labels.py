@@ -50,7 +50,7 @@ def _is_empty(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def numbers_of(located: Located) -> list[float | None]:
+def numeric_labels(located: Located) -> list[float | None]:
     """Return the label of each row as a number; None where it has none.
 
     -1 is a missing label, unless there are other numbers below 0: then it is one of a scale.

@@ -270,7 +270,7 @@ SEQ2SEQ = dataclasses.replace(
 )
 
 
-def replace(ids: tuple[int, ...], settings: Settings) -> Example | None:
+def replace_tokens(ids: tuple[int, ...], settings: Settings) -> Example | None:
     """Replace ``mask_rate`` of a sequence's ordinary tokens; the labels are 1 where it did."""
     draw = begin_draw(ids, settings)
     if draw is None:
@@ -320,7 +320,7 @@ REPLACED = Task(
     metric="loss",
     unit="nats per token",
     heads=("rtd",),
-    prepare=replace,
+    prepare=replace_tokens,
     observe=_observe,
     measure=_measure,
     further=(f"{INVERTED}accuracy",),

@@ -119,7 +119,7 @@ def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
     question: _Question = example.reference
     cls = -1 if example.types[-1] == _CLS_TYPE else 0
     best = _best_answer(logits.astype(np.float64), question, cls)
-    return np.array(compare(best, question.answers))
+    return np.array(compare_answers(best, question.answers))
 
 
 def _best_answer(logits: Floats, question: _Question, cls: int) -> str:
@@ -146,7 +146,7 @@ def _best_answer(logits: Floats, question: _Question, cls: int) -> str:
     return "" if question.optional and nothing > best else answer
 
 
-def compare(answer: str, expected: Sequence[str]) -> tuple[float, float]:
+def compare_answers(answer: str, expected: Sequence[str]) -> tuple[float, float]:
     """Return the best overlap in words (F1) with an expected answer, and whether it is one of them.
 
     Words are compared in lower case, without punctuation and articles. Where no answer is
@@ -180,8 +180,8 @@ def _naive(
     expected = [example.reference.answers for example in examples]
     others = [answers[0] if answers else "" for answers in (*expected[1:], expected[0])]
     return {
-        "no answer to all": np.array([compare("", right) for right in expected]),
-        "the right answers shuffled": np.array(list(map(compare, others, expected))),
+        "no answer to all": np.array([compare_answers("", right) for right in expected]),
+        "the right answers shuffled": np.array(list(map(compare_answers, others, expected))),
     }
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from surgeon.tasks.classification import CORRELATIONS, correlations, naive_numbers
 from surgeon.tasks.configuration import Pooling
 from surgeon.tasks.examples import Encoder, Example, Prepared
-from surgeon.tasks.labels import numbers_of
+from surgeon.tasks.labels import numeric_labels
 from surgeon.tasks.sequences import TEXT_OPTIONS
 from surgeon.tasks.table import COLUMN_OPTIONS, locate
 from surgeon.tasks.task import Data, Floats, Scores, Settings, Task
@@ -37,7 +37,7 @@ def _cosines(first: Floats, second: Floats) -> Floats:
 
 def _read_pairs(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
     located = locate(data, settings.columns, pair=True)
-    pooling, scores = settings.pooling or Pooling(), numbers_of(located)
+    pooling, scores = settings.pooling or Pooling(), numeric_labels(located)
     texts = [pooling.prompt + text for pair in located.pairs for text in pair]
     if pooling.lower_case:
         texts = [text.lower() for text in texts]

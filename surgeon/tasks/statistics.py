@@ -14,7 +14,7 @@ from surgeon.tasks.task import SHARE, Floats, Scores, ratio_of_sums
 LEAST_CONTROLS = 5
 """Controls below which a random removal too often lies beyond all of them."""
 
-FEW = 10
+FEW_TEXTS = 10
 """Distinct texts below which a reader is warned."""
 
 Interval: TypeAlias = tuple[float, float]

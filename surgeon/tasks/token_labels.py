@@ -19,7 +19,7 @@ from surgeon.tasks.labels import detection, is_missing, match_labels, rates_by_l
 from surgeon.tasks.table import Located, Names, Table, locate, parse_cell
 from surgeon.tasks.task import INVERTED, SHARE, Data, Floats, Scores, Settings, Task
 
-Span: TypeAlias = tuple[str, int, int]
+Entity: TypeAlias = tuple[str, int, int]
 
 _MARKS = ("B", "I", "E", "S", "L", "U")  # of a label that says where in an entity a word is
 _NAMES = Names(("tokens", "words"), label=("ner_tags", "ner", "tags"))
@@ -139,7 +139,7 @@ def in_scheme(row: Sequence[str | None], labels: Sequence[str]) -> list[str]:
     """Write the entities of a row of tags with the marks that the model's labels have."""
     marks = {label.partition("-")[0] for label in labels if label.partition("-")[2]}
     written = ["O"] * len(row)
-    for kind, start, end in spans_of([tag or "O" for tag in row]):
+    for kind, start, end in entities_of([tag or "O" for tag in row]):
         for place in range(start, end):
             fitting = "SU" if end - start == 1 else ""
             fitting += "B" if place == start else ""
@@ -149,7 +149,7 @@ def in_scheme(row: Sequence[str | None], labels: Sequence[str]) -> list[str]:
     return written
 
 
-def spans_of(labels: Sequence[str]) -> list[Span]:
+def entities_of(labels: Sequence[str]) -> list[Entity]:
     """Return the entities of a row of labels in BIO, BIOES or bare kinds: (kind, first, end).
 
     An entity ends where another kind begins or a B- or S- says so; "O" is none. One that begins
@@ -172,7 +172,7 @@ def spans_of(labels: Sequence[str]) -> list[Span]:
 @functools.cache
 def _kinds_of(labels: tuple[str, ...]) -> tuple[str, ...]:
     """Return the kinds of entities that labels name, each once, in their order."""
-    return tuple(dict.fromkeys(kind for label in labels for kind, _, _ in spans_of([label])))
+    return tuple(dict.fromkeys(kind for label in labels for kind, _, _ in entities_of([label])))
 
 
 def _observe(logits: npt.NDArray[np.float32], example: Example) -> Floats:
@@ -190,7 +190,7 @@ def _count(guessed: npt.NDArray[np.int64], example: Example) -> Floats:
     if rewritten:
         rows = [in_scheme(row, labels) for row in rows]
     wrong = sum(guess != label for guess, label in zip(*rows, strict=True))
-    found, there = (set(spans_of(row)) for row in rows)
+    found, there = (set(entities_of(row)) for row in rows)
     counts = [
         sum(kind == span[0] for span in spans)
         for spans in (found & there, found, there)

@@ -30,7 +30,7 @@ _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _DIGITS = 10  # of the number of a token; no vocabulary has as many
 _MASKS = ("[MASK]", "<mask>")
 _SENTINEL = re.compile(r"▁?<extra_id_(\d{1,4})>")
-ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+TOKEN_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def find_tokenizer(directory: Path, folder: str, pad_id: Any) -> tuple[Tokenizer
         if token.special and number < size
     }
 
-    named = {role: _named(f"{role}_token", settings, tokenizer) for role in ROLES}
+    named = {role: _named(f"{role}_token", settings, tokenizer) for role in TOKEN_ROLES}
     special.update(n for role, n in named.items() if n is not None and role != "mask")
     usual = (number for name in _MASKS if (number := tokenizer.token_to_id(name)) in special)
     mask, pad = named["mask"], count_or_none(pad_id, least=0, most=size - 1)

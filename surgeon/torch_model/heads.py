@@ -13,7 +13,7 @@ from surgeon.families import Family
 from surgeon.model import Checkpoint
 from surgeon.tasks.task import TaskName
 
-Rows: TypeAlias = Literal["token", "target", "sequence"]
+RowKind: TypeAlias = Literal["token", "target", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Head:
     auto_class: str
     outputs: tuple[str, ...] = ("logits",)
     inputs: tuple[str, ...] = ()
-    rows: Rows = "token"
+    rows: RowKind = "token"
     tensors: tuple[str, ...] = ()
 
     def is_in(self, checkpoint: Checkpoint) -> bool:

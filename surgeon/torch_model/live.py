@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from surgeon.errors import CheckpointError
 from surgeon.model.checkpoint import Checkpoint, count_weights
 from surgeon.model.tensors import TensorFile, TensorInfo
-from surgeon.model.torch_pickle import DTYPES
+from surgeon.model.torch_pickle import TORCH_DTYPES
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def open_live(
         raise CheckpointError(f"`model`: give a PreTrainedModel of transformers; found {kind}")
     state, infos, start = model.state_dict(), {}, 0
     for name, tensor in state.items():
-        dtype = DTYPES.get(str(tensor.dtype).removeprefix("torch."))
+        dtype = TORCH_DTYPES.get(str(tensor.dtype).removeprefix("torch."))
         if dtype is not None:
             end = start + tensor.numel() * tensor.element_size()
             infos[name] = TensorInfo(name, dtype, tuple(tensor.shape), start, end)

@@ -14,7 +14,7 @@ import transformers
 from surgeon.errors import EvaluationError, ExportError
 from surgeon.tasks.tokenizer import (
     MOST_CHARACTERS,
-    ROLES,
+    TOKEN_ROLES,
     TOKENIZER,
     UNBOUNDED,
     BoundedTokenizer,
@@ -167,7 +167,7 @@ class _LibraryTokenizer:
                 of these, or none of a target.
         """
         ours = self._tokenizer
-        roles = {getattr(ours, f"{role}_token") for role in ROLES}
+        roles = {getattr(ours, f"{role}_token") for role in TOKEN_ROLES}
         if not hasattr(ours, "set_tgt_lang_special_tokens"):
             around = ours.convert_ids_to_tokens(self.encode_batch([""], target=True)[0].ids)
             if not roles.issuperset(around):

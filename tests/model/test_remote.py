@@ -18,7 +18,7 @@ from surgeon import open_checkpoint, rank_by_layernorm, read_zscores
 from surgeon.errors import CheckpointError
 from surgeon.model import hub_errors as retry
 from surgeon.model import remote
-from surgeon.model.ranges import FRUGAL, QUICK, Meter, Span, runs_of
+from surgeon.model.ranges import FRUGAL, QUICK, ByteRange, Meter, runs_of
 from surgeon.model.remote import open_remote
 from surgeon.ranking import zscores
 
@@ -463,8 +463,8 @@ def test_an_address_that_is_good_for_one_request_is_asked_for_again(hub):
 
 
 def test_small_gaps_are_read_and_larger_ones_are_left_out():
-    near = [Span(0, 100), Span(20, 30), Span(109, 209)]
-    far = Span(219, 229)
+    near = [ByteRange(0, 100), ByteRange(20, 30), ByteRange(109, 209)]
+    far = ByteRange(219, 229)
     assert list(runs_of([far, *near], 10)) == [near, [far]]
 
 

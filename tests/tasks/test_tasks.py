@@ -19,11 +19,11 @@ from surgeon.tasks.configuration import Pooling, read_pooling
 from surgeon.tasks.data import read_table
 from surgeon.tasks.examples import Encoder, Example, batches_by_length
 from surgeon.tasks.masked import mask
-from surgeon.tasks.questions import compare
+from surgeon.tasks.questions import compare_answers
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns
 from surgeon.tasks.task import Settings
-from surgeon.tasks.token_labels import in_scheme, spans_of
+from surgeon.tasks.token_labels import entities_of, in_scheme
 from surgeon.tasks.tokenizer import (
     BoundedTokenizer,
     begin_with,
@@ -119,7 +119,7 @@ def test_batches_hold_every_example_once_within_the_budget(lengths, width):
     ],
 )
 def test_entities_are_read_as_conll_does(labels, spans):
-    assert spans_of(labels.split()) == spans
+    assert entities_of(labels.split()) == spans
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_entities_are_read_as_conll_does(labels, spans):
     ],
 )
 def test_answers_are_compared_as_squad_does(answer, expected, f1, exact):
-    assert compare(answer, expected) == (pytest.approx(f1), exact)
+    assert compare_answers(answer, expected) == (pytest.approx(f1), exact)
 
 
 def test_f1_of_glue_is_that_of_the_class_that_means_the_same_whatever_its_output():
