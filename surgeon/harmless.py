@@ -2,13 +2,14 @@
 
 Names of models, tensors, labels and files, and what a configuration or a recipe says, come from
 anywhere. In a terminal they must not be obeyed, on a page not be markup, in a card neither, and a
-regular expression must come to an end. JSON needs none of this: it keeps every text exactly.
+regular expression must come to an end. JSON needs none of this: it keeps every text exactly. Lists
+and intervals are written here too, since all media write them alike.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from surgeon.errors import SelectionError
@@ -74,6 +75,17 @@ def shortened(text: str, most: int = _LONGEST) -> str:
     shown = " ".join(plain(text).split())
     half = most // 2
     return shown if len(shown) <= most else f"{shown[:half]}…{shown[half - most + 1 :]}"
+
+
+def listed(entries: Iterable[object], most: int | None = None) -> str:
+    """Return entries as a list for people, cut after ``most`` of them."""
+    shown = [*map(str, entries)]
+    return ", ".join(shown[:most]) + (", …" if most and len(shown) > most else "")
+
+
+def from_to(interval: Sequence[float], form: str = ".4g") -> str:
+    """Return the ends of an interval, each in a format of Python's."""
+    return f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
 def whole_match(pattern: str) -> Callable[[str], bool]:

@@ -10,6 +10,7 @@ import typer
 import surgeon
 from surgeon import console
 from surgeon.commands.options import Force, HalfOfLayers, Json, Sigma, WeightsPattern, check_files
+from surgeon.harmless import listed
 from surgeon.ranking.layernorm import MIN_LAYERS
 from surgeon.ranking.ranking import SIGMA
 
@@ -93,11 +94,10 @@ def trace(
     if output is not None:
         console.print_note(f"Written: {output}")
     if traced.repeats:
-        listed = ", ".join(f"{repeat.step} as {repeat.same_as}" for repeat in traced.repeats[:12])
-        more = ", …" if len(traced.repeats) > 12 else ""
+        same = (f"{repeat.step} as {repeat.same_as}" for repeat in traced.repeats)
         console.print_note(
             f"{len(traced.repeats)} steps have the same weights on the Hub as a later one, and are "
-            f"left out: {listed}{more}"
+            f"left out: {listed(same, 12)}"
         )
     if traced.bytes_read is not None:
         console.print_note(f"Read {traced.bytes_read:,} bytes of {traced.name}, by range requests.")

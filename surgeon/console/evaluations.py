@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from surgeon.console.printing import numbers, print_caution, print_json, print_table, print_text
-from surgeon.harmless import plain
+from surgeon.harmless import from_to, plain
 
 if TYPE_CHECKING:
     from surgeon.evaluation.result import Evaluation, Score
@@ -90,7 +90,7 @@ def _show(evaluation: Evaluation) -> None:
 
 
 def _change(delta: float, ci95: tuple[float, float]) -> tuple[str, str]:
-    return f"{delta:+.4g}", f"{ci95[0]:+.4g} to {ci95[1]:+.4g}"
+    return f"{delta:+.4g}", from_to(ci95, "+.4g")
 
 
 def _show_scores(evaluation: Evaluation) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.harmless import plain, shortened
+from surgeon.harmless import listed, plain, shortened
 from surgeon.progress import Progress, duration
 
 SHOWN = 12
@@ -56,8 +56,8 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 def numbers(values: Sequence[int], limit: int | None = SHOWN) -> str:
     """Return numbers as a list for people, cut after ``limit``."""
-    shown = ", ".join(map(str, values[:limit]))
-    return f"{shown}, … ({len(values)})" if limit and len(values) > limit else shown
+    count = f" ({len(values)})" if limit and len(values) > limit else ""
+    return f"{listed(values, limit)}{count}"
 
 
 def in_layers(layers: Sequence[int] | None) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from surgeon.console.printing import numbers, print_caution, print_json, print_table, print_text
 from surgeon.edit.files import check_new_file
 from surgeon.edit.staging import replace_file
+from surgeon.harmless import from_to
 from surgeon.progress import duration
 
 if TYPE_CHECKING:
@@ -199,8 +200,7 @@ def _layers(dimension: Dimension, layers: int) -> tuple[str, ...]:
 def _damage(dimension: Dimension) -> tuple[str, ...]:
     if dimension.damage is None:
         return "not measured", "", "", ""
-    ends = dimension.interval
-    interval = f"{ends[0]:+.3g} to {ends[1]:+.3g}" if ends else "open"
+    interval = from_to(dimension.interval, "+.3g") if dimension.interval else "open"
     added = "" if dimension.added is None else f"{dimension.added:+.3g}"
     return f"{dimension.damage:+.3g}", interval, str(dimension.examples), added
 

@@ -21,6 +21,7 @@ from surgeon.console.printing import (
     print_table,
     print_text,
 )
+from surgeon.harmless import from_to
 from surgeon.progress import duration
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _show_measured(folder: Path) -> None:
             f"{edit_in_words(row)}, {in_layers(row.layers)}",
             *([str(row.seed)] if by_seed else []),
             f"{row.delta:+.4g}",
-            f"{row.ci95[0]:+.4g} to {row.ci95[1]:+.4g}",
+            from_to(row.ci95, "+.4g"),
             row.verdict,
         )
         for name, row in measured[:_MAX_CELLS]

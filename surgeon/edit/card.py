@@ -9,7 +9,7 @@ from typing import Any
 from surgeon.edit.changes import Edit, kinds_of
 from surgeon.edit.plan import Plan
 from surgeon.edit.recipe_file import parse_yaml
-from surgeon.harmless import fence_for, markdown, markdown_code
+from surgeon.harmless import fence_for, listed, markdown, markdown_code
 
 # Facts about the base model that stay true of an edited copy. Its evaluation results do not.
 _KEPT = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")
@@ -139,5 +139,4 @@ def _values(values: Any) -> str:
     if values.size > _SHOWN and values.ndim > 1:
         same = bool((values == values.flat[0]).all())
         return f"{values.size} × {float(values.flat[0]):.4g}" if same else f"{values.size} values"
-    shown = ", ".join(f"{float(value):.4g}" for value in values[:_SHOWN].reshape(-1))
-    return shown + (", …" if values.size > _SHOWN else "")
+    return listed((f"{float(value):.4g}" for value in values.reshape(-1)), _SHOWN)

@@ -20,6 +20,7 @@ from surgeon.errors import (
     SelectionError,
 )
 from surgeon.families import Site
+from surgeon.harmless import from_to
 from surgeon.model import Checkpoint
 from surgeon.model.tensors import FLOATS, quantized
 from surgeon.progress import Progress, silent
@@ -252,8 +253,7 @@ def _too_few(ranking: Ranking, count: int) -> str:
 def _evidence_of(dimension: Dimension, ranking: Ranking) -> str:
     if dimension.damage is None or dimension.interval is None:
         return f"{len(dimension.layers)} of {ranking.layers} layers"
-    low, high = dimension.interval
-    return f"damage {dimension.damage:.3g}, {low:.3g} to {high:.3g}"
+    return f"damage {dimension.damage:.3g}, {from_to(dimension.interval, '.3g')}"
 
 
 def _select_sites(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Site, ...]:

@@ -10,6 +10,7 @@ from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.result import Change, Evaluation, Quantized, Score
 from surgeon.evaluation.verdict import LEAST, Finding
 from surgeon.evaluation.workload import Workload
+from surgeon.harmless import from_to
 from surgeon.tasks.classification import guesses
 from surgeon.tasks.statistics import FEW_TEXTS, LEAST_CONTROLS, usual_range
 from surgeon.tasks.task import INVERTED, Floats, Settings, Task
@@ -148,14 +149,12 @@ def name_verdict(evaluation: Evaluation) -> str:
 def explain(evaluation: Evaluation) -> str:
     """Say in one sentence what the verdict rests on."""
     low, high = evaluation.ci95
-    change = (
-        f"the {evaluation.metric} changes by {evaluation.delta:+.4g} "
-        f"(95% interval {low:+.4g} to {high:+.4g})"
-    )
+    interval = from_to(evaluation.ci95, "+.4g")
+    change = f"the {evaluation.metric} changes by {evaluation.delta:+.4g} (95% interval {interval})"
     if evaluation.metric.startswith(INVERTED):
         change = f"{before_and_after(evaluation)}; {change}"
     if evaluation.verdict == "degraded":
-        span, margin = _span(evaluation.control_range), evaluation.margin
+        span, margin = from_to(evaluation.control_range), evaluation.margin
         least = f" and the margin of {margin:.4g}" if margin > evaluation.control_range[1] else ""
         return f"{change}, all of it beyond the {span} of random removals{least}."
     if evaluation.verdict == "intact":
@@ -163,13 +162,11 @@ def explain(evaluation: Evaluation) -> str:
         if not _is_usual(evaluation):
             if -margin <= low and high <= margin:
                 return f"{change}, all of it within the margin of ±{margin:.4g}."
-            usual, or_margin = (
-                (min(usual[0], -margin), max(usual[1], margin)),
-                " or the margin allows",
-            )
-        within = f"the {_span(usual)} that most random removals do{or_margin}"
+            usual = min(usual[0], -margin), max(usual[1], margin)
+            or_margin = " or the margin allows"
+        within = f"the {from_to(usual)} that most random removals do{or_margin}"
         return f"{change}, all of it within {within}{_left_out(evaluation)}."
-    span = _span(evaluation.control_range)
+    span = from_to(evaluation.control_range)
     return f"{change} and random removals do {span}; {_why_open(evaluation)}."
 
 
@@ -182,7 +179,7 @@ def explain_cost(quantized: Quantized) -> str:
     return (
         f"{quantized.form} costs the baseline {_change(cost.baseline)} of {metric} and the patched "
         f"model {_change(cost.patched)}, a difference of {more:+.4g}{interval}; random removals "
-        f"make one of {min(apart):+.4g} to {max(apart):+.4g}."
+        f"make one of {from_to((min(apart), max(apart)), '+.4g')}."
     )
 
 
@@ -191,7 +188,7 @@ def _change(change: Change) -> str:
 
 
 def _ends(change: Change) -> str:
-    return f"95% interval {change.ci95[0]:+.4g} to {change.ci95[1]:+.4g}"
+    return f"95% interval {from_to(change.ci95, '+.4g')}"
 
 
 def _is_usual(evaluation: Evaluation) -> bool:
@@ -222,9 +219,9 @@ def tabulate(evaluations: Iterable[Evaluation]) -> tuple[list[str], list[list[st
 
 
 def _row(evaluation: Evaluation) -> list[str]:
-    data, ends = evaluation.dataset, evaluation.ci95
+    data = evaluation.dataset
     sign = -1 if evaluation.metric.startswith(INVERTED) else 1
-    low, high = sorted(sign * end + 0.0 for end in ends)  # no −0
+    interval = sorted(sign * end + 0.0 for end in evaluation.ci95)  # no −0
     random = sorted(_own(evaluation, control.value) for control in evaluation.controls)
     masked, how = evaluation.mask_rate, evaluation.options.get("masking", "")
     return [
@@ -233,8 +230,8 @@ def _row(evaluation: Evaluation) -> list[str]:
         f"{data.examples:,} {data.unit}" + (", early stop" if evaluation.stopped_after else ""),
         name_verdict(evaluation),
         before_and_after(evaluation),
-        f"{sign * evaluation.delta:+.4g} ({low:+.4g} to {high:+.4g})",
-        f"{random[0]:.4g} to {random[-1]:.4g}",
+        f"{sign * evaluation.delta:+.4g} ({from_to(interval, '+.4g')})",
+        from_to((random[0], random[-1])),
         str(len(random)),
         str(evaluation.seed),
         "" if masked is None else f"{masked:.0%} {how}".strip(),
@@ -251,10 +248,6 @@ def _left_out(evaluation: Evaluation) -> str:
     ]
     more = f" and {len(beyond) - _NAMED} more" if len(beyond) > _NAMED else ""
     return f"; left out of that range: {', '.join(beyond[:_NAMED])}{more}" if beyond else ""
-
-
-def _span(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:.4g} to {ends[1]:.4g}"
 
 
 def _why_open(evaluation: Evaluation) -> str:

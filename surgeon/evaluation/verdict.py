@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from surgeon.evaluation.workload import Workload
+from surgeon.harmless import from_to
 from surgeon.tasks.examples import Example
 from surgeon.tasks.statistics import (
     ALPHA,
@@ -260,7 +261,7 @@ def _another_scale(task: Task, observed: Floats) -> str:
     expected, predicted = observed.T
     if not np.ptp(predicted) or np.corrcoef(expected, predicted)[0, 1] < _ANOTHER_SCALE:
         return ""
-    spans = (f"{values.min():.4g} to {values.max():.4g}" for values in (expected, predicted))
+    spans = (from_to((values.min(), values.max())) for values in (expected, predicted))
     return (
         " (the labels run from {} and the predictions from {}: bring the labels to the model's "
         "scale, or let the metric Pearson decide)".format(*spans)

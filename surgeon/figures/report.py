@@ -20,7 +20,7 @@ from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.paper import embedded
 from surgeon.figures.picture import OUTLIER, QUIET, Band, Dots, LabelRow, Line, Lines, Picture, Span
 from surgeon.figures.scan import draw_ranking, standing
-from surgeon.harmless import html
+from surgeon.harmless import from_to, html
 from surgeon.progress import Progress, silent
 from surgeon.ranking import MEASURED, find_detector, rank_by_layernorm, read_zscores
 from surgeon.tasks.registry import TASKS
@@ -125,7 +125,7 @@ def _damages(record: Record) -> list[str]:
         return []
 
     def change(value: float | None, interval: tuple[float, float] | None) -> str:
-        ends = f" ({interval[0]:+.4g} to {interval[1]:+.4g})" if interval else ""
+        ends = f" ({from_to(interval, '+.4g')})" if interval else ""
         return "" if value is None else f"{value:+.4g}{ends}"
 
     rows = [

@@ -24,7 +24,7 @@ from surgeon.figures.picture import (
     Threshold,
     pooled,
 )
-from surgeon.harmless import shortened
+from surgeon.harmless import listed, shortened
 from surgeon.ranking import ByLayer, Dimension, Measured, Ranking, ZScores, distances
 
 if TYPE_CHECKING:
@@ -226,9 +226,8 @@ def dots(ranking: Ranking, zscores: ZScores) -> ByLayer:
 def standing(ranking: Ranking, removed: Sequence[int]) -> str:
     """Say where the dimensions that were removed lie among all."""
     places = {d.dim: place for place, d in enumerate(ranking.dimensions, start=1)}
-    each = ", ".join(f"{dim} is number {places[dim]}" for dim in removed[:_NAMED])
-    more = ", …" if len(removed) > _NAMED else ""
-    return f"Removed, of {len(places):,} by this ranking: {each}{more}"
+    each = listed((f"{dim} is number {places[dim]}" for dim in removed), _NAMED)
+    return f"Removed, of {len(places):,} by this ranking: {each}"
 
 
 def headline(ranking: Ranking) -> str:
@@ -242,8 +241,7 @@ def headline(ranking: Ranking) -> str:
 
 def outliers_in_words(outliers: Sequence[int], when: str, basis: str) -> str:
     """Say how many outliers there are ``when``, which come first, and if that was measured."""
-    dims = ", ".join(map(str, outliers[:_LISTED])) + (", …" if len(outliers) > _LISTED else "")
-    many = "s" if len(outliers) > 1 else ""
+    many, dims = "s" * (len(outliers) > 1), listed(outliers, _LISTED)
     return f"{len(outliers)} outlier dimension{many}{when} ({dims}){basis and f', {basis}'}"
 
 

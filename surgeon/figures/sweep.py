@@ -29,6 +29,7 @@ from surgeon.figures.picture import (
     Strip,
     Ticks,
 )
+from surgeon.harmless import listed
 from surgeon.study.sweep_folder import Measurement
 
 MIN_DIMS = 8
@@ -335,9 +336,8 @@ def edit_in_words(row: Measurement) -> str:
 def _where(row: Measurement) -> str:
     if row.layers is None:
         return "all layers"
-    return f"layer{'s' if len(row.layers) > 1 else ''} {', '.join(map(str, row.layers))}"
+    return f"layer{'s' if len(row.layers) > 1 else ''} {listed(row.layers)}"
 
 
 def _dims_name(dims: Dims, shown: int) -> str:
-    more = ", …" if len(dims) > shown else ""
-    return f"dim{'s' * (len(dims) > 1)} {', '.join(map(str, dims[:shown]))}{more}"
+    return f"dim{'s' * (len(dims) > 1)} {listed(dims, shown)}"

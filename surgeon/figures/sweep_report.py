@@ -12,7 +12,7 @@ from surgeon.figures.chart import draw, embedded
 from surgeon.figures.grouping import subjects
 from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.sweep import MANY_DIMS, draw_sweep, edit_in_words
-from surgeon.harmless import html
+from surgeon.harmless import html, listed
 from surgeon.progress import Progress, silent
 from surgeon.study.grid import Model
 from surgeon.study.sweep_folder import ROWS, Failure, Measurement, Rows, read_rows
@@ -95,9 +95,9 @@ def _strongest(rows: Sequence[Measurement]) -> str:
              "random removals"]  # fmt: skip
     cells = [
         [
-            ", ".join(map(str, row.dims[:_DIMS])) + (", …" if len(row.dims) > _DIMS else ""),
+            listed(row.dims, _DIMS),
             edit_in_words(row),
-            "all" if row.layers is None else ", ".join(map(str, row.layers)),
+            "all" if row.layers is None else listed(row.layers),
             str(row.seed or 0),
             row.verdict,
             f"{row.baseline + row.delta:.4g}".replace("-", "−"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from surgeon.figures.picture import INK, QUIET, Band, Line, Lines, Mark, Picture, Threshold
 from surgeon.figures.scan import outliers_in_words
-from surgeon.harmless import shortened
+from surgeon.harmless import from_to, shortened
 from surgeon.ranking.ranking import BY_WEIGHTS
 from surgeon.study.training_run import Trace, Trajectory
 
@@ -42,7 +42,7 @@ def _panel(trace: Trace, series: str, title: str) -> Lines:
         low, meaning = (bulk.median, "median") if distance else (bulk.p1, "1st")
         band = Band(steps, low, bulk.p99, f"the bulk: {meaning} to 99th percentile")
         between = zip(bulk.median, low, bulk.p99, strict=True)
-        hover = [f"{one:.2f}σ; band {least:.2f} to {most:.2f}" for one, least, most in between]
+        hover = [f"{one:.2f}σ; band {from_to(ends, '.2f')}" for one, *ends in between]
         lines.append(
             Line(name="bulk", colour=QUIET, xs=steps, ys=bulk.median, hover=hover, thin=True)
         )

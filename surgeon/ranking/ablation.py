@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from surgeon.harmless import from_to
 from surgeon.progress import Progress
 from surgeon.ranking.activations import rank_by_activations
 from surgeon.ranking.gradient import rank_by_effect
@@ -87,7 +88,7 @@ def rank_by_ablation(runner: TorchRunner, options: Options, progress: Progress) 
     if first.control_range:
         # No loss and no drift is below zero, so that no removal can lower one by more than it is.
         chance = max(first.control_range[0], 0.0 - baseline), first.control_range[1]
-        beyond = f"its interval beyond the {chance[0]:.3g} to {chance[1]:.3g} of random removals"
+        beyond = f"its interval beyond the {from_to(chance, '.3g')} of random removals"
     left_out = f"; {runner.left_out}" if runner.left_out else ""
     most = max(damage.texts for damage in first.damages.values())
     return Ranking(

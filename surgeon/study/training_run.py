@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import SelectionError
+from surgeon.harmless import listed
 from surgeon.model.hub import list_revisions, parse_hub_id
 from surgeon.ranking.layernorm import Standing, standing_of
 from surgeon.ranking.zscores import ZScores
@@ -84,8 +85,8 @@ def find_checkpoints(
         raise SelectionError("no checkpoints; give two or more, or the folder that holds them")
     for pattern in skip:
         if not any(fnmatchcase(one.name, pattern) for one in found):
-            listed = _listed([one.name for one in found])
-            raise SelectionError(f"`skip` '{pattern}': matches none of {listed}")
+            there = listed((one.name for one in found), _MAX_LISTED)
+            raise SelectionError(f"`skip` '{pattern}': matches none of {there}")
     kept = [
         TrainingCheckpoint(_step(one), one.model, one.revision)
         for one in found
@@ -123,7 +124,7 @@ def _on_hub(names: list[str], revisions: str) -> tuple[str, list[TrainingCheckpo
     if not matching:
         raise SelectionError(
             f"{option}: matches none of the {len(found)} branches and tags of {model} "
-            f"({_listed(found)}); give a glob such as 'step*'"
+            f"({listed(found, _MAX_LISTED)}); give a glob such as 'step*'"
         )
     return model, [_unplaced(model, revision) for revision in matching]
 
@@ -181,10 +182,6 @@ def _numbers(pattern: str, name: str) -> set[Decimal]:
 def _absolute(name: str) -> Path:
     # A link has the better name than what it leads to.
     return Path(os.path.abspath(name))  # noqa: PTH100
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MAX_LISTED]) + (", …" if len(names) > _MAX_LISTED else "")
 
 
 @dataclass(frozen=True)
