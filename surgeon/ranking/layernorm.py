@@ -94,7 +94,7 @@ def rank_by_count(
         counts,
         needed,
         method="layernorm-count",
-        criterion=f"either beyond {sigma:g}σ, in at least {needed} of {layers} layers",
+        criterion=criterion(zscores, sigma, needed, "either, counted apart, "),
     )
 
 
@@ -157,10 +157,10 @@ def distances(zscores: ZScores, sigma: float, *, either: bool = False) -> ByLaye
     )
 
 
-def criterion(zscores: ZScores, sigma: float, needed: int) -> str:
-    """Say what makes an outlier, for these vectors."""
-    both = "" if zscores.bias is None else "both "
-    return f"{both}beyond {sigma:g}σ in at least {needed} of {len(zscores.rows)} layers"
+def criterion(zscores: ZScores, sigma: float, needed: int, which: str = "both ") -> str:
+    """Say what makes an outlier, for these vectors, ``which`` of them where there are two."""
+    which = "" if zscores.bias is None else which
+    return f"{which}beyond {sigma:g}σ in at least {needed} of {len(zscores.rows)} layers"
 
 
 def check_sigma(sigma: float) -> None:

@@ -176,6 +176,7 @@ def test_gains_and_biases_are_counted_apart(tmp_path, vectors):
     assert (by_dim[7].layers, by_dim[7].score) == ((0, 1), 0.5)
     assert (by_dim[8].layers, by_dim[8].score) == ((2, 3), 0.5)
     assert (by_dim[9].layers, by_dim[9].score) == ((0, 1), 0.25)
+    assert ranking.criterion == "either, counted apart, beyond 3σ in at least 2 of 4 layers"
 
 
 @pytest.mark.parametrize(("layers", "needed"), [(12, 4), (6, 2), (4, 2), (3, 1)])
