@@ -61,7 +61,7 @@ def read_texts_of(source: str, columns: Columns, *, document: bool = False) -> T
     lines = nonblank(as_text(value, place) for place, value in there)
     if not lines:
         raise EvaluationError(f"`texts` {table.name}: the column {located.text} holds no text")
-    return Texts(table.name, lines, table.raw)
+    return Texts(located.table.name, lines, table.raw)
 
 
 def read_table(source: str | Path) -> Table:

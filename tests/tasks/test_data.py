@@ -109,6 +109,8 @@ def test_a_file_without_a_header_is_read_from_its_first_line(tmp_path):
     ):
         match_labels(located.labels, (), ("yes", "no"), located.table.name)
     assert _located(tmp_path, "yes,x,A dog.,y\nno,x,B,y\n", by_number) == ("3", None, "1", 2)
+    (tmp_path / "d.csv").write_text("Review\nFine.\n")
+    assert "d.csv, read without a header" in read_texts_of(str(tmp_path / "d.csv"), Columns()).name
 
 
 @pytest.mark.parametrize(
