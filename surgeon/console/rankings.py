@@ -118,7 +118,7 @@ def show_agreement(agreement: Agreement, *, json: bool) -> None:
                 numbers(standing.first),
                 numbers(standing.outliers, _OUTLIERS_SHOWN) or "none",
                 f"{standing.damage:+.4g}",
-                "" if standing.captured is None else f"{standing.captured:.0%}",
+                "" if standing.captured is None else f"{standing.captured:z.0%}",
             )
             for standing in standings
         ],

@@ -256,8 +256,8 @@ def words(ranking: Ranking, zscores: ZScores) -> tuple[str, ...]:
         f"{ranking.basis.capitalize()}: surgeon scan --method ablation measures what removing a "
         "dimension does"
         if measured is None
-        else f"Damage measured on {measured.examples:,} texts of {shortened(measured.texts)}: "
-        f"{measured.metric}, {measured.unit}",
+        else f"Damage measured on at most {measured.examples:,} texts of "
+        f"{shortened(measured.texts)}: {measured.metric}, {measured.unit}",
     )
 
 
@@ -266,7 +266,8 @@ def draw_agreement(agreement: Agreement) -> Picture:
     measured, count = agreement.measured, agreement.count
     damages, shares = [], []
     for found in agreement.standings:
-        first, captured = ", ".join(map(str, found.first[:count])), found.captured or 0.0
+        first = ", ".join(map(str, found.first[:count]))
+        captured = max(found.captured or 0.0, 0.0)
         colour = OUTLIER if captured > _MOST else QUIET
         row = LabelRow(f"{found.method}: {first}", colour, bold=False)
         name = f"{found.method}, without {first}"
@@ -287,4 +288,6 @@ def draw_agreement(agreement: Agreement) -> Picture:
         f"Damage measured on {agreement.examples:,} texts of {judged}, which chose nothing",
     )
     model = shortened(agreement.model, _MODEL)
-    return Picture(f"{model}: the methods side by side", words, ((panel, captures),))
+    # Where no damage is beyond chance, there is nothing to capture.
+    panels = (panel,) if agreement.standings[0].captured is None else (panel, captures)
+    return Picture(f"{model}: the methods side by side", words, (panels,))

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from pictures import assert_legible
@@ -52,6 +53,14 @@ def test_where_no_damage_is_beyond_chance_there_is_nothing_to_capture(planted):
     folder, texts = planted
     agreement = compare_detectors(open_checkpoint(folder), Options(texts=texts, min_damage=100.0))
     assert {standing.captured for standing in agreement.standings} == {None}
+    assert len(plot_agreement(agreement).axes) == 1  # the damage
+
+
+def test_what_does_less_than_nothing_captures_nothing(agreement):
+    worse = replace(agreement.standings[0], captured=-0.18)
+    figure = plot_agreement(replace(agreement, standings=(worse, *agreement.standings[1:])))
+    assert_legible(figure, least=20)
+    assert "0%" in {text.get_text() for text in figure.axes[1].texts}
 
 
 def test_scan_compare_prints_a_table_and_one_json_document(planted, capsys, refused):
