@@ -110,8 +110,8 @@ def quantized(path: Path, info: TensorInfo) -> CheckpointError:
     """Return the error that a tensor's numbers are not as they are stored."""
     return CheckpointError(
         f"{path}: tensor {info.name} is stored as {info.dtype} of shape {list(info.shape)}, "
-        "quantized or packed, which cannot be edited exactly; name sites that are float vectors "
-        "with `sites` (final, embeddings), or give the model before it was quantized"
+        "quantized or packed, which cannot be edited exactly; give the model before it was "
+        "quantized, or edit its float vectors alone, by `sites` (final, embeddings)"
     )
 
 
