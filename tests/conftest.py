@@ -129,6 +129,12 @@ def tiny(tmp_path_factory):
     return make
 
 
+@pytest.fixture
+def source(tiny, tmp_path) -> Path:
+    """A copy of the tiny BERT, to be changed."""
+    return shutil.copytree(tiny("bert"), tmp_path / "source")
+
+
 def rename_tensors(source: Path, target: Path, rename) -> None:
     """Copy a checkpoint with its tensors under other names."""
     shutil.copytree(source, target)

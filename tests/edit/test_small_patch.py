@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -78,8 +77,7 @@ def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
     "name",
     ["model.safetensors", "config.json", "edit.surgeon", "deeper/edit.surgeon", "link/edit", ""],
 )
-def test_the_source_and_its_folder_take_no_small_patch(tiny, tmp_path, refused, name):
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+def test_the_source_and_its_folder_take_no_small_patch(source, refused, name):
     (source / "link").symlink_to(source)
     before = files_of(source)
     refused("patch", source, "--dims", "3", "--record-only", "--force", "-o", source / name)
@@ -87,9 +85,8 @@ def test_the_source_and_its_folder_take_no_small_patch(tiny, tmp_path, refused, 
 
 
 def test_weights_that_the_source_links_to_and_a_file_alone_are_not_overwritten(
-    tiny, tmp_path, refused
+    source, tmp_path, refused
 ):
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
     weights = (source / "model.safetensors").rename(tmp_path / "mine.safetensors")
     (source / "model.safetensors").symlink_to(weights)
     (tmp_path / "edit").symlink_to(weights)
@@ -106,8 +103,7 @@ def test_the_folders_of_a_small_patch_are_made(tiny, tmp_path, capsys):
     assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["edit.surgeon"]
 
 
-def test_a_pattern_s_edit_is_applied_and_its_artifact_knows_the_pattern(tiny, tmp_path, capsys):
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+def test_a_pattern_s_edit_is_applied_and_its_artifact_knows_the_pattern(source, tmp_path, capsys):
     edit_json(source / "config.json", model_type="unheard-of")
     pattern = r".*\d\.output\.LayerNorm"
     edit = _make(source, tmp_path / "edit.surgeon", "--sites-pattern", pattern)

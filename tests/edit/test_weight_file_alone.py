@@ -103,8 +103,7 @@ def test_with_a_configuration_beside_it_all_of_the_directory_is_the_model(tiny, 
     assert files_of(tmp_path / "back") == expected
 
 
-def test_a_name_that_transformers_would_not_look_for_has_no_onnx_half(tiny, tmp_path):
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+def test_a_name_that_transformers_would_not_look_for_has_no_onnx_half(source, tmp_path):
     (source / "model.safetensors").rename(source / "mine.safetensors")
     with pytest.raises(
         ExportError, match=r"of a model\.safetensors; rename it, or use `onnx=False`"

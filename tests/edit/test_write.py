@@ -152,8 +152,7 @@ def test_restore_gives_back_the_source(request, tmp_path, name):
             np.testing.assert_array_equal(value, state[key].numpy())
 
 
-def test_a_file_of_any_name_comes_back(tiny, tmp_path):
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+def test_a_file_of_any_name_comes_back(source, tmp_path):
     for name in ("folder\\unzipped.txt", "a\nb", "..c", os.fsdecode(b"\xff")):
         (source / name).write_bytes(b"kept")
     patch(source, tmp_path / "out", dims=(3,))
@@ -194,9 +193,7 @@ def test_restore_refuses_dimensions_that_the_weights_do_not_have(tiny_patched, t
         restore(out, tmp_path / "back")
 
 
-def test_weights_in_other_formats_are_left_out_and_named(tiny, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(tiny("bert"), source)
+def test_weights_in_other_formats_are_left_out_and_named(source, tmp_path):
     twins = [
         "pytorch_model.bin", "TF_model.H5", "model.gguf", "model.fp16.safetensors", "weights.npz",
         "ggml-model-q4_0.bin", "quant/q.gguf", "optimizer.pt", "bert.ckpt.data-00000-of-00001",
@@ -269,10 +266,9 @@ def test_a_folder_that_holds_a_link_to_the_source_is_no_output(tiny, tmp_path):
     assert _names(tmp_path) == ["links"]
 
 
-def test_a_link_to_a_file_elsewhere_is_left_out(tiny, tmp_path):
+def test_a_link_to_a_file_elsewhere_is_left_out(source, tmp_path):
     """A hostile repository may link to a secret, and an artifact is made to be given away."""
     (tmp_path / "secret").write_text("secret")
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
     (source / "notes.txt").symlink_to(tmp_path / "secret")
     (source / "folder").symlink_to(tmp_path)
     (source / "deeper").mkdir()
@@ -286,9 +282,8 @@ def test_a_link_to_a_file_elsewhere_is_left_out(tiny, tmp_path):
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "1_Pooling", "2_Dense/spm.model"])
 @pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
-def test_a_link_to_elsewhere_where_a_loader_reads_is_refused(tiny, tmp_path, name, target):
+def test_a_link_to_elsewhere_where_a_loader_reads_is_refused(source, tmp_path, name, target):
     (tmp_path / "elsewhere").mkdir()
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
     (source / name).parent.mkdir(exist_ok=True)
     (source / name).symlink_to(tmp_path / target)
     with pytest.raises(OutputError, match=f"{name}.*put a copy in its place"):
@@ -325,12 +320,11 @@ def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, 
     assert "no files that can be copied: pipe\n" in printed
 
 
-def test_the_folder_of_a_linked_file_that_describes_no_model_stays_closed(tiny, tmp_path):
+def test_the_folder_of_a_linked_file_that_describes_no_model_stays_closed(source, tmp_path):
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "config.json").write_text('{"password": "secret"}')
     (secrets / "key").write_text("secret")
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
     (source / "config.json").unlink()
     (source / "config.json").symlink_to(secrets / "config.json")
     (source / "vocab.txt").symlink_to(secrets / "key")
@@ -359,9 +353,7 @@ def test_an_error_names_the_output_and_never_the_hidden_folder(tiny, tmp_path, m
     assert _names(tmp_path) == []
 
 
-def test_a_source_that_changes_after_planning_is_noticed(tiny, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(tiny("bert"), source)
+def test_a_source_that_changes_after_planning_is_noticed(source, tmp_path):
     plan = make_plan(open_checkpoint(source), Recipe(dims=(3,)))
     content = bytearray((source / "model.safetensors").read_bytes())
     content[plan.checkpoint.tensors[plan.edits[0].tensor].start + 3 * 4] ^= 1

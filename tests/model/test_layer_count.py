@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import pytest
 from artifacts import edit_json
@@ -48,8 +47,7 @@ def test_layers_that_the_weights_lack_are_missed_and_those_beyond_are_not_run(tm
         assert kept == tuple(site for site in before.sites if not site.layer)
 
 
-def test_the_layers_of_an_incomplete_model_are_counted_in_one_line(tiny, tmp_path, capsys):
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+def test_the_layers_of_an_incomplete_model_are_counted_in_one_line(source, capsys):
     capsys.readouterr()
     edit_json(source / "config.json", num_hidden_layers=6)
     assert run(["patch", str(source), "--dims", "3", "--dry-run"]) == 2

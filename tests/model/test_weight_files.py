@@ -107,8 +107,7 @@ def test_a_single_file_goes_before_shards_and_safetensors_before_pickles(shards,
     assert "model.safetensors.index.json" in record.left_out
 
 
-def test_a_weight_file_of_another_name_is_patched_under_that_name(tiny, tmp_path):
-    source = shutil.copytree(tiny("bert"), tmp_path / "source")
+def test_a_weight_file_of_another_name_is_patched_under_that_name(source, tmp_path):
     (source / "model.safetensors").rename(source / "mine.safetensors")
     with pytest.raises(CheckpointError, match=r"found mine\.safetensors: give one of them"):
         open_checkpoint(source)
