@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _card(plan: Plan, base: str, source: Mapping[str, str | list[str]]) -> str:
     return f"""---
 {header}---
 
-# {markdown(name)}, dimensions {", ".join(map(str, plan.dims))} edited
+# {markdown(name)}, dimensions {listed(plan.dims)} edited
 
 This is {base} with **{plan.parameters_changed} of {total:,}
 parameters changed** ({plan.parameters_changed / total:.2g} of them), by
@@ -117,22 +117,18 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
-def _table(edits: Iterable[Edit]) -> str:
+def _table(edits: Sequence[Edit]) -> str:
     rows = ["| tensor | entries | what | old | new |", "|---|---|---|---|---|"]
-    every = list(edits)
-    for edit in every[:_ROWS]:
-        dims = ", ".join(map(str, edit.dims))
+    for edit in edits[:_ROWS]:
+        dims = listed(edit.dims)
         old, new = _values(edit.old), _values(edit.new)
         tensor = markdown_code(edit.tensor).replace("|", "\\|")
-        rows.append(f"| {tensor} | {dims} | {_place(edit)} | {old} | {new} |")
-    if len(every) > _ROWS:
-        rows.append(f"| and {len(every) - _ROWS} more tensors | | | | |")
+        layer = "" if edit.layer is None else f"layer {edit.layer}"
+        place = " ".join(filter(None, (edit.stack, layer, edit.role, edit.kind, edit.param)))
+        rows.append(f"| {tensor} | {dims} | {place} | {old} | {new} |")
+    if len(edits) > _ROWS:
+        rows.append(f"| and {len(edits) - _ROWS} more tensors | | | | |")
     return "\n".join(rows)
-
-
-def _place(edit: Edit) -> str:
-    layer = "" if edit.layer is None else f"layer {edit.layer}"
-    return " ".join(filter(None, (edit.stack, layer, edit.role, edit.kind, edit.param)))
 
 
 def _values(values: Any) -> str:

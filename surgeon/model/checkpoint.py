@@ -180,7 +180,7 @@ class Checkpoint:
             CheckpointError: the weights are not those of the family, or lack layers.
             SelectionError: ``sites_pattern`` fits no module.
         """
-        found = self.known or find_architecture(self)
+        found = self.known or _find_architecture(self)
         return Architecture(found.family, one_stream(found.sites, self.unpacked))
 
     @property
@@ -263,14 +263,7 @@ def find_not_finite(checkpoint: Checkpoint, *, in_float16: bool = False) -> str:
 _FEW_BELOW_0, _NEAR_1 = 0.05, 0.5
 
 
-def find_architecture(checkpoint: Checkpoint) -> Architecture:
-    """Find the family and the sites of weights with or without a configuration.
-
-    Raises:
-        UnknownArchitectureError: no row of the registry describes the model.
-        CheckpointError: the weights are not those of the family, or lack layers.
-        SelectionError: ``sites_pattern`` fits no module.
-    """
+def _find_architecture(checkpoint: Checkpoint) -> Architecture:
     if checkpoint.sites_pattern is not None:
         return _by_pattern(checkpoint, checkpoint.sites_pattern)
     folder = checkpoint.directory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,8 +49,7 @@ def rank_by_layernorm(
         checkpoint,
         zscores,
         distances(zscores, sigma),
-        standing_of(zscores, sigma).counts,
-        needed,
+        needed=needed,
         method="layernorm",
         criterion=criterion(zscores, sigma, needed),
     )
@@ -86,13 +84,12 @@ def rank_by_count(
     gains = np.abs(zscores.gain) > sigma
     # A bias that is not there is NaN, which lies beyond nothing.
     biases = np.abs(zscores.bias) > sigma if zscores.bias is not None else np.zeros_like(gains)
-    counts = np.maximum(gains.sum(axis=0), biases.sum(axis=0))
     return _rank(
         checkpoint,
         zscores,
         distances(zscores, sigma, either=True),
-        counts,
-        needed,
+        counts=np.maximum(gains.sum(axis=0), biases.sum(axis=0)),
+        needed=needed,
         method="layernorm-count",
         criterion=criterion(zscores, sigma, needed, "either, counted apart, "),
     )
@@ -102,16 +99,16 @@ def _rank(
     checkpoint: Checkpoint,
     zscores: ZScores,
     by_layer: ByLayer,
-    counts: npt.NDArray[np.int64],
-    needed: int,
+    counts: npt.NDArray[np.int64] | None = None,
     **described: Any,
 ) -> Ranking:
+    flags = by_layer.values > by_layer.threshold
+    counts = flags.sum(axis=0) if counts is None else counts
     return make_ranking(
         checkpoint,
-        flags=by_layer.values > by_layer.threshold,
+        flags=flags,
         counts=counts,
-        needed=needed,
-        score=counts / len(zscores.rows),
+        score=counts / len(flags),
         strength=by_layer.values.mean(axis=0),
         evidence=zscores.evidence,
         columns=("", "mean |z|"),
@@ -119,29 +116,6 @@ def _rank(
         zscores=zscores,
         **described,
     )
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where every dimension stands by the criterion; arrays of shape (hidden,).
-
-    ``counts`` are the layers that flag a dimension, ``strength`` is the mean over layers of the
-    smaller of the two distances.
-    """
-
-    counts: npt.NDArray[np.int64]
-    strength: npt.NDArray[np.float64]
-
-    @property
-    def order(self) -> npt.NDArray[np.int64]:
-        """The dimensions, strongest first."""
-        return np.lexsort((np.arange(self.counts.size), -self.strength, -self.counts))
-
-
-def standing_of(zscores: ZScores, sigma: float) -> Standing:
-    """Count for every dimension the layers whose gain and bias both lie beyond ``sigma``."""
-    distance = zscores.smaller
-    return Standing((distance > sigma).sum(axis=0), distance.mean(axis=0))
 
 
 def distances(zscores: ZScores, sigma: float, *, either: bool = False) -> ByLayer:

@@ -170,7 +170,7 @@ def make_ranking(
         met: which dimensions meet each criterion of the literature.
         described: the other fields of ``Ranking``.
     """
-    order = np.lexsort((np.arange(score.size), -strength, -score))
+    order = np.lexsort((-strength, -score))
     return Ranking(
         model=checkpoint.name,
         architecture=checkpoint.family.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +16,7 @@ from surgeon.model import Checkpoint
 from surgeon.model.hub import parse_hub_id
 from surgeon.model.ranges import FRUGAL, Meter
 from surgeon.model.remote import open_remote
-from surgeon.ranking.layernorm import layers_needed, standing_of
-from surgeon.ranking.zscores import read_zscores
+from surgeon.ranking.layernorm import rank_by_layernorm
 from surgeon.study.engines import FAILED, Row, describe
 
 _DIGITS = 5  # after the point; z-scores are at most the root of the hidden size
@@ -107,18 +107,18 @@ class Scan:
 def _scan(target: Target, scan: Scan, meter: Meter) -> Row:
     """Return a model's columns; those of the dimensions are lists in the order of these."""
     checkpoint = open_remote(target.model, target.revision, reading=FRUGAL, meter=meter)
-    needed = layers_needed(scan.min_layers, checkpoint.layers)  # before the norms are read
     _check_size(checkpoint, scan.max_bytes)
-    zscores = read_zscores(checkpoint)
-    standing = standing_of(zscores, scan.sigma)
+    ranking = rank_by_layernorm(checkpoint, sigma=scan.sigma, min_layers=scan.min_layers)
+    zscores, by_dim = ranking.zscores, sorted(ranking.dimensions, key=attrgetter("dim"))
+    assert zscores is not None
     return {
         "revision": checkpoint.revision,
-        "architecture": checkpoint.family.name,
-        "layers": len(zscores.rows),
-        "hidden_size": checkpoint.hidden_size,
-        "outliers": [int(dim) for dim in standing.order if standing.counts[dim] >= needed],
-        "flagged": standing.counts.tolist(),
-        "strength": _rounded(standing.strength),
+        "architecture": ranking.architecture,
+        "layers": ranking.layers,
+        "hidden_size": ranking.hidden_size,
+        "outliers": list(ranking.outliers),
+        "flagged": [len(dimension.layers) for dimension in by_dim],
+        "strength": _rounded([dimension.strength for dimension in by_dim]),
         "gain_z": _rounded(zscores.gain.mean(axis=0)),
         "bias_z": None if zscores.bias is None else _rounded(np.nanmean(zscores.bias, axis=0)),
         "max_gain_z": _rounded(np.abs(zscores.gain).max(axis=0)),
@@ -138,6 +138,6 @@ def _check_size(checkpoint: Checkpoint, most: float) -> None:
         )
 
 
-def _rounded(values: npt.NDArray[np.float64]) -> list[float]:
-    rounded: list[float] = np.round(values, _DIGITS).tolist()
+def _rounded(values: npt.ArrayLike) -> list[float]:
+    rounded: list[float] = np.round(np.asarray(values), _DIGITS).tolist()
     return rounded

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from surgeon.errors import SelectionError
 from surgeon.harmless import listed
 from surgeon.model.hub import list_revisions, parse_hub_id
-from surgeon.ranking.layernorm import Standing, standing_of
 from surgeon.ranking.zscores import ZScores
 
 _MAX_LISTED = 5
@@ -315,11 +314,11 @@ Snapshot: TypeAlias = dict[str, npt.NDArray[Any]]
 
 def take_snapshot(zscores: ZScores, sigma: float, needed: int) -> Snapshot:
     """Return what a trace needs of a checkpoint, nothing of which grows with the layers."""
-    standing = standing_of(zscores, sigma)
+    distance = zscores.smaller
     snapshot = {
-        "counts": standing.counts,
-        "strength": standing.strength,
-        "reach": np.sort(zscores.smaller, axis=0)[-needed].copy(),  # not a view of the whole
+        "counts": (distance > sigma).sum(axis=0),
+        "strength": distance.mean(axis=0),
+        "reach": np.sort(distance, axis=0)[-needed].copy(),  # not a view of the whole
         "gain_z": zscores.gain.mean(axis=0),
     }
     return snapshot if zscores.bias is None else {**snapshot, "bias_z": np.nanmean(zscores.bias, 0)}
@@ -336,7 +335,7 @@ def follow(
     series = {name: np.stack([one[name] for one in snapshots]) for name in snapshots[0]}
     counts = series.pop("counts")
     flagged = counts >= needed
-    order = Standing(counts[-1], series["strength"][-1]).order.tolist()
+    order = np.lexsort((-series["strength"][-1], -counts[-1])).tolist()
     outliers = tuple(dim for dim in order if flagged[-1, dim])
     return {
         "outliers": outliers,
