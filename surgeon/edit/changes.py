@@ -216,6 +216,7 @@ Mode: TypeAlias = Literal["zero", "scale", "mean"]
 
 
 def new_values(
+    name: str,
     tensor: npt.NDArray[Any],
     axis: int,
     dims: Sequence[int],
@@ -226,6 +227,7 @@ def new_values(
     """Return what ``mode`` puts in place of ``tensor``'s slices at ``dims``.
 
     Args:
+        name: what an error calls the tensor.
         tensor: a vector (hidden,) or a weight whose ``axis`` has the hidden size.
         axis: the axis that the dimension indexes.
         dims: the dimensions.
@@ -238,7 +240,8 @@ def new_values(
         float64 and rounded once.
 
     Raises:
-        SelectionError: a finite value would become one that the dtype cannot hold.
+        SelectionError: a finite value would become one that the dtype cannot hold, or the mean is
+            not finite.
     """
     old = np.take(tensor, dims, axis=axis).astype(np.float64)
     match mode:
@@ -250,12 +253,18 @@ def new_values(
             exact = old * factor + offset * (factor - 1) if offset else old * factor
         case "mean":
             # It shifts with the offset, which falls out; numpy converts one buffer at a time.
-            mean = np.mean(tensor, axis=axis, keepdims=True, dtype=np.float64)
+            with np.errstate(invalid="ignore"):
+                mean = np.mean(tensor, axis=axis, keepdims=True, dtype=np.float64)
+            if not np.isfinite(mean).all():
+                raise SelectionError(
+                    f"`mode` mean: {name} holds values whose mean is not finite; repair them, or "
+                    "use `mode` zero"
+                )
             exact = np.broadcast_to(mean, old.shape)
     new = round_once(exact, tensor.dtype)
     overflow = np.isfinite(old) & ~np.isfinite(new.astype(np.float64))
     if overflow.any():
         raise SelectionError(
-            f"`mode` {mode}: the result does not fit {tensor.dtype}; use a smaller `factor`"
+            f"`mode` {mode}: {name}: the result does not fit {tensor.dtype}; use a smaller `factor`"
         )
     return new

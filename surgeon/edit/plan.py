@@ -290,7 +290,8 @@ def _edit(
     if tensor.dtype == np.uint8 and axis == last:  # two dimensions share a byte
         raise quantized(checkpoint.homes[name].path, checkpoint.tensors[name])
     old = np.take(tensor, dims, axis=axis)
-    new = new_values(tensor, axis, dims, recipe.mode, recipe.factor, offset)
+    where = f"{checkpoint.where(name)}: {name}"
+    new = new_values(where, tensor, axis, dims, recipe.mode, recipe.factor, offset)
     return Edit(
         file=path_in_artifact(checkpoint, checkpoint.homes[name].path),
         tensor=name,

@@ -88,9 +88,10 @@ class Artifact:
         if variant.dims not in ((), self.record.dims):
             mode, factor = self.record.recipe["mode"], self.record.recipe["factor"]
             for edit in self.record.edits:
-                tensor = tensors[edit.tensor]
-                values = new_values(tensor, edit.axis, variant.dims, mode, factor, edit.offset)
-                tensors[edit.tensor] = with_slices(tensor, edit.axis, variant.dims, values)
+                name, axis = edit.tensor, edit.axis
+                tensor = tensors[name]
+                new = new_values(name, tensor, axis, variant.dims, mode, factor, edit.offset)
+                tensors[name] = with_slices(tensor, axis, variant.dims, new)
         return {name: value.astype(self.facts.dtype) for name, value in tensors.items()}
 
 

@@ -76,7 +76,7 @@ def test_a_packed_target_is_an_error_that_names_the_tensor(tiny, tmp_path):
 def test_a_weight_is_never_copied_to_float64_as_a_whole(mode, axis):
     weight = np.ones((2048, 1024), dtype=np.float16)
     tracemalloc.start()
-    new_values(weight, axis, (3, 9), mode, 0.5, 0.0)
+    new_values("w", weight, axis, (3, 9), mode, 0.5, 0.0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < weight.nbytes / 8
@@ -89,13 +89,13 @@ def test_a_mode_acts_on_the_gain_that_the_model_multiplies_by(mode, factor):
     mean = 0 * effective + effective.mean()
     wanted = {"zero": 0 * effective, "scale": effective / 2, "mean": mean}[mode]
     stored = (wanted - 1).astype(np.float32)[[3, 9]]
-    np.testing.assert_array_equal(new_values(gain, 0, (3, 9), mode, factor, 1.0), stored)
+    np.testing.assert_array_equal(new_values("g", gain, 0, (3, 9), mode, factor, 1.0), stored)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 def test_a_factor_of_one_changes_no_bit(offset):
     values = np.array([1e-30, -0.0, 0.3, -7.0], dtype=np.float32)
-    same = new_values(values, 0, (0, 1, 2, 3), "scale", 1.0, offset)
+    same = new_values("v", values, 0, (0, 1, 2, 3), "scale", 1.0, offset)
     assert (same == values).all()
     assert offset or same.tobytes() == values.tobytes()
 
