@@ -157,7 +157,8 @@ def patch(
                 checkpoint, asked, texts=texts, device=device, progress=progress
             )
         count = f"--remove-outliers {len(plan.dims)}"
-        settle = settling("patch", model, revision, sites_pattern, count)
+        measured = settling("patch", model, revision, sites_pattern, count)
+        settle = measured if checkpoint.can_run else None
         write = partial(surgeon.write_artifact, plan, onnx=not no_onnx, **graph)
     if doubt := other_model(asked, f"{model} {plan.checkpoint.directory} {plan.checkpoint.name}"):
         console.print_note(f"Note: {doubt}.")

@@ -141,8 +141,7 @@ def scan(
     zscores = ranking.zscores
     if zscores is None and (json or plot is not None or output is not None):
         zscores = surgeon.read_zscores(checkpoint)
-    runs = not (is_onnx(model) or checkpoint.config.get("quantization_config"))
-    settle = settling("scan", model, revision, sites_pattern) if runs else None
+    settle = settling("scan", model, revision, sites_pattern) if checkpoint.can_run else None
     seconds = estimate_seconds(checkpoint)
     console.show_ranking(ranking, top, json=json, settle=settle, seconds=seconds, zscores=zscores)
     if plot is not None and zscores is not None:

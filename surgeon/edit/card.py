@@ -105,7 +105,7 @@ def _choice(plan: Plan) -> str:
     chosen = f" The dimensions were chosen by {plan.ranking.method}: {plan.ranking.basis}"
     if plan.ranking.measured:
         chosen += ", by removing each"
-    else:
+    elif plan.checkpoint.can_run:
         chosen += " (`surgeon scan MODEL --method ablation` measures what removing each does)"
     return "; ".join(filter(None, (chosen, plan.relaxed))) + "."
 

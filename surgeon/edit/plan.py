@@ -214,7 +214,7 @@ def _select_dims(
     )
     ranking = _rank(checkpoint, recipe, options, progress)
     if len(ranking.outliers) < count and not recipe.relax:
-        raise SelectionError(_too_few(ranking, count))
+        raise SelectionError(_too_few(checkpoint, ranking, count))
     return tuple(d.dim for d in ranking.dimensions[:count]), ranking
 
 
@@ -232,12 +232,12 @@ def _rank(checkpoint: Checkpoint, recipe: Recipe, options: Options, progress: Pr
         ) from error
 
 
-def _too_few(ranking: Ranking, count: int) -> str:
+def _too_few(checkpoint: Checkpoint, ranking: Ranking, count: int) -> str:
     shown = ranking.dimensions[: max(count, _CANDIDATES_SHOWN)]
     candidates = ", ".join(f"{d.dim} ({_evidence_of(d, ranking)})" for d in shown)
     chosen = ",".join(str(d.dim) for d in ranking.dimensions[:count])
     settle = ""
-    if not find_detector(ranking.method).needs_model:
+    if checkpoint.can_run and not find_detector(ranking.method).needs_model:
         settle = (
             f", or measure what they do with `remove_outliers` {count} `method` {MEASURED}; "
             "weights alone are weak evidence"

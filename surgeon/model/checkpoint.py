@@ -199,6 +199,12 @@ class Checkpoint:
         return stream_width(self.sites, self.unpacked)
 
     @property
+    def can_run(self) -> bool:
+        """Whether a method may run it: a model of plain weights, with its configuration."""
+        whole = bool(self.config) and not self.alone
+        return whole and not self.config.get("quantization_config")
+
+    @property
     def layers(self) -> int:
         """How many layers have an output site."""
         return len(by_layer(self.sites))

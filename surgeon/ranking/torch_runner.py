@@ -193,6 +193,12 @@ def open_torch_runner(
         raise ExportError(
             "PyTorch, which runs the model, is not installed: pip install torch", WEIGHTS_ONLY
         )
+    if not checkpoint.config:
+        raise ExportError(
+            f"{checkpoint.source}: has no config.json beside it, without which no model runs; put "
+            "it and the tokenizer's files there",
+            WEIGHTS_ONLY,
+        )
     _check_memory(checkpoint)
     progress("loading PyTorch", 0, 0)
     from surgeon.torch_model.directory import not_applied

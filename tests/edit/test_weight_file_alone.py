@@ -1,12 +1,20 @@
 """A weight file without a configuration, in a folder that may be anybody's."""
 
+import json
 import shutil
 
 import pytest
 from artifacts import differing_offsets, edit_record, files_of, patch, planned_offsets
 
 from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, verify
-from surgeon.errors import CheckpointError, ExportError, OutputError, SelectionError
+from surgeon.cli import run
+from surgeon.errors import (
+    CheckpointError,
+    ExportError,
+    OutputError,
+    SelectionError,
+    SurgeonError,
+)
 
 _OWN = {"surgeon/record.json", "surgeon/excised.safetensors", "README.md"}
 _BERT_S_NORMS = r"bert\.encoder\.layer\.\d+\.output\.LayerNorm"
@@ -67,6 +75,14 @@ def test_the_artifact_may_lie_beside_the_file_and_not_in_its_place(alone):
     assert files_of(alone.parent) == before
     patch(alone, alone.parent / "out")
     assert (alone.parent / "out" / alone.name).is_file()
+
+
+def test_nothing_advises_to_measure_it(alone, capsys):
+    assert run(["scan", str(alone), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measure"] is None
+    for method, complaint in (("ablation", "has no config.json"), ("layernorm", "`relax`$")):
+        with pytest.raises(SurgeonError, match=complaint):
+            make_plan(open_checkpoint(alone), Recipe(remove_outliers=1, method=method))
 
 
 def test_the_onnx_half_of_it_is_refused_before_anything_is_written(alone, tmp_path):
