@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from surgeon.errors import EvaluationError
 BUILT_IN = "built-in English sentences"
 BUILT_IN_RANKING = "built-in ranking sentences"
 _FINGERPRINT = 8  # bytes; two of 100,000 lines share one in 3 of a billion cases
+_LONGEST = 255  # characters of a file's name
+_SHOWN = 20  # characters of a text that was taken for a path
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,12 @@ def read_data_file(path: Path, kind: str) -> bytes:
     Raises:
         EvaluationError: there is no such file.
     """
+    longest = max(map(len, path.parts), default=0)
+    if ("\n" in str(path) or longest > _LONGEST) and not os.path.lexists(path):
+        begins = repr(str(path)[:_SHOWN])
+        raise EvaluationError(
+            f"`texts`: {begins}… is text and not a path; give {kind}, or a list of strings"
+        )
     if path.is_dir():
         raise EvaluationError(f"`texts` {path}: is a folder; give {kind} in it")
     if not (path.is_file() or path.is_fifo()):  # a device, which a record may name, has no end

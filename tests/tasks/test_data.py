@@ -14,7 +14,7 @@ from surgeon.tasks.data import _parts, read_table, read_texts_of
 from surgeon.tasks.labels import is_missing, match_labels
 from surgeon.tasks.registry import TASKS
 from surgeon.tasks.table import Columns, Names, Table, locate, parse_cell
-from surgeon.text import Texts
+from surgeon.text import Texts, as_texts
 
 ROWS = [{"text": "Good, “really”.", "label": "yes"}, {"text": "Bad\nindeed", "label": "no"}]
 LINES = "\n".join(map(json.dumps, ROWS)) + "\n"
@@ -55,6 +55,14 @@ def test_texts_may_come_through_a_pipe_and_not_from_a_device_without_end():
         pipe.write("one\ntwo\n")
     assert read_texts_of(f"/dev/fd/{reading}", Columns()).lines == ("one", "two")
     os.close(reading)
+
+
+@pytest.mark.parametrize("text", ["One text.\nAnother one.", "one " * 99])
+def test_a_text_where_a_path_belongs_is_said_to_be_one(text):
+    with pytest.raises(
+        EvaluationError, match=r"'one .*'… is text and not a path; give a text file"
+    ):
+        as_texts(text.lower())
 
 
 def test_parquet_gives_the_same_rows_too(tmp_path):
