@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ def removed(
         with surgeon.removed(model, dims=[99, 157]):
             without = model(**inputs)
 
+    Blocks on one model may overlap, and end in any order: what the last of them leaves is what the
+    first found.
+
     Args:
         model: a ``PreTrainedModel`` in PyTorch, on any device and in any dtype.
         dims: the dimensions to remove (None: those that ``how`` chooses).
@@ -43,25 +47,51 @@ def removed(
     settings: dict[str, Any] = {"dims": dims, **how}
     recipe = Recipe(**settings)
     live = open_live(model, sites_pattern=sites_pattern)
-    # The parameters themselves: within the block the model may go to another device or dtype.
-    plan, state = make_plan(live, recipe), live.model.state_dict(keep_vars=True)
     with contextlib.ExitStack() as undo:
-        for edit in plan.edits:
-            undo.callback(_write(state[edit.tensor], edit))
+        with _LOCK:
+            plan = make_plan(live, recipe)
+            for edit in plan.edits:
+                # The parameter itself: within the block it may go to another device or dtype.
+                undo.callback(_write(live.model.get_parameter(edit.tensor), edit))
         yield plan
+
+
+_LOCK = threading.RLock()
+# What each edit found, by the parameter's id and the dimension, in the order of the edits: blocks
+# may end in any other order.
+_FOUND: dict[tuple[int, int], dict[Edit, torch.Tensor]] = {}
 
 
 def _write(parameter: torch.Tensor, edit: Edit) -> Callable[[], None]:
     """Write an edit's new values into a parameter, and return what puts the old ones back."""
     import torch
 
-    index = torch.tensor(edit.dims)
+    def put(dims: list[int], values: torch.Tensor) -> None:
+        with torch.inference_mode():  # what was made in it refuses to be written outside
+            now = parameter.detach().movedim(edit.axis, 0)
+            now[dims] = values.to(now.device, now.dtype)
 
-    def put(values: torch.Tensor) -> None:
-        now = parameter.detach()
-        now.index_copy_(edit.axis, index.to(now.device), values.to(now.device, now.dtype))
-
-    old = parameter.detach().index_select(edit.axis, index.to(parameter.device))
+    dims = list(edit.dims)
+    old = parameter.detach().movedim(edit.axis, 0)[dims]
     # By way of float64, which holds every value of a narrower dtype exactly.
-    put(torch.from_numpy(edit.new.astype(np.float64)))
-    return lambda: put(old)
+    put(dims, torch.from_numpy(edit.new.astype(np.float64)).movedim(edit.axis, 0))
+    for dim, value in zip(dims, old, strict=True):
+        _FOUND.setdefault((id(parameter), dim), {})[edit] = value
+
+    def put_back() -> None:
+        last = {}
+        with _LOCK:
+            for dim in dims:
+                found = _FOUND[id(parameter), dim]
+                later = [*found][[*found].index(edit) + 1 :]
+                value = found.pop(edit)
+                if later:  # it still runs, and puts this back at its end
+                    found[later[0]] = value
+                else:
+                    last[dim] = value
+                if not found:
+                    del _FOUND[id(parameter), dim]
+            if last:
+                put([*last], torch.stack([*last.values()]))
+
+    return put_back

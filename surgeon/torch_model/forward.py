@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -205,22 +205,27 @@ def first_order(
     """
     parameters = dict(loaded.model.named_parameters())
     tensors = [tensor for sites in layers for s in sites for tensor in (s.gain, s.bias) if tensor]
-    wanted = {loaded.parameters[tensor].name for tensor in tensors}
+    names = list(dict.fromkeys(loaded.parameters[tensor].name for tensor in tensors))
     for name, parameter in parameters.items():
-        parameter.requires_grad_(requires_grad=name in wanted)
+        parameter.requires_grad_(requires_grad=name in names)
     try:
         with torch.enable_grad():
             output = call(loaded, batch, torch.enable_grad)
-            _objective(output[0], example, loaded.task, seed).backward()
-        return np.stack([_sum_of(loaded, sites, parameters) for sites in layers])
+            objective = _objective(output[0], example, loaded.task, seed)
+        # Not backward(), which adds to gradients that are there.
+        found = torch.autograd.grad(objective, [parameters[n] for n in names], allow_unused=True)
     finally:
         for parameter in parameters.values():
             parameter.requires_grad_(requires_grad=False)
-            parameter.grad = None
+    gradients = dict(zip(names, found, strict=True))
+    return np.stack([_sum_of(loaded, sites, parameters, gradients) for sites in layers])
 
 
 def _sum_of(
-    loaded: TorchModel, sites: Sequence[Site], parameters: dict[str, torch.nn.Parameter]
+    loaded: TorchModel,
+    sites: Sequence[Site],
+    parameters: Mapping[str, torch.nn.Parameter],
+    gradients: Mapping[str, torch.Tensor | None],
 ) -> Floats:
     """Return the effect of each dimension at the sites of one layer, (hidden,)."""
     effects = []
@@ -233,7 +238,7 @@ def _sum_of(
                 continue
             found = loaded.parameters[tensor]
             values = found.part(parameters[found.name].data)
-            gradient = parameters[found.name].grad
+            gradient = gradients[found.name]
             if gradient is None:  # of an expert that no token chose
                 continue
             effect = ((values + offset) * found.part(gradient)).movedim(axis, 0)

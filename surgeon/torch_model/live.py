@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import CheckpointError
-from surgeon.model.checkpoint import Checkpoint, count_weights
+from surgeon.model.checkpoint import Checkpoint
 from surgeon.model.tensors import TensorFile, TensorInfo
 from surgeon.model.torch_pickle import TORCH_DTYPES
 
@@ -27,11 +27,16 @@ class LiveTensors(TensorFile):
         """Yield a tensor's bytes in one piece, from whatever device it is on."""
         import torch
 
-        tensor = self.state[name].detach()
+        tensor = self.state[name]
         if tensor.is_meta:
             raise CheckpointError(
                 f"{self.path}: tensor {name} is on the meta device, without values; load the model "
                 "whole (without `device_map`, where that left weights on the disk)"
+            )
+        if type(tensor) is not torch.Tensor:
+            raise CheckpointError(
+                f"{self.path}: tensor {name} is a {type(tensor).__name__}, which is not read or "
+                "edited in place; load the model whole, on one device and not quantized"
             )
         values = tensor.cpu().contiguous().flatten()
         yield values.view(torch.uint8).numpy().tobytes()
@@ -67,10 +72,12 @@ def open_live(
     # They rename its tensors and have its methods, but for the name of its class.
     model = getattr(model, "_orig_mod", model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not (hasattr(model, "name_or_path") and hasattr(model, "state_dict")):
+    if not (hasattr(model, "name_or_path") and hasattr(model, "named_parameters")):
         kind = type(model).__name__
         raise CheckpointError(f"`model`: give a PreTrainedModel of transformers; found {kind}")
-    state, infos, start = model.state_dict(), {}, 0
+    # Not its state_dict, which hooks or code of its own may make of copies.
+    held = model.named_parameters(remove_duplicate=False)
+    state, infos, start = {name: parameter.detach() for name, parameter in held}, {}, 0
     for name, tensor in state.items():
         dtype = TORCH_DTYPES.get(str(tensor.dtype).removeprefix("torch."))
         if dtype is not None:
@@ -78,14 +85,13 @@ def open_live(
             infos[name] = TensorInfo(name, dtype, tuple(tensor.shape), start, end)
             start = end
     called = Path(model.name_or_path or type(model).__name__)
-    files = (LiveTensors(called, infos, state),)
     return LiveCheckpoint(
         name=called.name,
         directory=called,
         # The class that was saved may have had another head.
         config=model.config.to_dict() | {"architectures": [type(model).__name__]},
-        files=files,
-        parameters_total=count_weights(files),
+        files=(LiveTensors(called, infos, state),),
+        parameters_total=sum(parameter.numel() for parameter in model.parameters()),
         sites_pattern=sites_pattern,
         model=model,
         tokenizer=tokenizer,
@@ -94,15 +100,16 @@ def open_live(
 
 @contextlib.contextmanager
 def left_as_it_was(model: Any) -> Iterator[None]:
-    """Run a model as an evaluation does; its modes, gradients and settings are put back."""
+    """Run a model as an evaluation does; its modes and settings are put back."""
     from unittest import mock
 
     import torch
 
     training = [module for module in model.modules() if module.training]
-    learning = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    model.eval()
+    learning = [(p, p.requires_grad) for p in model.parameters()]
     try:
+        for module in training:  # not by eval(), which may merge weights for inference
+            module.training = False
         with (
             # Not every configuration has the setting, which would be saved with the model.
             mock.patch.object(model.config, "use_cache", new=False, create=True),
@@ -113,7 +120,6 @@ def left_as_it_was(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-        for parameter, requires_grad, gradient in learning:
+        for parameter, requires_grad in learning:
             if parameter.requires_grad != requires_grad:  # what inference_mode made refuses it
                 parameter.requires_grad_(requires_grad)
-            parameter.grad = gradient

@@ -10,6 +10,7 @@ from artifacts import patch
 from families import EVERY, save_family
 from safetensors.torch import load_file
 from tiny import BART, DISTIL, T5
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -57,6 +58,33 @@ def test_a_model_that_moves_within_the_block_gets_its_weights_back_where_it_is(t
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
 
 
+def test_blocks_that_overlap_end_in_any_order(tiny):
+    model = AutoModel.from_pretrained(tiny("bert"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    gain = model.encoder.layer[0].output.LayerNorm.weight
+    old = gain.detach().clone()
+    ways = ({"dims": [4, 5], "mode": "scale", "factor": 0.5}, {"dims": [3, 4]}, {"dims": [4]})
+    first, second, third = (surgeon.removed(model, **way) for way in ways)
+    for block in (first, second, third):
+        block.__enter__()
+    for block, left in ((second, 0 * old), (third, old / 2), (first, old)):
+        block.__exit__(None, None, None)
+        assert gain[3] == old[3]
+        assert gain[4] == left[4]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_state_of_copies_and_narrow_or_inferring_weights_are_edited_all_the_same(tiny):
+    with torch.inference_mode():
+        model = AutoModel.from_pretrained(tiny("bert")).to(torch.float8_e4m3fn)
+    bits = model.encoder.layer[0].output.LayerNorm.weight.data.view(torch.uint8)
+    before, state = bits.clone(), model.state_dict
+    model.state_dict = lambda **how: {name: t.clone() for name, t in state(**how).items()}
+    with surgeon.removed(model, dims=[3]):
+        assert bits[3] == 0
+    assert torch.equal(bits, before)
+
+
 @pytest.mark.parametrize("name", ["mixtral", "gpt_oss"])
 def test_a_mixture_in_memory_does_without_dimensions_what_its_artifact_does(name, tmp_path):
     save_family(name, tmp_path / "model")
@@ -85,6 +113,10 @@ def test_what_an_error_interrupts_is_put_back_nan_and_all(tiny):
     with pytest.raises(ValueError, match="mine"):
         fail()
     assert torch.equal(gain.detach().view(torch.int32), bits)
+    with pytest.raises(
+        SelectionError, match=r"LayerNorm.weight holds values whose mean is not fin"
+    ):
+        surgeon.removed(model, dims=[4], mode="mean").__enter__()
 
 
 def test_a_model_in_memory_is_ranked_as_its_checkpoint(folder):
@@ -98,7 +130,7 @@ def test_a_model_in_memory_is_ranked_as_its_checkpoint(folder):
     )
     with pytest.raises(CheckpointError, match="give a PreTrainedModel of transformers; found str"):
         surgeon.rank(str(folder))
-    for dims, mode, told in (([3], "zeros", "did you mean zero"), (3, "zero", "give a list")):
+    for dims, mode, told in (([3], "zeros", "did you mean zero"), (3, "zero", "give Sequence")):
         with pytest.raises(SelectionError, match=told):
             surgeon.removed(model, dims=dims, mode=mode).__enter__()
     with surgeon.removed(model, dims=np.flatnonzero([0, 0, 0, 1])) as plan:
@@ -109,6 +141,9 @@ def test_a_model_in_memory_is_ranked_as_its_checkpoint(folder):
 def test_what_runs_the_model_ranks_one_in_memory_as_its_checkpoint(method, tmp_path, embedder):
     tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:24]
     model = AutoModel.from_pretrained(embedder).train()
+    model.encoder.train = pytest.fail  # which may merge weights for inference
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = surgeon.rank(model, tokenizer, texts, method=method)
     stored = surgeon.open_checkpoint(embedder)
@@ -117,7 +152,7 @@ def test_what_runs_the_model_ranks_one_in_memory_as_its_checkpoint(method, tmp_p
     strengths = [[d.strength for d in ranking.dimensions] for ranking in (found, expected)]
     np.testing.assert_allclose(*strengths, rtol=1e-3, atol=1e-5)
     assert model.training
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(p.requires_grad and (p.grad == 1).all() for p in model.parameters())
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
@@ -152,16 +187,38 @@ def test_inference_mode_and_a_compiled_call_change_no_ranking(embedder):
     assert surgeon.rank(made, tokenizer, texts, method="activations") == expected
     model.compile(backend="eager")
     assert surgeon.rank(model, tokenizer, texts, method="activations") == expected
+    compiled = torch.compile(made, backend="eager")
+    found = (surgeon.rank(one, tokenizer, texts, count=1) for one in (compiled, made))
+    assert next(found) == next(found)
+
+
+@pytest.mark.slow
+def test_a_compiled_call_sees_a_removal_and_its_end(tiny):
+    model = AutoModel.from_pretrained(tiny("bert")).eval()
+    compiled = torch.compile(model, backend="eager")
+    ids = torch.tensor([[5, 6, 7]])
+
+    def states():
+        with torch.no_grad():
+            found = [one(ids).last_hidden_state for one in (compiled, model)]
+        torch.testing.assert_close(*found)
+        return found[0]
+
+    before = states()
+    with surgeon.removed(compiled, dims=[3]):
+        assert not torch.equal(states(), before)
+    assert torch.equal(states(), before)
 
 
 def test_a_model_without_values_is_refused(tiny):
-    with torch.device("meta"):
-        model = AutoModel.from_config(AutoConfig.from_pretrained(tiny("bert")))
-    with (
-        pytest.raises(CheckpointError, match="is on the meta device, without values"),
-        surgeon.removed(model, dims=[3]),
+    for place, complaint in (
+        (torch.device("meta"), "is on the meta device, without values"),
+        (FakeTensorMode(), "is a FakeTensor, which is not read or edited in place"),
     ):
-        pass
+        with place:
+            model = AutoModel.from_config(AutoConfig.from_pretrained(tiny("bert")))
+        with pytest.raises(CheckpointError, match=complaint):
+            surgeon.removed(model, dims=[3]).__enter__()
 
 
 def test_a_model_with_the_heads_of_pre_training_is_ranked_by_its_language_model(embedder):
@@ -173,6 +230,7 @@ def test_a_model_with_the_heads_of_pre_training_is_ranked_by_its_language_model(
         surgeon.rank(model, tokenizer, texts, method="gradient") for model in (both, alone)
     )
     assert found.dimensions == expected.dimensions
+    assert surgeon.open_live(both).parameters_total == both.num_parameters()
 
 
 @pytest.mark.parametrize("stem", ["Bart", "T5"])
@@ -234,4 +292,8 @@ def test_a_model_in_memory_is_ranked_by_the_head_that_it_has(tmp_path, embedder)
         surgeon.rank(tokenizer, model)
     with pytest.raises(SelectionError, match="`device` cuda: the model is on cpu"):
         surgeon.rank(model, tokenizer, texts, method="activations", device="cuda")
+    for device in ("cpu", torch.device("cpu")):
+        assert surgeon.rank(model, tokenizer, texts, method="activations", device=device)
+        recipe = surgeon.Recipe(remove_outliers=1, method="activations", relax=True)
+        assert surgeon.make_plan(surgeon.open_checkpoint(embedder), recipe, device=device).dims
     assert surgeon.rank(model, method="layernorm").basis == "by weights, not measured"
