@@ -15,10 +15,21 @@ The public names stand in ``__init__.pyi``, and are imported when they are first
 from __future__ import annotations
 
 import os
+import types
+from typing import Any
 
 import lazy_loader
 
 # onnxruntime reads it at its import; without it, it keeps a device id and reports to its makers.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    found = _find(name)
+    if isinstance(found, types.FunctionType):
+        from surgeon.settings import checked
+
+        found = globals()[name] = checked(found)
+    return found

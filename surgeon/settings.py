@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import numbers
+import os
+import re
 import reprlib
+import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -51,6 +56,11 @@ def _each_once(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     if len(set(entries)) != len(entries):
         raise ValueError("name each once")
     return entries
+
+
+def listed(value: object) -> object:
+    """Return an array or a series, of numpy, torch or pandas, as a list."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _plain(value: object) -> object:
@@ -182,7 +192,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     plain = isinstance(value, (str, int, float, list, tuple, dict))
-    return _repr.repr(value) if plain else str(value)
+    return _repr.repr(value) if plain else str(value).partition("\n")[0]
 
 
 class _Bounded(reprlib.Repr):
@@ -242,3 +252,54 @@ def _groups_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in typing.get_args(annotation):
         yield from _groups_in(part)
+
+
+# What does for a kind that a function asks for: paths and numbers of other libraries.
+_TAKEN: Mapping[Any, Any] = {
+    Path: os.PathLike,
+    bool: (bool, np.bool_),
+    int: numbers.Integral,
+    float: numbers.Real,
+}
+_MODULES = re.compile(r"\b[\w.]+\.(?=[A-Z])")
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that refuses arguments of another kind than its annotations name.
+
+    Raises:
+        SettingsError: when called, for the first of them.
+    """
+    names, hints = inspect.signature(function).parameters, typing.get_type_hints(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        for name, value in (*zip(names, args, strict=False), *named.items()):
+            if name in names and not _is_a(hints[name], value):
+                wanted = _MODULES.sub("", inspect.formatannotation(hints[name]))
+                raise SettingsError([Problem((name,), f"give {wanted}; found {_kind_of(value)}")])
+        return function(*args, **named)
+
+    call.__module__ = "surgeon"  # where a pickle of it is to look
+    return call
+
+
+def _is_a(kind: Any, value: object) -> bool:
+    whole, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if whole in (typing.Union, types.UnionType):
+        return any(_is_a(part, value) for part in parts)
+    if whole in (Sequence, Iterable):
+        entries = listed(value)
+        if not isinstance(entries, Iterable) or isinstance(entries, str | bytes):
+            return False
+        once = not isinstance(entries, Collection)
+        return once or all(_is_a(parts[0], entry) for entry in entries)
+    if kind is Any or (isinstance(value, bool) and whole in (int, float)):
+        return kind is Any
+    # Of a Literal, the function says which there are.
+    return isinstance(value, str if whole is Literal else _TAKEN.get(whole, whole))
+
+
+def _kind_of(value: object) -> str:
+    entries = {type(one).__name__ for one in value} if isinstance(value, list | tuple) else ()
+    return type(value).__name__ + (f" of {', '.join(sorted(entries))}" if entries else "")

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import typing
 
 import pytest
 import typer
@@ -210,6 +211,22 @@ def test_every_name_of_the_api_is_there_and_documented():
         assert getattr(surgeon, name).__doc__ or name == "__version__"
     with pytest.raises(AttributeError, match="nonsense"):
         surgeon.nonsense  # noqa: B018
+
+
+def test_an_argument_of_another_kind_is_an_error_that_names_it():
+    for function in filter(inspect.isfunction, (getattr(surgeon, n) for n in surgeon.__all__)):
+        assert function.__module__ == "surgeon"  # which has what refuses, for pickle too
+        kinds = {n: k for n, k in typing.get_type_hints(function).items() if n != "return"}
+        typed = {n: kind for n, kind in kinds.items() if kind is not typing.Any}
+        fitting = {
+            n: typed[n].__new__(typed[n]) if isinstance(typed.get(n), type) else "x"
+            for n, parameter in inspect.signature(function).parameters.items()
+            if parameter.default is parameter.empty
+        }
+        for name in typed:
+            for wrong in (object(), [object()], b"x"):
+                with pytest.raises(surgeon.SurgeonError, match=rf"^`{name}`: give .*; found \w+"):
+                    function(**{**fitting, name: wrong})
 
 
 def test_importing_the_package_imports_nothing_else():

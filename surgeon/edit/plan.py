@@ -112,7 +112,7 @@ def make_plan(
     recipe: Recipe,
     *,
     texts: GivenTexts | None = None,
-    device: str = "auto",
+    device: Any = "auto",
     progress: Progress = silent,
 ) -> Plan:
     """Resolve a recipe on a checkpoint. Nothing is written.
@@ -122,7 +122,8 @@ def make_plan(
         recipe: what was asked for.
         texts: what ranks, for a method that runs the model: texts, strings, or a file with one text
             per line (None: the built-in sample that ranks, which is not the one that evaluates).
-        device: where such a method runs it: cpu, cuda, mps, or auto, the best that is there.
+        device: where such a method runs it, in words or PyTorch's: cpu, cuda, mps, or auto, the
+            best that is there.
         progress: called at each step of such a method.
 
     Raises:

@@ -23,6 +23,7 @@ from surgeon.settings import (
     SettingsError,
     SettingsModel,
     contradiction,
+    listed,
 )
 from surgeon.tasks.registry import EvaluationSettings
 
@@ -58,11 +59,7 @@ def _count_or_share(layers: float) -> float:
     return layers
 
 
-def _listed(value: object) -> object:
-    return value.tolist() if hasattr(value, "tolist") else value  # an array, of numpy or torch
-
-
-Dims: TypeAlias = Annotated[Distinct[Index], BeforeValidator(_listed)]
+Dims: TypeAlias = Annotated[Distinct[Index], BeforeValidator(listed)]
 Text: TypeAlias = Annotated[str, Field(pattern=r"\S")]
 Layers: TypeAlias = Annotated[
     Number,

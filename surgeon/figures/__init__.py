@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from surgeon.edit.files import check_new_file
 from surgeon.edit.staging import replace_file
 from surgeon.errors import OutputError, SelectionError
+from surgeon.ranking import Ranking, ZScores
+from surgeon.ranking.agreement import Agreement
+from surgeon.study.training_run import Trace
 
 if TYPE_CHECKING:
     from surgeon.figures.picture import Picture
-    from surgeon.ranking import Ranking, ZScores
-    from surgeon.ranking.agreement import Agreement
-    from surgeon.study.training_run import Trace
 
 
 _ENDS = 8192  # bytes of a picture in which it says what made it

@@ -226,8 +226,8 @@ def _live_runner(checkpoint: LiveCheckpoint, texts: Texts, device: str) -> Torch
     """Run a model that is in memory, as it is and where it is."""
     from surgeon.torch_model.loading import ready_live
 
-    tokenizer, here = checkpoint.tokenizer, checkpoint.model.device.type
-    if device not in ("auto", here):
+    tokenizer, here = checkpoint.tokenizer, checkpoint.model.device
+    if device not in ("auto", here.type, str(here)):
         raise SelectionError(
             f"`device` {device}: the model is on {here} and runs there; move it to {device} first"
         )
