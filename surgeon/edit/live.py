@@ -43,6 +43,7 @@ def removed(
     Raises:
         SelectionError: a setting is wrong, or a dimension or layer is not one of the model's.
         CheckpointError: as ``open_live``.
+        ExportError, EvaluationError: as ``make_plan``.
     """
     settings: dict[str, Any] = {"dims": dims, **how}
     recipe = Recipe(**settings)

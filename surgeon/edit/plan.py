@@ -131,6 +131,7 @@ def make_plan(
             criterion and ``relax`` is off, nothing asks for the texts or the device, or there is
             no such device.
         CheckpointError: a tensor cannot be edited exactly.
+        ExportError, EvaluationError: as ``rank_dimensions``, where the recipe names a method.
     """
     dims, ranking = _select_dims(checkpoint, recipe, texts, device, progress)
     if ranking:

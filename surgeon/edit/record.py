@@ -75,11 +75,31 @@ class Choice:
 class Record:
     """All that ``restore``, ``eval`` and an auditor need to know of an operation.
 
-    ``ranked_on`` are the texts that chose the dims, if any did: they are not to judge them too.
-    ``sites_pattern`` is what a person said about the norms, if the tensor names were not enough.
-    ``left_out_because`` says why each path in ``left_out`` is not here; older records leave it out.
-    ``notes`` say what was asked for that the model does not have, ``choice`` is None where the dims
-    were named or drawn, and ``versions`` are of the libraries that had a part.
+    Attributes:
+        surgeon: the version that made it.
+        created: when, in UTC.
+        model: the name of the source, its Hub id where that is known.
+        revision: the commit on the Hub.
+        architecture: the family's name.
+        weights: the names of the weight files.
+        converted_from: those of the pickles that they were, in the same order.
+        recipe: what was asked for, as ``Recipe.to_json`` gives it.
+        dims: the dimensions that it meant here.
+        hidden_size: how many there are.
+        parameters_changed: how many scalars have another value.
+        parameters_total: how many scalars are weights.
+        edits: what became of each tensor.
+        left_out: paths of the source that are not in the artifact.
+        files: every file but the record, by its path.
+        onnx: ``OnnxFacts`` of the ONNX half as JSON (None: there is none).
+        onnx_patch: what else was done to an ONNX file, where that was edited.
+        ranked_on: the texts that chose the dims, if any did: they are not to judge them too.
+        sites_pattern: what a person said about the norms, if the tensor names were not enough.
+        left_out_because: why each path in ``left_out`` is not here; older records leave it out.
+        notes: what was asked for that the model does not have.
+        choice: what the ranking said of the dims (None: they were named or drawn).
+        versions: of the libraries that had a part.
+        schema: of the file.
     """
 
     surgeon: str

@@ -87,6 +87,7 @@ def plan_from_small_patch(
 
     Raises:
         CheckpointError: the file is damaged, or the base is another one.
+        SelectionError: its recipe has a setting that this version does not know.
     """
     path = Path(path)
     file, contents = _open(path)

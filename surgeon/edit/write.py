@@ -81,7 +81,9 @@ def write_artifact(
     Raises:
         OutputError: the output cannot be made there.
         ExportError: the export failed, does not match the weights, or is to have another dtype.
-        CheckpointError: the source changed while it was read.
+        CheckpointError: the source changed while it was read, or, with ``onnx``, its configuration
+            does not fit its weights or tokenizer.
+        EvaluationError: with ``onnx``, its tokenizer cannot be read.
     """
     output, options = Path(output), OnnxOptions(dtype, standalone, fresh, parity)
     checkpoint = plan.checkpoint
@@ -345,8 +347,7 @@ def export(
         progress: called at each step.
 
     Raises:
-        OutputError: the output cannot be made there.
-        ExportError: the export failed, does not match the weights, or is to have another dtype.
+        OutputError, ExportError, CheckpointError, EvaluationError: as ``write_artifact``.
     """
     from surgeon.onnx.half import export_model  # brings onnx
 

@@ -96,7 +96,8 @@ def evaluate(
 
     Raises:
         EvaluationError: the artifact, the data, a number or the provider does not allow it.
-        CheckpointError: the directory is no artifact.
+        CheckpointError: the directory is no artifact, or its record is damaged.
+        ExportError: its tokenizer is one that transformers reads, and cannot.
         SelectionError: there is no such setting, or task.
         KeyboardInterrupt: it was interrupted; its message says whether ``resume`` goes on.
     """

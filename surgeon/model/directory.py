@@ -69,6 +69,9 @@ def open_for_scan(
 
     A model on the Hub that is not in the cache is read by range requests alone:
     ``checkpoint.meter`` counts the bytes.
+
+    Raises:
+        CheckpointError: as ``open_checkpoint``.
     """
     if os.path.lexists(model):
         return open_checkpoint(model, revision=revision, sites_pattern=sites_pattern)

@@ -209,7 +209,8 @@ def rank(
     Raises:
         SelectionError: there is no such method or setting, or the method does not take it.
         EvaluationError: the texts or the tokenizer do not suit the model.
-        CheckpointError: as ``open_live``.
+        ExportError: the model does not run.
+        CheckpointError: as ``open_live``, or a tensor holds values that are not finite.
     """
     find_detector(method)
     checkpoint = open_live(model, sites_pattern=sites_pattern, tokenizer=tokenizer)

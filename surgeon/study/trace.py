@@ -85,6 +85,7 @@ def trace_training(
             several, or another's; or an option makes no sense for this model.
         CheckpointError: one cannot be read, or is of another architecture or size than the first.
         OutputError: ``output`` exists, or cannot be made.
+        Interrupted: by Ctrl-C; the same call goes on.
     """
     check_sigma(sigma)
     if top < 1:
