@@ -112,10 +112,8 @@ def with_slices(
 def finite_or_none(values: npt.NDArray[Any]) -> list[Any]:
     """Return an array as JSON has it, which knows no infinities and no NaN: None stands there."""
     exact = values.astype(np.float64)
-    finite = exact.astype(object)
-    finite[~np.isfinite(exact)] = None
-    listed: list[Any] = finite.tolist()
-    return listed
+    finite: list[Any] = np.where(np.isfinite(exact), exact, np.array(None)).tolist()
+    return finite
 
 
 def to_json(value: Any) -> dict[str, Any]:

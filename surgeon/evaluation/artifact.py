@@ -37,12 +37,8 @@ _CAST_TO = {1: "float32", 10: "float16"}  # the numbers of onnx.TensorProto.Data
 
 # By these, what a graph from elsewhere takes and gives is inferred.
 _DECIDING = (
-    CONFIG,
-    GENERATION_CONFIG,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
+    CONFIG, GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

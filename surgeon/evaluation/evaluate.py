@@ -6,7 +6,7 @@ import functools
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -39,7 +39,7 @@ from surgeon.model.files import RECORD
 from surgeon.progress import Progress, silent
 from surgeon.tasks.registry import CONTROLS, TASKS, EvaluationSettings, TaskOptions
 from surgeon.tasks.statistics import ALPHA, EARLY, Groups, Interval, chance_of_rank, paired_interval
-from surgeon.tasks.task import BASELINE, Data, Floats, Scores, Task, Variant
+from surgeon.tasks.task import BASELINE, Data, Floats, Scores, Variant
 from surgeon.text import BUILT_IN
 
 _KEPT = 2  # what is kept of an interrupted evaluation: changes with what tasks keep of an example
@@ -241,7 +241,9 @@ def _result(
     seen, last = kept.shape[1], 2 + len(finding.damages)
     texts = work.texts[:seen]
     metrics = [task.scores(one, settings) for one in kept]
-    scores = [_score(task, *pair) for pair in zip(variants, metrics, strict=True)]
+    values = [{name: found.value for name, found in metric.items()} for metric in metrics]
+    pairs = zip(variants, values, strict=True)
+    scores = [Score(variant.dims, value[task.metric], value) for variant, value in pairs]
     warnings = notes_of(opened, work, kept, scores[2:last], finding)
     if settings.block and task.name in BLANKS and not fill_ins:
         warnings = (*warnings, NO_BLANKS)
@@ -288,11 +290,6 @@ def _result(
         fill_ins=fill_ins,
         labels=_by_label(work, kept[0], kept[1]),
     )
-
-
-def _score(task: Task, variant: Variant, metrics: Mapping[str, Scores]) -> Score:
-    values = {name: scores.value for name, scores in metrics.items()}
-    return Score(variant.dims, values[task.metric], values)
 
 
 def _change(baseline: Scores, scored: Scores, texts: Groups) -> tuple[float, Interval]:

@@ -18,14 +18,8 @@ from surgeon.families.encoders import ENCODERS, PERCEPTION
 from surgeon.families.family import Family
 
 FAMILIES: tuple[Family, ...] = (
-    *ENCODERS,
-    *DECODERS,
-    *LLAMAS,
-    *MIXTURES,
-    *HYBRIDS,
-    *SEQUENCE_TO_SEQUENCE,
-    *PERCEPTION,
-)
+    *ENCODERS, *DECODERS, *LLAMAS, *MIXTURES, *HYBRIDS, *SEQUENCE_TO_SEQUENCE, *PERCEPTION,
+)  # fmt: skip
 
 
 def family_of(model_type: object, config: Mapping[str, object] | None = None) -> Family:

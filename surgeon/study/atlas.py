@@ -279,28 +279,17 @@ def write_atlas(output: Path, rows: Iterable[Row]) -> None:
 
 
 def _schema(pa: Any) -> Any:
-    z = pa.float32()
-    return pa.schema(
-        {
-            "model": pa.string(),
-            "asked": pa.string(),
-            "revision": pa.string(),
-            "architecture": pa.string(),
-            "layers": pa.int32(),
-            "hidden_size": pa.int32(),
-            "dim": pa.int32(),
-            "score": pa.float64(),
-            "strength": z,
-            "gain_z": z,
-            "bias_z": z,
-            "max_gain_z": z,
-            "outlier": pa.bool_(),
-            "status": pa.string(),
-            "error": pa.string(),
-            "bytes_read": pa.int64(),
-            "seconds": pa.float64(),
-        }
-    )
+    types = {
+        ("model", "asked", "revision", "architecture"): pa.string(),
+        ("layers", "hidden_size", "dim"): pa.int32(),
+        ("score",): pa.float64(),
+        ("strength", "gain_z", "bias_z", "max_gain_z"): pa.float32(),
+        ("outlier",): pa.bool_(),
+        ("status", "error"): pa.string(),
+        ("bytes_read",): pa.int64(),
+        ("seconds",): pa.float64(),
+    }
+    return pa.schema([(name, kind) for names, kind in types.items() for name in names])
 
 
 def _batch(pa: Any, schema: Any, row: Row) -> Any:

@@ -297,17 +297,10 @@ def _class_names(features: Any) -> dict[str, tuple[str, ...]]:
 
 
 _FORMATS: Mapping[str, Callable[[str, bytes], Table]] = {
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".conll": _words,
-    ".bio": _words,
-    ".iob": _words,
-    ".iob2": _words,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json,
-    ".parquet": _parquet,
-}
+    ".csv": _csv, ".tsv": _tsv,
+    ".conll": _words, ".bio": _words, ".iob": _words, ".iob2": _words,
+    ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".parquet": _parquet,
+}  # fmt: skip
 
 
 def _read_hub(name: str) -> Table:

@@ -18,25 +18,11 @@ from surgeon.tasks.similarity import DRIFT, SIMILARITY
 from surgeon.tasks.task import Masking, Task
 from surgeon.tasks.token_labels import TOKEN_LABELS
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        MASKED,
-        CAUSAL,
-        REPLACED,
-        PERMUTED,
-        DENOISING,
-        SEQ2SEQ,
-        PAIRS,
-        CLASSIFICATION,
-        REGRESSION,
-        *GLUE,
-        TOKEN_LABELS,
-        QUESTIONS,
-        DRIFT,
-        SIMILARITY,
-    )
-}
+_ROWS = (
+    MASKED, CAUSAL, REPLACED, PERMUTED, DENOISING, SEQ2SEQ, PAIRS, CLASSIFICATION, REGRESSION,
+    *GLUE, TOKEN_LABELS, QUESTIONS, DRIFT, SIMILARITY,
+)  # fmt: skip
+TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
 
 
 if TYPE_CHECKING:

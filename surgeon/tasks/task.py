@@ -17,16 +17,9 @@ from surgeon.text import Texts
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 TaskName: TypeAlias = Literal[
-    "mlm",
-    "clm",
-    "rtd",
-    "plm",
-    "denoising",
-    "classification",
-    "token-classification",
-    "question-answering",
-    "drift",
-]
+    "mlm", "clm", "rtd", "plm", "denoising", "classification", "token-classification",
+    "question-answering", "drift",
+]  # fmt: skip
 """What the head of a model is for, and so what its graph can be scored on."""
 
 Masking: TypeAlias = Literal["all", "bert"]
