@@ -19,16 +19,16 @@ Stack: TypeAlias = Literal["", "encoder", "decoder", "text", "vision"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 STACKS: tuple[Stack, ...] = get_args(Stack)
-_TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by what they give alone
+_TOWERS: tuple[Stack, ...] = ("text", "vision")  # side by side, joined by their outputs alone
 
 # GPTQ and AWQ; compressed-tensors; HQQ; the MXFP4 of gpt-oss.
 _PACKED_NAMES = ("qweight", "weight_packed", "W_q", "blocks")
-# TensorFlow-born ones say gamma and beta; what holds all experts of a layer ends without a leaf.
+# TensorFlow says gamma and beta; a tensor of all experts of a layer is named like a module.
 GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES, "")
 BIAS_NAMES = ("bias", "beta")
 _EXPERT = re.compile(r"\.(experts|block_sparse_moe|shared_(experts?|mlp))\.")
 _LANGUAGE_MODEL = re.compile(r"(language|text)_model\.")
-# Python reads no number of thousands of digits, which a name may have.
+# A name may have thousands of digits, which int refuses.
 _LAYER = re.compile(r"((?:.*?\.)?[0-9]{1,9})(?:\.(.*))?")
 
 
@@ -39,9 +39,9 @@ class Site:
     ``gain`` and ``bias`` are tensor names. The dimension indexes ``axis`` of the gain and the
     last axis of the bias. For ``kind="dense"`` the gain is the weight matrix, so that a
     dimension is a slice of it. ``layer`` counts within ``stack``, which is empty in a model of
-    one stack. The model multiplies by ``gain + gain_offset``. ``expert`` marks one of several that
-    end a layer together, each for its share of the tokens, or for all beside those; or all of them,
-    where their matrices are one tensor, whose first axis counts them, as that of the bias does.
+    one stack. The model multiplies by ``gain + gain_offset``. ``expert`` marks the matrix of an
+    expert, shared ones included; those of a layer end it together. Where one tensor holds the
+    matrices of all, its first axis counts them, and so does that of the bias.
     """
 
     role: Role
@@ -56,7 +56,7 @@ class Site:
 
 
 def gain_and_bias(leaves: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the tensor names of a module's gain and bias, given them all by last component."""
+    """Return the tensor names of a module's gain and bias, of all its names by last component."""
     gain = next((leaves[leaf] for leaf in GAIN_NAMES if leaf in leaves), None)
     bias = next((leaves[leaf] for leaf in BIAS_NAMES if leaf in leaves), None)
     return gain, bias
@@ -70,21 +70,20 @@ def canonical_name(tensor: str) -> str:
 
 
 def split_layer(path: str) -> tuple[str, str]:
-    """Part a path behind its first number, which is that of a layer; ("", path) without one."""
+    """Split a path after its first number, the layer's; ("", path) if it has none."""
     match = _LAYER.fullmatch(path)
     return (match[1], match[2] or "") if match else ("", path)
 
 
 def is_expert(tensor: str) -> bool:
-    """Whether a tensor's name says that it is of an expert, of one for all tokens too."""
+    """Whether a tensor is an expert's by its name, a shared expert's included."""
     return _EXPERT.search(tensor) is not None
 
 
 def of_language_model(names: Iterable[str]) -> list[str]:
-    """Leave out of names those of other parts, which may have layers of the same names beside it.
+    """Keep the names of a multimodal model's language model; all, where none says it is one.
 
-    Returns:
-        All of them, where none says that it is of a language model.
+    Its other parts may have layers of the same names.
     """
     every = list(names)
     return [name for name in every if _LANGUAGE_MODEL.search(name)] or every
@@ -98,7 +97,7 @@ def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
 
 
 def by_layer(sites: Iterable[Site]) -> list[tuple[Site, ...]]:
-    """Group output sites by the layer that they end: experts end one together."""
+    """Group output sites by the layer that they end; experts end one together."""
     layers: dict[object, list[Site]] = {}
     for site in sites:
         if site.role == "output":
@@ -110,9 +109,9 @@ def by_layer(sites: Iterable[Site]) -> list[tuple[Site, ...]]:
 def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
     """Check the shapes of sites and keep those that share the dimensions of the first one.
 
-    CLIP's vision tower has a residual stream of its own beside that of its text tower, so that
-    dimension d means something else there, be it as wide or not: it is left out as a whole. So is
-    a stack of another width than the first, and an embeddings norm of another (ELECTRA, ALBERT).
+    CLIP's vision tower has its own residual stream, in which dimension d means something else
+    whatever the width, so it is left out. So are a stack and an embeddings norm of another width
+    than the first stack's (ELECTRA, ALBERT).
 
     Args:
         sites: the sites of a checkpoint, output sites first.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from surgeon.onnx.cache import Graph, find_graph, graph_key, keep_graph
 from surgeon.onnx.facts import OnnxFacts, OnnxOptions
 from surgeon.onnx.view import DATA, MODEL, Place, weights_of, write_standalone, write_view
 from surgeon.progress import Progress
+from surgeon.torch_model import memory_left
 from surgeon.torch_model.directory import not_applied
 
 _COPIES, _FLOAT32 = 3, 4  # of the weights at once, and bytes of a number
@@ -127,24 +127,7 @@ def _make(
 
 def _fits_in_memory(checkpoint: Checkpoint) -> bool:
     """Whether the weights fit in memory in float32, once for PyTorch and twice for onnxruntime."""
-    left = memory_left()
-    return left is None or _COPIES * _FLOAT32 * checkpoint.parameters_total < left
-
-
-def memory_left() -> int | None:
-    """Return how many bytes of memory are free for this process; None where nothing says it."""
-    found = []
-    with contextlib.suppress(OSError, LookupError, ValueError):
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-        found.append(int(available) * 1024)
-    with contextlib.suppress(OSError, ValueError):  # of a container
-        limit, used = (
-            int(Path(f"/sys/fs/cgroup/memory.{name}").read_text("ascii"))
-            for name in ("max", "current")
-        )
-        found.append(limit - used)
-    return min(found, default=None)
+    return _COPIES * _FLOAT32 * checkpoint.parameters_total < memory_left()
 
 
 def _hashes(folder: Path) -> tuple[str, ...]:

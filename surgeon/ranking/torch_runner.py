@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +28,7 @@ from surgeon.tasks.registry import TASKS
 from surgeon.tasks.task import BASELINE, BatchScores, Floats, Settings, Task, TaskName, Variant
 from surgeon.tasks.tokenizer import sentinels_of
 from surgeon.text import GivenTexts, Texts, as_texts, ranking_sample
+from surgeon.torch_model import memory_left
 from surgeon.torch_model.live import LiveCheckpoint
 
 if TYPE_CHECKING:
@@ -281,18 +280,9 @@ def _runner(
     )
 
 
-def free_memory() -> float:
-    """Return the bytes of memory that are free, or can be freed."""
-    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return 1024.0 * int(line.split()[1])
-    return math.inf
-
-
 def _check_memory(checkpoint: Checkpoint) -> None:
     """Refuse a model that does not fit into memory, before it is loaded."""
-    needed, free = _BYTES * checkpoint.parameters_total, free_memory()
+    needed, free = _BYTES * checkpoint.parameters_total, memory_left()
     if needed > free:
         raise ExportError(
             f"{checkpoint.name}: its weights take {needed / 1e9:.1f} GB in float32, and "

@@ -110,7 +110,7 @@ def _without_torch(monkeypatch):
 
 
 def _without_memory(monkeypatch):
-    monkeypatch.setattr("surgeon.ranking.torch_runner.free_memory", lambda: 1e6)
+    monkeypatch.setattr("surgeon.ranking.torch_runner.memory_left", lambda: 1e6)
 
 
 @pytest.mark.parametrize(
