@@ -88,6 +88,11 @@ def from_to(interval: Sequence[float], form: str = ".4g") -> str:
     return f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
+def with_minus(numbers: str) -> str:
+    """Return written numbers with a minus where Python writes a hyphen."""
+    return numbers.replace("-", "−")
+
+
 def whole_match(pattern: str) -> Callable[[str], bool]:
     """Return whether a regular expression matches the whole of a name.
 

@@ -24,7 +24,7 @@ from surgeon.figures.picture import (
     Threshold,
     pooled,
 )
-from surgeon.harmless import listed, shortened
+from surgeon.harmless import from_to, listed, shortened, with_minus
 from surgeon.ranking import ByLayer, Dimension, Measured, Ranking, ZScores, distances
 
 if TYPE_CHECKING:
@@ -173,16 +173,11 @@ def _damage_panel(measured: Measured, title: str, rows: Sequence[LabelRow], span
 def _with_damage(
     row: LabelRow, name: str, damage: float, interval: tuple[float, float] | None
 ) -> LabelRow:
-    text, between = signed(damage), " to ".join(map(signed, interval or ()))
-    hover = f"{name}: {text}{between and f' ({between})'}"
+    text = with_minus(f"{damage:+.3g}")
+    hover = f"{name}: {text}" + (f" ({with_minus(from_to(interval, '+.3g'))})" if interval else "")
     return replace(
         row, values=(damage,), filled=(True,), hover=(hover,), interval=interval, text=text
     )
-
-
-def signed(change: float) -> str:
-    """Write a change with its sign, to three digits."""
-    return f"{change:+.3g}".replace("-", "−")
 
 
 def named(ranking: Ranking, removed: Sequence[int] = ()) -> list[int]:

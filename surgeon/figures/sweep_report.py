@@ -12,7 +12,7 @@ from surgeon.figures.chart import draw, embedded
 from surgeon.figures.grouping import subjects
 from surgeon.figures.page import check_page, paragraphs, table, write_page
 from surgeon.figures.sweep import MANY_DIMS, draw_sweep, edit_in_words
-from surgeon.harmless import html, listed
+from surgeon.harmless import from_to, html, listed, with_minus
 from surgeon.progress import Progress, silent
 from surgeon.study.grid import Model
 from surgeon.study.sweep_folder import ROWS, Failure, Measurement, Rows, read_rows
@@ -100,18 +100,14 @@ def _strongest(rows: Sequence[Measurement]) -> str:
             "all" if row.layers is None else listed(row.layers),
             str(row.seed or 0),
             row.verdict,
-            f"{row.baseline + row.delta:.4g}".replace("-", "−"),
-            _signed(row.delta),
-            " to ".join(map(_signed, row.ci95)),
-            " to ".join(map(_signed, row.control_range)),
+            with_minus(f"{row.baseline + row.delta:.4g}"),
+            with_minus(f"{row.delta:+.4g}"),
+            with_minus(from_to(row.ci95, "+.4g")),
+            with_minus(from_to(row.control_range, "+.4g")),
         ]
         for row in ordered
     ]
     return table(heads, cells, numbers=4, more=f"cells that changed it less, in {ROWS}")
-
-
-def _signed(change: float) -> str:
-    return f"{change:+.4g}".replace("-", "−")
 
 
 def _failures(failed: Sequence[Failure], models: Mapping[Model, str]) -> str:

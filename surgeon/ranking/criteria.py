@@ -82,17 +82,6 @@ class Criterion:
     source: str
 
 
-def _int8(layers: Sequence[LayerStates]) -> Bools:
-    often = np.array([layer.above_six >= 0.06 * layer.tokens for layer in layers])
-    met: Bools = often.mean(axis=0) >= 0.25
-    return met
-
-
-def _massive(layers: Sequence[LayerStates]) -> Bools:
-    times: npt.NDArray[np.int64] = np.sum([layer.massive for layer in layers], axis=0)
-    return times > 0
-
-
 def _variance(layers: Sequence[LayerStates]) -> Bools:
     variance = layers[-1].variance
     met: Bools = variance >= 5 * max(variance.mean(), np.finfo(np.float64).tiny)
@@ -107,12 +96,6 @@ def _median_over_quantile(layers: Sequence[LayerStates]) -> Bools:
     return met
 
 
-def _most_extreme(layers: Sequence[LayerStates]) -> Bools:
-    shares = np.array([layer.extreme / layer.tokens for layer in layers])
-    met: Bools = shares.mean(axis=0) >= 0.5
-    return met
-
-
 def _cosine(layers: Sequence[LayerStates]) -> Bools:
     # The mean over all pairs of tokens of x_d y_d / (|x||y|) is the square of the mean direction.
     contribution = np.square(layers[-1].directions)
@@ -122,12 +105,12 @@ def _cosine(layers: Sequence[LayerStates]) -> Bools:
 
 CRITERIA: dict[str, Criterion] = {
     "int8": Criterion(
-        _int8,
+        lambda layers: np.mean([s.above_six >= 0.06 * s.tokens for s in layers], axis=0) >= 0.25,
         "|x| of 6 or more for at least 6% of the tokens, in at least a quarter of the layers",
         "Dettmers et al. 2022, arXiv 2208.07339",
     ),
     "massive": Criterion(
-        _massive,
+        lambda layers: np.any([states.massive for states in layers], axis=0),
         "|x| above 100 and at least 1000 times the median of its token, once",
         "Sun et al. 2024, arXiv 2402.17762",
     ),
@@ -142,7 +125,7 @@ CRITERIA: dict[str, Criterion] = {
         "Macocco et al. 2025, arXiv 2503.21718",
     ),
     "argmax": Criterion(
-        _most_extreme,
+        lambda layers: np.mean([s.extreme / s.tokens for s in layers], axis=0) >= 0.5,
         "the largest or smallest entry of half of the tokens (the share is ours)",
         "Luo et al. 2021, arXiv 2011.04393",
     ),

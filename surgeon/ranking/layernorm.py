@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +87,7 @@ def rank_by_count(
     return _rank(
         checkpoint,
         zscores,
-        distances(zscores, sigma, either=True),
+        distances(zscores, sigma, "larger"),
         counts=np.maximum(gains.sum(axis=0), biases.sum(axis=0)),
         needed=needed,
         method="layernorm-count",
@@ -118,12 +118,13 @@ def _rank(
     )
 
 
-def distances(zscores: ZScores, sigma: float, *, either: bool = False) -> ByLayer:
-    """Return what to judge by: of both distances the smaller, or the larger for ``either``."""
-    which = "larger" if either else "smaller"
+def distances(
+    zscores: ZScores, sigma: float, which: Literal["smaller", "larger"] = "smaller"
+) -> ByLayer:
+    """Return what to judge by: the smaller or the larger of both distances."""
     of_both = f"the {which} of {zscores.gain_name} and bias"
     return ByLayer(
-        values=zscores.larger if either else zscores.smaller,
+        values=getattr(zscores, which),
         threshold=sigma,
         unit="σ",
         title="Distance from the mean, by layer",

@@ -76,10 +76,6 @@ SIMILARITY = Task(
 )
 
 
-def _whole(ids: tuple[int, ...], settings: Settings) -> Example | None:
-    return Example(ids) if ids else None
-
-
 def _observe_text(states: npt.NDArray[np.float32], example: Example) -> Floats:
     pooled: Floats = states[: len(example.ids)].mean(axis=0, dtype=np.float64)
     return pooled
@@ -103,7 +99,7 @@ DRIFT = Task(
     metric="drift",
     unit="1 − cosine to the baseline",
     heads=("drift",),
-    prepare=_whole,
+    prepare=lambda ids, _: Example(ids) if ids else None,
     observe=_observe_text,
     measure=_measure_drift,
     against=_drift,
