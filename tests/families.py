@@ -252,6 +252,17 @@ def _multimodal(stem, output, text, vision):
 
 _SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 _CLIP = {"model_type": "clip_vision_model", **IMAGE}
+_GEMMA_3N = {
+    **GEMMA,
+    "intermediate_size": [24, 24],
+    "num_kv_shared_layers": 0,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 4,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 40,
+    "laurel_rank": 4,
+    "activation_sparsity_pattern": [0.5, 0.0],
+}
 _QWEN_VL = (
     {**GEMMA, "rope_parameters": _SECTIONS},
     {
@@ -284,6 +295,9 @@ ODD = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
         },
         config_of="MllamaText",
+    ),
+    "gemma3n_text": _normed(
+        "Gemma3n", _GEMMA_3N, config_of="Gemma3nText", block="Gemma3nTextDecoderLayer"
     ),
     "qwen2_vl": _multimodal("Qwen2VL", f"model.{_DOWN}", *_QWEN_VL),
     "qwen3_vl": _multimodal("Qwen3VL", f"model.language_model.{_DOWN}", *_QWEN_VL),
@@ -336,6 +350,15 @@ _SSM = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_grou
 _MIXERS = {"layer_types": ["mamba", "attention"]}
 _FILM = {"pixel_values": PIXELS["pixel_values"].expand(1, 2, 3, 8, 8)}
 _MEL = {"input_values": PIXELS["pixel_values"].reshape(1, 24, 8)[:, :16]}
+_LATENT = {
+    **LLAMA,
+    "num_key_value_heads": 2,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 8,
+}
 _GEMMA_4 = {**GEMMA, "global_head_dim": 8, "hidden_size_per_layer_input": 0}
 
 _LUKE = {**TEXT, "entity_vocab_size": 8, "entity_emb_size": 12}
@@ -477,6 +500,16 @@ KIN = {
     "ministral3": _llama("Ministral3", GEMMA),
     "smollm3": _llama("SmolLM3", LLAMA),
     "granite": _llama("Granite", LLAMA),
+    "granite_swa": _llama("GraniteSWA", LLAMA),
+    "cwm": _llama("Cwm", GEMMA),
+    "internlm3": _llama("Llama", GEMMA, config_of="InternLM3", block="LlamaDecoderLayer"),
+    "iquestcoder": _llama("Llama", GEMMA, config_of="IQuestCoder", block="LlamaDecoderLayer"),
+    "bitnet": _llama("BitNet", LLAMA),
+    "minicpm3": _llama("MiniCPM3", _LATENT),
+    "youtu": _llama("Youtu", {**_LATENT, "pad_token_id": None}),
+    "nanochat": _llama("NanoChat", GEMMA, "mlp.fc2"),
+    "vaultgemma": _llama("VaultGemma", GEMMA),
+    "jais2": _llama("Jais2", GEMMA, bias=True),
     "arcee": _llama("Arcee", LLAMA),
     "seed_oss": _llama("SeedOss", GEMMA),
     "ernie4_5": _llama("Ernie4_5", GEMMA),
@@ -597,15 +630,6 @@ _ROUTED = {
     "topk_group": 1,
 }
 _DENSE_FIRST = {**_ROUTED, "first_k_dense_replace": 1}
-_LATENT = {
-    **LLAMA,
-    "num_key_value_heads": 2,
-    "q_lora_rank": 8,
-    "kv_lora_rank": 8,
-    "qk_rope_head_dim": 4,
-    "qk_nope_head_dim": 4,
-    "v_head_dim": 8,
-}
 _INDEX = {"index_n_heads": 2, "index_head_dim": 8, "index_topk": 4}
 _EVERY_SECOND = {
     f"{of}_layer_{it}": n for of in ("attn", "expert") for it, n in (("period", 2), ("offset", 1))
@@ -642,6 +666,11 @@ MIXTURES = {
     ),
     "hunyuan_v1_moe": _mixture("HunYuanMoEV1", GEMMA, {"num_experts": 2, "moe_topk": 1}),
     "solar_open": _mixture("SolarOpen", GEMMA, _ROUTED),
+    "mistral4": _mixture("Mistral4", _LATENT, _DENSE_FIRST),
+    "hy_v3": _mixture("HYV3", GEMMA, _EXPERTS, {"num_shared_experts": 1}),
+    "laguna": _mixture("Laguna", GEMMA, _EXPERTS, {"shared_expert_intermediate_size": 12}),
+    "mimo_v2_flash": _mixture("MiMoV2Flash", GEMMA, _ROUTED),
+    "mellum": _mixture("Mellum", GEMMA, _EXPERTS),
     "deepseek_v32": _mixture("DeepseekV32", _LATENT, _DENSE_FIRST, _INDEX),
     "glm_moe_dsa": _mixture(
         "GlmMoeDsa", _LATENT, _ROUTED, _INDEX, {"mlp_layer_types": ["dense", "sparse"]}

@@ -16,6 +16,7 @@ _CROSS_NORMS = (*_GPT_NORMS, "ln_cross_attn")
 _TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
 _QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 _QK_LAYERNORMS = ("self_attn.q_layernorm", "self_attn.k_layernorm")
+_LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
 _QUERY_NORMS = ("self_attn.query_layernorm", "self_attn.key_layernorm")
 FAIRSEQ_NORMS = ("final_layer_norm", "self_attn_layer_norm", "encoder_attn_layer_norm")
 
@@ -77,6 +78,8 @@ _llama_layers = partial(_layers, "mlp.down_proj", "self_attn.o_proj")
 _LLAMA = _llama_layers(final="norm", norm="rmsnorm")
 # EXAONE is a Llama by other names, but in memory.
 _EXAONE = (*_gpt("mlp.c_proj", "attn.attention.out_proj", norm="rmsnorm"), *_LLAMA)
+_GEMMA = _llama_layers(final="norm", norm="rmsnorm", gain_offset=1.0)
+_APERTUS_NORMS = ("attention_layernorm", "feedforward_layernorm", *_QK_NORMS)
 _ESM_C = _llama_layers(final="norm")
 # Since Gemma 2 there is one more norm between the output dense layer and the stream, and OLMo 2 has
 # that one alone, on what a block gives.
@@ -87,6 +90,10 @@ _GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *_QK_NORMS)
 # With embeddings of each layer, one more block comes last.
 _GEMMA_4 = _normed_layers("post_per_layer_input_norm", "post_attention_layernorm")
 _GEMMA_4_NORMS = (*_GEMMA_2_NORMS, "post_feedforward_layernorm")
+_GEMMA_3N_NORMS = (
+    *(*_GEMMA_2_NORMS, "post_per_layer_input_norm"),
+    *("altup.router_norm", "laurel.post_laurel_norm"),
+)
 _AFMOE = _normed_layers("post_mlp_layernorm", "post_attention_layernorm")
 _GLM_4 = _normed_layers("post_mlp_layernorm", "post_self_attn_layernorm")
 
@@ -137,17 +144,24 @@ LLAMAS: tuple[Family, ...] = (
     _llama("Phi-3", "phi3"),
     _decoder("EXAONE", "exaone", _EXAONE, *_GPT_NORMS, *_TWO_NORMS),
     _llama("SmolLM3", "smollm3"),
-    _llama("Granite", "granite"),
+    _llama("Granite", "granite", "granite_swa", "granite_docling_text"),
     _llama("Arcee", "arcee"),
     _llama("Seed-OSS", "seed_oss"),
-    _llama("ERNIE 4.5", "ernie4_5"),
+    _llama("ERNIE 4.5", "ernie4_5", "paddleocr_vl_text"),
     _llama("Helium", "helium"),
     _llama("GLM", "glm"),
-    _llama("Hunyuan", "hunyuan_v1_dense", norms=(*_TWO_NORMS, *_QUERY_NORMS)),
-    _llama(
-        "Apertus", "apertus", norms=("attention_layernorm", "feedforward_layernorm", *_QK_NORMS)
-    ),
+    _llama("CWM", "cwm"),
+    _llama("InternLM3", "internlm3"),
+    _llama("IQuest-Coder", "iquestcoder"),
+    _llama("BitNet", "bitnet", norms=(*_TWO_NORMS, "self_attn.attn_sub_norm", "mlp.ffn_sub_norm")),
+    _llama("MiniCPM3", "minicpm3", norms=(*_TWO_NORMS, *_LATENT_NORMS)),
+    _llama("Youtu-LLM", "youtu", norms=(*_TWO_NORMS, *_LATENT_NORMS)),
+    _decoder("nanochat", "nanochat", _layers("mlp.fc2", "self_attn.o_proj")),  # as OLMo's
+    _llama("Hunyuan", "hunyuan_v1_dense", "hunyuan_vl_text", norms=(*_TWO_NORMS, *_QUERY_NORMS)),
+    _llama("Apertus", "apertus", "apertus1p5_text", norms=_APERTUS_NORMS),
     _other_norm("Gemma", "gemma", norm="rmsnorm", gain_offset=1.0),
+    _decoder("VaultGemma", "vaultgemma", _GEMMA, "input_layernorm", "pre_feedforward_layernorm"),
+    _other_norm("Jais 2", "jais2", norm="layernorm"),
     _other_norm("StableLM", "stablelm", norm="layernorm"),
     _other_norm("Cohere", "cohere", "cohere2", norm="layernorm"),
     _other_norm("Nemotron", "nemotron", norm="layernorm", gain_offset=1.0),
@@ -164,6 +178,8 @@ LLAMAS: tuple[Family, ...] = (
     Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     _decoder("Gemma 4", "gemma4_text", _OLMO_2, *_GEMMA_2_NORMS, hidden_size_per_layer_input=(0,)),
     _decoder("Gemma 4", "gemma4_text", _GEMMA_4, *_GEMMA_4_NORMS),
+    # The embeddings of each layer go to the three streams beside the one that layers work on.
+    _decoder("Gemma 3n", "gemma3n_text", _OLMO_2, *_GEMMA_3N_NORMS),
     _olmo_2("FlexOlmo", "flex_olmo"),
     _decoder("AFMoE", "afmoe", _AFMOE, "input_layernorm", "pre_mlp_layernorm", *_QK_NORMS),
     _hybrid("Qwen3.5", "qwen3_5_text", _layers("mlp.down_proj")),
@@ -212,7 +228,6 @@ _MIXTRAL = (
     *_experts("mlp", "experts"),  # in memory
     _ATTENTION,
 )
-_LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
 _SPARSE_NORMS = (*_LATENT_NORMS, "self_attn.indexer.k_norm")
 
 
@@ -239,11 +254,17 @@ MIXTURES: tuple[Family, ...] = (
     _mixture("DeepSeek-V3.2", "deepseek_v32", _SPARSE_NORMS),
     _mixture("GLM-4-MoE", "glm4_moe"),
     _mixture("GLM-4-MoE", "glm4_moe_lite", _LATENT_NORMS),
+    _mixture("GLM-4-MoE", "glm4v_moe_text"),
     _mixture("GLM-5", "glm_moe_dsa", _SPARSE_NORMS),
     _mixture("dots.llm1", "dots1"),
     _mixture("ERNIE 4.5 MoE", "ernie4_5_moe"),
     _mixture("Hunyuan-MoE", "hunyuan_v1_moe", _QUERY_NORMS),
     _mixture("Solar Open", "solar_open"),
+    _mixture("Mistral 4", "mistral4", _LATENT_NORMS),
+    _mixture("Hy3", "hy_v3"),
+    _mixture("Laguna", "laguna"),
+    _mixture("MiMo-V2-Flash", "mimo_v2_flash"),
+    _mixture("Mellum", "mellum"),
     _mixture("EXAONE MoE", "exaone_moe", unused=_MORE_TOKENS),
     _hybrid("Qwen3-Next", "qwen3_next", _QWEN_MOE),
     # All experts of a layer are in one tensor.

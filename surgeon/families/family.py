@@ -25,7 +25,7 @@ from surgeon.families.sites import (
 _USUAL_PADDING = 1  # the token that RoBERTa pads with, where the configuration does not say
 _LEAF = rf"(?:[._](?P<leaf>{'|'.join(filter(None, GAIN_NAMES + BIAS_NAMES))}))?"
 _NUMBER = r"(?P<{}>0|[1-9]\d{{0,4}})"
-_JOINED_EXPERTS = re.compile(r"\.experts\.\D")
+_JOINED_EXPERTS = re.compile(r"\.experts\.(?!e_score)\D")
 
 Objective: TypeAlias = Literal["mlm", "clm", "plm", "denoising", "drift"]
 

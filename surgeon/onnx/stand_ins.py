@@ -6,6 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator
+from statistics import NormalDist
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -86,13 +87,25 @@ def _gated_delta_rule(
     return read.transpose(0, 1).to(value.dtype), None
 
 
+def _above_quantile(mlp: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Subtract the quantile of a normal distribution with the mean and deviation of what is given.
+
+    It is computed here, because ONNX has no inverse of the error function.
+    """
+    std, mean = torch.std_mean(inputs, dim=-1, keepdim=True, unbiased=False)
+    return torch.relu(inputs - mean - std * NormalDist().inv_cdf(mlp.activation_sparsity))
+
+
 _TURNS = "transformers.models.{0}.modeling_{0}.apply_rotary_emb"
+_SPARSITY = "transformers.models.gemma3n.modeling_gemma3n.Gemma3nTextMLP._gaussian_topk"
 _BY_MODEL_TYPE: dict[str, dict[str, Any]] = {
     # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
     # not finite, the graph's output is not either, and the comparison with PyTorch fails.
     "bart": {"torch.isfinite": lambda _values: SimpleNamespace(all=lambda: True)},
     # They turn queries and keys as complex numbers.
     "deepseek_v2": {_TURNS.format("deepseek_v2"): _turn},
+    "gemma3n": {_SPARSITY: _above_quantile},
+    "gemma3n_text": {_SPARSITY: _above_quantile},
     "llama4_text": {_TURNS.format("llama4"): functools.partial(_turn, heads=2)},
 }
 _BY_NAME = {"torch_chunk_gated_delta_rule": _gated_delta_rule}

@@ -168,7 +168,7 @@ def test_the_stream_is_zero_at_the_dims_after_each_post_norm_layer(patched, name
         assert (leaving[..., OTHER] != 0).any()
 
 
-@_with_stream("pre", FAMILIES, KIN)
+@_with_stream("pre", FAMILIES, KIN, {"gemma3n_text": ODD["gemma3n_text"]})
 def test_the_last_operation_of_each_pre_norm_layer_adds_zero_at_the_dims(patched, name):
     plan, output = patched(name)
     model = _load(name, output)
@@ -189,6 +189,20 @@ def test_output_and_attention_sites_are_all_that_writes_to_a_pre_norm_stream(pat
     for entering, leaving in calls:
         assert torch.equal(leaving[..., DIMS], entering[..., DIMS])
         assert not torch.equal(leaving[..., OTHER], entering[..., OTHER])
+
+
+def test_gemma_3n_gives_what_it_gives_without_the_dims_of_its_feed_forward_blocks(saved, patched):
+    name = "gemma3n_text"
+    whole = EVERY[name].model.from_pretrained(saved(name)).eval()
+    zeroed = _load(name, patched(name)[1])
+    with torch.no_grad():
+        before, wanted = whole(**EVERY[name].inputs).logits, zeroed(**EVERY[name].inputs).logits
+        for layer in whole.model.layers:
+            layer.post_feedforward_layernorm.register_forward_hook(
+                lambda _module, _entering, out: out.index_fill(-1, torch.tensor(DIMS), 0)
+            )
+        assert torch.equal(whole(**EVERY[name].inputs).logits, wanted)
+    assert not torch.allclose(before, wanted, atol=1e-3)
 
 
 @_with_stream("post", FAMILIES)

@@ -13,7 +13,8 @@ _OPEN = {
     "opt": "OPT",
     "opt, post-norm": r"OPT \(or kin\)",
     **dict.fromkeys(
-        ("gemma2", "gemma3_text", "gemma3", "gemma4_text"), r"Gemma 2 \(or kin\) or Gemma 4"
+        ("gemma2", "gemma3_text", "gemma3", "gemma4_text"),
+        r"Gemma 2 \(or kin\) or Gemma 4 \(or kin\)",
     ),
     **dict.fromkeys(("led", "bigbird_pegasus"), r"BART \(or kin\) or BigBird-Pegasus"),
     "olmo2": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
@@ -35,7 +36,10 @@ _BY_CONFIGURATION = (
 _TOLD = [name for name in EVERY if name not in (*_OPEN, *_BY_CONFIGURATION)]
 # Of those with Llama's names, Gemma's final norm adds 1 to the gain that it stores, Cohere's
 # subtracts the mean first, others' do neither.
-_OWN_NORMS = ("hunyuan_v1_dense", "apertus", "olmo", "qwen3_5_text", "mllama")
+_OWN_NORMS = (
+    *("hunyuan_v1_dense", "apertus", "olmo", "qwen3_5_text", "mllama", "bitnet", "minicpm3"),
+    *("youtu", "vaultgemma"),
+)
 _LLAMA = [
     name
     for name in _TOLD
@@ -45,7 +49,7 @@ _LLAMA = [
 _MIXTURES = (
     "mixtral",
     *("qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "dots1"),
-    *("ernie4_5_moe", "solar_open", "exaone_moe"),
+    *("ernie4_5_moe", "solar_open", "exaone_moe", "hy_v3", "laguna", "mimo_v2_flash", "mellum"),
 )
 _FINAL_LEFT_OPEN = (*_LLAMA, *_MIXTURES, "exaone")  # GPT-Neo's names
 

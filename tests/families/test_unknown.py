@@ -7,7 +7,7 @@ import pytest
 import transformers as t
 from artifacts import edit_json, patch
 from families import EVERY, save_family
-from tiny import GEMMA, LLAMA, TOKENS
+from tiny import LLAMA, TOKENS
 
 from surgeon import open_checkpoint
 from surgeon.errors import CheckpointError, UnknownArchitectureError
@@ -119,9 +119,11 @@ def test_a_norm_that_is_not_over_the_stream_s_dimensions_comes_last():
     assert propose_norms(shapes)[0][0] == r"layer\.\d+\.output\.bottleneck\.LayerNorm"
 
 
-def test_without_norms_the_output_dense_layers_are_named_and_without_those_the_option(tmp_path):
-    t.NanoChatForCausalLM(t.NanoChatConfig(**GEMMA)).save_pretrained(tmp_path)
-    assert _refusal(tmp_path).endswith(r"'model\.layers\.\d+\.mlp\.fc2' (dense layers)")
+def test_without_norms_the_output_dense_layers_are_named_and_without_those_the_option():
+    shapes = {f"layers.{i}.mlp.project_out.weight": (16, 24) for i in range(2)}
+    assert suggest_pattern({"embed.weight": (40, 16), **shapes}).endswith(
+        r"is likely 'layers\.\d+\.mlp\.project_out' (dense layers)"
+    )
     assert suggest_pattern({}) == "name what ends each layer with `sites_pattern` REGEX"
 
 

@@ -20,7 +20,7 @@ _PRE_TRAINED = {
     ],
     "clm": [
         "gpt2", "gpt_neo", "gpt_neox", "opt", "opt, post-norm", "bloom", "llama", "mistral",
-        "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "phi", "phi3",
+        "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "gemma3n_text", "phi", "phi3",
         # Of the kin those that are least like the above, then mixtures of experts.
         "openai-gpt", "nemotron", "lfm2", "qwen3_5_text", "mixtral", "minimax_m2", "qwen2_moe",
         "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "hunyuan_v1_moe", "llama4_text",
@@ -124,7 +124,7 @@ def test_every_editable_vector_is_an_initializer_in_use_and_equal_bit_for_bit(pa
         assert values.tobytes() == checkpoint.read(vector).tobytes()
 
 
-@pytest.mark.parametrize("name", [_case("qwen3_5_text")])
+@pytest.mark.parametrize("name", [_case("qwen3_5_text"), _case("gemma3n_text")])
 def test_a_graph_holds_beyond_the_lengths_that_it_was_compared_at(patched, name):
     out, _ = patched(name)
     session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
