@@ -392,6 +392,12 @@ def _glm_4v(stem):
     return _pre(stem, "Model", config, output, block=block, kind="rmsnorm", bias=False)
 
 
+def _text(stem, block, output="mlp.down_proj", **settings):
+    """The language model of a multimodal one."""
+    config = {**GEMMA, "rope_parameters": {**_SECTIONS, "partial_rotary_factor": 1.0}, **settings}
+    return _pre(stem, "Model", config, f"layers.1.{output}", block=block, bias=False)
+
+
 def _t5gemma(stem, encoder):
     return _pre(
         stem,
@@ -500,6 +506,10 @@ KIN = {
     "ministral3": _llama("Ministral3", GEMMA),
     "smollm3": _llama("SmolLM3", LLAMA),
     "granite": _llama("Granite", LLAMA),
+    "granite_docling_text": _text("GraniteDoclingText", "GraniteDoclingTextDecoderLayer"),
+    "paddleocr_vl_text": _text("PaddleOCRText", "PaddleOCRDecoderLayer"),
+    "hunyuan_vl_text": _text("HunYuanVLText", "HunYuanVLDenseV1DecoderLayer"),
+    "apertus1p5_text": _llama("Apertus1p5Text", LLAMA),
     "granite_swa": _llama("GraniteSWA", LLAMA),
     "cwm": _llama("Cwm", GEMMA),
     "internlm3": _llama("Llama", GEMMA, config_of="InternLM3", block="LlamaDecoderLayer"),
@@ -657,6 +667,9 @@ MIXTURES = {
     "deepseek_v2": _mixture("DeepseekV2", _LATENT, _DENSE_FIRST),
     "deepseek_v3": _mixture("DeepseekV3", _LATENT, _DENSE_FIRST, {"n_routed_experts": 4}),
     "glm4_moe": _mixture("Glm4Moe", GEMMA, _DENSE_FIRST),
+    "glm4v_moe_text": _text(
+        "Glm4vMoeText", "Glm4vMoeTextDecoderLayer", "mlp.experts.0.down_proj", **_DENSE_FIRST
+    ),
     "glm4_moe_lite": _mixture("Glm4MoeLite", _LATENT, _ROUTED),
     "dots1": _mixture("Dots1", GEMMA, _DENSE_FIRST),
     "ernie4_5_moe": _mixture(

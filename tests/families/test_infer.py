@@ -38,7 +38,7 @@ _TOLD = [name for name in EVERY if name not in (*_OPEN, *_BY_CONFIGURATION)]
 # subtracts the mean first, others' do neither.
 _OWN_NORMS = (
     *("hunyuan_v1_dense", "apertus", "olmo", "qwen3_5_text", "mllama", "bitnet", "minicpm3"),
-    *("youtu", "vaultgemma"),
+    *("youtu", "vaultgemma", "hunyuan_vl_text", "apertus1p5_text"),
 )
 _LLAMA = [
     name
@@ -50,6 +50,7 @@ _MIXTURES = (
     "mixtral",
     *("qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "dots1"),
     *("ernie4_5_moe", "solar_open", "exaone_moe", "hy_v3", "laguna", "mimo_v2_flash", "mellum"),
+    "glm4v_moe_text",
 )
 _FINAL_LEFT_OPEN = (*_LLAMA, *_MIXTURES, "exaone")  # GPT-Neo's names
 
