@@ -52,8 +52,7 @@ def removed(
         with _LOCK:
             plan = make_plan(live, recipe)
             for edit in plan.edits:
-                # The parameter itself: within the block it may go to another device or dtype.
-                undo.callback(_write(live.model.get_parameter(edit.tensor), edit))
+                undo.callback(_write(live.model, edit))
         yield plan
 
 
@@ -63,16 +62,17 @@ _LOCK = threading.RLock()
 _FOUND: dict[tuple[int, int], dict[Edit, torch.Tensor]] = {}
 
 
-def _write(parameter: torch.Tensor, edit: Edit) -> Callable[[], None]:
-    """Write an edit's new values into a parameter, and return what puts the old ones back."""
+def _write(model: Any, edit: Edit) -> Callable[[], None]:
+    """Write an edit's new values into a model, and return what puts the old ones back."""
     import torch
 
     def put(dims: list[int], values: torch.Tensor) -> None:
         with torch.inference_mode():  # what was made in it refuses to be written outside
-            now = parameter.detach().movedim(edit.axis, 0)
+            # Within the block it may get another device, dtype or parameter.
+            now = model.get_parameter(edit.tensor).detach().movedim(edit.axis, 0)
             now[dims] = values.to(now.device, now.dtype)
 
-    dims = list(edit.dims)
+    parameter, dims = model.get_parameter(edit.tensor), list(edit.dims)
     old = parameter.detach().movedim(edit.axis, 0)[dims]
     # By way of float64, which holds every value of a narrower dtype exactly.
     put(dims, torch.from_numpy(edit.new.astype(np.float64)).movedim(edit.axis, 0))

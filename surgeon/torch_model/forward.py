@@ -205,6 +205,14 @@ def first_order(
     """
     parameters = dict(loaded.model.named_parameters())
     tensors = [tensor for sites in layers for s in sites for tensor in (s.gain, s.bias) if tensor]
+    for tensor in tensors:
+        values = loaded.parameters[tensor].values(parameters)
+        if type(values) is not torch.Tensor or not values.is_floating_point():
+            raise ExportError(
+                f"{loaded.checkpoint.name}: {tensor} is {type(values).__name__} of {values.dtype}: "
+                "what is quantized or split is not removed in memory",
+                "use `method` activations",
+            )
     names = list(dict.fromkeys(loaded.parameters[tensor].name for tensor in tensors))
     for name, parameter in parameters.items():
         parameter.requires_grad_(requires_grad=name in names)

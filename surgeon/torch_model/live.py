@@ -33,10 +33,10 @@ class LiveTensors(TensorFile):
                 f"{self.path}: tensor {name} is on the meta device, without values; load the model "
                 "whole (without `device_map`, where that left weights on the disk)"
             )
-        if type(tensor) is not torch.Tensor:
+        if type(tensor) is not torch.Tensor or not tensor.numel():
             raise CheckpointError(
-                f"{self.path}: tensor {name} is a {type(tensor).__name__}, which is not read or "
-                "edited in place; load the model whole, on one device and not quantized"
+                f"{self.path}: tensor {name}: {type(tensor).__name__} of {tensor.numel()} values, "
+                "not read or edited in place; load the model whole, on one device, not quantized"
             )
         values = tensor.cpu().contiguous().flatten()
         yield values.view(torch.uint8).numpy().tobytes()
@@ -72,12 +72,12 @@ def open_live(
     # They rename its tensors and have its methods, but for the name of its class.
     model = getattr(model, "_orig_mod", model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not (hasattr(model, "name_or_path") and hasattr(model, "named_parameters")):
+    # By its class, for what splits a model up has its methods.
+    if "PreTrainedModel" not in (kind.__name__ for kind in type(model).__mro__):
         kind = type(model).__name__
         raise CheckpointError(f"`model`: give a PreTrainedModel of transformers; found {kind}")
-    # Not its state_dict, which hooks or code of its own may make of copies.
-    held = model.named_parameters(remove_duplicate=False)
-    state, infos, start = {name: parameter.detach() for name, parameter in held}, {}, 0
+    parameters = parameters_of(model)
+    state, infos, start = {name: p.detach() for name, p in parameters.items()}, {}, 0
     for name, tensor in state.items():
         dtype = TORCH_DTYPES.get(str(tensor.dtype).removeprefix("torch."))
         if dtype is not None:
@@ -98,6 +98,16 @@ def open_live(
     )
 
 
+def parameters_of(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Return all of a model's parameters, shared or not, by the names that they are saved by.
+
+    Not by its state_dict, which hooks or code of its own may make of copies. Layers that are
+    compiled one by one have a part in the middle.
+    """
+    named = model.named_parameters(remove_duplicate=False)
+    return {name.replace("_orig_mod.", ""): parameter for name, parameter in named}
+
+
 @contextlib.contextmanager
 def left_as_it_was(model: Any) -> Iterator[None]:
     """Run a model as an evaluation does; its modes and settings are put back."""
@@ -111,8 +121,8 @@ def left_as_it_was(model: Any) -> Iterator[None]:
         for module in training:  # not by eval(), which may merge weights for inference
             module.training = False
         with (
-            # Not every configuration has the setting, which would be saved with the model.
-            mock.patch.object(model.config, "use_cache", new=False, create=True),
+            # Not every configuration has the settings, which would be saved with the model.
+            mock.patch.multiple(model.config, create=True, use_cache=False, return_dict=True),
             torch.inference_mode(mode=False),  # in which there are no gradients
             torch.compiler.set_stance("force_eager"),  # hooks would be compiled too
         ):

@@ -25,7 +25,7 @@ from surgeon.model.checkpoint import CONFIG
 from surgeon.tasks.task import TaskName
 from surgeon.torch_model.directory import code_named, decoder_start, model_folder, quantization_of
 from surgeon.torch_model.heads import HEADS, Head, detect_task
-from surgeon.torch_model.live import LiveCheckpoint
+from surgeon.torch_model.live import LiveCheckpoint, parameters_of
 from surgeon.torch_model.parameters import Parameter, check_tensors, find_parameters, match_names
 
 # Not in some files and no random numbers: transformers fills it with zeros.
@@ -158,7 +158,7 @@ def ready_live(checkpoint: LiveCheckpoint, task: TaskName) -> TorchModel:
     """
     model = checkpoint.model.base_model if task == "drift" else checkpoint.model
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    held = {n: names.get(id(p)) for n, p in checkpoint.model.named_parameters()}
+    held = {n: names.get(id(p)) for n, p in parameters_of(checkpoint.model).items()}
     edited = [name for site in checkpoint.sites for name in (site.gain, site.bias) if name]
     for name in edited:
         if held.get(name) is None:

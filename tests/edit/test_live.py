@@ -9,8 +9,9 @@ import transformers
 from artifacts import patch
 from families import EVERY, save_family
 from safetensors.torch import load_file
-from tiny import BART, DISTIL, T5
+from tiny import BART, DISTIL, LLAMA, T5
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -20,6 +21,8 @@ from transformers import (
     BertForPreTraining,
     DistilBertConfig,
     DistilBertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     T5Config,
     T5Model,
 )
@@ -55,6 +58,8 @@ def test_a_model_that_moves_within_the_block_gets_its_weights_back_where_it_is(t
     wanted = {name: tensor.half() for name, tensor in model.state_dict().items()}
     with surgeon.removed(model, dims=[3]):
         model.half()
+        norm = model.encoder.layer[0].output.LayerNorm
+        norm.weight = torch.nn.Parameter(norm.weight.detach().clone())
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
 
 
@@ -192,6 +197,45 @@ def test_inference_mode_and_a_compiled_call_change_no_ranking(embedder):
     assert next(found) == next(found)
 
 
+def test_layers_that_are_shared_and_compiled_on_their_own_are_ranked_and_edited(embedder):
+    tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:4]
+    model = AutoModel.from_config(AutoConfig.from_pretrained(embedder, num_hidden_layers=2))
+    layers, model.config.return_dict = model.encoder.layer, False
+    layers[1] = layers[0]
+    expected = surgeon.rank(model, tokenizer, texts, method="gradient")
+    layers[0] = torch.compile(layers[0], backend="eager")
+    assert surgeon.rank(model, tokenizer, texts, method="gradient") == expected
+    gain = layers[1].output.LayerNorm.weight
+    before = gain.detach().clone()
+    with surgeon.removed(model, dims=[3], mode="scale", factor=0.5):
+        assert gain[3] == before[3] / 2
+    assert torch.equal(gain, before)
+    assert not model.config.return_dict
+
+
+@pytest.mark.filterwarnings("ignore:FSDP is switching")
+def test_what_is_quantized_or_split_up_is_refused(embedder):
+    model, tokenizer = (
+        LlamaForCausalLM(LlamaConfig(**LLAMA)),
+        AutoTokenizer.from_pretrained(embedder),
+    )
+    torch.distributed.init_process_group(
+        "gloo", rank=0, world_size=1, store=torch.distributed.HashStore()
+    )
+    split = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    torch.distributed.destroy_process_group()
+    with pytest.raises(CheckpointError, match="found FullyShardedDataParallel"):
+        surgeon.removed(split, dims=[3]).__enter__()
+    model = LlamaForCausalLM(LlamaConfig(**LLAMA))
+    for layer in model.model.layers:
+        weight = layer.mlp.down_proj.weight.detach().to(torch.int8)
+        layer.mlp.down_proj.weight = torch.nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(
+        ExportError, match=r"of torch.int8: what is quantized.*`method` activations"
+    ):
+        surgeon.rank(model, tokenizer, method="gradient")
+
+
 @pytest.mark.slow
 def test_a_compiled_call_sees_a_removal_and_its_end(tiny):
     model = AutoModel.from_pretrained(tiny("bert")).eval()
@@ -213,7 +257,7 @@ def test_a_compiled_call_sees_a_removal_and_its_end(tiny):
 def test_a_model_without_values_is_refused(tiny):
     for place, complaint in (
         (torch.device("meta"), "is on the meta device, without values"),
-        (FakeTensorMode(), "is a FakeTensor, which is not read or edited in place"),
+        (FakeTensorMode(), "weight: FakeTensor of 16 values, not read or edited in place"),
     ):
         with place:
             model = AutoModel.from_config(AutoConfig.from_pretrained(tiny("bert")))
