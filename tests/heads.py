@@ -20,6 +20,8 @@ _BODY = _one_layer(TEXT)
 _THREE = {"id2label": {0: "neutral", 1: "entailment", 2: "contradiction"}}
 _BERT = t.BertConfig(**_BODY, **_THREE)
 _ROBERTA = t.RobertaConfig(**_BODY, **_THREE, type_vocab_size=1)
+# Its first token sees all and is seen by all; the others, a window.
+_LONGFORMER = t.LongformerConfig(**_BODY, **_THREE, attention_window=4)
 _ELECTRA = t.ElectraConfig(**_BODY, id2label={0: "similarity"}, embedding_size=12)
 _XLNET = t.XLNetConfig(**_one_layer(XLNET), **_THREE)
 _DISTILBERT = t.DistilBertConfig(**_one_layer(DISTIL), **_THREE)
@@ -63,6 +65,7 @@ HEADS = {
     "roberta, classification": TinyHead("RobertaForSequenceClassification", _ROBERTA),
     "roberta, tokens": TinyHead("RobertaForTokenClassification", _ROBERTA),
     "roberta, questions": TinyHead("RobertaForQuestionAnswering", t.RobertaConfig(**_BODY)),
+    "longformer, classification": TinyHead("LongformerForSequenceClassification", _LONGFORMER),
     "electra, discriminator": TinyHead("ElectraForPreTraining", _ELECTRA),
     "electra, regression": TinyHead("ElectraForSequenceClassification", _ELECTRA),
     "xlnet, classification": TinyHead("XLNetForSequenceClassification", _XLNET),

@@ -13,6 +13,7 @@ from unittest import mock
 
 import torch
 from torch._higher_order_ops import scan
+from torch.nn.functional import scaled_dot_product_attention
 
 
 @contextlib.contextmanager
@@ -96,16 +97,58 @@ def _above_quantile(mlp: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     return torch.relu(inputs - mean - std * NormalDist().inv_cdf(mlp.activation_sparsity))
 
 
-_TURNS = "transformers.models.{0}.modeling_{0}.apply_rotary_emb"
-_SPARSITY = "transformers.models.gemma3n.modeling_gemma3n.Gemma3nTextMLP._gaussian_topk"
+def _windowed_attention(
+    attention: torch.nn.Module,
+    hidden_states: torch.Tensor,
+    *,
+    is_index_masked: torch.Tensor,
+    is_index_global_attn: torch.Tensor,
+    **_options: Any,
+) -> tuple[torch.Tensor]:
+    """Attend within a window, and all to all global tokens (Beltagy et al. 2020, arXiv 2004.05150).
+
+    transformers goes by chunks of a window, of which a trace has as many as it was made with; the
+    masks, (batch, sequence), are here of all pairs of tokens.
+    """
+
+    def attend(of: str, seen: torch.Tensor) -> torch.Tensor:
+        linears = (getattr(attention, f"{name}{of}") for name in ("query", "key", "value"))
+        states = (each(hidden_states).unflatten(-1, (attention.num_heads, -1)) for each in linears)
+        query, key, value = (each.transpose(1, 2) for each in states)
+        return scaled_dot_product_attention(query, key, value, seen).transpose(1, 2).flatten(2)
+
+    places = torch.arange(hidden_states.shape[1])
+    near = (places[:, None] - places).abs() <= attention.one_sided_attn_window_size
+    real, all_see = ~is_index_masked[:, None, None], is_index_global_attn[:, None, None]
+    states = attend("", real & near | all_see)
+    return (torch.where(is_index_global_attn[..., None], attend("_global", real), states),)
+
+
+def _unpadded(_model: torch.nn.Module, **tokens: Any) -> tuple[Any, ...]:
+    del tokens["pad_token_id"]
+    return 0, *tokens.values()
+
+
+_MODULES = "transformers.models.{0}.modeling_{0}.{1}"
+_SPARSITY = _MODULES.format("gemma3n", "Gemma3nTextMLP._gaussian_topk")
 _BY_MODEL_TYPE: dict[str, dict[str, Any]] = {
     # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
     # not finite, the graph's output is not either, and the comparison with PyTorch fails.
     "bart": {"torch.isfinite": lambda _values: SimpleNamespace(all=lambda: True)},
     # They turn queries and keys as complex numbers.
-    "deepseek_v2": {_TURNS.format("deepseek_v2"): _turn},
+    "deepseek_v2": {_MODULES.format("deepseek_v2", "apply_rotary_emb"): _turn},
     "gemma3n": {_SPARSITY: _above_quantile},
     "gemma3n_text": {_SPARSITY: _above_quantile},
-    "llama4_text": {_TURNS.format("llama4"): functools.partial(_turn, heads=2)},
+    "led": {
+        _MODULES.format("led", "LEDEncoderSelfAttention.forward"): _windowed_attention,
+        _MODULES.format("led", "LEDEncoder._pad_to_window_size"): _unpadded,
+    },
+    "longformer": {
+        _MODULES.format("longformer", "LongformerSelfAttention.forward"): _windowed_attention,
+        _MODULES.format("longformer", "LongformerModel._pad_to_window_size"): _unpadded,
+    },
+    "llama4_text": {
+        _MODULES.format("llama4", "apply_rotary_emb"): functools.partial(_turn, heads=2)
+    },
 }
 _BY_NAME = {"torch_chunk_gated_delta_rule": _gated_delta_rule}

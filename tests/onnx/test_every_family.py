@@ -16,7 +16,7 @@ from surgeon.onnx.weights import read_initializers
 _PRE_TRAINED = {
     "mlm": [
         "bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "distilbert", "albert",
-        "deberta", "deberta-v2, as v3", "modernbert", "esm",
+        "deberta", "deberta-v2, as v3", "modernbert", "esm", "longformer",
     ],
     "clm": [
         "gpt2", "gpt_neo", "gpt_neox", "opt", "opt, post-norm", "bloom", "llama", "mistral",
@@ -26,7 +26,7 @@ _PRE_TRAINED = {
         "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "hunyuan_v1_moe", "llama4_text",
     ],
     "plm": ["xlnet"],
-    "denoising": ["bart", "mbart", "t5", "m2m_100"],
+    "denoising": ["bart", "led", "mbart", "t5", "m2m_100"],
     "drift": ["clip_text_model"],
 }  # fmt: skip
 TASKS = {name: task for task, names in _PRE_TRAINED.items() for name in names}
