@@ -711,6 +711,11 @@ MIXTURES = {
     "qwen3_5_moe_text": _mixture(
         "Qwen3_5Moe", GEMMA, _EXPERTS, _LINEAR, _SHARED, config_of="Qwen3_5MoeText"
     ),
+    # As transformers writes it; the Hub has (experts, inner, hidden).
+    "qwen3_vl_moe_text": dataclasses.replace(
+        _text("Qwen3VLMoeText", "Qwen3VLMoeTextDecoderLayer", "mlp.experts.down_proj", **_EXPERTS),
+        output="layers.1.mlp.experts.down_proj",
+    ),
     "gpt_oss": _joined("GptOss", GEMMA, _LOCAL, bias=True),
     "llama4_text": _joined(
         "Llama4",

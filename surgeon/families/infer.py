@@ -91,6 +91,8 @@ def _fit(family: Family, shapes: Shapes) -> _Fit | None:
         sites = one_stream(family.sites(shapes), shapes)
     except CheckpointError:
         return None
+    if not {site for _, site in matched}.issuperset(sites):
+        return None  # its experts are the other way round than the row's
     layers = {layer for _, site in matched if (layer := split_layer(site.gain)[0])}
     if not _has_its_norms(family, [site for _, site in matched], layers, shapes):
         return None

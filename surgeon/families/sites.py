@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from surgeon.errors import CheckpointError
@@ -122,8 +122,9 @@ def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -
             all of them are packed.
     """
     outputs = [site for site in sites if site.role == "output"]
+    plain_first = sorted((*outputs, *sites), key=lambda site: site.expert)
     widths = {
-        stack: stream_width((s for s in (*outputs, *sites) if s.stack == stack), shapes)
+        stack: stream_width((s for s in plain_first if s.stack == stack), shapes)
         for stack in dict.fromkeys(site.stack for site in outputs)
     }
     first, hidden = next(iter(widths.items()))
@@ -132,9 +133,14 @@ def one_stream(sites: tuple[Site, ...], shapes: Mapping[str, tuple[int, ...]]) -
         apart = site.stack != first and site.stack in _TOWERS
         if apart or widths.get(site.stack) != hidden:
             continue
-        width = _width(site, shapes)
+        shape, axis = shapes[site.gain], site.axis
+        # transformers has Qwen3-VL-MoE's joined experts the other way round than the Hub.
+        if len(shape) > axis > 0 and shape[-axis] == hidden != shape[axis]:
+            axis = len(shape) - axis
+        found = replace(site, axis=axis)
+        width = _width(found, shapes)
         if width in (hidden, None):
-            kept.append(site)
+            kept.append(found)
         elif site.role != "embeddings":
             raise _wrong_shape(site, shapes, f"{hidden} dimensions")
     return tuple(kept)

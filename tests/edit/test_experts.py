@@ -47,6 +47,23 @@ def test_experts_in_one_tensor_are_ranked_as_those_in_several(tmp_path):
     np.testing.assert_allclose(joined.gain, apart.gain, atol=1e-12)
 
 
+def test_experts_in_one_tensor_are_read_whichever_way_round_they_are(tmp_path):
+    save_family("qwen3_vl_moe_text", tmp_path)
+    found = []
+    for _ in range(2):
+        opened = open_checkpoint(tmp_path)
+        axes = {site.axis for site in opened.sites if site.role == "output"}
+        found.append((axes, read_zscores(opened).gain))
+        edit_tensors(tmp_path, _turn_experts)
+    assert [axes for axes, _ in found] == [{1}, {2}]
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-12)
+
+
+def _turn_experts(tensors):
+    for name in [name for name in tensors if ".experts." in name]:
+        tensors[name] = tensors[name].transpose(1, 2).contiguous()
+
+
 @pytest.fixture
 def change(tmp_path):
     """Save a mixture with its tensors changed, and return its folder."""

@@ -50,7 +50,7 @@ _MIXTURES = (
     "mixtral",
     *("qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "dots1"),
     *("ernie4_5_moe", "solar_open", "exaone_moe", "hy_v3", "laguna", "mimo_v2_flash", "mellum"),
-    "glm4v_moe_text",
+    *("glm4v_moe_text", "qwen3_vl_moe_text"),
 )
 _FINAL_LEFT_OPEN = (*_LLAMA, *_MIXTURES, "exaone")  # GPT-Neo's names
 
