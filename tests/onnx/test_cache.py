@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from surgeon.errors import ExportError
 from surgeon.onnx import cache
 from surgeon.onnx.export import make_graph
 from surgeon.progress import silent
+from surgeon.torch_model import memory_left
 
 
 @pytest.fixture
@@ -218,3 +220,17 @@ def test_a_model_larger_than_memory_is_not_compared_and_it_is_said(
     assert "not compared with PyTorch" in capsys.readouterr().out
     monkeypatch.setattr("surgeon.onnx.half.memory_left", lambda: math.inf)
     assert _patch(model, tmp_path / "compared").onnx["parity"] is not None
+
+
+def test_memory_that_a_container_can_free_is_left(monkeypatch):
+    group = "/sys/fs/cgroup/memory"
+    files = {
+        "/proc/meminfo": "MemFree: 1 kB\nMemAvailable: 9 kB\n",
+        f"{group}.max": "5000\n",
+        f"{group}.current": "4000\n",
+        f"{group}.stat": "anon 1\ninactive_file 500\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda path, *_: files[str(path)])
+    assert memory_left() == 1500
+    files[f"{group}.max"] = "max\n"
+    assert memory_left() == 9 * 1024
