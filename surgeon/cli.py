@@ -285,7 +285,8 @@ def _end_of_pipe() -> int:
 
 
 def _message(error: BaseException) -> str:
-    if any(words in str(error) for words in _OUT_OF_MEMORY):
+    said = f"{error} {error.__cause__}"  # numpy's import has its own words for it
+    if any(words in said for words in _OUT_OF_MEMORY):
         error = MemoryError()
     match error:
         case typer.TyperException():

@@ -24,6 +24,7 @@ _VARIES = (
 )  # fmt: skip
 _EXPORTED = re.compile(r"onnx/model\.onnx(_data)?|README\.md")
 _PRECISION = {"rel": 1e-3, "abs": 1e-5}
+_OF_RANKS = {"abs": 0.05}  # two outputs that are nearly equal may change places
 _FRAME = re.compile(r"[\s│╭╮╰╯─]+")  # of a table, whose widths are rich's
 _LABELLED = {
     "classification": [
@@ -76,7 +77,8 @@ def _compare(found, expected, where):
         for number, (one, other) in enumerate(zip(found, expected, strict=True)):
             _compare(one, other, f"{where}[{number}]")
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, **_PRECISION), where
+        precision = _OF_RANKS if "Spearman" in where else _PRECISION
+        assert found == pytest.approx(expected, **precision), where
     else:
         assert found == expected, where
 
@@ -137,6 +139,7 @@ def test_the_record_of_a_real_artifact(name, real):
 def test_the_record_of_a_tiny_artifact(family, tiny, tmp_path, capsys):
     arguments = ("--dims", "3,8", "--mode", "mean", "--no-onnx", "-o", tmp_path / "out", "--json")
     found = json.loads(_printed(capsys, "patch", tiny(family), *arguments))
+    found["files"]["config.json"] = "(saved by transformers, with its version in it)"
     _check(f"record/{family}.json", _stable(found, {tiny(family): "MODEL", tmp_path: "TMP"}))
     found = json.loads(_printed(capsys, "verify", tmp_path / "out", "--json"))
     _check(f"verify/{family}.json", _stable(found, {tmp_path: "TMP"}))
