@@ -176,7 +176,7 @@ def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifa
     assert list(frame["variant"]) == ["baseline", "patched", "control"]
     assert frame["drift"][1] == evaluation.patched.value
     assert "<table" in evaluation._repr_html_()
-    with pytest.raises(surgeon.SurgeonError, match="give strings, one for each text; found int"):
+    with pytest.raises(surgeon.SurgeonError, match=r"`texts`: give .*; found list of int, str"):
         surgeon.evaluate(str(artifact), texts=["one", 2])
     assert repr(surgeon.verify(str(artifact))).endswith(": 0 of 21 checks failed>")
     surgeon.write_report(str(artifact), str(tmp_path / "report.html"))
