@@ -104,13 +104,15 @@ def watch(
     handed out while the model runs, and not kept.
     """
     modules = dict(loaded.model.named_modules())
+    # Of the streams of Gemma 3n, side by side, that which its layers work on.
+    active = getattr(loaded.model.config.get_text_config(), "altup_active_idx", None)
     with contextlib.ExitStack() as hooks:
         for number, sites in enumerate(layers):
             paths = [loaded.parameters[site.gain].module for site in sites]
             operations, layer = _operations(paths), _layer_path(paths[0])
             post_norm = sites[0].kind == "layernorm"
             written = _reporter(number, "written", consume, len(operations))
-            stream = _reporter(number, "stream", consume, of_input=post_norm)
+            stream = _reporter(number, "stream", consume, of_input=post_norm, active=active)
             for path, hook in (
                 *((path, written) for path in operations),
                 (operations[0] if post_norm else layer, stream),
@@ -120,7 +122,13 @@ def watch(
 
 
 def _reporter(
-    number: int, moment: Moment, consume: Consume, count: int = 1, *, of_input: bool = False
+    number: int,
+    moment: Moment,
+    consume: Consume,
+    count: int = 1,
+    *,
+    of_input: bool = False,
+    active: int | None = None,
 ) -> Callable[..., None]:
     """Return a hook that hands out the sum of what ``count`` modules take or give."""
     parts: list[States] = []
@@ -128,6 +136,7 @@ def _reporter(
     def report(_module: Any, inputs: Any, output: Any) -> None:
         states = inputs if of_input else output
         states = states if isinstance(states, torch.Tensor) else states[0]
+        states = states if active is None else states[active]
         parts.append(_states(states.reshape(-1, states.shape[-1])))
         if len(parts) == count:
             consume(number, moment, functools.reduce(np.add, parts))

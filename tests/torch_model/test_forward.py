@@ -13,8 +13,9 @@ from surgeon.torch_model.loading import load_model
 
 DIMS = (3, 9)
 _SEQUENCES = [(5, 6, 7, 8, 9), (4, 6)]
-# transformers gives Gemma 3 other parameters than its file has, and loads Mllama with images alone.
-_UNLOADED = ("gemma3", "mllama")
+# transformers gives Gemma 3 other parameters than its file has, loads Mllama with images alone, and
+# has no class for Mistral 4 by itself.
+_UNLOADED = ("gemma3", "mllama", "mistral4")
 _TEXT = [
     name
     for name, tiny in {**FAMILIES, **ODD, **MIXTURES}.items()
