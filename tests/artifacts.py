@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from surgeon import (
     write_artifact,
     write_onnx_artifact,
 )
+from surgeon.edit.files import hash_file
 from surgeon.edit.record import Record
 from surgeon.model.files import OWN_HASH, RECORD, own_hash
 from surgeon.text import Texts
@@ -115,6 +117,19 @@ def edit_record(artifact: Path, change: Callable[[dict], object]) -> None:
     record = json.loads((artifact / RECORD).read_bytes())
     change(record)
     write_record(artifact, record)
+
+
+def record_files(artifact: Path) -> None:
+    """Have an artifact's record describe its files as they are, as if the source's had been so."""
+
+    def change(record):
+        for name, file in [*record["files"].items()]:
+            if (artifact / name).is_file():
+                file["after"] = dataclasses.asdict(hash_file(artifact / name))
+            else:
+                del record["files"][name]
+
+    edit_record(artifact, change)
 
 
 def edit_json(path: Path, /, **values) -> None:

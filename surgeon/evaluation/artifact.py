@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -18,14 +18,13 @@ from surgeon.edit.files import EXCISED, hash_file
 from surgeon.edit.plan import draw_dims
 from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.errors import EvaluationError, suggesting
-from surgeon.model.checkpoint import CONFIG
+from surgeon.model.files import is_for_loader, matches
 from surgeon.onnx.facts import OnnxFacts, onnx_facts
 from surgeon.onnx.file_graph import FileGraph, tensor_files
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.tasks.configuration import check_tokenizer
 from surgeon.tasks.task import Variant
 from surgeon.tasks.tokenizer import read_tokenizer
-from surgeon.torch_model.directory import GENERATION_CONFIG
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -35,10 +34,7 @@ Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 _CAST_TO = {1: "float32", 10: "float16"}  # the numbers of onnx.TensorProto.DataType
 
-# By these, what a graph from elsewhere takes and gives is inferred.
-_DECIDING = (
-    CONFIG, GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-)  # fmt: skip
+_PROSE = ("README.md", "LICENSE*", "NOTICE*")  # of what is for a loader, decides nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +118,7 @@ def open_artifact(directory: Path) -> Artifact:
     record = read_record(directory)
     recorded = _recorded_facts(directory, record)
     model = recorded.model if recorded else str(record.edited_graph)
-    deciding = (name for name in record.files if PurePosixPath(name).name in _DECIDING)
-    for name in (model, EXCISED) if recorded else (model, EXCISED, *record.weights, *deciding):
+    for name in (model, EXCISED, *(() if recorded else record.weights), *_deciding(record)):
         _check_unchanged(directory, record, inside(name))
     graph = read_file_graph(directory / model, directory)
     for location in graph.locations if recorded else ():
@@ -135,6 +130,14 @@ def open_artifact(directory: Path) -> Artifact:
     facts = recorded or _inferred_facts(directory, model, graph, stored)
     check_rows(directory, facts, graph)
     return Artifact(directory, record, facts, patched, baseline)
+
+
+def _deciding(record: Record) -> Iterator[str]:
+    """Yield the files by which examples become tokens and outputs become scores."""
+    for path in record.files:
+        name = PurePosixPath(path).name
+        if is_for_loader(name) and not matches(name, _PROSE):
+            yield path
 
 
 def _recorded_facts(directory: Path, record: Record) -> OnnxFacts | None:

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from artifacts import copy_of, edit_record
+from artifacts import copy_of, edit_record, record_files
 
 import surgeon
 from surgeon.cli import run
@@ -225,6 +225,7 @@ def test_eval_says_where_a_sentence_is_cut_and_how_its_tokens_are_pooled(
     limits.write_text(json.dumps({"max_seq_length": 8}))
 
     def notes():
+        record_files(artifact)
         options = ["--task", "sts", "--data", tmp_path / "pairs.csv", "--controls", "1"]
         return json_of("eval", artifact, *options)["warnings"]
 

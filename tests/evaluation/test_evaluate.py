@@ -456,7 +456,14 @@ def test_a_provider_that_does_not_start_is_an_error_and_no_silent_fall_back(
 
 
 @pytest.mark.parametrize(
-    "name", ["onnx/model.onnx", "onnx/model.onnx_data", "surgeon/excised.safetensors"]
+    "name",
+    [
+        "onnx/model.onnx",
+        "onnx/model.onnx_data",
+        "surgeon/excised.safetensors",
+        "config.json",
+        "tokenizer.json",
+    ],
 )
 def test_a_file_changed_after_the_patch_is_refused(minilm_patched, tmp_path, name):
     shutil.copytree(minilm_patched, tmp_path / "out", copy_function=os.link)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from antibodies import antibodies
-from artifacts import edit_json, patch, texts_of
+from artifacts import edit_json, patch, record_files, texts_of
 from scipy import stats
 from sklearn import metrics
 from task_models import MODELS, each, save_model, word_tokenizer
@@ -147,6 +147,7 @@ def test_causal_loss_of_texts_with_newlines_after_a_bos_token(iglm_s, iglm_s_pat
     with pytest.raises(EvaluationError, match="`bos`: takes a causal model whose tokenizer names"):
         evaluate(artifact, texts=data, options=options, controls=1)
     edit_json(artifact / "tokenizer_config.json", bos_token="[CLS]")
+    record_files(artifact)
     result = evaluate(artifact, texts=data, options=options, controls=1)
     model = transformers.AutoModelForCausalLM.from_pretrained(iglm_s).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(iglm_s)

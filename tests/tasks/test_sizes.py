@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 import transformers as t
-from artifacts import edit_json
+from artifacts import edit_json, record_files
 from tiny import TEXT
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -138,6 +138,7 @@ def test_an_artifact_whose_tokenizer_has_grown_is_not_judged(embedder_patched, t
     further = 801 - tokenizer.get_vocab_size()
     tokenizer.add_tokens([f"<new {number}>" for number in range(further)])
     tokenizer.save(str(artifact / "tokenizer.json"))
+    record_files(artifact)
     grown = "the tokenizer has 801 tokens and the model 800"
     refused("eval", artifact, "--controls", "1", says=grown)
     assert not (artifact / "surgeon" / "eval.json").exists()
