@@ -16,7 +16,7 @@ from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.edit.staging import check_output, staged
 from surgeon.errors import CheckpointError
 from surgeon.model import Checkpoint, TensorFile, TensorInfo, open_checkpoint
-from surgeon.model.files import RECORD, regular_size
+from surgeon.model.files import RECORD, weights_size
 from surgeon.model.tensors import open_safetensors
 from surgeon.model.weight_files import converted_name
 from surgeon.progress import Progress, silent
@@ -100,7 +100,7 @@ def source_states(
             record.
     """
     path = artifact / inside(name)
-    size, recorded = regular_size(path), record.files[name].after.size
+    size, recorded = weights_size(path), record.files[name].after.size
     if size != recorded:
         raise CheckpointError(
             f"{path}: has {size:,} bytes and had {recorded:,}, so it was changed after the patch; "

@@ -172,6 +172,9 @@ def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path, name):
     assert not (tmp_path / "back").exists()
     with pytest.raises(OutputError, match="is the source or inside it"):
         restore(tmp_path / "out", tmp_path / "out", force=True)
+    (tmp_path / "out" / name).write_text("version https://git-lfs.github.com/spec/v1\noid 0\n")
+    with pytest.raises(CheckpointError, match=f"{name}: is a git-LFS pointer"):
+        restore(tmp_path / "out", tmp_path / "back")
 
 
 @pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ""])
