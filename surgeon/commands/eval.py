@@ -11,6 +11,7 @@ import typer
 import surgeon
 from surgeon import console
 from surgeon.commands.options import ArtifactDirectory, Json, TextColumn, setting
+from surgeon.edit.files import EVALUATIONS
 from surgeon.errors import CheckFailed, EvaluationError
 from surgeon.evaluation.result import Evaluation
 from surgeon.model.files import FOLDER
@@ -107,12 +108,12 @@ def evaluate(
     # What is wrong whatever the scores are is refused before they are measured.
     for name in tasks:
         EvaluationSettings(task=name)
-    folder = artifact / FOLDER
-    if folder.is_dir() and not os.access(folder, os.W_OK):
-        raise EvaluationError(
-            f"{folder}: cannot be written to, and is where evaluations are kept; copy the artifact "
-            "to another place (cp -rL)"
-        )
+    for folder in (artifact / FOLDER, artifact / EVALUATIONS):
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            raise EvaluationError(
+                f"{folder}: cannot be written to, and is where evaluations are kept; copy the "
+                "artifact to another place (cp -rL)"
+            )
     if expect == "recipe":
         expectation = surgeon.read_record(artifact).recipe.get("expect") or {}
         if not expectation.get("verdict"):

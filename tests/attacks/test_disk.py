@@ -100,6 +100,9 @@ def test_an_artifact_in_a_read_only_place_is_evaluated_where_nothing_is_to_be_ke
         assert len(evaluate(artifact, texts=texts, controls=1).controls) == 1
         refused("eval", artifact, says="artifact/surgeon: cannot be written to")
     assert files_of(artifact) == before
+    (artifact / "surgeon/evaluations").mkdir()
+    with _read_only(artifact / "surgeon/evaluations"):
+        refused("eval", artifact, says="surgeon/evaluations: cannot be written to")
 
 
 def test_a_small_patch_that_cannot_be_written_names_what_was_asked_for(tiny, tmp_path, refused):
