@@ -1,10 +1,10 @@
 """The options that choose how dimensions are ranked."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
-import torch
 
 from surgeon import (
     Recipe,
@@ -99,7 +99,7 @@ def test_patch_measures_by_default_and_says_what_the_criterion_would_have_chosen
     report = " ".join(_summary(record))
     assert "The dimensions were chosen by ablation, measured: drift on at most" in report
     assert " of 120 texts of built-in ranking sentences" in report
-    assert f"torch {torch.__version__}, transformers " in report
+    assert f"torch {metadata.version('torch')}, transformers " in report
     (damages,) = _damages(record)
     assert damages.count(f"{first.damage:+.4g} (") == 2  # alone, and beside none before it
     assert f"{second.added:+.4g} ({second.added_interval[0]:+.4g} to " in damages
