@@ -58,7 +58,7 @@ def _each_once(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return entries
 
 
-def listed(value: object) -> object:
+def as_list(value: object) -> object:
     """Return an array or a series, of numpy, torch or pandas, as a list."""
     return value.tolist() if hasattr(value, "tolist") else value
 
@@ -289,7 +289,7 @@ def _is_a(kind: Any, value: object) -> bool:
     if whole in (typing.Union, types.UnionType):
         return any(_is_a(part, value) for part in parts)
     if whole in (Sequence, Iterable):
-        entries = listed(value)
+        entries = as_list(value)
         if not isinstance(entries, Iterable) or isinstance(entries, str | bytes):
             return False
         once = not isinstance(entries, Collection)

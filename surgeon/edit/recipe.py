@@ -22,8 +22,8 @@ from surgeon.settings import (
     Seed,
     SettingsError,
     SettingsModel,
+    as_list,
     contradiction,
-    listed,
 )
 from surgeon.tasks.registry import EvaluationSettings
 
@@ -59,7 +59,7 @@ def _count_or_share(layers: float) -> float:
     return layers
 
 
-Dims: TypeAlias = Annotated[Distinct[Index], BeforeValidator(listed)]
+Dims: TypeAlias = Annotated[Distinct[Index], BeforeValidator(as_list)]
 Text: TypeAlias = Annotated[str, Field(pattern=r"\S")]
 Layers: TypeAlias = Annotated[
     Number,

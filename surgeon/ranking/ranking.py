@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from surgeon.model import Checkpoint
 from surgeon.ranking.zscores import ZScores
-from surgeon.settings import Count, Flag, Number, Seed, SettingsModel, listed
+from surgeon.settings import Count, Flag, Number, Seed, SettingsModel, as_list
 from surgeon.text import TextsUsed
 
 SIGMA = 3.0
@@ -205,7 +205,7 @@ class Options(SettingsModel):
     min_layers: Number | None = None
     """How many layers must flag an outlier: a share of them if below 1, else a count (None: the
     detector's own rule)."""
-    texts: Annotated[Any, BeforeValidator(listed)] = None
+    texts: Annotated[Any, BeforeValidator(as_list)] = None
     """What a forward pass reads: texts, strings, or a file with one text per line (None: the
     built-in sample that ranks, which is not the one that evaluates)."""
     min_damage: Annotated[Number, Field(ge=0)] | None = None
