@@ -72,7 +72,8 @@ def list_source_files(checkpoint: Checkpoint) -> SourceFiles:
     beside it. A link to anywhere else is left out: an artifact is made to be given away.
 
     The source's own model card, and its folder ``surgeon`` if it is an artifact itself, go to
-    ``surgeon/source/``, because the artifact brings its own.
+    ``surgeon/source/``, because the artifact brings its own. So do those of other case, such as
+    readme.md: some file systems would have them be the artifact's.
 
     Raises:
         OutputError: a file that a loader reads would be left out, since it is such a link.
@@ -135,7 +136,7 @@ def path_in_artifact(checkpoint: Checkpoint, path: Path) -> str:
 
 def path_of_copy(path: str) -> str:
     """Return where a file of the source goes in the artifact."""
-    own = path == CARD or PurePosixPath(path).parts[0] == FOLDER
+    own = path.lower() == CARD.lower() or PurePosixPath(path.lower()).parts[0] == FOLDER
     return f"{FOLDER}/source/{path}" if own else path
 
 

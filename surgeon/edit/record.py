@@ -207,7 +207,7 @@ def inside(name: str) -> str:
         CheckpointError: it does not.
     """
     path = PurePath(name)
-    if path.anchor or ".." in path.parts or not path.parts:
+    if path.anchor or ".." in path.parts or not path.parts or "\0" in name:
         raise CheckpointError(f"{RECORD}: the path {name!r} leaves the folder; it is damaged")
     return name
 

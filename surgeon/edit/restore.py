@@ -123,7 +123,7 @@ def source_path(record: Record, name: str, source: str) -> str:
     if origins.get(name, inside(source)) == source:
         if record.converted_from and name == converted_name(source):
             return name
-        if name == (source if name in origins else path_of_copy(source)):
+        if name in (source, path_of_copy(source)):
             return source
     raise CheckpointError(f"{RECORD}: {name} cannot have been {source}; the record is damaged")
 

@@ -126,7 +126,7 @@ def _check_output(checkpoint: Checkpoint, path: Path, *, force: bool) -> None:
         raise OutputError(f"`output` {path}: is a directory; name the file to write the edit to")
     check_output(path, checkpoint.source, force=force)
     # The source's folder may hold links to weights that lie elsewhere.
-    if path.resolve() in {file.path.resolve() for file in checkpoint.files}:
+    if path.exists() and any(map(path.samefile, (file.path for file in checkpoint.files))):
         raise OutputError(f"`output` {path}: holds the source's weights; name another file")
 
 

@@ -13,6 +13,7 @@ import platform
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -50,11 +51,11 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
         OutputError: it is the source, lies inside it or holds it; it exists and ``force`` is
             off; or the directory it is to appear in does not take new files.
     """
-    target = output.resolve()
-    origins = {source.resolve(), source.parent.resolve() / source.name}  # of a link, both ends
-    if not origins.isdisjoint((target, *target.parents)):
+    target, origin = output.resolve(), source.resolve()
+    above = (*origin.parents, *(source.parent.resolve() / source.name).parents)  # of a link, too
+    if not _inodes(origin).isdisjoint(_inodes(target, *target.parents)):
         raise OutputError(f"`output` {output}: is the source or inside it; name a place elsewhere")
-    if any(target in origin.parents for origin in origins):
+    if not _inodes(target).isdisjoint(_inodes(*above)):
         raise OutputError(f"`output` {output}: holds the source; name a place elsewhere")
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         output.lstat()  # a name that is too long is an error already here
@@ -65,6 +66,11 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
     existing = next(parent for parent in target.parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"`output` {output}: {existing} is no directory that can be written to")
+
+
+def _inodes(*paths: Path) -> set[tuple[int, int]]:
+    """Return what identifies those that exist: OUT may be out, or one folder be mounted twice."""
+    return {(there.st_dev, there.st_ino) for there in (p.stat() for p in paths if p.exists())}
 
 
 @contextlib.contextmanager
@@ -178,6 +184,8 @@ def _hidden(output: Path, target: Path, *, is_folder: bool) -> Iterator[Path]:
 
 def _make_hidden(output: Path, target: Path, *, is_folder: bool) -> tuple[Path, int]:
     """Make a hidden file or folder, locked until its descriptor is closed or the process ends."""
+    if sys.platform == "win32":  # which opens no folder, and renames nothing that is open
+        raise OutputError(f"`output` {output}: surgeon does not write on Windows; run it in WSL")
     while True:
         token = _host() + secrets.token_hex(8)[4:]
         path = target.with_name(f"{_hidden_stem(target)}{token}{_STAGING}")

@@ -16,6 +16,8 @@ from rankings import random_ranking
 from surgeon import evaluate, plot_ranking, verify
 from surgeon.cli import run
 from surgeon.edit.record import read_record
+from surgeon.edit.staging import staged_file
+from surgeon.errors import OutputError
 
 _LIMITED = """
 import resource, signal, sys
@@ -81,6 +83,29 @@ def test_a_full_file_system_leaves_nothing_behind(minilm, tmp_path):
         assert os.listdir(tmp_path) == []  # noqa: PTH208
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_nothing_is_written_on_windows_and_what_to_do_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    refused = pytest.raises(OutputError, match="out: surgeon does not write on Windows; run it in")
+    with refused, staged_file(tmp_path / "out"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_source_under_another_name_is_no_output(tiny, tmp_path):
+    """As OUT and out are one folder where case does not count; here it is mounted twice."""
+    source, other = copy_of(tiny("bert"), tmp_path / "source"), tmp_path / "other"
+    other.mkdir()
+    if not _mounted(other, "--bind", str(source)):
+        pytest.skip("needs the right to mount")
+    try:
+        for place in (other, other / "inside"):
+            with pytest.raises(OutputError, match="is the source or inside it"):
+                patch(source, place, dims=(3,), force=True)
+    finally:
+        subprocess.run(["umount", str(other)], check=True)
+    assert files_of(source) == files_of(tiny("bert"))
 
 
 def test_a_target_that_takes_no_files_is_refused(minilm, tmp_path):

@@ -161,6 +161,18 @@ def test_a_file_of_any_name_comes_back(source, tmp_path):
     assert files_of(tmp_path / "back") == files_of(source)
 
 
+def test_no_two_files_of_an_artifact_differ_in_case_alone(source, tmp_path):
+    """Where macOS and Windows take them for one file, one would be written over the other."""
+    for name in ("readme.md", "Surgeon/Record.json"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"kept")
+    patch(source, tmp_path / "out", dims=(3,))
+    names = [name.lower() for name in files_of(tmp_path / "out")]
+    assert len(set(names)) == len(names)
+    restore(tmp_path / "out", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(source)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "surgeon/excised.safetensors"])
 def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path, name):
     patch(tiny("bert"), tmp_path / "out", dims=(3,))
@@ -177,7 +189,7 @@ def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path, name):
         restore(tmp_path / "out", tmp_path / "back")
 
 
-@pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ""])
+@pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", "", "a\0b"])
 def test_restore_refuses_a_record_whose_paths_leave_the_folder(tiny, tmp_path, path):
     patch(tiny("bert"), tmp_path / "out", dims=(3,))
     edit_record(tmp_path / "out", lambda r: r["files"]["config.json"].update(source=path))
