@@ -12,7 +12,10 @@ os.environ["USE_HUB_KERNELS"] = "NO"
 
 
 def memory_left() -> float:
-    """Return how many bytes of memory are free for this process; infinite where nothing says it."""
+    """Return how many bytes of memory are free for this process.
+
+    Where nothing says it, as on macOS, that is all there are, or infinite.
+    """
 
     def noted(path: str, key: str) -> int:
         lines = Path(path).read_text("ascii").splitlines()
@@ -20,6 +23,8 @@ def memory_left() -> float:
         return value
 
     found, group = [math.inf], "/sys/fs/cgroup/memory"
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     with contextlib.suppress(OSError, LookupError, ValueError):
         found.append(1024 * noted("/proc/meminfo", "MemAvailable:"))
     with contextlib.suppress(OSError, LookupError, ValueError):  # of a container

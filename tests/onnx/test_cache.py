@@ -234,3 +234,5 @@ def test_memory_that_a_container_can_free_is_left(monkeypatch):
     assert memory_left() == 1500
     files[f"{group}.max"] = "max\n"
     assert memory_left() == 9 * 1024
+    files.clear()  # as on macOS, which says what is built in alone
+    assert 9 * 1024 < memory_left() < math.inf
