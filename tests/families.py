@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import torch
 import transformers as t
 from tiny import (
     ALBERT,
@@ -284,8 +285,23 @@ ODD = {
     "metaclip_2": _towers("MetaClip2"),
     "siglip": _towers("Siglip"),
     "siglip2": _towers("Siglip2", {**IMAGE, "num_patches": 4}),
+    "clipseg": _towers("CLIPSeg", projection_dim=12),
+    "owlvit": _towers("OwlViT", projection_dim=12),
+    "owlv2": _towers("Owlv2", projection_dim=12),
     "llava": _multimodal(
         "Llava", f"language_model.model.{_DOWN}", {"model_type": "llama", **LLAMA}, _CLIP
+    ),
+    "voxtral_realtime": _pre(
+        "VoxtralRealtime",
+        _CONDITIONAL,
+        {
+            "text_config": GEMMA,
+            "audio_config": {**TEXT, "head_dim": 8, "num_mel_bins": 4},
+            "downsample_factor": 1,
+        },
+        f"language_model.model.{_DOWN}",
+        inputs=WAVE,
+        bias=False,
     ),
     "mllama": _llama(
         "Mllama",
@@ -361,6 +377,43 @@ _LATENT = {
 }
 _GEMMA_4 = {**GEMMA, "global_head_dim": 8, "hidden_size_per_layer_input": 0}
 
+_PHI_4_AUDIO = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_blocks": 1,
+    "num_attention_heads": 2,
+    "ext_pw_out_channel": 16,
+    "depthwise_separable_out_channel": 16,
+    "nemo_conv_channels": 16,
+    "input_size": 8,
+}
+_ZAMBA = {
+    **LLAMA,
+    "num_hidden_layers": 3,
+    "mamba_d_state": 4,
+    "mamba_dt_rank": 4,
+    "n_mamba_heads": 2,
+    "use_mamba_kernels": False,
+    "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
+}
+_PARAKEET = {**TEXT, "num_mel_bins": 8, "subsampling_conv_channels": 4, "subsampling_factor": 2}
+_MOONSHINE = {
+    **{key: value for key, value in TEXT.items() if not key.startswith("num_")},
+    **{f"{of}_num_hidden_layers": 2 for of in TWO},
+    **{f"{of}_num_attention_heads": 2 for of in TWO},
+    "decoder_start_token_id": 1,
+    "pad_token_id": 0,
+}
+_FEATURES = {"input_features": SOUND["input_features"].reshape(1, 16, 8)}
+_HEARD = {
+    "input_values": WAVE["input_values"].repeat(1, 10),
+    "decoder_input_ids": PAIR["decoder_input_ids"],
+}
+_PATCHES = {
+    "pixel_values": PIXELS["pixel_values"].reshape(1, 4, 48),
+    "pixel_attention_mask": torch.ones(1, 4, dtype=torch.long),
+    "spatial_shapes": torch.tensor([[2, 2]]),
+}
 _LUKE = {**TEXT, "entity_vocab_size": 8, "entity_emb_size": 12}
 _LILT = {**TEXT, "hidden_size": 24}  # of six parts
 _XLM = {
@@ -392,10 +445,11 @@ def _glm_4v(stem):
     return _pre(stem, "Model", config, output, block=block, kind="rmsnorm", bias=False)
 
 
-def _text(stem, block, output="mlp.down_proj", **settings):
+def _text(stem, block, output="mlp.down_proj", config_of=None, **settings):
     """The language model of a multimodal one."""
     config = {**GEMMA, "rope_parameters": {**_SECTIONS, "partial_rotary_factor": 1.0}, **settings}
-    return _pre(stem, "Model", config, f"layers.1.{output}", block=block, bias=False)
+    output = f"layers.1.{output}"
+    return _pre(stem, "Model", config, output, config_of=config_of, block=block, bias=False)
 
 
 def _t5gemma(stem, encoder):
@@ -420,6 +474,11 @@ def _xlm(stem):
     return _of_no_blocks(stem, "WithLMHeadModel", _XLM, "transformer.layer_norm2.1")
 
 
+def _zamba(stem):
+    output, block = "mamba_decoder.mamba.out_proj", f"{stem}MambaDecoderLayer"
+    return _llama(stem, _ZAMBA, output, block=block, stacks={"": 3})
+
+
 # The families that share their layers with another one.
 KIN = {
     "longformer": _bert("Longformer", "longformer", {**TEXT, "attention_window": 4}),
@@ -432,7 +491,37 @@ KIN = {
         block="Wav2Vec2BertEncoderLayer",
         inputs={"input_features": SOUND["input_features"].reshape(1, 32, 4)},
     ),
+    "wav2vec2-conformer": _sound("Wav2Vec2Conformer", "wav2vec2_conformer"),
+    "sew": _sound("SEW", "sew"),
+    "parakeet_ctc": _post(
+        "Parakeet",
+        "ForCTC",
+        {"encoder_config": _PARAKEET, "vocab_size": 40},
+        "encoder.layers.1.norm_out",
+        config_of="ParakeetCTC",
+        block="ParakeetEncoderBlock",
+        inputs=_FEATURES,
+    ),
     "data2vec-text": _bert("Data2VecText", "data2vec_text"),
+    "roc_bert": _bert(
+        "RoCBert", "roc_bert", {**TEXT, "pronunciation_vocab_size": 40, "shape_vocab_size": 40}
+    ),
+    "yoso": _bert("Yoso", "yoso"),
+    "dpr": _post(
+        "DPR",
+        "QuestionEncoder",
+        TEXT,
+        "question_encoder.bert_model.encoder.layer.1.output.LayerNorm",
+        block="BertLayer",
+    ),
+    "bros": _post(
+        "Bros",
+        "Model",
+        {**TEXT, "hidden_size": 64, "dim_bbox_projection": 32},
+        "encoder.layer.1.output.LayerNorm",
+        inputs={**TOKENS, "bbox": TOKENS["input_ids"][..., None].expand(1, 5, 8) / 10},
+    ),
+    "splinter": _post("Splinter", "Model", TEXT, "encoder.layer.1.output.LayerNorm"),
     "luke": _bert("Luke", "luke", _LUKE),
     "tapas": _bert("Tapas", "tapas"),
     "markuplm": _post("MarkupLM", "Model", TEXT, "encoder.layer.1.output.LayerNorm"),
@@ -506,6 +595,12 @@ KIN = {
     "ministral3": _llama("Ministral3", GEMMA),
     "smollm3": _llama("SmolLM3", LLAMA),
     "granite": _llama("Granite", LLAMA),
+    "qwen2_5_omni_text": _text(
+        "Qwen2_5OmniThinkerText", "Qwen2_5OmniDecoderLayer", config_of="Qwen2_5OmniText"
+    ),
+    "phi4_multimodal": _llama(
+        "Phi4Multimodal", {**GEMMA, "vision_config": IMAGE, "audio_config": _PHI_4_AUDIO}
+    ),
     "granite_docling_text": _text("GraniteDoclingText", "GraniteDoclingTextDecoderLayer"),
     "paddleocr_vl_text": _text("PaddleOCRText", "PaddleOCRDecoderLayer"),
     "hunyuan_vl_text": _text("HunYuanVLText", "HunYuanVLDenseV1DecoderLayer"),
@@ -553,6 +648,14 @@ KIN = {
         {**LLAMA, **_SSM, **_MIXERS, "shared_intermediate_size": 24, "num_local_experts": 0},
         "shared_mlp.output_linear",
     ),
+    "zamba": _zamba("Zamba"),
+    "zamba2": _zamba("Zamba2"),
+    "recurrent_gemma": _llama(
+        "RecurrentGemma",
+        {**LLAMA, "block_types": ["recurrent", "attention"]},
+        "mlp_block.down_proj",
+        bias=True,
+    ),
     "afmoe": _normed(
         "Afmoe",
         {**GEMMA, "num_experts": 2, "num_dense_layers": 1, "num_experts_per_tok": 1},
@@ -560,6 +663,19 @@ KIN = {
     ),
     "gemma4_text": _normed(
         "Gemma4", _GEMMA_4, config_of="Gemma4Text", block="Gemma4TextDecoderLayer"
+    ),
+    "gemma4_text, with embeddings of each layer": _normed(
+        "Gemma4",
+        {**_GEMMA_4, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 40},
+        "post_per_layer_input_norm",
+        config_of="Gemma4Text",
+        block="Gemma4TextDecoderLayer",
+    ),
+    "gemma4_unified_text": _normed(
+        "Gemma4Unified",
+        {**GEMMA, "global_head_dim": 8},
+        config_of="Gemma4UnifiedText",
+        block="Gemma4UnifiedTextDecoderLayer",
     ),
     "exaone4": _normed("Exaone4", {**GEMMA, "sliding_window": 4, "sliding_window_pattern": 2}),
     "glm4": _normed("Glm4", GEMMA, "post_mlp_layernorm"),
@@ -590,6 +706,9 @@ KIN = {
     "pegasus": _mbart("Pegasus"),
     "blenderbot": _mbart("Blenderbot"),
     "bigbird_pegasus": _mbart("BigBirdPegasus", {**BART, "attention_type": "original_full"}),
+    "moonshine": _pair(
+        _pre, "Moonshine", _MOONSHINE, "model.encoder.layers.1.mlp.fc2", inputs=_HEARD
+    ),
     "speech_to_text": _mbart(
         "Speech2Text",
         _SPEECH,
@@ -601,6 +720,8 @@ KIN = {
     ),
     "longt5": _t5("LongT5", local_radius=4),
     "longt5, global": _t5("LongT5", local_radius=4, encoder_attention_type="transient-global"),
+    "vilt": _image("Vilt", inputs={**TOKENS, **PIXELS}, max_position_embeddings=64, vocab_size=40),
+    "dpt": dataclasses.replace(_image("DPT"), block="DPTViTLayer"),
     "deit": _image("DeiT", "deit.", _IMAGES),
     "vit_mae": _image("ViTMAE"),
     "vit_msn": _image("ViTMSN"),
@@ -622,6 +743,7 @@ KIN = {
     "metaclip_2_text_model": _tower("MetaClip2", "Text", TEXT),
     "metaclip_2_vision_model": _tower("MetaClip2", "Vision", IMAGE, PIXELS),
     "siglip2_text_model": _tower("Siglip2", "Text", TEXT),
+    "siglip2_vision_model": _tower("Siglip2", "Vision", {**IMAGE, "num_patches": 4}, _PATCHES),
     **_two("Hubert", "hubert"),
     **_two("WavLM", "wavlm"),
     **_two("UniSpeech", "unispeech"),
@@ -639,6 +761,26 @@ _ROUTED = {
     "n_group": 1,
     "topk_group": 1,
 }
+_DELTA = {
+    "moe_intermediate_size": 12,
+    "num_local_experts": 2,
+    "num_experts_per_tok": 1,
+    "linear_head_dim": 8,
+    "linear_num_heads": 2,
+    "head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"],
+    "mlp_layer_types": ["dense", "sparse"],
+}
+_ERNIE_VL = {
+    **GEMMA,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+    "moe_intermediate_size": [12, 4],
+    "moe_num_experts": 2,
+    "moe_k": 1,
+    "mlp_layer_types": ["dense", "sparse"],
+}
+_ERNIE_VISION = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16}
+_SPARSE = {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 2}
 _DENSE_FIRST = {**_ROUTED, "first_k_dense_replace": 1}
 _INDEX = {"index_n_heads": 2, "index_head_dim": 8, "index_topk": 4}
 _EVERY_SECOND = {
@@ -680,6 +822,41 @@ MIXTURES = {
     "hunyuan_v1_moe": _mixture("HunYuanMoEV1", GEMMA, {"num_experts": 2, "moe_topk": 1}),
     "solar_open": _mixture("SolarOpen", GEMMA, _ROUTED),
     "mistral4": _mixture("Mistral4", _LATENT, _DENSE_FIRST),
+    "kimi_linear": _mixture("KimiLinear", _LATENT, _DELTA, output="block_sparse_moe.experts.0.w2"),
+    "bailing_hybrid": _mixture("BailingHybrid", _LATENT, _DELTA, {"n_group": 1, "topk_group": 1}),
+    "ernie4_5_vl_moe": _mixture(
+        "Ernie4_5_VLMoe",
+        {"text_config": _ERNIE_VL, "vision_config": _ERNIE_VISION},
+        head=_CONDITIONAL,
+    ),
+    "cohere2_moe": _mixture(
+        "Cohere2Moe", GEMMA, _EXPERTS, {"num_shared_experts": 1, "first_k_dense_replace": 1}
+    ),
+    "qwen3_omni_moe_text": dataclasses.replace(
+        _text(
+            "Qwen3OmniMoeThinkerText",
+            "Qwen3OmniMoeThinkerTextDecoderLayer",
+            config_of="Qwen3OmniMoeText",
+            **_EXPERTS,
+        ),
+        output="layers.1.mlp.experts.0.down_proj.weight",
+    ),
+    "switch_transformers": _pre(
+        "SwitchTransformers",
+        _CONDITIONAL,
+        {**T5, "num_decoder_layers": 2, **_SPARSE, "num_experts": 2},
+        "encoder.block.1.layer.1.mlp.experts.expert_0.wo",
+        block="SwitchTransformersBlock",
+        inputs=PAIR,
+        bias=False,
+        stacks=TWO,
+    ),
+    "nllb-moe": _pair(
+        _pre,
+        "NllbMoe",
+        {**BART, "num_experts": 2, "encoder_sparse_step": 2, "decoder_sparse_step": 1},
+        "model.encoder.layers.1.ffn.experts.expert_0.fc2",
+    ),
     "hy_v3": _mixture("HYV3", GEMMA, _EXPERTS, {"num_shared_experts": 1}),
     "laguna": _mixture("Laguna", GEMMA, _EXPERTS, {"shared_expert_intermediate_size": 12}),
     "mimo_v2_flash": _mixture("MiMoV2Flash", GEMMA, _ROUTED),
@@ -715,6 +892,19 @@ MIXTURES = {
     "qwen3_vl_moe_text": dataclasses.replace(
         _text("Qwen3VLMoeText", "Qwen3VLMoeTextDecoderLayer", "mlp.experts.down_proj", **_EXPERTS),
         output="layers.1.mlp.experts.down_proj",
+    ),
+    "aria_text": _mixture(
+        "AriaText", LLAMA, {"moe_num_experts": 2, "moe_topk": 1}, output="mlp.experts.fc2", axis=2
+    ),
+    "openai_privacy_filter": _mixture(
+        "OpenAIPrivacyFilter",
+        GEMMA,
+        _LOCAL,
+        head="ForTokenClassification",
+        output="mlp.experts.down_proj",
+        block="OpenAIPrivacyFilterEncoderLayer",
+        leaf="",
+        axis=2,
     ),
     "gpt_oss": _joined("GptOss", GEMMA, _LOCAL, bias=True),
     "llama4_text": _joined(

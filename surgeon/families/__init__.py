@@ -10,6 +10,7 @@ from surgeon.families.infer import suggest_pattern as suggest_pattern
 from surgeon.families.registry import FAMILIES as FAMILIES
 from surgeon.families.registry import family_of as family_of
 from surgeon.families.registry import known_family as known_family
+from surgeon.families.registry import language_model as language_model
 from surgeon.families.sites import ROLES as ROLES
 from surgeon.families.sites import Kind as Kind
 from surgeon.families.sites import Role as Role

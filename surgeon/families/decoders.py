@@ -6,6 +6,7 @@ Linear stores (outputs, inputs), so that a dimension is a row; a Conv1D stores (
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from surgeon.families.family import Family, SiteTemplate, layers_of
@@ -13,7 +14,7 @@ from surgeon.families.sites import Kind
 
 _GPT_NORMS = ("ln_1", "ln_2")
 _CROSS_NORMS = (*_GPT_NORMS, "ln_cross_attn")
-_TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
+TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
 _QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 _QK_LAYERNORMS = ("self_attn.q_layernorm", "self_attn.k_layernorm")
 _LATENT_NORMS = ("self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
@@ -59,18 +60,18 @@ DECODERS: tuple[Family, ...] = (
     _decoder("GPT-Neo", "gpt_neo", _GPT_NEO, *_GPT_NORMS),
     _decoder("GPT-J", "gptj", _GPT_J, "ln_1"),
     _decoder("CodeGen", "codegen", _GPT_J, "ln_1"),
-    _decoder("GPT-NeoX", "gpt_neox", _GPT_NEOX, *_TWO_NORMS),
-    _decoder("Persimmon", "persimmon", _PERSIMMON, *_TWO_NORMS, *_QK_LAYERNORMS),
+    _decoder("GPT-NeoX", "gpt_neox", _GPT_NEOX, *TWO_NORMS),
+    _decoder("Persimmon", "persimmon", _PERSIMMON, *TWO_NORMS, *_QK_LAYERNORMS),
     _decoder("OPT", "opt", _OPT, *FAIRSEQ_NORMS, do_layer_norm_before=(True, None)),
     # OPT-350m, alone of its series, is post-norm.
     _decoder("OPT", "opt", _OPT_POST_NORM, do_layer_norm_before=(False,)),
     _decoder("XGLM", "xglm", _XGLM, *FAIRSEQ_NORMS),
     _decoder("BioGPT", "biogpt", _XGLM, *FAIRSEQ_NORMS),
-    _decoder("BLOOM", "bloom", _BLOOM, *_TWO_NORMS),
-    _decoder("Falcon", "falcon", _BLOOM, *_TWO_NORMS, "ln_attn", "ln_mlp"),
+    _decoder("BLOOM", "bloom", _BLOOM, *TWO_NORMS),
+    _decoder("Falcon", "falcon", _BLOOM, *TWO_NORMS, "ln_attn", "ln_mlp"),
     _decoder("MPT", "mpt", _MPT, "norm_1", "norm_2"),
     _decoder("Phi", "phi", _PHI, "input_layernorm", *_QK_LAYERNORMS),
-    _decoder("StarCoder2", "starcoder2", _STARCODER_2, *_TWO_NORMS),
+    _decoder("StarCoder2", "starcoder2", _STARCODER_2, *TWO_NORMS),
 )
 
 
@@ -87,9 +88,10 @@ _normed_layers = partial(layers_of, "rmsnorm", "layers", final="norm", norm="rms
 _OLMO_2 = _normed_layers("post_feedforward_layernorm", "post_attention_layernorm")
 _GEMMA_2 = _normed_layers("post_feedforward_layernorm", "post_attention_layernorm", gain_offset=1.0)
 _GEMMA_2_NORMS = ("input_layernorm", "pre_feedforward_layernorm", *_QK_NORMS)
-# With embeddings of each layer, one more block comes last.
-_GEMMA_4 = _normed_layers("post_per_layer_input_norm", "post_attention_layernorm")
-_GEMMA_4_NORMS = (*_GEMMA_2_NORMS, "post_feedforward_layernorm")
+# With embeddings of each layer, one more block comes after the feed-forward one.
+_GEMMA_4 = _normed_layers(
+    "post_per_layer_input_norm", "post_attention_layernorm", "post_feedforward_layernorm"
+)
 _GEMMA_3N_NORMS = (
     *(*_GEMMA_2_NORMS, "post_per_layer_input_norm"),
     *("altup.router_norm", "laurel.post_laurel_norm"),
@@ -107,13 +109,13 @@ _HYBRID = (
     SiteTemplate("attention", "dense", "layers.{layer}.linear_attn.out_proj", among="linear"),
     _RMSNORM_1P,
 )
-_HYBRID_NORMS = (*_TWO_NORMS, *_QK_NORMS, "linear_attn.norm")
+_HYBRID_NORMS = (*TWO_NORMS, *_QK_NORMS, "linear_attn.norm")
 # The block that predicts more than one token ahead.
 _MORE_TOKENS = "mtp."
 
 
 def _llama(
-    name: str, *model_types: str, norms: tuple[str, ...] = (*_TWO_NORMS, *_QK_NORMS)
+    name: str, *model_types: str, norms: tuple[str, ...] = (*TWO_NORMS, *_QK_NORMS)
 ) -> Family:
     return Family(name, model_types, _LLAMA, "clm", inner_norms=norms)
 
@@ -121,7 +123,7 @@ def _llama(
 def _other_norm(name: str, *model_types: str, norm: Kind, gain_offset: float = 0.0) -> Family:
     """A Llama whose final norm is of another kind, or multiplies by 1 + what it stores."""
     templates = _llama_layers(final="norm", norm=norm, gain_offset=gain_offset)
-    return Family(name, model_types, templates, "clm", inner_norms=(*_TWO_NORMS, *_QK_NORMS))
+    return Family(name, model_types, templates, "clm", inner_norms=(*TWO_NORMS, *_QK_NORMS))
 
 
 def _hybrid(name: str, model_type: str, ends: tuple[SiteTemplate, ...]) -> Family:
@@ -141,8 +143,11 @@ LLAMAS: tuple[Family, ...] = (
     _llama("Qwen3", "qwen3"),
     _llama("Qwen2-VL", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"),
     _llama("Qwen3-VL", "qwen3_vl", "qwen3_vl_text"),
+    _llama("Qwen2.5-Omni", "qwen2_5_omni_text"),
     _llama("Phi-3", "phi3"),
-    _decoder("EXAONE", "exaone", _EXAONE, *_GPT_NORMS, *_TWO_NORMS),
+    _llama("Phi-4-multimodal", "phi4_multimodal"),
+    _llama("Voxtral Realtime", "voxtral_realtime_text"),
+    _decoder("EXAONE", "exaone", _EXAONE, *_GPT_NORMS, *TWO_NORMS),
     _llama("SmolLM3", "smollm3"),
     _llama("Granite", "granite", "granite_swa", "granite_docling_text"),
     _llama("Arcee", "arcee"),
@@ -153,11 +158,11 @@ LLAMAS: tuple[Family, ...] = (
     _llama("CWM", "cwm"),
     _llama("InternLM3", "internlm3"),
     _llama("IQuest-Coder", "iquestcoder"),
-    _llama("BitNet", "bitnet", norms=(*_TWO_NORMS, "self_attn.attn_sub_norm", "mlp.ffn_sub_norm")),
-    _llama("MiniCPM3", "minicpm3", norms=(*_TWO_NORMS, *_LATENT_NORMS)),
-    _llama("Youtu-LLM", "youtu", norms=(*_TWO_NORMS, *_LATENT_NORMS)),
+    _llama("BitNet", "bitnet", norms=(*TWO_NORMS, "self_attn.attn_sub_norm", "mlp.ffn_sub_norm")),
+    _llama("MiniCPM3", "minicpm3", norms=(*TWO_NORMS, *_LATENT_NORMS)),
+    _llama("Youtu-LLM", "youtu", norms=(*TWO_NORMS, *_LATENT_NORMS)),
     _decoder("nanochat", "nanochat", _layers("mlp.fc2", "self_attn.o_proj")),  # as OLMo's
-    _llama("Hunyuan", "hunyuan_v1_dense", "hunyuan_vl_text", norms=(*_TWO_NORMS, *_QUERY_NORMS)),
+    _llama("Hunyuan", "hunyuan_v1_dense", "hunyuan_vl_text", norms=(*TWO_NORMS, *_QUERY_NORMS)),
     _llama("Apertus", "apertus", "apertus1p5_text", norms=_APERTUS_NORMS),
     _other_norm("Gemma", "gemma", norm="rmsnorm", gain_offset=1.0),
     _decoder("VaultGemma", "vaultgemma", _GEMMA, "input_layernorm", "pre_feedforward_layernorm"),
@@ -166,18 +171,19 @@ LLAMAS: tuple[Family, ...] = (
     _other_norm("Cohere", "cohere", "cohere2", norm="layernorm"),
     _other_norm("Nemotron", "nemotron", norm="layernorm", gain_offset=1.0),
     # Encoders in a Llama's clothes.
-    Family("EuroBERT", ("eurobert",), _LLAMA, "mlm", ("lm_head.",), inner_norms=_TWO_NORMS),
-    Family("ESM C", ("esmc",), _ESM_C, "mlm", ("lm_head.",), inner_norms=(*_TWO_NORMS, *_QK_NORMS)),
+    Family("EuroBERT", ("eurobert",), _LLAMA, "mlm", ("lm_head.",), inner_norms=TWO_NORMS),
+    Family("ESM C", ("esmc",), _ESM_C, "mlm", ("lm_head.",), inner_norms=(*TWO_NORMS, *_QK_NORMS)),
     Family("OLMo", ("olmo",), _llama_layers(), "clm"),  # its norms have no gain and no bias
     # The last operation of a layer is a norm, on what is added to the stream.
     _olmo_2("OLMo 2", "olmo2"),
     _olmo_2("OLMo 3", "olmo3"),
     _olmo_2("EXAONE 4", "exaone4"),
-    Family("GLM-4", ("glm4", "glm4v_text", "glm_ocr_text"), _GLM_4, "clm", inner_norms=_TWO_NORMS),
+    Family("GLM-4", ("glm4", "glm4v_text", "glm_ocr_text"), _GLM_4, "clm", inner_norms=TWO_NORMS),
     Family("Gemma 2", ("gemma2",), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     Family("Gemma 3", ("gemma3_text", "gemma3"), _GEMMA_2, "clm", inner_norms=_GEMMA_2_NORMS),
     _decoder("Gemma 4", "gemma4_text", _OLMO_2, *_GEMMA_2_NORMS, hidden_size_per_layer_input=(0,)),
-    _decoder("Gemma 4", "gemma4_text", _GEMMA_4, *_GEMMA_4_NORMS),
+    _decoder("Gemma 4", "gemma4_text", _GEMMA_4, *_GEMMA_2_NORMS),
+    _decoder("Gemma 4", "gemma4_unified_text", _OLMO_2, *_GEMMA_2_NORMS),
     # The embeddings of each layer go to the three streams beside the one that layers work on.
     _decoder("Gemma 3n", "gemma3n_text", _OLMO_2, *_GEMMA_3N_NORMS),
     _olmo_2("FlexOlmo", "flex_olmo"),
@@ -189,46 +195,66 @@ LLAMAS: tuple[Family, ...] = (
 _EXPERTS = ("experts.{expert}", "experts", "shared_expert", "shared_experts", "shared_mlp")
 
 
-def _experts(
-    block: str, *parts: str, end: str = "down_proj", axis: int = 1
+def expert_layers(
+    block: str, *parts: str, end: str = "down_proj", axis: int = 1, path: str = "layers"
 ) -> tuple[SiteTemplate, ...]:
     """What ends layers with experts, and those without.
 
     ``axis`` is that of the dimension in what holds all experts of a layer: (experts, hidden, inner)
     or (experts, inner, hidden).
     """
-    path = f"layers.{{layer}}.{block}"
     return (
         *(
             SiteTemplate(
                 "output",
                 "dense",
-                f"{path}.{part}.{end}",
-                axis=axis if part == "experts" else 0,
+                f"{path}.{{layer}}.{block}.{part}.{end}",
+                axis=axis if part.rpartition(".")[2] == "experts" else 0,
                 among="experts",
             )
             for part in parts
         ),
-        SiteTemplate("output", "dense", f"{path}.{end}", among="dense"),
+        SiteTemplate("output", "dense", f"{path}.{{layer}}.{block}.{end}", among="dense"),
     )
 
 
-_QWEN_MOE = _experts("mlp", *_EXPERTS)
+_QWEN_MOE = expert_layers("mlp", *_EXPERTS)
 _GRANITE_EXPERTS = (
-    *_experts("block_sparse_moe", "experts"),  # in memory
+    *expert_layers("block_sparse_moe", "experts"),  # in memory
     SiteTemplate(
         "output", "dense", "layers.{layer}.block_sparse_moe.output_linear", axis=1, among="experts"
     ),
     SiteTemplate("output", "dense", "layers.{layer}.shared_mlp.output_linear", among="experts"),
 )
-_JOINED = _experts("mlp", "experts", axis=2)
-_LLAMA_4 = _experts("feed_forward", "experts", "shared_expert", axis=2)
+_JOINED = expert_layers("mlp", "experts", axis=2)
+_LLAMA_4 = expert_layers("feed_forward", "experts", "shared_expert", axis=2)
 _MIXTRAL = (
-    *_experts("block_sparse_moe", "experts.{expert}", end="w2"),
-    *_experts("mlp", "experts"),  # in memory
+    *expert_layers("block_sparse_moe", "experts.{expert}", end="w2"),
+    *expert_layers("mlp", "experts"),  # in memory
     _ATTENTION,
 )
 _SPARSE_NORMS = (*_LATENT_NORMS, "self_attn.indexer.k_norm")
+_KIMI_LINEAR = (
+    *expert_layers("block_sparse_moe", "experts.{expert}", end="w2"),
+    *expert_layers("block_sparse_moe", "shared_experts"),
+    *expert_layers("mlp", "experts", "shared_experts"),  # in memory, and layers without experts
+)
+# In memory those of images, which are narrower, are apart.
+_ERNIE_VL = expert_layers("mlp", *_EXPERTS, "text_moe.experts", "vision_moe.experts")
+_BAILING = (
+    SiteTemplate("attention", "dense", "layers.{layer}.attention.dense", among="full"),
+    SiteTemplate("attention", "dense", "layers.{layer}.attention.o_proj", among="linear"),
+    _ATTENTION,  # in memory
+)
+_BAILING_NORMS = (
+    *TWO_NORMS,
+    *(f"{block}.{of}_layernorm" for block in ("attention", "self_attn") for of in ("q_a", "kv_a")),
+    *("attention.o_norm", "self_attn.o_norm"),
+)
+_ARIA = (
+    *expert_layers("mlp", "experts", "shared_experts", axis=2),
+    *expert_layers("mlp", "experts", end="fc2", axis=2),  # in the file
+)
 
 
 def _mixture(
@@ -238,19 +264,20 @@ def _mixture(
     ends: tuple[SiteTemplate, ...] = _QWEN_MOE,
     unused: str = "",
 ) -> Family:
-    templates, inner_norms = (*ends, _ATTENTION, _RMSNORM), (*_TWO_NORMS, *norms)
+    templates, inner_norms = (*ends, _ATTENTION, _RMSNORM), (*TWO_NORMS, *norms)
     return Family(name, (model_type,), templates, "clm", inner_norms=inner_norms, unused=unused)
 
 
 MIXTURES: tuple[Family, ...] = (
-    _decoder("Mixtral", "mixtral", (*_MIXTRAL, _RMSNORM), *_TWO_NORMS),
-    _decoder("Phi-3.5-MoE", "phimoe", (*_MIXTRAL, _LAYERNORM), *_TWO_NORMS),
-    _decoder("MiniMax-M2", "minimax_m2", (*_MIXTRAL, _RMSNORM), *_TWO_NORMS, *_QK_NORMS),
+    _decoder("Mixtral", "mixtral", (*_MIXTRAL, _RMSNORM), *TWO_NORMS),
+    _decoder("Phi-3.5-MoE", "phimoe", (*_MIXTRAL, _LAYERNORM), *TWO_NORMS),
+    _decoder("MiniMax-M2", "minimax_m2", (*_MIXTRAL, _RMSNORM), *TWO_NORMS, *_QK_NORMS),
     _mixture("Qwen2-MoE", "qwen2_moe"),
     _mixture("Qwen3-MoE", "qwen3_moe"),
     _mixture("OLMoE", "olmoe"),
     _mixture("DeepSeek-V2", "deepseek_v2", _LATENT_NORMS),
     _mixture("DeepSeek-V3", "deepseek_v3", _LATENT_NORMS),
+    _mixture("Kimi K2", "kimi_k2", _LATENT_NORMS),
     _mixture("DeepSeek-V3.2", "deepseek_v32", _SPARSE_NORMS),
     _mixture("GLM-4-MoE", "glm4_moe"),
     _mixture("GLM-4-MoE", "glm4_moe_lite", _LATENT_NORMS),
@@ -265,21 +292,32 @@ MIXTURES: tuple[Family, ...] = (
     _mixture("Laguna", "laguna"),
     _mixture("MiMo-V2-Flash", "mimo_v2_flash"),
     _mixture("Mellum", "mellum"),
+    _mixture("Qwen3-Omni", "qwen3_omni_moe_text"),
+    _mixture("Kimi Linear", "kimi_linear", (*_LATENT_NORMS, "self_attn.o_norm"), _KIMI_LINEAR),
+    _mixture("ERNIE 4.5 VL MoE", "ernie4_5_vl_moe_text", (), _ERNIE_VL),
     _mixture("EXAONE MoE", "exaone_moe", unused=_MORE_TOKENS),
+    _decoder("Cohere 2 MoE", "cohere2_moe", (*_QWEN_MOE, _ATTENTION, _LAYERNORM), *TWO_NORMS),
+    _decoder(
+        "Bailing (Ling)", "bailing_hybrid", (*_QWEN_MOE, *_BAILING, _RMSNORM), *_BAILING_NORMS
+    ),
     _hybrid("Qwen3-Next", "qwen3_next", _QWEN_MOE),
     # All experts of a layer are in one tensor.
     _hybrid("Qwen3.5-MoE", "qwen3_5_moe_text", _QWEN_MOE),
     _mixture("Qwen3-VL-MoE", "qwen3_vl_moe_text", ends=_JOINED),
     _mixture("gpt-oss", "gpt_oss", (), _JOINED),
+    replace(
+        _mixture("OpenAI Privacy Filter", "openai_privacy_filter", (), _JOINED), objective="drift"
+    ),
     _mixture("Llama 4", "llama4_text", (), _LLAMA_4),
+    _mixture("Aria", "aria_text", (), _ARIA),
     _mixture("Granite-MoE", "granitemoe", (), _GRANITE_EXPERTS),
     _mixture("Granite-MoE", "granitemoeshared", (), _GRANITE_EXPERTS),
 )
 
 
 _LFM_2 = (
-    *_experts("feed_forward", "experts.{expert}", end="w2"),
-    *_experts("feed_forward", "experts"),  # in memory
+    *expert_layers("feed_forward", "experts.{expert}", end="w2"),
+    *expert_layers("feed_forward", "experts"),  # in memory
     SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj", among="full"),
     SiteTemplate("attention", "dense", "layers.{layer}.conv.out_proj", among="convolution"),
     SiteTemplate("final", "rmsnorm", "embedding_norm"),
@@ -288,7 +326,7 @@ _LFM_2_NORMS = ("operator_norm", "ffn_norm", *_QK_LAYERNORMS)
 # A layer is one block: of Mamba, of attention or a feed-forward one.
 _MAMBA = _layers("mixer.out_proj", final="norm_f", norm="rmsnorm")
 _NEMOTRON_H = (
-    *_experts("mixer", "experts.{expert}", "experts", "shared_experts"),
+    *expert_layers("mixer", "experts.{expert}", "experts", "shared_experts"),
     SiteTemplate("output", "dense", "layers.{layer}.mixer.out_proj", among="Mamba"),
     SiteTemplate("output", "dense", "layers.{layer}.mixer.o_proj", among="attention"),
     SiteTemplate("final", "rmsnorm", "norm_f"),
@@ -311,8 +349,21 @@ _FALCON_H1 = _hybrid_layers(
     "feed_forward.down_proj", "self_attn.o_proj", "mamba.out_proj", final="final_layernorm"
 )
 _JAMBA = (
-    *_experts("feed_forward", "experts.{expert}", "experts"),
+    *expert_layers("feed_forward", "experts.{expert}", "experts"),
     *_MAMBA_OR_ATTENTION,
+    SiteTemplate("final", "rmsnorm", "final_layernorm"),
+)
+_TEMPORAL = "layers.{layer}.temporal_block."
+_RECURRENT_GEMMA = (
+    *_hybrid_layers("mlp_block.down_proj", final="final_norm", gain_offset=1.0),
+    SiteTemplate("attention", "dense", f"{_TEMPORAL}o_proj", among="attention"),
+    SiteTemplate("attention", "dense", f"{_TEMPORAL}linear_out", among="recurrent"),
+)
+_GRIFFIN_NORMS = ("temporal_pre_norm", "channel_pre_norm")
+# The block of attention that layers share adds to what their Mamba reads, not to the stream.
+_ZAMBA = (
+    SiteTemplate("output", "dense", "layers.{layer}.mamba.out_proj", among="Mamba"),
+    SiteTemplate("output", "dense", "layers.{layer}.mamba_decoder.mamba.out_proj", among="both"),
     SiteTemplate("final", "rmsnorm", "final_layernorm"),
 )
 _BAMBA_NORMS = ("input_layernorm", "pre_ff_layernorm", "mamba.norm")
@@ -321,7 +372,7 @@ _JAMBA_NORMS = tuple(f"mamba.{of}_layernorm" for of in ("dt", "b", "c"))
 HYBRIDS: tuple[Family, ...] = (
     _decoder("LFM2", "lfm2", _LFM_2, *_LFM_2_NORMS),
     _decoder("LFM2-MoE", "lfm2_moe", _LFM_2, *_LFM_2_NORMS),
-    _decoder("Mllama", "mllama_text_model", _MLLAMA, *_TWO_NORMS, *_CROSS_QK_NORMS),
+    _decoder("Mllama", "mllama_text_model", _MLLAMA, *TWO_NORMS, *_CROSS_QK_NORMS),
     _decoder("Mamba", "mamba", _MAMBA, *_MAMBA_NORMS),
     _decoder("Mamba 2", "mamba2", _MAMBA, *_MAMBA_NORMS),
     _decoder("Falcon Mamba", "falcon_mamba", _MAMBA, *_MAMBA_NORMS),
@@ -337,6 +388,9 @@ HYBRIDS: tuple[Family, ...] = (
     ),
     _decoder("Bamba", "bamba", _BAMBA, *_BAMBA_NORMS),
     _decoder("Falcon-H1", "falcon_h1", _FALCON_H1, *_BAMBA_NORMS),
-    _decoder("Granite 4", "granitemoehybrid", _GRANITE_4, *_TWO_NORMS, "mamba.norm"),
+    _decoder("Granite 4", "granitemoehybrid", _GRANITE_4, *TWO_NORMS, "mamba.norm"),
+    _decoder("Zamba", "zamba", _ZAMBA),
+    _decoder("Zamba 2", "zamba2", _ZAMBA),
+    _decoder("RecurrentGemma", "recurrent_gemma", _RECURRENT_GEMMA, *_GRIFFIN_NORMS),
     _decoder("Jamba", "jamba", _JAMBA, *_BAMBA_NORMS, *_JAMBA_NORMS),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from surgeon.families.decoders import FAIRSEQ_NORMS
+from surgeon.families.decoders import FAIRSEQ_NORMS, TWO_NORMS, expert_layers
 from surgeon.families.family import Family, Objective, SiteTemplate, layers_of, under
 
 _layers = partial(layers_of, "dense", "layers")
@@ -34,18 +34,42 @@ _BIGBIRD_PEGASUS = (
     *under("encoder", "encoder", _comes_last("self_attn.output")),
     *under("decoder", "decoder", _comes_last("self_attn.out_proj", "encoder_attn.out_proj")),
 )
+_T5_ATTENTION = (
+    SiteTemplate("attention", "dense", "block.{layer}.layer.0.SelfAttention.o"),
+    # Of LongT5's encoder, one or the other.
+    SiteTemplate("attention", "dense", "block.{layer}.layer.0.LocalSelfAttention.o"),
+    SiteTemplate("attention", "dense", "block.{layer}.layer.0.TransientGlobalSelfAttention.o"),
+    SiteTemplate("attention", "dense", "block.{layer}.layer.1.EncDecAttention.o"),
+    SiteTemplate("final", "rmsnorm", "final_layer_norm"),
+)
 _T5 = _both(
     (
         SiteTemplate("output", "dense", "block.{layer}.layer.1.DenseReluDense.wo"),
         # Of the decoder.
         SiteTemplate("output", "dense", "block.{layer}.layer.2.DenseReluDense.wo"),
-        SiteTemplate("attention", "dense", "block.{layer}.layer.0.SelfAttention.o"),
-        # Of LongT5's encoder, one or the other.
-        SiteTemplate("attention", "dense", "block.{layer}.layer.0.LocalSelfAttention.o"),
-        SiteTemplate("attention", "dense", "block.{layer}.layer.0.TransientGlobalSelfAttention.o"),
-        SiteTemplate("attention", "dense", "block.{layer}.layer.1.EncDecAttention.o"),
-        SiteTemplate("final", "rmsnorm", "final_layer_norm"),
+        *_T5_ATTENTION,
     )
+)
+_EXPERT = "experts.expert_{expert}"
+_SWITCH = _both(
+    (
+        *expert_layers("layer.1.mlp", _EXPERT, end="wo", path="block"),
+        *expert_layers("layer.2.mlp", _EXPERT, end="wo", path="block"),
+        *_T5_ATTENTION,
+    )
+)
+_NLLB_MOE = _both(
+    (
+        *expert_layers("ffn", _EXPERT, end="fc2"),
+        SiteTemplate("attention", "dense", "layers.{layer}.self_attn.out_proj"),
+        SiteTemplate("attention", "dense", "layers.{layer}.cross_attention.out_proj"),
+        SiteTemplate("final", "layernorm", "layer_norm"),
+    )
+)
+_moonshine_layers = partial(_layers, "mlp.fc2", "self_attn.o_proj", "encoder_attn.o_proj")
+_MOONSHINE = (
+    *under("encoder", "encoder", _moonshine_layers(final="layer_norm")),
+    *under("decoder", "decoder", _moonshine_layers(final="norm")),
 )
 _PROPHETNET = _both(
     layers_of(
@@ -77,6 +101,10 @@ _T5GEMMA_NORMS = (
     "self_attn.q_norm",
     "self_attn.k_norm",
 )
+_PRE_NORMS = (
+    *(*FAIRSEQ_NORMS, "global_self_attn_layer_norm", "cross_attention_layer_norm", "ff_layer_norm"),
+    *(*TWO_NORMS, "final_layernorm"),
+)
 _T5_NORMS = (
     "layer.0.layer_norm",
     "layer.1.layer_norm",
@@ -96,12 +124,11 @@ def _mbart(
     templates: tuple[SiteTemplate, ...] = _MBART,
 ) -> Family:
     head = _SHARED_EMBEDDING if objective == "denoising" else ()
-    norms = (*FAIRSEQ_NORMS, "global_self_attn_layer_norm")
-    return Family(name, (model_type,), templates, objective, head, inner_norms=norms)
+    return Family(name, (model_type,), templates, objective, head, inner_norms=_PRE_NORMS)
 
 
-def _t5(name: str, *model_types: str) -> Family:
-    return Family(name, model_types, _T5, "denoising", inner_norms=_T5_NORMS)
+def _t5(name: str, *model_types: str, templates: tuple[SiteTemplate, ...] = _T5) -> Family:
+    return Family(name, model_types, templates, "denoising", inner_norms=_T5_NORMS)
 
 
 SEQUENCE_TO_SEQUENCE: tuple[Family, ...] = (
@@ -118,14 +145,17 @@ SEQUENCE_TO_SEQUENCE: tuple[Family, ...] = (
     # Pre-norm: it is the output dense layer.
     _mbart("mBART", "mbart"),
     _mbart("M2M-100", "m2m_100"),
+    _mbart("NLLB-MoE", "nllb-moe", templates=_NLLB_MOE),
     _mbart("Pegasus", "pegasus"),
     _mbart("Blenderbot", "blenderbot"),
     _mbart("BigBird-Pegasus", "bigbird_pegasus", templates=_BIGBIRD_PEGASUS),
     _mbart("Pegasus-X", "pegasus_x"),
     _mbart("Whisper", "whisper", "drift"),
     _mbart("Speech2Text", "speech_to_text", "drift"),
+    _mbart("Moonshine", "moonshine", "drift", _MOONSHINE),
     _t5("T5", "t5", "mt5"),
     _t5("UMT5", "umt5"),
+    _t5("Switch Transformers", "switch_transformers", templates=_SWITCH),
     _t5("LongT5", "longt5"),
     Family("UDOP", ("udop",), _T5, "drift", inner_norms=_T5_NORMS),
 )

@@ -7,11 +7,14 @@ from functools import partial
 from surgeon.families.family import Family, SiteTemplate, layers_of, under
 
 _post_norm = partial(layers_of, "layernorm", embeddings="embeddings.LayerNorm")
-_BERT = _post_norm(
-    "encoder.layer",
-    "output.LayerNorm",
-    "attention.output.LayerNorm",
-    "crossattention.output.LayerNorm",  # of a decoder
+_BERT = (
+    *_post_norm(
+        "encoder.layer",
+        "output.LayerNorm",
+        "attention.output.LayerNorm",
+        "crossattention.output.LayerNorm",  # of a decoder
+    ),
+    SiteTemplate("output", "layernorm", "encoder.layer.{layer}.mlp.layernorm"),  # with gates
 )
 # The new names are those in memory.
 _RENAMED = _post_norm("layers", "post_mlp_layernorm", "post_attention_layernorm")
@@ -99,6 +102,11 @@ ENCODERS: tuple[Family, ...] = (
     _bert("Nyströmformer", "nystromformer"),
     _bert("RoFormer", "roformer"),
     _bert("TAPAS", "tapas"),
+    _bert("RoCBert", "roc_bert"),
+    _bert("YOSO", "yoso"),
+    Family("DPR", ("dpr",), _BERT, "drift"),
+    Family("BROS", ("bros",), _BERT, "drift"),
+    Family("Splinter", ("splinter",), _BERT, "drift"),
     Family("LayoutLMv3", ("layoutlmv3",), _BERT, "drift", (), "after padding"),
     Family("MarkupLM", ("markuplm",), _BERT, "drift", (), "after padding"),
     # Beside the stream of the text is one of the layout, a quarter as wide.
@@ -109,7 +117,7 @@ ENCODERS: tuple[Family, ...] = (
     Family("FlauBERT", ("flaubert",), _XLM, "mlm", _PRED_LAYER, when={"pre_norm": (False, None)}),
     Family("MobileBERT", ("mobilebert",), _MOBILEBERT, "mlm", _PREDICTIONS, 0, _MOBILEBERT_NORMS),
     Family("Nomic BERT", ("nomic_bert",), _NOMIC, "mlm", _PREDICTIONS),
-    Family("GTE", ("gte",), _GTE, "mlm", _LM_HEAD),
+    Family("GTE", ("gte", "new"), _GTE, "mlm", _LM_HEAD),
     Family("Jina Embeddings v3", ("jina_embeddings_v3",), _NOMIC, "mlm", _LM_HEAD),
     # ELECTRA's discriminator has no language-model head, but one of its own.
     Family("ELECTRA", ("electra",), _BERT, "mlm", _GENERATOR),
@@ -178,12 +186,13 @@ def _vit(name: str, model_type: str) -> Family:
     return Family(name, (model_type,), _VIT, "drift", inner_norms=norms)
 
 
-def _clip(name: str, both: str, *alone: str) -> tuple[Family, Family]:
-    """One row for two towers, and one for models of one of them."""
-    norms = ("layer_norm1", "layer_norm2")
-    return (
-        Family(name, (both,), _TWO_TOWERS, "drift", inner_norms=norms),
-        Family(name, alone, _CLIP, "drift", inner_norms=norms),
+def _clip(name: str, both: str, *alone: str) -> tuple[Family, ...]:
+    """One row for two towers, and one for models of one of them, if there are any."""
+    rows, norms = (((both,), _TWO_TOWERS), (alone, _CLIP)), ("layer_norm1", "layer_norm2")
+    return tuple(
+        Family(name, types, templates, "drift", inner_norms=norms)
+        for types, templates in rows
+        if types
     )
 
 
@@ -191,13 +200,7 @@ _WAV2VEC2 = layers_of(
     "layernorm", "encoder.layers", "final_layer_norm", "layer_norm", embeddings="encoder.layer_norm"
 )
 _CONFORMER = layers_of("layernorm", "encoder.layers", "final_layer_norm")
-_CONFORMER_NORMS = (
-    "ffn1_layer_norm",
-    "self_attn_layer_norm",
-    "conv_module.layer_norm",
-    "conv_module.depthwise_layer_norm",
-    "ffn2_layer_norm",
-)
+_PARAKEET = layers_of("layernorm", "layers", "norm_out")
 _STABLE_WAV2VEC2 = layers_of(
     "dense",
     "encoder.layers",
@@ -234,6 +237,8 @@ PERCEPTION: tuple[Family, ...] = (
     _vit("Data2VecVision", "data2vec-vision"),
     _vit("I-JEPA", "ijepa"),
     _vit("YOLOS", "yolos"),
+    _vit("ViLT", "vilt"),
+    _vit("DPT", "dpt"),
     _vit("ViViT", "vivit"),
     _vit("VideoMAE", "videomae"),
     _vit("Audio Spectrogram Transformer", "audio-spectrogram-transformer"),
@@ -241,7 +246,10 @@ PERCEPTION: tuple[Family, ...] = (
     Family("DINOv3", ("dinov3_vit",), _DINO_3, "drift", inner_norms=_PRE_NORMS),
     *_clip("CLIP", "clip", "clip_text_model", "clip_vision_model"),
     *_clip("SigLIP", "siglip", "siglip_text_model", "siglip_vision_model"),
-    *_clip("SigLIP 2", "siglip2", "siglip2_text_model"),
+    *_clip("SigLIP 2", "siglip2", "siglip2_text_model", "siglip2_vision_model"),
+    *_clip("CLIPSeg", "clipseg"),
+    *_clip("OWL-ViT", "owlvit"),
+    *_clip("OWLv2", "owlv2"),
     *_clip("MetaCLIP 2", "metaclip_2", "metaclip_2_text_model", "metaclip_2_vision_model"),
     *_wav2vec2("Wav2Vec2", "wav2vec2"),
     *_wav2vec2("HuBERT", "hubert"),
@@ -249,5 +257,8 @@ PERCEPTION: tuple[Family, ...] = (
     *_wav2vec2("UniSpeech", "unispeech"),
     *_wav2vec2("UniSpeech-SAT", "unispeech-sat"),
     Family("Data2VecAudio", ("data2vec-audio",), _WAV2VEC2, "drift"),
-    Family("W2V-BERT", ("wav2vec2-bert",), _CONFORMER, "drift", inner_norms=_CONFORMER_NORMS),
+    Family("SEW", ("sew",), _WAV2VEC2, "drift"),
+    Family("W2V-BERT", ("wav2vec2-bert",), _CONFORMER, "drift"),
+    Family("Wav2Vec2-Conformer", ("wav2vec2-conformer",), _CONFORMER, "drift"),
+    Family("Parakeet", ("parakeet_ctc", "parakeet_encoder"), _PARAKEET, "drift"),
 )

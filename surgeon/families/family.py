@@ -246,13 +246,13 @@ class Family:
 
     def _check_mixed_layers(self, found: Iterable[tuple[SiteTemplate, Site]]) -> None:
         """Check that each layer is of one kind and has all that layers of its kind have."""
-        matched: dict[Role, dict[SiteTemplate, set[int]]] = {}
+        matched: dict[tuple[Role, Stack], dict[SiteTemplate, set[int]]] = {}
         for template, site in found:
             if template.among and site.layer is not None:
-                of_role = matched.setdefault(site.role, {})
+                of_role = matched.setdefault((site.role, site.stack), {})
                 of_role.setdefault(template, set()).add(site.layer)
-        for role, of_role in matched.items():
-            mixed = [t for t in self.templates if t.among and t.role == role]
+        for place, of_role in matched.items():
+            mixed = [t for t in self.templates if t.among and (t.role, t.stack) == place]
             for layer in range(max(set().union(*of_role.values())) + 1):
                 _check_layer(layer, mixed, of_role)
 

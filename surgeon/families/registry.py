@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from surgeon.errors import UnknownArchitectureError
 from surgeon.families.decoders import DECODERS, HYBRIDS, LLAMAS, MIXTURES
@@ -17,23 +18,26 @@ from surgeon.families.encoder_decoders import SEQUENCE_TO_SEQUENCE
 from surgeon.families.encoders import ENCODERS, PERCEPTION
 from surgeon.families.family import Family
 
+# Parts of a configuration that have the language model, or again such a part.
+_PARTS = ("vlm_config", "thinker_config", "llm_config", "language_config", "text_config")
+
 FAMILIES: tuple[Family, ...] = (
     *ENCODERS, *DECODERS, *LLAMAS, *MIXTURES, *HYBRIDS, *SEQUENCE_TO_SEQUENCE, *PERCEPTION,
 )  # fmt: skip
 
 
-def family_of(model_type: object, config: Mapping[str, object] | None = None) -> Family:
+def family_of(model_type: object, config: Mapping[str, Any] | None = None) -> Family:
     """Return the row for a ``model_type`` and the rest of the configuration.
 
     A multimodal model without a row has that of its language model, which is the class that
-    ``text_config`` describes.
+    ``language_model`` describes.
 
     Raises:
         UnknownArchitectureError: there is none.
     """
     keys, rows = config or {}, _rows(model_type)
-    text = keys.get("text_config")
-    if not rows and isinstance(text, Mapping) and _rows(text.get("model_type")):
+    text = language_model(keys)
+    if not rows and text is not keys and _rows(text.get("model_type")):
         inner = family_of(text["model_type"], text)
         if inner.objective != "drift":
             return replace(inner, name=f"{inner.name} in a multimodal model")
@@ -52,7 +56,14 @@ def family_of(model_type: object, config: Mapping[str, object] | None = None) ->
     )
 
 
-def known_family(config: Mapping[str, object]) -> Family | None:
+def language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a configuration that describes the language model; all, without one."""
+    while isinstance(part := next(filter(None, map(config.get, _PARTS)), None), Mapping):
+        config = part
+    return config
+
+
+def known_family(config: Mapping[str, Any]) -> Family | None:
     """Return the row for a configuration; None if there is none."""
     with contextlib.suppress(UnknownArchitectureError):
         return family_of(config.get("model_type"), config)

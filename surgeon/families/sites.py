@@ -27,7 +27,7 @@ _PACKED_NAMES = ("qweight", "weight_packed", "W_q", "blocks")
 GAIN_NAMES = ("weight", "gamma", *_PACKED_NAMES, "")
 BIAS_NAMES = ("bias", "beta")
 _EXPERT = re.compile(r"\.(experts|block_sparse_moe|shared_(experts?|mlp))\.")
-_LANGUAGE_MODEL = re.compile(r"(language|text)_model\.")
+_LANGUAGE_MODEL = re.compile(r"((language|text)_model|thinker)\.")
 # A name may have thousands of digits, which int refuses.
 _LAYER = re.compile(r"((?:.*?\.)?[0-9]{1,9})(?:\.(.*))?")
 

@@ -23,6 +23,7 @@ from surgeon.families import (
     by_layer,
     family_of,
     infer_family,
+    language_model,
     one_stream,
     says_offset,
     sites_from_pattern,
@@ -327,11 +328,13 @@ _KEYS: Mapping[Stack, tuple[tuple[str, ...], ...]] = {
     "": _ONE_STACK,
     "text": _ONE_STACK,
     "vision": _ONE_STACK,
-    "encoder": (("encoder_layers", "num_encoder_layers"), ("num_layers",)),
-    "decoder": (("decoder_layers", "num_decoder_layers"), ("num_layers",)),
+    **{
+        of: ((f"{of}_layers", f"num_{of}_layers", f"{of}_num_hidden_layers"), ("num_layers",))
+        for of in ("encoder", "decoder")
+    },
 }
 _PART: Mapping[Stack, str] = {
-    "": "text_config",
+    "": "encoder_config",  # Parakeet
     "text": "text_config",
     "vision": "vision_config",
     "encoder": "encoder",
@@ -370,13 +373,11 @@ def _layers(config: Mapping[str, Any], stack: Stack) -> int | None:
     """Return the number of layers of a stack, None where the configuration leaves it open."""
     if config.get("model_type") == "albert":  # the layers of a group share its parameters
         return _agreed(config, ("num_hidden_groups",))
-    parts = [config]
-    for key in (_PART[stack], "text_config"):
-        if isinstance(part := parts[0].get(key), Mapping):
-            parts.insert(0, part)
+    part = config.get(_PART[stack])
+    part = part if isinstance(part, Mapping) else config
     counts = (
         _agreed(one, keys)
-        for one in parts
+        for one in (language_model(part), part, config)
         for keys in (_KEYS[stack] if one is config else _ONE_STACK)
     )
     return next((count for count in counts if count is not None), None)

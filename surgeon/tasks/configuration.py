@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surgeon.errors import CheckpointError, EvaluationError
-from surgeon.families import Family
+from surgeon.families import Family, language_model
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
 from surgeon.model.files import parse_json, read_object
@@ -46,8 +46,7 @@ _USUAL_LABELS = 2  # where a configuration names none
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a configuration with what is about text, which some have in a part, at its top."""
-    text = config.get("text_config")  # Gemma 3
-    return {**config, **text} if isinstance(text, dict) else config
+    return {**config, **language_model(config)}
 
 
 def read_config(directory: Path) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from surgeon.errors import CheckpointError, SelectionError, UnknownArchitectureE
 from surgeon.families import FAMILIES, by_layer, family_of, one_stream, sites_from_pattern
 from surgeon.families.infer import propose_dense, propose_norms
 
+_BY_CODE = {"new": "gte", "kimi_k2": "deepseek_v3"}  # types that transformers has not
 _ENCODERS = ("bert", "roberta", "electra", "mpnet", "distilbert")
 
 
@@ -52,7 +53,7 @@ def test_a_mixture_in_memory_has_its_file_s_scalars_at_each_layer_s_end(name, tm
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("language", ["language_model", "text_model"])
+@pytest.mark.parametrize("language", ["language_model", "text_model", "thinker"])
 def test_what_is_beside_a_language_model_with_layers_of_its_names_is_left_out(language):
     names = [f"{of}.layers.0.mlp.down_proj.weight" for of in (f"model.{language}", "resampler")]
     assert [site.gain for site in family_of("llama").sites(names)] == names[:1]
@@ -70,6 +71,9 @@ def test_a_multimodal_model_has_the_row_of_its_language_model():
     assert family_of("clip", {"text_config": text}).name == "CLIP"
     with pytest.raises(CheckpointError, match="not those of a Qwen2 in a multimodal model;"):
         found.sites(["norm.weight"])
+    paligemma = {"model_type": "paligemma", "text_config": {"model_type": "gemma"}}
+    for parts in ({"vlm_config": paligemma}, {"thinker_config": paligemma}, paligemma):
+        assert family_of("a_new_one", parts).name == "Gemma in a multimodal model"
     for other in ({"model_type": "clip_text_model"}, {"model_type": ["qwen2"]}, {}, None):
         with pytest.raises(UnknownArchitectureError, match="'a_new_one' is not an architecture"):
             family_of("a_new_one", {"text_config": other})
@@ -78,6 +82,7 @@ def test_a_multimodal_model_has_the_row_of_its_language_model():
 @pytest.mark.parametrize(
     ("model_type", "gain"),
     [
+        ("bert", "bert.encoder.layer.0.mlp.layernorm.weight"),  # of DNABERT-2, Jina v2
         ("bloom", "h.0.mlp.dense_4h_to_h.weight"),
         ("opt", "decoder.layers.0.fc2.weight"),
         ("gpt2", "h.0.mlp.c_proj.weight"),
@@ -93,7 +98,7 @@ def test_a_multimodal_model_has_the_row_of_its_language_model():
         ("wav2vec2", "encoder.layers.0.final_layer_norm.weight"),
     ],
 )
-def test_names_that_other_versions_of_transformers_wrote_are_found(model_type, gain):
+def test_names_that_other_code_wrote_are_found(model_type, gain):
     (site,) = family_of(model_type).sites([gain])
     assert (site.role, site.layer, site.gain) == ("output", 0, gain)
 
@@ -209,9 +214,16 @@ def test_an_unknown_architecture_is_named(model_type):
         family_of(model_type)
 
 
-def test_every_model_type_is_one_that_transformers_knows():
+def test_every_model_type_but_a_few_is_one_that_transformers_knows():
     known = transformers.CONFIG_MAPPING
-    assert not [name for family in FAMILIES for name in family.model_types if name not in known]
+    names = [name for family in FAMILIES for name in family.model_types]
+    assert [name for name in names if name not in known] == [*_BY_CODE]
+
+
+@pytest.mark.parametrize("name", _BY_CODE)
+def test_a_type_that_is_code_of_its_repository_has_the_layers_of_its_kin(name):
+    found, kin = family_of(name), family_of(_BY_CODE[name])
+    assert (found.templates, found.inner_norms) == (kin.templates, kin.inner_norms)
 
 
 def test_a_norm_under_another_prefix_than_the_layers_is_no_site():

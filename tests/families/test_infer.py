@@ -12,8 +12,9 @@ from surgeon.families import infer_family, one_stream
 _OPEN = {
     "opt": "OPT",
     "opt, post-norm": r"OPT \(or kin\)",
+    "gemma4_text, with embeddings of each layer": "Gemma 4",
     **dict.fromkeys(
-        ("gemma2", "gemma3_text", "gemma3", "gemma4_text"),
+        ("gemma2", "gemma3_text", "gemma3", "gemma4_text", "gemma4_unified_text"),
         r"Gemma 2 \(or kin\) or Gemma 4 \(or kin\)",
     ),
     **dict.fromkeys(("led", "bigbird_pegasus"), r"BART \(or kin\) or BigBird-Pegasus"),
@@ -21,7 +22,7 @@ _OPEN = {
     "olmo3": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
     "flex_olmo": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
     "exaone4": r"OLMo 2 \(or kin\) or Gemma 2 \(or kin\)",
-    "data2vec-audio": r"Wav2Vec2 \(or kin\)",
+    **dict.fromkeys(("data2vec-audio", "sew"), r"Wav2Vec2 \(or kin\)"),
     **{
         name: r"Wav2Vec2 \(or kin\)"
         for family in ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
@@ -31,7 +32,7 @@ _OPEN = {
 # Without a norm or dense layer after attention the layers may be of another kind.
 _BY_CONFIGURATION = (
     *("mobilebert", "mamba", "mamba2", "falcon_mamba", "nemotron_h", "nemotron_h, with experts"),
-    "wav2vec2-bert",
+    *("wav2vec2-bert", "wav2vec2-conformer", "parakeet_ctc", "zamba", "zamba2"),
 )
 _TOLD = [name for name in EVERY if name not in (*_OPEN, *_BY_CONFIGURATION)]
 # Of those with Llama's names, Gemma's final norm adds 1 to the gain that it stores, Cohere's
@@ -50,7 +51,13 @@ _MIXTURES = (
     "mixtral",
     *("qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "dots1"),
     *("ernie4_5_moe", "solar_open", "exaone_moe", "hy_v3", "laguna", "mimo_v2_flash", "mellum"),
-    *("glm4v_moe_text", "qwen3_vl_moe_text"),
+    *(
+        "glm4v_moe_text",
+        "qwen3_vl_moe_text",
+        "qwen3_omni_moe_text",
+        "ernie4_5_vl_moe",
+        "cohere2_moe",
+    ),
 )
 _FINAL_LEFT_OPEN = (*_LLAMA, *_MIXTURES, "exaone")  # GPT-Neo's names
 

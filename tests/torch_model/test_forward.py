@@ -14,8 +14,8 @@ from surgeon.torch_model.loading import load_model
 DIMS = (3, 9)
 _SEQUENCES = [(5, 6, 7, 8, 9), (4, 6)]
 # transformers gives Gemma 3 other parameters than its file has, loads Mllama with images alone, and
-# has no class for Mistral 4 by itself.
-_UNLOADED = ("gemma3", "mllama", "mistral4")
+# has no class for Mistral 4 or Qwen3-Omni's text by itself; experts of two sizes are not loaded.
+_UNLOADED = ("gemma3", "mllama", "mistral4", "qwen3_omni_moe_text", "ernie4_5_vl_moe")
 _TEXT = [
     name
     for name, tiny in {**FAMILIES, **ODD, **MIXTURES}.items()
