@@ -163,7 +163,10 @@ def _sequences(loaded: TorchModel, tokenizer: Any | None, pad: int) -> list[list
         sentences = built_in_sample().lines
         # Quietly: some are longer than the model takes, and are cut afterwards.
         with quiet(), panics_as_errors(f"{loaded.checkpoint.name}: its tokenizer"):
-            encoded = [tokenizer(line)["input_ids"] for line in sentences[: len(_LENGTHS)]]
+            # A question, and a text to find its answer in.
+            texts = 2 if loaded.task == "question-answering" else 1
+            starts = range(len(_LENGTHS))
+            encoded = [tokenizer(*sentences[n : n + texts])["input_ids"] for n in starts]
         flat = [token for ids in encoded for token in ids]
         if flat.count(tokenizer.unk_token_id) < len(flat) / 4:
             return sorted(encoded, key=len)

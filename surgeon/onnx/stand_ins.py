@@ -146,6 +146,10 @@ _BY_MODEL_TYPE: dict[str, dict[str, Any]] = {
     "longformer": {
         _MODULES.format("longformer", "LongformerSelfAttention.forward"): _windowed_attention,
         _MODULES.format("longformer", "LongformerModel._pad_to_window_size"): _unpadded,
+        # A question ends at the first separator; transformers counts them all, by their values.
+        _MODULES.format("longformer", "_get_question_end_index"): (
+            lambda ids, separator: (ids == separator).int().argmax(1)
+        ),
     },
     "llama4_text": {
         _MODULES.format("llama4", "apply_rotary_emb"): functools.partial(_turn, heads=2)

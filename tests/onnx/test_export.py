@@ -14,8 +14,9 @@ from conftest import rename_tensors
 from families import EVERY
 from heads import save_head
 from onnx_exports import initializers
-from task_models import MODELS, save_model
+from task_models import MODELS, save_model, word_tokenizer
 from tiny import TEXT, make_unequal
+from tokenizers import processors
 
 from surgeon import evaluate, open_checkpoint, read_record, verify
 from surgeon.console import show_record
@@ -80,9 +81,25 @@ def test_equal_initializers_stay_apart_so_that_only_the_planned_vectors_differ(t
 def test_a_model_that_does_not_give_what_its_task_is_scored_on_is_one_line(tmp_path):
     config = transformers.DPRConfig(**{**TEXT, "num_hidden_layers": 1})
     transformers.DPRQuestionEncoder(config).save_pretrained(tmp_path / "dpr")
-    opened = open_checkpoint(tmp_path / "dpr", sites_pattern=r".*\d\.output\.LayerNorm")
     with pytest.raises(ExportError, match="DPRQuestionEncoder gives no last_hidden_state; use"):
-        patch(opened, tmp_path / "out", onnx=True)
+        _patch(tmp_path / "dpr", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_longformer_s_questions_end_at_the_first_of_three_separators(tmp_path):
+    sizes = {**TEXT, "num_hidden_layers": 1, "vocab_size": 800, "max_position_embeddings": 512}
+    config = transformers.LongformerConfig(**sizes, attention_window=4, sep_token_id=3)
+    model = make_unequal(transformers.LongformerForQuestionAnswering, config)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer = word_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    record = _patch(tmp_path / "model", tmp_path / "out")
+    assert record.onnx["parity"]["largest"] <= 1e-4
 
 
 def test_checkpoint_names_with_gamma_and_no_prefix_are_kept_in_onnx(one_layer, tmp_path):
