@@ -340,8 +340,8 @@ def _refuse_uneven_experts(checkpoint: Checkpoint) -> None:
         if shape != info.shape:
             raise ExportError(
                 f"{checkpoint.where(name)}: {name} is {list(info.shape)}, and {other} "
-                f"{list(shape)}",
-                "fetch the weights again",
+                f"{list(shape)}: experts of several sizes are not loaded",
+                "fetch the weights again, if they should be alike",
             )
 
 
