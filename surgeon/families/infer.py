@@ -243,9 +243,8 @@ def _site(pattern: str, path: str, leaves: Mapping[str, str], shapes: Shapes) ->
     kind: Kind = "dense" if len(shape) == 2 else "layernorm" if bias is not None else "rmsnorm"
     axis = int(kind == "dense" and bias is not None and shapes[bias] == shape[1:] != shape[:1])
     number = split_layer(path)[0].rpartition(".")[2]
-    expert = kind == "dense" and is_expert(gain)
     layer = int(number) if number else None
-    return Site("output", kind, layer, gain, bias, axis, expert=expert)
+    return Site("output", kind, layer, gain, bias, axis, expert=is_expert(gain))
 
 
 @dataclass(frozen=True)
@@ -294,8 +293,7 @@ def propose_norms(shapes: Shapes) -> list[tuple[str, int]]:
     hidden = _width(shapes)
     lengths: dict[str, list[tuple[int, ...]]] = {}
     for norm in _norms(shapes):
-        if norm.layer:
-            lengths.setdefault(_pattern_of(norm.path), []).append(shapes[norm.gain])
+        lengths.setdefault(_pattern_of(norm.path), []).append(shapes[norm.gain])
     scored = []
     for pattern, found in lengths.items():
         if len(found) > 1 and len(found[0]) == 1 and len(set(found)) == 1:
@@ -343,7 +341,7 @@ def _likely_ends(shapes: Shapes) -> str:
         if patterns
     ]
     said = f"; by names and shapes that is likely {', or '.join(likely)}" if likely else ""
-    seen = {(_pattern_of(norm.path), shapes[norm.gain]) for norm in _norms(shapes) if norm.layer}
+    seen = {(_pattern_of(norm.path), shapes[norm.gain]) for norm in _norms(shapes)}
     if not likely and len(seen) > len(dict(seen)):
         said = "; its layers are of several widths, and REGEX is for those of one"
     if fused:
@@ -367,9 +365,8 @@ def _width(shapes: Shapes) -> int:
 
 
 def _gives(hidden: int, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
-    if len(weight) != 2 or weight[0] == weight[1] or bias not in (None, (hidden,)):
-        return False
-    return weight[0] == hidden or (bias is not None and weight[1] == hidden)
+    # Of a bias there are as many numbers as the layer gives, whichever way round the weight is.
+    return len(weight) == 2 and weight[0] != weight[1] and (bias or weight[:1]) == (hidden,)
 
 
 def _leaves(tensors: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -171,8 +171,8 @@ def _site(
 ) -> Site:
     gain, bias = _tensor(graph, operation.gain), _tensor(graph, operation.bias)
     assert gain is not None
-    expert = operation.kind == "dense" and is_expert(gain)
-    return Site(role, operation.kind, layer, gain, bias, operation.axis, stack, expert=expert)
+    axis, expert = operation.axis, is_expert(gain)
+    return Site(role, operation.kind, layer, gain, bias, axis, stack, expert=expert)
 
 
 def _tensor(graph: FileGraph, use: Use | None) -> str | None:

@@ -261,6 +261,9 @@ _UNKNOWN = {
             "ln_1.bias": (16,),
             "attn.q_norm.weight": (8,),
             "attn.kiln.weight": (16,),
+            "attn.out.weight": (16, 32),
+            "mlp.fc_in.weight": (16, 64),
+            "mlp.fc_in.bias": (64,),
             "mlp.out.weight": (16, 24),
             "mlp.out.bias": (16,),
             "mlp.conv1d.weight": (24, 16),
@@ -321,7 +324,7 @@ def test_the_norms_of_the_known_families_are_among_the_proposals(tmp_path, name)
 def test_a_pattern_makes_output_sites_by_the_shapes(pattern, kind, axis, bias):
     sites = sites_from_pattern(pattern, dict(reversed(_UNKNOWN.items())))
     assert [site.layer for site in sites] == [0, 1, 2]
-    assert {site.role for site in sites} == {"output"}
+    assert {(site.role, site.expert) for site in sites} == {("output", False)}
     assert (sites[1].kind, sites[1].axis, sites[1].bias) == (kind, axis, bias)
     assert one_stream(sites, _UNKNOWN) == sites
 
