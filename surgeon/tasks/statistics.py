@@ -116,7 +116,7 @@ def is_firm(patched: Scores, baseline: Scores, texts: Groups | None = None) -> b
     One of bounded differences always does. A studentized one does not where all texts but a few
     are as they were: those few may be all that is wrong, or nearly none of it.
     """
-    if patched.bounds is not None and patched.statistic is ratio_of_sums:
+    if patched.bounds is not None:
         return True
     changes = np.abs(patched.total - baseline.total)
     return not _is_sparse(_summed(changes if changes.ndim == 1 else changes.sum(axis=1), texts))

@@ -48,6 +48,9 @@ def test_the_interval_is_student_s_and_of_the_unit_where_it_is_skewed_too():
     assert student == pytest.approx((-12.706, 12.706), abs=1e-3)
     low, high = paired_interval(_scores(skewed), _scores(0 * skewed))
     assert high - skewed.mean() > 1.2 * (skewed.mean() - low)
+    student = 2.093 * skewed.std(ddof=1) / 20**0.5  # is not narrowed where the other end widens
+    assert skewed.mean() - low == pytest.approx(student, rel=1e-3)
+    assert paired_interval(_scores(-skewed), _scores(0 * skewed)) == pytest.approx((-high, -low))
     larger = paired_interval(_scores(9 * skewed), _scores(0 * skewed))
     assert larger == pytest.approx((9 * low, 9 * high))
 
@@ -82,7 +85,13 @@ def test_the_interval_of_a_score_of_the_whole_set_is_what_resampling_gives():
         for d in draws
     ]
     expected = np.quantile(differences, [0.025, 0.975])
-    np.testing.assert_allclose(paired_interval(*scores), expected, atol=0.05)
+    interval = paired_interval(*scores)
+    np.testing.assert_allclose(interval, expected, atol=0.05)
+    # Equal texts count as one, and one text alone has no interval.
+    places, twice = np.arange(60), np.tile(np.arange(60), 2)
+    repeated = [_one_minus_spearman(np.tile(p, 2), np.tile(gold, 2)) for p in (patched, baseline)]
+    assert paired_interval(*repeated, twice) == pytest.approx(interval)
+    assert np.ptp(paired_interval(*scores, 0 * places)) == 0
 
 
 def test_a_rank_correlation_of_what_does_not_vary_is_none():
@@ -96,6 +105,11 @@ def test_the_control_range_spans_all_controls_and_zero_and_one_outlier_widens_on
     assert low == 0.0
     assert usual_range([*usual, 0.34])[1] < 0.01
     assert usual_range([1.0, 2.0, 3.0, 4.0, 5.0]) == (-1.0, 7.0)  # 1.5 times 4 − 2 beyond these
+    assert usual_range([-1.0] * 5) == (-1.0, 0.0)
+    # Of more than 24 the worst is in the range all the same, and so are the fences.
+    assert control_range([*usual * 4, 0.34])[1] == 0.34
+    assert control_range(np.arange(41.0)) == (-20.0, 60.0)
+    assert control_range([1.0] * 9 + [2.0]) == pytest.approx((0.0, 1 + 25 / 11))  # off the median
 
 
 @pytest.mark.parametrize("law", list(HARMS))
@@ -211,11 +225,26 @@ def test_flips_have_the_exact_interval_of_both_kinds():
     low, high = paired_interval(*_answers(differences))
     assert (low, high) == pytest.approx((worse.low - better.high, worse.high - better.low))
     assert paired_interval(*_answers(np.zeros(240)))[1] == pytest.approx(4.38 / 240, rel=0.01)
+    assert paired_interval(*_answers(np.ones(9)))[1] == 1.0
 
 
 def _answers(differences, weight=None):
     ones = np.ones_like(differences) if weight is None else weight
     return [Scores(d, ones, bounds=SHARE) for d in (differences, np.zeros_like(differences))]
+
+
+@pytest.mark.parametrize(("scale", "words"), [(1.0, 9.0), (0.5, 1.0)])
+def test_bounded_differences_other_than_flips_are_bet_on_where_most_are_zero(scale, words):
+    few = scale * np.array([1.0] * 9 + [-1.0] * 2 + [0.0] * 89)
+    many = np.where(np.arange(100) % 3, few[::-1], scale)
+    weight = np.full(100, words)
+    bet, unbounded = confidence_sequence(*_answers(few, weight)), (many, 0 * many)
+    assert paired_interval(*_answers(few, weight)) == pytest.approx(bet)
+    student = paired_interval(*(_scores(values, weight) for values in unbounded))
+    assert paired_interval(*_answers(many, weight)) == pytest.approx(student)
+    weight[50:] = 17.0  # in whatever order
+    one, other = (confidence_sequence(*_answers(few[::n], weight[::n])) for n in (1, -1))
+    assert one == pytest.approx(other)
 
 
 def test_equal_texts_count_as_one():
@@ -239,6 +268,7 @@ def test_a_few_changed_texts_make_no_firm_interval_of_what_has_no_bounds():
     assert is_firm(*_answers((losses > 0) * 1.0))
     assert is_firm(_scores(losses + 1), _scores(0 * losses))
     assert is_firm(_scores(losses[:4]), _scores(0 * losses[:4]))
+    assert is_firm(_scores(np.repeat(losses, 10)), _scores(np.zeros(1000)))  # 30 of a thousand
 
 
 @pytest.mark.parametrize("law", ["flips in 2%", "drift, 2% of texts", "damage on 10% of texts"])
@@ -255,6 +285,7 @@ def test_a_true_rise_of_the_error_rate_is_not_called_intact():
 
 
 def test_no_text_changed_in_the_first_look_settles_nothing():
+    assert confidence_sequence(*_answers(np.arange(9999.0).clip(max=1)))[1] == 1.0  # all but one
     low, high = confidence_sequence(*_answers(np.zeros(32)))
     assert low < -0.1 < 0.1 < high
     assert confidence_sequence(*_answers(np.zeros(32)), heaviest=4.0)[1] > 2 * high
