@@ -15,11 +15,14 @@ import numpy as np
 
 from surgeon import (
     Checkpoint,
+    Plan,
     Recipe,
     make_onnx_plan,
     make_plan,
     open_checkpoint,
     open_onnx,
+    restore,
+    verify,
     write_artifact,
     write_onnx_artifact,
 )
@@ -72,10 +75,14 @@ def patch(
     **fields,
 ) -> Record:
     """Patch a model as a recipe's fields say; without any, dimensions 3 and 9."""
-    checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model)
-    plan = make_plan(checkpoint, Recipe(**(fields or {"dims": (3, 9)})))
     graph = {"dtype": dtype, "standalone": standalone, "fresh": fresh, "parity": parity}
-    return write_artifact(plan, output, onnx=onnx, force=force, **graph)
+    return write_artifact(plan_of(model, **fields), output, onnx=onnx, force=force, **graph)
+
+
+def plan_of(model: Path | Checkpoint, /, **fields) -> Plan:
+    """Plan what a recipe's fields say; without any, to zero dimensions 3 and 9."""
+    checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model)
+    return make_plan(checkpoint, Recipe(**(fields or {"dims": (3, 9)})))
 
 
 def patch_onnx(path: Path, output: Path, sites_pattern: str | None = None, **fields) -> Record:
@@ -94,6 +101,21 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """Every file's content by its path in the folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def assert_undone(artifact: Path, source: Path) -> None:
+    """An artifact passes every check, and restore makes of it the source's files and no other."""
+    assert verify(artifact).passed
+    back = artifact.with_name(f"{artifact.name} undone")
+    restore(artifact, back)
+    assert files_of(back) == files_of(source)
+
+
+def flip_bit(path: Path, at: int = -1) -> None:
+    """Change one bit of a file, in its last byte if none is given."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
 
 
 def copy_of(folder: Path, target: Path) -> Path:
@@ -146,6 +168,20 @@ def edit_tensors(folder: Path, change: Callable[[dict], object]) -> None:
     tensors = load_file(path)
     changed = change(tensors)
     save_file(changed if isinstance(changed, dict) else tensors, path, metadata={"format": "pt"})
+
+
+def stored_tensors(folder: Path) -> dict:
+    """Every tensor of a folder's safetensors files, as PyTorch reads it."""
+    from safetensors.torch import load_file  # brings torch
+
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def safetensors_bytes(header: object, data: bytes = b"") -> bytes:
+    """A safetensors file of a header, which need not be a right one, and what follows it."""
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw + data
 
 
 def make_pickle(folder: Path, *, legacy: bool = False) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import json
@@ -19,6 +20,7 @@ from antibodies import antibodies
 from artifacts import patch
 from benchmarks import measure
 from filelock import FileLock
+from hub_server import connect, serve
 from hypothesis import HealthCheck, settings
 from safetensors.numpy import load_file, save_file
 
@@ -86,14 +88,21 @@ def antibody_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def json_of(capsys):
+def done(capsys):
+    """Run a command that must end with an exit code, 0 or 1; return its ``out`` and ``err``."""
+
+    def check(*arguments, code=0):
+        capsys.readouterr()
+        assert run([*map(str, arguments)]) == code, capsys.readouterr().err
+        return capsys.readouterr()
+
+    return check
+
+
+@pytest.fixture
+def json_of(done):
     """Run a command and parse the one JSON document on its standard output."""
-
-    def parse(*arguments):
-        assert run([*map(str, arguments), "--json"]) == 0, capsys.readouterr().err
-        return json.loads(capsys.readouterr().out)
-
-    return parse
+    return lambda *arguments: json.loads(done(*arguments, "--json").out)
 
 
 @pytest.fixture
@@ -113,18 +122,37 @@ def refused(capsys):
     return check
 
 
+@pytest.fixture
+def serving(tmp_path, monkeypatch):
+    """Start a Hub that serves folders as repositories, by their ids, and talk to no other one."""
+    with contextlib.ExitStack() as servers:
+
+        def start(repositories, **how):
+            server = servers.enter_context(serve(repositories))
+            connect(monkeypatch, server.url, tmp_path / "cache", **how)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def waited(monkeypatch) -> list[float]:
+    """The seconds of each wait between two tries at the Hub, none of which takes time here."""
+    seconds: list[float] = []
+    monkeypatch.setattr("surgeon.model.hub_errors.sleep", seconds.append)
+    return seconds
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Make a tiny checkpoint of a family, by its name in the table of families, once."""
-    made: dict[str, Path] = {}
-
     from families import save_family  # brings the configurations of every family
 
+    @functools.cache
     def make(family: str) -> Path:
-        if family not in made:
-            made[family] = tmp_path_factory.mktemp("tiny") / family
-            save_family(family, made[family], layers=3)
-        return made[family]
+        folder = tmp_path_factory.mktemp("tiny") / family
+        save_family(family, folder, layers=3)
+        return folder
 
     return make
 

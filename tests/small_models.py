@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+from artifacts import safetensors_bytes
 from safetensors.numpy import save_file
 
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -28,7 +29,7 @@ def write_small_model(folder: Path, seed: int) -> Path:
     tensors = {name: values.astype(dtype) for name, values in tensors.items()}
     folder.mkdir(parents=True)
     if seed % 5 == 4:
-        _save_shards(tensors, folder)
+        save_shards(tensors, folder)
     else:
         save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": family}))
@@ -63,23 +64,25 @@ def write_sparse(path: Path, shapes, filled) -> None:
         offsets = [position, position + size]
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": offsets}
         position += size
-    raw = json.dumps(header).encode()
     with path.open("wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
+        start = file.write(safetensors_bytes(header))
         for name, values in filled.items():
-            file.seek(8 + len(raw) + header[name]["data_offsets"][0])
+            file.seek(start + header[name]["data_offsets"][0])
             file.write(values.astype("<f4").tobytes())
-        file.truncate(8 + len(raw) + position)
+        file.truncate(start + position)
 
 
-def _save_shards(tensors, folder):
+def save_shards(tensors, folder: Path) -> Path:
+    """Save tensors in two shards, every other one in the second; return their index."""
     homes = {}
     for number in range(2):
         name = f"model-0000{number + 1}-of-00002.safetensors"
         part = dict(list(tensors.items())[number::2])
         save_file(part, folder / name)
         homes |= dict.fromkeys(part, name)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": homes}))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": homes}))
+    return index
 
 
 def _vectors(random, hidden, planted):
