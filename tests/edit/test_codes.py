@@ -5,24 +5,13 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-from artifacts import files_of, patch
+from artifacts import assert_undone, patch, plan_of
 from families import save_family
-from hub_server import connect, serve
 from safetensors.numpy import save_file
+from small_models import save_shards
 
-from surgeon import (
-    Recipe,
-    compare,
-    make_plan,
-    open_checkpoint,
-    plan_from_small_patch,
-    read_zscores,
-    restore,
-    verify,
-    write_artifact,
-    write_small_patch,
-)
-from surgeon.cli import run
+import surgeon
+from surgeon import open_checkpoint, read_zscores
 from surgeon.errors import CheckpointError
 from surgeon.model.remote import open_remote
 from surgeon.model.tensors import open_safetensors
@@ -149,17 +138,15 @@ def test_zeroed_codes_stand_for_what_is_zeroed_and_all_others_for_what_they_did(
     now, zeroed = _dequantized(_load(tmp_path / "out")), _load(tmp_path / "wanted")
     for name, values in now.items():
         assert values.tobytes() == zeroed[name].tobytes()
-    assert verify(tmp_path / "out").passed
-    restore(tmp_path / "out", tmp_path / "back")
-    assert files_of(tmp_path / "back") == files_of(codes)
+    assert_undone(tmp_path / "out", codes)
 
 
 def test_codes_are_zeroed_by_a_small_patch_and_differ_where_it_says(stored, tmp_path):
     opened = open_checkpoint(stored[0])
-    write_small_patch(make_plan(opened, Recipe(dims=(3,))), tmp_path / "edit.surgeon")
-    plan = plan_from_small_patch(tmp_path / "edit.surgeon", opened)
-    write_artifact(plan, tmp_path / "out", onnx=False)
-    found = compare(opened, open_checkpoint(tmp_path / "out")).tensors
+    surgeon.write_small_patch(plan_of(opened, dims=(3,)), tmp_path / "edit.surgeon")
+    plan = surgeon.plan_from_small_patch(tmp_path / "edit.surgeon", opened)
+    surgeon.write_artifact(plan, tmp_path / "out", onnx=False)
+    found = surgeon.compare(opened, open_checkpoint(tmp_path / "out")).tensors
     assert {one.name: one.dims for one in found} == {edit.tensor: (3,) for edit in plan.edits}
 
 
@@ -178,7 +165,7 @@ def gpt_oss(tmp_path):
 @pytest.mark.parametrize("mode", [{"mode": "scale", "factor": 2}, {"mode": "mean"}])
 def test_codes_are_too_few_for_another_mode(gpt_oss, mode):
     with pytest.raises(CheckpointError, match=r"down_proj_blocks is stored as U8.*`mode` zero$"):
-        make_plan(open_checkpoint(gpt_oss()), Recipe(dims=(3,), **mode))
+        plan_of(gpt_oss(), dims=(3,), **mode)
 
 
 @pytest.mark.parametrize(
@@ -196,11 +183,13 @@ def test_codes_are_too_few_for_another_mode(gpt_oss, mode):
         ({"blocks": _bytes(2, 9, 3, 16), "scales": _e8m0(2, 9, 3)}, r"shape \[2, 9, 48\] and its"),
     ],
 )
-def test_codes_that_are_not_known_to_be_rows_with_scales_are_refused(gpt_oss, changed, complaint):
+def test_codes_that_are_not_known_to_be_rows_with_scales_are_refused(
+    gpt_oss, changed, complaint, refused
+):
     folder = gpt_oss(**changed)
     with pytest.raises(CheckpointError, match=complaint):
-        make_plan(open_checkpoint(folder), Recipe(dims=(3,)))
-    assert run(["scan", str(folder)]) == 2
+        plan_of(folder, dims=(3,))
+    refused("scan", folder)
 
 
 def test_two_dimensions_in_a_byte_are_refused(tmp_path):
@@ -209,30 +198,25 @@ def test_two_dimensions_in_a_byte_are_refused(tmp_path):
     save_file({name: _bytes(48, 16), f"{name}_scale": _e8m0(48, 1)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(CheckpointError, match="cannot be edited exactly"):
-        make_plan(open_checkpoint(tmp_path), Recipe(dims=(3,)))
+        plan_of(tmp_path, dims=(3,))
 
 
-def test_codes_and_scales_in_different_shards_are_read_and_edited(gpt_oss, tmp_path, monkeypatch):
+def test_codes_and_scales_in_different_shards_are_read_and_edited(gpt_oss, tmp_path, serving):
     whole, folder = gpt_oss(), tmp_path / "shards"
     folder.mkdir()
     (folder / "config.json").write_bytes((whole / "config.json").read_bytes())
-    homes = {}
-    for number, (name, value) in enumerate(_load(whole).items(), 1):
-        homes[name] = f"model-{number:05}-of-00004.safetensors"
-        save_file({name: value}, folder / homes[name])
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": homes}))
-    assert len(set(homes.values())) == 4
+    homes = json.loads(save_shards(_load(whole), folder).read_bytes())["weight_map"]
+    assert homes[f"{_JOINED}_blocks"] != homes[f"{_JOINED}_scales"]
     wanted = read_zscores(open_checkpoint(whole))
     assert open_checkpoint(folder).parameters_total == 2 * 16 * (3 * 32 + 1) + 16
-    with serve({"org/codes": folder}) as server:
-        connect(monkeypatch, server.url, tmp_path / "cache")
-        found = read_zscores(open_remote("org/codes"))
+    serving({"org/codes": folder})
+    found = read_zscores(open_remote("org/codes"))
     np.testing.assert_array_equal(found.gain, wanted.gain)
     patch(folder, tmp_path / "out")
     patch(whole, tmp_path / "wanted")
     out, zeroed = _load(tmp_path / "out"), _load(tmp_path / "wanted")
     assert {n: v.tobytes() for n, v in out.items()} == {n: v.tobytes() for n, v in zeroed.items()}
-    assert verify(tmp_path / "out").passed
+    assert surgeon.verify(tmp_path / "out").passed
 
 
 def test_names_alone_say_whose_codes_they_are(tmp_path):
@@ -243,7 +227,6 @@ def test_names_alone_say_whose_codes_they_are(tmp_path):
         tensors |= {f"{down}_blocks": _bytes(4, 16, 3, 16), f"{down}_scales": _e8m0(4, 16, 3)}
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").unlink()
-    plan = make_plan(open_checkpoint(tmp_path / "model.safetensors"), Recipe(dims=(3,)))
-    assert (
-        sum(edit.tensor.endswith("_blocks") for edit in plan.edits) == plan.checkpoint.layers == 2
-    )
+    plan = plan_of(tmp_path / "model.safetensors", dims=(3,))
+    blocks = [edit for edit in plan.edits if edit.tensor.endswith("_blocks")]
+    assert len(blocks) == plan.checkpoint.layers == 2

@@ -1,15 +1,14 @@
-import json
+import math
 import shutil
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from artifacts import edit_record, patch
+from artifacts import edit_record, flip_bit, patch, record_files, safetensors_bytes
 from safetensors.torch import load_file, save, save_file
 
 from surgeon import compare, open_checkpoint, read_record, verify
-from surgeon.cli import run
 from surgeon.evaluation.session import open_session
 from surgeon.model.tensors import BITS
 
@@ -39,19 +38,20 @@ def _compare(folder, *contents):
     return compare(*(open_checkpoint(folder / f"{name}.safetensors") for name in "ab"))
 
 
-def test_diff_tells_columns_of_a_weight_from_rows(tmp_path):
-    first = {"w": torch.zeros(6, 4), "v": torch.zeros(5, dtype=torch.int64)}
-    second = {name: value.clone() for name, value in first.items()}
-    second["w"][:, 2] = 1
-    second["v"][4] = -1
-    by_name = {tensor.name: tensor for tensor in _compare(tmp_path, first, second).tensors}
-    assert (by_name["w"].changed, by_name["w"].axis, by_name["w"].dims) == (6, 1, (2,))
-    assert (by_name["v"].changed, by_name["v"].axis, by_name["v"].dims) == (1, 0, (4,))
-
-
-def test_diff_counts_a_scalar_without_axes(tmp_path):
-    found = _compare(tmp_path, *({"scale": torch.tensor(value)} for value in (1.0, 2.0)))
-    assert (found.scalars_changed, found.tensors[0].dims) == (1, None)
+@pytest.mark.parametrize(
+    ("first", "second", "changed", "axis", "dims"),
+    [
+        ([[0.0] * 4] * 6, [[0.0, 0.0, 1.0, 0.0]] * 6, 6, 1, (2,)),
+        ([0] * 5, [0, 0, 0, 0, -1], 1, 0, (4,)),
+        ([0.0, math.nan], [-0.0, math.nan], 1, 0, (0,)),  # bits are compared, not numbers
+        (1.0, 2.0, 1, None, None),
+    ],
+    ids=["a column", "a row", "the sign of zero beside nan", "no axis"],
+)
+def test_diff_tells_which_rows_or_columns_changed(tmp_path, first, second, changed, axis, dims):
+    found = _compare(tmp_path, *({"w": torch.tensor(values)} for values in (first, second)))
+    assert [(t.changed, t.axis, t.dims) for t in found.tensors] == [(changed, axis, dims)]
+    assert found.scalars_changed == changed
 
 
 def test_diff_compares_what_lies_in_pieces_of_other_lengths(tmp_path):
@@ -67,39 +67,25 @@ def test_diff_compares_what_lies_in_pieces_of_other_lengths(tmp_path):
 
 def test_diff_allocates_nothing_for_a_shape_without_numbers(tmp_path):
     header = {"w": {"dtype": "F32", "shape": [0, 2**50], "data_offsets": [0, 0]}}
-    raw = json.dumps(header).encode()
-    assert _compare(tmp_path, *[len(raw).to_bytes(8, "little") + raw] * 2).identical
+    assert _compare(tmp_path, *[safetensors_bytes(header)] * 2).identical
 
 
 @pytest.mark.parametrize("dtype", ["F4", "F6_E2M3"])
 def test_diff_claims_no_dims_of_a_tensor_whose_scalars_share_bytes(tmp_path, dtype):
     header = {"w": {"dtype": dtype, "shape": [4, 2], "data_offsets": [0, BITS[dtype]]}}
-    raw = json.dumps(header).encode()
-    a, b = (
-        len(raw).to_bytes(8, "little") + raw + bytes([first, *range(BITS[dtype] - 1)])
-        for first in (0, 1)
-    )
+    rest = range(BITS[dtype] - 1)
+    a, b = (safetensors_bytes(header, bytes([first, *rest])) for first in (0, 1))
     assert _compare(tmp_path, a, a).identical
     (found,) = _compare(tmp_path, a, b).tensors
     assert (found.reason, found.changed, found.axis, found.dims) == ("packed values", 8, None, None)
-
-
-def test_diff_sees_the_sign_of_zero_and_the_bits_of_nan(tmp_path):
-    zeros = ({"v": torch.tensor([zero, float("nan")])} for zero in (0.0, -0.0))
-    found = _compare(tmp_path, *zeros)
-    assert found.tensors[0].dims == (0,)
 
 
 def test_diff_names_tensors_of_one_side_and_of_another_shape_or_dtype(tmp_path):
     first = {"a": torch.zeros(2), "shape": torch.zeros(4), "dtype": torch.zeros(3)}
     second = {"b": torch.zeros(2), "shape": torch.zeros(2, 2), "dtype": torch.zeros(3).half()}
     found = _compare(tmp_path, first, second)
-    assert {tensor.name: tensor.reason for tensor in found.tensors} == {
-        "a": "only in A",
-        "b": "only in B",
-        "shape": "shape",
-        "dtype": "dtype",
-    }
+    reasons = {"a": "only in A", "b": "only in B", "shape": "shape", "dtype": "dtype"}
+    assert {tensor.name: tensor.reason for tensor in found.tensors} == reasons
 
 
 def test_an_artifact_in_the_cache_of_the_hub_passes_and_is_run_there(artifact, tmp_path):
@@ -115,47 +101,38 @@ def test_an_artifact_in_the_cache_of_the_hub_passes_and_is_run_there(artifact, t
     assert session.outputs == tuple(onnx["outputs"])
 
 
-def test_an_artifact_as_it_was_made_passes_every_check(tiny, artifact, capsys):
+def test_an_artifact_as_it_was_made_passes_every_check(tiny, artifact, done):
     verification = verify(artifact)
     assert verification.passed
     names = [check.name for check in verification.checks]
     assert "model.safetensors restores to the source" in names
     assert "the ONNX half holds the same vectors" in names
-    assert run(["verify", str(artifact)]) == 0
-    assert f"All {len(names)} checks passed." in capsys.readouterr().out
-    assert run(["diff", str(artifact), str(artifact), "--exit-code"]) == 0
-    assert "Identical" in capsys.readouterr().out
-    assert run(["diff", str(tiny("bert")), str(artifact), "--exit-code"]) == 1
-    assert "\n12 scalars differ, in 6 of " in capsys.readouterr().out
-
-
-def _flip_bit(path, position):
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)
+    assert f"All {len(names)} checks passed." in done("verify", artifact).out
+    assert "Identical" in done("diff", artifact, artifact, "--exit-code").out
+    told = done("diff", tiny("bert"), artifact, "--exit-code", code=1).out
+    assert "\n12 scalars differ, in 6 of " in told
 
 
 @pytest.mark.parametrize(
     ("damage", "failed"),
     [
-        (lambda a: _flip_bit(a / "model.safetensors", -1), "model.safetensors"),
-        (lambda a: _flip_bit(a / "model.safetensors", -1), "model.safetensors restores to"),
-        (lambda a: _flip_bit(a / "config.json", 5), "config.json"),
-        (lambda a: _flip_bit(a / "onnx" / "model.onnx", -200), "onnx/model.onnx"),
-        (lambda a: _flip_bit(a / "surgeon" / "excised.safetensors", -1), "excised"),
+        (lambda a: flip_bit(a / "model.safetensors"), "model.safetensors"),
+        (lambda a: flip_bit(a / "model.safetensors"), "model.safetensors restores to"),
+        (lambda a: flip_bit(a / "config.json", 5), "config.json"),
+        (lambda a: flip_bit(a / "onnx" / "model.onnx", -200), "onnx/model.onnx"),
+        (lambda a: flip_bit(a / "surgeon" / "excised.safetensors"), "excised"),
         (lambda a: (a / "config.json").unlink(), "config.json"),
         (lambda a: (a / "onnx" / "model.onnx").unlink(), "onnx/model.onnx"),
         (lambda a: (a / "pytorch_model.bin").write_bytes(b"twin"), "no file beside"),
     ],
 )
-def test_any_change_fails_a_check_and_the_command(artifact, tmp_path, capsys, damage, failed):
+def test_any_change_fails_a_check_and_the_command(artifact, tmp_path, done, damage, failed):
     copy = shutil.copytree(artifact, tmp_path / "copy")
     damage(copy)
     verification = verify(copy)
     assert not verification.passed
     assert any(failed in check.name for check in verification.checks if not check.passed)
-    assert run(["verify", str(copy)]) == 1
-    assert "checks failed" in capsys.readouterr().err
+    assert "checks failed" in done("verify", copy, code=1).err
 
 
 def test_a_record_that_tells_another_edit_fails(artifact, tmp_path):
@@ -170,8 +147,6 @@ def test_an_onnx_half_of_other_weights_fails(artifact, tmp_path):
     """Even with a hash in the record that fits it."""
     import onnx
 
-    from surgeon.edit.files import hash_file
-
     copy = shutil.copytree(artifact, tmp_path / "copy")
     model_path = copy / "onnx" / "model.onnx"
     model = onnx.load(model_path)
@@ -180,8 +155,7 @@ def test_an_onnx_half_of_other_weights_fails(artifact, tmp_path):
     values = onnx.numpy_helper.to_array(tensor) + np.float32(1)
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
     onnx.save(model, model_path)
-    after = vars(hash_file(model_path))
-    edit_record(copy, lambda record: record["files"]["onnx/model.onnx"].update(after=after))
+    record_files(copy)
     failed = [check for check in verify(copy).checks if not check.passed]
     assert [check.name for check in failed] == ["the ONNX half holds the same vectors"]
     assert name in failed[0].found

@@ -4,13 +4,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from artifacts import edit_tensors, files_of, patch, patch_onnx, texts_of
+from artifacts import assert_undone, edit_tensors, patch, patch_onnx, stored_tensors, texts_of
 from families import save_family
-from safetensors.torch import load_file
 from task_models import causal_loss, save_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from surgeon import evaluate, export, open_checkpoint, open_onnx, rank_by_layernorm, restore
+from surgeon import evaluate, export, open_checkpoint, open_onnx, rank_by_layernorm
 from surgeon.errors import CheckpointError, ExportError
 from surgeon.onnx.experts import fold_experts
 from surgeon.onnx.weights import read_initializers
@@ -21,15 +20,10 @@ from surgeon.torch_model.loading import load_model
 _TWO_BY_EIGHT = [(layer, expert) for layer in range(2) for expert in range(8)]
 
 
-def _stored(folder):
-    files = sorted(folder.glob("*.safetensors"))
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
 def test_a_layer_s_distances_are_those_of_all_its_experts_together(tmp_path):
     save_family("qwen2_moe", tmp_path)
     found = read_zscores(open_checkpoint(tmp_path))
-    stored = _stored(tmp_path)
+    stored = stored_tensors(tmp_path)
     assert found.rows == ("0", "1")
     path = "model.layers.1.mlp"
     modules = ("experts.0", "experts.1", "shared_expert")
@@ -213,8 +207,7 @@ def test_a_record_of_experts_is_restored_byte_for_byte(tmp_path, name, mode):
     save_family(name, tmp_path / "model")
     record = patch(tmp_path / "model", tmp_path / "out", dims=(3, 9), **mode)
     assert len(record.edits) == (2 if name == "granitemoe" else 4)
-    restore(tmp_path / "out", tmp_path / "original")
-    assert files_of(tmp_path / "original") == files_of(tmp_path / "model")
+    assert_undone(tmp_path / "out", tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", ["qwen3_next", "exaone_moe", "qwen3_5_text"])

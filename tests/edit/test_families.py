@@ -3,9 +3,8 @@ import shutil
 
 import pytest
 import torch
-from artifacts import edit_tensors
+from artifacts import edit_tensors, stored_tensors
 from families import EVERY, FAMILIES, KIN, MIXTURES, ODD, save_family, save_family_in_shards
-from safetensors.torch import load_file
 
 from surgeon import Recipe, make_plan, open_checkpoint, rank_by_layernorm, write_artifact
 from surgeon.edit.changes import kinds_of
@@ -56,12 +55,6 @@ def _load(name, folder):
     return EVERY[name].model.from_pretrained(folder).eval()
 
 
-def _stored(folder):
-    """Every tensor of a folder's weight files."""
-    files = sorted(folder.glob("*.safetensors"))
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
 def _run(name, model, watched):
     """Run a model and return the first input and output of each watched module's every call."""
     calls = []
@@ -92,7 +85,7 @@ def _first_layers(name, model):
 
 def _modules_of(tensors, folder, loaded):
     """The modules of a loaded model that hold tensors of the file, known by their values."""
-    stored = _stored(folder)
+    stored = stored_tensors(folder)
     modules = []
     for tensor in tensors:
         holders = [
@@ -109,7 +102,7 @@ def _modules_of(tensors, folder, loaded):
 @pytest.mark.parametrize("name", [*FAMILIES, *ODD, *KIN])
 def test_transformers_sees_exactly_the_planned_entries_changed(saved, patched, name):
     plan, output = patched(name)
-    stored = _stored(saved(name))
+    stored = stored_tensors(saved(name))
     waiting = {edit.tensor: edit for edit in plan.edits}
     before = _load(name, saved(name)).state_dict()
     after = _load(name, output).state_dict()
@@ -131,7 +124,7 @@ def test_transformers_sees_exactly_the_planned_entries_changed(saved, patched, n
 def test_shards_get_the_values_that_one_file_gets(patched, name):
     plan, output = patched(name, "shards")
     assert len(plan.checkpoint.files) > 1
-    whole, shards = _stored(patched(name)[1]), _stored(output)
+    whole, shards = stored_tensors(patched(name)[1]), stored_tensors(output)
     assert whole.keys() == shards.keys()
     assert all(torch.equal(tensor, shards[key]) for key, tensor in whole.items())
 
@@ -142,7 +135,7 @@ def test_of_a_mixture_exactly_the_planned_entries_change(saved, patched, name, l
     """In its files, since transformers merges its experts."""
     plan, output = patched(name, layout, ("output", "attention"))
     edits = {edit.tensor: edit for edit in plan.edits}
-    before, after = _stored(saved(name, layout)), _stored(output)
+    before, after = stored_tensors(saved(name, layout)), stored_tensors(output)
     assert before.keys() == after.keys() >= edits.keys()
     for key, old in before.items():
         expected = old.clone()

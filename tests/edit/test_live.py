@@ -12,20 +12,7 @@ from safetensors.torch import load_file
 from tiny import BART, DISTIL, LLAMA, T5
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.fsdp import FullyShardedDataParallel
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertForMaskedLM,
-    BertForPreTraining,
-    DistilBertConfig,
-    DistilBertModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    T5Config,
-    T5Model,
-)
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 import surgeon
 from surgeon.errors import CheckpointError, EvaluationError, ExportError, SelectionError
@@ -118,9 +105,7 @@ def test_what_an_error_interrupts_is_put_back_nan_and_all(tiny):
     with pytest.raises(ValueError, match="mine"):
         fail()
     assert torch.equal(gain.detach().view(torch.int32), bits)
-    with pytest.raises(
-        SelectionError, match=r"LayerNorm.weight holds values whose mean is not fin"
-    ):
+    with pytest.raises(SelectionError, match=r"LayerNorm.weight holds values whose mean is not f"):
         surgeon.removed(model, dims=[4], mode="mean").__enter__()
 
 
@@ -130,9 +115,7 @@ def test_a_model_in_memory_is_ranked_as_its_checkpoint(folder):
     assert len(repr(live)) < 80
     found, expected = map(surgeon.rank_by_layernorm, (live, stored))
     assert found.dimensions == expected.dimensions
-    np.testing.assert_array_equal(
-        surgeon.read_zscores(live).gain, surgeon.read_zscores(stored).gain
-    )
+    np.testing.assert_array_equal(*(surgeon.read_zscores(one).gain for one in (live, stored)))
     with pytest.raises(CheckpointError, match="give a PreTrainedModel of transformers; found str"):
         surgeon.rank(str(folder))
     for dims, mode, told in (([3], "zeros", "did you mean zero"), (3, "zero", "give Sequence")):
@@ -215,25 +198,19 @@ def test_layers_that_are_shared_and_compiled_on_their_own_are_ranked_and_edited(
 
 @pytest.mark.filterwarnings("ignore:FSDP is switching")
 def test_what_is_quantized_or_split_up_is_refused(embedder):
-    model, tokenizer = (
-        LlamaForCausalLM(LlamaConfig(**LLAMA)),
-        AutoTokenizer.from_pretrained(embedder),
-    )
-    torch.distributed.init_process_group(
-        "gloo", rank=0, world_size=1, store=torch.distributed.HashStore()
-    )
-    split = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    config = transformers.LlamaConfig(**LLAMA)
+    model, other = (transformers.LlamaForCausalLM(config) for _ in range(2))
+    one_process = {"rank": 0, "world_size": 1, "store": torch.distributed.HashStore()}
+    torch.distributed.init_process_group("gloo", **one_process)
+    split = FullyShardedDataParallel(other, use_orig_params=True, device_id=torch.device("cpu"))
     torch.distributed.destroy_process_group()
     with pytest.raises(CheckpointError, match="found FullyShardedDataParallel"):
         surgeon.removed(split, dims=[3]).__enter__()
-    model = LlamaForCausalLM(LlamaConfig(**LLAMA))
     for layer in model.model.layers:
         weight = layer.mlp.down_proj.weight.detach().to(torch.int8)
         layer.mlp.down_proj.weight = torch.nn.Parameter(weight, requires_grad=False)
-    with pytest.raises(
-        ExportError, match=r"of torch.int8: what is quantized.*`method` activations"
-    ):
-        surgeon.rank(model, tokenizer, method="gradient")
+    with pytest.raises(ExportError, match=r"of torch.int8: what is quantized.*`method` activa"):
+        surgeon.rank(model, AutoTokenizer.from_pretrained(embedder), method="gradient")
 
 
 @pytest.mark.slow
@@ -267,8 +244,8 @@ def test_a_model_without_values_is_refused(tiny):
 
 def test_a_model_with_the_heads_of_pre_training_is_ranked_by_its_language_model(embedder):
     tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:8]
-    both = BertForPreTraining(AutoConfig.from_pretrained(embedder))
-    alone = BertForMaskedLM(both.config)
+    both = transformers.BertForPreTraining(AutoConfig.from_pretrained(embedder))
+    alone = transformers.BertForMaskedLM(both.config)
     alone.load_state_dict(both.state_dict(), strict=False)
     found, expected = (
         surgeon.rank(model, tokenizer, texts, method="gradient") for model in (both, alone)
@@ -293,8 +270,8 @@ def test_a_body_in_memory_is_ranked_by_its_drift_and_a_head_by_its_loss(embedder
 
 def test_a_decoder_that_makes_no_input_of_its_own_reads_the_text_behind_its_start(embedder):
     tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:8]
-    config = T5Config(**{**T5, "vocab_size": len(tokenizer)}, decoder_start_token_id=3)
-    model, peaks = T5Model(config).eval(), np.zeros((4, 16))
+    config = transformers.T5Config(**T5 | {"vocab_size": len(tokenizer)}, decoder_start_token_id=3)
+    model, peaks = transformers.T5Model(config).eval(), np.zeros((4, 16))
     stacks = (*model.encoder.block, *model.decoder.block)
 
     def note(number, written):
@@ -315,7 +292,7 @@ def test_a_decoder_that_makes_no_input_of_its_own_reads_the_text_behind_its_star
 
 
 def test_a_configuration_without_a_cache_is_afterwards_as_it_was():
-    model = DistilBertModel(DistilBertConfig(**DISTIL))
+    model = transformers.DistilBertModel(transformers.DistilBertConfig(**DISTIL))
     before = model.config.to_dict()
     assert "use_cache" not in before
     assert surgeon.rank(model, method="layernorm").dimensions
@@ -324,7 +301,8 @@ def test_a_configuration_without_a_cache_is_afterwards_as_it_was():
 
 def test_a_model_in_memory_is_ranked_by_the_head_that_it_has(tmp_path, embedder):
     """A classifier takes labels: its body's drift is measured, in bfloat16 as it is."""
-    model = AutoModelForSequenceClassification.from_pretrained(embedder, dtype=torch.bfloat16)
+    kind = transformers.AutoModelForSequenceClassification
+    model = kind.from_pretrained(embedder, dtype=torch.bfloat16)
     tokenizer, texts = AutoTokenizer.from_pretrained(embedder), built_in_sample().lines[:16]
     found = surgeon.rank(model, tokenizer, texts)
     assert (found.measured.task, found.measured.texts) == ("drift", "texts")

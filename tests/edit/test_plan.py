@@ -3,26 +3,21 @@ import tracemalloc
 import ml_dtypes
 import numpy as np
 import pytest
+from artifacts import plan_of
 from families import save_family
 from safetensors.numpy import load_file, save_file
 
-from surgeon import Recipe, make_plan, open_checkpoint, read_record
-from surgeon.cli import run
+from surgeon import read_record
 from surgeon.edit.changes import kinds_of, new_values
 from surgeon.errors import CheckpointError, SelectionError
 
 
-def _plan(model, **fields):
-    return make_plan(open_checkpoint(model), Recipe(**fields))
-
-
 def test_params_layers_and_sites_narrow_and_widen_the_edit(tiny):
-    assert {e.param for e in _plan(tiny("bert"), dims=(1,), params=("bias",)).edits} == {"bias"}
-    assert {e.layer for e in _plan(tiny("bert"), dims=(1,), layers=(0, 2)).edits} == {0, 2}
-    wide = _plan(tiny("bert"), dims=(1,), sites=("output", "attention", "embeddings"))
+    assert {e.param for e in plan_of(tiny("bert"), dims=(1,), params=("bias",)).edits} == {"bias"}
+    assert {e.layer for e in plan_of(tiny("bert"), dims=(1,), layers=(0, 2)).edits} == {0, 2}
+    wide = plan_of(tiny("bert"), dims=(1,), sites=("output", "attention", "embeddings"))
     assert len(wide.edits) == 2 * (3 + 3 + 1)
-    kinds = "attention layernorm, embeddings layernorm, output layernorm"
-    assert kinds_of(wide.edits) == kinds
+    assert kinds_of(wide.edits) == "attention layernorm, embeddings layernorm, output layernorm"
 
 
 @pytest.mark.parametrize(
@@ -35,27 +30,23 @@ def test_params_layers_and_sites_narrow_and_widen_the_edit(tiny):
 )
 def test_what_the_model_does_not_have_is_refused(tiny, fields, complaint):
     with pytest.raises(SelectionError, match=complaint):
-        _plan(tiny("bert"), **fields)
+        plan_of(tiny("bert"), **fields)
 
 
 def test_too_few_outliers_are_refused_with_candidates_and_the_options_that_take_them(minilm):
+    asked = {"remove_outliers": 2, "method": "layernorm"}
     with pytest.raises(SelectionError) as caught:
-        _plan(minilm, remove_outliers=2, method="layernorm")
+        plan_of(minilm, **asked)
     message = str(caught.value)
     assert "267 (2 of 6 layers), 127 (2 of 6 layers)" in message
     assert "`dims` 267,127" in message
     assert "`relax`" in message
-    relaxed = _plan(minilm, remove_outliers=2, method="layernorm", relax=True)
-    assert relaxed.dims == (267, 127)
-
-
-def test_outliers_that_meet_the_criterion_are_taken_strongest_first(minilm):
-    plan = _plan(minilm, remove_outliers=2, method="layernorm", min_layers=2)
-    assert plan.dims == (267, 127)
+    assert plan_of(minilm, **asked, relax=True).dims == (267, 127)  # strongest first
+    assert plan_of(minilm, **asked, min_layers=2).dims == (267, 127)  # which meet that criterion
 
 
 def test_random_dims_depend_on_the_seed_alone(tiny):
-    drawn = [_plan(tiny("bert"), random=4, seed=seed).dims for seed in (0, 0, 1, 2)]
+    drawn = [plan_of(tiny("bert"), random=4, seed=seed).dims for seed in (0, 0, 1, 2)]
     assert drawn[0] == drawn[1]
     assert len({*drawn}) > 1
     assert all(len(set(dims)) == 4 and max(dims) < 16 for dims in drawn)
@@ -68,7 +59,7 @@ def test_a_packed_target_is_an_error_that_names_the_tensor(tiny, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((tiny("bert") / "config.json").read_bytes())
     with pytest.raises(CheckpointError, match=rf"{name} is stored as I8"):
-        _plan(tmp_path, dims=(1,))
+        plan_of(tmp_path, dims=(1,))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -101,7 +92,7 @@ def test_a_factor_of_one_changes_no_bit(offset):
 
 
 def test_a_plan_that_changes_nothing_counts_nothing(tiny):
-    assert _plan(tiny("bert"), dims=(1,), mode="scale", factor=1.0).parameters_changed == 0
+    assert plan_of(tiny("bert"), dims=(1,), mode="scale", factor=1.0).parameters_changed == 0
 
 
 @pytest.fixture
@@ -123,39 +114,34 @@ def in_blocks(tmp_path):
 
 def test_a_mean_over_scales_that_differ_is_refused_and_zero_and_a_factor_are_not(in_blocks):
     model = in_blocks((2, 2))
-    with pytest.raises(
-        CheckpointError, match=r"down_proj\.weight is quantized, by the 4 scales of"
-    ):
-        _plan(model, dims=(3,), mode="mean")
-    for edit in _plan(model, dims=(3,)).edits:
+    with pytest.raises(CheckpointError, match=r"_proj\.weight is quantized, by the 4 scales of"):
+        plan_of(model, dims=(3,), mode="mean")
+    for edit in plan_of(model, dims=(3,)).edits:
         assert not edit.new.astype(np.float64).any()
-    for edit in _plan(model, dims=(3,), mode="scale", factor=0.5).edits:
+    for edit in plan_of(model, dims=(3,), mode="scale", factor=0.5).edits:
         assert edit.new.dtype == ml_dtypes.float8_e4m3fn
         assert edit.changed
-
-
-def test_a_mean_over_one_scale_is_that_of_the_weights(in_blocks):
-    assert len(_plan(in_blocks((1,)), dims=(3,), mode="mean").edits) == 2
+    assert len(plan_of(in_blocks((1,)), dims=(3,), mode="mean").edits) == 2  # of one scale
 
 
 @pytest.mark.parametrize(
     ("family", "told"),
     [("gemma2", "RMSNorm has no bias"), ("llama", "the dense layers have no bias here")],
 )
-def test_a_bias_that_is_not_there_is_said_and_the_gains_are_edited(tmp_path, capsys, family, told):
+def test_a_bias_that_is_not_there_is_said_and_the_gains_are_edited(tmp_path, done, family, told):
     source, out = tmp_path / "source", tmp_path / "out"
     save_family(family, source)
-    plan = _plan(source, dims=(3,))
+    plan = plan_of(source, dims=(3,))
     assert {edit.param for edit in plan.edits} == {"gain"}
     assert list(plan.notes) == plan.to_json()["notes"] == [f"{told}: gains alone"]
-    assert run(["patch", str(source), "--dims", "3", "--no-onnx", "-o", str(out)]) == 0
-    assert f"{told[1:]}: gains alone." in capsys.readouterr().out
+    shown = done("patch", source, "--dims", "3", "--no-onnx", "-o", out).out
+    assert f"{told[1:]}: gains alone." in shown
     assert read_record(out).notes == plan.notes
     assert f"; {told}: gains alone.\n" in (out / "README.md").read_text()
-    assert _plan(source, dims=(3,), params=("gain",)).notes == ()
+    assert plan_of(source, dims=(3,), params=("gain",)).notes == ()
     with pytest.raises(SelectionError, match=f"`params` bias: .*{told}; use `params` gain"):
-        _plan(source, dims=(3,), params=("bias",))
+        plan_of(source, dims=(3,), params=("bias",))
 
 
 def test_a_norm_with_a_bias_has_no_note(tiny):
-    assert _plan(tiny("bert"), dims=(3,)).notes == ()
+    assert plan_of(tiny("bert"), dims=(3,)).notes == ()

@@ -5,12 +5,11 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-from artifacts import patch
+from artifacts import assert_undone, patch, plan_of
 from families import save_family
 from safetensors.numpy import load_file, save_file
 
-from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, write_artifact
-from surgeon.cli import run
+from surgeon import compare, open_checkpoint, write_artifact
 from surgeon.errors import CheckpointError, ExportError
 
 
@@ -75,22 +74,20 @@ def quantized(request, tmp_path):
 
 def test_float_vectors_of_a_quantized_model_are_edited_and_restored(quantized, tmp_path):
     source, _ = quantized
-    plan = make_plan(open_checkpoint(source), Recipe(dims=(3, 9), sites=("final",)))
+    plan = plan_of(source, dims=(3, 9), sites=("final",))
     assert [edit.tensor for edit in plan.edits] == ["model.norm.weight"]
     assert plan.checkpoint.hidden_size == 16
     write_artifact(plan, tmp_path / "out", onnx=False)
     found = compare(open_checkpoint(source), open_checkpoint(tmp_path / "out"))
     assert [(t.name, t.dims) for t in found.tensors] == [("model.norm.weight", (3, 9))]
-    restore(tmp_path / "out", tmp_path / "back")
-    assert compare(open_checkpoint(source), open_checkpoint(tmp_path / "back")).identical
+    assert_undone(tmp_path / "out", source)
 
 
-def test_its_packed_weights_are_refused_and_what_can_be_done_is_said(quantized):
+def test_its_packed_weights_are_refused_and_what_can_be_done_is_said(quantized, refused):
     source, complaint = quantized
-    checkpoint = open_checkpoint(source)
     with pytest.raises(CheckpointError, match=f"{complaint}.*`sites`"):
-        make_plan(checkpoint, Recipe(dims=(3,)))
-    assert run(["scan", str(source)]) == 2
+        plan_of(source, dims=(3,))
+    refused("scan", source)
 
 
 def test_its_onnx_half_is_refused_before_anything_is_written(quantized, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as t
-from safetensors.torch import load_file
+from artifacts import edit_tensors
 
 from surgeon import load_recipe, make_plan, open_checkpoint, write_artifact
 from surgeon.edit.recipe import Recipe
@@ -69,20 +69,16 @@ def small(tmp_path_factory):
         if key not in made:
             made[key] = tmp_path_factory.mktemp("small") / "model"
             torch.manual_seed(0)
-            model = key[0](hidden, layers)
-            model.save_pretrained(made[key])
-            _plant(made[key])
+            key[0](hidden, layers).save_pretrained(made[key])
+            sites = [site for site in open_checkpoint(made[key]).sites if site.role == "output"]
+            edit_tensors(made[key], lambda tensors: _plant(tensors, sites))
         return made[key]
 
     return save
 
 
-def _plant(folder):
+def _plant(tensors, sites):
     """Make gain and bias of every output site stand out at some dimensions."""
-    from safetensors.torch import save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    sites = [site for site in open_checkpoint(folder).sites if site.role == "output"]
     for name in {name for site in sites for name in (site.gain, site.bias) if name}:
         tensors[name] += 0.1 * torch.randn_like(tensors[name])  # fresh biases are zero
     for site in sites:
@@ -90,7 +86,6 @@ def _plant(folder):
             tensors[site.gain].select(site.axis, dim).fill_(strength)
             if site.bias is not None:
                 tensors[site.bias][dim] = strength
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

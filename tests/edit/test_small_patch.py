@@ -2,34 +2,32 @@ import json
 
 import numpy as np
 import pytest
-from artifacts import edit_json, files_of
+from artifacts import assert_undone, edit_json, files_of, flip_bit
 from blake3 import blake3
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from surgeon import compare, open_checkpoint, read_record
+from surgeon import open_checkpoint, read_record
 from surgeon.cli import run
 from surgeon.edit import small_patch
 
+_SMALL = ("--dims", "3,9", "--record-only", "-o")
+
 
 def _make(model, path, *options):
-    arguments = ["patch", str(model), "--dims", "3,9", "--record-only", "-o", str(path)]
-    assert run([*arguments, *options]) == 0
+    assert run(["patch", str(model), *_SMALL, str(path), *options]) == 0
     return path
 
 
-def test_applying_the_small_patch_gives_what_patching_gives(tiny, tmp_path, capsys):
-    edit = _make(tiny("bert"), tmp_path / "edit.surgeon", "--mode", "scale", "--factor", "0.3")
+def test_applying_the_small_patch_gives_what_patching_gives(tiny, tmp_path, done):
+    out, whole, scale = tmp_path / "out", tmp_path / "whole", ["--mode", "scale", "--factor", "0.3"]
+    edit = _make(tiny("bert"), tmp_path / "edit.surgeon", *scale)
     assert edit.stat().st_size < 8000
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    assert run(["apply", str(edit), str(tiny("bert")), "-o", str(out), "--no-onnx"]) == 0
-    options = ["--dims", "3,9", "--mode", "scale", "--factor", "0.3", "--no-onnx"]
-    assert run(["patch", str(tiny("bert")), *options, "-o", str(whole)]) == 0
+    done("apply", edit, tiny("bert"), "-o", out, "--no-onnx")
+    done("patch", tiny("bert"), "--dims", "3,9", *scale, "-o", whole, "--no-onnx")
     for name in ("model.safetensors", "README.md", "surgeon/excised.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
-    assert run(["verify", str(out)]) == 0
-    assert run(["restore", str(out), "-o", str(tmp_path / "back")]) == 0
-    assert compare(open_checkpoint(tmp_path / "back"), open_checkpoint(tiny("bert"))).identical
+    assert_undone(out, tiny("bert"))
 
 
 @pytest.fixture
@@ -61,14 +59,13 @@ def test_another_base_is_refused_and_a_patch_that_knows_none_fits_none(
     refused_edit(says="which has no model.safetensors")
 
 
-def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
+def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, refused, done):
     path = tmp_path / "edit.surgeon"
     path.write_text("mine")
-    arguments = ["patch", str(tiny("bert")), "--dims", "3", "--record-only", "-o", str(path)]
-    assert run(arguments) == 2
+    refused("patch", tiny("bert"), *_SMALL, path)
     assert path.read_text() == "mine"
     for _ in range(2):  # the second replaces the small patch that the first made
-        assert run([*arguments, "--force"]) == 0
+        done("patch", tiny("bert"), *_SMALL, path, "--force")
         assert (tmp_path / "edit.surgeon.replaced").read_text() == "mine"
         assert len(list(tmp_path.iterdir())) == 2
 
@@ -80,7 +77,7 @@ def test_an_existing_file_is_refused_unless_forced(tiny, tmp_path, capsys):
 def test_the_source_and_its_folder_take_no_small_patch(source, refused, name):
     (source / "link").symlink_to(source)
     before = files_of(source)
-    refused("patch", source, "--dims", "3", "--record-only", "--force", "-o", source / name)
+    refused("patch", source, *_SMALL, source / name, "--force")
     assert files_of(source) == before
 
 
@@ -90,37 +87,35 @@ def test_weights_that_the_source_links_to_and_a_file_alone_are_not_overwritten(
     weights = (source / "model.safetensors").rename(tmp_path / "mine.safetensors")
     (source / "model.safetensors").symlink_to(weights)
     (tmp_path / "edit").symlink_to(weights)
-    before, options = weights.read_bytes(), ["--dims", "3", "--record-only", "--force", "-o"]
+    before = weights.read_bytes()
     for output in (weights, tmp_path / "edit"):
-        refused("patch", source, *options, output, says="holds the source's weights")
-    refused("patch", weights, *options, weights)
+        says = "holds the source's weights"
+        refused("patch", source, *_SMALL, output, "--force", says=says)
+    refused("patch", weights, *_SMALL, weights, "--force")
     assert weights.read_bytes() == before
-    assert run(["patch", str(weights), *options, str(tmp_path / "edit.surgeon")]) == 0
+    _make(weights, tmp_path / "edit.surgeon", "--force")
 
 
-def test_the_folders_of_a_small_patch_are_made(tiny, tmp_path, capsys):
+def test_the_folders_of_a_small_patch_are_made(tiny, tmp_path):
     _make(tiny("bert"), tmp_path / "new" / "folder" / "edit.surgeon")
     assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["edit.surgeon"]
 
 
-def test_a_pattern_s_edit_is_applied_and_its_artifact_knows_the_pattern(source, tmp_path, capsys):
+def test_a_pattern_s_edit_is_applied_and_its_artifact_knows_the_pattern(source, tmp_path, done):
     edit_json(source / "config.json", model_type="unheard-of")
-    pattern = r".*\d\.output\.LayerNorm"
+    out, whole, pattern = tmp_path / "out", tmp_path / "whole", r".*\d\.output\.LayerNorm"
     edit = _make(source, tmp_path / "edit.surgeon", "--sites-pattern", pattern)
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    assert run(["apply", str(edit), str(source), "-o", str(out), "--no-onnx"]) == 0
-    options = ["--dims", "3,9", "--no-onnx", "--sites-pattern", pattern, "-o", str(whole)]
-    assert run(["patch", str(source), *options]) == 0
+    done("apply", edit, source, "-o", out, "--no-onnx")
+    done("patch", source, "--dims", "3,9", "--sites-pattern", pattern, "-o", whole, "--no-onnx")
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert read_record(out).sites_pattern == pattern
     for artifact in (out, whole):
         assert open_checkpoint(artifact).layers == 3
-        assert run(["scan", str(artifact)]) == 0
+        done("scan", artifact)
 
 
 def test_a_pickle_is_no_base(iglm_s, tmp_path, refused):
-    options = ["--dims", "3", "--record-only", "-o", tmp_path / "edit.surgeon"]
-    refused("patch", iglm_s, *options, says="needs safetensors")
+    refused("patch", iglm_s, *_SMALL, tmp_path / "edit.surgeon", says="needs safetensors")
 
 
 def _save(path, contents, values):
@@ -149,9 +144,7 @@ def _rewrite(change=_as_it_is, forge=_as_it_is):
 
 def _flip(find):
     def damage(path):
-        content = bytearray(path.read_bytes())
-        content[find(content)] ^= 1
-        path.write_bytes(content)
+        flip_bit(path, find(path.read_bytes()))
         with safe_open(path, "numpy") as file:  # the library does not mind
             assert file.metadata()["surgeon"]
 
@@ -234,11 +227,11 @@ def test_an_edit_that_its_recipe_does_not_say_is_refused(edit, refused_edit, for
     assert refused_edit().startswith(f"surgeon: {edit}: its ")
 
 
-def test_names_in_a_small_patch_are_those_of_the_base(tiny, edit, tmp_path):
+def test_names_in_a_small_patch_are_those_of_the_base(tiny, edit, tmp_path, done):
     """Role, kind, layer and stack are resolved anew: text of a file is not taken for them."""
     evil = "<img src=x>"
     _rewrite(lambda c: [e.update(role=evil, kind=evil, layer=99) for e in c["edits"]])(edit)
     out = tmp_path / "out"
-    assert run(["apply", str(edit), str(tiny("bert")), "-o", str(out), "--no-onnx"]) == 0
+    done("apply", edit, tiny("bert"), "-o", out, "--no-onnx")
     assert evil not in (out / "README.md").read_text() + (out / "surgeon/record.json").read_text()
     assert {(e.role, e.kind) for e in read_record(out).edits} == {("output", "layernorm")}

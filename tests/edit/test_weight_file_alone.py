@@ -1,20 +1,12 @@
 """A weight file without a configuration, in a folder that may be anybody's."""
 
-import json
 import shutil
 
 import pytest
-from artifacts import differing_offsets, edit_record, files_of, patch, planned_offsets
+from artifacts import differing_offsets, edit_record, files_of, patch, plan_of, planned_offsets
 
-from surgeon import Recipe, compare, make_plan, open_checkpoint, restore, verify
-from surgeon.cli import run
-from surgeon.errors import (
-    CheckpointError,
-    ExportError,
-    OutputError,
-    SelectionError,
-    SurgeonError,
-)
+from surgeon import SurgeonError, compare, open_checkpoint, restore, verify
+from surgeon.errors import CheckpointError, ExportError, OutputError, SelectionError
 
 _OWN = {"surgeon/record.json", "surgeon/excised.safetensors", "README.md"}
 _BERT_S_NORMS = r"bert\.encoder\.layer\.\d+\.output\.LayerNorm"
@@ -38,8 +30,7 @@ def test_the_file_alone_is_patched_and_nothing_beside_it_is_taken(alone, tmp_pat
     record = patch(alone, tmp_path / "out")
     artifact = files_of(tmp_path / "out")
     assert artifact.keys() == {alone.name} | _OWN
-    plan = make_plan(open_checkpoint(alone), Recipe(dims=(3, 9)))
-    planned = planned_offsets(plan)[alone.name]
+    planned = planned_offsets(plan_of(alone))[alone.name]
     assert len(planned) == 12 * 4
     assert differing_offsets(alone.read_bytes(), artifact[alone.name]) <= planned
     assert files_of(alone.parent) == before
@@ -57,12 +48,10 @@ def test_the_model_has_the_file_s_name_and_no_other_model_s_facts(alone, tmp_pat
 
 def test_its_artifact_is_verified_compared_and_restored(alone, tmp_path):
     out, back = tmp_path / "out", tmp_path / "back"
-    record = patch(alone, out)
+    edits = patch(alone, out).edits
     assert verify(out).passed
-    found = compare(open_checkpoint(alone), open_checkpoint(out))
-    assert {tensor.name: tensor.dims for tensor in found.tensors} == {
-        edit.tensor: (3, 9) for edit in record.edits
-    }
+    found = compare(open_checkpoint(alone), open_checkpoint(out)).tensors
+    assert {tensor.name: tensor.dims for tensor in found} == {e.tensor: (3, 9) for e in edits}
     restore(out, back)
     assert files_of(back) == {alone.name: alone.read_bytes()}
 
@@ -77,12 +66,11 @@ def test_the_artifact_may_lie_beside_the_file_and_not_in_its_place(alone):
     assert (alone.parent / "out" / alone.name).is_file()
 
 
-def test_nothing_advises_to_measure_it(alone, capsys):
-    assert run(["scan", str(alone), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["measure"] is None
+def test_nothing_advises_to_measure_it(alone, json_of):
+    assert json_of("scan", alone)["measure"] is None
     for method, complaint in (("ablation", "has no config.json"), ("layernorm", "`relax`$")):
         with pytest.raises(SurgeonError, match=complaint):
-            make_plan(open_checkpoint(alone), Recipe(remove_outliers=1, method=method))
+            plan_of(alone, remove_outliers=1, method=method)
 
 
 def test_the_onnx_half_of_it_is_refused_before_anything_is_written(alone, tmp_path):
@@ -113,17 +101,13 @@ def test_with_a_configuration_beside_it_all_of_the_directory_is_the_model(tiny, 
     } | _OWN  # fmt: skip
     assert verify(tmp_path / "out").passed
     restore(tmp_path / "out", tmp_path / "back")
-    expected = files_of(alone.parent)
-    for name in record.left_out:
-        del expected[name]
-    assert files_of(tmp_path / "back") == expected
+    source = files_of(alone.parent)
+    assert files_of(tmp_path / "back") == {n: source[n] for n in source.keys() - {*record.left_out}}
 
 
 def test_a_name_that_transformers_would_not_look_for_has_no_onnx_half(source, tmp_path):
     (source / "model.safetensors").rename(source / "mine.safetensors")
-    with pytest.raises(
-        ExportError, match=r"of a model\.safetensors; rename it, or use `onnx=False`"
-    ):
+    with pytest.raises(ExportError, match=r"model\.safetensors; rename it, or use `onnx=False`"):
         patch(source / "mine.safetensors", tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()
 

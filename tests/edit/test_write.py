@@ -1,4 +1,4 @@
-import filecmp
+import io
 import json
 import os
 import shutil
@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from artifacts import differing_offsets, edit_record, files_of, patch, planned_offsets
+from artifacts import (
+    assert_undone,
+    differing_offsets,
+    edit_record,
+    files_of,
+    flip_bit,
+    patch,
+    plan_of,
+    planned_offsets,
+)
 from blake3 import blake3
 from families import save_family
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 
-import surgeon.edit.write as write_module
-from surgeon import Recipe, make_plan, open_checkpoint, read_record, restore, verify, write_artifact
-from surgeon.cli import run
+from surgeon import open_checkpoint, read_record, restore, verify, write_artifact
 from surgeon.edit.card import read_front_matter
 from surgeon.edit.files import hash_file
 from surgeon.edit.record import read_excised
@@ -28,26 +35,20 @@ def _names(folder):
 def test_only_the_planned_bytes_of_minilm_change(minilm, minilm_patched):
     before = (minilm / "model.safetensors").read_bytes()
     after = (minilm_patched / "model.safetensors").read_bytes()
-    plan = make_plan(open_checkpoint(minilm), Recipe(dims=(99, 157)))
-    planned = planned_offsets(plan)["model.safetensors"]
+    planned = planned_offsets(plan_of(minilm, dims=(99, 157)))["model.safetensors"]
     assert len(planned) == 24 * 4
     assert differing_offsets(before, after) <= planned
     assert not any(after[offset] for offset in planned)
 
 
 def test_every_other_file_of_minilm_is_as_it_was(minilm, minilm_patched):
-    for name, content in files_of(minilm).items():
-        kept = "surgeon/source/README.md" if name == "README.md" else name
-        if name != "model.safetensors":
-            assert (minilm_patched / kept).read_bytes() == content
-    added = files_of(minilm_patched).keys() - files_of(minilm).keys()
-    assert added == {
-        "onnx/model.onnx",
-        "onnx/model.onnx_data",
-        "surgeon/record.json",
-        "surgeon/excised.safetensors",
-        "surgeon/source/README.md",
-    }
+    source, made = files_of(minilm), files_of(minilm_patched)
+    assert made["surgeon/source/README.md"] == source["README.md"]
+    assert {n for n in source if made[n] != source[n]} == {"README.md", "model.safetensors"}
+    assert made.keys() - source.keys() == {
+        "onnx/model.onnx", "onnx/model.onnx_data", "surgeon/record.json",
+        "surgeon/excised.safetensors", "surgeon/source/README.md",
+    }  # fmt: skip
 
 
 def test_transformers_and_sentence_transformers_load_what_an_edit_in_memory_gives(
@@ -56,9 +57,8 @@ def test_transformers_and_sentence_transformers_load_what_an_edit_in_memory_give
     from sentence_transformers import SentenceTransformer
 
     sentences = ["A river runs through the town.", "Nobody expected rain.", "Why?"]
-    tokens = transformers.AutoTokenizer.from_pretrained(minilm)(
-        sentences, padding=True, return_tensors="pt"
-    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    tokens = tokenizer(sentences, padding=True, return_tensors="pt")
     in_memory = transformers.AutoModel.from_pretrained(minilm).eval()
     wrapped = SentenceTransformer(str(minilm), device="cpu")
     for model in (in_memory, wrapped[0].auto_model):
@@ -129,36 +129,31 @@ def test_the_card_of_an_artifact_patched_again_has_each_tag_once(tiny, tmp_path)
 
 
 def test_a_dtype_that_onnxruntime_does_not_compute_in_is_refused(tiny, tmp_path):
-    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,)))
     with pytest.raises(ExportError, match="`dtype` bfloat16: give float32 or float16"):
-        write_artifact(plan, tmp_path / "out", dtype="bfloat16")
+        patch(tiny("bert"), tmp_path / "out", onnx=True, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(
     "name", ["minilm", pytest.param("antiberty", marks=pytest.mark.slow), "iglm_s"]
 )
 def test_restore_gives_back_the_source(request, tmp_path, name):
-    source = request.getfixturevalue(name)
     restore(request.getfixturevalue(f"{name}_patched"), tmp_path / "back")
-    comparison = filecmp.dircmp(source, tmp_path / "back")
-    assert comparison.diff_files == []
-    if name == "minilm":
-        assert files_of(source) == files_of(tmp_path / "back")
-    else:  # a pickle: its tensors, as safetensors
-        state = torch.load(source / "pytorch_model.bin", map_location="cpu", weights_only=True)
-        back = load_file(tmp_path / "back" / "model.safetensors")
-        assert back.keys() == state.keys()
-        for key, value in back.items():
+    source, back = files_of(request.getfixturevalue(name)), files_of(tmp_path / "back")
+    if name != "minilm":  # a pickle: its tensors, as safetensors
+        state = io.BytesIO(source.pop("pytorch_model.bin"))
+        state = torch.load(state, map_location="cpu", weights_only=True)
+        tensors = load(back.pop("model.safetensors"))
+        assert tensors.keys() == state.keys()
+        for key, value in tensors.items():
             np.testing.assert_array_equal(value, state[key].numpy())
+    assert back == source
 
 
 def test_a_file_of_any_name_comes_back(source, tmp_path):
     for name in ("folder\\unzipped.txt", "a\nb", "..c", os.fsdecode(b"\xff")):
         (source / name).write_bytes(b"kept")
-    patch(source, tmp_path / "out", dims=(3,))
-    assert verify(tmp_path / "out").passed
-    restore(tmp_path / "out", tmp_path / "back")
-    assert files_of(tmp_path / "back") == files_of(source)
+    patch(source, tmp_path / "out")
+    assert_undone(tmp_path / "out", source)
 
 
 def test_no_two_files_of_an_artifact_differ_in_case_alone(source, tmp_path):
@@ -176,9 +171,7 @@ def test_no_two_files_of_an_artifact_differ_in_case_alone(source, tmp_path):
 @pytest.mark.parametrize("name", ["model.safetensors", "surgeon/excised.safetensors"])
 def test_restore_refuses_an_artifact_that_was_changed(tiny, tmp_path, name):
     patch(tiny("bert"), tmp_path / "out", dims=(3,))
-    with (tmp_path / "out" / name).open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\x77")
+    flip_bit(tmp_path / "out" / name)
     with pytest.raises(CheckpointError, match="changed after the patch"):
         restore(tmp_path / "out", tmp_path / "back")
     assert not (tmp_path / "back").exists()
@@ -219,11 +212,9 @@ def test_weights_in_other_formats_are_left_out_and_named(source, tmp_path):
         "checkpoint-5/model.safetensors",
     ]  # fmt: skip
     modules = [
-        "1_Dense/onnx/notes",
-        "1_Dense/model.safetensors",
-        "colbert_linear.pt",
+        "1_Dense/onnx/notes", "1_Dense/model.safetensors", "colbert_linear.pt",
         "adapter_model.safetensors",
-    ]
+    ]  # fmt: skip
     for name in [*twins, *folders, *modules, ".git/HEAD"]:
         (source / name).parent.mkdir(exist_ok=True, parents=True)
         (source / name).write_bytes(name.encode())
@@ -258,9 +249,7 @@ def test_patching_an_artifact_keeps_the_first_record_and_undoes_to_it(tiny, tmp_
         source = shutil.copy(source / "model.safetensors", tmp_path / "mine.safetensors")
     patch(source, tmp_path / "one", dims=(3,))
     patch(tmp_path / "one", tmp_path / "two", dims=(4,))
-    assert verify(tmp_path / "two").passed
-    restore(tmp_path / "two", tmp_path / "back")
-    assert files_of(tmp_path / "back") == files_of(tmp_path / "one")
+    assert_undone(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.mark.parametrize("where", ["", "inside", "inside/deeper", ".."])
@@ -306,7 +295,7 @@ def test_a_link_to_elsewhere_where_a_loader_reads_is_refused(source, tmp_path, n
     assert _names(tmp_path) == ["elsewhere", "source"]
 
 
-def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, capsys):
+def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, done):
     """A model that was linked file by file, as ``ln -s ../models/bert/* .`` does."""
     models = tmp_path / "models"
     shutil.copytree(tiny("bert"), models / "bert")
@@ -328,9 +317,7 @@ def test_files_beside_a_linked_configuration_are_copied_with_it(tiny, tmp_path, 
         assert (tmp_path / "out" / name).read_bytes() == (models / "bert" / name).read_bytes()
     links = {"deeper/", "deeper-notes.txt", "secret.txt", "gone.txt", "null.txt"}
     assert record.left_out_because == {**dict.fromkeys(links, "links"), "pipe": "no files"}
-    out = str(tmp_path / "two")
-    assert run(["patch", str(source), "--dims", "3", "--no-onnx", "-o", out]) == 0
-    printed = capsys.readouterr().out
+    printed = done("patch", source, "--dims", "3", "--no-onnx", "-o", tmp_path / "two").out
     assert "links that lead out of the model's folder or nowhere: deeper-notes.txt" in printed
     assert "no files that can be copied: pipe\n" in printed
 
@@ -356,7 +343,7 @@ def test_an_error_names_the_output_and_never_the_hidden_folder(tiny, tmp_path, m
             raise CheckpointError(f"{target}: no such file")
         raise OSError(28, "No space left", *([str(target)] if error == "of a file" else []))
 
-    monkeypatch.setattr(write_module, "write_card", fail)
+    monkeypatch.setattr("surgeon.edit.write.write_card", fail)
     out = tmp_path / "new" / "out"
     with pytest.raises((CheckpointError, OSError)) as caught:
         patch(tiny("bert"), out, dims=(3,))
@@ -369,10 +356,9 @@ def test_an_error_names_the_output_and_never_the_hidden_folder(tiny, tmp_path, m
 
 
 def test_a_source_that_changes_after_planning_is_noticed(source, tmp_path):
-    plan = make_plan(open_checkpoint(source), Recipe(dims=(3,)))
-    content = bytearray((source / "model.safetensors").read_bytes())
-    content[plan.checkpoint.tensors[plan.edits[0].tensor].start + 3 * 4] ^= 1
-    (source / "model.safetensors").write_bytes(content)
+    plan = plan_of(source, dims=(3,))
+    first = plan.checkpoint.tensors[plan.edits[0].tensor]
+    flip_bit(source / "model.safetensors", first.start + 3 * 4)
     with pytest.raises(CheckpointError, match="changed while it was being read"):
         write_artifact(plan, tmp_path / "out", onnx=False)
     assert _names(tmp_path) == ["source"]
@@ -397,10 +383,8 @@ def test_the_record_tells_the_stack_in_which_an_edit_s_layer_counts(bart):
 def test_the_card_tells_the_architecture_and_the_place_of_each_edit(bart):
     card = (bart / "README.md").read_text()
     assert "BART; edited: decoder output layernorm, encoder output layernorm." in card
-    assert (
-        "| `model.decoder.layers.1.final_layer_norm.bias` | 3 "
-        "| decoder layer 1 output layernorm bias |"
-    ) in card
+    place = "decoder layer 1 output layernorm bias"
+    assert f"| `model.decoder.layers.1.final_layer_norm.bias` | 3 | {place} |" in card
 
 
 def test_a_record_from_before_stacks_were_told_is_read_verified_and_undone(bart, tmp_path):
@@ -411,7 +395,4 @@ def test_a_record_from_before_stacks_were_told_is_read_verified_and_undone(bart,
         assert edit.pop("stack") in ("encoder", "decoder")
     path.write_text(json.dumps(record))
     assert {edit.stack for edit in read_record(bart).edits} == {""}
-    assert verify(bart).passed
-    restore(bart, tmp_path / "back")
-    source = tmp_path / "source" / "model.safetensors"
-    assert (tmp_path / "back" / "model.safetensors").read_bytes() == source.read_bytes()
+    assert_undone(bart, tmp_path / "source")
