@@ -5,7 +5,6 @@ from artifacts import edit_json
 from families import EVERY, save_family
 
 from surgeon import open_checkpoint
-from surgeon.cli import run
 from surgeon.errors import CheckpointError
 from surgeon.model.checkpoint import within_config
 
@@ -48,16 +47,12 @@ def test_layers_that_the_weights_lack_are_missed_and_those_beyond_are_not_run(tm
         assert kept == tuple(site for site in before.sites if (site.layer or 0) < left)
 
 
-def test_the_layers_of_an_incomplete_model_are_counted_in_one_line(source, capsys):
-    capsys.readouterr()
+def test_the_layers_of_an_incomplete_model_are_counted_in_one_line(source, refused, done):
     edit_json(source / "config.json", num_hidden_layers=6)
-    assert run(["patch", str(source), "--dims", "3", "--dry-run"]) == 2
-    assert capsys.readouterr().err == (
-        f"surgeon: {source}/config.json: says 6 layers, the weights have 3: the checkpoint is "
-        "incomplete; fetch it again\n"
-    )
-    pattern = ["--sites-pattern", r".*\d\.output\.LayerNorm"]
-    assert run(["patch", str(source), "--dims", "3", "--dry-run", *pattern]) == 0
+    patch = ["patch", source, "--dims", "3", "--dry-run"]
+    told = f"surgeon: {source}/config.json: says 6 layers, the weights have 3"
+    assert refused(*patch) == f"{told}: the checkpoint is incomplete; fetch it again"
+    done(*patch, "--sites-pattern", r".*\d\.output\.LayerNorm")
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,7 @@ def test_every_tensor_survives_the_conversion_bit_for_bit(tmp_path, dtype):
 def test_a_tensor_that_is_none_is_named_with_its_file(tmp_path, entry, complaint):
     path = tmp_path / "pytorch_model.bin"
     torch.save(entry, path)
-    with pytest.raises(
-        CheckpointError, match=f"{path}: tensor .*{complaint}|{path}: .*{complaint}"
-    ):
+    with pytest.raises(CheckpointError, match=f"{path}: .*{complaint}"):
         open_pickle(path)
 
 

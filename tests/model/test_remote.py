@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from artifacts import run_python
-from hub_server import connect, serve
+from artifacts import flip_bit, run_python
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from small_models import BERT_BASE, write_bert_base, write_sparse
 
 from surgeon import open_checkpoint, rank_by_layernorm, read_zscores
 from surgeon.errors import CheckpointError
-from surgeon.model import hub_errors as retry
 from surgeon.model import remote
+from surgeon.model.hub_errors import seconds_asked_for
 from surgeon.model.ranges import FRUGAL, QUICK, ByteRange, Meter, runs_of
 from surgeon.model.remote import open_remote
 from surgeon.ranking import zscores
@@ -39,10 +38,8 @@ def small(tmp_path, tiny) -> Path:
 
 
 @pytest.fixture
-def hub(bert_base, small, tmp_path, monkeypatch):
-    with serve({"org/bert-base": bert_base, "small": small}) as server:
-        connect(monkeypatch, server.url, tmp_path / "cache")
-        yield server
+def hub(serving, bert_base, small):
+    return serving({"org/bert-base": bert_base, "small": small})
 
 
 def _norms(file):
@@ -219,6 +216,10 @@ def _lengthen(name, size):
     return act
 
 
+def _list(sizes):
+    return lambda hub, _: setattr(hub, "listed", sizes)
+
+
 def _claim(length):
     def act(_hub, folder):
         path = folder / "model.safetensors"
@@ -248,14 +249,8 @@ _SMALL = [
     (lambda _, folder: (folder / "config.json").unlink(), "config.json: no such file"),
     (lambda _, folder: (folder / "model.safetensors").unlink(), "no weights in it"),
     (lambda hub, _: hub.gated.add("small"), "accept its terms"),
-    (
-        lambda hub, _: setattr(hub, "listed", {"model.safetensors": 12345}),
-        "of 12345: an invalid Content-Range",
-    ),
-    *(
-        (_claim(length), f"claims {length} bytes")
-        for length in (2**60, 2**63, 2**64 - 1, 200_000_000, 10**6)
-    ),
+    (_list({"model.safetensors": 12345}), "of 12345: an invalid Content-Range"),
+    *((_claim(n), f"claims {n} bytes") for n in (2**60, 2**63, 2**64 - 1, 200_000_000, 10**6)),
     *((_write("model.safetensors", b"\0" * size), "small") for size in (0, 7, 8)),
 ]
 
@@ -307,9 +302,7 @@ def test_a_storage_that_is_elsewhere_is_noticed_when_it_is_read(hub, pickled):
     kept, path = pickled(legacy=True)
     (file,) = open_remote("small").files
     name = next(name for name in file.tensors if name.endswith("output.LayerNorm.weight"))
-    head, content = file.heads[name], bytearray(path.read_bytes())
-    content[head.start] ^= 1
-    path.write_bytes(content)
+    flip_bit(path, file.heads[name].start)
     assert kept.is_file()
     with pytest.raises(CheckpointError, match=r"pytorch_model.bin: a tensor does not lie where"):
         file.read(name)
@@ -320,10 +313,8 @@ def test_a_tensor_within_another_one_is_read_with_it(hub, pickled):
     pickled(legacy=False, change=lambda state: state | {"whole": whole, "inner": whole[8:16]})
     (file,) = open_remote("small").files
     file.prefetch(["whole", "inner"])
-    assert [file.read(name).tolist() for name in ("whole", "inner")] == [
-        list(range(64)),
-        list(range(8, 16)),
-    ]
+    assert file.read("whole").tolist() == list(range(64))
+    assert file.read("inner").tolist() == list(range(8, 16))
 
 
 def test_a_scattered_tensor_says_to_download(hub, pickled):
@@ -355,19 +346,15 @@ def test_pickles_are_scanned_without_torch(hub, pickled):
         ("broken body", "cannot be reached"),
     ],
 )
-def test_a_server_that_cheats_is_refused_and_not_read_to_its_end(
-    hub, monkeypatch, fault, complaint
-):
-    monkeypatch.setattr(retry, "sleep", lambda _: None)
+def test_a_server_that_cheats_is_refused_and_not_read_to_its_end(hub, waited, fault, complaint):
     hub.fault = fault
     _is_refused("org/bert-base", complaint)
     time.sleep(0.1)  # for the server to count what it got rid of
     assert hub.sent < 30_000_000
 
 
-def test_a_part_that_cheats_after_an_honest_header_is_refused(hub, monkeypatch):
+def test_a_part_that_cheats_after_an_honest_header_is_refused(hub, waited):
     (file,) = open_remote("org/bert-base").files
-    monkeypatch.setattr(retry, "sleep", lambda _: None)
     for fault in ("no ranges", "shifted range", "lying size", "short body", "broken body"):
         hub.fault = fault
         with pytest.raises(CheckpointError, match="org/bert-base"):
@@ -383,22 +370,14 @@ def test_one_huge_tensor_is_left_to_a_download(hub, small):
         file.read("a")
 
 
-def test_a_passing_outage_is_waited_for_and_a_lasting_one_is_told(hub, monkeypatch):
-    monkeypatch.setattr(retry, "sleep", lambda _: None)
+def test_a_passing_outage_is_waited_for_and_a_lasting_one_is_told(hub, waited):
     hub.status, hub.failing, hub.failures = 503, "/cdn/", 2
     assert open_remote("small").files[0].tensors
     hub.failures = None
     _is_refused("small", "server error 503 of http://localhost")
 
 
-def _sleeps(monkeypatch):
-    waited = []
-    monkeypatch.setattr(retry, "sleep", waited.append)
-    return waited
-
-
-def test_the_server_s_wait_is_kept_to_and_a_guess_grows(hub, monkeypatch):
-    waited = _sleeps(monkeypatch)
+def test_the_server_s_wait_is_kept_to_and_a_guess_grows(hub, waited):
     hub.status, hub.failures, hub.failing = 429, 2, "/api/"
     hub.headers = {"Retry-After": "7"}
     open_remote("small")
@@ -414,8 +393,7 @@ def test_the_server_s_wait_is_kept_to_and_a_guess_grows(hub, monkeypatch):
         assert 0.25 * 2**number <= seconds <= 0.5 * 2**number
 
 
-def test_a_wait_that_is_too_long_and_a_try_too_many_are_told(hub, monkeypatch):
-    waited = _sleeps(monkeypatch)
+def test_a_wait_that_is_too_long_and_a_try_too_many_are_told(hub, waited):
     hub.status, hub.failing = 429, "/cdn/"
     hub.headers = {"Retry-After": "3600"}
     _is_refused("small", "rate limit of http://localhost")
@@ -437,7 +415,7 @@ def test_a_wait_that_is_too_long_and_a_try_too_many_are_told(hub, monkeypatch):
 )
 def test_a_wait_until_a_date_counts_from_the_server_s_own(until, seconds):
     now = "Wed, 21 Oct 2015 07:28:00 GMT"
-    assert retry.seconds_asked_for({"Retry-After": until, "Date": now}) == seconds
+    assert seconds_asked_for({"Retry-After": until, "Date": now}) == seconds
 
 
 def test_a_frugal_reading_takes_the_header_and_the_norms_and_asks_the_hub_once(hub, bert_base):

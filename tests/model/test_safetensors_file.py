@@ -4,20 +4,15 @@ import struct
 
 import numpy as np
 import pytest
-from artifacts import patch
+from artifacts import assert_undone, patch
+from artifacts import safetensors_bytes as _raw
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
 
-from surgeon import restore
 from surgeon.errors import CheckpointError
 from surgeon.model.tensors import BITS, open_safetensors
-
-
-def _raw(header, data=b""):
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(raw)) + raw + data
 
 
 def _entry(start, end, shape=None, dtype="F32"):
@@ -122,8 +117,7 @@ def test_a_patch_keeps_metadata_that_is_null(source, tmp_path):
     header = len(before) - len(raw) + end
     assert after != before
     assert after[:header] == before[:header]
-    restore(tmp_path / "out", tmp_path / "back")
-    assert (tmp_path / "back" / "model.safetensors").read_bytes() == before
+    assert_undone(tmp_path / "out", source)
 
 
 def test_a_packed_dtype_cannot_be_read_and_the_tensor_is_named(tmp_path):

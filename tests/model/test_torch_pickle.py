@@ -97,9 +97,7 @@ class _Runs:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_code_in_a_pickle_is_refused_by_its_name_and_not_run(tmp_path, legacy):
     content = _saved({"a": torch.ones(2), "b": _Runs(str(tmp_path / "run"))}, legacy=legacy)
-    with pytest.raises(
-        CheckpointError, match=r"x.bin: damaged, or holds more .*(posix|nt).mkdir in it"
-    ):
+    with pytest.raises(CheckpointError, match=r"x.bin: damaged, or holds more .*(posix|nt).mkdir"):
         _read(content)
     assert not (tmp_path / "run").exists()
 
