@@ -39,13 +39,9 @@ while words:
 
 def _run_all(*commands, code=_RUN_ALL, **environment):
     """Run command lines one after the other in a fresh interpreter; return what they print."""
-    given = [str(word) for command in commands for word in (*command, ";")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *given],
-        capture_output=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
+    given = [word for command in commands for word in (*command, ";")]
+    how = {"env": {**os.environ, **environment}, "errors": "replace"}
+    done = run_python("-c", code, *given, check=False, **how)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -53,7 +49,7 @@ def _run_all(*commands, code=_RUN_ALL, **environment):
 def _imported(*commands):
     """Return which heavy modules command lines import."""
     code = f"{_RUN_ALL}print('heavy:', *[m for m in {_HEAVY!r} if m in sys.modules])"
-    last = _run_all(*commands, code=code).decode().splitlines()[-1]
+    last = _run_all(*commands, code=code).splitlines()[-1]
     return last.removeprefix("heavy:").split()
 
 
@@ -79,17 +75,14 @@ def test_eval_imports_neither_torch_nor_transformers(minilm_patched, tmp_path):
     assert set(imported) == {"onnx", "onnxruntime", "scipy"}
 
 
-def test_the_version_is_the_package_s(capsys):
-    assert run(["--version"]) == 0
-    assert capsys.readouterr().out == f"surgeon {surgeon.__version__}\n"
-    assert run_python("-m", "surgeon", "--version").stdout == f"surgeon {surgeon.__version__}\n"
+def test_the_version_is_the_package_s(done):
+    for told in (done("--version").out, run_python("-m", "surgeon", "--version").stdout):
+        assert told == f"surgeon {surgeon.__version__}\n"
 
 
-def test_help_lists_every_command_with_a_line_of_its_own(capsys):
-    assert run([]) == 0
-    bare = capsys.readouterr().out
-    assert run(["--help"]) == 0
-    assert capsys.readouterr().out.rstrip() == bare.rstrip()
+def test_help_lists_every_command_with_a_line_of_its_own(done):
+    bare = done().out
+    assert done("--help").out.rstrip() == bare.rstrip()
     for command in ("scan", "patch", "eval", "restore", "demo"):
         (line,) = [line for line in bare.splitlines() if line.startswith(f"  {command} ")]
         assert "..." not in line
@@ -120,16 +113,13 @@ def test_a_wrong_command_is_one_line_and_exit_code_2(arguments, says, refused):
     refused(*arguments.split(), says=says)
 
 
-def test_the_help_of_a_command_groups_its_options_where_they_are_many(capsys):
+def test_the_help_of_a_command_groups_its_options_where_they_are_many(done):
     commands = typer.main.get_command(app)
     there = {p.name for n in _COMMANDS for p in commands.get_command(None, n).params}
     assert {option for options in _GROUPS.values() for option in options} <= there
-    assert run(["patch", "--help"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    headings = [line for line in lines if re.fullmatch(r"\w+:", line)]
+    headings = re.findall(r"^\w+:$", done("patch", "--help").out, re.MULTILINE)
     assert headings[:5] == ["Arguments:", "Model:", "Dimensions:", "Edit:", "Texts:"]
-    assert run(["verify", "--help"]) == 0
-    assert "Output:" not in capsys.readouterr().out
+    assert "Output:" not in done("verify", "--help").out
 
 
 @pytest.mark.parametrize("message", ["", "interrupted; the same call with --resume goes on"])
@@ -189,10 +179,10 @@ def test_who_stops_reading_is_told_nothing_and_no_verdict(minilm, options):
 def test_output_in_any_encoding_has_a_stand_in_for_what_that_lacks(tiny, tmp_path, environment):
     source, out = shutil.copytree(tiny("bert"), tmp_path / "größe σ"), tmp_path / "out σ"
     commands = {
-        b"3 layers, 16 dimensions": ["scan", source],
-        b"Artifact: ": ["patch", source, "--dims", "1", "--no-onnx", "-o", out],
-        b'"passed": true': ["verify", out, "--json"],
-        b"--random": ["patch", "--help"],
+        "3 layers, 16 dimensions": ["scan", source],
+        "Artifact: ": ["patch", source, "--dims", "1", "--no-onnx", "-o", out],
+        '"passed": true': ["verify", out, "--json"],
+        "--random": ["patch", "--help"],
     }
     printed = _run_all(*commands.values(), **environment)
     assert all(shown in printed for shown in commands)
@@ -242,19 +232,15 @@ def test_onnxruntime_reports_to_nobody_and_keeps_no_id_in_the_home(embedder_patc
 
 
 def test_long_work_says_in_a_log_how_far_it_is_and_short_work_nothing(capsys):
-    now = 0.0
+    now, step = 0.0, "removing dimensions"
+    reports = (
+        *((10.0 * number, "copying", number, 7) for number in range(1, 8)),
+        (110.0, "flushing to disk", 0, 0),
+        *((120.0, step, 0, 900), (130.0, step, 1, 900), (150.0, step, 2, 900)),
+    )
     with surgeon.shown_progress(clock=lambda: now) as progress:
-        for number in range(1, 8):
-            now = 10.0 * number
-            progress("copying", number, 7)
-        now = 110.0
-        progress("flushing to disk", 0, 0)
-        now, step = 120.0, "removing dimensions"
-        progress(step, 0, 900)
-        now = 130.0
-        progress(step, 1, 900)
-        now = 150.0
-        progress(step, 2, 900)
+        for now, *report in reports:  # noqa: B007  (the clock tells it)
+            progress(*report)
     lines = (
         "copying: 3 of 7, about 40 s left",
         "copying: 6 of 7, about 10 s left",
@@ -351,8 +337,8 @@ def test_a_second_ctrl_c_does_not_disturb_the_clean_up_of_the_first():
 )
 def test_a_stream_that_is_closed_or_full_changes_no_code(tiny, streams, model, code):
     model = model.replace("MODEL", str(tiny("bert")))
-    command = f"{sys.executable} -m surgeon scan {model} {streams}"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    command = ["sh", "-c", f"{sys.executable} -m surgeon scan {model} {streams}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert done.stderr.count("\n") == (streams == ">/dev/full")
     assert "Traceback" not in done.stderr

@@ -5,21 +5,19 @@ import json
 import pytest
 from artifacts import run_python
 from forked import in_process
-from hub_server import connect, serve
 from small_models import write_small_model
 
 from surgeon.cli import run
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def hub(serving, tmp_path, monkeypatch):
     made = {f"org/m{n}": write_small_model(tmp_path / f"m{n}", n) for n in range(3)}
-    with serve({**made, "org/gated": made["org/m0"], "org/closed": made["org/m0"]}) as server:
-        server.gated.update({"org/gated", "org/closed"})
-        connect(monkeypatch, server.url, tmp_path / "cache")
-        # Workers are processes, whose start is not what these tests are about.
-        monkeypatch.setattr("surgeon.study.engines.choose_engine", lambda *_: in_process)
-        yield server
+    server = serving({**made, "org/gated": made["org/m0"], "org/closed": made["org/m0"]})
+    server.gated.update({"org/gated", "org/closed"})
+    # Workers are processes, whose start is not what these tests are about.
+    monkeypatch.setattr("surgeon.study.engines.choose_engine", lambda *_: in_process)
+    return server
 
 
 @pytest.fixture
@@ -77,19 +75,23 @@ def test_a_dry_run_counts_and_asks_for_nothing(hub, listed, tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.glob("atlas*")} == before
 
 
+_BUILD = """
+import sys
+from pathlib import Path
+from surgeon import build_atlas
+from surgeon.study.engines import do_job
+def here(queue, work):
+    while taken := queue.take():
+        yield do_job(taken[0], work)
+built = build_atlas(["org/m0", "org/m3"], Path(sys.argv[1]), engine=here)
+heavy = ("torch", "transformers", "onnx", "onnxruntime")
+print(built.done, *[name for name in heavy if name in sys.modules])
+"""
+
+
 def test_an_atlas_imports_no_framework(hub, tmp_path):
-    out = str(tmp_path / "atlas.parquet")
-    code = (
-        "import sys\nfrom surgeon import build_atlas\n"
-        "from surgeon.study.engines import do_job\n"
-        "def here(queue, work):\n"
-        "    while taken := queue.take():\n        yield do_job(taken[0], work)\n"
-        f"built = build_atlas(['org/m0', 'org/m3'], __import__('pathlib').Path({out!r}), "
-        "engine=here)\n"
-        "print(built.done, *[m for m in ('torch', 'transformers', 'onnx', 'onnxruntime') "
-        "if m in sys.modules])"
-    )
-    assert run_python("-c", code).stdout.split() == ["1"]
+    out = tmp_path / "atlas.parquet"
+    assert run_python("-c", _BUILD, out).stdout.split() == ["1"]
 
 
 @pytest.mark.parametrize(

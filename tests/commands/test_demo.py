@@ -3,12 +3,11 @@ import json
 import pytest
 
 import surgeon.commands.demo as demo_module
-from surgeon.cli import run
 
 
 @pytest.mark.slow  # it measures all that a person would wait for
-def test_the_demo_finds_a_real_effect_by_measurement_and_none_by_the_criterion(tmp_path, capsys):
-    assert run(["demo", "-o", str(tmp_path / "demo")]) == 0
+def test_the_demo_finds_a_real_effect_by_measurement_and_none_by_the_criterion(tmp_path, done):
+    printed = done("demo", "-o", tmp_path / "demo").out
     folders = {name: tmp_path / "demo" / name / "surgeon" for name in ("measured", "criterion")}
     records = {name: json.loads((f / "record.json").read_text()) for name, f in folders.items()}
     verdicts = {name: json.loads((f / "eval.json").read_text()) for name, f in folders.items()}
@@ -20,25 +19,19 @@ def test_the_demo_finds_a_real_effect_by_measurement_and_none_by_the_criterion(t
     assert records["criterion"]["dims"] == [267, 127]
     assert records["criterion"]["ranked_on"] is None
     assert verdicts["criterion"]["verdict"] == "intact"
-    printed = capsys.readouterr().out
-    assert (
-        printed.index("surgeon patch")
-        < printed.index("degraded: ")
-        < printed.index("intact, no worse")
-    )
+    said = [printed.index(part) for part in ("surgeon patch", "degraded: ", "intact, no worse")]
+    assert said == sorted(said)
     assert "Next" in printed
 
 
-def test_the_demo_refuses_a_directory_with_something_in_it(tmp_path, capsys):
+def test_the_demo_refuses_a_directory_with_something_in_it(tmp_path, refused):
     (tmp_path / "mine").write_text("")
-    assert run(["demo", "-o", str(tmp_path)]) == 2
-    assert "already exists" in capsys.readouterr().err
+    refused("demo", "-o", tmp_path, says="already exists")
 
 
-def test_the_demo_says_which_extra_it_needs(tmp_path, capsys, monkeypatch):
+def test_the_demo_says_which_extra_it_needs(tmp_path, refused, monkeypatch):
     monkeypatch.setattr(demo_module, "_PACKAGE", "not_installed_here")
-    assert run(["demo", "-o", str(tmp_path / "demo")]) == 2
-    assert "pip install 'norm-surgeon[demo]'" in capsys.readouterr().err
+    refused("demo", "-o", tmp_path / "demo", says="pip install 'norm-surgeon[demo]'")
     assert list(tmp_path.iterdir()) == []
 
 

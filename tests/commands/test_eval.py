@@ -27,6 +27,13 @@ def data(tmp_path):
     return str(path)
 
 
+def _pairs(folder, sentences, columns="sentence1,sentence2,score"):
+    """Write a table of eight pairs of sentences, each with a score."""
+    rows = [f"{sentences(number)},{number % 4}" for number in range(8)]
+    (folder / "pairs.csv").write_text("\n".join([columns, *rows]))
+    return folder / "pairs.csv"
+
+
 def test_eval_prints_what_it_writes(artifact, data, json_of):
     printed = json_of("eval", artifact, "--data", data, "--controls", "5")
     assert printed == json.loads((artifact / "surgeon" / "eval.json").read_text())
@@ -49,11 +56,9 @@ def test_the_table_shows_the_verdict_and_expect_makes_it_the_exit_code(
 def test_eval_scores_the_task_that_is_asked_for_on_the_columns_that_are_named(
     artifact, tmp_path, json_of
 ):
-    lines = [f"Sentence {n} is about the weather.;A {n % 3} cat.;{n % 4}" for n in range(8)]
-    path = tmp_path / "pairs.csv"
-    path.write_text("\n".join(["one,two,rating", *(line.replace(";", ",") for line in lines)]))
+    data = _pairs(tmp_path, lambda n: f"Rain {n} is near.,A {n % 3} cat.", "one,two,rating")
     columns = ["--text-column", "one", "--pair-column", "two", "--label-column", "rating"]
-    options = ["--task", "sts", "--data", path, *columns, "--controls", "1"]
+    options = ["--task", "sts", "--data", data, *columns, "--controls", "1"]
     printed = json_of("eval", artifact, *options)
     assert (printed["task"], printed["metric"]) == ("sts", "1 − Spearman")
     assert printed["baseline"]["value"] == pytest.approx(1 - printed["baseline"]["Spearman"])
@@ -119,12 +124,11 @@ def _with_recipe(artifact, **fields):
     ],
 )
 def test_eval_says_whether_the_verdict_is_what_the_recipe_expects(
-    artifact, data, capsys, verdict, told, code
+    artifact, data, done, verdict, told, code
 ):
     _with_recipe(artifact, expect={"verdict": verdict, "published": []})
     arguments = ["eval", str(artifact), "--data", data, "--controls", "5"]
-    assert run(arguments) == 0
-    assert told in capsys.readouterr().out
+    assert told in done(*arguments).out
     assert run([*arguments, "--expect", "recipe"]) == code
     assert json.loads((artifact / "surgeon" / "eval.json").read_text())["expected"] == verdict
 
@@ -197,13 +201,10 @@ def test_python_takes_plain_strings_and_shows_results_as_people_read_them(artifa
             surgeon.Recipe(dims=(5,), **wrong)
 
 
-def test_several_tasks_are_scored_in_turn_and_each_is_kept(artifact, tmp_path, capsys):
-    data = tmp_path / "pairs.csv"
-    rows = [f"Sentence {n} is about the town.,And {n % 3} about it.,{n % 4}" for n in range(8)]
-    data.write_text("\n".join(["sentence1,sentence2,score", *rows]))
+def test_several_tasks_are_scored_in_turn_and_each_is_kept(artifact, tmp_path, json_of):
+    data = _pairs(tmp_path, lambda n: f"Sentence {n} is about the town.,And {n % 3} about it.")
     asked = ["--task", "sts", "--task", "drift", "--data", str(data), "--controls", "1"]
-    assert run(["eval", str(artifact), *asked, "--text-column", "sentence1", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)["evaluations"]
+    printed = json_of("eval", artifact, *asked, "--text-column", "sentence1")["evaluations"]
     assert [evaluation["task"] for evaluation in printed] == ["sts", "drift"]
     assert {e.task for e in surgeon.read_evaluations(artifact)} == {"sts", "drift"}
     assert json.loads((artifact / "surgeon" / "eval.json").read_text()) == printed[1]
@@ -216,18 +217,14 @@ def test_several_tasks_are_scored_in_turn_and_each_is_kept(artifact, tmp_path, c
 def test_eval_says_where_a_sentence_is_cut_and_how_its_tokens_are_pooled(
     artifact, tmp_path, json_of
 ):
-    lines = [
-        f"One sentence {n} about the weather in town.,And another {n % 3}.,{n % 4}\n"
-        for n in range(8)
-    ]
-    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\n" + "".join(lines))
+    data = _pairs(tmp_path, lambda n: f"One sentence {n} of the weather in town.,And {n % 3} more.")
     limits = artifact / "sentence_bert_config.json"
-    limits.write_text(json.dumps({"max_seq_length": 8}))
+    limits.write_text('{"max_seq_length": 8}')
 
     def notes():
         record_files(artifact)
-        options = ["--task", "sts", "--data", tmp_path / "pairs.csv", "--controls", "1"]
-        return json_of("eval", artifact, *options)["warnings"]
+        asked = ["--task", "sts", "--data", data, "--controls", "1"]
+        return json_of("eval", artifact, *asked)["warnings"]
 
     newer = notes()
     assert "8 texts were cut to 8 tokens" in newer

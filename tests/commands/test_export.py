@@ -71,11 +71,9 @@ def test_the_facts_of_an_export_lie_beside_it(exported):
     assert facts["onnx"]["parity"]["largest"] < 1e-4
     assert facts["onnx"]["tokenizer"]["file"] == "tokenizer.json"
     assert facts["onnx"]["labels"] == _LABELS
-    files = files_of(exported)
-    del files["surgeon/export.json"]
-    assert {name: file["size"] for name, file in facts["files"].items()} == {
-        name: len(content) for name, content in files.items()
-    }
+    sizes = {name: len(content) for name, content in files_of(exported).items()}
+    del sizes["surgeon/export.json"]
+    assert {name: file["size"] for name, file in facts["files"].items()} == sizes
 
 
 def test_a_second_export_needs_force_and_json_is_its_facts(
@@ -104,27 +102,27 @@ def test_a_model_that_does_not_export_is_one_line_and_leaves_nothing(tiny, tmp_p
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_pickle_is_exported_with_a_tokenizer_that_needs_no_transformers(model, tmp_path):
+def test_a_pickle_is_exported_with_a_tokenizer_that_needs_no_transformers(model, tmp_path, done):
     source, out = shutil.copytree(model, tmp_path / "source"), tmp_path / "out"
     make_pickle(source)
     words = transformers.AutoTokenizer.from_pretrained(source).get_vocab()
     (source / "vocab.txt").write_text("\n".join(sorted(words, key=words.__getitem__)))
     (source / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     (source / "tokenizer.json").unlink()
-    assert run(["export", str(source), "-o", str(out)]) == 0
+    done("export", source, "-o", out)
     assert _facts(out)["onnx"]["tokenizer"]["file"] == "onnx/tokenizer.json"
     assert (out / "onnx" / "tokenizer.json").is_file()
     assert not any(name.endswith((".bin", ".safetensors")) for name in files_of(out))
 
 
-def test_an_architecture_without_a_row_is_exported_by_a_pattern(tmp_path, refused):
+def test_an_architecture_without_a_row_is_exported_by_a_pattern(tmp_path, refused, done):
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
     config = transformers.BertGenerationConfig(**sizes, num_hidden_layers=1, vocab_size=40)
     transformers.BertGenerationEncoder(config).save_pretrained(tmp_path / "model")
     call = ["export", tmp_path / "model", "-o", tmp_path / "out"]
     refused(*call, says="--sites-pattern")
     pattern = r"encoder\.layer\.\d+\.output\.LayerNorm"
-    assert run([*map(str, call), "--sites-pattern", pattern]) == 0
+    done(*call, "--sites-pattern", pattern)
     assert _facts(tmp_path / "out")["onnx"]["vectors"] == [
         f"encoder.layer.0.output.LayerNorm.{leaf}" for leaf in ("bias", "weight")
     ]

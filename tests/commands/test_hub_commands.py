@@ -6,30 +6,28 @@ import shutil
 import pytest
 import tokenizers
 import transformers
-from artifacts import make_pickle
+from artifacts import files_of, make_pickle
 from families import FAMILIES
 from heads import HEADS
-from hub_server import commit_of, connect, serve
+from hub_server import commit_of
 
 from surgeon import read_record
-from surgeon.cli import run
 
 _ID = "org/tiny-bert"
+_PATCH = ("patch", _ID, "--dims", "3,9", "--no-onnx")
 
 
 @pytest.fixture
-def hub(tiny, tmp_path, monkeypatch):
+def hub(tiny, tmp_path, serving):
     repository = shutil.copytree(tiny("bert"), tmp_path / "repository")
     (repository / "README.md").write_text("---\nlicense: mit\n---\n# Tiny\n")
     (repository / "tf_model.h5").write_bytes(b"the same in another format")
-    with serve({_ID: repository}) as server:
-        connect(monkeypatch, server.url, tmp_path / "cache")
-        yield server
+    return serving({_ID: repository})
 
 
-def test_patch_takes_a_hub_id_and_records_the_commit(hub, tiny, tmp_path):
+def test_patch_takes_a_hub_id_and_records_the_commit(hub, tiny, tmp_path, done):
     out = tmp_path / "out"
-    assert run(["patch", _ID, "--dims", "3,9", "--no-onnx", "-o", str(out)]) == 0
+    done(*_PATCH, "-o", out)
     record = read_record(out)
     assert record.model == _ID
     assert record.revision == commit_of(_ID)
@@ -38,9 +36,8 @@ def test_patch_takes_a_hub_id_and_records_the_commit(hub, tiny, tmp_path):
     assert "license: mit\n" in card
     assert not (out / "tf_model.h5").exists()
     assert "tf_model.h5" not in hub.fetched()
-    assert run(["restore", str(out), "-o", str(tmp_path / "back")]) == 0
-    for path in tiny("bert").iterdir():
-        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+    done("restore", out, "-o", tmp_path / "back")
+    assert files_of(tmp_path / "back").items() >= files_of(tiny("bert")).items()
 
 
 def _tokenizer(folder):
@@ -80,7 +77,7 @@ def _sentence_transformer(folder, width):
     ],
 )
 def test_the_artifact_of_a_model_off_the_hub_loads_with_the_network_off(
-    hub, tmp_path, monkeypatch, family, form
+    hub, tmp_path, monkeypatch, done, family, form
 ):
     folder, name = tmp_path / "made", family.removesuffix(", with modules")
     made = {**FAMILIES, **HEADS}[name]
@@ -95,7 +92,7 @@ def test_the_artifact_of_a_model_off_the_hub_loads_with_the_network_off(
     hub.repositories["org/made"] = folder
     hub.large = ("tokenizer.json",)
     out = str(tmp_path / "out")
-    assert run(["patch", "org/made", "--dims", "3", "--no-onnx", "-o", out]) == 0
+    done("patch", "org/made", "--dims", "3", "--no-onnx", "-o", out)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.requests.clear()
     assert transformers.AutoTokenizer.from_pretrained(out)("a")["input_ids"] == [1]
@@ -109,48 +106,43 @@ def test_the_artifact_of_a_model_off_the_hub_loads_with_the_network_off(
     assert hub.requests == []
 
 
-def test_a_patch_never_writes_through_to_the_cache(hub, tmp_path):
+def test_a_patch_never_writes_through_to_the_cache(hub, tmp_path, done):
     def cached():
-        files = (p for p in (tmp_path / "cache").rglob("*") if p.is_file())
-        return {p: p.read_bytes() for p in files if "blobs" in p.parts or "snapshots" in p.parts}
+        files = files_of(tmp_path / "cache")
+        return {name: files[name] for name in files if "/blobs/" in name or "/snapshots/" in name}
 
-    for number in range(2):
-        arguments = ["patch", _ID, "--dims", "3", "--no-onnx", "-o", str(tmp_path / f"{number}")]
-        assert run(arguments) == 0
-        if number == 0:
-            before = cached()
+    done(*_PATCH, "-o", tmp_path / "one")
+    before = cached()
+    done(*_PATCH, "-o", tmp_path / "two")
     assert before
     assert cached() == before
 
 
-def test_scan_reads_a_model_that_is_not_cached_by_ranges_alone(hub, tiny, tmp_path, capsys):
-    assert run(["scan", _ID, "--json"]) == 0
-    captured = capsys.readouterr()
+def test_scan_reads_a_model_that_is_not_cached_by_ranges_alone(hub, tiny, tmp_path, done, json_of):
+    captured = done("scan", _ID, "--json")
     assert "by range requests" in " ".join(captured.err.split())
     ranges = [r for r in hub.requests if r.file == "model.safetensors"]
     assert ranges
     assert all(request.range or request.method == "HEAD" for request in ranges)
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
-    assert run(["scan", str(tiny("bert")), "--json"]) == 0
-    local = json.loads(capsys.readouterr().out)
+    local = json_of("scan", tiny("bert"))
     measure = {**local["measure"], "command": f"surgeon scan {_ID} --method ablation"}
     assert json.loads(captured.out) == {**local, "model": _ID, "measure": measure}
 
 
-def test_a_picture_of_a_model_that_is_not_cached_fetches_nothing_twice(hub, tmp_path):
-    assert run(["scan", _ID]) == 0
+def test_a_picture_of_a_model_that_is_not_cached_fetches_nothing_twice(hub, tmp_path, done):
+    done("scan", _ID)
     plain = len(hub.requests)
     hub.requests.clear()
-    assert run(["scan", _ID, "--plot", str(tmp_path / "scan.png")]) == 0
+    done("scan", _ID, "--plot", tmp_path / "scan.png")
     assert len(hub.requests) == plain
     assert (tmp_path / "scan.png").exists()
 
 
-def test_scan_takes_the_cache_if_the_model_is_there(hub, tmp_path, capsys):
-    assert run(["patch", _ID, "--dims", "3", "--no-onnx", "-o", str(tmp_path / "out")]) == 0
+def test_scan_takes_the_cache_if_the_model_is_there(hub, tmp_path, done):
+    done(*_PATCH, "-o", tmp_path / "out")
     hub.requests.clear()
-    assert run(["scan", _ID]) == 0
-    assert "range requests" not in capsys.readouterr().err
+    assert "range requests" not in done("scan", _ID).err
     assert hub.requests == []
 
 
@@ -175,15 +167,14 @@ def test_a_hub_error_is_one_line_and_exit_code_2(hub, tmp_path, refused, model, 
 
 
 def test_push_refuses_what_was_never_evaluated_unless_told(
-    hub, tmp_path, capsys, refused, monkeypatch
+    hub, tmp_path, done, refused, monkeypatch
 ):
-    out = str(tmp_path / "out")
-    assert run(["patch", _ID, "--dims", "3", "--no-onnx", "-o", out]) == 0
+    out = tmp_path / "out"
+    done(*_PATCH, "-o", out)
     refused("push", out, "org/patched", says="--unverified")
     assert hub.uploaded == {}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     hub.token = "hf_test"
     monkeypatch.setenv("HF_TOKEN", hub.token)
-    assert run(["push", out, "org/patched", "--unverified"]) == 0
+    assert "org/patched" in done("push", out, "org/patched", "--unverified").out
     assert hub.uploaded
-    assert "org/patched" in capsys.readouterr().out

@@ -1,25 +1,12 @@
 """The options that choose how dimensions are ranked."""
 
-import json
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from surgeon import (
-    Recipe,
-    make_plan,
-    open_checkpoint,
-    plan_from_small_patch,
-    rank_by_layernorm,
-    ranking_sample,
-    read_record,
-    read_texts,
-    read_zscores,
-    write_artifact,
-    write_small_patch,
-)
-from surgeon.cli import run
+import surgeon
+from surgeon import open_checkpoint, ranking_sample, read_record, read_texts
 from surgeon.figures.report import _damages, _summary
 from surgeon.figures.scan import draw_ranking
 from surgeon.ranking.ranking import BY_WEIGHTS
@@ -60,34 +47,29 @@ def test_a_method_or_an_option_that_nothing_would_use_is_refused(
     refused(command, minilm, *words, says=complaint)
 
 
-def test_weak_evidence_comes_with_the_command_that_settles_it(minilm, capsys, refused):
-    assert run(["scan", str(minilm)]) == 0
-    assert f"surgeon scan {minilm} --method ablation measures" in capsys.readouterr().out
-    patch = ["patch", str(minilm), "--remove-outliers", "2", "--method", "layernorm", "--dry-run"]
+def test_weak_evidence_comes_with_the_command_that_settles_it(minilm, done, refused):
+    assert f"surgeon scan {minilm} --method ablation measures" in done("scan", minilm).out
+    patch = ["patch", minilm, "--remove-outliers", "2", "--method", "layernorm", "--dry-run"]
     refused(*patch, says="--remove-outliers 2 --method ablation")
-    assert run([*patch, "--relax"]) == 0
     told = f"surgeon patch {minilm} --remove-outliers 2 --method ablation measures"
-    assert told in capsys.readouterr().out
+    assert told in done(*patch, "--relax").out
 
 
-def test_what_relax_takes_that_is_no_outlier_is_said(minilm, tmp_path, capsys):
-    out = tmp_path / "out"
+def test_what_relax_takes_that_is_no_outlier_is_said(minilm, tmp_path, done):
+    out, says = tmp_path / "out", "; outliers among them: 267, 127"
     options = ["--remove-outliers", "3", "--method", "layernorm", "--min-layers", "2", "--relax"]
-    assert run(["patch", str(minilm), *options, "--no-onnx", "-o", str(out)]) == 0
-    says = "; outliers among them: 267, 127"
-    told = capsys.readouterr().out
+    told = done("patch", minilm, *options, "--no-onnx", "-o", out).out
     assert told.startswith(f"Chosen: 267, 127, 223, by layernorm ({BY_WEIGHTS}{says}).")
     assert f"{says}." in (out / "README.md").read_text()
 
 
 def test_patch_measures_by_default_and_says_what_the_criterion_would_have_chosen(
-    minilm, tmp_path, capsys
+    minilm, tmp_path, done
 ):
     out = tmp_path / "out"
-    patch = ["patch", str(minilm), "--remove-outliers", "2", "--no-onnx", "-o", str(out)]
-    assert run(patch) == 0
-    chosen, done, _, following = capsys.readouterr().out.splitlines()
-    assert "at dimensions 99, 157 (output layernorm; zero in all layers), all other bytes" in done
+    told = done("patch", minilm, "--remove-outliers", "2", "--no-onnx", "-o", out).out
+    chosen, edited, _, following = told.splitlines()
+    assert "at dimensions 99, 157 (output layernorm; zero in all layers), all other b" in edited
     assert following == f"Next: surgeon verify {out}"
     assert chosen == (
         "Chosen: 99, 157, by ablation (measured); by the paper's criterion, on the weights alone, "
@@ -125,11 +107,8 @@ def _without_memory(monkeypatch):
 def test_where_nothing_can_be_measured_it_asks_how_to_choose(
     model, hinder, reason, minilm, tiny, minilm_patched, tmp_path, refused, monkeypatch, capsys
 ):
-    models = {
-        "minilm": minilm,
-        "tiny": tiny("bert"),
-        "onnx": minilm_patched / "onnx" / "model.onnx",
-    }
+    onnx = minilm_patched / "onnx" / "model.onnx"
+    models = {"minilm": minilm, "tiny": tiny("bert"), "onnx": onnx}
     if hinder:
         hinder(monkeypatch)
     capsys.readouterr()  # of what made the models
@@ -140,45 +119,41 @@ def test_where_nothing_can_be_measured_it_asks_how_to_choose(
 
 
 def test_whatever_names_outliers_by_weights_says_that_they_were_not_measured(
-    minilm, tmp_path, capsys
+    minilm, tmp_path, done, json_of
 ):
-    scan = ["scan", str(minilm), "--min-layers", "2"]
-    assert run([*scan, "--plot", str(tmp_path / "scan.svg")]) == 0
+    scan = ["scan", minilm, "--min-layers", "2"]
     command = f"surgeon scan {minilm} --method ablation"
-    table = capsys.readouterr().out
+    table = done(*scan, "--plot", tmp_path / "scan.svg").out
     assert f"Outliers: 267, 127 ({BY_WEIGHTS})" in table
     assert f"{command} measures what removing each does, in about" in table
-    picture = draw_ranking(
-        rank_by_layernorm(open_checkpoint(minilm), min_layers=2),
-        read_zscores(open_checkpoint(minilm)),
-    )
+    model = open_checkpoint(minilm)
+    ranking = surgeon.rank_by_layernorm(model, min_layers=2)
+    picture = draw_ranking(ranking, surgeon.read_zscores(model))
     assert picture.headline.endswith(f"(267, 127), {BY_WEIGHTS}")
-    assert run([*scan, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    document = json_of(*scan)
     assert document["basis"] == BY_WEIGHTS
     assert document["measure"]["command"] == command
     assert 1 < document["measure"]["seconds"] < 60
     out = tmp_path / "out"
     options = ["--remove-outliers", "2", "--method", "layernorm", "--min-layers", "2"]
-    assert run(["patch", str(minilm), *options, "--no-onnx", "-o", str(out)]) == 0
-    assert f"Chosen: 267, 127, by layernorm ({BY_WEIGHTS})" in capsys.readouterr().out
+    told = done("patch", minilm, *options, "--no-onnx", "-o", out).out
+    assert f"Chosen: 267, 127, by layernorm ({BY_WEIGHTS})" in told
     assert f"by layernorm: {BY_WEIGHTS}" in " ".join((out / "README.md").read_text().split())
     assert any(BY_WEIGHTS in line for line in _summary(read_record(out)))
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert all(BY_WEIGHTS in line for line in readme.splitlines() if line.startswith("Outliers:"))
 
 
-def test_an_onnx_file_is_not_told_to_run(minilm_patched, capsys):
-    assert run(["scan", str(minilm_patched / "onnx" / "model.onnx")]) == 0
-    shown = capsys.readouterr().out
+def test_an_onnx_file_is_not_told_to_run(minilm_patched, done):
+    shown = done("scan", minilm_patched / "onnx" / "model.onnx").out
     assert "weak evidence." in shown
     assert "ablation" not in shown
 
 
-def test_patch_takes_a_method_and_its_text_and_the_record_keeps_which(minilm, data, tmp_path):
+def test_patch_takes_a_method_and_its_text_and_the_record_keeps_which(minilm, data, tmp_path, done):
     out = tmp_path / "out"
-    command = ["patch", str(minilm), "--remove-outliers", "2", "--method", "activations"]
-    assert run([*command, "--data", str(data), "--no-onnx", "-o", str(out)]) == 0
+    options = ["--remove-outliers", "2", "--method", "activations", "--data", data]
+    done("patch", minilm, *options, "--no-onnx", "-o", out)
     record = read_record(out)
     assert record.dims == (99, 157)
     assert record.recipe["method"] == "activations"
@@ -204,11 +179,11 @@ def test_a_table_ranks_by_its_text_column_alone(minilm, data, tmp_path, json_of)
 
 def test_a_small_patch_carries_what_ranked_to_the_artifact(minilm, data, tmp_path):
     checkpoint = open_checkpoint(minilm)
-    recipe = Recipe(remove_outliers=2, method="activations")
-    plan = make_plan(checkpoint, recipe, texts=read_texts(data))
-    write_small_patch(plan, tmp_path / "edit.surgeon")
-    again = plan_from_small_patch(tmp_path / "edit.surgeon", checkpoint)
-    record = write_artifact(again, tmp_path / "out", onnx=False)
+    recipe = surgeon.Recipe(remove_outliers=2, method="activations")
+    plan = surgeon.make_plan(checkpoint, recipe, texts=read_texts(data))
+    surgeon.write_small_patch(plan, tmp_path / "edit.surgeon")
+    again = surgeon.plan_from_small_patch(tmp_path / "edit.surgeon", checkpoint)
+    record = surgeon.write_artifact(again, tmp_path / "out", onnx=False)
     assert record.ranked_on == read_texts(data).used()
 
 

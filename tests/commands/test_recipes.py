@@ -6,20 +6,16 @@ from surgeon.cli import run
 from surgeon.edit.recipe_file import shipped_recipes
 
 
-def test_the_list_has_every_recipe_that_ships(capsys, json_of):
-    assert run(["recipes"]) == 0
-    alone = capsys.readouterr().out
-    assert run(["recipes", "list"]) == 0
-    table = capsys.readouterr().out
-    assert table == alone
+def test_the_list_has_every_recipe_that_ships(done, json_of):
+    table = done("recipes").out
+    assert done("recipes", "list").out == table
     listed = json_of("recipes")["recipes"]
     assert [recipe["name"] for recipe in listed] == list(shipped_recipes())
     assert all(f" {name} " in table for name in shipped_recipes())
 
 
-def test_show_prints_the_file_as_it_is_and_json_every_field(capsys, json_of):
-    assert run(["recipes", "show", "bert-large"]) == 0
-    assert capsys.readouterr().out == shipped_recipes()["bert-large"].read_text()
+def test_show_prints_the_file_as_it_is_and_json_every_field(done, json_of):
+    assert done("recipes", "show", "bert-large").out == shipped_recipes()["bert-large"].read_text()
     shown = json_of("recipes", "show", "bert-large")
     assert shown["dims"] == [136, 466, 933]
     assert shown["mode"] == "zero"
@@ -38,19 +34,18 @@ def test_check_tells_every_error_of_every_file_in_one_line_each(tmp_path, capsys
     assert places == [f"{bad}:2:7", f"{bad}:3:1", f"{worse}:2:1"]
 
 
-def test_check_as_json_is_one_document_and_right_recipes_exit_with_0(tmp_path, capsys):
+def test_check_as_json_is_one_document_and_right_recipes_exit_with_0(tmp_path, capsys, done):
     path = tmp_path / "r.yaml"
     path.write_text("dims: [3]\ncolour: red\n")
     assert run(["recipes", "check", str(path), "--json"]) == 2
     (file,) = json.loads(capsys.readouterr().out)["files"]
     assert not file["valid"]
     assert [(error["line"], error["column"]) for error in file["errors"]] == [(2, 1)]
-    assert run(["recipes", "check", *map(str, shipped_recipes().values())]) == 0
+    done("recipes", "check", *shipped_recipes().values())
 
 
-def test_the_schema_is_one_json_document(capsys):
-    assert run(["recipes", "schema"]) == 0
-    assert "expect" in json.loads(capsys.readouterr().out)["properties"]
+def test_the_schema_is_one_json_document(done):
+    assert "expect" in json.loads(done("recipes", "schema").out)["properties"]
 
 
 @pytest.mark.parametrize("command", ["show", "check"])
@@ -69,9 +64,8 @@ def test_a_recipe_by_name_patches_and_says_in_the_record_what_it_expects(minilm,
     ("recipe", "doubted"),
     [("bert-base-uncased", True), ("all-minilm-l6-v2-measured", False), ("random-pair", False)],
 )
-def test_dims_of_another_model_are_doubted_in_a_line(minilm, tmp_path, capsys, recipe, doubted):
+def test_dims_of_another_model_are_doubted_in_a_line(minilm, tmp_path, done, recipe, doubted):
     model = tmp_path / "All-MiniLM_L6-v2"
     model.symlink_to(minilm)
-    assert run(["patch", str(model), "--recipe", recipe, "--dry-run"]) == 0
     told = "Note: the recipe's dims are those of bert-base-uncased, and no name of this model"
-    assert (told in capsys.readouterr().err) == doubted
+    assert (told in done("patch", model, "--recipe", recipe, "--dry-run").err) == doubted

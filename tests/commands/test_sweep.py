@@ -24,10 +24,9 @@ def grid(minilm, tmp_path):
     return path
 
 
-def test_a_dry_run_shows_the_grid_and_its_cost_and_runs_nothing(grid, tmp_path, capsys, json_of):
+def test_a_dry_run_shows_the_grid_and_its_cost_and_runs_nothing(grid, tmp_path, done, json_of):
     before = sorted(tmp_path.iterdir())
-    assert run(["sweep", str(grid), "--dry-run"]) == 0
-    shown = capsys.readouterr().out
+    shown = done("sweep", grid, "--dry-run").out
     for part in ("32 cells of 1 model", "11 more", "dims 99,157: zero"):
         assert part in shown
     document = json_of("sweep", grid, "--dry-run")
@@ -75,10 +74,8 @@ def test_a_sweep_that_is_interrupted_says_how_to_go_on(tiny, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers hear it too
     shown, told = process.communicate(timeout=60)
     assert (process.returncode, shown) == (130, "")
-    assert told.startswith(
-        f"surgeon: interrupted; its rows so far are in {out}, and the same command goes on from "
-        "there\n"
-    )
+    expected = f"interrupted; its rows so far are in {out}, and the same command goes on from there"
+    assert told.startswith(f"surgeon: {expected}\n")
     assert "Traceback" not in told
 
 
@@ -119,17 +116,16 @@ def test_every_error_in_the_grid_is_told_in_a_line_with_its_place(tmp_path, caps
         assert places == ["1:1", "2:1", "3:9"]
 
 
-def test_a_dry_run_doubts_models_that_are_not_here(tmp_path, capsys):
+def test_a_dry_run_doubts_models_that_are_not_here(tmp_path, done):
     path = tmp_path / "grid.yaml"
     path.write_text("models: [./gone/model, nosuchmodel]\nselections: [dims: [3]]\n")
-    assert run(["sweep", str(path), "--dry-run"]) == 0
-    told = " ".join(capsys.readouterr().err.split())
+    told = " ".join(done("sweep", path, "--dry-run").err.split())
     assert "./gone/model: no such directory or file; its cells would fail" in told
     assert "nosuchmodel is not here, so it is taken for a model on the Hub" in told
 
 
 def test_a_dry_run_counts_the_rows_that_are_there_and_estimates_by_their_time(
-    grid, tmp_path, capsys, json_of
+    grid, tmp_path, done, json_of
 ):
     document = json_of("sweep", grid, "--dry-run")
     assert document["outlook"] == {"done": 0, "failed": 0, "left": 32, "seconds": None}
@@ -142,17 +138,15 @@ def test_a_dry_run_counts_the_rows_that_are_there_and_estimates_by_their_time(
     before = (out / "rows.jsonl").read_bytes()
     ahead = json_of("sweep", grid, "--dry-run", "-o", out)["outlook"]
     assert ahead == {"done": 10, "failed": 2, "left": 20, "seconds": 40.0}
-    options = ["--dry-run", "-o", str(out), "--retry", "--workers", "2"]
-    assert run(["sweep", str(grid), *options]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = done("sweep", grid, "--dry-run", "-o", out, "--retry", "--workers", "2").out
+    shown = " ".join(shown.split())
     assert "10 done already, 2 failed: 22 to run, about 22 s by the time that these took" in shown
     assert (out / "rows.jsonl").read_bytes() == before
     assert [path.name for path in out.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_large_grid_is_told_to_take_its_time(tmp_path, capsys, monkeypatch):
+def test_a_large_grid_is_told_to_take_its_time(tmp_path, done, monkeypatch):
     monkeypatch.setattr("surgeon.commands.sweep._MANY", 10)
     path = tmp_path / "grid.yaml"
     path.write_text("models: [m]\nselections: [each: 0-9]\nseeds: [0, 1]\n")
-    assert run(["sweep", str(path), "--dry-run"]) == 0
-    assert "20 cells: to lay them out takes about" in capsys.readouterr().err
+    assert "20 cells: to lay them out takes about" in done("sweep", path, "--dry-run").err

@@ -4,13 +4,11 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 from artifacts import edit_tensors, make_pickle
-from hub_server import commit_of, connect, serve
+from hub_server import commit_of
 from training_runs import make_template, write_run
 
-from surgeon.cli import run
-from surgeon.model import hub_errors as retry
-
 _ID = "org/small-run"
+_TRACE = ("trace", _ID, "--revisions", "step*")
 _OUTS = {0: [], 1000: [5], 2000: [], 10000: [5], 11000: [5, 9]}
 
 
@@ -25,17 +23,15 @@ def checkpoints(tmp_path_factory):
 
 
 @pytest.fixture
-def hub(checkpoints, tmp_path, monkeypatch):
-    with serve({_ID: checkpoints / "step11000"}) as server:
-        server.branches[_ID] = {f"step{step}": checkpoints / f"step{step}" for step in _OUTS}
-        connect(monkeypatch, server.url, tmp_path / "cache")
-        yield server
+def hub(checkpoints, serving):
+    server = serving({_ID: checkpoints / "step11000"})
+    server.branches[_ID] = {f"step{step}": checkpoints / f"step{step}" for step in _OUTS}
+    return server
 
 
-def test_people_see_when_each_outlier_left_and_how_far_it_went(checkpoints, capsys, monkeypatch):
+def test_people_see_when_each_outlier_left_and_how_far_it_went(checkpoints, done, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    assert run(["trace", str(checkpoints), "--top", "1"]) == 0
-    out = capsys.readouterr().out
+    out = done("trace", checkpoints, "--top", "1").out
     assert "run: BERT, 4 layers, 32 dimensions; 5 checkpoints, steps 0 to 11000" in out
     (five,) = [line for line in out.splitlines() if line.startswith("│   5 │")]
     assert "at step 10000" in five
@@ -45,9 +41,8 @@ def test_people_see_when_each_outlier_left_and_how_far_it_went(checkpoints, caps
     assert "The bulk, 30 dimensions" in out
 
 
-def test_without_outliers_people_are_told_so(checkpoints, capsys):
-    assert run(["trace", *(str(checkpoints / f"step{step}") for step in (0, 1000, 2000))]) == 0
-    out = capsys.readouterr().out
+def test_without_outliers_people_are_told_so(checkpoints, done):
+    out = done("trace", *(checkpoints / f"step{step}" for step in (0, 1000, 2000))).out
     assert "No dimension meets the criterion at step 2000, the last" in out
     assert "Outliers for a time, but not at the end: 5 (step 1000)" in out
 
@@ -61,9 +56,8 @@ def test_json_is_one_document_and_nothing_else(checkpoints, tmp_path, json_of):
     assert pq.read_metadata(output).num_rows == len(_OUTS) * 4 * 32
 
 
-def test_revisions_on_the_hub_are_read_by_ranges_alone(hub, checkpoints, tmp_path, capsys):
-    assert run(["trace", _ID, "--revisions", "step*", "--json"]) == 0
-    captured = capsys.readouterr()
+def test_revisions_on_the_hub_are_read_by_ranges_alone(hub, checkpoints, tmp_path, done, json_of):
+    captured = done(*_TRACE, "--json")
     remote = json.loads(captured.out)
     assert "by range requests" in " ".join(captured.err.split())
     size = (checkpoints / "step0" / "model.safetensors").stat().st_size
@@ -74,31 +68,28 @@ def test_revisions_on_the_hub_are_read_by_ranges_alone(hub, checkpoints, tmp_pat
     assert all(request.range or request.method == "HEAD" for request in weights)
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
     assert [one["revision"] for one in remote["checkpoints"]] == [f"step{s}" for s in _OUTS]
-    assert run(["trace", str(checkpoints), "--json"]) == 0
-    local = json.loads(capsys.readouterr().out)
+    local = json_of("trace", checkpoints)
     for key in ("steps", "outliers", "dimensions", "passing", "bulk", "criterion"):
         assert remote[key] == local[key]
 
 
-def test_a_pattern_chooses_among_the_revisions(hub, json_of):
-    assert json_of("trace", _ID, "--revisions", "step1????")["steps"] == [10000, 11000]
-
-
 def test_what_is_kept_meanwhile_goes_and_the_cache_it_was_in_stays(
-    checkpoints, tmp_path, monkeypatch, json_of
+    checkpoints, tmp_path, serving, json_of
 ):
     (tmp_path / "assets").mkdir()
-    with serve({"small-run": checkpoints / "step0"}) as server:
-        server.branches["small-run"] = {f"step{n}": checkpoints / f"step{n}" for n in (0, 1000)}
-        connect(monkeypatch, server.url, tmp_path / "cache")
-        assert json_of("trace", "small-run", "--revisions", "step*")["steps"] == [0, 1000]
+    server = serving({"small-run": checkpoints / "step0"})
+    server.branches["small-run"] = {f"step{n}": checkpoints / f"step{n}" for n in (0, 1000)}
+    assert json_of("trace", "small-run", "--revisions", "step*")["steps"] == [0, 1000]
     assert list((tmp_path / "assets").iterdir()) == []
 
 
-def test_names_are_skipped_of_folders_and_of_revisions(hub, checkpoints, json_of):
+def test_names_are_skipped_of_folders_and_of_revisions_and_a_pattern_chooses(
+    hub, checkpoints, json_of
+):
     for named in ([str(checkpoints)], [_ID, "--revisions", "step*"]):
         traced = json_of("trace", *named, "--skip", "step?000", "--skip", "step0")
         assert traced["steps"] == [10000, 11000]
+    assert json_of("trace", _ID, "--revisions", "step1????")["steps"] == [10000, 11000]
 
 
 def test_wrong_patterns_and_ids_are_a_line(hub, refused):
@@ -118,7 +109,7 @@ def test_a_revision_that_cannot_be_read_is_named(hub, checkpoints, tmp_path, ref
     (damaged / "config.json").write_bytes((checkpoints / "step0" / "config.json").read_bytes())
     (damaged / "pytorch_model.bin").write_bytes(b"any")
     hub.branches[_ID]["step3000"] = damaged
-    told = refused("trace", _ID, "--revisions", "step*", says="step3000: ")
+    told = refused(*_TRACE, says="step3000: ")
     assert "pytorch_model.bin: damaged, or holds more than plain tensors" in told
     assert "--skip step3000 leaves it out" in told
 
@@ -129,29 +120,27 @@ def test_pickles_at_the_steps_are_read_by_ranges(hub, checkpoints, tmp_path, jso
         folder = shutil.copytree(checkpoints / f"step{step}", tmp_path / f"{step}")
         make_pickle(folder, legacy=legacy)
         hub.branches[_ID][f"step{step}"] = folder
-    remote = json_of("trace", _ID, "--revisions", "step*")
+    remote = json_of(*_TRACE)
     assert {r.range is None for r in hub.requests if r.file == "pytorch_model.bin"} == {False}
     assert remote["dimensions"] == json_of("trace", checkpoints)["dimensions"]
 
 
 def test_revisions_with_the_weights_of_a_later_one_are_left_out_and_listed(
-    hub, checkpoints, capsys, refused
+    hub, checkpoints, done, refused
 ):
     last = max(_OUTS)
     hub.branches[_ID] |= dict.fromkeys(("step50", "step60"), checkpoints / f"step{last}")
-    assert run(["trace", _ID, "--revisions", "step*", "--json"]) == 0
-    captured = capsys.readouterr()
+    captured = done(*_TRACE, "--json")
     document = json.loads(captured.out)
     assert document["steps"] == list(_OUTS)
     assert document["repeats"] == [{"step": s, "same_as": last} for s in (50, 60)]
     assert "2 steps have the same weights" in " ".join(captured.err.split())
-    same = "have the same weights on the Hub"
-    refused("trace", _ID, "--revisions", "step[56]0", says=same)
+    refused("trace", _ID, "--revisions", "step[56]0", says="have the same weights on the Hub")
 
 
 def test_a_trace_that_was_stopped_goes_on(hub, tmp_path, json_of, refused):
     hub.status, hub.failing = 418, f"/{_ID}/resolve/{commit_of(_ID, 'step11000')}"
-    refused("trace", _ID, "--revisions", "step*", says="418")
+    refused(*_TRACE, says="418")
     read = {r.path.split("/resolve/")[1][:40] for r in hub.requests if "/resolve/" in r.path}
     assert len(read) == len(_OUTS)
     cut = commit_of(_ID, "step0")
@@ -159,18 +148,16 @@ def test_a_trace_that_was_stopped_goes_on(hub, tmp_path, json_of, refused):
     kept.write_bytes(b"")  # as a disk that failed leaves it
     hub.status = None
     hub.requests.clear()
-    assert set(json_of("trace", _ID, "--revisions", "step*")["outliers"]) == {5, 9}
+    assert set(json_of(*_TRACE)["outliers"]) == {5, 9}
     resolved = {r.path.split("/resolve/")[1][:40] for r in hub.requests if "/resolve/" in r.path}
     assert resolved == {cut, commit_of(_ID, "step11000")}
     assert not list((tmp_path / "assets").rglob("*"))
 
 
-def test_a_limit_is_waited_for_as_long_as_the_hub_asks(hub, monkeypatch):
-    waited = []
-    monkeypatch.setattr(retry, "sleep", waited.append)
+def test_a_limit_is_waited_for_as_long_as_the_hub_asks(hub, done, waited):
     hub.status, hub.failures, hub.headers = 429, 2, {"RateLimit": '"api";r=0;t=290'}
     hub.failing = "/api/models/"
-    assert run(["trace", _ID, "--revisions", "step*"]) == 0
+    done(*_TRACE)
     # A busy machine may be slow to answer too, for which a shorter wait is drawn.
     assert [290 <= seconds < 300 for seconds in waited if seconds > 10] == [True, True]
 
@@ -195,8 +182,7 @@ def test_wrong_calls_are_a_line_before_anything_is_read(checkpoints, tmp_path, r
     ("name", "start"),
     [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a.html", b"<!DOCTYPE")],
 )
-def test_a_picture_is_made_in_every_form(checkpoints, tmp_path, capsys, name, start):
-    assert run(["trace", str(checkpoints), "--plot", str(tmp_path / name)]) == 0
-    content = (tmp_path / name).read_bytes()
-    assert content.startswith(start)
+def test_a_picture_is_made_in_every_form(checkpoints, tmp_path, done, name, start):
+    done("trace", checkpoints, "--plot", tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
     assert [path.name for path in tmp_path.iterdir()] == [name]
