@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as t
-from tiny import BART, TEXT, make_unequal
+from tiny import BART, GPT, TEXT, make_unequal
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from surgeon.text import built_in_sample
@@ -25,6 +25,8 @@ _SPECIAL = {
 }
 _WORDS = 800
 _TEXT = {**TEXT, "num_hidden_layers": 1, "vocab_size": _WORDS, "pad_token_id": 0}
+_GPT2 = {**GPT, "n_layer": 1, "vocab_size": _WORDS}
+_EAGER = {"attn_implementation": "eager"}  # which torch's older exporter takes
 # Not in the order of the alphabet, nor in GLUE's, as textattack's checkpoints of MNLI have them.
 _THREE = {"id2label": {0: "CONTRADICTION", 1: "Neutral", 2: "entailment"}}
 _NAMES = {"id2label": {0: "I-PER", 1: "O", 2: "B-PER", 3: "B-LOC"}}
@@ -47,6 +49,8 @@ _EXPERTS = {
     "eos_token_id": 3,
 }
 MODELS = {
+    "mlm": (t.BertForMaskedLM, t.BertConfig(**_TEXT, **_EAGER)),
+    "clm": (t.GPT2LMHeadModel, t.GPT2Config(**_GPT2, **_EAGER)),
     "clm, of experts": (t.MixtralForCausalLM, t.MixtralConfig(**_EXPERTS)),
     "clm, of joined experts": (t.GptOssForCausalLM, t.GptOssConfig(**_EXPERTS, head_dim=8)),
     "drift": (t.BertModel, t.BertConfig(**_TEXT)),

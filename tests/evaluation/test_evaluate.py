@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import math
-import os
 import shutil
 from types import SimpleNamespace
 
@@ -84,11 +83,9 @@ def test_in_int8_one_graph_serves_all_variants_as_a_file_of_each_would(
 def test_in_int8_an_edited_weight_is_quantized_too(iglm_s_patched, antibody_file):
     result = evaluate(iglm_s_patched, texts=antibody_file, controls=1, quantize="int8")
     cost, quantized = result.quantized.cost, result.quantized.evaluation
-    for after, before in (
-        (quantized.baseline, result.baseline),
-        (quantized.patched, result.patched),
-    ):
-        assert 0 < abs(after.value - before.value) < 0.05
+    for variant in ("baseline", "patched"):
+        after, before = (getattr(one, variant).value for one in (quantized, result))
+        assert 0 < abs(after - before) < 0.05
     assert cost.patched.delta == pytest.approx(quantized.patched.value - result.patched.value)
     low, high = cost.difference.ci95
     assert low < cost.patched.delta - cost.baseline.delta < high
@@ -172,9 +169,8 @@ def test_one_session_gives_each_variant_the_output_of_a_session_of_its_own(minil
     opened = open_artifact(minilm_patched)
     names = tuple(opened.baseline)
     shared = open_session(opened.model_path, ["last_hidden_state"], names, "cpu")
-    batch = batch_examples(
-        [Example((101, 2003, 2023, 102)), Example((101, 102))], opened.facts.inputs, 0
-    )
+    examples = [Example((101, 2003, 2023, 102)), Example((101, 102))]
+    batch = batch_examples(examples, opened.facts.inputs, 0)
     unfused = ["SkipLayerNormFusion"]  # as the shared one, or the last bits would differ
     alone = onnxruntime.InferenceSession(opened.model_path, disabled_optimizers=unfused)
     (baseline,) = shared.run(batch, opened.tensors(BASELINE))
@@ -248,9 +244,8 @@ def test_a_few_texts_have_a_verdict_with_a_warning(of_seven):
 
 def _why(task, examples, observed, **settings):
     task = TASKS[task] if isinstance(task, str) else task
-    return why_unskilled(
-        task, examples, observed, Settings(0, 0.15, None, (), **settings), paired_interval
-    )
+    settings = Settings(0, 0.15, None, (), **settings)
+    return why_unskilled(task, examples, observed, settings, paired_interval)
 
 
 def _classified(labels, guessed):
@@ -272,12 +267,11 @@ def test_a_baseline_is_held_against_a_constant_and_a_shuffled_predictor():
 
 
 def test_a_tagger_that_finds_nothing_has_no_skill():
-    names, rewritten = ("O", "B-PER"), False
+    reference = ("O", "B-PER"), False  # the labels' names, and whether they were rewritten
     rng = np.random.default_rng(0)
     tags = [(rng.random(12) < 0.15).astype(np.int64) for _ in range(60)]
     examples = [
-        Example((number,), np.arange(12), labels, reference=(names, rewritten))
-        for number, labels in enumerate(tags)
+        Example((n,), np.arange(12), labels, reference=reference) for n, labels in enumerate(tags)
     ]
     task = TASKS["token-classification"]
 
@@ -337,11 +331,8 @@ def test_every_task_s_further_metrics_can_decide():
         elif task.name == "token-classification":
             good = np.column_stack([0 * words, words, words, words, words])
         else:
-            kept = {
-                "rtd": 6,
-                "drift": 1,
-                **dict.fromkeys(("mlm", "plm", "denoising", "seq2seq"), 3),
-            }
+            of_words = dict.fromkeys(("mlm", "plm", "denoising", "seq2seq"), 3)
+            kept = {"rtd": 6, "drift": 1, **of_words}
             good = np.ones((12, kept.get(task.name, 2 if task.needs_table else 5)))
         for name in task.metrics:
             chosen = choose_metric(task, name.removeprefix("1 − "))
@@ -404,9 +395,8 @@ def test_what_is_larger_where_it_is_better_is_shown_in_its_own_direction(result)
 
 def test_a_score_that_got_better_is_not_said_to_want_more_data(result):
     changes = {"controls": _controls(result, 0.0, 0.1, 0.2), "control_range": (-0.1, 0.2)}
-    better = dataclasses.replace(
-        result, delta=-1.0, ci95=(-1.2, -0.8), verdict="inconclusive", **changes
-    )
+    changes |= {"delta": -1.0, "ci95": (-1.2, -0.8), "verdict": "inconclusive"}
+    better = dataclasses.replace(result, **changes)
     assert "the score got better, beyond random removals" in explain(better)
     assert "more data" not in explain(better)
     wide = dataclasses.replace(better, delta=0.35, ci95=(0.1, 0.6), needed=1700)
@@ -455,21 +445,13 @@ def test_a_provider_that_does_not_start_is_an_error_and_no_silent_fall_back(
         evaluate(minilm_patched, provider="cuda")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "onnx/model.onnx",
-        "onnx/model.onnx_data",
-        "surgeon/excised.safetensors",
-        "config.json",
-        "tokenizer.json",
-    ],
-)
-def test_a_file_changed_after_the_patch_is_refused(minilm_patched, tmp_path, name):
-    shutil.copytree(minilm_patched, tmp_path / "out", copy_function=os.link)
-    content = (tmp_path / "out" / name).read_bytes()
-    (tmp_path / "out" / name).unlink()
-    (tmp_path / "out" / name).write_bytes(content + b"x")
+_MADE = ("onnx/model.onnx", "onnx/model.onnx_data", "surgeon/excised.safetensors")
+
+
+@pytest.mark.parametrize("name", [*_MADE, "config.json", "tokenizer.json"])
+def test_a_file_changed_after_the_patch_is_refused(embedder_patched, tmp_path, name):
+    path = shutil.copytree(embedder_patched, tmp_path / "out") / name
+    path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(EvaluationError, match="not the file that the record describes"):
         evaluate(tmp_path / "out")
 

@@ -14,7 +14,7 @@ from artifacts import edit_json, edit_record, patch_onnx, texts_of
 from onnx import TensorProto, helper, numpy_helper
 from onnx_exports import TOKENS, export, fuse, store_as
 from task_models import MODELS, each, save_model, word_tokenizer
-from tiny import TEXT, make_unequal
+from tiny import GPT, TEXT, XLNET, make_unequal
 
 from surgeon import evaluate, open_onnx, save_evaluation, verify, write_report
 from surgeon.cli import run
@@ -31,15 +31,8 @@ from surgeon.text import built_in_sample
 DIMS = (3, 8)
 _LINES = sorted(built_in_sample().lines, key=len)[:24]
 _TEXTS = texts_of(_LINES)
-_SMALL = {**TEXT, "num_hidden_layers": 1, "vocab_size": 800, "attn_implementation": "eager"}
-_GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "vocab_size": 800}
-_LANGUAGE_MODELS = {
-    "mlm": (transformers.BertForMaskedLM, transformers.BertConfig(**_SMALL, pad_token_id=0)),
-    "clm": (
-        transformers.GPT2LMHeadModel,
-        transformers.GPT2Config(**_GPT2, attn_implementation="eager"),
-    ),
-}
+_OWN = {"vocab_size": 800, "attn_implementation": "eager"}
+_SMALL = {**TEXT, "num_hidden_layers": 1, **_OWN}
 _BERT = transformers.BertConfig(**_SMALL, pad_token_id=0)
 _THREE = {0: "CONTRADICTION", 1: "Neutral", 2: "entailment"}
 _LABELS = ("entailment", "Neutral", "CONTRADICTION")
@@ -57,10 +50,6 @@ _ROWS = {
 }
 
 
-def _language_model(name):
-    return _made(*_LANGUAGE_MODELS[name])
-
-
 def _made(kind, config):
     return make_unequal(kind, config, seed=1, by=0.3).eval()
 
@@ -68,19 +57,8 @@ def _made(kind, config):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Give a model directory with a tokenizer, made once."""
-    folder, made = tmp_path_factory.mktemp("sources"), {}
-
-    def make(name):
-        if name not in made:
-            made[name] = folder / name
-            if name in _LANGUAGE_MODELS:
-                _language_model(name).save_pretrained(made[name])
-                word_tokenizer().save_pretrained(made[name])
-            else:
-                save_model(name, made[name])
-        return made[name]
-
-    return make
+    folder = tmp_path_factory.mktemp("sources")
+    return functools.cache(lambda name: save_model(name, folder / name))
 
 
 def _data(name, folder):
@@ -101,8 +79,8 @@ def _unpatched(artifact, folder):
     shutil.copytree(artifact, folder, ignore=shutil.ignore_patterns("surgeon", "*.safetensors"))
     baseline = open_artifact(artifact).baseline
 
-    def put_back(graph):
-        for tensor in graph.initializer:
+    def put_back(model):
+        for tensor in model.graph.initializer:
             if tensor.name in baseline:
                 tensor.CopyFrom(numpy_helper.from_array(baseline[tensor.name], tensor.name))
 
@@ -119,7 +97,7 @@ def _document(result):
 _EDITED = [name for name in MODELS if name != "clm, of joined experts"]  # test_experts
 
 
-@pytest.mark.parametrize("name", each(*_LANGUAGE_MODELS, *_EDITED, slow=("rtd", *_ROWS)))
+@pytest.mark.parametrize("name", each(*_EDITED, slow=("rtd", *_ROWS)))
 def test_a_patched_onnx_file_is_evaluated_as_the_patched_weights_are(
     source, patched_once, tmp_path, name
 ):
@@ -145,16 +123,15 @@ def test_the_exports_of_others_score_as_pytorch_does(source, patched_once, tmp_p
     folder = tmp_path / "exported"
     _export(source(name), folder, name, how)
     out = _patch_file(folder / "model.onnx", tmp_path / "out")
-    result = evaluate(out, texts=_TEXTS, controls=1)
-    expected = evaluate(patched_once(source(name), *DIMS), texts=_TEXTS, controls=1)
+    own = patched_once(source(name), *DIMS)
+    result, expected = (evaluate(one, texts=_TEXTS, controls=1) for one in (out, own))
     assert result.task == name
-    assert result.baseline.value == pytest.approx(expected.baseline.value, abs=1e-5)
-    assert result.patched.value == pytest.approx(expected.patched.value, abs=1e-5)
-    assert result.delta == pytest.approx(expected.delta, abs=1e-5)
+    values = [(one.baseline.value, one.patched.value, one.delta) for one in (result, expected)]
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
 
 
 def _export(source, folder, name, how):
-    path = export(_language_model(name), folder / "model.onnx", how)
+    path = export(_made(*MODELS[name]), folder / "model.onnx", how)
     for file in source.glob("*.json"):
         shutil.copy(file, folder)
     return path
@@ -208,7 +185,7 @@ def mlm(mlm_at, tmp_path):
 
 def _change(folder, change):
     model = onnx.load(folder / "model.onnx")
-    change(model.graph)
+    change(model)
     onnx.save(model, folder / "model.onnx")
     return folder / "model.onnx"
 
@@ -265,17 +242,20 @@ def _float_mask_of_ir_version_3(model):
     model.ir_version = 3
 
 
+_KEY = "past_key_values.0.key"
+
+
 def _take_a_cache(model):
     """Add to the output the sum of past keys, of which a text alone has none."""
-    graph, name = model.graph, "past_key_values.0.key"
+    graph = model.graph
     (output,) = graph.output
     kind, shape = output.type.tensor_type.elem_type, ["batch", 2, "past", 8]
-    graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+    graph.input.append(helper.make_tensor_value_info(_KEY, kind, shape))
     for node in graph.node:
         node.output[:] = ["without" if n == output.name else n for n in node.output]
     graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
     graph.node.extend([
-        helper.make_node("ReduceSum", [name, "axes"], ["sums"]),
+        helper.make_node("ReduceSum", [_KEY, "axes"], ["sums"]),
         helper.make_node("ReduceMax", ["sums"], ["most"], axes=[1], keepdims=0),
         helper.make_node("Add", ["without", "most"], [output.name]),
     ])  # fmt: skip
@@ -294,10 +274,7 @@ def _take_a_cache(model):
     ],
 )
 def test_a_graph_of_another_form_has_the_same_scores(mlm, plain, tmp_path, change, tolerance):
-    model = onnx.load(mlm / "model.onnx")
-    change(model)
-    onnx.save(model, mlm / "model.onnx")
-    out = _patch_file(mlm / "model.onnx", tmp_path / "out")
+    out = _patch_file(_change(mlm, change), tmp_path / "out")
     result = evaluate(out, texts=_TEXTS, controls=3)
     assert result.delta == pytest.approx(plain.delta, abs=tolerance)
     for found, expected in zip(result.controls, plain.controls, strict=True):
@@ -307,28 +284,26 @@ def test_a_graph_of_another_form_has_the_same_scores(mlm, plain, tmp_path, chang
 
 
 def test_positions_are_those_of_the_tokens_themselves():
-    batch = batch_examples(
-        [Example((5, 6, 7)), Example((8,))], ("input_ids", "position_ids"), 0, "left"
-    )
+    examples = [Example((5, 6, 7)), Example((8,))]
+    batch = batch_examples(examples, ("input_ids", "position_ids"), 0, "left")
     np.testing.assert_array_equal(batch["position_ids"], [[0, 1, 2], [0, 0, 0]])
 
 
 @pytest.mark.slow
-def test_a_graph_in_float16_is_evaluated(source, patched_once, tmp_path):
+def test_a_graph_in_float16_is_evaluated(source, patched_once, tmp_path, done):
     folder = tmp_path / "exported"
-    model = str(source("mlm"))
-    assert run(["export", model, "-o", str(folder), "--dtype", "float16"]) == 0
+    done("export", source("mlm"), "-o", folder, "--dtype", "float16")
     out = _patch_file(folder / "onnx/model.onnx", tmp_path / "out")
     assert open_artifact(out).facts.dtype == "float16"
     narrow = evaluate(out, texts=_TEXTS, controls=3)
     wide = evaluate(patched_once(source("mlm"), *DIMS), texts=_TEXTS, controls=3)
     assert narrow.delta == pytest.approx(wide.delta, abs=0.02)
 
-    def overflow(graph):
-        tensors = (t for t in graph.initializer if t.name.endswith("0.intermediate.dense.bias"))
-        for tensor in tensors:
-            values = np.full(tensor.dims, np.inf, np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    def overflow(model):
+        name = "0.intermediate.dense.bias"
+        (bias,) = (t for t in model.graph.initializer if t.name.endswith(name))
+        values = np.full(bias.dims, np.inf, np.float16)
+        bias.CopyFrom(numpy_helper.from_array(values, bias.name))
 
     _patch_file(_change(folder / "onnx", overflow), tmp_path / "overflowing")
     with pytest.raises(EvaluationError, match=r"baseline: .* is not finite.* ends at 65504: take"):
@@ -339,7 +314,8 @@ def test_sentence_embeddings_are_compared_by_their_tokens(source, patched_once, 
     """Optimum exports a sentence-transformers model with these outputs."""
     own = patched_once(source("drift"), *DIMS)
 
-    def rename(graph):
+    def rename(model):
+        graph = model.graph
         (value,) = graph.output
         for node in graph.node:
             node.output[:] = ["token_embeddings" if n == value.name else n for n in node.output]
@@ -356,19 +332,18 @@ def test_sentence_embeddings_are_compared_by_their_tokens(source, patched_once, 
 
 
 def _add_input(name, dims=("b", "s")):
-    def change(graph):
-        graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, dims))
-
-    return change
+    value = helper.make_tensor_value_info(name, TensorProto.INT64, dims)
+    return lambda model: model.graph.input.append(value)
 
 
-def _fix_length(graph):
-    (value,) = (v for v in graph.input if v.name == "input_ids")
+def _fix_length(model):
+    (value,) = (v for v in model.graph.input if v.name == "input_ids")
     value.type.tensor_type.shape.dim[1].dim_value = 16
 
 
-def _second_output(graph):
-    graph.output.append(helper.make_tensor_value_info("attention_mask", TensorProto.INT64, None))
+def _second_output(model):
+    value = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, None)
+    model.graph.output.append(value)
 
 
 def _config(**changes):
@@ -383,10 +358,7 @@ def _graph(change):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (
-            _graph(_add_input("past_key_values.0.key", ("b", 2, "past", "width"))),
-            "takes past_key_values.0.key.*without its cache",
-        ),
+        (_graph(_add_input(_KEY, ("b", 2, "past", "width"))), f"takes {_KEY}.*without its cache"),
         (_graph(_add_input("pixel_values")), "takes pixel_values, which evaluation does not feed"),
         (_graph(_fix_length), "its input_ids has a fixed length of 16; export the model with dyna"),
         (_graph(_second_output), "gives out, attention_mask, and config.json does not say"),
@@ -403,10 +375,10 @@ def test_a_graph_that_cannot_be_fed_or_told_is_refused(mlm, tmp_path, change, co
         evaluate(out, texts=_TEXTS)
 
 
-def test_the_next_step_is_eval_if_the_files_for_it_are_there(mlm, tmp_path, capsys):
+def test_the_next_step_is_eval_if_the_files_for_it_are_there(mlm, tmp_path, done):
     for what, out in (("eval", tmp_path / "with"), ("verify", tmp_path / "without")):
-        assert run(["patch", str(mlm / "model.onnx"), "--dims", "3", "-o", str(out)]) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == f"Next: surgeon {what} {out}"
+        told = done("patch", mlm / "model.onnx", "--dims", "3", "-o", out).out
+        assert told.splitlines()[-1] == f"Next: surgeon {what} {out}"
         (mlm / "tokenizer.json").unlink(missing_ok=True)
 
 
@@ -450,24 +422,12 @@ def test_the_report_of_a_patched_file_shows_its_source(mlm, tmp_path, pattern):
     assert "The source by its weights" in page.read_text()
 
 
+_GPT2 = {**GPT, "n_layer": 1, **_OWN, "id2label": _THREE}
 _CLASSIFIERS = {
-    "xlnet": lambda: _made(
-        transformers.XLNetForSequenceClassification,
-        transformers.XLNetConfig(
-            d_model=16, n_layer=2, n_head=2, d_inner=24, vocab_size=800, id2label=_THREE
-        ),
-    ),
+    "xlnet": ("XLNet", {**XLNET, "vocab_size": 800, "id2label": _THREE}),
     # Without a padding token it classifies by the last position, be it padding or not.
-    "gpt2": lambda: _made(
-        transformers.GPT2ForSequenceClassification,
-        transformers.GPT2Config(**_GPT2, id2label=_THREE),
-    ),
-    "gpt2, with a padding token": lambda: _made(
-        transformers.GPT2ForSequenceClassification,
-        transformers.GPT2Config(
-            **_GPT2, pad_token_id=0, id2label=_THREE, attn_implementation="eager"
-        ),
-    ),
+    "gpt2": ("GPT2", _GPT2),
+    "gpt2, with a padding token": ("GPT2", {**_GPT2, "pad_token_id": 0}),
 }
 
 
@@ -475,7 +435,9 @@ _CLASSIFIERS = {
 def test_a_classifier_s_scores_do_not_depend_on_what_a_text_is_batched_with(
     tmp_path, name, monkeypatch
 ):
-    model = _CLASSIFIERS[name]()
+    stem, settings = _CLASSIFIERS[name]
+    config = getattr(transformers, f"{stem}Config")(**settings)
+    model = _made(getattr(transformers, f"{stem}ForSequenceClassification"), config)
     if name == "gpt2":  # it takes no batch in PyTorch either
         monkeypatch.setattr("onnx_exports.TOKENS", tuple(t[:1] for t in TOKENS))
     out = _patch_file(_export_made(model, tmp_path / "model"), tmp_path / "out")
@@ -491,10 +453,9 @@ def test_a_classifier_s_scores_do_not_depend_on_what_a_text_is_batched_with(
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     tokenizer = word_tokenizer()
     with torch.no_grad():
-        for row in rows:
-            ids = torch.tensor([tokenizer(row["text"]).input_ids])
-            row["guess"] = int(model(input_ids=ids).logits[0].argmax())
-    wrong = sum(_THREE[row["guess"]] != row["label"] for row in rows)
+        inputs = [tokenizer(row["text"], return_tensors="pt").input_ids for row in rows]
+        guesses = [_THREE[int(model(input_ids=ids).logits[0].argmax())] for ids in inputs]
+    wrong = sum(guess != row["label"] for guess, row in zip(guesses, rows, strict=True))
     assert many.baseline.value == pytest.approx(wrong / len(rows))
 
 

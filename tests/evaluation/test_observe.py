@@ -122,12 +122,8 @@ def test_what_was_kept_of_another_shape_is_not_gone_on_from(embedder_patched, tm
         evaluate(out, texts=texts, controls=1, progress=_stop_at("scoring patched", 1))
     stored = open_safetensors(out / _PARTIAL)
     observed = stored.read("observed")
-    for damaged in (
-        observed[:2],
-        observed[..., 0],
-        np.repeat(observed, 2, axis=1),
-        observed[:, :0],
-    ):
+    longer = np.repeat(observed, 2, axis=1)
+    for damaged in (observed[:2], observed[..., 0], observed[:, :0], longer):
         blocks.Partial(out / _PARTIAL, stored.metadata["key"]).save(damaged)
         again = evaluate(out, texts=texts, controls=1, resume=True)
         assert "nothing was kept" in again.warnings[-1]
@@ -179,13 +175,8 @@ def test_what_was_observed_is_kept_after_a_while_too(embedder_patched, tmp_path,
 def test_blocks_are_of_so_many_texts_and_tokens():
     sizes = [300] * 60 + [20_000] + [10] * 600
     examples = [Example((1,) * size) for size in sizes]
-    assert [(b.start, b.stop) for b in blocks.blocks_of(examples, blocks._BLOCK)] == [
-        (0, 54),
-        (54, 60),
-        (60, 61),
-        (61, 573),
-        (573, 661),
-    ]
+    found = [(block.start, block.stop) for block in blocks.blocks_of(examples, blocks._BLOCK)]
+    assert found == [(0, 54), (54, 60), (60, 61), (61, 573), (573, 661)]
 
 
 def test_blanks_are_filled_before_and_after(antiberty_patched, iglm_s_patched, minilm_patched):
@@ -206,9 +197,8 @@ def test_a_run_with_bound_inputs_gives_what_a_plain_run_gives(minilm_patched):
     opened = open_artifact(minilm_patched)
     names = tuple(opened.baseline)
     session = open_session(opened.model_path, opened.facts.outputs, names, "cpu")
-    batch = batch_examples(
-        [Example((101, 2003, 2023, 102)), Example((101, 102))], opened.facts.inputs, 0
-    )
+    examples = [Example((101, 2003, 2023, 102)), Example((101, 102))]
+    batch = batch_examples(examples, opened.facts.inputs, 0)
     tensors = opened.tensors(BASELINE)
     (plain,) = session.run(batch, tensors)
     (bound,) = session.run_bound({**batch, **tensors}, "cpu")

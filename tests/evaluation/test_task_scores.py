@@ -1,6 +1,7 @@
 """Each task's score is what PyTorch, scikit-learn and scipy make of the same examples."""
 
 import csv
+import functools
 import itertools
 import json
 import math
@@ -20,7 +21,6 @@ from task_models import MODELS, each, save_model, word_tokenizer
 from tiny import BART, T5, make_unequal
 
 from surgeon import TaskOptions, evaluate
-from surgeon.cli import run
 from surgeon.errors import EvaluationError
 from surgeon.evaluation import fill_ins as fill_ins_module
 from surgeon.evaluation.artifact import open_artifact
@@ -34,20 +34,19 @@ from surgeon.text import built_in_sample
 LINES = sorted(built_in_sample().lines, key=len)[:24]
 NAMES = ("entailment", "neutral", "contradiction")
 _ANTIBERTY = pytest.param("antiberty", marks=pytest.mark.slow)
+_BLOCKS = {"masking": "bert", "block": 50, "mask_rate": 0.3}
 LOSS, METRIC = {"abs": 1e-4}, {"abs": 1e-6}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, patched_once):
     """Give (PyTorch's model, artifact) of a name in MODELS, each made once."""
-    folder, done = tmp_path_factory.mktemp("tasks"), {}
+    folder = tmp_path_factory.mktemp("tasks")
 
+    @functools.cache
     def make(name):
-        if name not in done:
-            source = save_model(name, folder / name)
-            artifact = patched_once(source, 3, 8)
-            done[name] = MODELS[name][0].from_pretrained(source).eval(), artifact
-        return done[name]
+        source = save_model(name, folder / name)
+        return MODELS[name][0].from_pretrained(source).eval(), patched_once(source, 3, 8)
 
     return make
 
@@ -76,13 +75,7 @@ def _cross_entropy(logits, example):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        pytest.param({"masking": "bert", "block": 50, "mask_rate": 0.3}, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("options", [{}, pytest.param(_BLOCKS, marks=pytest.mark.slow)])
 def test_masked_loss_of_texts_and_in_blocks_with_bert_s_masking(
     antiberty, antiberty_patched, options
 ):
@@ -182,19 +175,12 @@ def _pseudo_log_likelihood(model, tokenizer, text):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("name", "loader", "score"),
-    [
-        ("iglm_s", transformers.AutoModelForCausalLM, _log_probability),
-        pytest.param(
-            "antiberty",
-            transformers.AutoModelForMaskedLM,
-            _pseudo_log_likelihood,
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_minimal_pairs(request, tmp_path, name, loader, score):
+@pytest.mark.parametrize("name", ["iglm_s", _ANTIBERTY])
+def test_minimal_pairs(request, tmp_path, name):
+    loader, score = {
+        "iglm_s": (transformers.AutoModelForCausalLM, _log_probability),
+        "antiberty": (transformers.AutoModelForMaskedLM, _pseudo_log_likelihood),
+    }[name]
     source, artifact = (request.getfixturevalue(n) for n in (name, f"{name}_patched"))
     goods = [line[:18] for line in antibodies(4)]
     bads = [f"{good[:8]}{good[8:12][::-1]}{good[12:]}" for good in goods]
@@ -215,10 +201,9 @@ def test_minimal_pairs(request, tmp_path, name, loader, score):
     assert result.baseline.others["log-odds"] == pytest.approx(np.mean(margins), abs=1e-3)
     opened = open_artifact(artifact)
     work = prepare(opened, EvaluationSettings(task="pairs"), read_table(tmp_path / "data.jsonl"))
-    for batch_size in (3,):  # fewer sequences than a pair has, in the masked model
-        runner = open_runner(opened, work.task, "cpu", batch_size)
-        kept = observe(runner, BASELINE, work.examples)
-        np.testing.assert_allclose(kept[:, 0] - kept[:, 1], margins, atol=1e-3)
+    runner = open_runner(opened, work.task, "cpu", 3)  # fewer than a pair has in the masked model
+    kept = observe(runner, BASELINE, work.examples)
+    np.testing.assert_allclose(kept[:, 0] - kept[:, 1], margins, atol=1e-3)
 
 
 @torch.no_grad()
@@ -305,7 +290,7 @@ def test_t5_s_spans_are_scored_with_its_sentinels(tmp_path, json_of):
 @pytest.mark.slow
 @torch.no_grad()
 def test_an_encoder_decoder_that_hides_no_token_is_scored_on_sources_and_targets(
-    tmp_path, capsys, json_of, refused
+    tmp_path, done, json_of, refused
 ):
     source, artifact, tokenizer = tmp_path / "marian", tmp_path / "out", word_tokenizer()
     tokenizer.mask_token = None
@@ -314,9 +299,9 @@ def test_an_encoder_decoder_that_hides_no_token_is_scored_on_sources_and_targets
     make_unequal(transformers.MarianMTModel, config, seed=1, by=0.3).save_pretrained(source)
     tokenizer.save_pretrained(source)
     model = transformers.MarianMTModel.from_pretrained(source).eval()  # its positions are computed
-    assert run(["patch", str(source), "--dims", "3,8", "-o", str(artifact)]) == 0
     needed = "labelled rows, with columns such as source and target"
-    assert f"Next: surgeon eval {artifact} --data FILE, of {needed}" in capsys.readouterr().out
+    told = done("patch", source, "--dims", "3,8", "-o", artifact).out
+    assert f"Next: surgeon eval {artifact} --data FILE, of {needed}" in told
     refused("eval", artifact, says=f"seq2seq takes {needed}")
     pairs = list(itertools.pairwise(LINES))
     data = _rows(tmp_path, [{"source": a, "target": b} for a, b in pairs])
@@ -422,9 +407,7 @@ def test_rows_without_a_label_are_counted_and_told(made, tmp_path):
 def test_columns_that_are_not_scored_do_not_make_unknown_texts_known(made, tmp_path):
     _, artifact = made("classification")
     rows = [{"text": "\u65e5\u672c", "label": "neutral", "note": line} for line in LINES]
-    with pytest.raises(
-        EvaluationError, match=r"48 of 96 tokens of data\.jsonl are unknown to the t"
-    ):
+    with pytest.raises(EvaluationError, match=r"48 of 96 tokens of data\.jsonl are unknown to t"):
         evaluate(artifact, texts=_rows(tmp_path, rows), controls=1)
 
 
@@ -471,15 +454,14 @@ def test_sentence_similarity_is_that_of_sentence_transformers(minilm, minilm_pat
     pairs = list(zip(lines, lines[5:], strict=False))
     scores = [round(float(rng.uniform(0, 5)), 2) for _ in pairs]
     path = tmp_path / "pairs.csv"  # as STS-B comes: without a header
+    rows = [[*pair, score] for pair, score in zip(pairs, scores, strict=True)]
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [*pair, score] for pair, score in zip(pairs, scores, strict=True)
-        )
+        csv.writer(file).writerows(rows)
     result = evaluate(minilm_patched, texts=path, task="sts", controls=1)
     for source, score in ((minilm, result.baseline), (minilm_patched, result.patched)):
         model = SentenceTransformer(str(source), device="cpu")
         first, second = (
-            model.encode([pair[n] for pair in pairs]).astype(np.float64) for n in (0, 1)
+            model.encode([*side]).astype(np.float64) for side in zip(*pairs, strict=True)
         )
         cosines = (first * second).sum(1)  # its last module normalises
         spearman = stats.spearmanr(cosines, scores).statistic
@@ -495,11 +477,8 @@ def test_labels_of_words(made, tokenizer, tmp_path):
     names = [model.config.id2label[n] for n in range(4)]
     rng = np.random.default_rng(0)
     rows = [
-        {
-            "tokens": line.split(),
-            "tags": [names[n] for n in rng.integers(4, size=len(line.split()))],
-        }
-        for line in LINES
+        {"tokens": words, "tags": [names[n] for n in rng.integers(4, size=len(words))]}
+        for words in map(str.split, LINES)
     ]
     options = TaskOptions(label_column="tags")
     result = evaluate(artifact, texts=_rows(tmp_path, rows), options=options, controls=1)
@@ -523,9 +502,7 @@ def test_labels_of_words(made, tokenizer, tmp_path):
 
 def _bio(labels):
     """Return the entities of BIO labels, by asking of each stretch whether it is one."""
-    marks = [tuple(label.split("-")) if label != "O" else ("O", "") for label in labels] + [
-        ("O", "")
-    ]
+    marks = [(label[:1], label[2:]) for label in (*labels, "O")]
     spans = set()
     for start in range(len(labels)):
         mark, kind = marks[start]
@@ -556,14 +533,9 @@ def test_answers_to_questions(made, tokenizer, tmp_path):
     for question, expected in zip(questions, answers, strict=True):
         best = (-np.inf, "")
         inputs = tokenizer(
-            question,
-            context,
-            truncation="only_second",
-            max_length=64,
-            stride=16,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
+            question, context, truncation="only_second", max_length=64, stride=16,
+            return_overflowing_tokens=True, return_offsets_mapping=True,
+        )  # fmt: skip
         assert len(inputs.input_ids) > 2
         for window, ids in enumerate(inputs.input_ids):
             types = torch.tensor([inputs.token_type_ids[window]])
