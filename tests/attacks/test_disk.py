@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from artifacts import copy_of, files_of, patch, run_python
+from artifacts import copy_of, files_of, flip_bit, patch, run_python
 from rankings import random_ranking
 
 from surgeon import evaluate, plot_ranking, verify
@@ -18,6 +18,7 @@ from surgeon.cli import run
 from surgeon.edit.record import read_record
 from surgeon.edit.staging import staged_file
 from surgeon.errors import OutputError
+from surgeon.model.files import RECORD
 
 _LIMITED = """
 import resource, signal, sys
@@ -26,7 +27,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails as on a f
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, resource.RLIM_INFINITY))
 sys.exit(run(sys.argv[1:]))
 """
-_PATCH = ("--dims", "3", "--no-onnx", "-o")
+_PATCH = ("--dims", "5", "--no-onnx", "-o")
 
 
 def _fails(*arguments, says, how=("-m", "surgeon")):
@@ -150,48 +151,32 @@ def _note_in_the_card(folder):
         file.write("mine")
 
 
-def _change_a_letter(folder):
-    path = folder / "config.json"
-    path.write_bytes(path.read_bytes().replace(b"{", b"[", 1))
-
-
-def _link_within(folder):
-    (folder / "again").symlink_to("config.json")
-
-
 def _link_the_weights(folder):
     (folder / "model.safetensors").rename(folder.parent / "weights")
     (folder / "model.safetensors").symlink_to("../weights")
 
 
-def _damage_the_record(folder):
-    (folder / "surgeon" / "record.json").write_text("{}")
+_CHANGED = {
+    "a folder": _add("mine/notes.txt"),
+    "a file beside the record": _add("surgeon/notes.txt"),
+    "almost a leftover": _add("surgeon/.eval.json.bak"),
+    "a file beside the evaluations": _add("surgeon/evaluations/notes.json"),
+    "a note in the card": _note_in_the_card,
+    "a changed bit": lambda folder: flip_bit(folder / "config.json", 0),
+    "a link within": lambda folder: (folder / "again").symlink_to("config.json"),
+    "linked weights": _link_the_weights,
+    "a damaged record": lambda folder: (folder / RECORD).write_text("{}"),
+}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        _add("mine/notes.txt"),
-        _add("surgeon/notes.txt"),
-        _add("surgeon/.eval.json.bak"),
-        _add("surgeon/evaluations/notes.json"),
-        _note_in_the_card,
-        _change_a_letter,
-        _link_within,
-        _link_the_weights,
-        _damage_the_record,
-    ],
-)
+@pytest.mark.parametrize("change", _CHANGED.values(), ids=_CHANGED)
 def test_what_surgeon_did_not_make_is_moved_aside_whole_and_told(
-    tiny_patched, tiny, tmp_path, capsys, change
+    tiny_patched, tiny, tmp_path, done, change
 ):
-    output = tmp_path / "out"
-    shutil.copytree(tiny_patched, output)
+    output = shutil.copytree(tiny_patched, tmp_path / "out")
     change(output)
     before = files_of(output)
-    arguments = ["patch", str(tiny("bert")), "--dims", "5", "--no-onnx", "-o", str(output)]
-    assert run([*arguments, "--force"]) == 0
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = done("patch", tiny("bert"), *_PATCH, output, "--force").err.splitlines()
     assert line.endswith(f"not all there was made by surgeon, so it was moved to {output}.replaced")
     assert files_of(tmp_path / "out.replaced") == before
     assert read_record(output).dims == (5,)
@@ -199,10 +184,10 @@ def test_what_surgeon_did_not_make_is_moved_aside_whole_and_told(
 
 @pytest.mark.parametrize("made", ["tiny_patched", "embedder_patched"])
 def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(
-    request, made, tiny, tmp_path
+    request, made, tiny, tmp_path, done
 ):
-    output = tmp_path / "out"
-    shutil.copytree(request.getfixturevalue(made), output, symlinks=True)
+    made = request.getfixturevalue(made)
+    output = shutil.copytree(made, tmp_path / "out", symlinks=True)
     (output / "surgeon" / "evaluations").mkdir()
     token = "0123456789abcdef.surgeon-staging"
     for name in (
@@ -215,26 +200,23 @@ def test_what_surgeon_made_is_replaced_its_evaluation_and_leftovers_too(
         f"evaluations/.sts-dev.csv-0123abcd.json.{token}",
     ):
         (output / "surgeon" / name).touch()
-    arguments = ["patch", str(tiny("bert")), "--dims", "5", "--no-onnx", "-o", str(output)]
-    assert run([*arguments, "--force"]) == 0
+    done("patch", tiny("bert"), *_PATCH, output, "--force")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_result_that_was_never_written_to_its_end_does_not_fail_verify(tiny_patched, tmp_path):
-    shutil.copytree(tiny_patched, tmp_path / "out")
+    out = shutil.copytree(tiny_patched, tmp_path / "out")
     for name in (".eval.json.x1y2z3_4", ".eval.json.0123456789abcdef.surgeon-staging"):
-        (tmp_path / "out" / "surgeon" / name).touch()
-    assert verify(tmp_path / "out").passed
-    (tmp_path / "out" / "link").symlink_to(tmp_path)
-    (failed,) = [check for check in verify(tmp_path / "out").checks if not check.passed]
+        (out / "surgeon" / name).touch()
+    assert verify(out).passed
+    (out / "link").symlink_to(tmp_path)
+    (failed,) = [check for check in verify(out).checks if not check.passed]
     assert failed.found == "1 more, link among them"
 
 
-def test_a_file_that_surgeon_did_not_make_is_moved_aside_and_its_own_replaced(
-    tiny, tmp_path, capsys
-):
-    model = str(tiny("bert"))
-    steps = [str(shutil.copytree(model, tmp_path / f"step{step}")) for step in (100, 200)]
+def test_a_file_that_surgeon_did_not_make_is_moved_aside_and_its_own_replaced(tiny, tmp_path, done):
+    model = tiny("bert")
+    steps = [shutil.copytree(model, tmp_path / f"step{step}") for step in (100, 200)]
     small = ["patch", model, "--dims", "5", "--record-only"]
     for name, command in {
         "thesis.txt": small,
@@ -244,27 +226,24 @@ def test_a_file_that_surgeon_did_not_make_is_moved_aside_and_its_own_replaced(
     }.items():
         path = tmp_path / name
         path.write_bytes(b"mine")
-        capsys.readouterr()
         for moved in (1, 0):
-            assert run([*command, "-o", str(path), "--force"]) == 0
-            assert capsys.readouterr().err.count("moved to") == moved
+            assert done(*command, "-o", path, "--force").err.count("moved to") == moved
         assert path.with_name(f"{name}.replaced").read_bytes() == b"mine"
         assert not path.with_name(f"{name}.replaced1").exists()
 
 
 @pytest.mark.parametrize("kind", ["--no-onnx", "--record-only"])
 def test_a_name_of_255_bytes_works_and_a_longer_one_is_shown_as_it_was_asked_for(
-    tiny, tmp_path, capsys, kind
+    tiny, tmp_path, done, refused, kind
 ):
     name, shorter = "é" * 127 + "n", "é" * 119 + ".replaced"
     (tmp_path / name).write_text("mine")
-    arguments = ["patch", str(tiny("bert")), "--dims", "5", kind, "-o"]
+    command = ["patch", tiny("bert"), "--dims", "5", kind, "-o"]
     for _ in range(2):
-        assert run([*arguments, str(tmp_path / name), "--force"]) == 0
+        done(*command, tmp_path / name, "--force")
     assert sorted(path.name for path in tmp_path.iterdir()) == [shorter, name]
-    capsys.readouterr()
-    assert run([*arguments, str(tmp_path / f"{name}x")]) == 2
-    assert capsys.readouterr().err == f"surgeon: {tmp_path / name}x: File name too long\n"
+    told = refused(*command, tmp_path / f"{name}x")
+    assert told == f"surgeon: {tmp_path / name}x: File name too long"
     assert sorted(path.name for path in tmp_path.iterdir()) == [shorter, name]
 
 
@@ -326,8 +305,7 @@ def soon():
 def test_what_has_no_end_is_neither_read_nor_waited_for(
     tiny_patched, tmp_path, capsys, refused, soon, put, name
 ):
-    output = tmp_path / "out"
-    shutil.copytree(tiny_patched, output)
+    output = shutil.copytree(tiny_patched, tmp_path / "out")
     put(output / name)
     assert run(["verify", str(output), "--json"]) in (1, 2)
     if document := capsys.readouterr().out:

@@ -15,6 +15,7 @@ import signal
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +26,13 @@ import pytest
 import tokenizers
 import torch
 import yaml
-from artifacts import EVALUATION, patch
+from artifacts import EVALUATION, patch, plan_of, safetensors_bytes, stored_tensors
 from blake3 import blake3
 from onnx_exports import norm_chain
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file
+from small_models import save_shards
 
-from surgeon import (
-    Recipe,
-    make_onnx_plan,
-    make_plan,
-    open_checkpoint,
-    open_onnx,
-    rank_by_layernorm,
-    verify,
-)
+from surgeon import Recipe, make_onnx_plan, open_checkpoint, open_onnx, rank_by_layernorm, verify
 from surgeon.edit.card import write_card
 from surgeon.edit.recipe_file import load_recipe
 from surgeon.edit.small_patch import plan_from_small_patch, write_small_patch
@@ -103,8 +97,7 @@ def _mutate_header(rng, raw):
     header = json.loads(raw[8 : 8 + length])
     for _ in range(rng.choice([1, 1, 2, 5])):
         header = _mutate_value(rng, header)
-    mutated = json.dumps(header).encode()
-    return len(mutated).to_bytes(8, "little") + mutated + raw[8 + length :]
+    return safetensors_bytes(header, raw[8 + length :])
 
 
 def _mutate_json(rng, raw):
@@ -140,8 +133,7 @@ def _mutate_edit(rng, raw):
         start, end = header[edit["tensor"]]["data_offsets"]
         hasher.update(data[start:end])
     metadata.update(surgeon=said, blake3=hasher.hexdigest())
-    mutated = json.dumps(header).encode()
-    return len(mutated).to_bytes(8, "little") + mutated + data
+    return safetensors_bytes(header, data)
 
 
 def _mutate_record(rng, raw):
@@ -162,74 +154,48 @@ def _mutate_pickle(rng, raw):
     return buffer.getvalue()
 
 
-def _model(tiny, folder):
-    shutil.copytree(tiny("bert"), folder)
-    return folder / "model.safetensors"
+def _model(name):
+    def make(tiny, folder):
+        shutil.copytree(tiny("bert"), folder, dirs_exist_ok=True)
+        return folder / name
 
-
-def _config(tiny, folder):
-    return _model(tiny, folder).with_name("config.json")
+    return make
 
 
 def _index(tiny, folder):
-    tensors = load_file(_model(tiny, folder))
-    (folder / "model.safetensors").unlink()
-    halves = {"a.safetensors": list(tensors)[::2], "b.safetensors": list(tensors)[1::2]}
-    for file, names in halves.items():
-        save_file({n: tensors[n] for n in names}, folder / file)
-    index = folder / "model.safetensors.index.json"
-    weight_map = {n: file for file, names in halves.items() for n in names}
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    return index
+    tensors = load_file(tiny("bert") / "model.safetensors")
+    shutil.copy(tiny("bert") / "config.json", folder)
+    return save_shards(tensors, folder)
 
 
 def _pickle(tiny, folder, **how):
-    path = _model(tiny, folder)
-    tensors = load_file(path)
-    path.unlink()
-    torch.save({**tensors, "turned": torch.ones(3, 2).t()}, folder / "pytorch_model.bin", **how)
-    return folder / "pytorch_model.bin"
-
-
-def _older_pickle(tiny, folder):
-    return _pickle(tiny, folder, _use_new_zipfile_serialization=False)
-
-
-def _artifact(tiny, folder):
-    patch(tiny("bert"), folder)
-    return folder / "surgeon"
-
-
-def _record(tiny, folder):
-    return _artifact(tiny, folder) / "record.json"
-
-
-def _excised(tiny, folder):
-    return _artifact(tiny, folder) / "excised.safetensors"
-
-
-def _evaluation(tiny, folder):
-    (folder / "surgeon").mkdir(parents=True)
-    path = folder / "surgeon" / "eval.json"
-    path.write_text(json.dumps(EVALUATION))
+    path, tensors = folder / "pytorch_model.bin", stored_tensors(tiny("bert"))
+    shutil.copy(tiny("bert") / "config.json", folder)
+    torch.save({**tensors, "turned": torch.ones(3, 2).t()}, path, **how)
     return path
 
 
+def _artifact(name):
+    def make(tiny, folder):
+        patch(tiny("bert"), folder / "out")
+        return folder / "out" / "surgeon" / name
+
+    return make
+
+
 def _partial(tiny, folder):
-    folder.mkdir()
     Partial(folder / "p.safetensors", "key").save(np.ones((4, 30, 2)))
     return folder / "p.safetensors"
 
 
 def _edit(tiny, folder):
-    folder.mkdir()
-    write_small_patch(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(3,))), folder / "e")
+    write_small_patch(plan_of(tiny("bert"), dims=(3,)), folder / "e")
     return folder / "e"
 
 
 def _text(name, text):
     def make(tiny, folder):
-        folder.mkdir()
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
         return folder / name
 
@@ -237,14 +203,12 @@ def _text(name, text):
 
 
 def _parquet(tiny, folder):
-    folder.mkdir()
     table = pa.table({"text": ["a b", "c"] * 40, "label": [0, 1] * 40, "l": [[1], []] * 40})
     pq.write_table(table, folder / "d.parquet")
     return folder / "d.parquet"
 
 
 def _tokenizer(tiny, folder):
-    folder.mkdir()
     words = {word: number for number, word in enumerate(["[UNK]", "[MASK]", "a", "b", "the"])}
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]"))
     made.normalizer = tokenizers.normalizers.Replace(tokenizers.Regex("b+"), "b")
@@ -258,7 +222,6 @@ def _tokenizer(tiny, folder):
 
 
 def _onnx(tiny, folder):
-    folder.mkdir()
     onnx.save(norm_chain(), folder / "m.onnx")
     return folder / "m.onnx"
 
@@ -267,7 +230,7 @@ def _scan_and_plan(path, _tiny):
     """Read a model as scan and patch do."""
     checkpoint = open_checkpoint(path.parent)
     rank_by_layernorm(checkpoint)
-    make_plan(checkpoint, Recipe(dims=(1,), sites=("all",)))
+    plan_of(checkpoint, dims=(1,), sites=("all",))
     if path.suffix == ".bin":
         path.with_name("converted").unlink(missing_ok=True)  # of the mutation before
         checkpoint.files[0].write_safetensors(path.with_name("converted"))
@@ -282,7 +245,7 @@ def _apply(path, tiny):
 
 
 def _write_card(path, tiny):
-    write_card(make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(1,))), path, Path(f"{path}.w"))
+    write_card(plan_of(tiny("bert")), path, Path(f"{path}.w"))
 
 
 def _tokenize(path, _tiny):
@@ -308,14 +271,18 @@ class Kind:
 _BOTH = (_mutate_bytes, _mutate_json)
 _ROWS = '{"text": "a b", "label": 0}\n' * 9
 KINDS = {
-    "weights": Kind(_model, _scan_and_plan, (_mutate_bytes, _mutate_header)),
-    "config": Kind(_config, _scan_and_plan, _BOTH),
+    "weights": Kind(_model("model.safetensors"), _scan_and_plan, (_mutate_bytes, _mutate_header)),
+    "config": Kind(_model("config.json"), _scan_and_plan, _BOTH),
     "index": Kind(_index, _scan_and_plan, _BOTH),
     "pickle": Kind(_pickle, _scan_and_plan, (_mutate_bytes, _mutate_pickle)),
-    "older pickle": Kind(_older_pickle, _scan_and_plan),
-    "record": Kind(_record, _verify, (_mutate_bytes, _mutate_record)),
-    "excised": Kind(_excised, _verify, (_mutate_bytes, _mutate_header)),
-    "eval": Kind(_evaluation, lambda path, _: read_evaluation(path.parent.parent), _BOTH),
+    "older pickle": Kind(partial(_pickle, _use_new_zipfile_serialization=False), _scan_and_plan),
+    "record": Kind(_artifact("record.json"), _verify, (_mutate_bytes, _mutate_record)),
+    "excised": Kind(_artifact("excised.safetensors"), _verify, (_mutate_bytes, _mutate_header)),
+    "eval": Kind(
+        _text("surgeon/eval.json", json.dumps(EVALUATION)),
+        lambda path, _: read_evaluation(path.parent.parent),
+        _BOTH,
+    ),
     "partial": Kind(_partial, lambda path, _: Partial(path, "key").load()),
     "edit file": Kind(_edit, _apply, (_mutate_bytes, _mutate_header, _mutate_edit)),
     "recipe": Kind(
@@ -369,7 +336,7 @@ def bounded():
 @pytest.mark.parametrize("name", KINDS)
 def test_a_mutated_file_gives_a_surgeon_error_or_is_read(tiny, tmp_path, bounded, name):
     kind = KINDS[name]
-    path = kind.make(tiny, tmp_path / "made")
+    path = kind.make(tiny, tmp_path)
     with contextlib.nullcontext() if name != "ONNX" else contextlib.suppress(SurgeonError):
         kind.read(path, tiny)  # of the chain, nothing but a pattern tells the layers
     original = path.read_bytes()

@@ -16,11 +16,11 @@ import time
 
 import numpy as np
 import pytest
-from artifacts import files_of
+from artifacts import files_of, patch, plan_of
 from forked import forks
 from safetensors.numpy import save_file
 
-from surgeon import Recipe, make_plan, open_checkpoint, verify, write_artifact, write_small_patch
+from surgeon import verify, write_small_patch
 from surgeon.cli import run as surgeon
 from surgeon.edit.files import hash_file
 from surgeon.edit.record import read_record
@@ -121,9 +121,8 @@ def world(tiny, embedder_patched, run, tmp_path_factory):
     (world / "model" / "notes.txt").write_bytes(_MINE + b"source")
     (world / "lines.txt").write_text("\n".join(built_in_sample().lines[:2]))
     (world / "grid.yaml").write_text(_GRID)
-    model = open_checkpoint(world / "model")
-    write_artifact(make_plan(model, Recipe(dims=(3, 9))), world / "old", onnx=False)
-    write_small_patch(make_plan(model, Recipe(dims=(5,))), world / "edit.surgeon")
+    patch(world / "model", world / "old")
+    write_small_patch(plan_of(world / "model", dims=(5,)), world / "edit.surgeon")
     _link(embedder_patched, world / "evaluated")
     data = ["--data", world / "lines.txt", "--controls", "2"]
     ((code, _, printed),) = run(["eval", world / "evaluated", *data])
@@ -279,14 +278,13 @@ def test_where_the_system_cannot_exchange_two_renames_do(world, tmp_path, monkey
     monkeypatch.setattr(disk, "_renameat2", lambda *_: False)
     _put(before, world, tmp_path / "out")
     mine = _somebodys(tmp_path)
-    plan = make_plan(open_checkpoint(world / "model"), Recipe(dims=(5,)))
-    write_artifact(plan, tmp_path / "out", onnx=False, force=True)
+    patch(world / "model", tmp_path / "out", dims=(5,), force=True)
     assert read_record(tmp_path / "out").dims == (5,)
     assert _somebodys(tmp_path) >= mine
     kept = [] if before == "an artifact" else ["out.replaced"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", *kept]
     with pytest.raises(OutputError, match="already exists"):
-        write_artifact(plan, tmp_path / "out", onnx=False)
+        patch(world / "model", tmp_path / "out")
 
 
 def test_without_a_call_for_it_no_file_or_folder_is_replaced_either(tmp_path, monkeypatch):
@@ -331,9 +329,7 @@ def test_what_is_written_while_an_artifact_is_replaced_is_kept(
         return done
 
     monkeypatch.setattr(disk, "exchange", exchange_and_write)
-    write_artifact(
-        make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(5,))), output, onnx=False, force=True
-    )
+    patch(tiny("bert"), output, dims=(5,), force=True)
     assert os.path.lexists(tmp_path / "out.replaced" / name)
     assert verify(output).passed
 
@@ -373,8 +369,7 @@ def test_what_takes_another_s_place_is_on_the_disk_before(
     fsync, exchange = os.fsync, disk.exchange
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or fsync(fd))
     monkeypatch.setattr(disk, "exchange", lambda *a: before.extend(synced) or exchange(*a))
-    plan = make_plan(open_checkpoint(tiny("bert")), Recipe(dims=(5,)))
-    write_artifact(plan, output, onnx=False, force=True)
+    patch(tiny("bert"), output, dims=(5,), force=True)
     assert {path.stat().st_ino for path in (output, *output.rglob("*"))} <= {*before}
     assert synced[-1] == tmp_path.stat().st_ino
     replace_file(tmp_path / "file", b"")
