@@ -28,6 +28,7 @@ LARGE = (".safetensors", ".bin", ".onnx")
 BOT = "SFconvertbot"
 _PIECE = 2**20
 _CHUNK = 2**16  # of Xet
+_PAGE = 20  # entries of a tree at once
 _HASHED = 2**23  # larger files are told apart by name, size and time
 _LIMIT = {"RateLimit": '"api";r=499;t=300', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
 
@@ -69,7 +70,6 @@ class HubServer:
     listed: Mapping[str, int] = field(default_factory=dict)  # further names in every listing
     mirror_of: str | None = None  # files are asked for there, by 308
     card_errors: tuple[str, ...] = ()  # of any card
-    page: int = 50  # entries of a tree at once
     delay: float = 0.0
     slow: float = 0.0  # before each piece of a file
     requests: list[Request] = field(default_factory=list)
@@ -362,10 +362,10 @@ class _Hub(_Handler):
             entries.append(line)
         start = int(self.query.get("cursor", 0))
         headers = {}
-        if start + self.hub.page < len(entries):
-            further = f"recursive=true&cursor={start + self.hub.page}"
+        if (end := start + _PAGE) < len(entries):
+            further = f"recursive=true&cursor={end}"
             headers["Link"] = f'<{self.hub.url}{urlsplit(self.path).path}?{further}>; rel="next"'
-        self._json(entries[start : start + self.hub.page], headers=headers)
+        self._json(entries[start:end], headers=headers)
 
     def _store(self, name, path):
         key = hashlib.sha256(b"xet" + _sha256(path).encode()).hexdigest()

@@ -247,10 +247,8 @@ def test_a_model_with_the_heads_of_pre_training_is_ranked_by_its_language_model(
     both = transformers.BertForPreTraining(AutoConfig.from_pretrained(embedder))
     alone = transformers.BertForMaskedLM(both.config)
     alone.load_state_dict(both.state_dict(), strict=False)
-    found, expected = (
-        surgeon.rank(model, tokenizer, texts, method="gradient") for model in (both, alone)
-    )
-    assert found.dimensions == expected.dimensions
+    how = {"tokenizer": tokenizer, "texts": texts, "method": "gradient"}
+    assert surgeon.rank(both, **how).dimensions == surgeon.rank(alone, **how).dimensions
     assert surgeon.open_live(both).parameters_total == both.num_parameters()
 
 

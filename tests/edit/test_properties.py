@@ -126,9 +126,7 @@ def test_a_patch_writes_what_is_planned_and_restore_is_its_inverse(folder, drawn
     plan = make_plan(open_checkpoint(source), recipe)
     write_artifact(plan, output, onnx=False)
     _only_planned_bytes_differ(plan, source, output)
-    expected = {
-        edit.tensor: _expected(tensors[edit.tensor], edit, kind, recipe) for edit in plan.edits
-    }
+    expected = {e.tensor: _expected(tensors[e.tensor], e, kind, recipe) for e in plan.edits}
     _values_are_rounded_once(tensors, expected, output)
     _diff_finds_what_differs(tensors, expected, source, output)
     restore(output, back)

@@ -86,9 +86,8 @@ def test_fields_of_another_kind_are_refused_by_name(fields):
 
 def test_numpy_s_whole_numbers_are_whole_numbers():
     recipe = Recipe(dims=np.array([9, 3]), layers=[np.int8(2)], seed=np.uint64(7))
-    assert json.dumps(recipe.to_json()) == json.dumps(
-        Recipe(dims=(9, 3), layers=(2,), seed=7).to_json()
-    )
+    plain = Recipe(dims=(9, 3), layers=(2,), seed=7)
+    assert json.dumps(recipe.to_json()) == json.dumps(plain.to_json())
     assert repr(recipe) == "Recipe(dims=(9, 3), seed=7, layers=(2,))"
 
 

@@ -460,9 +460,8 @@ def test_sentence_similarity_is_that_of_sentence_transformers(minilm, minilm_pat
     result = evaluate(minilm_patched, texts=path, task="sts", controls=1)
     for source, score in ((minilm, result.baseline), (minilm_patched, result.patched)):
         model = SentenceTransformer(str(source), device="cpu")
-        first, second = (
-            model.encode([*side]).astype(np.float64) for side in zip(*pairs, strict=True)
-        )
+        sides = zip(*pairs, strict=True)
+        first, second = (model.encode([*side]).astype(np.float64) for side in sides)
         cosines = (first * second).sum(1)  # its last module normalises
         spearman = stats.spearmanr(cosines, scores).statistic
         assert score.value == pytest.approx(1 - spearman, **METRIC)
