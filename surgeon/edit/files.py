@@ -244,19 +244,21 @@ def transfer(
     ordered, stopped = sort_splices(splices, source), Event()
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-    spliced = target if ordered else None
     # The pool hashes while this thread has the kernel copy.
-    with _unchanged(source), ThreadPoolExecutor(1) as pool:
-        states = pool.submit(_hash_both, source, spliced, old, new, ordered, stopped)
+    with _unchanged(source), ThreadPoolExecutor(2) as pool:
+        hashes = [pool.submit(_hash, source, stopped)]
+        if new is not None or ordered:
+            spliced = target if ordered else None
+            hashes.append(pool.submit(_hash, source, stopped, spliced, old, new, ordered))
         try:
             if target is not None and not ordered:
                 _copy(source, target)
-            before, after = states.result()
+            states = [hashed.result() for hashed in hashes]
         finally:
             stopped.set()
     if target is not None and new is not None and not ordered:
         overlay(new, target)
-    return before, after
+    return states[0], states[-1]
 
 
 @contextlib.contextmanager
@@ -269,48 +271,34 @@ def _unchanged(path: Path) -> Iterator[None]:
         raise _changed(path)
 
 
-def _hash_both(
+def _hash(
     source: Path,
-    target: Path | None,
-    old: BytePatch | None,
-    new: BytePatch | None,
-    splices: Sequence[Splice],
     stopped: Event,
-) -> tuple[FileState, FileState]:
-    """Hash a file as it is and with its changes, and write the latter to a target if there is one.
-
-    Both hashes take a piece while the core's cache has it.
-    """
+    target: Path | None = None,
+    old: BytePatch | None = None,
+    new: BytePatch | None = None,
+    splices: Sequence[Splice] = (),
+) -> FileState:
+    """Hash a file with changes, and write it so to a target if there is one."""
     from blake3 import blake3
 
-    # One thread each: BLAKE3's own would wait for a core that the copy has.
-    before, after = blake3(), blake3()
-    size = source.stat().st_size
+    # One thread: BLAKE3's own would wait for a core that the copy or another hash has.
+    hasher, size, position = blake3(), source.stat().st_size, 0
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(source.open("rb", buffering=0))
         written = stack.enter_context(target.open("xb")) if target else None
-
-        def emit(content: bytes | memoryview) -> None:
-            after.update(content)
-            if written:
-                written.write(content)
-
-        position = 0
         for splice in (*splices, Splice(size, 0, b"")):
             for start, piece in _pieces(file, position, splice.start, stopped):
-                before.update(piece)
-                if new or splices:
-                    _apply(source, old, new, start, piece)
-                    emit(piece)
-            for _, piece in _pieces(file, splice.start, splice.end, stopped):
-                before.update(piece)
-            emit(splice.content)
+                _apply(source, old, new, start, piece)
+                hasher.update(piece)
+                if written:
+                    written.write(piece)
+            hasher.update(splice.content)
+            if written:
+                written.write(splice.content)
             position = splice.end
-    state = FileState(size, before.hexdigest())
-    if not (new or splices):
-        return state, state
     growth = sum(len(splice.content) - splice.length for splice in splices)
-    return state, FileState(size + growth, after.hexdigest())
+    return FileState(size + growth, hasher.hexdigest())
 
 
 def _pieces(file: FileIO, start: int, end: int, stopped: Event) -> Iterator[tuple[int, memoryview]]:
