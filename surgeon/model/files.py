@@ -141,7 +141,8 @@ def parse_json(
         document = json.loads(raw.decode(), object_pairs_hook=object_of)
     except RecursionError as error:
         raise ValueError(f"nested more than {_DEEPEST} deep") from error
-    level, depth = [document], 0
+    # So few brackets cannot be nested deeper, and a look takes as long as the parsing.
+    level, depth = [document] if raw.count(b"[") + raw.count(b"{") > _DEEPEST else [], 0
     while level := [part for part in level if isinstance(part, dict | list)]:
         if depth > _DEEPEST:
             raise ValueError(f"nested more than {_DEEPEST} deep")

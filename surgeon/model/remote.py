@@ -55,6 +55,8 @@ class RemoteWeights(TensorFile):
             CheckpointError: they cannot be fetched.
         """
         wanted = [name for name in names if name not in self._fetched]
+        if not wanted:
+            return
         spans = defaultdict[str, set[ByteRange]](set)
         for name in wanted:
             spans[self.homes[name]].update(self._spans(name))

@@ -170,19 +170,19 @@ def make_ranking(
         met: which dimensions meet each criterion of the literature.
         described: the other fields of ``Ranking``.
     """
-    order = np.lexsort((-strength, -score))
+    order = np.lexsort((-strength, -score)).tolist()
     return Ranking(
         model=checkpoint.name,
         architecture=checkpoint.family.name,
         layers=len(flags),
         hidden_size=checkpoint.hidden_size,
-        outliers=tuple(int(dim) for dim in order if counts[dim] >= needed),
+        outliers=tuple(dim for dim in order if counts[dim] >= needed),
         dimensions=tuple(
             Dimension(
-                dim=int(dim),
+                dim=dim,
                 score=float(score[dim]),
                 strength=float(strength[dim]),
-                layers=tuple(map(int, np.flatnonzero(flags[:, dim]))),
+                layers=tuple(flags[:, dim].nonzero()[0].tolist()),
                 flags=tuple(name for name, dims in (met or {}).items() if dims[dim]),
             )
             for dim in order
