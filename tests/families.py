@@ -824,6 +824,11 @@ MIXTURES = {
     "mistral4": _mixture("Mistral4", _LATENT, _DENSE_FIRST),
     "kimi_linear": _mixture("KimiLinear", _LATENT, _DELTA, output="block_sparse_moe.experts.0.w2"),
     "bailing_hybrid": _mixture("BailingHybrid", _LATENT, _DELTA, {"n_group": 1, "topk_group": 1}),
+    "sarvam_moe": _mixture("Glm4Moe", GEMMA, _DENSE_FIRST, config_of="SarvamMoE"),
+    "sarvam_mla": _mixture("DeepseekV3", _LATENT, _DENSE_FIRST, config_of="SarvamMLA"),
+    "granitemoe_swa": _mixture(
+        "GraniteMoeSWA", LLAMA, _LOCAL, output="block_sparse_moe.experts.down_proj", leaf="", axis=1
+    ),
     "ernie4_5_vl_moe": _mixture(
         "Ernie4_5_VLMoe",
         {"text_config": _ERNIE_VL, "vision_config": _ERNIE_VISION},

@@ -246,11 +246,8 @@ _BAILING = (
     SiteTemplate("attention", "dense", "layers.{layer}.attention.o_proj", among="linear"),
     _ATTENTION,  # in memory
 )
-_BAILING_NORMS = (
-    *TWO_NORMS,
-    *(f"{block}.{of}_layernorm" for block in ("attention", "self_attn") for of in ("q_a", "kv_a")),
-    *("attention.o_norm", "self_attn.o_norm"),
-)
+_IN_ATTENTION = ("q_a_layernorm", "kv_a_layernorm", "o_norm", "query_layernorm", "key_layernorm")
+_BAILING_NORMS = tuple(f"{of}.{n}" for of in ("attention", "self_attn") for n in _IN_ATTENTION)
 _ARIA = (
     *expert_layers("mlp", "experts", "shared_experts", axis=2),
     *expert_layers("mlp", "experts", end="fc2", axis=2),  # in the file
@@ -266,6 +263,11 @@ def _mixture(
 ) -> Family:
     templates, inner_norms = (*ends, _ATTENTION, _RMSNORM), (*TWO_NORMS, *norms)
     return Family(name, (model_type,), templates, "clm", inner_norms=inner_norms, unused=unused)
+
+
+def _bailing(name: str, model_type: str) -> Family:
+    templates = (*_QWEN_MOE, *_BAILING, _RMSNORM)
+    return _decoder(name, model_type, templates, *TWO_NORMS, *_BAILING_NORMS)
 
 
 MIXTURES: tuple[Family, ...] = (
@@ -297,9 +299,9 @@ MIXTURES: tuple[Family, ...] = (
     _mixture("ERNIE 4.5 VL MoE", "ernie4_5_vl_moe_text", (), _ERNIE_VL),
     _mixture("EXAONE MoE", "exaone_moe", unused=_MORE_TOKENS),
     _decoder("Cohere 2 MoE", "cohere2_moe", (*_QWEN_MOE, _ATTENTION, _LAYERNORM), *TWO_NORMS),
-    _decoder(
-        "Bailing (Ling)", "bailing_hybrid", (*_QWEN_MOE, *_BAILING, _RMSNORM), *_BAILING_NORMS
-    ),
+    _bailing("Bailing (Ling)", "bailing_hybrid"),
+    _bailing("Sarvam", "sarvam_moe"),
+    _mixture("Sarvam", "sarvam_mla", _LATENT_NORMS),
     _hybrid("Qwen3-Next", "qwen3_next", _QWEN_MOE),
     # All experts of a layer are in one tensor.
     _hybrid("Qwen3.5-MoE", "qwen3_5_moe_text", _QWEN_MOE),
@@ -312,6 +314,7 @@ MIXTURES: tuple[Family, ...] = (
     _mixture("Aria", "aria_text", (), _ARIA),
     _mixture("Granite-MoE", "granitemoe", (), _GRANITE_EXPERTS),
     _mixture("Granite-MoE", "granitemoeshared", (), _GRANITE_EXPERTS),
+    _mixture("Granite-MoE", "granitemoe_swa", (), _GRANITE_EXPERTS),
 )
 
 
