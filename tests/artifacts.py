@@ -128,6 +128,17 @@ def copy_of(folder: Path, target: Path) -> Path:
     return shutil.copytree(folder, target, copy_function=copy)
 
 
+def cached(folder: Path, cache: Path) -> Path:
+    """Have a folder's files in a cache of the Hub's: a snapshot of links to blobs."""
+    snapshot, blobs = cache / "models--a--b" / "snapshots" / "c", cache / "models--a--b/blobs"
+    blobs.mkdir(parents=True)
+    for number, path in enumerate(path for path in folder.rglob("*") if path.is_file()):
+        link = snapshot / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(shutil.copy(path, blobs / str(number)))
+    return snapshot
+
+
 def write_record(artifact: Path, record: dict) -> None:
     """Replace what an artifact's record says, and its own hash with it, as an attacker would."""
     hashed = {**record, OWN_HASH: own_hash(json.loads(json.dumps(record)))}

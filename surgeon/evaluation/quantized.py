@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from surgeon.errors import EvaluationError
 from surgeon.evaluation.artifact import Artifact
 from surgeon.evaluation.blocks import blocks_of
 from surgeon.evaluation.result import Change, Cost
 from surgeon.evaluation.runner import OnnxRunner, open_runner
-from surgeon.evaluation.session import one_line
+from surgeon.evaluation.session import follow_links, one_line
 from surgeon.evaluation.workload import Workload
 from surgeon.onnx.file_graph import QUANTIZED
 from surgeon.onnx.read_graph import read_file_graph
@@ -59,18 +60,19 @@ class FilePerVariant:
 
 
 def check_float32(artifact: Artifact) -> None:
-    """Refuse a graph that computes in float16, or is quantized already.
+    """Refuse a graph that computes in float16, if only in part, or is quantized already.
 
     Raises:
         EvaluationError: it is one.
     """
-    path, dtype = artifact.model_path, artifact.facts.dtype
-    if dtype != "float32":
+    path = artifact.model_path
+    nodes = read_file_graph(path, artifact.directory).nodes
+    casts = {node.attributes.get("to") for node in nodes if node.operation == "Cast"}
+    if artifact.facts.dtype == "float16" or TensorProto.FLOAT16 in casts:
         raise EvaluationError(
-            f"`quantize`: {path} computes in {dtype} and onnxruntime quantizes float32; patch the "
+            f"`quantize`: {path} computes in float16 and onnxruntime quantizes float32; patch the "
             "float32 model, without `dtype`"
         )
-    nodes = read_file_graph(path, artifact.directory).nodes
     if found := next((n.operation for n in nodes if QUANTIZED.search(n.operation)), None):
         raise EvaluationError(
             f"`quantize`: {path} is quantized already (it has {found}); leave it out"
@@ -92,7 +94,7 @@ def open_quantized(artifact: Artifact, task: Task, folder: Path) -> Runner:
 
 
 def _open(artifact: Artifact, task: Task, folder: Path, variant: Variant) -> OnnxRunner:
-    path = folder / f"{'-'.join(map(str, variant.dims)) or variant.name}.onnx"
+    path = folder / f"{variant.name}.onnx"
     if not path.exists():
         _quantize(artifact, variant, path)
     graph = onnx.load(path, load_external_data=False).graph
@@ -132,8 +134,10 @@ def _quantize(artifact: Artifact, variant: Variant, path: Path) -> None:
 
 def _graph_of(artifact: Artifact, variant: Variant) -> onnx.ModelProto:
     """Load the graph with its weights, the edited ones as they are in a variant."""
-    values, model = artifact.tensors(variant), onnx.load(artifact.model_path)
-    make_replaceable(model, tuple(values), str(artifact.model_path))
+    values, path = artifact.tensors(variant), artifact.model_path
+    model = onnx.load(path, load_external_data=False)
+    onnx.load_external_data_for_model(model, follow_links(model, path.parent))
+    make_replaceable(model, tuple(values), str(path))
     for entries in (model.graph.input, model.graph.initializer):
         for entry in [entry for entry in entries if entry.name in values]:
             entries.remove(entry)

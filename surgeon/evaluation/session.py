@@ -135,7 +135,7 @@ def open_session(
     options.intra_op_num_threads = 1
     model = load_graph(path)
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", _follow_links(model, path.parent)
+        "session.model_external_initializers_file_folder_path", follow_links(model, path.parent)
     )
     (first,) = (value for value in model.graph.output if value.name == outputs[0])
     axes = first.type.tensor_type.shape.dim
@@ -176,7 +176,7 @@ def is_cache(name: str, shape: Sequence[object]) -> bool:
     return "past" in name and len(shape) == _CACHE_AXES and len(fixed) == _CACHE_AXES - 2
 
 
-def _follow_links(model: onnx.ModelProto, folder: Path) -> str:
+def follow_links(model: onnx.ModelProto, folder: Path) -> str:
     """Return the folder of a graph's data files; where links lead out of it, it names their ends.
 
     onnxruntime follows no such link, and the Hub's cache is made of them.

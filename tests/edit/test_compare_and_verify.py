@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from artifacts import edit_record, flip_bit, patch, record_files, safetensors_bytes
+from artifacts import cached, edit_record, flip_bit, patch, record_files, safetensors_bytes
 from safetensors.torch import load_file, save, save_file
 
 from surgeon import compare, open_checkpoint, read_record, verify
@@ -89,12 +89,7 @@ def test_diff_names_tensors_of_one_side_and_of_another_shape_or_dtype(tmp_path):
 
 
 def test_an_artifact_in_the_cache_of_the_hub_passes_and_is_run_there(artifact, tmp_path):
-    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "c", tmp_path / "models--a--b/blobs"
-    blobs.mkdir(parents=True)
-    for number, path in enumerate(path for path in artifact.rglob("*") if path.is_file()):
-        link = snapshot / path.relative_to(artifact)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(shutil.copy(path, blobs / str(number)))
+    snapshot = cached(artifact, tmp_path)
     assert verify(snapshot).passed
     onnx = read_record(snapshot).onnx
     session = open_session(snapshot / onnx["model"], onnx["outputs"], onnx["vectors"], "cpu")

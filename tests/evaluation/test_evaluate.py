@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from antibodies import antibodies
-from artifacts import copy_of, edit_record, edit_tensors, patch, texts_of
+from artifacts import cached, copy_of, edit_record, edit_tensors, patch, texts_of
 from families import save_family
 from task_models import save_model
 
@@ -90,6 +90,19 @@ def test_in_int8_an_edited_weight_is_quantized_too(iglm_s_patched, antibody_file
     low, high = cost.difference.ci95
     assert low < cost.patched.delta - cost.baseline.delta < high
     assert f"int8 costs the baseline {cost.baseline.delta:+.4g}" in explain_cost(result.quantized)
+
+
+def test_in_int8_an_artifact_in_the_cache_of_the_hub_is_scored(embedder_patched, few, tmp_path):
+    asked = {"texts": few, "controls": 1, "quantize": "int8"}
+    found = evaluate(cached(embedder_patched, tmp_path), **asked)
+    assert found.quantized == evaluate(embedder_patched, **asked).quantized
+
+
+def test_in_int8_more_dims_are_edited_than_a_file_s_name_has_room_for(iglm_s, tmp_path):
+    patch(iglm_s, tmp_path / "out", onnx=True, dims=tuple(range(100, 180)))
+    texts = texts_of(antibodies(2))
+    found = evaluate(tmp_path / "out", texts=texts, controls=1, quantize="int8")
+    assert len(found.quantized.evaluation.patched.dims) == 80
 
 
 def test_controls_repeat_the_recipe_s_mode_params_and_layers(tiny, tmp_path):

@@ -485,6 +485,19 @@ def test_weights_of_4_bits_are_quantized_already(mlm, tmp_path):
         evaluate(out, texts=_TEXTS, quantize="int8")
 
 
+def test_a_graph_of_which_the_norms_alone_are_in_float32_is_not_quantized(mlm, tmp_path):
+    """Its products would stay in float16, and int8 seem to cost next to nothing."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    path, blocked = mlm / "model.onnx", ["ReduceMean", "Sub", "Pow", "Sqrt", "Div", "Mul", "Add"]
+    half = convert_float_to_float16(onnx.load(path), keep_io_types=True, op_block_list=blocked)
+    onnx.save(half, path)
+    out = _patch_file(path, tmp_path / "out")
+    assert open_artifact(out).facts.dtype == "float32"
+    with pytest.raises(EvaluationError, match="computes in float16 and onnxruntime quantizes"):
+        evaluate(out, texts=_TEXTS, quantize="int8")
+
+
 @pytest.mark.parametrize(
     ("names", "complaint"),
     [
