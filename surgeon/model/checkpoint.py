@@ -249,18 +249,15 @@ def count_weights(files: Iterable[TensorFile]) -> int:
     return floats + sum(infos[name].size * (1 + (infos[name].dtype == "U8")) for name in codes)
 
 
-def find_not_finite(checkpoint: Checkpoint, *, in_float16: bool = False) -> str:
+def find_not_finite(checkpoint: Checkpoint) -> str:
     """Name the first tensor with a NaN or an infinity, its file and how many; "" if none has.
 
-    Reads all weights, one tensor at a time; ``in_float16``, as what they become in that dtype.
+    Reads all weights, one tensor at a time.
     """
     for name, info in checkpoint.tensors.items():
         if info.dtype not in FLOATS:
             continue
-        with np.errstate(over="ignore"):
-            stored = checkpoint.read(name)
-            finite = np.isfinite(stored.astype(np.float16) if in_float16 else stored)
-        if count := info.size - int(finite.sum()):
+        if count := info.size - np.count_nonzero(np.isfinite(checkpoint.read(name))):
             where = checkpoint.where(name)
             return f"{where}: {name} holds {count} of {info.size} values that are not finite"
     return ""

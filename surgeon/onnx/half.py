@@ -87,7 +87,7 @@ def _fits(graph: Graph, checkpoint: Checkpoint, options: OnnxOptions) -> bool:
         return False
     if any(not _equal(checkpoint, names) for names in graph.ties):
         return False  # they are loaded otherwise, or not at all, which the export says
-    return not find_not_finite(checkpoint, in_float16=options.dtype == "float16")
+    return not find_not_finite(checkpoint)
 
 
 def _equal(checkpoint: Checkpoint, names: Sequence[str]) -> bool:

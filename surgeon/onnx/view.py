@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from surgeon.errors import ExportError
 from surgeon.model import Checkpoint, TensorFile, TensorInfo
 from surgeon.model.pickle_file import PickleFile
 from surgeon.model.tensors import BITS, open_safetensors
@@ -85,6 +86,9 @@ def write_standalone(
     Weights that are only read transposed are so stored, under the name of what was transposed, as
     tools for quantization want them. Those in ``kept`` stay as they are. Weights of more than
     1.5 GB lie beside the graph.
+
+    Raises:
+        ExportError: a weight is too large for that dtype.
     """
     weights = {weight.name: weight for weight in weights_of(model)}
     dtypes = _drop_casts(model.graph, weights)
@@ -118,6 +122,12 @@ def _read(checkpoint: Checkpoint, weight: TensorProto, dtype: np.dtype[Any]) -> 
     values = np.frombuffer(raw, stored).reshape(tuple(weight.dims))
     with np.errstate(over="ignore"):
         converted: npt.NDArray[Any] = values.astype(dtype, copy=False)
+    beyond = np.isfinite(values) & ~np.isfinite(converted) if converted is not values else None
+    if beyond is not None and beyond.any():
+        raise ExportError(
+            f"{checkpoint.where(weight.name)}: {weight.name} holds {beyond.sum()} of {values.size} "
+            f"values that {dtype} cannot hold"
+        )
     return converted
 
 
