@@ -20,6 +20,7 @@ import transformers
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from surgeon.errors import ExportError, SelectionError
+from surgeon.harmless import listed
 from surgeon.model import Checkpoint
 from surgeon.model.checkpoint import CONFIG
 from surgeon.tasks.task import TaskName
@@ -324,10 +325,12 @@ def _refuse_packed(checkpoint: Checkpoint) -> None:
     """
     method = quantization_of(checkpoint.config)
     for name, info in checkpoint.tensors.items():
-        if method and info.dtype not in (*_PLAIN, "I64", "BOOL"):
+        scales = listed(checkpoint.scales_of(name))
+        if (method or scales) and info.dtype not in (*_PLAIN, "I64", "BOOL"):
+            says = f"config.json says ({method})" if method else f"{scales} beside it says"
             raise ExportError(
-                f"{checkpoint.where(name)}: {name} is {info.dtype}, quantized as config.json says "
-                f"({method}), and PyTorch is given plain weights only"
+                f"{checkpoint.where(name)}: {name} is {info.dtype}, quantized as {says}, and "
+                "PyTorch is given plain weights only"
             )
 
 

@@ -286,6 +286,12 @@ def _scale(tensors):
         tensors[f"{name}_scale_inv"] = torch.ones(1, 1)
 
 
+def _scale_all(tensors):
+    """As ModelOpt stores float8, of which it may say nothing in config.json."""
+    for name in [n for n in tensors if n.endswith("dense.weight")]:
+        tensors |= {name: tensors[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.tensor(2.0)}
+
+
 def _cut(tensors):
     name = next(n for n in tensors if "experts.1.w2" in n)
     tensors[name] = tensors[name][:, :20].clone()
@@ -301,6 +307,7 @@ _GPTQ = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
         ("bert", _add(**{_GATE: torch.ones(16, 16)}), {}, f"{_GATE} is not in transformers' Bert"),
         ("mixtral", _scale, {}, r"weight_scale_inv is not in transformers' Mixtral"),
         ("bert", _add(qweight=torch.ones(4).int()), _GPTQ, r"qweight is I32, quantized as .*\(g"),
+        ("bert", _scale_all, {}, r"dense.weight is F8_E4M3, quantized as .*dense.weight_scale b"),
         ("mixtral", _cut, {}, r"experts.1.w2.weight"),
     ],
 )
