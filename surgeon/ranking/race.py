@@ -136,9 +136,9 @@ def run_race(
             bar = max(bar, highest)
         taken = {r for r in running if low[r] > bar and damages[r].value >= least}
         best = sorted((low[removal] for removal in taken), reverse=True)
-        floor = max(least, chance[1]) if seen == texts else least
+        floor = chance[1] if seen == texts else least
         if len(best) >= wanted:
-            floor = max(floor, best[wanted - 1])
+            floor = best[wanted - 1]  # which is beyond chance
         running = [removal for removal in running if damages[removal].interval[1] >= floor]
         taken &= set(running)
         if len(taken) == len(running) <= wanted:

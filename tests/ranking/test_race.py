@@ -64,11 +64,26 @@ def test_on_all_texts_it_takes_less_to_be_named_and_what_lies_below_is_not_open(
 
         candidates = [(number,) for number in range(len(does))]
         race = run_race(candidates, [(9,)], measure, (4, 8), wanted=wanted, least=0.1)
-        return race.named, race.undecided
+        return race.named, race.undecided, race.damages[0,].texts
 
-    assert told(0.0, (0.12, 0.05, 0.3), wanted=1) == (((0,),), ())  # beyond chance, not beyond 0.1
-    assert told(0.3, (0.6, 0.5, 0.7), (0.12, -0.1, 0.15), wanted=2) == (((0,),), ())  # by chance
-    assert told(0.0, (0.6, 0.5, 0.7), (0.2, 0.05, 0.4), wanted=1) == (((0,),), ())  # by the first
+    first = ((0,),)
+    assert told(0.0, (0.12, 0.05, 0.3), wanted=1) == (first, (), 8)  # beyond chance, not beyond 0.1
+    assert told(0.0, (0.08, 0.07, 0.3), wanted=1) == ((), first, 8)  # too little, or not yet enough
+    assert told(0.3, (0.6, 0.5, 0.7), (0.12, -0.1, 0.15), wanted=2) == (first, (), 4)  # by chance
+    assert told(0.3, (0.6, 0.5, 0.7), (0.5, 0.1, 0.9), wanted=2) == (first, ((1,),), 8)
+    assert told(0.0, (0.6, 0.5, 0.7), (0.2, 0.05, 0.4), wanted=1) == (first, (), 4)  # by the first
+
+
+def test_random_removals_run_on_while_one_could_do_anything():
+    ran = []
+
+    def measure(removal, texts):
+        ran.append((*removal, texts))
+        low, high = (0.0, 0.06) if removal == (9,) else (0.5, 0.7)
+        return Damage(high, (low, high) if texts == 8 else (0.05, np.inf), texts)
+
+    assert run_race([(0,)], [(9,)], measure, (4, 8), wanted=1, least=0.1).named == ((0,),)
+    assert (9, 8) in ran
 
 
 def test_what_does_less_for_certain_is_not_run_on():
