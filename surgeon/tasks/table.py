@@ -200,7 +200,7 @@ def locate(
     numbers = [str(number) for number in range(1, len(header) + 1)]
     if columns.given:
         table = data.headless() if set(columns.given) <= set(numbers) else data
-    elif header and not _known(usual) & {name.casefold() for name in header}:
+    elif not _known(usual) & {name.casefold() for name in header}:
         cells = len(header) + (not label)
         if cells in {False: (2,), True: (3,), None: (2, 3)}[pair]:
             second = numbers[1] if cells == 3 else None

@@ -31,6 +31,9 @@ SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "She did.", "qas": [
         ("d.json", json.dumps(ROWS), ROWS),
         ("d.json", LINES, ROWS),  # JSON Lines by another name
         ("d.ndjson", LINES, ROWS),
+        ("d.jsonl", LINES.replace("\n", "\n\n"), ROWS),
+        ("d.json", json.dumps({"data": ROWS}), ROWS),
+        ("d.csv", "text,label\n,\n", [{"text": "", "label": ""}]),
         ("d.tsv", 'text\tlabel\nHe said "no\t1\n', [{"text": 'He said "no', "label": "1"}]),
         ("d.csv", 'text\tlabel\n"No\t1\n', [{"text": '"No', "label": "1"}]),  # STS-B's are such
         ("d.tsv", 'text\tlabel\n"No."\t1\n', [{"text": '"No."', "label": "1"}]),
@@ -121,6 +124,9 @@ def test_a_file_without_a_header_is_read_from_its_first_line(tmp_path):
     assert "d.csv, read without a header" in read_texts_of(str(tmp_path / "d.csv"), Columns()).name
 
 
+_QNLI = Columns(usual=Names(("question",), ("sentence",), ("label",)))
+
+
 @pytest.mark.parametrize(
     ("content", "options", "complaint"),
     [
@@ -130,6 +136,8 @@ def test_a_file_without_a_header_is_read_from_its_first_line(tmp_path):
         ("text,label\n", {}, "has a header and no rows"),
         ("text,text,label\na,b,c\n", {}, "2 columns are called text; give each a name"),
         ("text,label,label\na,b,c\n", {}, "2 columns are called label"),
+        ("text,label,c,d\na,b,c,d\n", {"columns": Columns(pair="nope")}, "no column nope"),
+        ("sentence,label,c,d\na,b,c,d\n", {"columns": _QNLI}, "no column for the pair"),
     ],
 )
 def test_a_table_whose_columns_cannot_be_told_is_refused(tmp_path, content, options, complaint):
@@ -198,6 +206,7 @@ MNLI = ("entailment", "neutral", "contradiction")
 def test_columns_that_nothing_reads_may_have_one_name(tmp_path):
     assert _located(tmp_path, "text,x,x,label\na,b,c,d\n") == ("text", None, "label", 1)
     assert _located(tmp_path, "a,a,b\nc,c,d\n") == ("1", "2", "3", 2)  # no header
+    assert _located(tmp_path, "1,a,1\n0,b,0\n", Columns("2", None, "1")) == ("2", None, "1", 2)
 
 
 def test_a_task_s_own_names_are_no_reason_to_refuse_a_file_without_a_header(tmp_path):
@@ -238,6 +247,8 @@ def test_labels_are_matched_by_name_and_integers_by_what_they_stand_for(
         (["yes", "maybe"], (), ("yes", "no"), "label maybe .*have maybe, yes .*model yes, no"),
         ([0, 1], (), ("negative", "positive"), "label 0 .*model negative, positive"),
         ([2], (), ("LABEL_0", "LABEL_1"), "label 2 "),
+        ([1.5], (), ("LABEL_0", "LABEL_1"), "label 1.5 "),
+        ([0], MNLI, ("yes", "no"), r"label 0 \(entailment\) "),
         ([-2], MNLI, MNLI, "label -2 "),
         (["a"], (), ("yes", "no"), "use the names in id2label of config.json$"),
         ([f"l{n}" for n in range(99)], (), ("a",), "l15, l16, l17 and 89 more and the model a;"),
@@ -262,6 +273,7 @@ def test_a_label_that_the_model_does_not_have_lists_both_sides(values, classes, 
         ("hf:org/name:mnli:train", ("org/name", "mnli", "train")),
         ("hf:", None),
         ("hf:a:b:c:d", None),
+        ("hf:org/name:", None),
     ],
 )
 def test_a_data_set_of_the_hub_is_named_in_up_to_three_parts(name, parts):
@@ -355,6 +367,12 @@ def test_blank_lines_part_the_sentences_of_conll_files(tmp_path, name, content):
     first, *_, last = table.columns
     assert [row[first] for row in table.rows] == WORDS
     assert [row[last] for row in table.rows] == TAGS
+
+
+def test_a_word_that_begins_with_a_hash_is_no_comment(tmp_path):
+    (tmp_path / "d.conll").write_text("#EU B-ORG\nwins O\n\n# number 2\n# O\n")
+    words = read_table(tmp_path / "d.conll").sentences().values("1")
+    assert words == [["#EU", "wins"], ["#"]]
 
 
 _OWN = {

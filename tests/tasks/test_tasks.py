@@ -115,6 +115,7 @@ def test_batches_hold_every_example_once_within_the_budget(lengths, width):
         ("B-PER I-LOC I-LOC", [("PER", 0, 1), ("LOC", 1, 3)]),
         ("S-PER B-LOC E-LOC I-LOC", [("PER", 0, 1), ("LOC", 1, 3), ("LOC", 3, 4)]),
         ("NOUN NOUN VERB", [("NOUN", 0, 2), ("VERB", 2, 3)]),
+        ("S S B", [("S", 0, 2), ("B", 2, 3)]),  # kinds of one letter
         ("O O", []),
     ],
 )
@@ -313,7 +314,7 @@ def test_minus_one_is_a_missing_label_in_every_task_and_format(
 
 
 def test_minus_one_is_a_number_on_a_scale_below_zero_and_a_label_of_a_model_that_has_it(tmp_path):
-    rows = [{"text": "the day", "label": value} for value in (-1, -0.5, 1)]
+    rows = [{"text": "the day", "label": value} for value in (-1, -0.5, 1, "", "-")]
     assert len(_read("regression", _table(tmp_path, "d.csv", rows)).examples) == 3
     rows = [{"text": "the day", "label": value} for value in (-1, 0, 1)]
     prepared = _read("classification", _table(tmp_path, "d.csv", rows), ("-1", "0", "1"))
@@ -322,15 +323,24 @@ def test_minus_one_is_a_number_on_a_scale_below_zero_and_a_label_of_a_model_that
 
 @pytest.mark.parametrize("task", ["regression", "sts"])
 def test_a_label_that_must_be_a_number_names_its_row(tmp_path, task):
-    rows = [{"text": "the", "text2": "day", "label": label} for label in (1, "much")]
-    with pytest.raises(EvaluationError, match=r"row 3: the label much is not a number, and the ta"):
-        _read(task, _table(tmp_path, "d.csv", rows))
+    for label in ("much", [1]):
+        rows = [{"text": "the", "text2": "day", "label": label} for label in (1, label)]
+        with pytest.raises(EvaluationError, match=r"row 2: the label .* is not a number, and the"):
+            _read(task, _table(tmp_path, "d.jsonl", rows))
+
+
+def test_both_texts_of_a_pair_are_read(tmp_path):
+    row = {"sentence1": "the", "sentence2": "day", "label": 5.0}
+    (example,) = _read("glue/stsb", _table(tmp_path, "d.jsonl", [row])).examples
+    assert example.ids == tuple(word_tokenizer()("the", "day").input_ids)
 
 
 def test_words_without_a_label_are_passed_over(tmp_path):
-    row = {"tokens": ["the", "day", "the"], "ner_tags": ["O", -100, "B-PER"]}
-    (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", [row]), BIO).examples
-    assert (example.positions.tolist(), example.labels.tolist()) == ([1, 3], [0, 1])
+    for tags, labels in ((["O", -100, "B-PER"], BIO), ([0, -100, 1], ("LABEL_0", "LABEL_1"))):
+        row = {"tokens": ["the", "day", "the"], "ner_tags": tags}
+        data = _table(tmp_path, "d.jsonl", [row])
+        (example,) = _read("token-classification", data, labels).examples
+        assert (example.positions.tolist(), example.labels.tolist()) == ([1, 3], [0, 1])
 
 
 def test_a_causal_model_whose_tokenizer_knows_no_places_is_scored_by_its_tokens():
@@ -403,6 +413,23 @@ def test_tags_of_another_scheme_are_compared_as_entities(tmp_path):
     rows[0]["ner_tags"] = ["S-PER", "O", "S-PER"]
     (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
     assert example.labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("tags", "rewritten"),
+    [
+        ("B-PER I-PER O", False),  # the model's own
+        ("B-PER O I-PER", False),
+        ("I-PER B-PER O", True),  # IOB1: the second begins behind another
+        ("S-PER O O", True),
+    ],
+)
+def test_guesses_are_rewritten_where_the_tags_are(tmp_path, tags, rewritten):
+    rows = [{"tokens": ["the", "day", "the"], "ner_tags": tags.split()}]
+    (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
+    guessed, logits = [2, *example.labels[1:]], np.zeros((5, 3))  # I- where B- is right
+    logits[[1, 2, 3], guessed] = 1
+    assert TASKS["token-classification"].observe(logits, example)[0] == (not rewritten)
 
 
 def _without_special_tokens():
