@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -148,15 +149,11 @@ class Partial:
 
         A variant that had not seen an example has NaN there.
         """
-        if not self.path.is_file():
-            return None
-        try:
+        with contextlib.suppress(CheckpointError):  # none there, or not all that save wrote
             stored = open_safetensors(self.path)
             if stored.metadata == {"key": self.key} and _OBSERVED in stored.tensors:
                 observed = stored.read(_OBSERVED)
                 return observed if observed.dtype == np.float64 else None
-        except CheckpointError:  # not a file that save wrote, or not all of it
-            pass
         return None
 
     def save(self, observed: Floats) -> bool:

@@ -198,7 +198,7 @@ def clear_graphs() -> int:
 
 def _files(folder: Path, *, hidden: bool = False) -> list[tuple[Path, os.stat_result]]:
     found = []
-    for path in folder.glob(f"*{_SUFFIX}") if folder.is_dir() else ():
+    for path in folder.glob(f"*{_SUFFIX}"):
         if hidden or not path.name.startswith("."):
             with contextlib.suppress(FileNotFoundError):  # another process removed it
                 found.append((path, path.stat()))

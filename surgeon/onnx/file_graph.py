@@ -215,7 +215,7 @@ def tensor_files(graph: FileGraph) -> tuple[OnnxTensorFile, ...]:
     }
     for name, stored in graph.tensors.items():
         if not stored.obstacle:
-            locations.setdefault(stored.location, {})[name] = stored.info
+            locations[stored.location][name] = stored.info
     packed = frozenset(name for name, stored in graph.tensors.items() if stored.packed)
     return tuple(
         OnnxTensorFile(graph.path.parent / location if location else graph.path, tensors, packed)
