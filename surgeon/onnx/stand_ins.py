@@ -131,15 +131,18 @@ def _unpadded(_model: torch.nn.Module, **tokens: Any) -> tuple[Any, ...]:
 
 _MODULES = "transformers.models.{0}.modeling_{0}.{1}"
 _SPARSITY = _MODULES.format("gemma3n", "Gemma3nTextMLP._gaussian_topk")
+# In float16 they clamp what is infinite, and a graph cannot choose by values. Where something is
+# not finite, the graph's output is not either, and the comparison with PyTorch fails.
+_CLAMPING = ("bart", "blenderbot-small", "marian", "mvp", "plbart")
+_UNCLAMPED = {"torch.isfinite": lambda _values: SimpleNamespace(all=lambda: True)}
 _BY_MODEL_TYPE: dict[str, dict[str, Any]] = {
-    # In float16 it clamps what is infinite, and a graph cannot choose by values. Where something is
-    # not finite, the graph's output is not either, and the comparison with PyTorch fails.
-    "bart": {"torch.isfinite": lambda _values: SimpleNamespace(all=lambda: True)},
+    **dict.fromkeys(_CLAMPING, _UNCLAMPED),
     # They turn queries and keys as complex numbers.
     "deepseek_v2": {_MODULES.format("deepseek_v2", "apply_rotary_emb"): _turn},
     "gemma3n": {_SPARSITY: _above_quantile},
     "gemma3n_text": {_SPARSITY: _above_quantile},
     "led": {
+        **_UNCLAMPED,
         _MODULES.format("led", "LEDEncoderSelfAttention.forward"): _windowed_attention,
         _MODULES.format("led", "LEDEncoder._pad_to_window_size"): _unpadded,
     },

@@ -11,7 +11,7 @@ import torch
 import transformers
 from artifacts import edit_json, edit_tensors, patch, texts_of
 from conftest import rename_tensors
-from families import EVERY
+from families import EVERY, save_family
 from heads import save_head
 from onnx_exports import initializers
 from task_models import MODELS, save_model, word_tokenizer
@@ -332,9 +332,10 @@ def test_a_float16_graph_holds_the_rounded_vectors_and_takes_and_gives_the_same(
 
 
 @pytest.mark.slow
-def test_a_model_that_looks_at_its_values_in_float16_is_exported_too(tmp_path):
-    """Transformers' BART clamps what is infinite, which a graph cannot find out."""
-    save_model("denoising", tmp_path / "model")
+@pytest.mark.parametrize("name", ["bart", "blenderbot-small", "led", "marian", "mvp", "plbart"])
+def test_a_model_that_looks_at_its_values_in_float16_is_exported_too(tmp_path, name):
+    """Transformers' BART and its kin clamp what is infinite, which a graph cannot find out."""
+    save_family(name, tmp_path / "model")
     facts = _patch(tmp_path / "model", tmp_path / "out", dtype="float16").onnx
     assert facts["dtype"] == "float16"
     assert 1e-5 < facts["parity"]["largest"] < 2e-2
