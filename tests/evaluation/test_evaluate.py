@@ -89,7 +89,9 @@ def test_in_int8_an_edited_weight_is_quantized_too(iglm_s_patched, antibody_file
     assert cost.patched.delta == pytest.approx(quantized.patched.value - result.patched.value)
     low, high = cost.difference.ci95
     assert low < cost.patched.delta - cost.baseline.delta < high
-    assert f"int8 costs the baseline {cost.baseline.delta:+.4g}" in explain_cost(result.quantized)
+    said = explain_cost(result.quantized)
+    assert f"int8 costs the baseline {cost.baseline.delta:+.4g}" in said
+    assert said.count("(95% interval ") == 3  # of both, and of the difference
 
 
 def test_in_int8_an_artifact_in_the_cache_of_the_hub_is_scored(embedder_patched, few, tmp_path):
@@ -390,6 +392,8 @@ def test_a_control_that_hit_an_outlier_is_named_where_it_keeps_a_verdict_open(of
     intact = {"verdict": "intact", "usual_range": (0.0, 0.06), "margin": 0.02}
     shown = dataclasses.replace(of_seven, **intact, ci95=(-0.003, 0.03))
     assert "within the -0.02 to 0.06 that most random removals do or the margin" in explain(shown)
+    lower = dataclasses.replace(shown, ci95=(-0.04, 0.015), usual_range=(-0.05, 0.01))
+    assert "within the -0.05 to 0.02 that most random" in explain(lower)
     assert name_verdict(shown) == "intact, no worse than random removals"
     assert name_verdict(of_seven) == of_seven.verdict != "intact"
 
@@ -412,6 +416,8 @@ def test_a_score_that_got_better_is_not_said_to_want_more_data(result):
     better = dataclasses.replace(result, **changes)
     assert "the score got better, beyond random removals" in explain(better)
     assert "more data" not in explain(better)
+    maybe = dataclasses.replace(better, ci95=(-1.2, -0.01), control_range=(0.0, 0.2), margin=0.02)
+    assert "the score got better" not in explain(maybe)
     wide = dataclasses.replace(better, delta=0.35, ci95=(0.1, 0.6), needed=1700)
     assert "some 1,700 texts like these would settle it" in explain(wide)
     edge = dataclasses.replace(wide, needed=None, warnings=())
