@@ -74,6 +74,7 @@ class HubServer:
     slow: float = 0.0  # before each piece of a file
     requests: list[Request] = field(default_factory=list)
     uploaded: dict[str, bytes] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
     objects: dict[str, bytes] = field(default_factory=dict)
     stored: dict[str, tuple[str, Path]] = field(default_factory=dict)  # Xet hash → name and file
     in_flight: int = 0
@@ -484,7 +485,7 @@ class _Hub(_Handler):
 
     def _create(self):
         asked = json.loads(self.body)
-        model = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+        model = f"{asked.get('organization') or 'somebody'}/{asked['name']}"
         if self.authorization is None:
             return self._refuse(401, message="Invalid username or password.")
         made = {"url": f"{self.hub.url}/{model}", "name": model}
@@ -508,6 +509,8 @@ class _Hub(_Handler):
                 self.hub.uploaded[value["path"]] = base64.b64decode(value["content"])
             elif operation["key"] == "lfsFile":
                 self.hub.uploaded[value["path"]] = self.hub.objects[value["oid"]]
+            elif operation["key"] == "deletedFile":
+                self.hub.deleted.add(value["path"])
         commit = "c" * 40
         url = f"{self.hub.url}/{model}/commit/{commit}"
         return self._json({"success": True, "commitOid": commit, "commitUrl": url})

@@ -34,7 +34,8 @@ def push(
     """Upload an artifact with its card to a model repository, and return the commit's URL.
 
     The card that is uploaded also shows the newest evaluation on each task and data set, and the
-    record that is uploaded has the hash of that card.
+    record that is uploaded has the hash of that card. What an earlier upload left in ``surgeon/``
+    is removed in the same commit; other files of the repository stay.
 
     Args:
         artifact: the directory that an operation made.
@@ -74,19 +75,24 @@ def push(
     card = _card(artifact / CARD, evaluations, base_model)
     changed = {CARD: card, RECORD: _with_card(record, card)}
     with explained(repo_id, to_write=True), answers_like_the_hub(repo_id):
-        from huggingface_hub import CommitOperationAdd
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         api = hub_api()
         progress(f"uploading to {repo_id}", 0, 0)
         # Before there is a repository.
         _check_card(artifact, card)
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        # Only the Hub knows whose a name without an organization is.
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if private and not api.model_info(repo_id).private:
             raise OutputError(f"{repo_id}: exists and is public; make it private, or name another")
+        there = api.list_repo_files(repo_id)
+        # An evaluation of what was there before would be read as one of this edit.
+        stale = [name for name in there if name.startswith(f"{FOLDER}/") and name not in names]
         commit = api.create_commit(
             repo_id=repo_id,
             operations=[
-                CommitOperationAdd(name, changed.get(name, artifact / name)) for name in names
+                *map(CommitOperationDelete, stale),
+                *(CommitOperationAdd(name, changed.get(name, artifact / name)) for name in names),
             ],
             commit_message=f"surgeon: dimensions {', '.join(map(str, record.dims))}"[:100],
         )

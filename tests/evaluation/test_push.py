@@ -114,6 +114,23 @@ def test_pushing_again_adds_to_the_same_repository(hub, artifact):
     assert push(artifact, "org/patched") == push(artifact, "org/patched", private=True)
 
 
+def test_a_name_without_an_organization_goes_to_whose_token_it_is(hub, artifact):
+    assert push(artifact, "patched") == f"{hub.url}/somebody/patched/commit/{'c' * 40}"
+    _assert_uploaded(hub, files_of(artifact))
+
+
+def test_evaluations_of_what_was_there_before_do_not_stay(hub, artifact, tmp_path):
+    before = shutil.copytree(artifact, hub.repositories.setdefault("org/patched", tmp_path / "was"))
+    (before / "notes.txt").write_text("mine")
+    (before / "surgeon" / "evaluations" / "mlm-0.json").write_text("{}")
+    (artifact / "surgeon" / "eval.json").unlink()
+    shutil.rmtree(artifact / "surgeon" / "evaluations")
+    push(artifact, "org/patched", unverified=True)
+    kept = {name for name in files_of(artifact) if name.startswith("surgeon/")}
+    assert "surgeon/evaluations/mlm-0.json" in hub.deleted
+    assert hub.deleted == {n for n in files_of(before) if n.startswith("surgeon/")} - kept
+
+
 def test_the_pipeline_of_xet_uploads_small_files_too(hub, artifact, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
     hub.large_uploads = False
