@@ -14,6 +14,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from time import sleep, time
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.request import getproxies
 
 from surgeon.errors import CheckpointError, HubUnavailableError
 
@@ -30,7 +31,8 @@ def endpoint() -> str:
     """Return the Hub's address: ``HF_ENDPOINT`` as it is now, or the default."""
     from huggingface_hub import constants
 
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    set_to = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT  # where it is set to nothing, ""
+    return (set_to or "https://huggingface.co").rstrip("/")
 
 
 @contextlib.contextmanager
@@ -162,6 +164,8 @@ def _explain(error: BaseException, model_id: str, revision: str | None, *, to_wr
                 f"refuses ({before.rpartition(': ')[2]}); allow that host in the firewall or "
                 "proxy, or set HF_HUB_DISABLE_XET=1 to download in another way"
             )
+        case UnicodeEncodeError(encoding="ascii"):  # a header takes no other characters
+            return "the token has a character that no token has; run hf auth login or set HF_TOKEN"
         case OSError(filename=str(name), strerror=str(reason)):
             return f"{name}: {reason}"
         case _:
@@ -184,7 +188,9 @@ def _explain_network(error: Any, not_here: str) -> str:
             f"{host}, where the Hub keeps the content of files, cannot be reached ({reason}); "
             "allow that host in the firewall or proxy"
         )
-    return f"{not_here}{hub} cannot be reached ({reason}); check the connection and HF_ENDPOINT"
+    proxy = ", the proxy" if getproxies().keys() - {"no"} else ""
+    check = f"check the connection{proxy} and HF_ENDPOINT"
+    return f"{not_here}{hub} cannot be reached ({reason}); {check}"
 
 
 def _explain_status(error: Any, not_found: str) -> str:

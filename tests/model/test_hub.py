@@ -256,6 +256,11 @@ def _socks(_, patch):
     patch.setitem(sys.modules, "socksio", None)
 
 
+def _dead_proxy(_, patch):
+    patch.delenv("NO_PROXY")
+    patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+
+
 _GATED = r"accept its terms at http://127\.0\.0\.1:\d+/org/full, then set HF_TOKEN"
 _EXPIRED = "the token .*laptop.* is expired.; run hf auth login again"
 _ELSEWHERE = ["../../outside", "/etc/passwd", "a/../../b", "a\\..\\b", "a//b", "./a", "a\nb", ""]
@@ -270,6 +275,7 @@ _AS_A_TOKEN = [_has(), _token("hf_right", token="hf_right")]
         (_has(), "org/gguf", "no weights in it.*found model.Q4_K_M.gguf.*it was converted from"),
         (_has(gated={"org/full"}), "org/full", _GATED),
         (_token("hf_wrong", token="hf_right"), "org/full", "does not accept the token .Invalid"),
+        (_token("hf_tökén"), "org/full", "token has a character that no token has.*HF_TOKEN"),
         (_token("hf_old", expired="hf_old"), "org/full", _EXPIRED),
         (_token("hf_old", expired="hf_old"), "org/missing", _EXPIRED),
         (_answers(500), "org/full", "server error 500 of http://127.*try again later"),
@@ -279,6 +285,7 @@ _AS_A_TOKEN = [_has(), _token("hf_right", token="hf_right")]
         (_answers(403), "org/full", "not as the Hub does: a proxy or firewall"),
         (_answers(418), "org/full", "418"),
         (_has(fault="no hub"), "org/full", "does not answer like the Hub; check HF_ENDPOINT"),
+        (_dead_proxy, "org/full", "check the connection, the proxy and HF_ENDPOINT"),
         (_socks, "org/full", "SOCKS proxy, which takes a package; pip install socksio"),
         *(
             (_endpoint(address), "org/full", "check the connection and HF_ENDPOINT")
@@ -485,6 +492,12 @@ except CheckpointError as error:
     sys.exit(str(error))
 print(folder, folder.name)
 """
+
+
+def test_an_address_set_to_nothing_is_the_default():
+    code = "from surgeon.model.hub_errors import endpoint; print(endpoint())"
+    done = run_python("-c", code, env={**os.environ, "HF_ENDPOINT": ""})
+    assert done.stdout == "https://huggingface.co\n"
 
 
 def test_in_a_process_of_its_own_the_environment_rules(hub, cache, monkeypatch):
