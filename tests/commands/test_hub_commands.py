@@ -106,18 +106,6 @@ def test_the_artifact_of_a_model_off_the_hub_loads_with_the_network_off(
     assert hub.requests == []
 
 
-def test_a_patch_never_writes_through_to_the_cache(hub, tmp_path, done):
-    def cached():
-        files = files_of(tmp_path / "cache")
-        return {name: files[name] for name in files if "/blobs/" in name or "/snapshots/" in name}
-
-    done(*_PATCH, "-o", tmp_path / "one")
-    before = cached()
-    done(*_PATCH, "-o", tmp_path / "two")
-    assert before
-    assert cached() == before
-
-
 def test_scan_reads_a_model_that_is_not_cached_by_ranges_alone(hub, tiny, tmp_path, done, json_of):
     captured = done("scan", _ID, "--json")
     assert "by range requests" in " ".join(captured.err.split())

@@ -60,11 +60,6 @@ def test_a_source_that_does_not_hold_the_old_bytes_is_refused(tmp_path):
         transfer(tmp_path / "a", tmp_path / "b", old, new)
 
 
-def test_what_is_no_file_is_not_hashed(tmp_path):
-    with pytest.raises(CheckpointError, match="is not a regular file"):
-        hash_file(tmp_path)
-
-
 def test_a_source_that_changes_during_the_copy_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(bytes(8 * _PAGE))
     monkeypatch.setattr(transfer_module, "_PIECE", _PAGE)
