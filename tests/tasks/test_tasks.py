@@ -191,9 +191,11 @@ def test_pooling_is_that_of_sentence_transformers(tmp_path, config, modes):
         assert any(np.allclose(part, other, atol=1e-5) for other in parts)
 
 
-def test_a_module_with_weights_of_its_own_is_refused(tmp_path):
-    _sentence_transformer(tmp_path, {}, "Transformer", "Pooling", "Dense")
-    with pytest.raises(EvaluationError, match=r"Dense, and sts embeds only with .* `task` drift"):
+@pytest.mark.parametrize("modules", ["Transformer Pooling Dense", "Transformer"])
+def test_a_module_with_weights_of_its_own_and_none_that_pools_are_refused(tmp_path, modules):
+    _sentence_transformer(tmp_path, {}, *modules.split())
+    last = modules.split()[-1]
+    with pytest.raises(EvaluationError, match=rf"{last}, and sts embeds only .* `task` drift"):
         read_pooling(tmp_path)
     assert read_pooling(tmp_path / "nothing") is None
 
@@ -527,6 +529,39 @@ def test_no_answer_is_what_the_cls_token_stands_for_wherever_it_is(tmp_path, for
         logits[:, :, range(size)[cls]] = 1
         answered = TASKS["question-answering"].observe(logits, example)
         assert answered.tolist() == [float(not example.reference.answers)] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [
+        ({"text": ["day"], "answer_start": [4]}, ("day",)),
+        ({"text": []}, ()),
+        ({"text": "day"}, ("day",)),
+        ([{"text": "day"}, "the"], ("day", "the")),
+        ("['day', 'the']", ("day", "the")),
+        ("[day]", ("[day]",)),  # which is in the context
+        ("", ()),
+    ],
+)
+def test_answers_are_read_however_they_are_written(tmp_path, value, answers):
+    row = {"question": "the", "context": "the [day]", "answers": value}
+    (example,) = _read("question-answering", _table(tmp_path, "d.jsonl", [row])).examples
+    assert example.reference.answers == answers
+
+
+def test_an_answer_ends_behind_its_beginning_and_within_thirty_tokens(tmp_path):
+    row = {"question": "a", "context": "the day " * 20, "answer": "the day"}
+    (example,) = _read("question-answering", _table(tmp_path, "d.jsonl", [row])).examples
+    logits = np.zeros((1, 2, len(example.ids)), dtype=np.float32)
+    logits[0, 0, 5] = 9
+    logits[0, 1, [4, 6, 35]] = 9, 1, 9  # before it, behind it, and one too far
+    assert TASKS["question-answering"].observe(logits, example).tolist() == [1, 1]
+
+
+def test_a_token_that_a_file_describes_is_known_by_its_content(tmp_path):
+    word_tokenizer().save_pretrained(tmp_path)
+    edit_json(tmp_path / "tokenizer_config.json", mask_token={"content": "[SEP]"})
+    assert find_tokenizer(tmp_path, ".", 0)[0].mask_id == 3
 
 
 def test_a_question_without_room_for_its_context_is_not_a_text_that_is_too_long(tmp_path):
