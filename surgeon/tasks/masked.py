@@ -236,7 +236,7 @@ def _read_pairs(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
         unknown=read.unknown + written.unknown,
         tokens=read.tokens + written.tokens,
         unit="pairs",
-        notes=_without_code(sources, tokenizer.target_codes),
+        notes=(*located.notes, *_without_code(sources, tokenizer.target_codes)),
     )
 
 

@@ -39,7 +39,7 @@ def _read(data: Data, encoder: Encoder, settings: Settings) -> Prepared:
             scored = sum(sequence.labels.size for sequence in good)
             further = (*good[1:], *bad)
             examples.append(dataclasses.replace(good[0], further=further, reference=scored))
-    notes = []
+    notes = [*located.notes]
     if same:
         notes.append(f"left out, because the tokenizer reads both sentences as the same: {same}")
     if settings.head == "clm" and not encoder.frame_of(located.table.texts(located.text)).before:

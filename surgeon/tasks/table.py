@@ -139,12 +139,16 @@ class Columns:
 
 @dataclass(frozen=True)
 class Located:
-    """A table, and the columns that it has. ``pair`` and ``label`` are None where there is none."""
+    """A table, and the columns that it has. ``pair`` and ``label`` are None where there is none.
+
+    ``notes`` says so where the first line is taken for a row and only its shape speaks for that.
+    """
 
     table: Table
     text: str
     pair: str | None
     label: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[Any]:
@@ -203,8 +207,9 @@ def locate(
     elif not _known(usual) & {name.casefold() for name in header}:
         cells = len(header) + (not label)
         if cells in {False: (2,), True: (3,), None: (2, 3)}[pair]:
-            second = numbers[1] if cells == 3 else None
-            return Located(data.headless(), numbers[0], second, numbers[-1] if label else None)
+            second, third = numbers[1] if cells == 3 else None, numbers[-1] if label else None
+            table = data.headless()
+            return Located(table, numbers[0], second, third, notes=(table.name,))
         needed = [names for names in (usual.text, usual.pair, usual.label) if names]
         if needed and all(set(names) & set(numbers) for names in needed):
             table = data.headless()

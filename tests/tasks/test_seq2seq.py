@@ -189,3 +189,13 @@ def test_marian_looks_for_its_languages_and_asks_for_the_one_to_write(tmp_path):
     assert [len(e.labels) for e in prepared.examples] == [
         len(tokenizer(text_target=b).input_ids) for b in _TARGETS
     ]
+
+
+@pytest.mark.parametrize("task", ["pairs", "seq2seq"])
+def test_a_header_of_unknown_names_that_is_read_as_a_row_is_noted(tmp_path, task):
+    (tmp_path / "d.csv").write_text("prompt,answer\na fox,rain\n")
+    encoder = Encoder(text_encoder(word_tokenizer(), sides=True), 32, 0)
+    settings = Settings(0, 0.0, None, (), decoder_start_id=1, columns=Columns())
+    prepared = TASKS[task].read(read_table(tmp_path / "d.csv"), encoder, settings)
+    assert prepared.given == 2
+    assert "d.csv, read without a header (name the columns if it has one)" in prepared.notes
