@@ -527,8 +527,10 @@ def test_no_answer_is_what_the_cls_token_stands_for_wherever_it_is(tmp_path, for
         assert example.ids[cls] == 2
         logits = np.zeros((1, 2, size + 3), dtype=np.float32)  # padded
         logits[:, :, range(size)[cls]] = 1
-        answered = TASKS["question-answering"].observe(logits, example)
-        assert answered.tolist() == [float(not example.reference.answers)] * 2
+        observe, answers = TASKS["question-answering"].observe, example.reference.answers
+        assert observe(logits, example).tolist() == [float(not answers)] * 2
+        logits[:, :, example.ids.index(tokenizer.token_to_id("day"))] = 2  # is above that
+        assert observe(logits, example).tolist() == [float(bool(answers))] * 2
 
 
 @pytest.mark.parametrize(
