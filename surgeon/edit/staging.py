@@ -48,12 +48,17 @@ def check_output(output: Path, source: Path, *, force: bool) -> None:
     """Refuse an output, a directory or a file, that would lose something.
 
     Raises:
-        OutputError: it is the source, lies inside it or holds it; it exists and ``force`` is
-            off; or the directory it is to appear in does not take new files.
+        OutputError: it is the source or a file that a link in it leads to, lies inside it or holds
+            it; it exists and ``force`` is off; or the directory it is to appear in does not take
+            new files.
     """
-    target, origin = output.resolve(), source.resolve()
-    above = (*origin.parents, *(source.parent.resolve() / source.name).parents)  # of a link, too
-    if not _inodes(origin).isdisjoint(_inodes(target, *target.parents)):
+    target = output.resolve()
+    # Of a snapshot in the Hub's cache, each file lies elsewhere.
+    within = [path for path in source.iterdir() if path.is_file()] if source.is_dir() else []
+    origins = [path.resolve() for path in (source, *within)]
+    above = {parent for path in origins for parent in path.parents}
+    above.update((source.parent.resolve() / source.name).parents)  # of a link, too
+    if not _inodes(*origins).isdisjoint(_inodes(target, *target.parents)):
         raise OutputError(f"`output` {output}: is the source or inside it; name a place elsewhere")
     if not _inodes(target).isdisjoint(_inodes(*above)):
         raise OutputError(f"`output` {output}: holds the source; name a place elsewhere")

@@ -89,7 +89,7 @@ def test_weights_that_the_source_links_to_and_a_file_alone_are_not_overwritten(
     (tmp_path / "edit").symlink_to(weights)
     before = weights.read_bytes()
     for output in (weights, tmp_path / "edit"):
-        says = "holds the source's weights"
+        says = "is the source or inside it"
         refused("patch", source, *_SMALL, output, "--force", says=says)
     refused("patch", weights, *_SMALL, weights, "--force")
     assert weights.read_bytes() == before

@@ -270,6 +270,17 @@ def test_a_folder_that_holds_a_link_to_the_source_is_no_output(tiny, tmp_path):
     assert _names(tmp_path) == ["links"]
 
 
+def test_what_the_links_of_a_source_lead_to_is_no_output_as_in_the_hub_s_cache(source, tmp_path):
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    (source / "config.json").rename(blobs / "1")
+    (source / "config.json").symlink_to(blobs / "1")
+    for output in (blobs, blobs / "1", source / "config.json"):
+        with pytest.raises(OutputError, match="the source"):
+            patch(source, output, force=True)
+    assert _names(blobs) == ["1"]
+
+
 def test_a_link_to_a_file_elsewhere_is_left_out(source, tmp_path):
     """A hostile repository may link to a secret, and an artifact is made to be given away."""
     (tmp_path / "secret").write_text("secret")
