@@ -429,6 +429,7 @@ def test_tags_of_another_scheme_are_compared_as_entities(tmp_path):
 def test_guesses_are_rewritten_where_the_tags_are(tmp_path, tags, rewritten):
     rows = [{"tokens": ["the", "day", "the"], "ner_tags": tags.split()}]
     (example,) = _read("token-classification", _table(tmp_path, "d.jsonl", rows), BIO).examples
+    assert example.reference[1] is rewritten
     guessed, logits = [2, *example.labels[1:]], np.zeros((5, 3))  # I- where B- is right
     logits[[1, 2, 3], guessed] = 1
     assert TASKS["token-classification"].observe(logits, example)[0] == (not rewritten)
