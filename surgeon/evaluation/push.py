@@ -9,7 +9,7 @@ from pathlib import Path
 from surgeon.edit.card import read_front_matter
 from surgeon.edit.files import CARD, EVALUATION, FileState, hash_file
 from surgeon.edit.record import Record, read_record
-from surgeon.edit.staging import is_unfinished
+from surgeon.edit.staging import is_result, is_unfinished
 from surgeon.errors import OutputError
 from surgeon.evaluation.notes import tabulate
 from surgeon.evaluation.result import Evaluation, read_evaluations
@@ -17,6 +17,7 @@ from surgeon.harmless import markdown_cell
 from surgeon.model.files import FOLDER, RECORD, may_follow
 from surgeon.model.hub import hub_api, looks_like_hub_id, parse_hub_id
 from surgeon.model.hub_errors import answers_like_the_hub, endpoint, explained
+from surgeon.model.weight_files import find_weights_name
 from surgeon.progress import Progress, silent
 
 _HEADING = "\n## Evaluations\n"
@@ -34,8 +35,8 @@ def push(
     """Upload an artifact with its card to a model repository, and return the commit's URL.
 
     The card that is uploaded also shows the newest evaluation on each task and data set, and the
-    record that is uploaded has the hash of that card. What an earlier upload left in ``surgeon/``
-    is removed in the same commit; other files of the repository stay.
+    record that is uploaded has the hash of that card. Evaluations that an earlier upload left are
+    removed in the same commit; other files of the repository stay.
 
     Args:
         artifact: the directory that an operation made.
@@ -50,7 +51,8 @@ def push(
         CheckpointError: the directory is no artifact, or the Hub does not take it.
         EvaluationError: an evaluation is damaged.
         OutputError: the artifact was not evaluated, is not as surgeon made it, its card names no
-            base model that the Hub takes, or it would be seen by others though ``private`` is set.
+            base model that the Hub takes, it would be seen by others though ``private`` is set, or
+            loaders would take other weights of the repository.
     """
     artifact = Path(artifact)
     record = read_record(artifact)
@@ -86,8 +88,14 @@ def push(
         if private and not api.model_info(repo_id).private:
             raise OutputError(f"{repo_id}: exists and is public; make it private, or name another")
         there = api.list_repo_files(repo_id)
+        first = find_weights_name({*there, *names})
+        if first not in names and find_weights_name(names):
+            raise OutputError(
+                f"{repo_id}: has {first}, which loaders take before the weights of {artifact}; "
+                "remove it there, or name another repository"
+            )
         # An evaluation of what was there before would be read as one of this edit.
-        stale = [name for name in there if name.startswith(f"{FOLDER}/") and name not in names]
+        stale = [name for name in there if is_result(name) and name not in names]
         commit = api.create_commit(
             repo_id=repo_id,
             operations=[

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 from artifacts import EVALUATION, files_of, flip_bit, patch, run_python
+from safetensors.numpy import load_file
+from small_models import save_shards
 
 from surgeon import read_evaluation, read_record, save_evaluation, verify
 from surgeon.errors import CheckpointError, EvaluationError, OutputError
@@ -122,13 +124,28 @@ def test_a_name_without_an_organization_goes_to_whose_token_it_is(hub, artifact)
 def test_evaluations_of_what_was_there_before_do_not_stay(hub, artifact, tmp_path):
     before = shutil.copytree(artifact, hub.repositories.setdefault("org/patched", tmp_path / "was"))
     (before / "notes.txt").write_text("mine")
-    (before / "surgeon" / "evaluations" / "mlm-0.json").write_text("{}")
+    (before / "surgeon" / "notes.txt").write_text("mine")
+    older = "surgeon/evaluations/mlm-00000000.json"
+    (before / older).write_text("{}")
     (artifact / "surgeon" / "eval.json").unlink()
     shutil.rmtree(artifact / "surgeon" / "evaluations")
     push(artifact, "org/patched", unverified=True)
-    kept = {name for name in files_of(artifact) if name.startswith("surgeon/")}
-    assert "surgeon/evaluations/mlm-0.json" in hub.deleted
-    assert hub.deleted == {n for n in files_of(before) if n.startswith("surgeon/")} - kept
+    assert older in hub.deleted
+    assert hub.deleted == files_of(before).keys() - files_of(artifact).keys() - {
+        "notes.txt", "surgeon/notes.txt"
+    }  # fmt: skip
+
+
+def test_weights_that_loaders_would_take_first_are_not_left_beside(hub, tiny, tmp_path):
+    whole = shutil.copytree(tiny("bert"), tmp_path / "whole")
+    sharded = shutil.copytree(whole, tmp_path / "sharded")
+    save_shards(load_file(sharded / "model.safetensors"), sharded)
+    (sharded / "model.safetensors").unlink()
+    patch(sharded, tmp_path / "out")
+    hub.repositories["org/patched"] = whole
+    with pytest.raises(OutputError, match=r"org/patched: has model\.safetensors, which loaders"):
+        push(tmp_path / "out", "org/patched", unverified=True)
+    assert hub.uploaded == {}
 
 
 def test_the_pipeline_of_xet_uploads_small_files_too(hub, artifact, monkeypatch):
