@@ -19,10 +19,9 @@ from surgeon.edit.plan import draw_dims
 from surgeon.edit.record import Record, inside, read_excised, read_record
 from surgeon.errors import EvaluationError, suggesting
 from surgeon.model.files import is_for_loader, matches
-from surgeon.onnx.facts import OnnxFacts, onnx_facts
+from surgeon.onnx.facts import OnnxFacts, check_rows, onnx_facts
 from surgeon.onnx.file_graph import FileGraph, tensor_files
 from surgeon.onnx.read_graph import read_file_graph
-from surgeon.tasks.configuration import check_tokenizer
 from surgeon.tasks.task import Variant
 from surgeon.tasks.tokenizer import read_tokenizer
 
@@ -170,17 +169,6 @@ def _computes_in(graph: FileGraph, name: str, values: npt.NDArray[Any]) -> str:
     readers = [graph.nodes[number] for number, _ in graph.readers.get(name, ())]
     casts = [node.attributes.get("to", 0) for node in readers if node.operation == "Cast"]
     return _CAST_TO.get(casts[0], "another type") if casts else values.dtype.name
-
-
-def check_rows(directory: Path, facts: OnnxFacts, graph: FileGraph) -> None:
-    """Refuse a tokenizer with more tokens than the graph has rows for.
-
-    Raises:
-        CheckpointError: it has.
-    """
-    rows = graph.rows_picked_by("input_ids")
-    if rows is not None and facts.tokenizer is not None:
-        check_tokenizer((directory / facts.tokenizer.file).parent, rows, "and patch again")
 
 
 def _check_unchanged(directory: Path, record: Record, name: str) -> None:

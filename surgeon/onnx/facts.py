@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from surgeon.errors import ExportError
+from surgeon.onnx.file_graph import FileGraph
 from surgeon.settings import reader
+from surgeon.tasks.configuration import check_tokenizer
 from surgeon.tasks.examples import Side
 from surgeon.tasks.task import TaskName
 from surgeon.tasks.tokenizer import TokenizerFacts
@@ -111,3 +114,14 @@ def onnx_facts(fields: Mapping[str, Any]) -> OnnxFacts:
     """
     outputs = [fields["output"]] if "output" in fields else []
     return reader(OnnxFacts).validate_python({"outputs": outputs, **fields})
+
+
+def check_rows(directory: Path, facts: OnnxFacts, graph: FileGraph) -> None:
+    """Refuse a tokenizer with more tokens than the graph has rows for.
+
+    Raises:
+        CheckpointError: it has.
+    """
+    rows = graph.rows_picked_by("input_ids")
+    if rows is not None and facts.tokenizer is not None:
+        check_tokenizer((directory / facts.tokenizer.file).parent, rows, "and patch again")

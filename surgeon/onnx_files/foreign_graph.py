@@ -12,11 +12,10 @@ import numpy.typing as npt
 import onnx
 
 from surgeon.errors import EvaluationError
-from surgeon.evaluation.artifact import check_rows
 from surgeon.evaluation.session import Session, is_cache, open_session
 from surgeon.families import Family, known_family
 from surgeon.model.checkpoint import CONFIG
-from surgeon.onnx.facts import Dtype, OnnxFacts
+from surgeon.onnx.facts import Dtype, OnnxFacts, check_rows
 from surgeon.onnx.read_graph import read_file_graph
 from surgeon.onnx.weights import load_graph
 from surgeon.tasks.configuration import longest_text, read_config
